@@ -1,0 +1,1 @@
+"""Rank-R1 for retrieval-augmented generation: a reranker that reasons before it picks."""

@@ -1,0 +1,63 @@
+"""Every error this package raises on purpose, in one tree.
+
+    RankR1Error                    catch this to catch them all
+    ├── BackendError               the model or its server: no completion could be had, for good
+    │   ├── BackendUnavailable     … it may work later: refused, timed out, 429, 5xx (this is what `retried` retries)
+    │   └── PromptTooLong          … the prompt is longer than the model's context
+    ├── UnparsedError              the model's answer names no passage, and `strict=True`
+    ├── StoreError                 the file under `stored` cannot be read or written
+    ├── FileError (ValueError)     a run, qrels or JSON-lines file: names the file and the line
+    └── LoopError (RuntimeError)   the sync API called on the private loop itself, or a reranker used after `close()`
+
+A wrong argument is a plain ValueError or TypeError, a missing extra a plain ImportError with the command that mends it.
+Every message says whose fault it is, which value, and what to do. Knows nothing of the rest of the package.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class RankR1Error(Exception):
+    """The root of the tree."""
+
+
+class BackendError(RankR1Error):
+    """The backend gave no completion and will not: a wrong model, a refused key, a bad request."""
+
+
+class BackendUnavailable(BackendError):
+    """The backend gave no completion this time; `retry_after` is the server's own wish in seconds, if it had one."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class PromptTooLong(BackendError):
+    """The prompt and its completion do not fit the model's context."""
+
+
+class UnparsedError(RankR1Error):
+    """An answer named no passage of its set and `strict=True` forbids to trust the retriever instead."""
+
+
+class StoreError(RankR1Error):
+    """The store of completions is corrupt, full, or not a store."""
+
+
+class FileError(RankR1Error, ValueError):
+    """A malformed line in a file; the message begins with `path:line:` as compilers do."""
+
+    def __init__(self, path: str | Path, line: int | None, problem: str) -> None:
+        super().__init__(f"{path}:{line}: {problem}" if line is not None else f"{path}: {problem}")
+        self.path = Path(path)
+        self.line = line
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[FileError], tuple[Path, int | None, str]]:
+        return type(self), (self.path, self.line, self.problem)
+
+
+class LoopError(RankR1Error, RuntimeError):
+    """The private event loop was used in a way that would deadlock, or after it was closed."""

@@ -1,0 +1,198 @@
+"""The words of the project as values: what goes in, what is asked, what comes out.
+
+Frozen and picklable. Knows nothing of prompts, models, algorithms or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Literal
+
+Message = Mapping[str, str]
+"""One chat message: `{"role": "system" | "user" | "assistant", "content": "…"}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """The information need. `id` is "" where nobody needs one."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A unit of text the model can choose. Ids need not be unique: a ranking is made of positions."""
+
+    id: str
+    text: str
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One token of a completion with its log-probability, and the best alternatives where they were asked for."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a backend gave: the text, the tokens it cost (`cached_tokens` of the prompt were not computed anew) and why it ended.
+
+    `finish_reason` is "stop" when the model ended by itself, at a stop string or with a choice, "length" when `max_tokens`
+    cut it off; servers may have words of their own beside these. `logprobs` is one entry a token, if asked for.
+    """
+
+    text: str
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    finish_reason: str = "stop"
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One set shown to the model, with its answer and its completion.
+
+    `set` holds positions in shown order, `answer` positions best first. `completion` is the whole transcript: the thought,
+    whatever was added to make the model answer (`forced`), the label; its tokens are summed. `parsed` is False where the
+    text named no passage of the set and the answer is the retriever's own: the set's first-stage best. `round` counts from 0.
+    """
+
+    set: tuple[int, ...]
+    answer: tuple[int, ...]
+    completion: Completion
+    round: int
+    thought: str = ""
+    parsed: bool = True
+    forced: bool = False
+    sample: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a ranking cost. Costs add up: `sum(costs, Cost())`; rounds and seconds then add up too.
+
+    `passages_read` counts a passage each time it is shown; `cached_tokens` are part of `prompt_tokens`; `seconds` is wall
+    time from the opening of the query to its ranking; `clipped` counts texts that were cut to fit, once a query each.
+    """
+
+    comparisons: int = 0
+    rounds: int = 0
+    passages_read: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    unparsed: int = 0
+    forced: int = 0
+    clipped: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a passage stands at a rank: `comparison` is the last one it won, or else the last one it lost, or None.
+
+    `won` and `lost` count its comparisons. `selected` is False for what merely keeps its first-stage order.
+    """
+
+    rank: int
+    position: int
+    passage: Passage
+    selected: bool
+    won: int
+    lost: int
+    comparison: Comparison | None
+
+    @property
+    def reasoning(self) -> str:
+        """The model's thought in that comparison; "" where it gave none or was not asked."""
+        return self.comparison.thought if self.comparison else ""
+
+    def __str__(self) -> str:
+        name = self.passage.title or self.passage.id or f"position {self.position}"
+        if self.comparison is None:
+            return f"{self.rank}. {name}: in first-stage order, the model never saw it"
+        record = f"chosen {self.won} of {self.won + self.lost} times"
+        if not self.selected:
+            record += ", then in first-stage order"
+        return f"{self.rank}. {name}: {record}" + (f"\n   {self.reasoning}" if self.reasoning else "")
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The candidates reordered: the `k` selected, then the rest in first-stage order; every candidate exactly once.
+
+    `order` holds positions, best first. `trace` holds every comparison, in the order asked. `failure` is the reason why
+    this is the first-stage order and no more, where `on_failure="first_stage"` asked for that; else None.
+    """
+
+    query: Query
+    candidates: tuple[Passage, ...]
+    order: tuple[int, ...]
+    k: int
+    trace: tuple[Comparison, ...] = ()
+    clipped: int = 0
+    seconds: float = 0.0
+    failure: str | None = None
+
+    score_meaning: Literal["ordinal"] = "ordinal"
+    """What `scores` say: "ordinal" means the order and nothing more."""
+
+    @cached_property
+    def passages(self) -> tuple[Passage, ...]:
+        """The candidates along `order`."""
+        return tuple(self.candidates[position] for position in self.order)
+
+    @cached_property
+    def scores(self) -> tuple[float, ...]:
+        """Strictly decreasing along `order`, in (0, 1]: (n - rank + 1) / n, distinct as float32 too."""
+        n = len(self.order)
+        return tuple((n - place) / n for place in range(n))
+
+    @cached_property
+    def cost(self) -> Cost:
+        """The sum over the trace."""
+        completions = [comparison.completion for comparison in self.trace]
+        return Cost(
+            comparisons=len(self.trace),
+            rounds=len({comparison.round for comparison in self.trace}),
+            passages_read=sum(len(comparison.set) for comparison in self.trace),
+            prompt_tokens=sum(completion.prompt_tokens for completion in completions),
+            cached_tokens=sum(completion.cached_tokens for completion in completions),
+            completion_tokens=sum(completion.completion_tokens for completion in completions),
+            unparsed=sum(not comparison.parsed for comparison in self.trace),
+            forced=sum(comparison.forced for comparison in self.trace),
+            clipped=self.clipped,
+            seconds=self.seconds,
+        )
+
+    def explain(self, rank: int) -> Explanation:
+        """The reasoning that put a passage at this rank, counted from 1. IndexError where there is no such rank."""
+        if not 1 <= rank <= len(self.order):
+            raise IndexError(f"rank {rank} is not in 1..{len(self.order)}")
+        position = self.order[rank - 1]
+        seen = [comparison for comparison in self.trace if position in comparison.set]
+        won = [comparison for comparison in seen if comparison.answer[0] == position]
+        lost = [comparison for comparison in seen if comparison.answer[0] != position]
+        return Explanation(
+            rank=rank,
+            position=position,
+            passage=self.candidates[position],
+            selected=rank <= self.k and self.failure is None,
+            won=len(won),
+            lost=len(lost),
+            comparison=(won or lost or [None])[-1],
+        )
+
+    def __len__(self) -> int:
+        return len(self.order)
