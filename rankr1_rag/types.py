@@ -42,10 +42,12 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a backend gave: the text, the tokens it cost (`cached_tokens` of the prompt were not computed anew) and why it ended.
+    """What a backend gave: the text, the tokens it cost (`cached_tokens` of the prompt were not computed anew) and
+    why it ended.
 
-    `finish_reason` is "stop" when the model ended by itself, at a stop string or with a choice, "length" when `max_tokens`
-    cut it off; servers may have words of their own beside these. `logprobs` is one entry a token, if asked for.
+    `finish_reason` is "stop" when the model ended by itself, at a stop string or with a choice, "length" when
+    `max_tokens` cut it off; servers may have words of their own beside these. `logprobs` is one entry a token, if
+    asked for.
     """
 
     text: str
@@ -60,9 +62,10 @@ class Completion:
 class Comparison:
     """One set shown to the model, with its answer and its completion.
 
-    `set` holds positions in shown order, `answer` positions best first. `completion` is the whole transcript: the thought,
-    whatever was added to make the model answer (`forced`), the label; its tokens are summed. `parsed` is False where the
-    text named no passage of the set and the answer is the retriever's own: the set's first-stage best. `round` counts from 0.
+    `set` holds positions in shown order, `answer` positions best first. `completion` is the whole transcript: the
+    thought, whatever was added to make the model answer (`forced`), the label; its tokens are summed. `parsed` is
+    False where the text named no passage of the set and the answer is the retriever's own: the set's first-stage
+    best. `round` counts from 0.
     """
 
     set: tuple[int, ...]
@@ -79,8 +82,9 @@ class Comparison:
 class Cost:
     """What a ranking cost. Costs add up: `sum(costs, Cost())`; rounds and seconds then add up too.
 
-    `passages_read` counts a passage each time it is shown; `cached_tokens` are part of `prompt_tokens`; `seconds` is wall
-    time from the opening of the query to its ranking; `clipped` counts texts that were cut to fit, once a query each.
+    `passages_read` counts a passage each time it is shown; `cached_tokens` are part of `prompt_tokens`; `seconds` is
+    wall time from the opening of the query to its ranking; `clipped` counts texts that were cut to fit, once a query
+    each.
     """
 
     comparisons: int = 0
@@ -191,7 +195,7 @@ class Ranking:
             selected=rank <= self.k and self.failure is None,
             won=len(won),
             lost=len(lost),
-            comparison=(won or lost or [None])[-1],
+            comparison=next(iter(won[-1:] or lost[-1:]), None),
         )
 
     def __len__(self) -> int:

@@ -1,0 +1,13 @@
+"""Text: how a comparison is put to a model and how its answer is read. The only place where labels exist.
+
+`Format` is one frozen value with `render`, `parse` and `force`, shared by inference, evaluation and the training
+reward; `FORMATS` holds the published ones. `sanitise` and `clip` make passages safe and short. Knows nothing of
+algorithms, engines or backends: a passage is text, an answer is places in the shown order.
+"""
+
+from rankr1_rag.prompt.clip import clip
+from rankr1_rag.prompt.format import Forced, Format
+from rankr1_rag.prompt.formats import FORMATS
+from rankr1_rag.prompt.sanitise import sanitise
+
+__all__ = ["FORMATS", "Forced", "Format", "clip", "sanitise"]

@@ -1,0 +1,154 @@
+"""A prompt format as one frozen value: how a set is shown, how an answer is read, how an answer is had for certain.
+
+Labels `[1]`..`[n]` exist here and nowhere else: what comes out of `parse` are places in the shown order, counted from
+0. Knows nothing of algorithms, models and backends.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from rankr1_rag.prompt.sanitise import sanitise
+from rankr1_rag.types import Message, Passage
+
+_ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
+_OPEN_ANSWER = re.compile(r"\s*<answer>(?:(?!</answer>).)*\Z", re.DOTALL | re.IGNORECASE)
+_CUT_TAG = re.compile(r"\s*</?[a-z]{0,6}\Z", re.IGNORECASE)
+_LABEL = re.compile(r"\[\s*([0-9]{1,4})\s*\]")
+
+_ASK_SETWISE = (
+    "Your time to think is over. Give only the label of the most relevant document, enclosed in square brackets, "
+    "within the answer tags, for example <answer>[3]</answer>."
+)
+_ASK_LISTWISE = (
+    "Your time to think is over. Give only the labels of all documents, the most relevant first, within the answer "
+    "tags, for example <answer>[2] > [1] > [3]</answer>."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """How to have an answer from a model that gave none: a continuation of the messages.
+
+    `text` stands before what the model will write (already part of `messages` where it is continued); `choices` are
+    all the completions that make sense ("3]</answer>"), empty where they are too many to list; `max_tokens` is what
+    they need.
+    """
+
+    messages: list[Message]
+    text: str
+    choices: tuple[str, ...]
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Format:
+    """One prompt format. `kind` "setwise": the answer is one label; "listwise": all labels, best first.
+
+    `user` holds `{query}` and `{docs}` once each; `prefix` holds `{num}`, counted from 1; passages are joined by
+    `separator`. `reasoning` says whether the model is asked to think; `bridge` is what the model writes between
+    thought and answer.
+    """
+
+    name: str
+    kind: Literal["setwise", "listwise"]
+    system: str
+    user: str
+    prefix: str
+    separator: str
+    reasoning: bool
+    bridge: str
+
+    def __post_init__(self) -> None:
+        for slot in ("{query}", "{docs}"):
+            if self.user.count(slot) != 1:
+                raise ValueError(f"format {self.name!r}: the user text must hold {slot} exactly once")
+        if "{num}" not in self.prefix:
+            raise ValueError(f"format {self.name!r}: the prefix {self.prefix!r} must hold {{num}}")
+
+    def render(self, query: str, passages: Sequence[Passage]) -> list[Message]:
+        """The messages that show a query and 1..n passages, cleaned."""
+        return self.messages(sanitise(query), [self.line(passage) for passage in passages])
+
+    def line(self, passage: Passage) -> str:
+        """A passage as it is shown, cleaned and without its label: `title text`."""
+        return sanitise(f"{sanitise(passage.title)} {sanitise(passage.text)}".strip())
+
+    def messages(self, query: str, lines: Sequence[str]) -> list[Message]:
+        """`render` for texts that are clean already: the engine cleans and clips each passage once a query."""
+        docs = self.separator.join([head + line for head, line in zip(self._heads(len(lines)), lines, strict=True)])
+        first, second, third, docs_last = self._user_parts
+        middle = (query, docs) if docs_last else (docs, query)
+        return [
+            {"role": "system", "content": self.system},
+            {"role": "user", "content": f"{first}{middle[0]}{second}{middle[1]}{third}"},
+        ]
+
+    def answer_tokens(self, n: int) -> int:
+        """Enough tokens for the answer of n passages, tags included."""
+        return 16 if self.kind == "setwise" else 16 + 6 * n
+
+    def parse(self, text: str, n: int) -> tuple[int, ...] | None:
+        """The places named by the last `<answer>…</answer>`, counted from 0, or None.
+
+        Setwise: exactly one label, 1..n; anything else is None. Listwise: all n places, best first; labels that are
+        repeated or out of range are dropped, missing ones appended in shown order; None where no label of 1..n
+        stands.
+        """
+        answers = _ANSWER.findall(text)
+        if not answers:
+            return None
+        labels = [int(label) for label in _LABEL.findall(answers[-1])]
+        if self.kind == "setwise":
+            return (labels[0] - 1,) if len(labels) == 1 and 1 <= labels[0] <= n else None
+        named = dict.fromkeys(label - 1 for label in labels if 1 <= label <= n)
+        return tuple(named | dict.fromkeys(range(n))) if named else None
+
+    def thought(self, text: str) -> str:
+        """The reasoning in a transcript, without its tags; "" where there is none."""
+        head, closed, _ = text.partition("</think>")
+        if not closed:
+            head = _OPEN_ANSWER.sub("", _ANSWER.split(text, maxsplit=1)[0])
+        return head.rpartition("<think>")[2].strip()
+
+    def force(self, messages: Sequence[Message], text: str, n: int, *, can_continue: bool) -> Forced:
+        """What to send so that a model that wrote `text` and gave no answer gives its label now.
+
+        A model that can continue goes on from its own words: the thought is closed and the answer opened up to the
+        bracket (`… </think> <answer>[`), which is how the label would have been tokenized. Another is asked in a new
+        user turn.
+        """
+        text = _CUT_TAG.sub("", _OPEN_ANSWER.sub("", text))
+        if self.reasoning and "</think>" not in text:
+            text = f"{text} </think>" if "<think>" in text else f"<think>{text} </think>"
+        opened = f"{text}{self.bridge if text else ''}<answer>["
+        ends = "]</answer>" if self.kind == "setwise" else ""
+        choices = tuple(f"{label}{ends}" for label in range(1, n + 1)) if ends else ()
+        if can_continue:
+            turn: list[Message] = [{"role": "assistant", "content": opened}]
+            return Forced([*messages, *turn], opened, choices, self.answer_tokens(n))
+        ask = _ASK_SETWISE if self.kind == "setwise" else _ASK_LISTWISE
+        turn = [{"role": "assistant", "content": text}, {"role": "user", "content": ask}]
+        whole = tuple(f"<answer>[{choice}" for choice in choices)
+        return Forced([*messages, *turn], text + self.bridge, whole, self.answer_tokens(n))
+
+    def _heads(self, n: int) -> tuple[str, ...]:
+        heads = self._all_heads
+        return heads[:n] if n <= len(heads) else tuple(self.prefix.replace("{num}", str(i)) for i in range(1, n + 1))
+
+    @cached_property
+    def _all_heads(self) -> tuple[str, ...]:
+        return tuple(self.prefix.replace("{num}", str(label)) for label in range(1, 21))
+
+    @cached_property
+    def _user_parts(self) -> tuple[str, str, str, bool]:
+        """The user text around its two slots, and whether the passages come last."""
+        docs_last = self.user.index("{query}") < self.user.index("{docs}")
+        slots = ("{query}", "{docs}") if docs_last else ("{docs}", "{query}")
+        first, _, rest = self.user.partition(slots[0])
+        second, _, third = rest.partition(slots[1])
+        return first, second, third, docs_last
