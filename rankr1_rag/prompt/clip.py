@@ -32,10 +32,13 @@ def clip(text: str, limit: int, count: Count) -> str:
 
 
 def _cut(text: str, end: int) -> str:
-    """At most `end` characters and fewer than there were, up to the last white space unless that takes over a fifth."""
+    """At most `end` characters and fewer than there were, up to the last space unless that takes over a fifth."""
     end = min(end, len(text) - 1)
-    words = text[: end + 1].rsplit(None, 1)[0] if end else ""
-    return words if len(words) > 0.8 * end and len(words) <= end else text[:end].rstrip()
+    cut = text[:end]
+    if not text[end].isspace():
+        space = max(cut.rfind(" "), cut.rfind("\n"))
+        cut = cut[:space] if space > 0.8 * end else cut
+    return cut.rstrip()
 
 
 def _size(text: str) -> int:

@@ -90,8 +90,8 @@ LISTWISE_V1 = Format(
     kind="listwise",
     system=(
         "A conversation between User and Assistant. The user asks for documents to be ranked. The Assistant first "
-        "thinks about their relevance and then answers. The reasoning process and answer are enclosed within <think> </think> "
-        "and <answer> </answer> tags, respectively, i.e., <think> reasoning process here </think> "
+        "thinks about their relevance and then answers. The reasoning process and answer are enclosed within <think> "
+        "</think> and <answer> </answer> tags, respectively, i.e., <think> reasoning process here </think> "
         "<answer> answer here </answer>."
     ),
     user=(

@@ -1,0 +1,50 @@
+"""The table of known checkpoints: what each was trained on, by exact name. Nothing is guessed from a name not in it.
+
+Sources: github.com/ielab/llm-rankers (folder Rank-R1, "Released Models") and arXiv 2503.06034: LoRA adapters of rank
+16, sets of 20, at most 2,048 completion tokens. Knows nothing of backends; whoever loads a model may read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rankr1_rag.engine import Force
+from rankr1_rag.prompt import FORMATS, Format
+
+EMBEDDED = "SmolLM2-135M-Instruct"
+"""The name of the embedded CPU default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model that this project knows: its base and adapter, and how it wants to be asked.
+
+    `size` is the set size and `think_tokens` the thinking budget that a `Reranker` takes unless told otherwise.
+    """
+
+    name: str
+    base: str
+    adapter: str | None
+    format: Format
+    size: int = 20
+    think_tokens: int = 0
+    force: Force = "truncated"
+
+
+def _released(series: str, format: Format, think_tokens: int) -> list[Checkpoint]:
+    names = {size: f"ielabgroup/{series}-{size}-v0.1" for size in ("3B", "7B", "14B")}
+    return [
+        Checkpoint(name, f"Qwen/Qwen2.5-{size}-Instruct", name, format, think_tokens=think_tokens)
+        for size, name in names.items()
+    ]
+
+
+CHECKPOINTS: dict[str, Checkpoint] = {
+    checkpoint.name: checkpoint
+    for checkpoint in [
+        *_released("Rank-R1", FORMATS["rank-r1-v0.1"], think_tokens=2032),
+        *_released("Setwise-SFT", FORMATS["setwise-sft-v0.1"], think_tokens=0),
+        Checkpoint(EMBEDDED, EMBEDDED, None, FORMATS["rank-r1-v0.1"], size=10, think_tokens=48, force="unparsed"),
+    ]
+}
+"""Known checkpoints by name: `CHECKPOINTS["ielabgroup/Rank-R1-7B-v0.1"].base` is "Qwen/Qwen2.5-7B-Instruct"."""

@@ -1,0 +1,98 @@
+"""One private event loop in a thread kept for life, where every coroutine of this package lives.
+
+So sync callers, notebooks and callers with a loop of their own all work, and an async engine never sees its loop
+change. After a fork the child gets a loop of its own. The thread is a daemon and ends with Python. Knows nothing of
+ranking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from rankr1_rag.errors import LoopError
+
+T = TypeVar("T")
+
+
+class Loop:
+    """An event loop that runs in its own daemon thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="rankr1-loop", daemon=True)
+        self._thread.start()
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Start a coroutine here, from any thread; cancelling the future cancels it."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine here and wait; Ctrl-C cancels it. LoopError on the loop's own thread: it would deadlock."""
+        self.refuse_own_thread(coroutine)
+        future = self.submit(coroutine)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def refuse_own_thread(self, coroutine: Coroutine[Any, Any, Any] | None = None) -> None:
+        """Raise LoopError if this is the loop's own thread, closing the coroutine that cannot run."""
+        if threading.current_thread() is self._thread:
+            if coroutine is not None:
+                coroutine.close()
+            raise LoopError("the sync API was called on the private event loop, inside a backend: await arank instead")
+
+    async def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine here and await it from another loop (or this one); cancelling the caller cancels it."""
+        return await asyncio.wrap_future(self.submit(coroutine))
+
+    def stop(self) -> None:
+        """End the loop and its thread; what still runs there is cancelled first."""
+        if self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop)
+            self._thread.join(timeout=2)
+        if not self._loop.is_running():
+            self._loop.close()
+
+    async def _cancel_all(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=1) if tasks else None
+        self._loop.stop()
+
+
+_lock = threading.Lock()
+_current: Loop | None = None
+
+
+def private_loop() -> Loop:
+    """The loop of this process, started on first use."""
+    global _current
+    with _lock:
+        if _current is None:
+            _current = Loop()
+        return _current
+
+
+def _forget() -> None:
+    """In a forked child: the thread did not come along, and the lock may have been held."""
+    global _lock, _current
+    _lock = threading.Lock()
+    _current = None
+
+
+def _stop() -> None:
+    if _current is not None:
+        _current.stop()
+
+
+os.register_at_fork(after_in_child=_forget)
+atexit.register(_stop)

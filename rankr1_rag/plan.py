@@ -1,0 +1,93 @@
+"""The settings of a reranker made concrete and checked: what was left open comes from the table of checkpoints.
+
+Knows the names of formats, algorithms and checkpoints; runs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from rankr1_rag.backends import Backend
+from rankr1_rag.checkpoints import CHECKPOINTS, Checkpoint
+from rankr1_rag.engine import Force
+from rankr1_rag.prompt import FORMATS, Format
+from rankr1_rag.selection import ALGORITHMS, LISTWISE
+
+UNKNOWN = Checkpoint("", "", None, FORMATS["rank-r1-v0.1"], size=20, think_tokens=1024)
+"""How a model that is not in the table is asked."""
+
+T = TypeVar("T", bound=str)
+
+_FORCES: tuple[Force, ...] = ("truncated", "unparsed", "never")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every open setting of a `Reranker` decided."""
+
+    backend: Backend
+    format: Format
+    algorithm: str
+    size: int
+    think_tokens: int
+    force: Force
+
+
+def decide(
+    backend: Backend | None,
+    format: Format | str | None,
+    algorithm: str | None,
+    size: int | None,
+    think_tokens: int | None,
+    force: Force | None,
+) -> Plan:
+    """Fill in what is None and check the rest. ValueError names the value and what it may be."""
+    backend = backend if backend is not None else _embedded()
+    known = CHECKPOINTS.get(backend.model, UNKNOWN)
+    format = _format(format) if format is not None else known.format
+    thinks = think_tokens if think_tokens is not None else known.think_tokens
+    if think_tokens is None and format.reasoning and not known.format.reasoning:
+        thinks = UNKNOWN.think_tokens
+    return Plan(
+        backend=backend,
+        format=format,
+        algorithm=_algorithm(algorithm, format),
+        size=within("size", size if size is not None else known.size, 2, 20),
+        think_tokens=within("think_tokens", thinks, 0),
+        force=one_of("force", force if force is not None else known.force, _FORCES),
+    )
+
+
+def within(name: str, value: int, least: int, most: int | None = None) -> int:
+    """The value, if it is a whole number in least..most; else a ValueError that says so."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
+        bounds = f"in {least}..{most}" if most is not None else f"≥ {least}"
+        raise ValueError(f"{name}={value!r}: a whole number {bounds} is needed")
+    return value
+
+
+def one_of(name: str, value: T, values: tuple[T, ...]) -> T:
+    """The value, if it is one of these; else a ValueError that lists them."""
+    if value not in values:
+        raise ValueError(f"{name}={value!r}: one of {', '.join(map(repr, values))} is needed")
+    return value
+
+
+def _embedded() -> Backend:
+    from rankr1_rag.backends.openvino import OpenVINO
+
+    return OpenVINO()
+
+
+def _format(format: Format | str) -> Format:
+    return FORMATS[one_of("format", format, tuple(FORMATS))] if isinstance(format, str) else format
+
+
+def _algorithm(name: str | None, format: Format) -> str:
+    if name is None:
+        return "window" if format.kind == "listwise" else "tournament"
+    one_of("algorithm", name, tuple(ALGORITHMS))
+    if name in LISTWISE and format.kind != "listwise":
+        raise ValueError(f"algorithm={name!r} needs a listwise format like 'listwise-v1', not {format.name!r}")
+    return name

@@ -1,0 +1,237 @@
+"""The facade: a query and its candidates in, a `Ranking` out; one at a time or any number at once.
+
+Composes algorithm, votes, format and backend; the engine does the rest. Knows nothing of files, frameworks or servers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, fields
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from rankr1_rag import many
+from rankr1_rag.backends import Backend
+from rankr1_rag.budget import Budget
+from rankr1_rag.engine import Engine, Force, Task
+from rankr1_rag.errors import BackendError, LoopError
+from rankr1_rag.loop import private_loop
+from rankr1_rag.plan import Plan, decide, one_of, within
+from rankr1_rag.prompt import Format
+from rankr1_rag.selection import ALGORITHMS, Selection, voted
+from rankr1_rag.types import Passage, Query, Ranking
+
+Item = tuple[str | Query, Iterable[Passage | str]]
+"""A query with its candidates, first-stage best first."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reranker:
+    """Reranks candidates with a reasoning model. Safe to share between threads, event loops and queries.
+
+    * `backend`: a language model; None is the embedded CPU default (`OpenVINO()`), loaded on first use.
+    * `k` ≥ 1: how many to select; None selects them all. `size`, 2..20: passages shown at once.
+    * `algorithm`: a name in `ALGORITHMS`; the default is "tournament", for a listwise format "window".
+    * `format`: a `Format` or a name in `FORMATS`. `format`, `size`, `think_tokens` and `force` default to what the
+    table
+      of checkpoints says of `backend.model`, else to "rank-r1-v0.1", 20, 1,024 and "truncated".
+    * `votes` ≥ 1: each set is asked so often, in fresh orders drawn from `seed`; the majority wins.
+    * `think_tokens` ≥ 0: the budget of a thought; one that runs over it is ended and its label forced, see `force`.
+    * `force`: "truncated" forces a label where the budget cut the text off, "unparsed" after every text without a valid
+      answer, "never" as published.
+    * `temperature` ≥ 0. `query_tokens`, `passage_tokens`: clip to so many tokens even where the context holds more.
+    * `strict`: raise UnparsedError where an answer names no passage, instead of trusting the retriever (and counting
+    it).
+    * `on_failure`: "raise" a BackendError, or return the "first_stage" order with `Ranking.failure` set.
+    * `fusion`: the constant c of reciprocal-rank fusion of the result with the first-stage order, often 60; None is
+    off.
+    * `in_flight` ≥ 1: queries open at once.
+
+    A wrong value is a ValueError here and not later. The algorithms and sizes are those of arXiv 2503.06034.
+    """
+
+    backend: Backend | None = None
+    k: int | None = 10
+    size: int | None = None
+    algorithm: str | None = None
+    format: Format | str | None = None
+    votes: int = 1
+    seed: int = 0
+    temperature: float = 0.0
+    think_tokens: int | None = None
+    force: Force | None = None
+    strict: bool = False
+    on_failure: Literal["raise", "first_stage"] = "raise"
+    fusion: float | None = None
+    in_flight: int = 64
+    query_tokens: int | None = None
+    passage_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("k", "query_tokens", "passage_tokens"):
+            if (value := getattr(self, name)) is not None:
+                within(name, value, 1)
+        within("votes", self.votes, 1)
+        within("in_flight", self.in_flight, 1)
+        one_of("on_failure", self.on_failure, ("raise", "first_stage"))
+        for name, number in (("temperature", self.temperature), ("fusion", self.fusion)):
+            if number is not None and not 0 <= number < float("inf"):
+                raise ValueError(f"{name}={number!r}: a number ≥ 0 is needed")
+        _ = self.plan
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What the settings left open, decided: backend, format, algorithm, size, thinking budget."""
+        return decide(self.backend, self.format, self.algorithm, self.size, self.think_tokens, self.force)
+
+    def rank(self, query: str | Query, passages: Iterable[Passage | str]) -> Ranking:
+        """Rerank the candidates, first-stage best first. Not from a coroutine on the private loop: LoopError.
+
+        Strings become passages with their position as id. BackendError, UnparsedError and ValueError as the settings
+        say.
+        """
+        private_loop().refuse_own_thread()
+        return private_loop().call(self._rank(query, passages))
+
+    async def arank(self, query: str | Query, passages: Iterable[Passage | str]) -> Ranking:
+        """`rank`, from any event loop; cancelling it cancels its open comparisons."""
+        return await private_loop().wait(self._rank(query, passages))
+
+    def rank_many(self, items: Iterable[Item]) -> Iterator[tuple[int, Ranking | Exception]]:
+        """Rerank many: `(index, Ranking)` in order of completion, lazily, at most `in_flight` of them open or waiting.
+
+        A query that fails comes back as its error and the others go on. If `items` itself raises, what is open is
+        finished first. Leaving the loop early cancels the rest.
+        """
+        return many.each(self._outcome, items, self.in_flight)
+
+    def arank_many(self, items: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[tuple[int, Ranking | Exception]]:
+        """`rank_many` on the caller's event loop, from a plain or an async iterable."""
+        return many.aeach(self._outcome, items, self.in_flight)
+
+    def close(self) -> None:
+        """Give back what the backend holds; afterwards this reranker refuses to work. Safe to call twice."""
+        private_loop().call(self._close())
+
+    async def aclose(self) -> None:
+        """`close`, from any event loop."""
+        await private_loop().wait(self._close())
+
+    async def _close(self) -> None:
+        self.__dict__["_closed"] = True
+        await self.plan.backend.close()
+
+    async def _outcome(self, item: Item) -> Ranking | Exception:
+        try:
+            query, passages = item
+            return await self._rank(query, passages)
+        except Exception as error:
+            return error
+
+    async def _rank(self, query: str | Query, passages: Iterable[Passage | str]) -> Ranking:
+        if "_closed" in self.__dict__:
+            raise LoopError("this reranker was closed: make a new one")
+        asked, candidates = read_query(query), read_candidates(passages)
+        if len(candidates) < 2:
+            return Ranking(asked, candidates, tuple(range(len(candidates))), k=min(len(candidates), self.k or 1))
+        async with self._gate():
+            return await self._open(asked, candidates)
+
+    async def _open(self, query: Query, candidates: tuple[Passage, ...]) -> Ranking:
+        start, n, failure = time.perf_counter(), len(candidates), None
+        k = min(self.k or n, n)
+        texts = self._budget.fit(query.text, candidates, self.plan.backend)
+        task = Task(self._selection(n, k), texts.query, texts.lines)
+        try:
+            chosen = await self._engine.run(task)
+        except BackendError as error:
+            if self.on_failure == "raise":
+                raise
+            chosen, failure = list(range(k)), f"{type(error).__name__}: {error}"
+        return Ranking(
+            query=query,
+            candidates=candidates,
+            order=self._order(chosen, n),
+            k=k,
+            trace=tuple(task.trace),
+            clipped=texts.clipped,
+            seconds=time.perf_counter() - start,
+            failure=failure,
+        )
+
+    def _selection(self, n: int, k: int) -> Selection:
+        selection = ALGORITHMS[self.plan.algorithm](n, k, self.plan.size)
+        return voted(selection, self.votes, self.seed) if self.votes > 1 else selection
+
+    def _order(self, chosen: list[int], n: int) -> tuple[int, ...]:
+        """The chosen, then the rest in first-stage order; fused with the first-stage order if asked."""
+        order = list(dict.fromkeys([*chosen, *range(n)]))
+        if self.fusion is None:
+            return tuple(order)
+        fused = {p: 1 / (self.fusion + rank) + 1 / (self.fusion + p + 1) for rank, p in enumerate(order, 1)}
+        return tuple(sorted(order, key=fused.__getitem__, reverse=True))
+
+    @cached_property
+    def _budget(self) -> Budget:
+        plan = self.plan
+        thinks = plan.think_tokens if plan.format.reasoning else 0
+        return Budget(plan.format, plan.size, thinks, self.query_tokens, self.passage_tokens)
+
+    @cached_property
+    def _engine(self) -> Engine:
+        plan = self.plan
+        return Engine(
+            plan.backend, plan.format, plan.think_tokens, plan.force, self.strict, self.temperature, self.seed
+        )
+
+    def _gate(self) -> asyncio.Semaphore:
+        """At most `in_flight` open queries. Lives on the private loop; after a fork there is a new one."""
+        loop = asyncio.get_running_loop()
+        if self.__dict__.get("_gated", (None,))[0] is not loop:
+            self.__dict__["_gated"] = (loop, asyncio.Semaphore(self.in_flight))
+        gate: asyncio.Semaphore = self.__dict__["_gated"][1]
+        return gate
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Settings only: a copy in another process makes its own plan and counts its own open queries."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        await self.aclose()
+
+
+def read_query(query: str | Query) -> Query:
+    """A `Query` of a query or a text. ValueError where it is empty, TypeError where it is neither."""
+    read = Query("", query) if isinstance(query, str) else query
+    if not isinstance(read, Query) or not isinstance(read.text, str):
+        raise TypeError(f"a query is a str or a Query with a text, not {query!r}")
+    if not read.text.strip():
+        raise ValueError(f"the query {read.id!r} is empty: there is nothing to rank by")
+    return read
+
+
+def read_candidates(passages: Iterable[Passage | str]) -> tuple[Passage, ...]:
+    """Passages of passages and texts; a text gets its position as id. TypeError names the position that is neither."""
+    if isinstance(passages, (str, Passage)):
+        raise TypeError(f"passages must be a sequence of passages, not one {type(passages).__name__}")
+    return tuple(_passage(position, passage) for position, passage in enumerate(passages))
+
+
+def _passage(position: int, passage: Passage | str) -> Passage:
+    if isinstance(passage, str):
+        return Passage(str(position), passage)
+    if not isinstance(passage, Passage) or not isinstance(passage.text, str) or not isinstance(passage.title, str):
+        raise TypeError(f"passage {position} is neither a str nor a Passage with a text: {passage!r:.200}")
+    return passage

@@ -1,0 +1,80 @@
+"""The published formats, byte for byte."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from rankr1_rag import Passage
+from rankr1_rag.prompt import FORMATS, Format
+
+TWENTY = [Passage(str(n), f"this is passage {n}") for n in range(1, 21)]
+
+DIGESTS = {
+    "rank-r1-v0.1": "f50795b2f6ea3ea4",
+    "rank-r1-v0.2": "386f916eaea4c51a",
+    "setwise-sft-v0.1": "3aed30262dd1d5d0",
+}
+
+
+def digest(messages: object) -> str:
+    return hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_a_published_format_never_changes_by_a_byte(name: str) -> None:
+    assert digest(FORMATS[name].render("Give me passage 6", TWENTY)) == DIGESTS[name]
+
+
+def test_rendered_examples_of_the_published_formats_are_equal(shared_prompts: Path) -> None:
+    for example in json.loads((shared_prompts / "rendered_examples.json").read_text()):
+        passages = [Passage("", text) for text in example["passages"]]
+        assert FORMATS[example["format"]].render(example["query"], passages) == example["messages"]
+
+
+def test_the_published_texts_are_equal(shared_prompts: Path) -> None:
+    published = json.loads((shared_prompts / "formats.json").read_text())["formats"]
+    for name, texts in published.items():
+        format = FORMATS[name]
+        assert (format.system, format.user) == (texts["system"], texts["user"])
+        assert (format.prefix, format.separator) == (texts["passage_prefix"], texts["passage_separator"])
+        assert format.reasoning == texts["reasoning"]
+
+
+@pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
+def test_a_title_stands_before_the_text_and_a_missing_one_adds_nothing(format: Format) -> None:
+    user = format.render("q", [Passage("a", " text ", "Title"), Passage("b", "bare")])[1]["content"]
+    head = format.prefix.replace("{num}", "1")
+    assert f"{head}Title  text{format.separator}{format.prefix.replace('{num}', '2')}bare" in user
+
+
+@pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
+def test_slots_in_a_text_are_only_text(format: Format) -> None:
+    user = format.render("{docs} {query} {0}", [Passage("a", "{query} {num} {}"), Passage("b", "b")])[1]["content"]
+    assert "{docs} {query} {0}" in user
+    assert format.prefix.replace("{num}", "1") + "{query} {num} {}" in user
+
+
+def test_more_than_twenty_passages_are_still_numbered() -> None:
+    user = FORMATS["rank-r1-v0.1"].render("q", [Passage(str(n), "x") for n in range(30)])[1]["content"]
+    assert "\n[30] x\n" in user
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"user": "{query}"}, "{docs} exactly once"),
+        ({"user": "{query}{docs}{docs}"}, "{docs}"),
+        ({"prefix": "- "}, "num"),
+    ],
+)
+def test_a_format_without_its_slots_is_refused(changes: dict[str, str], problem: str) -> None:
+    fields = {"user": "{query} {docs}", "prefix": "[{num}] "} | changes
+    with pytest.raises(ValueError, match=problem):
+        Format(name="mine", kind="setwise", system="", separator="\n", reasoning=False, bridge="", **fields)  # type: ignore[arg-type]
+
+
+def test_a_format_whose_passages_come_before_the_query_is_rendered_in_its_own_order() -> None:
+    mine = Format("mine", "setwise", "", "{docs}\nQuery: {query}!", "[{num}] ", "\n", False, "")
+    assert mine.render("what", [Passage("a", "x"), Passage("b", "y")])[1]["content"] == "[1] x\n[2] y\nQuery: what!"
