@@ -1,9 +1,15 @@
-"""What several tests share: where the real data lies."""
+"""What several tests share: where the real data lies, and a model that always knows best."""
 
 import os
+import random
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from rankr1_rag import Passage
+from rankr1_rag.backends.scripted import Scripted
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,3 +30,27 @@ def shared_prompts(shared_data: Path) -> Path:
     if not path.is_dir():
         pytest.skip(f"no published prompts at {path}")
     return path
+
+
+def best_label(messages: list[dict[str, str]]) -> str:
+    """A perfect judge as a model: passages end in their true rank, the lowest is best."""
+    shown = re.findall(r"^\[(\d+)\] .*?(\d+)$", messages[1]["content"], re.MULTILINE)
+    label, rank = min(shown, key=lambda pair: int(pair[1]))
+    return f"<think>{rank} is the lowest</think> <answer>[{label}]</answer>"
+
+
+@pytest.fixture
+def judge() -> Scripted:
+    """A backend that names the passage with the lowest number at its end."""
+    return Scripted(best_label)
+
+
+@pytest.fixture
+def numbered() -> Callable[[int], list[Passage]]:
+    """N passages in an order of their own, each ending in its true rank."""
+
+    def make(n: int, seed: int = 0) -> list[Passage]:
+        ranks = random.Random(seed).sample(range(n), n)
+        return [Passage(f"p{rank}", f"number {rank}") for rank in ranks]
+
+    return make

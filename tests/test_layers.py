@@ -1,0 +1,55 @@
+"""Imports only point down: each module may import only what stands below it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "rankr1_rag"
+
+LAYERS = [
+    {"errors"},
+    {"types"},
+    {"files", "selection", "prompt", "loop"},
+    {"collection", "backends", "trec", "many"},
+    {"budget", "engine"},
+    {"checkpoints"},
+    {"plan"},
+    {"reranker"},
+    {"jsonlines", "explain", "demo", "connect"},
+    {"cli"},
+]
+HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
+APART = [{"selection", "prompt"}, {"selection", "backends"}, {"prompt", "backends"}]
+
+
+def part(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("rankr1_rag.") and name.split(".")[1] in HEIGHT}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_only_point_down(path: Path) -> None:
+    name = part(path)
+    if name == "__init__":
+        return
+    assert name in HEIGHT, f"{name} stands in no layer: add it"
+    for other in imported(path) - {name}:
+        assert HEIGHT[other] < HEIGHT[name], f"{name} imports {other}"
+
+
+def test_the_three_worlds_meet_only_in_the_engine() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for pair in APART:
+            if part(path) in pair:
+                assert not imported(path) & (pair - {part(path)}), path
