@@ -76,7 +76,8 @@ class Format:
 
     def line(self, passage: Passage) -> str:
         """A passage as it is shown, cleaned and without its label: `title text`."""
-        return sanitise(f"{sanitise(passage.title)} {sanitise(passage.text)}".strip())
+        text = sanitise(passage.text)
+        return sanitise(f"{sanitise(passage.title)} {text}".strip()) if passage.title else text.strip()
 
     def messages(self, query: str, lines: Sequence[str]) -> list[Message]:
         """`render` for texts that are clean already: the engine cleans and clips each passage once a query."""

@@ -34,14 +34,24 @@ _STEERING = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _UNREADABLE = re.compile("[\x00\ud800-\udfff]")
+_SUSPICIOUS = re.compile("[\x00\ud800-\udfff<‹〈⟨《＜\\[［]")
 
 
 def sanitise(text: str) -> str:
     """The text with everything of the table neutralised; doing it twice changes nothing more."""
+    if not _suspicious(text):
+        return text
     text = _UNREADABLE.sub("\ufffd", text)
     while (tamer := _STEERING.sub(_tame, text)) != text:
         text = tamer
     return text
+
+
+def _suspicious(text: str) -> bool:
+    """Whether there is anything to look at closely: most passages hold none of these characters."""
+    if text.isascii():
+        return "<" in text or "[" in text or "\0" in text
+    return _SUSPICIOUS.search(text) is not None
 
 
 def _tame(found: re.Match[str]) -> str:
