@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 
 from rankr1_rag import many
 from rankr1_rag.backends import Backend
-from rankr1_rag.budget import Budget
+from rankr1_rag.budget import Budget, Texts
 from rankr1_rag.engine import Engine, Force, Task
 from rankr1_rag.errors import BackendError, LoopError
 from rankr1_rag.loop import private_loop
@@ -143,7 +143,7 @@ class Reranker:
     async def _open(self, query: Query, candidates: tuple[Passage, ...]) -> Ranking:
         start, n, failure = time.perf_counter(), len(candidates), None
         k = min(self.k or n, n)
-        texts = self._budget.fit(query.text, candidates, self.plan.backend)
+        texts = await self._fit(query, candidates)
         task = Task(self._selection(n, k), texts.query, texts.lines)
         try:
             chosen = await self._engine.run(task)
@@ -161,6 +161,12 @@ class Reranker:
             seconds=time.perf_counter() - start,
             failure=failure,
         )
+
+    async def _fit(self, query: Query, candidates: tuple[Passage, ...]) -> Texts:
+        """The texts to show. Counting tokens may mean loading a model: not on the loop that others wait for."""
+        if self.plan.backend.context is None:
+            return self._budget.fit(query.text, candidates, self.plan.backend)
+        return await asyncio.to_thread(self._budget.fit, query.text, candidates, self.plan.backend)
 
     def _selection(self, n: int, k: int) -> Selection:
         selection = ALGORITHMS[self.plan.algorithm](n, k, self.plan.size)

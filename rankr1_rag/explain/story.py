@@ -1,0 +1,163 @@
+"""What there is to tell about a ranking, in plain sentences and numbers, for whoever shows it.
+
+Knows the words of `types`; nothing of terminals or HTML. Every string that leaves here is clean and on one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from rankr1_rag.explain.text import counted, line, start
+from rankr1_rag.types import Comparison, Cost, Explanation, Ranking
+
+_MOSTLY = 0.8
+"""The share of forced answers from which on a reader should doubt the thoughts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One candidate at its rank; `first` is its first-stage rank, from 1 like every rank."""
+
+    why: Explanation
+    name: str
+
+    @property
+    def first(self) -> int:
+        """The rank the retriever gave it."""
+        return self.why.position + 1
+
+    @property
+    def moved(self) -> str:
+        """↑3, ↓2 or =."""
+        gained = self.first - self.why.rank
+        return f"↑{gained}" if gained > 0 else f"↓{-gained}" if gained else "="
+
+    @property
+    def record(self) -> str:
+        """How often it was chosen and seen; "" where never."""
+        seen = self.why.won + self.why.lost
+        return f"chosen {self.why.won} of {counted(seen, 'time')}" if seen else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One comparison with its number in the trace, from 1."""
+
+    number: int
+    comparison: Comparison
+
+    @property
+    def chosen(self) -> int:
+        """The position that won, named by the model or, where its answer could not be parsed, by the retriever."""
+        return self.comparison.answer[0]
+
+    @property
+    def flags(self) -> list[str]:
+        """What is not as it should be, or not the usual."""
+        found = {
+            "unparsed: trusted the retriever": not self.comparison.parsed,
+            "forced": self.comparison.forced,
+            "cut off": self.comparison.completion.finish_reason == "length",
+            f"sample {self.comparison.sample + 1}": self.comparison.sample > 0,
+        }
+        return [flag for flag, holds in found.items() if holds]
+
+    @property
+    def tokens(self) -> str:
+        """What it cost."""
+        cost = self.comparison.completion
+        cached = f" ({cost.cached_tokens:,} cached)" if cost.cached_tokens else ""
+        return f"{cost.prompt_tokens:,} prompt tokens{cached} + {cost.completion_tokens:,} completion tokens"
+
+    @property
+    def listing(self) -> str:
+        """The labels best first, where the answer orders more than one passage; else ""."""
+        labels = {position: label for label, position in enumerate(self.comparison.set, start=1)}
+        named = [f"[{labels[position]}]" for position in self.comparison.answer if position in labels]
+        return " > ".join(named) if len(named) > 1 else ""
+
+    @property
+    def transcript(self) -> str:
+        """All that the model wrote; a thought that the server split off comes first."""
+        thought, text = self.comparison.thought, self.comparison.completion.text
+        return text if thought.strip() in text else f"{thought}\n\n{text}"
+
+
+def name(ranking: Ranking, position: int) -> str:
+    """What to call a candidate: its title, else how its text starts, else its id."""
+    passage = ranking.candidates[position]
+    return start(passage.title, 80) or start(passage.text, 60) or line(passage.id) or f"(empty passage, {position + 1})"
+
+
+def places(ranking: Ranking) -> list[Place]:
+    """Every candidate once, best first."""
+    explanations = [ranking.explain(rank) for rank in range(1, len(ranking) + 1)]
+    return [Place(why, name(ranking, why.position)) for why in explanations]
+
+
+def rounds(ranking: Ranking) -> dict[int, list[Asked]]:
+    """Round, counted from 1 → its comparisons in the order asked."""
+    found: dict[int, list[Asked]] = {}
+    for number, comparison in enumerate(ranking.trace, start=1):
+        found.setdefault(comparison.round + 1, []).append(Asked(number, comparison))
+    return dict(sorted(found.items()))
+
+
+def round_costs(ranking: Ranking) -> dict[str, Cost]:
+    """Name of the round → its cost, without seconds: only the whole ranking was timed."""
+    untimed = replace(ranking, clipped=0, seconds=0.0)
+    return {
+        f"round {number}": replace(untimed, trace=tuple(asked.comparison for asked in members)).cost
+        for number, members in rounds(ranking).items()
+    }
+
+
+def verdict(ranking: Ranking, why: Explanation) -> str:
+    """Why a passage stands where it stands, in one sentence."""
+    comparison = why.comparison
+    if comparison is None:
+        return "The model was never shown it, nor needed to be." if why.selected else "The model was never shown it."
+    when = f"round {comparison.round + 1}"
+    if comparison.answer[0] != why.position:
+        how = "was chosen" if comparison.parsed else "won because the retriever was trusted"
+        return f"Last seen in {when}, where {name(ranking, comparison.answer[0])} {how}."
+    if not comparison.parsed:
+        return f"The answer in {when} could not be parsed, so the retriever was trusted: it had this one first."
+    return f"Chosen from {counted(len(comparison.set), 'passage')} in {when}."
+
+
+def lede(ranking: Ranking) -> str:
+    """The whole story in two sentences."""
+    if not ranking.order:
+        return "There were no candidates, so there is nothing to rank."
+    if ranking.failure is not None:
+        return f"There is no reranking here: {counted(len(ranking), 'candidate')} in first-stage order."
+    if not ranking.trace:
+        return f"No comparison was needed: {counted(len(ranking), 'candidate')} in first-stage order."
+    seen = len({position for comparison in ranking.trace for position in comparison.set})
+    asked = counted(len(ranking.trace), "comparison")
+    selected = min(ranking.k, len(ranking))
+    top = ranking.order[0]
+    came = f"up from first-stage rank {top + 1}" if top else "where the first stage had it"
+    return (
+        f"The model saw {seen:,} of {counted(len(ranking), 'candidate')} in {asked} "
+        f"and selected {selected:,}. First comes {name(ranking, top)}, {came}."
+    )
+
+
+def warnings(ranking: Ranking) -> list[str]:
+    """What a reader must know before believing the ranking, gravest first."""
+    cost = ranking.cost
+    asked = counted(cost.comparisons, "comparison")
+    cut = sum(comparison.completion.finish_reason == "length" for comparison in ranking.trace)
+    found: Mapping[str, bool] = {
+        f"The backend failed: {line(ranking.failure or '')}": ranking.failure is not None,
+        f"{cost.unparsed:,} of {asked} gave no answer that could be parsed. There the retriever was trusted: "
+        "its best passage of the set won, not the model's choice.": cost.unparsed > 0,
+        f"{cost.forced:,} of {asked} had to be forced: the model did not come to an answer by itself, "
+        "so the thoughts may not be the reasons.": cost.forced >= max(2, _MOSTLY * cost.comparisons),
+        f"{cut:,} of {asked} ended at the token limit.": cut > 0,
+        f"{counted(cost.clipped, 'text')} had to be clipped to fit the context.": cost.clipped > 0,
+    }
+    return [sentence for sentence, holds in found.items() if holds]

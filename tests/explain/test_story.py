@@ -1,0 +1,91 @@
+"""The sentences and numbers that every view of a ranking tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from rankr1_rag.explain.chart import chart
+from rankr1_rag.explain.story import Asked, lede, name, places, round_costs, verdict, warnings
+from rankr1_rag.types import Comparison, Completion, Passage, Ranking
+
+Made = Callable[[int], Ranking]
+
+
+def test_moves_count_ranks_from_the_first_stage(ordinary: Ranking) -> None:
+    moves = {place.why.position: place.moved for place in places(ordinary)}
+    assert (moves[9], moves[2], moves[0], moves[11]) == ("↑9", "↑1", "↓2", "=")
+
+
+def test_a_verdict_owns_up_that_the_retriever_decided(ordinary: Ranking) -> None:
+    assert verdict(ordinary, ordinary.explain(1)) == "Chosen from 2 passages in round 2."
+    assert "could not be parsed, so the retriever was trusted" in verdict(ordinary, ordinary.explain(2))
+    assert verdict(ordinary, ordinary.explain(3)) == "Last seen in round 1, where Title 2 was chosen."
+    assert "won because the retriever was trusted" in verdict(ordinary, ordinary.explain(12))
+
+
+def test_a_ranking_without_comparisons_says_so(unasked: Made, failed: Ranking) -> None:
+    assert "nothing to rank" in lede(unasked(0))
+    assert "No comparison was needed: 1 candidate" in lede(unasked(1))
+    assert "no reranking" in lede(failed)
+    assert "never shown" in verdict(failed, failed.explain(1))
+
+
+def test_warnings_begin_with_the_gravest(ordinary: Ranking, failed: Ranking) -> None:
+    assert warnings(failed) == ["The backend failed: 503 from <the server>"]
+    unparsed, cut, clipped = warnings(ordinary)
+    assert unparsed.startswith("1 of 4 comparisons gave no answer that could be parsed")
+    assert cut == "1 of 4 comparisons ended at the token limit."
+    assert clipped == "1 text had to be clipped to fit the context."
+
+
+def test_nearly_all_answers_forced_is_worth_a_warning(ordinary: Ranking) -> None:
+    trace = tuple(replace(comparison, parsed=True, forced=True) for comparison in ordinary.trace)
+    assert any("had to be forced" in warning for warning in warnings(replace(ordinary, trace=trace)))
+
+
+def test_the_costs_of_the_rounds_add_up_to_the_cost(ordinary: Ranking) -> None:
+    costs = round_costs(ordinary)
+    assert list(costs) == ["round 1", "round 2", "round 3"]
+    assert sum(cost.prompt_tokens for cost in costs.values()) == ordinary.cost.prompt_tokens
+    assert sum(cost.rounds for cost in costs.values()) == ordinary.cost.rounds == 3
+
+
+@pytest.mark.parametrize(
+    ("passage", "expected"),
+    [
+        (Passage("id", "text", "A\ntitle"), "A title"),
+        (Passage("id", "only text"), "only text"),
+        (Passage("id", " "), "id"),
+        (Passage("", ""), "(empty passage, 1)"),
+    ],
+)
+def test_a_passage_is_called_by_what_it_has(unasked: Made, passage: Passage, expected: str) -> None:
+    assert name(replace(unasked(1), candidates=(passage,)), 0) == expected
+
+
+def test_a_listwise_answer_is_told_as_labels() -> None:
+    assert Asked(1, Comparison((7, 3, 5), (5, 7, 3), Completion("[3] > [1] > [2]"), 0)).listing == "[3] > [1] > [2]"
+    assert Asked(1, Comparison((7, 3, 5), (5,), Completion("[3]"), 0)).listing == ""
+
+
+def test_a_thought_that_the_server_split_off_is_part_of_the_transcript() -> None:
+    split = Comparison((0, 1), (1,), Completion("<answer>[2]</answer>"), 0, "A thought.")
+    assert Asked(1, split).transcript == "A thought.\n\n<answer>[2]</answer>"
+
+
+def test_a_short_chart_draws_every_candidate(ordinary: Ranking) -> None:
+    drawn = chart(ordinary)
+    assert [row.position for row in drawn.left] == list(range(12))
+    assert tuple(row.position for row in drawn.right) == ordinary.order
+    assert len(drawn.curves) == 12
+
+
+def test_a_long_chart_leaves_out_what_only_moved_aside(long: Made) -> None:
+    drawn = chart(long(500))
+    assert [row.hidden for row in drawn.left if row.hidden] == [480]
+    assert len(drawn.curves) == 20
+    for column in (drawn.left, drawn.right):
+        assert sum(row.hidden or 1 for row in column) == 500

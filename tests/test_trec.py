@@ -1,0 +1,233 @@
+"""Runs: what is read, what is refused, and that what is written comes back."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+import struct
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rankr1_rag.errors import FileError
+from rankr1_rag.trec import Scored, read_run, run_entry, write_run
+from rankr1_rag.types import Passage, Query, Ranking
+
+DATA = Path(os.environ.get("RANKR1_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+DL19 = DATA / "trec-dl-2019"
+needs_data = pytest.mark.skipif(not DL19.is_dir(), reason=f"no {DL19}: set RANKR1_SHARED_DATA to the shared data")
+
+GOOD = b"q1 Q0 d1 1 2.5 bm25\n"
+
+
+def file(folder: Path, content: bytes | str, name: str = "file.txt") -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+# Runs, read
+
+
+def test_a_run_is_ordered_by_score_and_the_rank_is_ignored(tmp_path: Path) -> None:
+    path = file(tmp_path, "q2 Q0 a 1 1 t\nq1 Q0 a 1 -3e-1 t\nq2\tQ0\tb\t9\t7.5\tt\nq1 Q0 b 1 .5 t\n")
+    assert read_run(path) == {"q2": [("b", 7.5), ("a", 1.0)], "q1": [("b", 0.5), ("a", -0.3)]}
+    assert read_run(path)["q2"][0] == Scored(id="b", score=7.5)
+
+
+def test_equal_scores_keep_the_order_of_the_file(tmp_path: Path) -> None:
+    path = file(tmp_path, "".join(f"q Q0 {id} 1 {score} t\n" for id, score in [("b", 1), ("c", 2), ("a", 1), ("d", 2)]))
+    assert [id for id, _ in read_run(path)["q"]] == ["c", "d", "b", "a"]
+
+
+@pytest.mark.parametrize(("depth", "ids"), [(None, ["c", "b", "a"]), (1, ["c"]), (2, ["c", "b"]), (9, ["c", "b", "a"])])
+def test_depth_keeps_the_best_not_the_first(tmp_path: Path, depth: int | None, ids: list[str]) -> None:
+    path = file(tmp_path, "q Q0 a 1 1 t\nq Q0 b 2 2 t\nq Q0 c 3 3 t\n")
+    assert [id for id, _ in read_run(path, depth)["q"]] == ids
+
+
+def test_a_depth_below_one_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="depth=0"):
+        read_run(file(tmp_path, GOOD), 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "says"),
+    [
+        (b"", None, "empty"),
+        (GOOD + b"q1 Q0 d2 2 1.5\n", 2, "`qid Q0 docid rank score tag`, this one has 5"),
+        (GOOD + b"q1 Q0 d2 2 1.5 my tag\n", 2, "this one has 7"),
+        (b"q1 0 d2 1\n", 1, "looks like qrels"),
+        (GOOD + b"\nq1 Q0 d2 2 high bm25\n", 3, "score 'high' is not a finite number"),
+        (GOOD + b"q1 Q0 d2 2 nan bm25\n", 2, "score 'nan' is not a finite number"),
+        (GOOD + b"q1 Q0 d2 2 -inf bm25\n", 2, "score '-inf' is not a finite number"),
+        (GOOD + b"q1 Q0 d2 2 1e999 bm25\n", 2, "score '1e999' is not a finite number"),
+        (GOOD + b"q1 Q0 d2 2 1_5 bm25\n", 2, "score '1_5' is not a finite number"),
+        (
+            GOOD + b"q2 Q0 d1 1 1 t\nq1 Q0 d1 2 1 t\n",
+            3,
+            "passage 'd1' stands a second time in the ranking of query 'q1'",
+        ),
+        (GOOD + b"q1 Q0 d\xe9 2 1 bm25\n", 2, "byte 0xe9 at column 8 is not UTF-8"),
+    ],
+)
+def test_a_malformed_run_is_an_error_that_names_file_and_line(
+    tmp_path: Path, content: bytes, line: int | None, says: str
+) -> None:
+    path = file(tmp_path, content)
+    with pytest.raises(FileError) as caught:
+        read_run(path)
+    assert str(caught.value).startswith(f"{path}:{line}: " if line else f"{path}: ")
+    assert says in str(caught.value)
+
+
+# Runs, written
+
+
+def test_a_run_has_six_fields_ranks_from_one_and_the_scores_as_they_are() -> None:
+    out = io.StringIO()
+    write_run(out, [("q1", [("b", 1.0), ("a", 2 / 3)]), ("q2", []), ("q3", iter([("a", 7)]))], tag="mine")
+    assert out.getvalue() == (
+        "q1 Q0 b 1 1.0 mine\n"
+        "q1 Q0 a 2 0.6666666666666666 mine\n"
+        "q3 Q0 a 1 7.0 mine\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        (("q", [("a", 1.0), ("b", 0.5), ("a", 0.1)]), "query 'q': passage id 'a' is ranked twice"),
+        (("q", [("a", 1.0), ("b", 1.0)]), "query 'q': score 1.0 of passage 'b' at rank 2 is not below the 1.0"),
+        (("q", [("a", 1.0), ("b", 2.0)]), "query 'q': score 2.0 of passage 'b' at rank 2"),
+        (("q", [("a", 1.0), ("b", 1.0 - 1e-9)]), "query 'q': score 0.999999999 of passage 'b' at rank 2"),
+        (("q", [("a", 1e-60), ("b", 0.0)]), "as float32"),
+        (("q", [("a", math.nan)]), "query 'q': score nan of passage 'a'"),
+        (("q", [("a", math.inf)]), "query 'q': score inf of passage 'a'"),
+        (("q", [("a", 1.0), ("b", -1e39)]), "query 'q': score -1e+39 of passage 'b' is not a finite float32"),
+        (("q", [("a b", 1.0)]), "query 'q': passage id 'a b' is not one word"),
+        (("q", [("", 1.0)]), "query 'q': passage id '' is not one word"),
+        (("q", [("a\n", 1.0)]), r"passage id 'a\n' is not one word"),
+        (("q", [("\ud800", 1.0)]), r"passage id '\ud800' is not one word"),
+        (("q\u00a01", [("a", 1.0)]), r"query id 'q\xa01' is not one word"),
+        (("\ufeffq", [("a", 1.0)]), r"query id '\ufeffq' is not one word"),
+        (("", [("a", 1.0)]), "query id '' is not one word"),
+        (("good", [("a", 1.0)]), "query 'good' is ranked twice"),
+    ],
+)
+def test_what_would_be_read_otherwise_is_refused_before_a_line_of_it_is_written(
+    tmp_path: Path, entry: tuple[str, list[tuple[str, float]]], says: str
+) -> None:
+    out, path = io.StringIO(), file(tmp_path, "old")
+    for target in (out, path):
+        with pytest.raises(ValueError, match=re.escape(says)):
+            write_run(target, [("good", [("a", 1.0)]), entry])
+    assert out.getvalue() == "good Q0 a 1 1.0 rankr1\n"
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+@pytest.mark.parametrize("tag", ["", "my run", "a\tb"])
+def test_a_tag_is_one_word(tag: str) -> None:
+    with pytest.raises(ValueError, match="tag"):
+        write_run(io.StringIO(), [], tag)
+
+
+@pytest.mark.parametrize("rankings", [[], [("q", [])]])
+def test_a_run_without_a_line_is_refused_as_it_would_be_when_read(
+    tmp_path: Path, rankings: list[tuple[str, list[tuple[str, float]]]]
+) -> None:
+    with pytest.raises(ValueError, match="nothing to write"):
+        write_run(tmp_path / "run", rankings)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_ranking_is_written_in_its_order_with_its_scores(tmp_path: Path) -> None:
+    candidates = tuple(Passage(id, "text") for id in "abc")
+    rankings = [Ranking(Query(id, "text"), candidates, (2, 0, 1), k=1) for id in ("q1", "q2")]
+    write_run(tmp_path / "run", map(run_entry, rankings))
+    expected = [("c", 1.0), ("a", 2 / 3), ("b", 1 / 3)]
+    assert read_run(tmp_path / "run") == {"q1": expected, "q2": expected}
+
+
+def test_the_scores_of_a_ranking_of_a_hundred_thousand_are_accepted() -> None:
+    n = 100_000
+    ranking = Ranking(Query("q", ""), tuple(Passage(str(id), "") for id in range(n)), tuple(range(n)), k=0)
+    out = io.StringIO()
+    write_run(out, [run_entry(ranking)])
+    assert out.getvalue().count("\n") == n
+
+
+words = st.text(st.characters(exclude_categories=["Cs", "Z", "Cc"], exclude_characters="\ufeff"), min_size=1)
+falling = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), unique=True).map(
+    lambda scores: sorted({score + 0.0 for score in scores}, reverse=True)
+)
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> dict[str, list[Scored]]:
+    run = {}
+    for query in draw(st.sets(words, min_size=1, max_size=4)):
+        scores = draw(falling.filter(bool))
+        ids = draw(st.lists(words, min_size=len(scores), max_size=len(scores), unique=True))
+        run[query] = [Scored(id, score) for id, score in zip(ids, scores, strict=True)]
+    return run
+
+
+@given(run=runs(), name=st.sampled_from(["run.trec", "run.trec.gz"]))
+def test_every_run_comes_back_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory, run: dict[str, list[Scored]], name: str
+) -> None:
+    path = tmp_path_factory.mktemp("run") / name
+    write_run(path, run.items())
+    assert read_run(path) == run
+
+
+@given(st.lists(st.tuples(st.text(max_size=3), st.floats()), max_size=4), st.text(max_size=3))
+def test_any_ranking_is_either_refused_or_kept_by_trec_eval(ranking: list[tuple[str, float]], query: str) -> None:
+    out = io.StringIO()
+    try:
+        write_run(out, [(query, ranking)])
+    except ValueError:
+        assert out.getvalue() == ""
+        return
+    lines = [line.split() for line in out.getvalue().split("\n")[:-1]]
+    assert [(line[0], line[2]) for line in lines] == [(query, id) for id, _ in ranking]
+    singles = [struct.unpack("f", struct.pack("f", float(line[4])))[0] for line in lines]
+    assert all(above > below for above, below in pairwise(singles))
+
+
+# TREC DL 2019
+
+
+@needs_data
+def test_the_bm25_run_of_trec_dl_2019_has_43_queries_with_100_passages() -> None:
+    run = read_run(DL19 / "run.bm25.top100.trec")
+    assert len(run) == 43
+    assert {len(ranked) for ranked in run.values()} == {100}
+    assert run["264014"][:2] == [("5611210", 15.7806), ("6641238", 15.0908)]
+    assert read_run(DL19 / "run.bm25.top100.trec", 10) == {query: ranked[:10] for query, ranked in run.items()}
+
+
+@needs_data
+def test_the_order_of_trec_dl_2019_comes_back_and_its_five_queries_with_ties_are_refused(tmp_path: Path) -> None:
+    run = read_run(DL19 / "run.bm25.top100.trec")
+    tied = {query for query, ranked in run.items() if len({score for _, score in ranked}) < 100}
+    assert len(tied) == 5
+    with pytest.raises(ValueError, match=r"is not below the \d"):
+        write_run(tmp_path / "run.gz", run.items())
+    untied = {query: ranked for query, ranked in run.items() if query not in tied}
+    write_run(tmp_path / "run.gz", untied.items(), tag="bm25")
+    assert read_run(tmp_path / "run.gz") == untied
+    rankings = [
+        Ranking(Query(query, ""), tuple(Passage(id, "") for id, _ in ranked), tuple(range(100)), k=0)
+        for query, ranked in run.items()
+    ]
+    write_run(tmp_path / "ordinal", map(run_entry, rankings))
+    again = read_run(tmp_path / "ordinal")
+    assert [[id for id, _ in again[query]] for query in run] == [[id for id, _ in ranked] for ranked in run.values()]
