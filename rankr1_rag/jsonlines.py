@@ -53,13 +53,13 @@ def read_candidates(path: FilePath) -> Iterator[Candidates]:
     `passages` are texts or objects; a passage without an id gets its position.
     """
     for number, line in numbered_lines(path):
-        yield located(path, number, _candidates, line, number)
+        yield located(path, number, candidates_from_json, located(path, number, parse_object, line), number)
 
 
 def read_rankings(path: FilePath) -> Iterator[Ranking]:
     """The rankings that `to_line(ranking_to_json(…))` wrote, read as they are reached; so are the FileErrors."""
     for number, line in numbered_lines(path):
-        yield located(path, number, lambda text: ranking_from_json(parse_object(text)), line)
+        yield located(path, number, ranking_from_json, located(path, number, parse_object, line))
 
 
 def to_line(record: Mapping[str, Any]) -> str:
@@ -114,8 +114,8 @@ def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
     return ranking
 
 
-def _candidates(line: str, number: int) -> Candidates:
-    raw = parse_object(line)
+def candidates_from_json(raw: Json, number: int) -> Candidates:
+    """The candidates that a line holds; `number` is the line's, the id of a query that has none."""
     query = as_query(member(raw, "query", "a string or an object"), id_of(raw, QUERY_ID, str(number)))
     return Candidates(query, _passages(raw), raw, number)
 

@@ -94,5 +94,6 @@ def _stop() -> None:
         _current.stop()
 
 
-os.register_at_fork(after_in_child=_forget)
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_forget)
 atexit.register(_stop)

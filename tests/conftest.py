@@ -32,7 +32,7 @@ def shared_prompts(shared_data: Path) -> Path:
     return path
 
 
-def best_label(messages: list[dict[str, str]]) -> str:
+def _best_label(messages: list[dict[str, str]]) -> str:
     """A perfect judge as a model: passages end in their true rank, the lowest is best."""
     shown = re.findall(r"^\[(\d+)\] .*?(\d+)$", messages[1]["content"], re.MULTILINE)
     label, rank = min(shown, key=lambda pair: int(pair[1]))
@@ -40,9 +40,15 @@ def best_label(messages: list[dict[str, str]]) -> str:
 
 
 @pytest.fixture
+def best_label() -> Callable[[list[dict[str, str]]], str]:
+    """What a perfect model says to these messages: the passage with the lowest number at its end."""
+    return _best_label
+
+
+@pytest.fixture
 def judge() -> Scripted:
     """A backend that names the passage with the lowest number at its end."""
-    return Scripted(best_label)
+    return Scripted(_best_label)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ LAYERS = [
     {"reranker"},
     {"jsonlines", "explain", "demo", "connect"},
     {"cli"},
+    {"__main__"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 APART = [{"selection", "prompt"}, {"selection", "backends"}, {"prompt", "backends"}]

@@ -1,0 +1,5 @@
+"""`python -m rankr1_rag` is `rankr1`."""
+
+from rankr1_rag.cli import main
+
+main()

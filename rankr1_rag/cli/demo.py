@@ -1,0 +1,162 @@
+"""`rankr1 demo`: a small multi-hop corpus, reranked before your eyes, with what came of it, good or bad."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rankr1_rag import demo as corpus
+from rankr1_rag.checkpoints import EMBEDDED
+from rankr1_rag.cli.progress import Job
+from rankr1_rag.cli.settings import BackendName, Settings
+from rankr1_rag.explain import cost_table, write_page
+from rankr1_rag.types import Cost, Passage, Ranking
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A question with its candidates before and after."""
+
+    question: corpus.Question
+    before: tuple[Passage, ...]
+    ranking: Ranking
+
+    def ranks(self, passages: Sequence[Passage]) -> list[int | None]:
+        """The rank of each support, None where the first stage missed it."""
+        ids = [passage.id for passage in passages]
+        return [ids.index(support) + 1 if support in ids else None for support in self.question.supports]
+
+    def gain(self, k: int) -> float:
+        """Support recall@k after minus before."""
+        return self.question.recall(self.ranking.passages, k) - self.question.recall(self.before, k)
+
+
+def demo(
+    *,
+    settings: Settings,
+    html: Annotated[str | None, typer.Option(help="Also write the most changed question here, as a page.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Rerank the BM25 top 20 of 15 multi-hop questions and show what it did: no arguments needed.
+
+    With --backend openai --base-url … the same for a model on a server.
+    """
+    console = Console()
+    started = time.monotonic()
+    answered = _answered(settings, Job(Console(stderr=True), None))
+    seconds = time.monotonic() - started
+    if html is not None:
+        write_page(max(answered, key=lambda one: abs(one.gain(settings.k))).ranking, html)
+    if as_json:
+        typer.echo(json.dumps(_figures(answered, settings.k, seconds)))
+    else:
+        _tell(console, answered, settings, seconds)
+        if html is not None:
+            console.print(Text(f"\nThe comparisons of one question, to look at: {html}"))
+
+
+def _answered(settings: Settings, job: Job) -> list[Answered]:
+    asked = corpus.questions()
+    found = corpus.first_stage(asked, corpus.passages())
+    rankings: dict[int, Ranking] = {}
+    with settings.reranker(job.counted(settings.connect())) as reranker, job:
+        for index, outcome in reranker.rank_many((q.query, best) for q, best in zip(asked, found, strict=True)):
+            if isinstance(outcome, Exception):
+                raise outcome
+            rankings[index] = outcome
+            job.advance()
+    return [Answered(question, found[index], rankings[index]) for index, question in enumerate(asked)]
+
+
+def _figures(answered: Sequence[Answered], k: int, seconds: float) -> dict[str, object]:
+    n = len(answered)
+    return {
+        "k": k,
+        "support_recall_before": sum(one.question.recall(one.before, k) for one in answered) / n,
+        "support_recall_after": sum(one.question.recall(one.ranking.passages, k) for one in answered) / n,
+        "better": sum(one.gain(k) > 0 for one in answered),
+        "worse": sum(one.gain(k) < 0 for one in answered),
+        "questions": n,
+        "seconds": seconds,
+        "cost": asdict(_cost(answered)),
+    }
+
+
+def _cost(answered: Sequence[Answered]) -> Cost:
+    return sum((one.ranking.cost for one in answered), Cost())
+
+
+def _tell(console: Console, answered: Sequence[Answered], settings: Settings, seconds: float) -> None:
+    k = settings.k
+    console.print(_table(answered, k))
+    for title, one in (
+        ("The greatest gain", max(answered, key=lambda one: one.gain(k))),
+        ("The greatest loss", min(answered, key=lambda one: one.gain(k))),
+    ):
+        if one.gain(k):
+            _story(console, title, one)
+    console.print()
+    console.print(cost_table({f"{len(answered)} questions": _cost(answered)}))
+    _verdict(console, _figures(answered, k, seconds), settings)
+
+
+def _table(answered: Sequence[Answered], k: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=f"Where the two supporting passages stand, of 20 (top {k} counts)")
+    table.add_column("question", ratio=1)
+    for name in ("BM25", "reranked", "gain"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in answered:
+        gain = one.gain(k)
+        style = "green" if gain > 0 else "red" if gain < 0 else "dim"
+        table.add_row(
+            Text(one.question.query.text),
+            _spelled(one.ranks(one.before)),
+            _spelled(one.ranks(one.ranking.passages)),
+            Text(f"{gain:+.0%}" if gain else "=", style=style),
+        )
+    return table
+
+
+def _spelled(ranks: Sequence[int | None]) -> str:
+    return ", ".join("-" if rank is None else str(rank) for rank in ranks)
+
+
+def _story(console: Console, title: str, one: Answered) -> None:
+    why = one.ranking.explain(1)
+    console.print(Text.assemble((f"\n{title}: ", "bold"), one.question.query.text, f" (answer: {one.question.answer})"))
+    console.print(Text(f"first now is {why.passage.title!r}, chosen {why.won} of {why.won + why.lost} times. Why:"))
+    console.print(Text(why.reasoning or "no reasoning was given", style="dim italic"))
+
+
+def _verdict(console: Console, figures: dict[str, object], settings: Settings) -> None:
+    before, after = figures["support_recall_before"], figures["support_recall_after"]
+    assert isinstance(before, float)
+    assert isinstance(after, float)
+    style = "green" if after > before else "red" if after < before else "yellow"
+    console.print(
+        Text.assemble(
+            ("Support recall", "bold"),
+            f"@{figures['k']}: BM25 {before:.3f}, reranked ",
+            (f"{after:.3f}", style),
+            f"; {figures['better']} questions better, {figures['worse']} worse; {figures['seconds']:.0f} s",
+        )
+    )
+    if settings.backend is BackendName.openvino and settings.model is None:
+        console.print(
+            Text(
+                f"\n{EMBEDDED} is here to run anywhere, not to rank well: it has 135 million parameters and was never "
+                "trained to rerank. The path is the real one, the figures above are what it measured. For a model that "
+                "reasons, serve a Rank-R1 checkpoint and run\n"
+                "  rankr1 demo --backend openai --base-url http://HOST:8000/v1 --server vllm --model MODEL",
+                style="yellow",
+            )
+        )

@@ -1,0 +1,84 @@
+"""What a job tells: its cost, what failed, how to go on. Prints on standard error; with --json on standard output."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from rankr1_rag.errors import BackendError
+from rankr1_rag.explain import clean, cost_table
+from rankr1_rag.types import Cost, Query, Ranking
+
+GIVE_UP = 10
+"""So many queries in a row without a model end the job: it is gone."""
+SHOWN = 5
+"""So many failures are told in full."""
+
+
+@dataclass(slots=True)
+class Report:
+    """The sum of a job. `before` counts the queries that an earlier run had finished."""
+
+    console: Console = field(default_factory=lambda: Console(stderr=True))
+    started: float = field(default_factory=time.monotonic)
+    cost: Cost = field(default_factory=Cost)
+    queries: int = 0
+    before: int = 0
+    failed: int = 0
+    first_stage: int = 0
+    in_a_row: int = 0
+
+    def take(self, ranking: Ranking) -> None:
+        """One more query is done."""
+        self.queries += 1
+        self.cost += ranking.cost
+        self.first_stage += ranking.failure is not None
+        self.in_a_row = 0
+
+    def fail(self, query: Query, error: Exception) -> None:
+        """One more query has failed."""
+        self.failed += 1
+        self.in_a_row += isinstance(error, BackendError)
+        if self.failed <= SHOWN:
+            name = f"query {query.id or query.text[:60]!r}"
+            self.say(f"{name} failed: {type(error).__name__}: {error}", "red")
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the model seems to be gone."""
+        return self.in_a_row >= GIVE_UP
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print a line, whatever it holds."""
+        self.console.print(Text(clean(text), style=style), soft_wrap=True)
+
+    def end(self, *, as_json: bool, kept: str = "") -> None:
+        """Print the sum. Exit code 1 if anything failed; `kept` then says where the finished queries are."""
+        seconds = time.monotonic() - self.started
+        if as_json:
+            counts = {"queries": self.queries, "before": self.before, "failed": self.failed}
+            counts |= {"first_stage": self.first_stage}
+            typer.echo(json.dumps({**counts, "wall_seconds": seconds, "cost": asdict(self.cost)}))
+        else:
+            self._table(seconds)
+        if self.failed:
+            more = f", {self.failed - SHOWN} of them not shown" if self.failed > SHOWN else ""
+            gone = f"; stopped after {GIVE_UP} in a row" if self.hopeless else ""
+            self.say(f"{self.failed} queries failed{more}{gone}{kept}", "bold red")
+            raise typer.Exit(1)
+
+    def _table(self, seconds: float) -> None:
+        before = f" ({self.before} more were done before)" if self.before else ""
+        self.say(f"{self.queries} queries in {seconds:.1f} s{before}")
+        if self.queries:
+            self.console.print(cost_table({f"{self.queries} queries": self.cost}))
+        if self.first_stage:
+            self.say(f"{self.first_stage} queries have the first-stage order only: their model failed", "bold red")
+        if self.cost.unparsed:
+            share = self.cost.unparsed / self.cost.comparisons
+            self.say(f"{share:.0%} of the answers named no passage: there the retriever was trusted", "yellow")

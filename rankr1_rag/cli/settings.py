@@ -1,0 +1,126 @@
+"""The options that every command which asks a model shares, and the reranker that they make.
+
+Knows the command line and the constructor arguments; knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from functools import wraps
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from rankr1_rag.backends import Backend
+from rankr1_rag.connect import connect
+from rankr1_rag.prompt import FORMATS
+from rankr1_rag.reranker import Reranker
+from rankr1_rag.selection import ALGORITHMS
+
+BackendName = StrEnum("BackendName", ["openvino", "openai"])
+Server = StrEnum("Server", {"vllm": "vllm", "sglang": "sglang", "llama_server": "llama-server", "tgi": "tgi"})
+Force = StrEnum("Force", ["truncated", "unparsed", "never"])
+OnFailure = StrEnum("OnFailure", {"raising": "raise", "first_stage": "first_stage"})
+MODEL, PROMPT, SEARCH = "Model", "Prompt and answer", "Selection"
+
+
+def _option(help: str, panel: str, *names: str) -> Any:  # noqa: ANN401
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Which model is asked, how, and how its answers become a ranking. None: as the checkpoint or the package says."""
+
+    backend: Annotated[BackendName, _option("openvino: in this process, on the CPU. openai: a server.", MODEL)] = (
+        BackendName.openvino
+    )
+    model: Annotated[
+        str | None, _option("A GGUF file or OpenVINO folder; for openai the name the server knows.", MODEL)
+    ] = None
+    base_url: Annotated[str | None, _option("The server's address, ending in /v1.", MODEL)] = None
+    server: Annotated[Server | None, _option("What runs there: tells how to force a label.", MODEL)] = None
+    api_key_env: Annotated[str | None, _option("The variable that holds the key (RANKR1_API_KEY).", MODEL)] = None
+    context: Annotated[int | None, _option("Longest prompt and completion, tokens.", MODEL)] = None
+    timeout: Annotated[float, _option("Seconds to wait for one completion of a server.", MODEL)] = 600.0
+    attempts: Annotated[int, _option("How often a server is asked before giving up.", MODEL)] = 6
+    requests: Annotated[int | None, _option("At most so many requests at once.", MODEL)] = None
+    store: Annotated[
+        str | None, _option("Keep completions in this SQLite file: what is there is not asked again.", MODEL)
+    ] = None
+    format: Annotated[str | None, _option(f"The prompt format: {', '.join(FORMATS)}.", PROMPT)] = None
+    think_tokens: Annotated[int | None, _option("Budget of a thought; then its label is forced.", PROMPT)] = None
+    force: Annotated[Force | None, _option("When a label is forced.", PROMPT)] = None
+    temperature: Annotated[float, _option("0 is greedy.", PROMPT)] = 0.0
+    query_tokens: Annotated[int | None, _option("Clip queries to so many tokens.", PROMPT)] = None
+    passage_tokens: Annotated[int | None, _option("Clip passages to so many tokens.", PROMPT)] = None
+    strict: Annotated[bool, _option("Fail a query where an answer names no passage.", PROMPT)] = False
+    on_failure: Annotated[OnFailure, _option("What becomes of a query whose model fails.", PROMPT)] = OnFailure.raising
+    k: Annotated[int, _option("How many to select.", SEARCH)] = 10
+    size: Annotated[int | None, _option("Passages shown at once, 2 to 20.", SEARCH)] = None
+    algorithm: Annotated[
+        str | None, _option(f"How answers make a top k: {', '.join(ALGORITHMS)} (tournament).", SEARCH)
+    ] = None
+    votes: Annotated[int, _option("Ask each set so often, in fresh orders.", SEARCH)] = 1
+    seed: Annotated[int, _option("Of the orders, and of sampling.", SEARCH)] = 0
+    fusion: Annotated[float | None, _option("Fuse with the first stage: the constant, often 60.", SEARCH)] = None
+    in_flight: Annotated[int, _option("Queries open at once.", SEARCH)] = 64
+
+    def connect(self) -> Backend:
+        """The backend, with its wrappers."""
+        return connect(
+            self.backend.value,  # type: ignore[arg-type]
+            self.model,
+            base_url=self.base_url,
+            server=self.server.value if self.server else None,
+            api_key_env=self.api_key_env,
+            context=self.context,
+            timeout=self.timeout,
+            attempts=self.attempts,
+            requests=self.requests,
+            store=self.store,
+        )
+
+    def reranker(self, backend: Backend) -> Reranker:
+        """A reranker on this backend."""
+        given = {field.name: getattr(self, field.name) for field in fields(Reranker) if field.name != "backend"}
+        plain: dict[str, Any] = {name: v.value if isinstance(v, StrEnum) else v for name, v in given.items()}
+        return Reranker(backend, **plain)
+
+    def telling(self) -> dict[str, object]:
+        """What a result depends on: all but speed, patience and where things lie."""
+        beside = {"timeout", "attempts", "requests", "store", "in_flight", "api_key_env"}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in beside}
+
+
+def with_settings(command: Callable[..., None], **defaults: object) -> Callable[..., None]:
+    """A typer command whose parameter `settings` is spelled out as options, some with a default of their own."""
+
+    @wraps(command)
+    def spelled(**given: Any) -> None:  # noqa: ANN401
+        own = {field.name: given.pop(field.name) for field in fields(Settings)}
+        command(**given, settings=Settings(**own))
+
+    hints = get_type_hints(Settings, include_extras=True)
+    options = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=defaults.get(field.name, field.default),
+            annotation=hints[field.name],
+        )
+        for field in fields(Settings)
+    ]
+    taken = get_type_hints(command, include_extras=True)
+    own = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=taken[name])
+        for name, parameter in inspect.signature(command).parameters.items()
+        if name != "settings"
+    ]
+    spelled.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+    spelled.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *options]}
+    del spelled.__wrapped__
+    return spelled

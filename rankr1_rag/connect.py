@@ -1,0 +1,77 @@
+"""A backend from the simple arguments that a user has: a kind, a model, an address.
+
+The stack is `stored(limited(retried(backend)))`. For the command line and the integrations; knows nothing of either.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from rankr1_rag.backends import Backend
+from rankr1_rag.backends.wrappers import limited, retried, stored
+
+Kind = Literal["openvino", "openai"]
+
+
+def connect(
+    kind: Kind = "openvino",
+    model: str | None = None,
+    *,
+    base_url: str | None = None,
+    server: str | None = None,
+    api_key: str | None = None,
+    api_key_env: str | None = None,
+    context: int | None = None,
+    timeout: float = 600.0,
+    attempts: int = 6,
+    requests: int | None = None,
+    store: str | os.PathLike[str] | None = None,
+) -> Backend:
+    """The backend of this kind, with retries, at most `requests` at once, and a store where they are asked for.
+
+    "openvino": `model` is a GGUF file, an OpenVINO folder, or None for the embedded default; the arguments of a server
+    are then a ValueError. "openai": `model` as the server calls it; `server` is its dialect, see `backends.openai`.
+    """
+    if kind == "openvino":
+        given = {"base_url": base_url, "server": server, "api_key": api_key, "api_key_env": api_key_env}
+        if asked := [name for name, value in given.items() if value is not None]:
+            raise ValueError(f"{' and '.join(asked)} belong to the backend 'openai', not to 'openvino'")
+        backend = _openvino(model, context)
+    elif kind == "openai":
+        backend = retried(_openai(model, base_url, server, api_key, api_key_env, context, timeout), attempts=attempts)
+    else:
+        raise ValueError(f"backend {kind!r}: 'openvino' or 'openai' is needed")
+    if requests is not None:
+        backend = limited(backend, requests)
+    return stored(backend, store) if store is not None else backend
+
+
+def _openvino(model: str | None, context: int | None) -> Backend:
+    from rankr1_rag.backends.openvino import OpenVINO
+
+    return OpenVINO(model, context=context)
+
+
+def _openai(
+    model: str | None,
+    base_url: str | None,
+    server: str | None,
+    api_key: str | None,
+    api_key_env: str | None,
+    context: int | None,
+    timeout: float,
+) -> Backend:
+    from rankr1_rag.backends.openai import OpenAI
+
+    if model is None:
+        raise ValueError("the backend 'openai' needs a model: the name by which the server calls it")
+    return OpenAI(
+        model,
+        base_url=base_url,
+        server=server,  # type: ignore[arg-type]  # checked there
+        api_key=api_key,
+        api_key_env=api_key_env,
+        context=context,
+        timeout=timeout,
+    )

@@ -1,0 +1,67 @@
+"""A small multi-hop corpus, written for this project: passages, questions with their supports, BM25 as first stage.
+
+    {"id": "lise-meitner", "title": "Lise Meitner", "text": "…"}
+    {"id": "q01", "text": "…", "answer": "…", "supports": ["…", "…"], "type": "bridge"}
+
+Made to try things out, not to measure models by. Knows no model and no reranker.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from rankr1_rag.types import Passage, Query
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question that two passages answer only together; `supports` are their ids."""
+
+    query: Query
+    answer: str
+    supports: tuple[str, ...]
+    type: str
+
+    def recall(self, passages: Sequence[Passage], k: int) -> float:
+        """The share of the supports among the first k, 0..1."""
+        return len(set(self.supports) & {passage.id for passage in passages[:k]}) / len(self.supports)
+
+
+def passages() -> tuple[Passage, ...]:
+    """The corpus."""
+    return tuple(Passage(**record) for record in _records("passages.jsonl"))
+
+
+def questions() -> tuple[Question, ...]:
+    """The questions, in order of their ids."""
+    return tuple(
+        Question(Query(record["id"], record["text"]), record["answer"], tuple(record["supports"]), record["type"])
+        for record in _records("questions.jsonl")
+    )
+
+
+def first_stage(questions: Sequence[Question], corpus: Sequence[Passage], n: int = 20) -> list[tuple[Passage, ...]]:
+    """The BM25 top n of each question, by bm25s with English stemming. ImportError with the pip command."""
+    try:
+        import bm25s
+        import Stemmer
+    except ImportError as error:
+        raise ImportError('the demo needs a first stage: pip install "rankr1-rag[demo]"') from error
+    stemmer = Stemmer.Stemmer("english")
+
+    def tokens(texts: list[str]) -> Any:  # noqa: ANN401
+        return bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False)
+
+    index = bm25s.BM25()
+    index.index(tokens([f"{passage.title} {passage.text}" for passage in corpus]), show_progress=False)
+    found, _ = index.retrieve(tokens([q.query.text for q in questions]), k=min(n, len(corpus)), show_progress=False)
+    return [tuple(corpus[position] for position in row) for row in found]
+
+
+def _records(name: str) -> list[dict[str, Any]]:
+    text = files(__name__).joinpath(name).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
