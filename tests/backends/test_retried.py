@@ -1,0 +1,118 @@
+"""Asked again where that may help, and only there."""
+
+import asyncio
+import time
+
+import pytest
+
+from rankr1_rag.backends import Backend, Request
+from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.backends.wrappers import retried
+from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
+from rankr1_rag.types import Completion
+
+REQUEST = Request([{"role": "user", "content": "which?"}], max_tokens=8)
+
+
+class Flaky:
+    """A script that raises these errors, one a call, and then answers."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+
+    def __call__(self, messages: object) -> str:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return "[1]"
+
+
+def ask(backend: Backend) -> tuple[Completion, float]:
+    begun = time.perf_counter()
+    return asyncio.run(backend.complete(REQUEST)), time.perf_counter() - begun
+
+
+def test_what_was_unavailable_is_asked_again() -> None:
+    script = Flaky(BackendUnavailable("refused"), BackendUnavailable("503"))
+    completion, _ = ask(retried(Scripted(script), first_wait=0.001))
+    assert completion.text == "[1]"
+    assert script.calls == 3
+
+
+@pytest.mark.parametrize("error", [BackendError("401"), PromptTooLong("400"), ValueError("a bug")])
+def test_what_will_never_work_is_not_asked_again(error: Exception) -> None:
+    script = Flaky(error)
+    with pytest.raises(type(error)) as caught:
+        ask(retried(Scripted(script)))
+    assert caught.value is error
+    assert script.calls == 1
+
+
+def test_the_last_error_says_how_often_it_was_tried() -> None:
+    last = BackendUnavailable("503 from here", retry_after=0.0)
+    script = Flaky(BackendUnavailable("refused"), BackendUnavailable("refused"), last)
+    with pytest.raises(BackendUnavailable, match=r"503 from here \(gave up after 3 attempts\)") as caught:
+        ask(retried(Scripted(script), attempts=3, first_wait=0.001))
+    assert caught.value.__cause__ is last
+    assert caught.value.retry_after == 0.0
+
+
+def test_the_servers_own_wish_is_honoured() -> None:
+    script = Flaky(BackendUnavailable("429", retry_after=0.3))
+    _, seconds = ask(retried(Scripted(script), first_wait=0.001))
+    assert 0.3 <= seconds < 1.0
+
+
+def test_a_wish_beyond_the_patience_gives_up_at_once() -> None:
+    script = Flaky(BackendUnavailable("429", retry_after=3_600.0))
+    begun = time.perf_counter()
+    with pytest.raises(BackendUnavailable, match="after 1 attempt"):
+        ask(retried(Scripted(script), patience=5.0))
+    assert time.perf_counter() - begun < 1.0
+
+
+def test_patience_ends_before_the_attempts_do() -> None:
+    script = Flaky(*(BackendUnavailable("503", retry_after=0.05) for _ in range(100)))
+    begun = time.perf_counter()
+    with pytest.raises(BackendUnavailable, match="gave up after"):
+        ask(retried(Scripted(script), attempts=100, patience=0.3, first_wait=0.001))
+    assert time.perf_counter() - begun < 1.0
+    assert 2 <= script.calls <= 7
+
+
+def test_waits_differ_so_that_a_crowd_does_not_come_back_at_once() -> None:
+    async def crowd() -> list[float]:
+        async def one() -> float:
+            await retried(Scripted(Flaky(BackendUnavailable("503"))), first_wait=0.2).complete(REQUEST)
+            return time.perf_counter()
+
+        return await asyncio.gather(*(one() for _ in range(20)))
+
+    returns = asyncio.run(crowd())
+    assert max(returns) - min(returns) > 0.05
+
+
+def test_it_can_be_cancelled_while_it_waits() -> None:
+    async def cancelled() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(retried(Scripted(script)).complete(REQUEST), 0.05)
+
+    script = Flaky(BackendUnavailable("429", retry_after=60.0))
+    asyncio.run(cancelled())
+    assert script.calls == 1
+
+
+def test_requests_do_not_share_their_attempts() -> None:
+    async def both() -> None:
+        backend = retried(Scripted(script), attempts=2, first_wait=0.001)
+        await asyncio.gather(backend.complete(REQUEST), backend.complete(REQUEST))
+
+    script = Flaky(BackendUnavailable("503"), BackendUnavailable("503"))
+    asyncio.run(both())
+    assert script.calls == 4
+
+
+def test_no_attempt_at_all_is_an_error() -> None:
+    with pytest.raises(ValueError, match="got 0"):
+        retried(Scripted(lambda messages: ""), attempts=0)
