@@ -20,6 +20,9 @@ from rankr1_rag.types import Comparison, Completion
 Force = Literal["truncated", "unparsed", "never"]
 """When a label is forced: where the budget cut the text off, after every text without an answer, or never."""
 
+_NOTHING_YET = Completion("", finish_reason="length", stored=True)
+"""Stands for the thought where none is asked for: it cost nothing and holds no answer."""
+
 
 @dataclass(slots=True, eq=False)
 class Task:
@@ -79,7 +82,7 @@ class Engine:
     async def _compare(self, task: Task, shown: Set, number: int, sample: int) -> Comparison:
         n = len(shown)
         messages = self.format.messages(task.query, [task.lines[position] for position in shown])
-        completion, forced = Completion("", finish_reason="length"), False
+        completion, forced = _NOTHING_YET, False
         if self.think_tokens or not self.format.reasoning:
             budget = self.think_tokens * self.format.reasoning + self.format.answer_tokens(n)
             request = Request(messages, budget, self.temperature, seed=self.seed, sample=sample)
@@ -124,6 +127,7 @@ class Engine:
             completion_tokens=thought.completion_tokens + label.completion_tokens,
             finish_reason=label.finish_reason,
             logprobs=label.logprobs,
+            stored=label.stored and thought.stored,
         )
 
     async def _complete(self, request: Request) -> Completion:

@@ -200,6 +200,7 @@ def _completion_from_json(record: Mapping[str, Any]) -> Completion:
         completion_tokens=member(record, "completion_tokens", "a whole number"),
         finish_reason=member(record, "finish_reason", "a string"),
         logprobs=None if logprobs is None else tuple(map(_logprob_from_json, logprobs)),
+        stored=member(record, "stored", "a boolean"),
     )
 
 

@@ -47,7 +47,7 @@ class Completion:
 
     `finish_reason` is "stop" when the model ended by itself, at a stop string or with a choice, "length" when
     `max_tokens` cut it off; servers may have words of their own beside these. `logprobs` is one entry a token, if
-    asked for.
+    asked for. `stored` is True where nothing was asked: the tokens are what it cost when it was.
     """
 
     text: str
@@ -56,6 +56,7 @@ class Completion:
     completion_tokens: int = 0
     finish_reason: str = "stop"
     logprobs: tuple[TokenLogprob, ...] | None = None
+    stored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Cost:
 
     `passages_read` counts a passage each time it is shown; `cached_tokens` are part of `prompt_tokens`; `seconds` is
     wall time from the opening of the query to its ranking; `clipped` counts texts that were cut to fit, once a query
-    each.
+    each; `stored` counts comparisons that a store answered, whose tokens are counted as if they were asked now.
     """
 
     comparisons: int = 0
@@ -96,6 +97,7 @@ class Cost:
     unparsed: int = 0
     forced: int = 0
     clipped: int = 0
+    stored: int = 0
     seconds: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
@@ -177,6 +179,7 @@ class Ranking:
             unparsed=sum(not comparison.parsed for comparison in self.trace),
             forced=sum(comparison.forced for comparison in self.trace),
             clipped=self.clipped,
+            stored=sum(completion.stored for completion in completions),
             seconds=self.seconds,
         )
 

@@ -1,10 +1,13 @@
 """What is asked of the backend: the budget of a thought, the forced label, what fits the context."""
 
+from pathlib import Path
+
 import pytest
 
 from rankr1_rag import Completion, Passage, Ranking, Reranker
 from rankr1_rag.backends import Backend, Request
 from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.backends.wrappers import stored
 from rankr1_rag.prompt import FORMATS
 
 PAIR = ["one", "two"]
@@ -96,6 +99,19 @@ def test_the_same_set_asked_twice_is_two_samples() -> None:
     assert len(keys) == 8
     assert {request.temperature for request in backend.requests} == {0.7}
     assert {request.seed for request in backend.requests} == {5}
+
+
+def test_the_cost_tells_which_comparisons_a_store_answered(tmp_path: Path) -> None:
+    ranking = None
+    for _ in range(2):
+        backend = stored(Recorded(CUT, LABEL), tmp_path / "store.sqlite")
+        with Reranker(backend, think_tokens=8) as reranker:
+            before, ranking = ranking, reranker.rank("which?", PAIR)
+    assert before is not None
+    assert ranking is not None
+    assert (before.cost.stored, ranking.cost.stored) == (0, 1)
+    assert before.cost.prompt_tokens == ranking.cost.prompt_tokens
+    assert before.order == ranking.order
 
 
 def shown(backend: Recorded) -> list[str]:

@@ -58,6 +58,7 @@ def test_all_that_is_ours_stands_under_one_key_in_the_words_of_the_project() -> 
             "completion_tokens": 9,
             "finish_reason": "stop",
             "logprobs": None,
+            "stored": False,
         },
         "round": 0,
         "thought": "B.",

@@ -38,7 +38,9 @@ class Job:
         return _Counted(backend, self)
 
     def completed(self, completion: Completion) -> None:
-        """One more completion."""
+        """One more completion, if it was asked for and not found in the store."""
+        if completion.stored:
+            return
         self.completions += 1
         self.tokens += completion.prompt_tokens + completion.completion_tokens
         self._show()

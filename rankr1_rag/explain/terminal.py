@@ -77,7 +77,8 @@ def cost_table(costs: Mapping[str, Cost], whole: Cost | None = None) -> Table:
     for label, cost in costs.items():
         figures = [f"{getattr(cost, field):,}" for field in _FIGURES]
         table.add_row(Text(line(label)), *figures, f"{cost.seconds:,.1f}" if cost.seconds else "")
-    table.caption = Text(f"unparsed {whole.unparsed:,}, forced {whole.forced:,}, clipped {whole.clipped:,}")
+    stored = f", from the store {whole.stored:,}" if whole.stored else ""
+    table.caption = Text(f"unparsed {whole.unparsed:,}, forced {whole.forced:,}, clipped {whole.clipped:,}{stored}")
     table.caption_justify = "left"
     return table
 

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import partial
 from hashlib import sha256
 from typing import TypeVar
@@ -29,8 +29,8 @@ class Stored(Around):
     """Completions of `backend` kept in the SQLite file at `path`, which any number of processes may share.
 
     A completion is found again if the backend's identity and every field of the request are the same; it comes back as
-    it was, with the tokens that it cost then. Equal requests at the same time are asked once: `hits` counts the answers
-    that cost nothing, `misses` those that the backend gave.
+    it was, marked `stored`, with the tokens that it cost then. Equal requests at the same time are asked once: `hits`
+    counts the answers that cost nothing, `misses` those that the backend gave.
 
     A completion is on disk before it is returned. Where that fails, on a full disk say, it is returned all the same,
     an error is logged (logger `rankr1_rag.store`), and saving is tried again with every later completion; `close`
@@ -54,14 +54,14 @@ class Stored(Around):
             except Exception:
                 continue  # it failed for the one who began it; everyone else may still ask
             self.hits += 1
-            return completion
+            return replace(completion, stored=True)
         return await _Flight(partial(self._fetch, key, request), key, flights).join()
 
     async def _fetch(self, key: bytes, request: Request) -> Completion:
         text = await _finished(self._file.read(key))
         if text is not None:
             self.hits += 1
-            return _read(text, self._file)
+            return replace(_read(text, self._file), stored=True)
         completion = await self.backend.complete(request)
         self.misses += 1
         await _finished(self._file.write(key, json.dumps(asdict(completion))))
