@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rankr1_rag.errors import BackendError as BackendError
+    from rankr1_rag.errors import BackendUnavailable as BackendUnavailable
+    from rankr1_rag.errors import FileError as FileError
+    from rankr1_rag.errors import LoopError as LoopError
+    from rankr1_rag.errors import PromptTooLong as PromptTooLong
     from rankr1_rag.errors import RankR1Error as RankR1Error
+    from rankr1_rag.errors import StoreError as StoreError
     from rankr1_rag.errors import UnparsedError as UnparsedError
     from rankr1_rag.reranker import Reranker as Reranker
     from rankr1_rag.types import Comparison as Comparison
@@ -25,29 +30,39 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BackendError": "errors",
+    "BackendUnavailable": "errors",
     "Comparison": "types",
     "Completion": "types",
     "Cost": "types",
     "Explanation": "types",
+    "FileError": "errors",
+    "LoopError": "errors",
     "Passage": "types",
+    "PromptTooLong": "errors",
     "Query": "types",
     "RankR1Error": "errors",
     "Ranking": "types",
     "Reranker": "reranker",
+    "StoreError": "errors",
     "UnparsedError": "errors",
 }
 
 __all__ = [
     "BackendError",
+    "BackendUnavailable",
     "Comparison",
     "Completion",
     "Cost",
     "Explanation",
+    "FileError",
+    "LoopError",
     "Passage",
+    "PromptTooLong",
     "Query",
     "RankR1Error",
     "Ranking",
     "Reranker",
+    "StoreError",
     "UnparsedError",
 ]
 __version__ = "0.1.0"

@@ -61,7 +61,8 @@ class Budget:
         if share < LEAST:
             raise ValueError(
                 f"a context of {backend.context} tokens leaves {max(share, 0)} tokens for each of {n} passages after "
-                f"{completion} for the completion: lower size={self.size} or think_tokens={self.think_tokens}"
+                f"{completion} for the completion: lower the set size ({self.size}) below {n}, or think_tokens "
+                f"({self.think_tokens})"
             )
         return share
 

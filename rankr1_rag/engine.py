@@ -7,6 +7,7 @@ format, a selection and a backend promise, and none of them by name; nothing of 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -69,9 +70,10 @@ class Engine:
         running: list[asyncio.Task[Comparison]] = []
         try:
             async with asyncio.TaskGroup() as group:
-                for place, shown in enumerate(sets):
-                    sample = sets[:place].count(shown)
-                    running.append(group.create_task(self._compare(task, shown, number, sample)))
+                seen: Counter[Set] = Counter()
+                for shown in sets:
+                    running.append(group.create_task(self._compare(task, shown, number, seen[shown])))
+                    seen[shown] += 1
         except BaseExceptionGroup as failures:
             raise _first(failures) from None
         finally:
@@ -93,7 +95,7 @@ class Engine:
             places = self.format.parse(completion.text, n)
         if places is None and self.strict:
             end = completion.text[-300:]
-            raise UnparsedError(f"query {task.query!r}: the answer names no passage of 1..{n}: {end!r}")
+            raise UnparsedError(f"query {task.query[:100]!r}: the answer names no passage of 1..{n}: {end!r}")
         return Comparison(
             set=shown,
             answer=self._trust_the_retriever(shown) if places is None else tuple([shown[place] for place in places]),
@@ -135,8 +137,16 @@ class Engine:
             return await self.backend.complete(request)
         except RankR1Error:
             raise
-        except Exception as error:
-            raise BackendError(f"the backend {self.backend.model!r} failed: {type(error).__name__}: {error}") from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():  # ours: the caller went away
+                raise
+            raise self._failed(error) from error
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # the latter two would end the loop for everyone
+            raise self._failed(error) from error
+
+    def _failed(self, error: BaseException) -> BackendError:
+        return BackendError(f"the backend {self.backend.model!r} failed: {type(error).__name__}: {error}")
 
     def _trust_the_retriever(self, shown: Set) -> tuple[int, ...]:
         """The first-stage best of a set; for a listwise format the whole set in first-stage order."""

@@ -77,6 +77,8 @@ def ranking_to_json(ranking: Ranking, raw: Mapping[str, Any] | None = None, *, t
     query = (raw or {}).get("query")
     own: Json = {"version": VERSION, "order": list(ranking.order), "k": ranking.k, "failure": ranking.failure}
     own |= {"score_meaning": ranking.score_meaning, "cost": asdict(ranking.cost)}
+    if ranking.chosen is not None:
+        own["chosen"] = list(ranking.chosen)
     if trace:
         own["trace"] = [_comparison_to_json(comparison) for comparison in ranking.trace]
     return {
@@ -108,6 +110,7 @@ def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
         clipped=cost.clipped,
         seconds=cost.seconds,
         failure=None if own.get("failure") is None else member(own, "failure", "a string"),
+        chosen=_positions(own, "chosen", len(passages)) if "chosen" in own else None,
     )
     if "trace" not in own:
         vars(ranking)["cost"] = cost  # where its cached_property looks first

@@ -28,8 +28,16 @@ class Loop:
         self._thread = threading.Thread(target=self._loop.run_forever, name="rankr1-loop", daemon=True)
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether coroutines still run here."""
+        return self._thread.is_alive()
+
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Start a coroutine here, from any thread; cancelling the future cancels it."""
+        """Start a coroutine here, from any thread; cancelling the future cancels it. LoopError once stopped."""
+        if not self.alive:
+            coroutine.close()
+            raise LoopError("the private event loop has ended, because Python is leaving")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -55,7 +63,7 @@ class Loop:
 
     def stop(self) -> None:
         """End the loop and its thread; what still runs there is cancelled first."""
-        if self._thread.is_alive():
+        if self.alive:
             asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop)
             self._thread.join(timeout=2)
         if not self._loop.is_running():
@@ -71,13 +79,14 @@ class Loop:
 
 _lock = threading.Lock()
 _current: Loop | None = None
+_leaving = False
 
 
 def private_loop() -> Loop:
-    """The loop of this process, started on first use."""
+    """The loop of this process, started on first use; once Python is leaving, one that refuses."""
     global _current
     with _lock:
-        if _current is None:
+        if _current is None or not (_current.alive or _leaving):
             _current = Loop()
         return _current
 
@@ -89,11 +98,13 @@ def _forget() -> None:
     _current = None
 
 
-def _stop() -> None:
+@atexit.register
+def _leave() -> None:
+    global _leaving
+    _leaving = True
     if _current is not None:
         _current.stop()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
     os.register_at_fork(after_in_child=_forget)
-atexit.register(_stop)

@@ -5,6 +5,7 @@ Knows the names of formats, algorithms and checkpoints; runs nothing.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -43,19 +44,22 @@ def decide(
     force: Force | None,
 ) -> Plan:
     """Fill in what is None and check the rest. ValueError names the value and what it may be."""
-    backend = backend if backend is not None else _embedded()
+    backend = _backend(backend)
     known = CHECKPOINTS.get(backend.model, UNKNOWN)
-    format = _format(format) if format is not None else known.format
+    format = known.format if format is None else _format(format)
     thinks = think_tokens if think_tokens is not None else known.think_tokens
     if think_tokens is None and format.reasoning and not known.format.reasoning:
         thinks = UNKNOWN.think_tokens
+    force = one_of("force", force if force is not None else known.force, _FORCES)
+    if thinks == 0 and force == "never" and format.reasoning:
+        raise ValueError("think_tokens=0 with force='never' leaves nothing to ask: allow a thought, or force the label")
     return Plan(
         backend=backend,
         format=format,
         algorithm=_algorithm(algorithm, format),
         size=within("size", size if size is not None else known.size, 2, 20),
         think_tokens=within("think_tokens", thinks, 0),
-        force=one_of("force", force if force is not None else known.force, _FORCES),
+        force=force,
     )
 
 
@@ -67,6 +71,13 @@ def within(name: str, value: int, least: int, most: int | None = None) -> int:
     return value
 
 
+def not_negative(name: str, value: float) -> float:
+    """The value, if it is a finite number ≥ 0; else a ValueError that says so."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise ValueError(f"{name}={value!r}: a number ≥ 0 is needed")
+    return value
+
+
 def one_of(name: str, value: T, values: tuple[T, ...]) -> T:
     """The value, if it is one of these; else a ValueError that lists them."""
     if value not in values:
@@ -74,14 +85,22 @@ def one_of(name: str, value: T, values: tuple[T, ...]) -> T:
     return value
 
 
-def _embedded() -> Backend:
-    from rankr1_rag.backends.openvino import OpenVINO
+def _backend(backend: Backend | None) -> Backend:
+    if backend is None:
+        from rankr1_rag.backends.openvino import OpenVINO
 
-    return OpenVINO()
+        return OpenVINO()
+    if isinstance(backend, type) or not callable(getattr(backend, "complete", None)):
+        raise TypeError(f"backend={backend!r:.100} is no backend: give one, OpenAI('model', base_url=…) for example")
+    return backend
 
 
 def _format(format: Format | str) -> Format:
-    return FORMATS[one_of("format", format, tuple(FORMATS))] if isinstance(format, str) else format
+    if isinstance(format, str):
+        return FORMATS[one_of("format", format, tuple(FORMATS))]
+    if not isinstance(format, Format):
+        raise TypeError(f"format={format!r:.100}: a Format or one of {', '.join(map(repr, FORMATS))} is needed")
+    return format
 
 
 def _algorithm(name: str | None, format: Format) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, fields
 from functools import cached_property
 from types import TracebackType
@@ -19,13 +19,16 @@ from rankr1_rag.budget import Budget, Texts
 from rankr1_rag.engine import Engine, Force, Task
 from rankr1_rag.errors import BackendError, LoopError
 from rankr1_rag.loop import private_loop
-from rankr1_rag.plan import Plan, decide, one_of, within
+from rankr1_rag.plan import Plan, decide, not_negative, one_of, within
 from rankr1_rag.prompt import Format
 from rankr1_rag.selection import ALGORITHMS, Selection, voted
 from rankr1_rag.types import Passage, Query, Ranking
 
 Item = tuple[str | Query, Iterable[Passage | str]]
 """A query with its candidates, first-stage best first."""
+
+_LARGE = 200_000
+"""So many characters of candidates are cleaned and clipped in a thread, beside the loop."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,23 +37,22 @@ class Reranker:
 
     * `backend`: a language model; None is the embedded CPU default (`OpenVINO()`), loaded on first use.
     * `k` ≥ 1: how many to select; None selects them all. `size`, 2..20: passages shown at once.
-    * `algorithm`: a name in `ALGORITHMS`; the default is "tournament", for a listwise format "window".
-    * `format`: a `Format` or a name in `FORMATS`. `format`, `size`, `think_tokens` and `force` default to what the
-    table
-      of checkpoints says of `backend.model`, else to "rank-r1-v0.1", 20, 1,024 and "truncated".
+    * `algorithm`: a name in `ALGORITHMS`; by default "tournament", for a listwise format "window".
+    * `format`: a `Format` or a name in `FORMATS`.
     * `votes` ≥ 1: each set is asked so often, in fresh orders drawn from `seed`; the majority wins.
-    * `think_tokens` ≥ 0: the budget of a thought; one that runs over it is ended and its label forced, see `force`.
-    * `force`: "truncated" forces a label where the budget cut the text off, "unparsed" after every text without a valid
-      answer, "never" as published.
-    * `temperature` ≥ 0. `query_tokens`, `passage_tokens`: clip to so many tokens even where the context holds more.
-    * `strict`: raise UnparsedError where an answer names no passage, instead of trusting the retriever (and counting
-    it).
+    * `temperature` ≥ 0; 0 is greedy.
+    * `think_tokens` ≥ 0: the budget of a thought; one that runs over it is ended and its label forced.
+    * `force`: "truncated" forces a label where the budget cut the text off, "unparsed" after every text without a
+      valid answer, "never" as published.
+    * `strict`: raise UnparsedError where an answer names no passage, instead of trusting the retriever, counted.
     * `on_failure`: "raise" a BackendError, or return the "first_stage" order with `Ranking.failure` set.
-    * `fusion`: the constant c of reciprocal-rank fusion of the result with the first-stage order, often 60; None is
-    off.
-    * `in_flight` ≥ 1: queries open at once.
+    * `fusion`: the constant of reciprocal-rank fusion of the result with the first-stage order, often 60; None is off.
+    * `in_flight` ≥ 1: queries open at once. A backend that itself awaits `arank` of this reranker needs two.
+    * `query_tokens`, `passage_tokens`: clip to so many tokens even where the context holds more.
 
-    A wrong value is a ValueError here and not later. The algorithms and sizes are those of arXiv 2503.06034.
+    `format`, `size`, `think_tokens` and `force` default to what the table of checkpoints says of `backend.model`, else
+    to "rank-r1-v0.1", 20, 1,024 and "truncated": see `plan`. A wrong value is a ValueError or TypeError here and not
+    later. The algorithms and sizes are those of arXiv 2503.06034.
     """
 
     backend: Backend | None = None
@@ -75,11 +77,12 @@ class Reranker:
             if (value := getattr(self, name)) is not None:
                 within(name, value, 1)
         within("votes", self.votes, 1)
+        within("seed", self.seed, 0)
         within("in_flight", self.in_flight, 1)
         one_of("on_failure", self.on_failure, ("raise", "first_stage"))
-        for name, number in (("temperature", self.temperature), ("fusion", self.fusion)):
-            if number is not None and not 0 <= number < float("inf"):
-                raise ValueError(f"{name}={number!r}: a number ≥ 0 is needed")
+        not_negative("temperature", self.temperature)
+        if self.fusion is not None:
+            not_negative("fusion", self.fusion)
         _ = self.plan
 
     @cached_property
@@ -90,31 +93,32 @@ class Reranker:
     def rank(self, query: str | Query, passages: Iterable[Passage | str]) -> Ranking:
         """Rerank the candidates, first-stage best first. Not from a coroutine on the private loop: LoopError.
 
-        Strings become passages with their position as id. BackendError, UnparsedError and ValueError as the settings
-        say.
+        Strings become passages with their position as id. BackendError and UnparsedError as the settings say.
         """
         private_loop().refuse_own_thread()
-        return private_loop().call(self._rank(query, passages))
+        return private_loop().call(self._rank(read_query(query), read_candidates(passages)))
 
     async def arank(self, query: str | Query, passages: Iterable[Passage | str]) -> Ranking:
         """`rank`, from any event loop; cancelling it cancels its open comparisons."""
-        return await private_loop().wait(self._rank(query, passages))
+        return await private_loop().wait(self._rank(read_query(query), read_candidates(passages)))
 
-    def rank_many(self, items: Iterable[Item]) -> Iterator[tuple[int, Ranking | Exception]]:
+    def rank_many(self, items: Iterable[Item], *, live: bool = False) -> Iterator[tuple[int, Ranking | Exception]]:
         """Rerank many: `(index, Ranking)` in order of completion, lazily, at most `in_flight` of them open or waiting.
 
         A query that fails comes back as its error and the others go on. If `items` itself raises, what is open is
-        finished first. Leaving the loop early cancels the rest.
+        finished first. Leaving the loop early cancels the rest. `items` is read in the caller's thread between results;
+        for items that come when they come (a pipe, a queue) `live=True` reads them in a thread of their own.
         """
-        return many.each(self._outcome, items, self.in_flight)
+        return (many.live if live else many.each)(self._outcome, items, self.in_flight)
 
     def arank_many(self, items: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[tuple[int, Ranking | Exception]]:
-        """`rank_many` on the caller's event loop, from a plain or an async iterable."""
+        """`rank_many` on the caller's event loop, from a plain or an async iterable; an async one may wait."""
         return many.aeach(self._outcome, items, self.in_flight)
 
     def close(self) -> None:
-        """Give back what the backend holds; afterwards this reranker refuses to work. Safe to call twice."""
-        private_loop().call(self._close())
+        """End what is open with a LoopError and close the backend, others' use of it included. Safe to call twice."""
+        if private_loop().alive:
+            private_loop().call(self._close())
 
     async def aclose(self) -> None:
         """`close`, from any event loop."""
@@ -122,23 +126,42 @@ class Reranker:
 
     async def _close(self) -> None:
         self.__dict__["_closed"] = True
+        for task in tuple(self._tasks):
+            task.cancel()
         await self.plan.backend.close()
 
-    async def _outcome(self, item: Item) -> Ranking | Exception:
+    def _outcome(self, item: Item) -> Coroutine[Any, Any, Ranking | Exception]:
         try:
             query, passages = item
-            return await self._rank(query, passages)
+            return self._caught(read_query(query), read_candidates(passages))
+        except Exception as error:
+            return _given(error)
+
+    async def _caught(self, query: Query, candidates: tuple[Passage, ...]) -> Ranking | Exception:
+        try:
+            return await self._rank(query, candidates)
         except Exception as error:
             return error
 
-    async def _rank(self, query: str | Query, passages: Iterable[Passage | str]) -> Ranking:
+    async def _rank(self, query: Query, candidates: tuple[Passage, ...]) -> Ranking:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            self._refuse_closed()
+            if len(candidates) < 2:
+                return Ranking(query, candidates, tuple(range(len(candidates))), k=len(candidates))
+            async with self._gate():
+                return await self._open(query, candidates)
+        except asyncio.CancelledError:
+            self._refuse_closed()
+            raise
+        finally:
+            self._tasks.discard(task)
+
+    def _refuse_closed(self) -> None:
         if "_closed" in self.__dict__:
             raise LoopError("this reranker was closed: make a new one")
-        asked, candidates = read_query(query), read_candidates(passages)
-        if len(candidates) < 2:
-            return Ranking(asked, candidates, tuple(range(len(candidates))), k=min(len(candidates), self.k or 1))
-        async with self._gate():
-            return await self._open(asked, candidates)
 
     async def _open(self, query: Query, candidates: tuple[Passage, ...]) -> Ranking:
         start, n, failure = time.perf_counter(), len(candidates), None
@@ -160,11 +183,12 @@ class Reranker:
             clipped=texts.clipped,
             seconds=time.perf_counter() - start,
             failure=failure,
+            chosen=tuple(chosen) if self.fusion is not None else None,
         )
 
     async def _fit(self, query: Query, candidates: tuple[Passage, ...]) -> Texts:
         """The texts to show. Counting tokens may mean loading a model: not on the loop that others wait for."""
-        if self.plan.backend.context is None:
+        if self.plan.backend.context is None and sum(len(passage.text) for passage in candidates) < _LARGE:
             return self._budget.fit(query.text, candidates, self.plan.backend)
         return await asyncio.to_thread(self._budget.fit, query.text, candidates, self.plan.backend)
 
@@ -201,6 +225,11 @@ class Reranker:
         gate: asyncio.Semaphore = self.__dict__["_gated"][1]
         return gate
 
+    @cached_property
+    def _tasks(self) -> set[asyncio.Task[Any]]:
+        """What is open now, on the private loop."""
+        return set()
+
     def __getstate__(self) -> dict[str, Any]:
         """Settings only: a copy in another process makes its own plan and counts its own open queries."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -230,9 +259,15 @@ def read_query(query: str | Query) -> Query:
 
 def read_candidates(passages: Iterable[Passage | str]) -> tuple[Passage, ...]:
     """Passages of passages and texts; a text gets its position as id. TypeError names the position that is neither."""
-    if isinstance(passages, (str, Passage)):
-        raise TypeError(f"passages must be a sequence of passages, not one {type(passages).__name__}")
+    if isinstance(passages, (str, Passage, Mapping, Set)):
+        raise TypeError(
+            f"passages are a sequence of passages, first-stage best first, not one {type(passages).__name__}"
+        )
     return tuple(_passage(position, passage) for position, passage in enumerate(passages))
+
+
+async def _given(error: Exception) -> Exception:
+    return error
 
 
 def _passage(position: int, passage: Passage | str) -> Passage:

@@ -139,7 +139,8 @@ class Ranking:
     """The candidates reordered: the `k` selected, then the rest in first-stage order; every candidate exactly once.
 
     `order` holds positions, best first. `trace` holds every comparison, in the order asked. `failure` is the reason why
-    this is the first-stage order and no more, where `on_failure="first_stage"` asked for that; else None.
+    this is the first-stage order and no more, where `on_failure="first_stage"` asked for that; else None. Where the
+    result was fused with the first-stage order, `order` is the fused one and `chosen` holds the k selected, best first.
     """
 
     query: Query
@@ -150,6 +151,7 @@ class Ranking:
     clipped: int = 0
     seconds: float = 0.0
     failure: str | None = None
+    chosen: tuple[int, ...] | None = None
 
     score_meaning: Literal["ordinal"] = "ordinal"
     """What `scores` say: "ordinal" means the order and nothing more."""
@@ -195,7 +197,7 @@ class Ranking:
             rank=rank,
             position=position,
             passage=self.candidates[position],
-            selected=rank <= self.k and self.failure is None,
+            selected=position in (self.order[: self.k] if self.chosen is None else self.chosen) and not self.failure,
             won=len(won),
             lost=len(lost),
             comparison=next(iter(won[-1:] or lost[-1:]), None),
@@ -203,3 +205,7 @@ class Ranking:
 
     def __len__(self) -> int:
         return len(self.order)
+
+    def __repr__(self) -> str:
+        failure = f", failure={self.failure!r}" if self.failure else ""
+        return f"Ranking({self.query!r:.200}, order={list(self.order)!r:.120}, k={self.k}, {self.cost}{failure})"

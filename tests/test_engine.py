@@ -157,7 +157,10 @@ def test_the_limits_of_the_paper_can_be_set() -> None:
 
 def test_a_context_too_small_for_the_set_says_what_to_lower() -> None:
     backend = Recorded(Completion("<answer>[1]</answer>"), context=512)
-    with pytest.raises(ValueError, match=r"a context of 512 tokens leaves 0 .* lower size=20 or think_tokens=1024"):
+    with pytest.raises(
+        ValueError,
+        match=r"a context of 512 tokens leaves 0 .* lower the set size \(20\) below 20, or think_tokens \(1024\)",
+    ):
         rerank(backend, ["a"] * 30)
 
 

@@ -92,6 +92,42 @@ def test_a_forked_child_reranks_on_a_loop_of_its_own() -> None:
     assert done.stdout.strip() == "(1, 0)", done.stderr
 
 
+def test_the_rankings_of_a_parent_are_not_the_childs_to_read() -> None:
+    done = python("""
+        import os
+        from rankr1_rag import LoopError, Reranker
+        from rankr1_rag.backends.scripted import Scripted
+        reranker = Reranker(Scripted(lambda m: "<answer>[2]</answer>"), in_flight=2)
+        results = reranker.rank_many([("q", ["a", "b"])] * 6)
+        next(results)
+        child = os.fork()
+        if child == 0:
+            try:
+                next(results)
+            except LoopError:
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        print(len(list(results)))
+    """)
+    assert done.stdout.strip() == "5", done.stderr
+
+
+def test_closing_while_python_leaves_is_quiet() -> None:
+    done = python("""
+        from rankr1_rag import Reranker
+        from rankr1_rag.backends.scripted import Scripted
+        class Late:
+            def __init__(self):
+                self.reranker = Reranker(Scripted(lambda m: "<answer>[2]</answer>"))
+                print(self.reranker.rank("q", ["a", "b"]).order)
+            def __del__(self):
+                self.reranker.close()
+        late = Late()
+    """)
+    assert (done.stdout.strip(), done.stderr) == ("(1, 0)", "")
+
+
 def test_results_do_not_depend_on_the_hash_seed() -> None:
     code = """
         import random

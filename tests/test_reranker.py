@@ -3,7 +3,10 @@
 import asyncio
 import pickle
 import random
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -214,6 +217,9 @@ def test_fusion_with_the_first_stage_lies_between_the_two(judge: Scripted, numbe
         ({"algorithm": "window"}, "needs a listwise format"),
         ({"format": "rank-r2"}, "format='rank-r2': one of"),
         ({"votes": 0}, "votes=0"),
+        ({"seed": "x"}, "seed='x'"),
+        ({"temperature": "1"}, "temperature='1'"),
+        ({"think_tokens": 0, "force": "never"}, "leaves nothing to ask"),
         ({"votes": "auto"}, "votes='auto'"),
         ({"think_tokens": -1}, "think_tokens=-1"),
         ({"temperature": -0.1}, "temperature=-0.1"),
@@ -230,6 +236,17 @@ def test_a_wrong_setting_is_refused_when_the_reranker_is_made(
 ) -> None:
     with pytest.raises(ValueError, match=problem):
         Reranker(judge, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backend", ["ielabgroup/Rank-R1-7B-v0.1", len, Scripted])
+def test_what_is_no_backend_is_a_type_error(backend: object) -> None:
+    with pytest.raises(TypeError, match="is no backend"):
+        Reranker(backend)  # type: ignore[arg-type]
+
+
+def test_what_is_no_format_is_a_type_error(judge: Scripted) -> None:
+    with pytest.raises(TypeError, match="format=5"):
+        Reranker(judge, format=5)  # type: ignore[arg-type]
 
 
 def test_an_unknown_setting_is_a_type_error(judge: Scripted) -> None:
@@ -249,6 +266,8 @@ def test_an_empty_query_is_refused(query: str | Query, judge: Scripted) -> None:
         (7, ["a"], "a query is a str or a Query"),
         (None, ["a"], "a query is a str or a Query"),
         ("q", "abc", "not one str"),
+        ("q", {"id": "text"}, "not one dict"),
+        ("q", {"a", "b"}, "not one set"),
         ("q", ["a", None], "passage 1 is neither"),
         ("q", [{"text": "a"}], "passage 0 is neither"),
         ("q", [Passage("a", None)], "passage 0"),  # type: ignore[arg-type]
@@ -334,6 +353,64 @@ def test_a_closed_reranker_says_so(judge: Scripted) -> None:
     with pytest.raises(LoopError, match="closed"):
         reranker.rank("which?", ["a", "b"])
     reranker.close()
+
+
+def test_closing_ends_what_is_open_and_what_waits_and_asks_nothing_more() -> None:
+    asked = []
+
+    async def slow(messages: object) -> str:
+        asked.append(1)
+        await asyncio.sleep(60)
+        return FIRST
+
+    reranker = Reranker(Scripted(slow), in_flight=1)
+    with ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(reranker.rank, "which?", ["a", "b"]) for _ in range(3)]
+        while not asked:
+            time.sleep(0.01)
+        reranker.close()
+        for future in waiting:
+            with pytest.raises(LoopError, match="closed"):
+                future.result(timeout=5)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()])
+def test_a_backend_that_tries_to_leave_fails_its_own_query_only(error: BaseException, judge: Scripted) -> None:
+    def leaves(messages: object) -> str:
+        raise error
+
+    with pytest.raises(BackendError, match=type(error).__name__):
+        Reranker(Scripted(leaves), size=2).rank("which?", list("abcdef"))
+    assert Reranker(judge).rank("which?", ["number 1", "number 0"]).order == (1, 0)
+
+
+def test_candidates_are_read_in_the_callers_thread() -> None:
+    threads = set()
+
+    def candidates() -> Iterator[str]:
+        threads.add(threading.current_thread())
+        yield from "ab"
+
+    reranker = Reranker(Scripted(lambda _: FIRST))
+    reranker.rank("which?", candidates())
+    list(reranker.rank_many([("which?", candidates())]))
+    assert threads == {threading.current_thread()}
+
+
+def test_a_fused_ranking_still_tells_what_was_selected() -> None:
+    def last(messages: list[dict[str, str]]) -> str:
+        return f"<answer>[{messages[1]['content'].count(chr(10) + '[')}]</answer>"
+
+    ranking = Reranker(Scripted(last), k=1, fusion=60).rank("which?", [str(n) for n in range(40)])
+    assert ranking.chosen is not None
+    (winner,) = ranking.chosen
+    assert [ranking.order[why.rank - 1] for why in map(ranking.explain, range(1, 41)) if why.selected] == [winner]
+    assert winner != ranking.order[0]
+
+
+def test_a_ranking_prints_short(numbered: Numbered, judge: Scripted) -> None:
+    assert len(repr(Reranker(judge).rank("which? " * 100, numbered(200)))) < 800
 
 
 def _named(messages: list[dict[str, str]]) -> str:

@@ -56,7 +56,7 @@ class Backend(Protocol):
         """A final assistant message is continued; if not, the forced label is asked for in a new user turn."""
 
     def count(self, text: str) -> int | None:
-        """Tokens of this text, None where the tokenizer is not at hand. Cheap enough to call for every passage."""
+        """Tokens of this text, None where the tokenizer is not at hand. Called for every passage, from any thread."""
 
     async def complete(self, request: Request) -> Completion:
         """Complete, or raise a `BackendError`; `BackendUnavailable` where asking again may help."""
