@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Set
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from types import TracebackType
@@ -18,6 +18,7 @@ from rankr1_rag.backends import Backend
 from rankr1_rag.budget import Budget, Texts
 from rankr1_rag.engine import Engine, Force, Task
 from rankr1_rag.errors import BackendError, LoopError
+from rankr1_rag.inputs import read_candidates, read_query
 from rankr1_rag.loop import private_loop
 from rankr1_rag.plan import Plan, decide, not_negative, one_of, within
 from rankr1_rag.prompt import Format
@@ -247,32 +248,5 @@ class Reranker:
         await self.aclose()
 
 
-def read_query(query: str | Query) -> Query:
-    """A `Query` of a query or a text. ValueError where it is empty, TypeError where it is neither."""
-    read = Query("", query) if isinstance(query, str) else query
-    if not isinstance(read, Query) or not isinstance(read.text, str):
-        raise TypeError(f"a query is a str or a Query with a text, not {query!r}")
-    if not read.text.strip():
-        raise ValueError(f"the query {read.id!r} is empty: there is nothing to rank by")
-    return read
-
-
-def read_candidates(passages: Iterable[Passage | str]) -> tuple[Passage, ...]:
-    """Passages of passages and texts; a text gets its position as id. TypeError names the position that is neither."""
-    if isinstance(passages, (str, Passage, Mapping, Set)):
-        raise TypeError(
-            f"passages are a sequence of passages, first-stage best first, not one {type(passages).__name__}"
-        )
-    return tuple(_passage(position, passage) for position, passage in enumerate(passages))
-
-
 async def _given(error: Exception) -> Exception:
     return error
-
-
-def _passage(position: int, passage: Passage | str) -> Passage:
-    if isinstance(passage, str):
-        return Passage(str(position), passage)
-    if not isinstance(passage, Passage) or not isinstance(passage.text, str) or not isinstance(passage.title, str):
-        raise TypeError(f"passage {position} is neither a str nor a Passage with a text: {passage!r:.200}")
-    return passage

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "rankr1_rag"
 LAYERS = [
     {"errors"},
     {"types"},
-    {"files", "selection", "prompt", "loop"},
+    {"files", "inputs", "selection", "prompt", "loop"},
     {"collection", "backends", "trec", "many"},
     {"budget", "engine"},
     {"checkpoints"},
