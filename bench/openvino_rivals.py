@@ -1,10 +1,10 @@
 """Which way to share one openvino-genai pipeline among many coroutines? Writes one line of JSON a run.
 
     python bench/openvino_rivals.py process    the shipped backend: a process that runs add_request and step
-    python bench/openvino_rivals.py batches    a thread here: whatever waits goes into one `generate(list)`, again and again
+    python bench/openvino_rivals.py batches    a thread here: whatever waits goes into one `generate(list)`
 
-Both get the same requests: prompts of 700 to 1,500 tokens that share their beginning in groups of six, 48 to 96 tokens to
-write, arriving over the first ten seconds. Run them in turn, several times: the results are in openvino.md.
+Both get the same requests: prompts of 700 to 1,500 tokens that share their beginning in groups of six, 48 to 96 tokens
+to write, arriving over the first ten seconds. Run them in turn, several times: the results are in openvino.md.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ async def measure(rival: Rival) -> dict[str, float]:
 
 
 def _processes() -> list[Path]:
-    """This process and its children, in /proc."""
+    """Where /proc tells about this process and its children."""
     children = subprocess.run(["pgrep", "-P", str(os.getpid())], capture_output=True, text=True, check=False).stdout
     return [Path(f"/proc/{pid}") for pid in [str(os.getpid()), *children.split()] if Path(f"/proc/{pid}/stat").exists()]
 

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rankr1_rag.backends import Backend
-from rankr1_rag.prompt import Format, clip, sanitise
-from rankr1_rag.prompt.clip import tokens
+from rankr1_rag.prompt import Format, clip, sanitise, tokens
 from rankr1_rag.types import Passage
 
 MARGIN = 192

@@ -44,7 +44,7 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     for checkpoint in [
         *_released("Rank-R1", FORMATS["rank-r1-v0.1"], think_tokens=2032),
         *_released("Setwise-SFT", FORMATS["setwise-sft-v0.1"], think_tokens=0),
-        Checkpoint(EMBEDDED, EMBEDDED, None, FORMATS["rank-r1-v0.1"], size=10, think_tokens=48, force="unparsed"),
+        Checkpoint(EMBEDDED, EMBEDDED, None, FORMATS["rank-r1-v0.1"], size=10, think_tokens=32, force="unparsed"),
     ]
 }
 """Known checkpoints by name: `CHECKPOINTS["ielabgroup/Rank-R1-7B-v0.1"].base` is "Qwen/Qwen2.5-7B-Instruct"."""

@@ -89,7 +89,7 @@ class Engine:
             budget = self.think_tokens * self.format.reasoning + self.format.answer_tokens(n)
             request = Request(messages, budget, self.temperature, seed=self.seed, sample=sample)
             completion = await self._complete(request)
-        places = self.format.parse(completion.text, n)
+        places = self._read(completion, n)
         if places is None and self._must_force(completion):
             completion, forced = await self._forced(messages, completion, n, sample), True
             places = self.format.parse(completion.text, n)
@@ -106,6 +106,12 @@ class Engine:
             forced=forced,
             sample=sample,
         )
+
+    def _read(self, completion: Completion, n: int) -> tuple[int, ...] | None:
+        """The answer. What stands in a thought that the budget cut off is none: models quote the example they are given."""
+        if completion.finish_reason == "length" and self.format.thinking(completion.text):
+            return None
+        return self.format.parse(completion.text, n)
 
     def _must_force(self, completion: Completion) -> bool:
         return self.force == "unparsed" or (self.force == "truncated" and completion.finish_reason == "length")

@@ -51,6 +51,12 @@ def test_a_truncated_thought_costs_a_few_tokens_and_never_a_comparison() -> None
     assert label.messages[-1] == {"role": "assistant", "content": "<think>let me see, the first </think> <answer>["}
 
 
+def test_an_example_quoted_in_a_truncated_thought_is_no_answer() -> None:
+    quoted = Completion("<think>The form is <answer>[1]</answer>. Now passage", finish_reason="length")
+    ranking = Reranker(Recorded(quoted, LABEL)).rank("which?", PAIR)
+    assert (ranking.order, ranking.cost.forced) == ((1, 0), 1)
+
+
 def test_a_backend_that_cannot_continue_is_asked_in_a_new_turn() -> None:
     backend = Recorded(CUT, Completion("<answer>[2]</answer>"), can_continue=False)
     ranking = Reranker(backend).rank("which?", PAIR)

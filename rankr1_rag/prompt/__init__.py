@@ -5,9 +5,9 @@ reward; `FORMATS` holds the published ones. `sanitise` and `clip` make passages 
 algorithms, engines or backends: a passage is text, an answer is places in the shown order.
 """
 
-from rankr1_rag.prompt.clip import clip
+from rankr1_rag.prompt.cleaning import sanitise
+from rankr1_rag.prompt.clipping import clip, tokens
 from rankr1_rag.prompt.format import Forced, Format
 from rankr1_rag.prompt.formats import FORMATS
-from rankr1_rag.prompt.sanitise import sanitise
 
-__all__ = ["FORMATS", "Forced", "Format", "clip", "sanitise"]
+__all__ = ["FORMATS", "Forced", "Format", "clip", "sanitise", "tokens"]

@@ -12,13 +12,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from rankr1_rag.prompt.sanitise import sanitise
+from rankr1_rag.prompt.cleaning import sanitise
 from rankr1_rag.types import Message, Passage
 
-_ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
-_OPEN_ANSWER = re.compile(r"\s*<answer>(?:(?!</answer>).)*\Z", re.DOTALL | re.IGNORECASE)
-_CUT_TAG = re.compile(r"\s*</?[a-z]{0,6}\Z", re.IGNORECASE)
-_LABEL = re.compile(r"\[\s*([0-9]{1,4})\s*\]")
+_ANSWER_TAG = re.compile("<(/?)answer>", re.IGNORECASE)
+_THINK_TAG = re.compile(r"<(/)think>|<think>(?:\s*+<think>)*+", re.IGNORECASE)  # a model may repeat the template's
+_END_TAG = re.compile("</(?:answer|think)>", re.IGNORECASE)
+_ANSWER_BEGUN = re.compile("<answer>", re.IGNORECASE)
+_CUT_TAG = re.compile(r"</?[a-z]{0,6}\Z", re.IGNORECASE)
+_LONGEST_CUT_TAG = 8
+_GROUP = re.compile(r"\[([^\[\]]*+)\]")
+_DIGIT = re.compile(r"\d")
+_LABEL = re.compile(r"\s*+([0-9]{1,4})\s*+")
+
+_BEGUN_ANSWER = 48
+"""Characters at the end of a thought in which `<answer>` begins an answer; further up it is only spoken of."""
 
 _ASK_SETWISE = (
     "Your time to think is over. Give only the label of the most relevant document, enclosed in square brackets, "
@@ -96,25 +104,34 @@ class Format:
     def parse(self, text: str, n: int) -> tuple[int, ...] | None:
         """The places named by the last `<answer>…</answer>`, counted from 0, or None.
 
-        Setwise: exactly one label, 1..n; anything else is None. Listwise: all n places, best first; labels that are
-        repeated or out of range are dropped, missing ones appended in shown order; None where no label of 1..n
-        stands.
+        Setwise: exactly one label, 1..n; anything else, as another number in brackets beside it, is None. Listwise:
+        all n places, best first; labels that are repeated or out of range are dropped, missing ones appended in shown
+        order; None where no label of 1..n stands.
         """
-        answers = _ANSWER.findall(text)
-        if not answers:
-            return None
-        labels = [int(label) for label in _LABEL.findall(answers[-1])]
+        labels = _labels(_last_answer(text))
         if self.kind == "setwise":
             return (labels[0] - 1,) if len(labels) == 1 and 1 <= labels[0] <= n else None
         named = dict.fromkeys(label - 1 for label in labels if 1 <= label <= n)
         return tuple(named | dict.fromkeys(range(n))) if named else None
 
+    def thinking(self, text: str) -> bool:
+        """Whether a transcript ends inside its thought: more `<think>` than `</think>`.
+
+        Such a text gives no answer yet, whatever `parse` reads in it: a thought may quote the example of the prompt.
+        """
+        return sum(-1 if tag[1] else 1 for tag in _THINK_TAG.finditer(text)) > 0
+
     def thought(self, text: str) -> str:
         """The reasoning in a transcript, without its tags; "" where there is none."""
-        head, closed, _ = text.partition("</think>")
-        if not closed:
-            head = _OPEN_ANSWER.sub("", _ANSWER.split(text, maxsplit=1)[0])
-        return head.rpartition("<think>")[2].strip()
+        start, end, depth = 0, None, 0
+        for tag in _THINK_TAG.finditer(text):
+            if tag[1]:
+                end, depth = tag.start(), depth - 1
+            else:
+                start, depth = (start if depth else tag.end()), depth + 1
+            if depth <= 0:
+                break
+        return (text[start:end] if end is not None else _ANSWER_BEGUN.split(text[start:], maxsplit=1)[0]).strip()
 
     def force(self, messages: Sequence[Message], text: str, n: int, *, can_continue: bool) -> Forced:
         """What to send so that a model that wrote `text` and gave no answer gives its label now.
@@ -123,9 +140,11 @@ class Format:
         bracket (`… </think> <answer>[`), which is how the label would have been tokenized. Another is asked in a new
         user turn.
         """
-        text = _CUT_TAG.sub("", _OPEN_ANSWER.sub("", text))
-        if self.reasoning and "</think>" not in text:
-            text = f"{text} </think>" if "<think>" in text else f"<think>{text} </think>"
+        text = self._without_begun_answer(text)
+        if self.thinking(text):
+            text = f"{text} </think>"
+        elif self._untagged(text):
+            text = f"<think>{text} </think>"
         opened = f"{text}{self.bridge if text else ''}<answer>["
         ends = "]</answer>" if self.kind == "setwise" else ""
         choices = tuple(f"{label}{ends}" for label in range(1, n + 1)) if ends else ()
@@ -136,6 +155,20 @@ class Format:
         turn = [{"role": "assistant", "content": text}, {"role": "user", "content": ask}]
         whole = tuple(f"<answer>[{choice}" for choice in choices)
         return Forced([*messages, *turn], text + self.bridge, whole, self.answer_tokens(n))
+
+    def _untagged(self, text: str) -> bool:
+        """Whether a text is all thought because a model that was asked to think set no tag yet."""
+        return self.reasoning and not _THINK_TAG.search(text)
+
+    def _without_begun_answer(self, text: str) -> str:
+        """The text up to an answer, or a tag, that it begins and does not end."""
+        start = max((tag.end() for tag in _END_TAG.finditer(text)), default=0)
+        if self.thinking(text) or self._untagged(text):
+            start = max(start, len(text) - _BEGUN_ANSWER)
+        begun = _ANSWER_BEGUN.search(text, start)
+        text = text[: begun.start()].rstrip() if begun else text
+        cut = _CUT_TAG.search(text, max(0, len(text) - _LONGEST_CUT_TAG))
+        return (text[: cut.start()] if cut else text).rstrip()
 
     def _heads(self, n: int) -> tuple[str, ...]:
         heads = self._all_heads
@@ -153,3 +186,20 @@ class Format:
         first, _, rest = self.user.partition(slots[0])
         second, _, third = rest.partition(slots[1])
         return first, second, third, docs_last
+
+
+def _last_answer(text: str) -> str:
+    """What stands in the last whole answer of a text; "" where there is none."""
+    start, answer = None, ""
+    for tag in _ANSWER_TAG.finditer(text):
+        if not tag[1]:
+            start = tag.end()
+        elif start is not None:
+            start, answer = None, text[start : tag.start()]
+    return answer
+
+
+def _labels(answer: str) -> list[int]:
+    """Every number in brackets, 0 for one that cannot be a label ("-1", "3.5", "1, 2")."""
+    groups = [group for group in _GROUP.findall(answer) if _DIGIT.search(group)]
+    return [int(label[1]) if (label := _LABEL.fullmatch(group)) else 0 for group in groups]

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankr1_rag.prompt import clip
+from rankr1_rag.prompt import clip, tokens
 
 
 def words(text: str) -> int:
@@ -30,6 +30,15 @@ def test_a_word_longer_than_the_limit_is_cut_inside() -> None:
 def test_without_a_tokenizer_three_bytes_are_a_token() -> None:
     assert len(clip("\u4f60\u597d" * 100, 10, unknown)) == 10
     assert clip("x" * 30, 10, unknown) == "x" * 30
+
+
+def test_a_tokenizer_that_counts_its_own_marks_leaves_nothing_at_the_limit_of_them() -> None:
+    assert clip("one two", 0, lambda text: 1 + words(text)) == ""
+
+
+def test_tokens_are_counted_or_estimated() -> None:
+    assert tokens("one two", words) == 2
+    assert tokens("one two", unknown) == 3
 
 
 @given(st.text(max_size=300), st.integers(0, 50))

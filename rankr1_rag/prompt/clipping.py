@@ -26,7 +26,7 @@ def clip(text: str, limit: int, count: Count) -> str:
     """
     if _size(text) <= limit:  # no tokenizer in use spells a byte with more than one token
         return text
-    while (length := tokens(text, count)) > limit:
+    while text and (length := tokens(text, count)) > limit:
         text = _cut(text, len(text) * limit // length)
     return text
 
