@@ -108,7 +108,7 @@ class Engine:
         )
 
     def _read(self, completion: Completion, n: int) -> tuple[int, ...] | None:
-        """The answer. What stands in a thought that the budget cut off is none: models quote the example they are given."""
+        """The answer. What a thought says that the budget cut off is none: models quote the example they are given."""
         if completion.finish_reason == "length" and self.format.thinking(completion.text):
             return None
         return self.format.parse(completion.text, n)
