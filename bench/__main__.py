@@ -1,4 +1,4 @@
-"""`python -m bench`: every table again, written beside this file. Takes about half an hour on two cores."""
+"""`python -m bench`: every table again, written beside this file. Takes about a quarter of an hour on two cores."""
 
 import subprocess
 import sys

@@ -23,8 +23,7 @@ K, N = 5, 20
 SETTINGS: dict[str, dict[str, object]] = {
     "as it comes": {},
     "no thought": {"think_tokens": 0},
-    "sets of 20": {"size": 20},
-    "3 votes": {"votes": 3},
+    "no thought, sets of 5": {"think_tokens": 0, "size": 5},
     "no thought, fused with BM25": {"think_tokens": 0, "fusion": 60},
 }
 

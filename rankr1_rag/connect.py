@@ -5,6 +5,7 @@ The stack is `stored(limited(retried(backend)))`. For the command line and the i
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Literal
 
@@ -33,10 +34,15 @@ def connect(
     "openvino": `model` is a GGUF file, an OpenVINO folder, or None for the embedded default; the arguments of a server
     are then a ValueError. "openai": `model` as the server calls it; `server` is its dialect, see `backends.openai`.
     """
+    if context is not None and context < 1:
+        raise ValueError(f"context={context}: a number of tokens, at least 1, is needed")
+    if not 0 < timeout < math.inf:
+        raise ValueError(f"timeout={timeout}: a number of seconds above 0 is needed")
     if kind == "openvino":
         given = {"base_url": base_url, "server": server, "api_key": api_key, "api_key_env": api_key_env}
         if asked := [name for name, value in given.items() if value is not None]:
-            raise ValueError(f"{' and '.join(asked)} belong to the backend 'openai', not to 'openvino'")
+            belong = "belongs" if len(asked) == 1 else "belong"
+            raise ValueError(f"{' and '.join(asked)} {belong} to the backend 'openai', not to 'openvino'")
         backend = _openvino(model, context)
     elif kind == "openai":
         backend = retried(_openai(model, base_url, server, api_key, api_key_env, context, timeout), attempts=attempts)

@@ -1,68 +1,16 @@
 """The command line: `rankr1 rerank | explain | demo`.
 
-Reads arguments and files, prints, and decides exit codes: 0 done, 1 something failed, 2 a wrong argument or file, 130
-interrupted. All ranking happens below.
+Only the way in: it imports nothing before it can be interrupted. All else stands in `app`.
 """
 
-from __future__ import annotations
-
-import os
 import sys
-from typing import Annotated
-
-import typer
-from rich.console import Console
-from rich.text import Text
-
-from rankr1_rag import __version__
-from rankr1_rag.cli.demo import demo
-from rankr1_rag.cli.explain import explain
-from rankr1_rag.cli.rerank import rerank
-from rankr1_rag.cli.settings import with_settings
-from rankr1_rag.errors import FileError, RankR1Error
-from rankr1_rag.explain import clean
-
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.command(no_args_is_help=True)(with_settings(rerank))
-app.command(no_args_is_help=True)(with_settings(explain))
-app.command()(with_settings(demo, k=5))
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"rankr1 {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _rankr1(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
-) -> None:
-    """Rerank passages with a language model that reasons before it picks (Rank-R1, arXiv 2503.06034)."""
 
 
 def main() -> None:
-    """Run the command line; errors are told in one line, without a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+    """Run the command line; Ctrl-C ends it with 130 and without a traceback, while it still loads too."""
     try:
-        app()
+        from rankr1_rag.cli.app import run
+
+        run()
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: say nothing more at exit
-        sys.exit(1)
-    except (FileError, ValueError, TypeError, ImportError, FileNotFoundError, IsADirectoryError) as error:
-        _tell(error)
-        sys.exit(2)
-    except (RankR1Error, OSError) as error:
-        _tell(error)
-        sys.exit(1)
-
-
-def _tell(error: Exception) -> None:
-    text = str(error)
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        text = f"{error.filename}: {error.strerror}"
-    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), clean(text)), soft_wrap=True)

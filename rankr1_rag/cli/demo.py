@@ -18,7 +18,9 @@ from rankr1_rag import demo as corpus
 from rankr1_rag.checkpoints import EMBEDDED
 from rankr1_rag.cli.progress import Job
 from rankr1_rag.cli.settings import BackendName, Settings
-from rankr1_rag.explain import cost_table, write_page
+from rankr1_rag.cli.usage import arguments
+from rankr1_rag.explain import clean, cost_table, write_page
+from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Cost, Passage, Ranking
 
 
@@ -51,27 +53,31 @@ def demo(
     With --backend openai --base-url … the same for a model on a server.
     """
     console = Console()
-    started = time.monotonic()
-    answered = _answered(settings, Job(Console(stderr=True), None))
-    seconds = time.monotonic() - started
-    if html is not None:
-        write_page(max(answered, key=lambda one: abs(one.gain(settings.k))).ranking, html)
-    if as_json:
-        typer.echo(json.dumps(_figures(answered, settings.k, seconds)))
-    else:
-        _tell(console, answered, settings, seconds)
+    job = Job(Console(stderr=True), None)
+    with settings.reranker(job) as reranker:
+        started = time.monotonic()
+        answered = _answered(reranker, job)
+        seconds = time.monotonic() - started
         if html is not None:
-            console.print(Text(f"\nThe comparisons of one question, to look at: {html}"))
+            write_page(max(answered, key=lambda one: abs(one.gain(settings.k))).ranking, html)
+        if as_json:
+            typer.echo(json.dumps(_figures(answered, settings.k, seconds)))
+        else:
+            _tell(console, answered, settings, seconds)
+            if html is not None:
+                console.print(Text(f"\nThe comparisons of one question, to look at: {clean(html)}"))
 
 
-def _answered(settings: Settings, job: Job) -> list[Answered]:
-    asked = corpus.questions()
-    found = corpus.first_stage(asked, corpus.passages())
+def _answered(reranker: Reranker, job: Job) -> list[Answered]:
+    with arguments():  # what is not installed
+        asked = corpus.questions()
+        found = corpus.first_stage(asked, corpus.passages())
     rankings: dict[int, Ranking] = {}
-    with settings.reranker(job.counted(settings.connect())) as reranker, job:
+    with job:
         for index, outcome in reranker.rank_many((q.query, best) for q, best in zip(asked, found, strict=True)):
             if isinstance(outcome, Exception):
-                raise outcome
+                with arguments():  # those that only a query shows, like a context too small for it
+                    raise outcome
             rankings[index] = outcome
             job.advance()
     return [Answered(question, found[index], rankings[index]) for index, question in enumerate(asked)]
@@ -118,7 +124,7 @@ def _table(answered: Sequence[Answered], k: int) -> Table:
         gain = one.gain(k)
         style = "green" if gain > 0 else "red" if gain < 0 else "dim"
         table.add_row(
-            Text(one.question.query.text),
+            Text(clean(one.question.query.text)),
             _spelled(one.ranks(one.before)),
             _spelled(one.ranks(one.ranking.passages)),
             Text(f"{gain:+.0%}" if gain else "=", style=style),
@@ -132,9 +138,11 @@ def _spelled(ranks: Sequence[int | None]) -> str:
 
 def _story(console: Console, title: str, one: Answered) -> None:
     why = one.ranking.explain(1)
-    console.print(Text.assemble((f"\n{title}: ", "bold"), one.question.query.text, f" (answer: {one.question.answer})"))
-    console.print(Text(f"first now is {why.passage.title!r}, chosen {why.won} of {why.won + why.lost} times. Why:"))
-    console.print(Text(why.reasoning or "no reasoning was given", style="dim italic"))
+    asked = f"{one.question.query.text} (answer: {one.question.answer})"
+    chosen = f"first now is {why.passage.title!r}, chosen {why.won} of {why.won + why.lost} times. Why:"
+    console.print(Text.assemble((f"\n{title}: ", "bold"), clean(asked)))
+    console.print(Text(clean(chosen)))
+    console.print(Text(clean(why.reasoning) or "no reasoning was given", style="dim italic"))
 
 
 def _verdict(console: Console, figures: dict[str, object], settings: Settings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from rankr1_rag.cli.progress import Job
 from rankr1_rag.cli.settings import Settings
+from rankr1_rag.cli.usage import arguments
 from rankr1_rag.collection import Json, parse_object
 from rankr1_rag.errors import FileError
 from rankr1_rag.explain import show, write_page
@@ -33,17 +35,19 @@ def explain(
     A line that was reranked is shown as it is, without a model; one that was not is reranked first, with the options of
     the model, the prompt and the selection.
     """
-    ranking = _ranking(input, query_id, settings)
-    if html is not None:
-        write_page(ranking, html)
-        typer.echo(html)
-    elif as_json:
-        typer.echo(json.dumps(ranking_to_json(ranking)))
-    else:
-        show(ranking, Console(), top=top)
+    with ExitStack() as stack:
+        ranking = _ranking(input, query_id, settings, stack)
+        if html is not None:
+            write_page(ranking, html)
+            typer.echo(html)
+        elif as_json:
+            typer.echo(json.dumps(ranking_to_json(ranking)))
+        else:
+            show(ranking, Console(), top=top)
 
 
-def _ranking(path: str, query_id: str | None, settings: Settings) -> Ranking:
+def _ranking(path: str, query_id: str | None, settings: Settings, stack: ExitStack) -> Ranking:
+    """The ranking in the file or else a new one, whose reranker the stack closes."""
     for number, record in _records(path):
         if "rankr1" in record:
             ranking = located(path, number, ranking_from_json, record)
@@ -55,7 +59,8 @@ def _ranking(path: str, query_id: str | None, settings: Settings) -> Ranking:
             work = located(path, number, candidates_from_json, record, number)
             if query_id in (None, work.query.id):
                 job = Job(Console(stderr=True), 1)
-                with settings.reranker(job.counted(settings.connect())) as reranker, job:
+                reranker = stack.enter_context(settings.reranker(job))
+                with job, arguments():
                     return reranker.rank(work.query, work.passages)
     raise FileError(path, None, f"no query has the id {query_id!r}")
 

@@ -17,7 +17,6 @@ class Job:
     """A bar of queries with the completions and tokens so far."""
 
     def __init__(self, console: Console, total: int | None, title: str = "queries") -> None:
-        self.done = 0
         self.completions = 0
         self.tokens = 0
         self._progress = Progress(
@@ -47,7 +46,6 @@ class Job:
 
     def advance(self, queries: int = 1) -> None:
         """So many more queries are done."""
-        self.done += queries
         self._progress.advance(self._task, queries)
         self._show()
 

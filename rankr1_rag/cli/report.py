@@ -10,14 +10,19 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from rankr1_rag.errors import BackendError
+from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong, UnparsedError
 from rankr1_rag.explain import clean, cost_table
 from rankr1_rag.types import Cost, Query, Ranking
 
 GIVE_UP = 10
-"""So many queries in a row without a model end the job: it is gone."""
+"""So many failures in a row that say the model is gone end the job."""
 SHOWN = 5
 """So many failures are told in full."""
+
+
+def queries_of(number: int) -> str:
+    """`queries_of(1)` is "1 query", `queries_of(2000)` is "2,000 queries"."""
+    return "1 query" if number == 1 else f"{number:,} queries"
 
 
 @dataclass(slots=True)
@@ -32,21 +37,29 @@ class Report:
     failed: int = 0
     first_stage: int = 0
     in_a_row: int = 0
+    answered: bool = False
 
     def take(self, ranking: Ranking) -> None:
         """One more query is done."""
         self.queries += 1
         self.cost += ranking.cost
         self.first_stage += ranking.failure is not None
-        self.in_a_row = 0
+        self._alive()
 
     def fail(self, query: Query, error: Exception) -> None:
         """One more query has failed."""
         self.failed += 1
-        self.in_a_row += isinstance(error, BackendError)
+        if isinstance(error, PromptTooLong | UnparsedError):
+            self._alive()
+        elif isinstance(error, BackendUnavailable) or (isinstance(error, BackendError) and not self.answered):
+            # A plain BackendError is a wrong key or model, or, once the model has answered, this query's own fault.
+            self.in_a_row += 1
         if self.failed <= SHOWN:
             name = f"query {query.id or query.text[:60]!r}"
             self.say(f"{name} failed: {type(error).__name__}: {error}", "red")
+
+    def _alive(self) -> None:
+        self.in_a_row, self.answered = 0, True
 
     @property
     def hopeless(self) -> bool:
@@ -69,16 +82,16 @@ class Report:
         if self.failed:
             more = f", {self.failed - SHOWN} of them not shown" if self.failed > SHOWN else ""
             gone = f"; stopped after {GIVE_UP} in a row" if self.hopeless else ""
-            self.say(f"{self.failed} queries failed{more}{gone}{kept}", "bold red")
+            self.say(f"{queries_of(self.failed)} failed{more}{gone}{kept}", "bold red")
             raise typer.Exit(1)
 
     def _table(self, seconds: float) -> None:
-        before = f" ({self.before} more were done before)" if self.before else ""
-        self.say(f"{self.queries} queries in {seconds:.1f} s{before}")
+        before = f" ({self.before:,} more done before)" if self.before else ""
+        self.say(f"{queries_of(self.queries)} in {seconds:.1f} s{before}")
         if self.queries:
-            self.console.print(cost_table({f"{self.queries} queries": self.cost}))
+            self.console.print(cost_table({queries_of(self.queries): self.cost}))
         if self.first_stage:
-            self.say(f"{self.first_stage} queries have the first-stage order only: their model failed", "bold red")
+            self.say(f"{queries_of(self.first_stage)} with the first-stage order only: the model failed", "bold red")
         if self.cost.unparsed:
             share = self.cost.unparsed / self.cost.comparisons
             self.say(f"{share:.0%} of the answers named no passage: there the retriever was trusted", "yellow")

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import closing
-from dataclasses import replace
-from enum import StrEnum
-from itertools import count
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from rankr1_rag.cli.asking import Asking
 from rankr1_rag.cli.journal import Journal
 from rankr1_rag.cli.progress import Job
-from rankr1_rag.cli.report import Report
+from rankr1_rag.cli.report import Report, queries_of
+from rankr1_rag.cli.result import Form, Result
 from rankr1_rag.cli.settings import Settings
-from rankr1_rag.cli.sources import Work, count_lines, from_json_lines, from_trec
+from rankr1_rag.cli.sources import Work, from_json_lines, from_trec, is_stream
+from rankr1_rag.cli.usage import UsageError
+from rankr1_rag.explain.text import counted
 from rankr1_rag.files import writing
-from rankr1_rag.jsonlines import ranking_from_json, ranking_to_json, to_line
-from rankr1_rag.trec import run_entry, write_run
-from rankr1_rag.types import Query, Ranking
+from rankr1_rag.jsonlines import ranking_to_json
 
-Form = StrEnum("Form", ["jsonl", "trec"])
-
+_KEPT = (
+    "; the finished ones are kept, the same command asks for the rest again, and with --on-failure first_stage gives "
+    "those whose model fails again in first-stage order"
+)
 _INPUT = (
     'JSON lines, or - for standard input: {"query": "…", "passages": ["…", {"id": "…", "title": "…", "text": "…"}]}'
 )
@@ -51,100 +50,68 @@ def rerank(
     Nothing that was finished is lost: an interrupted job goes on with the same command, a query that fails does not
     stop the others, and the candidates beyond --k and --depth follow in first-stage order.
     """
-    work, total = _work(input, run, queries, passages)
-    form = to or (Form.trec if run else Form.jsonl)
+    result = Result(to or (Form.trec if run else Form.jsonl), tag, trace)
+    _check_out(out, overwrite, as_json)
+    work, total = _work(input, run, queries, passages, result.form)
     report = Report()
     job = Job(report.console, total)
-    if out == "-":
-        if as_json:
-            raise ValueError("--json prints a summary on standard output, where the result goes: give it an --out")
-        for one, ranking in _ranked(work, settings, depth, report, job):
-            _print(form, ranking_to_json(ranking, one.raw, trace=trace), tag)
-        report.end(as_json=False)
-        return
-    if Path(out).exists() and not overwrite:
-        raise ValueError(f"{out} exists: give another --out, or --overwrite")
-    with Journal(Path(out), {**settings.telling(), "depth": depth}, restart=restart) as journal:
-        try:
-            for one, ranking in _ranked(work, settings, depth, report, job, journal):
-                journal.add(one.index, one.key, ranking_to_json(ranking, one.raw))
-        except BaseException:
-            report.say(f"stopped: {len(journal)} queries are done and kept, the same command goes on with the rest")
-            raise
-        if not report.failed:
-            _write(out, form, journal.records(), tag, trace)
-            journal.finish()
-        report.end(as_json=as_json, kept="; the finished ones are kept, the same command asks for the rest again")
+    with settings.reranker(job) as reranker:  # closed last: a store that cannot be saved withholds no result
+        asking = Asking(reranker, work, depth, report, job, live=total is None)
+        if is_stream(out):
+            _print(out, result, asking)
+            report.end(as_json=as_json)
+            return
+        with Journal(Path(out), {**settings.telling(), "depth": depth}, restart=restart) as journal:
+            _keep(out, result, asking, journal)
+            report.end(as_json=as_json, kept=_KEPT)
+
+
+def _check_out(out: str, overwrite: bool, as_json: bool) -> None:
+    if as_json and out in ("-", "/dev/stdout"):
+        raise UsageError("--json prints a summary on standard output, where the result goes: give it an --out")
+    if not is_stream(out) and Path(out).exists() and not overwrite:
+        raise UsageError(f"{out} exists: give another --out, or --overwrite")
 
 
 def _work(
-    input: str | None, run: str | None, queries: str | None, passages: str | None
+    input: str | None, run: str | None, queries: str | None, passages: str | None, form: Form
 ) -> tuple[Iterable[Work], int | None]:
     """What there is to do, and how much of it, where that can be known."""
     if (input is None) == (run is None):
-        raise ValueError("one input is needed: a file of JSON lines, or --run with --queries and --passages")
+        raise UsageError("one input is needed: a file of JSON lines, or --run with --queries and --passages")
     if input is not None:
         if queries or passages:
-            raise ValueError("--queries and --passages belong to --run: JSON lines hold their own")
-        return from_json_lines(input), count_lines(input)
+            raise UsageError("--queries and --passages belong to --run: JSON lines hold their own")
+        return from_json_lines(input, for_run=form is Form.trec)
     if run is None or queries is None or passages is None:
-        raise ValueError("--run needs --queries and --passages: a run holds only ids")
+        raise UsageError("--run needs --queries and --passages: a run holds only ids")
     work = from_trec(run, queries, passages)
     return work, len(work)
 
 
-def _ranked(
-    work: Iterable[Work], settings: Settings, depth: int, report: Report, job: Job, journal: Journal | None = None
-) -> Iterator[tuple[Work, Ranking]]:
-    """Each query with its ranking as it is done; failures go to the report, what the journal has is passed over."""
-    opened: dict[int, Work] = {}
-    numbers = count()
-
-    def items() -> Iterator[tuple[Query, tuple[Any, ...]]]:
-        for one in work:
-            if journal is not None and journal.done(one.index, one.key):
-                report.before += 1
-                job.advance()
-                continue
-            opened[next(numbers)] = one
-            yield one.query, one.candidates[:depth]
-
-    with settings.reranker(job.counted(settings.connect())) as reranker, job:
-        results = reranker.rank_many(items())
-        with closing(results):  # type: ignore[type-var]
-            for number, outcome in results:
-                one = opened.pop(number)
-                job.advance()
-                if isinstance(outcome, Exception):
-                    report.fail(one.query, outcome)
-                    if report.hopeless:
-                        return
-                else:
-                    report.take(outcome)
-                    yield one, _whole(outcome, one)
-
-
-def _whole(ranking: Ranking, one: Work) -> Ranking:
-    """The ranking with the candidates beyond the depth behind it, as they were."""
-    rest = tuple(range(len(ranking), len(one.candidates)))
-    return replace(ranking, candidates=one.candidates, order=ranking.order + rest) if rest else ranking
-
-
-def _print(form: Form, record: dict[str, Any], tag: str) -> None:
-    if form is Form.trec:
-        write_run(sys.stdout, [run_entry(ranking_from_json(record))], tag)
-    else:
-        sys.stdout.write(to_line(record))
-    sys.stdout.flush()
-
-
-def _write(out: str, form: Form, records: Iterator[dict[str, Any]], tag: str, trace: bool) -> None:
-    """The result, in the order of the input, whole or not at all."""
-    if form is Form.trec:
-        write_run(out, (run_entry(ranking_from_json(record)) for record in records), tag)
-        return
+def _print(out: str, result: Result, asking: Asking) -> None:
+    """Each result as soon as it is there."""
     with writing(out) as file:
-        for record in records:
-            if not trace:
-                record["rankr1"].pop("trace")
-            file.write(to_line(record))
+        for one, ranking in asking.ranked():
+            result.write(file, ranking_to_json(ranking, one.raw))
+            file.flush()
+
+
+def _keep(out: str, result: Result, asking: Asking, journal: Journal) -> None:
+    """Each result into the journal, and all of them out, in the order of the input, whole or not at all."""
+    report = asking.report
+    try:
+        for one, ranking in asking.ranked(journal):
+            journal.add(one.index, one.key, ranking_to_json(ranking, one.raw))
+        if report.failed:
+            return
+        with writing(out) as file:
+            for record in journal.records():
+                result.write(file, record)
+    except BaseException:
+        if len(journal):
+            report.say(f"stopped: {queries_of(len(journal))} done and kept, the same command goes on with the rest")
+        raise
+    if journal.left_out:
+        report.say(f"{counted(journal.left_out, 'record')} of another input left out")
+    journal.finish()

@@ -14,7 +14,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from rankr1_rag.backends import Backend
+from rankr1_rag.cli.progress import Job
+from rankr1_rag.cli.usage import arguments
 from rankr1_rag.connect import connect
 from rankr1_rag.prompt import FORMATS
 from rankr1_rag.reranker import Reranker
@@ -69,31 +70,22 @@ class Settings:
     fusion: Annotated[float | None, _option("Fuse with the first stage: the constant, often 60.", SEARCH)] = None
     in_flight: Annotated[int, _option("Queries open at once.", SEARCH)] = 64
 
-    def connect(self) -> Backend:
-        """The backend, with its wrappers."""
-        return connect(
-            self.backend.value,  # type: ignore[arg-type]
-            self.model,
-            base_url=self.base_url,
-            server=self.server.value if self.server else None,
-            api_key_env=self.api_key_env,
-            context=self.context,
-            timeout=self.timeout,
-            attempts=self.attempts,
-            requests=self.requests,
-            store=self.store,
-        )
-
-    def reranker(self, backend: Backend) -> Reranker:
-        """A reranker on this backend."""
-        given = {field.name: getattr(self, field.name) for field in fields(Reranker) if field.name != "backend"}
-        plain: dict[str, Any] = {name: v.value if isinstance(v, StrEnum) else v for name, v in given.items()}
-        return Reranker(backend, **plain)
+    def reranker(self, job: Job) -> Reranker:
+        """A reranker on the backend with its wrappers, whose completions the job counts. UsageError, StoreError."""
+        given = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        own = {field.name for field in fields(Reranker)} - {"backend"}
+        with arguments():
+            backend = connect(given.pop("backend"), **{name: given.pop(name) for name in given.keys() - own})
+            return Reranker(job.counted(backend), **given)
 
     def telling(self) -> dict[str, object]:
-        """What a result depends on: all but speed, patience and where things lie."""
-        beside = {"timeout", "attempts", "requests", "store", "in_flight", "api_key_env"}
+        """What a finished result depends on: all but speed, patience, where things lie, and what failures become."""
+        beside = {"base_url", "api_key_env", "timeout", "attempts", "requests", "store", "in_flight", "on_failure"}
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in beside}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    return value.value if isinstance(value, StrEnum) else value
 
 
 def with_settings(command: Callable[..., None], **defaults: object) -> Callable[..., None]:

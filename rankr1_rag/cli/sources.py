@@ -5,37 +5,58 @@ Knows files; knows nothing of models or rankings.
 
 from __future__ import annotations
 
+import io
+import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 
 from rankr1_rag.collection import Json, read_passages, read_queries
 from rankr1_rag.errors import FileError
-from rankr1_rag.files import numbered_lines
+from rankr1_rag.files import located
 from rankr1_rag.jsonlines import read_candidates
-from rankr1_rag.trec import read_run
+from rankr1_rag.trec import read_run, write_run
 from rankr1_rag.types import Passage, Query
+
+_ANY_IDS = " (--to jsonl takes any ids, and what was finished)"
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One query to rerank with all its candidates; `raw` is the JSON object it came as, None for TREC."""
+    """One query to rerank with all its candidates; `raw` is the JSON object it came as, on its line, None for TREC."""
 
     index: int
     query: Query
     candidates: tuple[Passage, ...]
-    raw: Json | None
+    raw: Json | None = None
+    line: int | None = None
 
     @property
     def key(self) -> str:
-        """A digest of what is to be reranked."""
-        return sha256(repr((self.query, self.candidates)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        """A digest of all that comes out again: what is to be reranked, and what came with it."""
+        whole = repr((self.query, self.candidates, json.dumps(self.raw, sort_keys=True)))
+        return sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def from_json_lines(path: str) -> Iterator[Work]:
-    """A line a query, read as it is reached."""
-    for index, line in enumerate(read_candidates(path)):
-        yield Work(index, line.query, line.passages, line.raw)
+def is_stream(path: str) -> bool:
+    """Whether this is a pipe or a device, which can be read or written only once, as it goes."""
+    place = Path(path)
+    beside = place.parent in (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
+    return path == "-" or beside or place.is_fifo() or place.is_char_device()
+
+
+def from_json_lines(path: str, *, for_run: bool) -> tuple[Iterator[Work], int | None]:
+    """A line a query, read as it is reached, and how many there are; None for a stream.
+
+    A file is read twice: each line that is not as it should be is a FileError here, before anything is asked. In a
+    stream it is one when it is reached. `for_run`: it must do for a TREC run, too.
+    """
+    if is_stream(path):
+        return _json_lines(path, for_run), None
+    total = sum(1 for _ in _json_lines(path, for_run))
+    return _json_lines(path, for_run), total
 
 
 def from_trec(run: str, queries: str, passages: str) -> list[Work]:
@@ -45,14 +66,31 @@ def from_trec(run: str, queries: str, passages: str) -> list[Work]:
     _all_there(queries, "queries", run, ranked.keys() - texts.keys())
     _all_there(passages, "passages", run, {s.id for best in ranked.values() for s in best} - found.keys())
     return [
-        Work(index, Query(id, texts[id]), tuple(found[scored.id] for scored in best), None)
+        Work(index, Query(id, texts[id]), tuple(found[scored.id] for scored in best))
         for index, (id, best) in enumerate(ranked.items())
     ]
 
 
-def count_lines(path: str) -> int | None:
-    """How many queries a JSON-lines file holds; None for a stream."""
-    return None if path == "-" else sum(1 for _ in numbered_lines(path))
+def _json_lines(path: str, for_run: bool) -> Iterator[Work]:
+    _held = sys.stdin  # a thread may still wait in it when Python ends: closing it then would abort
+    seen: set[str] = set()
+    for index, line in enumerate(read_candidates(path)):
+        work = Work(index, line.query, line.passages, line.raw, line.line)
+        if for_run:
+            located(path, line.line, _check_ids, work, seen)
+        yield work
+
+
+def _check_ids(work: Work, seen: set[str]) -> None:
+    if work.query.id in seen:
+        raise ValueError(f"query {work.query.id!r} stands here a second time: a run ranks a query once{_ANY_IDS}")
+    seen.add(work.query.id)
+    places = [(passage.id, -float(place)) for place, passage in enumerate(work.candidates)]
+    try:
+        if places:
+            write_run(io.StringIO(), [(work.query.id, places)])
+    except ValueError as error:
+        raise ValueError(f"{error}{_ANY_IDS}") from error
 
 
 def _all_there(path: str, what: str, run: str, missing: set[str]) -> None:

@@ -24,7 +24,7 @@ class Judge(BaseHTTPRequestHandler):
         server.prompts.append(prompt)
         time.sleep(server.delay)
         failing = any(word in prompt for word in server.failing)
-        answer = {"error": {"message": "broken"}} if failing else _chat(server.judge(messages))
+        answer = {"error": {"message": server.complaint}} if failing else _chat(server.judge(messages))
         body = json.dumps(answer).encode()
         try:
             self.send_response(400 if failing else 200)
@@ -54,6 +54,7 @@ class JudgeServer(ThreadingHTTPServer):
         self.judge = judge
         self.prompts: list[str] = []
         self.failing: list[str] = []
+        self.complaint = "broken"
         self.delay = 0.0
 
     @property
@@ -84,10 +85,13 @@ class Shell:
     def command(self, *arguments: str, model: bool = True) -> list[str]:
         return [sys.executable, "-W", "error", "-m", "rankr1_rag", *arguments, *(self.server.options if model else [])]
 
-    def run(self, *arguments: str, code: int = 0, model: bool = True, input: str | None = None) -> str:
-        """Standard output; checks the exit code."""
+    def run(
+        self, *arguments: str, code: int = 0, model: bool = True, input: str | None = None, before: str = ""
+    ) -> str:
+        """Standard output; checks the exit code. `before` is a line of shell."""
+        command = self.command(*arguments, model=model)
         done = subprocess.run(
-            self.command(*arguments, model=model),
+            ["bash", "-c", f'{before}; exec "$@"', "bash", *command] if before else command,
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -96,7 +100,7 @@ class Shell:
             input=input,
         )
         assert done.returncode == code, done.stderr
-        assert "Traceback" not in done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
         self.result = done
         return done.stdout
 

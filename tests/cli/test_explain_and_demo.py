@@ -61,6 +61,14 @@ def test_the_demo_tells_what_a_model_did(shell: Any) -> None:
     assert figures["cost"]["comparisons"] == 75
 
 
+def test_the_demo_prints_no_escape_sequence_of_a_model(shell: Any) -> None:
+    pytest.importorskip("bm25s", reason="the demo's first stage is not installed")
+    shell.server.judge = lambda messages: "<think>\x1b[31mred\x07 \x9b2J</think> <answer>[2]</answer>"
+    out = shell.run("demo")
+    assert "␛[31mred␇" in out
+    assert not set(out) & {"\x1b", "\x07", "\x9b"}
+
+
 def test_version_and_help_are_enough_to_begin(shell: Any) -> None:
     assert shell.run("--version", model=False).startswith("rankr1 0.")
     assert "rerank" in shell.run("--help", model=False)

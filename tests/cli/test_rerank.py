@@ -4,12 +4,14 @@ import json
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rankr1_rag.cli import main
 from rankr1_rag.trec import read_run
 
 
@@ -106,15 +108,22 @@ def test_a_run_whose_texts_are_missing_says_which(shell: Any) -> None:
     assert "passages.jsonl: lacks 29 passages that run.trec ranks" in shell.said
 
 
-def test_a_malformed_line_is_named_and_what_was_done_before_is_kept(shell: Any) -> None:
-    shell.write("in.jsonl", [query(0), query(1)])
-    with (shell.folder / "in.jsonl").open("a") as file:
-        file.write('{"query": "q", "passages": 7}\n')
+def test_a_malformed_line_of_a_file_is_named_before_anything_is_asked(shell: Any) -> None:
+    shell.write("in.jsonl", [query(0), query(1), {"query": "q", "passages": 7}])
     shell.run("rerank", "in.jsonl", "-o", "out.jsonl", code=2)
     assert "in.jsonl:3:" in shell.said
+    assert "stopped" not in shell.said
+    assert shell.server.prompts == []
+    assert [path.name for path in shell.folder.iterdir()] == ["in.jsonl"]
+
+
+def test_a_malformed_line_of_a_stream_is_named_and_what_was_done_before_is_kept(shell: Any) -> None:
+    good = "".join(json.dumps(query(number)) + "\n" for number in range(2))
+    shell.run("rerank", "-", "-o", "out.jsonl", code=2, input=good + '{"query": "q", "passages": 7}\n')
+    assert "-:3:" in shell.said
+    assert "stopped: 2 queries done and kept" in shell.said
     asked = len(shell.server.prompts)
-    shell.write("in.jsonl", [query(0), query(1), query(2)])
-    shell.run("rerank", "in.jsonl", "-o", "out.jsonl")
+    shell.run("rerank", "-", "-o", "out.jsonl", input=good + json.dumps(query(2)))
     assert len(shell.lines("out.jsonl")) == 3
     assert not any("which 0" in prompt or "which 1" in prompt for prompt in shell.server.prompts[asked:])
 
@@ -124,12 +133,12 @@ def test_a_query_that_fails_does_not_stop_the_others_and_is_all_that_is_asked_ag
     shell.server.failing = ["poison"]
     shell.run("rerank", "in.jsonl", "-o", "out.jsonl", code=1)
     assert "query 'q1' failed: BackendError" in shell.said
-    assert "1 queries failed" in shell.said
+    assert "1 query failed" in shell.said
     shell.server.failing, shell.server.prompts[:] = [], []
     shell.run("rerank", "in.jsonl", "-o", "out.jsonl")
     assert all("poison" in prompt for prompt in shell.server.prompts)
     assert [best(record) for record in shell.lines("out.jsonl")] == [["d0", "d1", "d2"]] * 3
-    assert "(2 more were done before)" in shell.said
+    assert "(2 more done before)" in shell.said
 
 
 def test_on_failure_first_stage_keeps_the_order_and_says_so(shell: Any) -> None:
@@ -139,7 +148,7 @@ def test_on_failure_first_stage_keeps_the_order_and_says_so(shell: Any) -> None:
     (record,) = shell.lines("out.jsonl")
     assert best(record) == [p["id"] for p in query(1)["passages"][:3]]
     assert record["rankr1"]["failure"].startswith("BackendError")
-    assert "1 queries have the first-stage order only" in shell.said
+    assert "1 query with the first-stage order only" in shell.said
 
 
 def test_a_server_that_is_gone_ends_the_job_early(shell: Any) -> None:
@@ -167,18 +176,16 @@ def interrupt(shell: Any, *arguments: str, after: int) -> None:
 def test_after_ctrl_c_the_same_command_goes_on_where_it_was(shell: Any, extra: list[str]) -> None:
     shell.write("in.jsonl", [query(number, n=20) for number in range(6)])
     job = ["rerank", "in.jsonl", "-o", "out.jsonl", "--in-flight", "2", "--size", "5", *extra]
-    shell.run(*job[:3], "whole.jsonl", *job[4:6], "--size", "5")
-    total = len(shell.server.prompts)
-    shell.server.prompts.clear()
     shell.server.delay = 0.01
-    interrupt(shell, *job, after=total // 2)
+    interrupt(shell, *job, after=70)
     assert not (shell.folder / "out.jsonl").exists()
     shell.server.delay = 0
     shell.run(*job)
-    orders = [[record["rankr1"]["order"] for record in shell.lines(name)] for name in ("out.jsonl", "whole.jsonl")]
-    assert orders[0] == orders[1]
-    asked_twice = len(shell.server.prompts) - total
-    assert asked_twice <= (10 if extra else 2 * total // 6)
+    results = shell.lines("out.jsonl")
+    assert [best(record, 10) for record in results] == [[f"d{rank}" for rank in range(10)]] * 6
+    comparisons = sum(record["rankr1"]["cost"]["comparisons"] for record in results)
+    asked_twice = len(shell.server.prompts) - comparisons
+    assert asked_twice <= (10 if extra else comparisons // 3)
 
 
 def test_a_job_goes_on_only_with_its_own_settings(shell: Any) -> None:
@@ -222,17 +229,18 @@ def test_a_finished_result_is_not_overwritten_by_accident(shell: Any) -> None:
     assert len(shell.lines("out.jsonl")) == 1
 
 
-def test_two_processes_do_not_write_one_output(shell: Any) -> None:
-    shell.write("in.jsonl", [query(number) for number in range(3)])
+def test_two_processes_do_not_write_one_output_and_restart_does_not_change_that(shell: Any) -> None:
+    shell.write("in.jsonl", [query(number, n=3) for number in range(3)])
+    job = ["rerank", "in.jsonl", "-o", "out.jsonl"]
     shell.server.delay = 2
-    with subprocess.Popen(
-        shell.command("rerank", "in.jsonl", "-o", "out.jsonl"), cwd=shell.folder, stderr=subprocess.DEVNULL
-    ) as first:
+    with subprocess.Popen(shell.command(*job), cwd=shell.folder, stderr=subprocess.DEVNULL) as first:
         while not shell.server.prompts:
             time.sleep(0.02)
-        shell.run("rerank", "in.jsonl", "-o", "out.jsonl", code=2)
-        first.terminate()
-    assert "another process is at work" in shell.said
+        shell.run(*job, "--restart", code=2)
+        assert "another process is at work" in shell.said
+        shell.server.delay = 0
+        assert first.wait(30) == 0
+    assert len(shell.lines("out.jsonl")) == 3
 
 
 @pytest.mark.parametrize(
@@ -248,15 +256,29 @@ def test_two_processes_do_not_write_one_output(shell: Any) -> None:
         (["rerank", "in.jsonl", "--algorithm", "window"], "needs a listwise format"),
         (["rerank", "in.jsonl", "--json"], "give it an --out"),
         (["rerank", "in.jsonl", "--store", "/proc/none"], "/proc/none cannot be made"),
-        (["rerank", "in.jsonl", "--server", "vlm"], "vlm"),
+        (["rerank", "in.jsonl", "--json", "-o", "/dev/stdout"], "give it an --out"),
+        (["rerank", "in.jsonl", "-o", "out.jsonl", "--server", "vlm"], "vlm"),
+        (["rerank", "in.jsonl", "-o", "out.jsonl", "--context", "0"], "context=0"),
+        (["rerank", "in.jsonl", "-o", "out.jsonl", "--context", "-5"], "context=-5"),
+        (["rerank", "in.jsonl", "-o", "out.jsonl", "--timeout", "-1"], "timeout=-1"),
+        (["rerank", "in.jsonl", "-o", "out.jsonl", "--timeout", "nan"], "timeout=nan"),
+        (["rerank", "in.jsonl", "-o", "out.jsonl", "--to", "trec", "--tag", "my run"], "tag 'my run' is not one word"),
     ],
 )
-def test_a_wrong_argument_is_told_in_a_line(arguments: list[str], problem: str, shell: Any) -> None:
+def test_a_wrong_argument_is_told_in_a_line(
+    arguments: list[str], problem: str, shell: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     shell.write("in.jsonl", [query(0)])
-    code = 1 if "--store" in arguments else 2
-    shell.run(*arguments, code=code)
-    assert problem in shell.said
+    monkeypatch.chdir(shell.folder)
+    monkeypatch.setattr(sys, "argv", ["rankr1", *arguments, *shell.server.options])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == (1 if "--store" in arguments else 2)
+    said = " ".join(capsys.readouterr().err.split())
+    assert problem in said
+    assert "stopped" not in said
     assert shell.server.prompts == []
+    assert [path.name for path in shell.folder.iterdir()] == ["in.jsonl"]
 
 
 @pytest.mark.parametrize(
