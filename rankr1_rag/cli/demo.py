@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
 import typer
@@ -111,7 +111,7 @@ def _tell(console: Console, answered: Sequence[Answered], settings: Settings, se
         if one.gain(k):
             _story(console, title, one)
     console.print()
-    console.print(cost_table({f"{len(answered)} questions": _cost(answered)}))
+    console.print(cost_table({f"{len(answered)} questions": replace(_cost(answered), seconds=seconds)}))
     _verdict(console, _figures(answered, k, seconds), settings)
 
 
@@ -142,7 +142,7 @@ def _story(console: Console, title: str, one: Answered) -> None:
     chosen = f"first now is {why.passage.title!r}, chosen {why.won} of {why.won + why.lost} times. Why:"
     console.print(Text.assemble((f"\n{title}: ", "bold"), clean(asked)))
     console.print(Text(clean(chosen)))
-    console.print(Text(clean(why.reasoning) or "no reasoning was given", style="dim italic"))
+    console.print(Text(" ".join(clean(why.reasoning).split()) or "no reasoning was given", style="dim italic"))
 
 
 def _verdict(console: Console, figures: dict[str, object], settings: Settings) -> None:
@@ -155,7 +155,7 @@ def _verdict(console: Console, figures: dict[str, object], settings: Settings) -
             ("Support recall", "bold"),
             f"@{figures['k']}: BM25 {before:.3f}, reranked ",
             (f"{after:.3f}", style),
-            f"; {figures['better']} questions better, {figures['worse']} worse; {figures['seconds']:.0f} s",
+            f"; {figures['better']} questions better, {figures['worse']} worse",
         )
     )
     if settings.backend is BackendName.openvino and settings.model is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import typer
 from rich.console import Console
@@ -89,7 +89,7 @@ class Report:
         before = f" ({self.before:,} more done before)" if self.before else ""
         self.say(f"{queries_of(self.queries)} in {seconds:.1f} s{before}")
         if self.queries:
-            self.console.print(cost_table({queries_of(self.queries): self.cost}))
+            self.console.print(cost_table({queries_of(self.queries): replace(self.cost, seconds=seconds)}))
         if self.first_stage:
             self.say(f"{queries_of(self.first_stage)} with the first-stage order only: the model failed", "bold red")
         if self.cost.unparsed:

@@ -37,7 +37,7 @@ class Place:
     def record(self) -> str:
         """How often it was chosen and seen; "" where never."""
         seen = self.why.won + self.why.lost
-        return f"chosen {self.why.won} of {counted(seen, 'time')}" if seen else ""
+        return f"chosen {self.why.won} of {seen} times" if seen else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,9 +67,12 @@ def ranking_table(ranking: Ranking, top: int | None = None) -> Table:
 
 
 def cost_table(costs: Mapping[str, Cost], whole: Cost | None = None) -> Table:
-    """One line a cost and one for the total: `whole`, or else the sum. A zero that says nothing is left blank."""
+    """One line a cost and, below several, one for the total: `whole`, or else the sum.
+
+    Where only the whole was timed, seconds are left blank.
+    """
     whole = sum(costs.values(), Cost()) if whole is None else whole
-    table = Table(box=SIMPLE_HEAD, padding=_GAP, show_edge=False, show_footer=True)
+    table = Table(box=SIMPLE_HEAD, padding=_GAP, show_edge=False, show_footer=len(costs) > 1)
     table.add_column("", "total", overflow="fold", max_width=24)
     for field, heading in _FIGURES.items():
         table.add_column(heading, f"{getattr(whole, field):,}", justify="right", no_wrap=True)
