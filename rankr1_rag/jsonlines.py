@@ -120,6 +120,8 @@ def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
 def candidates_from_json(raw: Json, number: int) -> Candidates:
     """The candidates that a line holds; `number` is the line's, the id of a query that has none."""
     query = as_query(member(raw, "query", "a string or an object"), id_of(raw, QUERY_ID, str(number)))
+    if not query.text.strip():
+        raise ValueError("the query is empty: there is nothing to rank by")
     return Candidates(query, _passages(raw), raw, number)
 
 

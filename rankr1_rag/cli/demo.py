@@ -112,11 +112,15 @@ def _tell(console: Console, answered: Sequence[Answered], settings: Settings, se
             _story(console, title, one)
     console.print()
     console.print(cost_table({f"{len(answered)} questions": replace(_cost(answered), seconds=seconds)}))
+    _forced(console, _cost(answered))
     _verdict(console, _figures(answered, k, seconds), settings)
 
 
 def _table(answered: Sequence[Answered], k: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=f"Where the two supporting passages stand, of 20 (top {k} counts)")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"Ranks of the two supporting passages among 20; - is not found; gain in support recall@{k}",
+    )
     table.add_column("question", ratio=1)
     for name in ("BM25", "reranked", "gain"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -139,10 +143,16 @@ def _spelled(ranks: Sequence[int | None]) -> str:
 def _story(console: Console, title: str, one: Answered) -> None:
     why = one.ranking.explain(1)
     asked = f"{one.question.query.text} (answer: {one.question.answer})"
-    chosen = f"first now is {why.passage.title!r}, chosen {why.won} of {why.won + why.lost} times. Why:"
+    chosen = f"First now is {why.passage.title!r}. The model's thought where it was chosen last:"
     console.print(Text.assemble((f"\n{title}: ", "bold"), clean(asked)))
     console.print(Text(clean(chosen)))
     console.print(Text(" ".join(clean(why.reasoning).split()) or "no reasoning was given", style="dim italic"))
+
+
+def _forced(console: Console, cost: Cost) -> None:
+    if cost.forced:
+        text = f"{cost.forced:,} of {cost.comparisons:,} labels had to be forced: there the model came to no answer by "
+        console.print(Text(text + "itself, and what it thought need not be the reason.", style="yellow"))
 
 
 def _verdict(console: Console, figures: dict[str, object], settings: Settings) -> None:

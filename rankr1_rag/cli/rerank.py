@@ -51,7 +51,7 @@ def rerank(
     stop the others, and the candidates beyond --k and --depth follow in first-stage order.
     """
     result = Result(to or (Form.trec if run else Form.jsonl), tag, trace)
-    _check_out(out, overwrite, as_json)
+    _check_out(out, (input, run, queries, passages), overwrite, as_json)
     work, total = _work(input, run, queries, passages, result.form)
     report = Report()
     job = Job(report.console, total)
@@ -66,7 +66,9 @@ def rerank(
             report.end(as_json=as_json, kept=_KEPT)
 
 
-def _check_out(out: str, overwrite: bool, as_json: bool) -> None:
+def _check_out(out: str, inputs: Iterable[str | None], overwrite: bool, as_json: bool) -> None:
+    if not is_stream(out) and Path(out).resolve() in {Path(path).resolve() for path in inputs if path is not None}:
+        raise UsageError(f"{out} is an input: give another --out")
     if as_json and out in ("-", "/dev/stdout"):
         raise UsageError("--json prints a summary on standard output, where the result goes: give it an --out")
     if not is_stream(out) and Path(out).exists() and not overwrite:
@@ -109,8 +111,8 @@ def _keep(out: str, result: Result, asking: Asking, journal: Journal) -> None:
             for record in journal.records():
                 result.write(file, record)
     except BaseException:
-        if len(journal):
-            report.say(f"stopped: {queries_of(len(journal))} done and kept, the same command goes on with the rest")
+        done = f"{queries_of(len(journal))} done and kept" if len(journal) else "nothing was done yet"
+        report.say(f"stopped: {done}, the same command goes on with the rest")
         raise
     if journal.left_out:
         report.say(f"{counted(journal.left_out, 'record')} of another input left out")

@@ -45,7 +45,7 @@ class Settings:
     base_url: Annotated[str | None, _option("The server's address, ending in /v1.", MODEL)] = None
     server: Annotated[Server | None, _option("What runs there: tells how to force a label.", MODEL)] = None
     api_key_env: Annotated[str | None, _option("The variable that holds the key (RANKR1_API_KEY).", MODEL)] = None
-    context: Annotated[int | None, _option("Longest prompt and completion, tokens.", MODEL)] = None
+    context: Annotated[int | None, _option("Longest prompt and completion together, in tokens.", MODEL)] = None
     timeout: Annotated[float, _option("Seconds to wait for one completion of a server.", MODEL)] = 600.0
     attempts: Annotated[int, _option("How often a server is asked before giving up.", MODEL)] = 6
     requests: Annotated[int | None, _option("At most so many requests at once.", MODEL)] = None
@@ -63,10 +63,14 @@ class Settings:
     k: Annotated[int, _option("How many to select.", SEARCH)] = 10
     size: Annotated[int | None, _option("Passages shown at once, 2 to 20.", SEARCH)] = None
     algorithm: Annotated[
-        str | None, _option(f"How answers make a top k: {', '.join(ALGORITHMS)} (tournament).", SEARCH)
+        str | None,
+        _option(
+            f"How answers make a top k: {', '.join(ALGORITHMS)} ; default tournament, for a listwise format window.",
+            SEARCH,
+        ),
     ] = None
     votes: Annotated[int, _option("Ask each set so often, in fresh orders.", SEARCH)] = 1
-    seed: Annotated[int, _option("Of the orders, and of sampling.", SEARCH)] = 0
+    seed: Annotated[int, _option("Draws the orders of votes, and samples.", SEARCH)] = 0
     fusion: Annotated[float | None, _option("Fuse with the first stage: the constant, often 60.", SEARCH)] = None
     in_flight: Annotated[int, _option("Queries open at once.", SEARCH)] = 64
 

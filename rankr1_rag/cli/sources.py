@@ -63,7 +63,7 @@ def from_trec(run: str, queries: str, passages: str) -> list[Work]:
     """A run with its texts. FileError naming what the run wants and the files do not hold."""
     ranked, texts = read_run(run), read_queries(queries)
     found = read_passages(passages, {scored.id for best in ranked.values() for scored in best})
-    _all_there(queries, "queries", run, ranked.keys() - texts.keys())
+    _all_there(queries, "queries", run, {id for id in ranked if not texts.get(id, "").strip()})
     _all_there(passages, "passages", run, {s.id for best in ranked.values() for s in best} - found.keys())
     return [
         Work(index, Query(id, texts[id]), tuple(found[scored.id] for scored in best))

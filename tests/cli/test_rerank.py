@@ -114,7 +114,7 @@ def test_a_malformed_line_of_a_file_is_named_before_anything_is_asked(shell: Any
     assert "in.jsonl:3:" in shell.said
     assert "stopped" not in shell.said
     assert shell.server.prompts == []
-    assert [path.name for path in shell.folder.iterdir()] == ["in.jsonl"]
+    assert {path.name for path in shell.folder.iterdir()} == {"in.jsonl", "empty.jsonl"}
 
 
 def test_a_malformed_line_of_a_stream_is_named_and_what_was_done_before_is_kept(shell: Any) -> None:
@@ -246,6 +246,8 @@ def test_two_processes_do_not_write_one_output_and_restart_does_not_change_that(
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
+        (["rerank", "in.jsonl", "-o", "in.jsonl", "--overwrite"], "in.jsonl is an input"),
+        (["rerank", "empty.jsonl", "-o", "out.jsonl"], "empty.jsonl:1: the query is empty"),
         (["rerank", "missing.jsonl"], "missing.jsonl: No such file"),
         (["rerank", "--run", "x"], "--run needs --queries and --passages"),
         (["rerank", "in.jsonl", "--run", "x"], "one input is needed"),
@@ -269,6 +271,7 @@ def test_a_wrong_argument_is_told_in_a_line(
     arguments: list[str], problem: str, shell: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     shell.write("in.jsonl", [query(0)])
+    shell.write("empty.jsonl", [{"query": " ", "passages": ["one", "two"]}])
     monkeypatch.chdir(shell.folder)
     monkeypatch.setattr(sys, "argv", ["rankr1", *arguments, *shell.server.options])
     with pytest.raises(SystemExit) as end:
@@ -278,7 +281,7 @@ def test_a_wrong_argument_is_told_in_a_line(
     assert problem in said
     assert "stopped" not in said
     assert shell.server.prompts == []
-    assert [path.name for path in shell.folder.iterdir()] == ["in.jsonl"]
+    assert {path.name for path in shell.folder.iterdir()} == {"in.jsonl", "empty.jsonl"}
 
 
 @pytest.mark.parametrize(
