@@ -79,6 +79,7 @@ def test_a_bad_line_is_an_error_only_when_it_is_reached(tmp_path: Path) -> None:
         ("7", "the line is a whole number where an object is needed"),
         ('{"passages": []}', 'field "query" is missing or null'),
         ('{"query": "x"}', 'field "passages" is missing or null'),
+        ('{"query": " ", "passages": []}', "the query is empty"),
         ('{"query": 7, "passages": []}', 'field "query" is a whole number where a string or an object is needed'),
         ('{"query": {"id": "q"}, "passages": []}', 'field "text" or "query" is missing or null'),
         ('{"query": {"text": true}, "passages": []}', 'field "text" is a boolean where a string is needed'),
@@ -160,9 +161,10 @@ objects = st.builds(
     lambda more, id, name, text, title: {**more, name: id, "text": text, "title": title},
     extra, ids, st.sampled_from(["id", "_id", "docid"]), texts, st.none() | texts,
 )  # fmt: skip
+said = texts.map("?{}".format)  # a query is not empty
 lines = st.builds(
     lambda more, query, id, passages: {**more, "query": query, "id": id, "passages": passages},
-    extra, texts | st.builds(lambda more, text: {**more, "text": text}, extra, texts), ids, st.lists(texts | objects),
+    extra, said | st.builds(lambda more, text: {**more, "text": text}, extra, said), ids, st.lists(texts | objects),
 )  # fmt: skip
 
 

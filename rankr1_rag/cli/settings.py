@@ -65,7 +65,7 @@ class Settings:
     algorithm: Annotated[
         str | None,
         _option(
-            f"How answers make a top k: {', '.join(ALGORITHMS)} ; default tournament, for a listwise format window.",
+            f"How answers make a top k: {', '.join(ALGORITHMS)}; default tournament, for a listwise format window.",
             SEARCH,
         ),
     ] = None

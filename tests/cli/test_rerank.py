@@ -114,7 +114,7 @@ def test_a_malformed_line_of_a_file_is_named_before_anything_is_asked(shell: Any
     assert "in.jsonl:3:" in shell.said
     assert "stopped" not in shell.said
     assert shell.server.prompts == []
-    assert {path.name for path in shell.folder.iterdir()} == {"in.jsonl", "empty.jsonl"}
+    assert {path.name for path in shell.folder.iterdir()} == {"in.jsonl"}
 
 
 def test_a_malformed_line_of_a_stream_is_named_and_what_was_done_before_is_kept(shell: Any) -> None:
