@@ -53,6 +53,8 @@ def demo(
     With --backend openai --base-url … the same for a model on a server.
     """
     console = Console()
+    if not (as_json or console.is_terminal):  # no progress bar will tell that something is going on
+        console.print("Reranking the BM25 top 20 of 15 questions; with the embedded model a minute or two ...")
     job = Job(Console(stderr=True), None)
     with settings.reranker(job) as reranker:
         started = time.monotonic()
@@ -119,7 +121,7 @@ def _tell(console: Console, answered: Sequence[Answered], settings: Settings, se
 def _table(answered: Sequence[Answered], k: int) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD,
-        title=f"Ranks of the two supporting passages among 20; - is not found; gain in support recall@{k}",
+        title=f"Ranks of the two supports among 20 (- not found), gain in recall@{k}",
     )
     table.add_column("question", ratio=1)
     for name in ("BM25", "reranked", "gain"):
