@@ -140,6 +140,11 @@ async def aeach(
         _cancel(opened, pid)
 
 
+async def given(value: Out) -> Out:
+    """The work of an item whose result is known already."""
+    return value
+
+
 async def _aiter(items: Iterable[In] | AsyncIterable[In]) -> AsyncIterator[In]:
     if isinstance(items, AsyncIterable):
         async for item in items:

@@ -82,8 +82,7 @@ class Reranker:
         within("in_flight", self.in_flight, 1)
         one_of("on_failure", self.on_failure, ("raise", "first_stage"))
         not_negative("temperature", self.temperature)
-        if self.fusion is not None:
-            not_negative("fusion", self.fusion)
+        not_negative("fusion", self.fusion or 0)
         _ = self.plan
 
     @cached_property
@@ -106,9 +105,9 @@ class Reranker:
     def rank_many(self, items: Iterable[Item], *, live: bool = False) -> Iterator[tuple[int, Ranking | Exception]]:
         """Rerank many: `(index, Ranking)` in order of completion, lazily, at most `in_flight` of them open or waiting.
 
-        A query that fails comes back as its error and the others go on. If `items` itself raises, what is open is
-        finished first. Leaving the loop early cancels the rest. `items` is read in the caller's thread between results;
-        for items that come when they come (a pipe, a queue) `live=True` reads them in a thread of their own.
+        A query that fails comes back as its error and the others go on. If `items` raises, what is open is finished
+        first. Leaving early cancels the rest. `items` is read in the caller's thread, between results; for items that
+        come when they come (a pipe, a queue) `live=True` reads them in a thread of their own.
         """
         return (many.live if live else many.each)(self._outcome, items, self.in_flight)
 
@@ -136,7 +135,7 @@ class Reranker:
             query, passages = item
             return self._caught(read_query(query), read_candidates(passages))
         except Exception as error:
-            return _given(error)
+            return many.given(error)
 
     async def _caught(self, query: Query, candidates: tuple[Passage, ...]) -> Ranking | Exception:
         try:
@@ -208,7 +207,7 @@ class Reranker:
     @cached_property
     def _budget(self) -> Budget:
         plan = self.plan
-        thinks = plan.think_tokens if plan.format.reasoning else 0
+        thinks = plan.think_tokens * plan.format.reasoning
         return Budget(plan.format, plan.size, thinks, self.query_tokens, self.passage_tokens)
 
     @cached_property
@@ -246,7 +245,3 @@ class Reranker:
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self.aclose()
-
-
-async def _given(error: Exception) -> Exception:
-    return error
