@@ -36,7 +36,7 @@ def _option(help: str, panel: str, *names: str) -> Any:  # noqa: ANN401
 class Settings:
     """Which model is asked, how, and how its answers become a ranking. None: as the checkpoint or the package says."""
 
-    backend: Annotated[BackendName, _option("openvino: in this process, on the CPU. openai: a server.", MODEL)] = (
+    backend: Annotated[BackendName, _option("openvino: on this machine's CPU. openai: a server.", MODEL)] = (
         BackendName.openvino
     )
     model: Annotated[
