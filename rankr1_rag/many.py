@@ -118,7 +118,7 @@ async def aeach(
         try:
             await free.acquire()
             async for item in source:
-                opened[index] = private_loop().submit(work(item))
+                opened[index] = private_loop().submit(work(item), loop)
                 opened[index].add_done_callback(partial(report, index))
                 index += 1
                 await free.acquire()

@@ -16,7 +16,8 @@ LAYERS = [
     {"checkpoints"},
     {"plan"},
     {"reranker"},
-    {"jsonlines", "explain", "demo", "connect"},
+    {"jsonlines", "explain", "demo", "connect", "cross_encoder"},
+    {"component"},
     {"cli"},
     {"__main__"},
 ]

@@ -16,7 +16,7 @@ import typer
 
 from rankr1_rag.cli.progress import Job
 from rankr1_rag.cli.usage import arguments
-from rankr1_rag.connect import connect
+from rankr1_rag.connect import reranker
 from rankr1_rag.prompt import FORMATS
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.selection import ALGORITHMS
@@ -77,10 +77,8 @@ class Settings:
     def reranker(self, job: Job) -> Reranker:
         """A reranker on the backend with its wrappers, whose completions the job counts. UsageError, StoreError."""
         given = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
-        own = {field.name for field in fields(Reranker)} - {"backend"}
         with arguments():
-            backend = connect(given.pop("backend"), **{name: given.pop(name) for name in given.keys() - own})
-            return Reranker(job.counted(backend), **given)
+            return reranker(given, around=job.counted)
 
     def telling(self) -> dict[str, object]:
         """What a finished result depends on: all but speed, patience, where things lie, and what failures become."""

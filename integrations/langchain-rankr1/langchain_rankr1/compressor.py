@@ -1,0 +1,85 @@
+"""Documents to passages and a ranking to documents. Decides nothing: that is rankr1-rag's business."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+from langchain_core.callbacks import Callbacks, adispatch_custom_event, dispatch_custom_event
+from langchain_core.documents import BaseDocumentCompressor, Document
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from pydantic import Field, InstanceOf
+
+from langchain_rankr1.llm import LangChainLLM
+from rankr1_rag.backends.borrowed import Borrowed
+from rankr1_rag.component import Component, live
+from rankr1_rag.types import Passage, Ranking
+
+
+class Retrieved(TypedDict):
+    """What `as_runnable` takes: a query and the documents found for it, best first."""
+
+    query: str
+    documents: Sequence[Document]
+
+
+class RankR1Rerank(Component, BaseDocumentCompressor):
+    """Reranks documents with a model that reasons about them; see `rankr1_rag.component.Component` for the settings.
+
+        RankR1Rerank(llm=model)                                           any chat model of LangChain
+        RankR1Rerank(model="ielabgroup/Rank-R1-7B-v0.1", base_url="…")    a server
+        RankR1Rerank()                                                    the embedded model, on this machine's CPU
+        RankR1Rerank(reranker=Reranker(…))                                a reranker of your own
+
+    Returns copies, ids and metadata kept, with `metadata["relevance_score"]` strictly decreasing in (0, 1]; never
+    changes what came in. It is a run of its own in traces, with the model's calls below it; the whole `Ranking` goes to
+    `on_ranking` and to the handlers of the custom event "rankr1". BackendError and UnparsedError as the settings say.
+    """
+
+    llm: InstanceOf[Runnable[Any, Any]] | None = live("Any chat model of LangChain, with .bind() or .with_retry() too.")
+    top_n: int | None = Field(default=3, ge=1, description="How many come back, best first; None is all of them.")
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> Sequence[Document]:
+        """The `top_n` best documents for the query."""
+        return self.as_runnable().invoke({"query": query, "documents": documents}, {"callbacks": callbacks})
+
+    async def acompress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> Sequence[Document]:
+        """`compress_documents`, from any event loop."""
+        return await self.as_runnable().ainvoke({"query": query, "documents": documents}, {"callbacks": callbacks})
+
+    def as_runnable(self) -> Runnable[Retrieved, list[Document]]:
+        """For LCEL: `{"query": …, "documents": …}` in, documents out."""
+        return RunnableLambda(self._compress, self._acompress, name=type(self).__name__)
+
+    def _borrowed(self, llm: Runnable[Any, Any]) -> Borrowed:
+        return LangChainLLM(llm)
+
+    def _compress(self, given: Retrieved, config: RunnableConfig) -> list[Document]:
+        if not given["documents"]:
+            return []
+        ranking = self.rank(given["query"], map(self._passage, given["documents"]))
+        dispatch_custom_event("rankr1", ranking, config=config)
+        return self._chosen(given["documents"], ranking)
+
+    async def _acompress(self, given: Retrieved, config: RunnableConfig) -> list[Document]:
+        if not given["documents"]:
+            return []
+        ranking = await self.arank(given["query"], map(self._passage, given["documents"]))
+        await adispatch_custom_event("rankr1", ranking, config=config)
+        return self._chosen(given["documents"], ranking)
+
+    def _passage(self, document: Document) -> Passage:
+        return Passage(document.id or "", document.page_content, self._title(document.metadata))
+
+    def _chosen(self, documents: Sequence[Document], ranking: Ranking) -> list[Document]:
+        chosen = []
+        for position, score, added in self._results(ranking):
+            document = documents[position]
+            metadata = {**copy.deepcopy(document.metadata), "relevance_score": score, **added}
+            chosen.append(document.model_copy(update={"metadata": metadata}))
+        return chosen

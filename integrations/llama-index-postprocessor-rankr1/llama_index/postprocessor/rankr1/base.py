@@ -1,0 +1,110 @@
+"""Nodes to passages, a ranking to nodes, and the events around it. Decides nothing: that is rankr1-rag's business."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from llama_index.core.callbacks import CBEventType, EventPayload
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
+from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.llms import LLM
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
+from llama_index.postprocessor.rankr1.llm import LlamaIndexLLM
+from pydantic import Field, InstanceOf
+
+from rankr1_rag.backends.borrowed import Borrowed
+from rankr1_rag.component import Component, live
+from rankr1_rag.types import Passage, Ranking
+
+dispatcher = get_dispatcher(__name__)
+Nodes = list[NodeWithScore]
+
+
+class RankR1Rerank(Component, BaseNodePostprocessor):
+    """Reranks nodes with a model that reasons about them; see `rankr1_rag.component.Component` for the settings.
+
+        RankR1Rerank(llm=Settings.llm)                                    the model of the pipeline
+        RankR1Rerank(model="ielabgroup/Rank-R1-7B-v0.1", base_url="…")    a server
+        RankR1Rerank()                                                    the embedded model, on this machine's CPU
+        RankR1Rerank(reranker=Reranker(…))                                a reranker of your own
+
+    Returns new `NodeWithScore` objects, scores strictly decreasing in (0, 1]; never changes what came in. Keys added to
+    the metadata, on a copy of the node, are excluded from what the embedding model and the LLM see. The whole `Ranking`
+    goes to `on_ranking` and stands in `ReRankEndEvent.tags["rankr1"]`. ValueError without a query; BackendError and
+    UnparsedError as the settings say.
+    """
+
+    _unpickled: ClassVar[frozenset[str]] = frozenset({"callback_manager"})
+
+    llm: InstanceOf[LLM] | None = live("Any LLM of LlamaIndex, Settings.llm say.")
+    metadata_mode: MetadataMode = Field(default=MetadataMode.EMBED, description="What of the metadata the model sees.")
+    keep_retrieval_score: bool = Field(default=False, description="Put the old score in metadata['retrieval_score'].")
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name under which it is serialised."""
+        return "RankR1Rerank"
+
+    def to_dict(self, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401
+        """The settings, without any secret. TypeError where it was made from a live object that no dict can hold."""
+        self._check_no_live()
+        return super().to_dict(**kwargs)
+
+    def _borrowed(self, llm: LLM) -> Borrowed:
+        return LlamaIndexLLM(llm)
+
+    @dispatcher.span
+    def _postprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
+        with self._events(nodes, query_bundle) as (query, done):
+            return done(self.rank(query, map(self._passage, nodes))) if nodes else []
+
+    @dispatcher.span
+    async def _apostprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
+        with self._events(nodes, query_bundle) as (query, done):
+            return done(await self.arank(query, map(self._passage, nodes))) if nodes else []
+
+    @contextmanager
+    def _events(self, nodes: Nodes, query: QueryBundle | None) -> Iterator[tuple[str, Callable[[Ranking], Nodes]]]:
+        """Both kinds of events, also where there is nothing to do and where it fails."""
+        if query is None:
+            raise ValueError("RankR1Rerank needs a query: give query_bundle= or query_str=")
+        top_n, model = self.top_n or len(nodes), self.ranker.plan.backend.model
+        payload: dict[str, Any] = {EventPayload.NODES: nodes, EventPayload.QUERY_STR: query.query_str}
+        payload |= {EventPayload.TOP_K: top_n, EventPayload.MODEL_NAME: model}
+        end = ReRankEndEvent(nodes=[])
+
+        def done(ranking: Ranking) -> Nodes:
+            end.tags["rankr1"] = ranking
+            end.nodes = list(self._chosen(nodes, ranking))
+            return end.nodes
+
+        dispatcher.event(ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=model))
+        try:
+            with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
+                yield query.query_str, done
+                event.on_end(payload={EventPayload.NODES: end.nodes})
+        finally:
+            dispatcher.event(end)
+
+    def _passage(self, scored: NodeWithScore) -> Passage:
+        node, title = scored.node, self._title(scored.node.metadata)
+        shown = _extended(node, {}, [self.title_key]) if title else node  # the title once, before the text
+        return Passage(node.node_id, shown.get_content(metadata_mode=self.metadata_mode), title)
+
+    def _chosen(self, nodes: list[NodeWithScore], ranking: Ranking) -> Iterator[NodeWithScore]:
+        for position, score, added in self._results(ranking):
+            if self.keep_retrieval_score:
+                added["retrieval_score"] = nodes[position].score
+            node = nodes[position].node
+            yield NodeWithScore(node=_extended(node, added, added) if added else node, score=score)
+
+
+def _extended(node: BaseNode, added: dict[str, Any], hidden: Iterable[str | None]) -> BaseNode:
+    """A copy with more metadata, some of which neither the embedding model nor the LLM sees."""
+    update: dict[str, Any] = {"metadata": {**node.metadata, **added}}
+    for name in ("excluded_embed_metadata_keys", "excluded_llm_metadata_keys"):
+        update[name] = [*getattr(node, name), *hidden]
+    return node.model_copy(update=update)

@@ -1,0 +1,192 @@
+"""What the components of frameworks share: their settings as pydantic fields, and the one reranker behind them.
+
+A component works from a `Reranker`, from a model that the framework already has (`llm`), or from the arguments of
+`connect` and `Reranker`; each is None where it is not given, so that the defaults stand in one place. Imports pydantic,
+which this package does not ask for: the frameworks bring it. Knows no framework.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, PrivateAttr, SecretStr
+
+from rankr1_rag.backends.borrowed import Borrowed
+from rankr1_rag.connect import CONNECTING, RERANKING, Kind, reranker, wrapped
+from rankr1_rag.engine import Force
+from rankr1_rag.reranker import Reranker
+from rankr1_rag.types import Passage, Ranking
+
+REASONING = "rankr1_reasoning"
+"""The key of the reasoning that chose a passage, in its metadata; "" where the model never gave a reason."""
+
+PathText = Annotated[str, BeforeValidator(lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value)]
+"""A text, or a path, kept as text: settings go into JSON."""
+
+_log = logging.getLogger("rankr1_rag")
+
+
+def _given(description: str) -> Any:  # noqa: ANN401
+    """A setting that is decided when the component is made, and then stays."""
+    return Field(default=None, frozen=True, description=description)
+
+
+def live(description: str) -> Any:  # noqa: ANN401
+    """A field that no file of settings can hold and no print should show."""
+    return Field(default=None, frozen=True, exclude=True, repr=False, description=description)
+
+
+class Component(BaseModel):
+    """One reranker for the life of the object; its model is loaded at its first use. Wrong settings are told at once.
+
+    `top_n`, `title_key`, `include_reasoning` and `on_ranking` may be changed later, the others not. Pickled, it is the
+    arguments it was made with: TypeError, naming it, for what cannot be pickled.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", arbitrary_types_allowed=True, protected_namespaces=(), hide_input_in_errors=True
+    )
+
+    top_n: int | None = Field(default=5, ge=1, description="How many come back, best first; None is all of them.")
+    title_key: str | None = Field(default="title", description="The metadata key of a title, shown before the text.")
+    include_reasoning: bool = Field(default=False, description=f"Put the reasoning into metadata[{REASONING!r}].")
+    on_ranking: Callable[[Ranking], object] | None = Field(
+        default=None, exclude=True, repr=False, description="Called with each whole Ranking: its cost, trace, order."
+    )
+    reranker: InstanceOf[Reranker] | None = live("A Reranker made elsewhere; its k follows top_n.")
+    llm: Any = live("A language model that the pipeline already has.")
+
+    model: PathText | None = _given("A server's name of a model, a GGUF file or an OpenVINO folder; None: embedded.")
+    backend: Kind | None = _given("What runs it; None: 'openai' where there is a base_url, else 'openvino'.")
+    base_url: str | None = _given("The address of an OpenAI-compatible server, ending in /v1.")
+    server: Literal["vllm", "sglang", "llama-server", "tgi"] | None = _given("What runs there: tells how to force.")
+    api_key: SecretStr | None = live("The server's key; never printed, pickled or serialised.")
+    api_key_env: str | None = _given("The variable that holds the key, RANKR1_API_KEY by default.")
+    context: int | None = _given("Longest prompt and completion together, in tokens.")
+    timeout: float | None = _given("Seconds to wait for one completion of a server.")
+    attempts: int | None = _given("How often a server is asked before giving up.")
+    requests: int | None = _given("At most so many requests at once.")
+    store: PathText | None = _given("An SQLite file of completions: what is there is not asked again.")
+
+    format: str | None = _given("The prompt format, a name in FORMATS; None: as the table of checkpoints says.")
+    size: int | None = _given("Passages shown at once, 2..20.")
+    algorithm: str | None = _given("How answers make a top k, a name in ALGORITHMS.")
+    votes: int | None = _given("Ask each set so often, in fresh orders.")
+    seed: int | None = _given("Draws the orders of votes, and samples.")
+    temperature: float | None = _given("0, the default, is greedy.")
+    think_tokens: int | None = _given("The budget of a thought; one that runs over it is ended, its label forced.")
+    force: Force | None = _given("When a label is forced.")
+    strict: bool | None = _given("Raise UnparsedError where an answer names no passage.")
+    on_failure: Literal["raise", "first_stage"] | None = _given("What becomes of a query whose model fails.")
+    fusion: float | None = _given("The constant of a fusion with the first-stage order, often 60.")
+    in_flight: int | None = _given("Queries open at once.")
+    query_tokens: int | None = _given("Clip queries to so many tokens.")
+    passage_tokens: int | None = _given("Clip passages to so many tokens.")
+
+    _reranker: Reranker = PrivateAttr()
+    _unpickled: ClassVar[frozenset[str]] = frozenset()
+    """Fields of the framework's own that a pickle leaves out."""
+
+    @abstractmethod
+    def _borrowed(self, llm: Any) -> Borrowed:  # noqa: ANN401
+        """The backend around a model that the pipeline has."""
+
+    def model_post_init(self, context: Any, /) -> None:  # noqa: ANN401
+        """Make the reranker; nothing is loaded yet."""
+        settings = {name: getattr(self, name) for name in sorted(CONNECTING | RERANKING - {"k"} | {"backend"})}
+        self._reranker = self._made({name: value for name, value in settings.items() if value is not None})
+
+    def _made(self, given: dict[str, Any]) -> Reranker:
+        if self.reranker is not None:
+            _refuse("reranker", "it has settings of its own", given if self.llm is None else {"llm": self.llm} | given)
+            return replace(self.reranker, k=self.top_n)
+        if self.llm is not None:
+            elsewhere = (CONNECTING | {"backend"}) - {"requests", "store"}
+            _refuse("llm", "it brings its own connection", elsewhere & given.keys())
+            model = self._borrowed(self.llm)
+            backend = wrapped(model, given.pop("requests", model.at_once), given.pop("store", None))
+            return Reranker(backend, k=self.top_n, **given)
+        if self.api_key is not None:
+            given["api_key"] = self.api_key.get_secret_value()
+        return reranker(given | {"k": self.top_n})
+
+    @property
+    def ranker(self) -> Reranker:
+        """The reranker behind this component, selecting `top_n`."""
+        if self._reranker.k != self.top_n:
+            self._reranker = replace(self._reranker, k=self.top_n)
+        return self._reranker
+
+    def rank(self, query: str, passages: Iterable[Passage]) -> Ranking:
+        """`Reranker.rank`, told to `on_ranking`; a failure that `on_failure` hides is logged."""
+        return self._told(self.ranker.rank(query, passages))
+
+    async def arank(self, query: str, passages: Iterable[Passage]) -> Ranking:
+        """`rank`, from any event loop."""
+        return self._told(await self.ranker.arank(query, passages))
+
+    def _told(self, ranking: Ranking) -> Ranking:
+        if ranking.failure:
+            _log.warning("query %.100r stays in first-stage order: %s", ranking.query.text, ranking.failure)
+        if self.on_ranking is not None:
+            self.on_ranking(ranking)
+        return ranking
+
+    def _results(self, ranking: Ranking) -> Iterator[tuple[int, float, dict[str, Any]]]:
+        """The first `top_n`: the position of each, its score, and what is to be added to its metadata."""
+        for rank, (position, score) in enumerate(zip(ranking.order[: self.top_n], ranking.scores, strict=False), 1):
+            yield position, score, {REASONING: ranking.explain(rank).reasoning} if self.include_reasoning else {}
+
+    def _title(self, metadata: Mapping[str, Any]) -> str:
+        """The title in a passage's metadata; "" where there is none."""
+        title = metadata.get(self.title_key) if self.title_key else None
+        return "" if title is None else str(title)
+
+    def close(self) -> None:
+        """Give back the model, others' use of it included; an `llm` stays its owner's. Safe to call twice."""
+        self._reranker.close()
+
+    async def aclose(self) -> None:
+        """`close`, from any event loop."""
+        await self._reranker.aclose()
+
+    def _check_no_live(self) -> None:
+        """TypeError where it was made from an object that no file of settings can hold."""
+        for name in ("reranker", "llm", "on_ranking"):
+            if getattr(self, name) is not None:
+                raise TypeError(f"{name}= is a live object and cannot be serialised: give settings, or use pickle")
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """What was given."""
+        return ((name, value) for name, value in super().__repr_args__() if value is not None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The arguments it was made with."""
+        if self.api_key is not None:
+            raise TypeError("a component made with api_key= is not pickled, as the key would be: use api_key_env=")
+        given = {name: getattr(self, name) for name in sorted(self.model_fields_set - self._unpickled)}
+        for name, value in given.items():
+            _check_pickles(name, value)
+        return given
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+
+def _refuse(name: str, why: str, others: Iterable[str]) -> None:
+    if others := sorted(others):
+        raise ValueError(f"{name}= was given, and {why}: leave out {', '.join(others)}")
+
+
+def _check_pickles(name: str, value: object) -> None:
+    shown = value.plan.backend if isinstance(value, Reranker) else value
+    try:
+        pickle.dumps(value)
+    except Exception as error:
+        raise TypeError(f"{name}={shown!r:.200} cannot be pickled: {error}") from error
