@@ -1,6 +1,8 @@
 """What the tests of both integrations share: a real server, a real embedder, models that say what a test wants."""
 
+import gc
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -26,8 +28,8 @@ Said = Callable[[Sequence[Any]], str]
 
 
 def shown(messages: Sequence[Any]) -> list[str]:
-    """The passages of a prompt, in shown order."""
-    return re.findall(r"^\[\d+\] (.*(?:\n(?!\[\d+\] |\n).*)*)", messages[-1]["content"], re.MULTILINE)
+    """The passages of a prompt, in shown order; behind the last stands the rest of the prompt."""
+    return re.split(r"^\[\d+\] ", messages[-1]["content"], flags=re.MULTILINE)[1:]
 
 
 def knows_best(messages: Sequence[Any]) -> str:
@@ -51,8 +53,17 @@ def llama() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def left_open() -> Iterator[None]:
+    """For tests of what the frameworks themselves leave open: HTTP clients of models, databases of chat memories."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 class Vectors:
-    """A real embedder without weights: hashed character n-grams, 256 dimensions, unit length. Keeps what it was given."""
+    """A real embedder without weights: hashed character n-grams, 256 dimensions. Keeps what it was given."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []

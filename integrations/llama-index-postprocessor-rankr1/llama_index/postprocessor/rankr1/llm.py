@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import getattr_static
+
 from llama_index.core.llms import LLM, ChatMessage, ChatResponse, CustomLLM
 
 from rankr1_rag.backends import Request
@@ -16,7 +18,7 @@ class LlamaIndexLLM(Borrowed):
     def __init__(self, llm: LLM) -> None:
         super().__init__(llm, llm.metadata.model_name, llm.metadata.context_window)
         # A CustomLLM runs in this process; its `achat`, which is its `chat`, would hold up the caller's event loop.
-        self.at_once = 1 if isinstance(llm, CustomLLM) and type(llm).achat is CustomLLM.achat else None
+        self.at_once = 1 if getattr_static(llm, "achat") is getattr_static(CustomLLM, "achat") else None
 
     def chat(self, request: Request) -> Completion:
         """Complete in a thread."""
