@@ -24,7 +24,8 @@ check: .venv/.ready .venv-frameworks/.ready  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	MYPYPATH=$(subst $() ,:,$(PACKAGES)) $(BIN)/mypy --python-executable $(FRAMEWORKS)/python --explicit-package-bases \
-	    integrations/llama-index-postprocessor-rankr1/llama_index integrations/langchain-rankr1/langchain_rankr1
+	    integrations/llama-index-postprocessor-rankr1/llama_index integrations/langchain-rankr1/langchain_rankr1 \
+	    examples/integrations/*.py bench/integrations.py
 
 bench: .venv/.ready .venv-frameworks/.ready  ## the figures in bench/
 	$(BIN)/python -m bench

@@ -12,8 +12,7 @@ import os
 import pickle
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, PrivateAttr, SecretStr
 
@@ -50,7 +49,11 @@ class Component(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid", arbitrary_types_allowed=True, protected_namespaces=(), hide_input_in_errors=True
+        extra="forbid",
+        arbitrary_types_allowed=True,
+        hide_input_in_errors=True,
+        protected_namespaces=(),
+        validate_assignment=True,
     )
 
     top_n: int | None = Field(default=5, ge=1, description="How many come back, best first; None is all of them.")
@@ -59,7 +62,7 @@ class Component(BaseModel):
     on_ranking: Callable[[Ranking], object] | None = Field(
         default=None, exclude=True, repr=False, description="Called with each whole Ranking: its cost, trace, order."
     )
-    reranker: InstanceOf[Reranker] | None = live("A Reranker made elsewhere; its k follows top_n.")
+    reranker: InstanceOf[Reranker] | None = live("A Reranker made elsewhere; top_n stands for its k.")
     llm: Any = live("A language model that the pipeline already has.")
 
     model: PathText | None = _given("A server's name of a model, a GGUF file or an OpenVINO folder; None: embedded.")
@@ -105,7 +108,7 @@ class Component(BaseModel):
     def _made(self, given: dict[str, Any]) -> Reranker:
         if self.reranker is not None:
             _refuse("reranker", "it has settings of its own", given if self.llm is None else {"llm": self.llm} | given)
-            return replace(self.reranker, k=self.top_n)
+            return self.reranker
         if self.llm is not None:
             elsewhere = (CONNECTING | {"backend"}) - {"requests", "store"}
             _refuse("llm", "it brings its own connection", elsewhere & given.keys())
@@ -118,18 +121,18 @@ class Component(BaseModel):
 
     @property
     def ranker(self) -> Reranker:
-        """The reranker behind this component, selecting `top_n`."""
-        if self._reranker.k != self.top_n:
-            self._reranker = replace(self._reranker, k=self.top_n)
+        """The reranker behind this component."""
         return self._reranker
 
     def rank(self, query: str, passages: Iterable[Passage]) -> Ranking:
-        """`Reranker.rank`, told to `on_ranking`; a failure that `on_failure` hides is logged."""
-        return self._told(self.ranker.rank(query, passages))
+        """`Reranker.rank` of the `top_n`, told to `on_ranking`; a failure that `on_failure` hides is logged."""
+        candidates = tuple(passages)
+        return self._told(self._reranker.rank(query, candidates, k=self.top_n or max(1, len(candidates))))
 
     async def arank(self, query: str, passages: Iterable[Passage]) -> Ranking:
         """`rank`, from any event loop."""
-        return self._told(await self.ranker.arank(query, passages))
+        candidates = tuple(passages)
+        return self._told(await self._reranker.arank(query, candidates, k=self.top_n or max(1, len(candidates))))
 
     def _told(self, ranking: Ranking) -> Ranking:
         if ranking.failure:
@@ -147,6 +150,21 @@ class Component(BaseModel):
         """The title in a passage's metadata; "" where there is none."""
         title = metadata.get(self.title_key) if self.title_key else None
         return "" if title is None else str(title)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """ValueError for what is decided when the component is made; pydantic's own would print the value, a key."""
+        field = type(self).model_fields.get(name)
+        if field is not None and field.frozen:
+            raise ValueError(f"{name} is frozen: it is decided when the component is made, make a new one")
+        super().__setattr__(name, value)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, which shares the reranker; a new one where a setting is decided anew."""
+        fields = type(self).model_fields
+        if any(fields[name].frozen for name in (update or {}).keys() & fields.keys()):
+            given = {name: getattr(self, name) for name in self.model_fields_set}
+            return type(self)(**{**given, **(update or {})})
+        return super().model_copy(update=update, deep=deep)
 
     def close(self) -> None:
         """Give back the model, others' use of it included; an `llm` stays its owner's. Safe to call twice."""

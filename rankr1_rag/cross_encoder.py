@@ -10,7 +10,6 @@ Source of the shape: sbert.net, `CrossEncoder.rank`. Knows `Reranker`; knows not
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,10 +34,9 @@ class RankR1CrossEncoder:
     last: Ranking | None = None
 
     def __init__(self, model: str | Reranker | None = None, **settings: Any) -> None:  # noqa: ANN401
-        if isinstance(model, Reranker):
-            self.reranker = replace(model, **settings)
-        else:
-            self.reranker = reranker({**settings, "model": model})
+        if isinstance(model, Reranker) and settings:
+            raise TypeError(f"a Reranker has settings of its own: leave out {', '.join(sorted(settings))}")
+        self.reranker = model if isinstance(model, Reranker) else reranker({**settings, "model": model})
 
     def rank(
         self,
@@ -56,8 +54,7 @@ class RankR1CrossEncoder:
         """
         if unknown := sorted(ignored.keys() - _MEANINGLESS):
             raise TypeError(f"rank() got an unexpected keyword argument {unknown[0]!r}")
-        chosen = self.reranker if top_k is None else replace(self.reranker, k=top_k)
-        self.last = ranking = chosen.rank(query, documents)
+        self.last = ranking = self.reranker.rank(query, documents, k=top_k)
         results: list[dict[str, Any]] = [
             {"corpus_id": position, "score": score}
             for position, score in zip(ranking.order[:top_k], ranking.scores, strict=False)

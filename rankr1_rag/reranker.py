@@ -90,17 +90,18 @@ class Reranker:
         """What the settings left open, decided: backend, format, algorithm, size, thinking budget."""
         return decide(self.backend, self.format, self.algorithm, self.size, self.think_tokens, self.force)
 
-    def rank(self, query: str | Query, passages: Iterable[Passage | str]) -> Ranking:
+    def rank(self, query: str | Query, passages: Iterable[Passage | str], *, k: int | None = None) -> Ranking:
         """Rerank the candidates, first-stage best first. Not from a coroutine on the private loop: LoopError.
 
-        Strings become passages with their position as id. BackendError and UnparsedError as the settings say.
+        Strings become passages with their position as id. `k` ≥ 1: how many to select this time. BackendError and
+        UnparsedError as the settings say.
         """
         private_loop().refuse_own_thread()
-        return private_loop().call(self._rank(read_query(query), read_candidates(passages)))
+        return private_loop().call(self._rank(*self._read(query, passages, k)))
 
-    async def arank(self, query: str | Query, passages: Iterable[Passage | str]) -> Ranking:
+    async def arank(self, query: str | Query, passages: Iterable[Passage | str], *, k: int | None = None) -> Ranking:
         """`rank`, from any event loop; cancelling it cancels its open comparisons."""
-        return await private_loop().wait(self._rank(read_query(query), read_candidates(passages)))
+        return await private_loop().wait(self._rank(*self._read(query, passages, k)))
 
     def rank_many(self, items: Iterable[Item], *, live: bool = False) -> Iterator[tuple[int, Ranking | Exception]]:
         """Rerank many: `(index, Ranking)` in order of completion, lazily, at most `in_flight` of them open or waiting.
@@ -130,20 +131,28 @@ class Reranker:
             task.cancel()
         await self.plan.backend.close()
 
+    def _read(
+        self, query: str | Query, passages: Iterable[Passage | str], k: int | None = None
+    ) -> tuple[Query, tuple[Passage, ...], int]:
+        """What is to be ranked, and how many of them to select."""
+        read, candidates = read_query(query), read_candidates(passages)
+        chosen = self.k if k is None else within("k", k, 1)
+        return read, candidates, min(chosen or len(candidates), len(candidates))
+
     def _outcome(self, item: Item) -> Coroutine[Any, Any, Ranking | Exception]:
         try:
             query, passages = item
-            return self._caught(read_query(query), read_candidates(passages))
+            return self._caught(*self._read(query, passages))
         except Exception as error:
             return many.given(error)
 
-    async def _caught(self, query: Query, candidates: tuple[Passage, ...]) -> Ranking | Exception:
+    async def _caught(self, query: Query, candidates: tuple[Passage, ...], k: int) -> Ranking | Exception:
         try:
-            return await self._rank(query, candidates)
+            return await self._rank(query, candidates, k)
         except Exception as error:
             return error
 
-    async def _rank(self, query: Query, candidates: tuple[Passage, ...]) -> Ranking:
+    async def _rank(self, query: Query, candidates: tuple[Passage, ...], k: int) -> Ranking:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -152,7 +161,7 @@ class Reranker:
             if len(candidates) < 2:
                 return Ranking(query, candidates, tuple(range(len(candidates))), k=len(candidates))
             async with self._gate():
-                return await self._open(query, candidates)
+                return await self._open(query, candidates, k)
         except asyncio.CancelledError:
             self._refuse_closed()
             raise
@@ -163,9 +172,8 @@ class Reranker:
         if "_closed" in self.__dict__:
             raise LoopError("this reranker was closed: make a new one")
 
-    async def _open(self, query: Query, candidates: tuple[Passage, ...]) -> Ranking:
+    async def _open(self, query: Query, candidates: tuple[Passage, ...], k: int) -> Ranking:
         start, n, failure = time.perf_counter(), len(candidates), None
-        k = min(self.k or n, n)
         texts = await self._fit(query, candidates)
         task = Task(self._selection(n, k), texts.query, texts.lines)
         try:

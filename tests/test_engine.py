@@ -65,6 +65,22 @@ def test_a_backend_that_cannot_continue_is_asked_in_a_new_turn() -> None:
     assert backend.requests[1].choices == ("<answer>[1]</answer>", "<answer>[2]</answer>")
 
 
+@pytest.mark.parametrize(
+    ("said", "order"),
+    [("[2]", (1, 0)), (" 2\n", (1, 0)), ("[2]</answer>", (1, 0)), ("", (0, 1)), ("answer", (0, 1)), ("[3]", (0, 1))],
+)
+def test_a_forced_label_may_come_without_its_tags(said: str, order: tuple[int, ...]) -> None:
+    ranking = Reranker(Recorded(CUT, Completion(said), can_continue=False)).rank("which?", PAIR)
+    assert (ranking.order, ranking.cost.unparsed) == (order, int(order == (0, 1)))
+
+
+def test_a_bare_number_that_could_be_several_labels_is_none() -> None:
+    twelve = [str(n) for n in range(12)]
+    for said, first in (("2", 0), ("[2]", 1), ("12", 11)):
+        ranking = Reranker(Recorded(CUT, Completion(said), can_continue=False), k=1).rank("which?", twelve)
+        assert ranking.order[0] == first, said
+
+
 def test_a_forced_answer_without_a_label_is_unparsed_and_not_asked_forever() -> None:
     backend = Recorded(CUT, Completion("hm", finish_reason="length"))
     ranking = Reranker(backend).rank("which?", PAIR)

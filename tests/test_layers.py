@@ -16,8 +16,8 @@ LAYERS = [
     {"checkpoints"},
     {"plan"},
     {"reranker"},
-    {"jsonlines", "explain", "demo", "connect", "cross_encoder"},
-    {"component"},
+    {"jsonlines", "explain", "demo", "connect"},
+    {"component", "cross_encoder"},
     {"cli"},
     {"__main__"},
 ]

@@ -461,3 +461,18 @@ def test_a_trace_tells_every_comparison(judge: Scripted) -> None:
         round=0,
         thought="0 is the lowest",
     )
+
+
+def test_how_many_to_select_may_be_said_for_one_query(
+    judge: Scripted, numbered: Callable[[int], list[Passage]]
+) -> None:
+    passages = numbered(30)
+    reranker = Reranker(judge, k=10)
+    ranking = reranker.rank("q", passages, k=3)
+    assert ranking.k == 3
+    assert ranking.order == reranker.rank("q", passages).order[:3] + ranking.order[3:]
+    assert list(ranking.order[3:]) == sorted(ranking.order[3:])
+    assert asyncio.run(reranker.arank("q", passages, k=99)).k == 30
+    for wrong in (0, -1, 1.5):
+        with pytest.raises(ValueError, match="k="):
+            reranker.rank("q", passages, k=wrong)  # type: ignore[arg-type]

@@ -12,9 +12,10 @@ import asyncio
 import contextvars
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from rankr1_rag.backends import Request
@@ -22,6 +23,9 @@ from rankr1_rag.loop import caller
 from rankr1_rag.types import Completion
 
 T = TypeVar("T")
+
+_WRAPPED = ("bound", "runnable")
+"""Where wrappers keep the model that they are around: LangChain's `bind`, `with_retry`, `with_fallbacks`."""
 
 _LIMITS = ("max_tokens", "max_new_tokens", "max_output_tokens", "num_predict")
 
@@ -68,7 +72,7 @@ class Borrowed(ABC):
             except NotImplementedError:
                 return await self.achat(request)
         try:
-            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.achat(request), loop))
+            return await asyncio.wrap_future(_on_loop(loop, partial(self.achat, request)))
         except NotImplementedError:
             return await self._in_thread(request)
 
@@ -81,19 +85,13 @@ class Borrowed(ABC):
         The fields of a copy, because what the methods take differs from model to model. A temperature of None stays:
         there are models that take none. Copies are kept, as each may open connections of its own.
         """
-        known = getattr(type(self.llm), "model_fields", {})
-        fields: dict[str, object] = {name: request.max_tokens for name in _LIMITS if name in known}
-        if "temperature" in known and self.llm.temperature is not None:
-            fields["temperature"] = request.temperature
-        if not fields:
-            return self.llm
         key = (request.max_tokens, request.temperature)
         if key not in self._copies:
-            self._copies[key] = self.llm.model_copy(update=fields)
+            self._copies[key] = _limited(self.llm, request)
         return self._copies[key]
 
     async def _in_thread(self, request: Request) -> Completion:
-        return await asyncio.wrap_future(_in_thread(lambda: self.chat(request)))
+        return await asyncio.wrap_future(_in_thread(partial(self.chat, request)))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_copies": {}}
@@ -102,20 +100,66 @@ class Borrowed(ABC):
         return f"{type(self).__name__}({type(self.llm).__name__} {self.model!r})"
 
 
-def _in_thread(f: Callable[[], T]) -> Future[T]:
+def _limited(llm: Any, request: Request) -> Any:  # noqa: ANN401
+    """A copy of the model, or of what is wrapped around it, with the request's limits."""
+    known = getattr(type(llm), "model_fields", {})
+    fields = {name: _limited(getattr(llm, name), request) for name in _WRAPPED if name in known}
+    if not fields:
+        fields = {name: request.max_tokens for name in _LIMITS if name in known}
+        if "temperature" in known and llm.temperature is not None:
+            fields["temperature"] = request.temperature
+    return llm.model_copy(update=fields) if fields else llm
+
+
+def _in_thread(work: Callable[[], T]) -> Future[T]:
     """Call it in a daemon thread of its own: an abandoned request must not keep Python from leaving."""
     future: Future[T] = Future()
     context = contextvars.copy_context()
 
-    def work() -> None:
+    def run() -> None:
         try:
-            result = context.run(f)
+            result = context.run(work)
+        except StopIteration as error:  # no future can hold one
+            _fail(future, RuntimeError(f"the model raised {error!r}"))
         except BaseException as error:
-            with suppress(InvalidStateError):  # cancelled meanwhile
-                future.set_exception(error)
+            _fail(future, error)
         else:
-            with suppress(InvalidStateError):
+            with suppress(InvalidStateError):  # cancelled meanwhile
                 future.set_result(result)
 
-    threading.Thread(target=work, name="rankr1-borrowed", daemon=True).start()
+    threading.Thread(target=run, name="rankr1-borrowed", daemon=True).start()
     return future
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+    """`asyncio.run_coroutine_threadsafe`, for a loop that is not ours and may end at any time: then nobody waits."""
+    future: Future[T] = Future()
+
+    def begin() -> None:
+        if not future.cancelled():
+            task = loop.create_task(work())
+            task.add_done_callback(end)
+            future.add_done_callback(partial(_abandon, loop, task))
+
+    def end(task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            future.cancel()
+        elif (error := task.exception()) is not None:
+            _fail(future, error)
+        else:
+            with suppress(InvalidStateError):
+                future.set_result(task.result())
+
+    loop.call_soon_threadsafe(begin)
+    return future
+
+
+def _abandon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[T], future: Future[T]) -> None:
+    if future.cancelled():
+        with suppress(RuntimeError):  # the loop has ended, and the task with it
+            loop.call_soon_threadsafe(task.cancel)
+
+
+def _fail(future: Future[T], error: BaseException) -> None:
+    with suppress(InvalidStateError):
+        future.set_exception(error)

@@ -11,12 +11,18 @@ from typing import Any
 
 from rankr1_rag.types import Completion
 
-_CUT_OFF = {"length", "max_tokens", "model_length"}
-_REASON = ("finish_reason", "stop_reason", "done_reason")
-_INSIDE = ("choices", "usage", "usage_metadata", "token_usage", "prompt_tokens_details", "input_token_details")
+_CUT_OFF = {"length", "max_tokens", "max_output_tokens", "model_length"}
+_REASON = ("finish_reason", "stop_reason", "done_reason", "stopReason", "reason")
+_INSIDE = (
+    *("choices", "candidates", "incomplete_details", "usage", "usage_metadata", "token_usage"),
+    *("prompt_tokens_details", "input_tokens_details", "input_token_details"),
+)
 _PROMPT = ("prompt_tokens", "input_tokens", "prompt_token_count", "prompt_eval_count")
 _CACHED = ("cached_tokens", "cache_read", "cache_read_input_tokens", "cached_content_token_count")
+_BESIDE = ("cache_read_input_tokens", "cache_creation_input_tokens")
+"""Parts of the prompt that Anthropic counts beside its `input_tokens`, as nobody else does."""
 _COMPLETION = ("completion_tokens", "output_tokens", "candidates_token_count", "eval_count")
+_DEPTH = 4
 
 
 def completion(text: str | None, thought: str, *told: object) -> Completion:
@@ -33,30 +39,30 @@ def completion(text: str | None, thought: str, *told: object) -> Completion:
         text = f"<think>{thought}" if cut and not text else f"<think>{thought}</think>{text}"
     return Completion(
         text=text,
-        prompt_tokens=_number(places, _PROMPT),
+        prompt_tokens=_number(places, _PROMPT, _BESIDE),
         cached_tokens=_number(places, _CACHED),
         completion_tokens=_number(places, _COMPLETION),
         finish_reason="length" if cut else "stop",
     )
 
 
-def _places(one: object) -> Iterator[Mapping[str, Any]]:
+def _places(one: object, depth: int = _DEPTH) -> Iterator[Mapping[str, Any]]:
     """An object's fields, and those of the objects in it where replies keep such things."""
-    fields = _fields(one)
+    fields = one if isinstance(one, Mapping) else getattr(one, "__dict__", {})
     yield fields
-    for name in _INSIDE:
-        inner = fields.get(name)
-        yield from _places(inner[0] if isinstance(inner, list) and inner else inner) if inner else ()
-
-
-def _fields(one: object) -> Mapping[str, Any]:
-    return one if isinstance(one, Mapping) else getattr(one, "__dict__", {})
+    for inner in (fields.get(name) for name in _INSIDE if depth):
+        yield from _places(inner[0] if isinstance(inner, list) and inner else inner, depth - 1)
 
 
 def _first(places: list[Mapping[str, Any]], names: tuple[str, ...]) -> object:
     return next((place[name] for place in places for name in names if place.get(name) is not None), None)
 
 
-def _number(places: list[Mapping[str, Any]], names: tuple[str, ...]) -> int:
-    number = _first(places, names)
-    return number if isinstance(number, int) else 0
+def _number(places: list[Mapping[str, Any]], names: tuple[str, ...], beside: tuple[str, ...] = ()) -> int:
+    """The first of these that is told, with what stands beside it."""
+    for place in places:
+        for name in names:
+            if isinstance(number := place.get(name), int):
+                others = (place.get(other) for other in beside if name == "input_tokens")
+                return number + sum(other for other in others if isinstance(other, int))
+    return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import logging
 import os
@@ -29,6 +28,7 @@ from rankr1_rag.backends import Backend, Request
 from rankr1_rag.backends.openai import OpenAI
 from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
 from rankr1_rag.types import Completion, TokenLogprob
+from tests.llama_server import serving
 
 if TYPE_CHECKING:
     from tests.backends.conftest import Server

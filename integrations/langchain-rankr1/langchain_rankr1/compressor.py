@@ -1,17 +1,19 @@
-"""Documents to passages and a ranking to documents. Decides nothing: that is rankr1-rag's business."""
+"""Documents to passages and a ranking to documents. Decides nothing: that is rankr1-rag's business.
 
-from __future__ import annotations
+Annotations are not postponed here: LangChain reads the types of a chain from them.
+"""
 
 import copy
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 from langchain_core.callbacks import Callbacks, adispatch_custom_event, dispatch_custom_event
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
-from pydantic import Field, InstanceOf
-
 from langchain_rankr1.llm import LangChainLLM
+from pydantic import Field, InstanceOf
+from typing_extensions import TypedDict  # LangChain makes a schema of it, for which typing's is too little before 3.12
+
 from rankr1_rag.backends.borrowed import Borrowed
 from rankr1_rag.component import Component, live
 from rankr1_rag.types import Passage, Ranking

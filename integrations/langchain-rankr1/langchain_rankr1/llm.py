@@ -18,9 +18,12 @@ class LangChainLLM(Borrowed):
     """Any chat model of LangChain, or a runnable that answers messages as one does."""
 
     def __init__(self, llm: Runnable[Any, Any]) -> None:
-        named = (getattr(llm, name, None) for name in _NAMES)
-        profile = getattr(llm, "profile", None) or {}
-        super().__init__(llm, next(filter(None, named), llm.get_name()), profile.get("max_input_tokens"))
+        inner: Any = llm
+        while wrapped := getattr(inner, "bound", None) or getattr(inner, "runnable", None):
+            inner = wrapped
+        named = (getattr(inner, name, None) for name in _NAMES)
+        profile = getattr(inner, "profile", None) or {}
+        super().__init__(llm, next(filter(None, named), inner.get_name()), profile.get("max_input_tokens"))
 
     def chat(self, request: Request) -> Completion:
         """Complete in a thread."""

@@ -3,11 +3,12 @@
 import asyncio
 import pickle
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from llama_index.core import Settings
 from llama_index.core.llms import ChatMessage, ChatResponse
@@ -225,28 +226,33 @@ def test_a_closed_component_says_so_and_leaves_the_llm_alone(found: Found) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("left_open")
 class TestOverARealServer:
     """LlamaIndex's own OpenAI-compatible LLM against a real server with a real (untrained) model."""
 
     @pytest.fixture
-    def llm(self, llama: str) -> OpenAILike:
-        return OpenAILike(
-            model="smollm2", api_base=llama, api_key="none", is_chat_model=True, context_window=4_096, max_retries=0
-        )
+    def clients(self) -> Iterator[dict[str, Any]]:
+        """HTTP clients that a test can close, which LlamaIndex's LLMs cannot."""
+        with httpx.Client() as client:
+            yield {"http_client": client, "async_http_client": httpx.AsyncClient()}
+
+    @pytest.fixture
+    def llm(self, llama: str, clients: dict[str, Any]) -> OpenAILike:
+        known = {"is_chat_model": True, "context_window": 4_096, "max_retries": 0}
+        return OpenAILike(model="smollm2", api_base=llama, api_key="none", **known, **clients)
 
     def test_sync_and_async_callers_take_turns_on_one_llm_that_the_pipeline_uses_too(
-        self, llm: OpenAILike, found: Found
+        self, llm: OpenAILike, clients: dict[str, Any], found: Found
     ) -> None:
         told: list[Ranking] = []
         rerank = RankR1Rerank(llm=llm, top_n=2, size=3, on_ranking=told.append, **BRIEF)
 
         async def notebook() -> None:
-            for _ in range(2):
-                assert len(rerank.postprocess_nodes(found, query_str=QUERY)) == 2
-                await llm.achat([ChatMessage(role="user", content="Say yes.")], max_tokens=4)
-                await asyncio.gather(*(rerank.apostprocess_nodes(found, query_str=QUERY) for _ in range(2)))
-                llm.chat([ChatMessage(role="user", content="Say yes.")], max_tokens=4)
+            async with clients["async_http_client"]:
+                for _ in range(2):
+                    assert len(rerank.postprocess_nodes(found, query_str=QUERY)) == 2
+                    await llm.achat([ChatMessage(role="user", content="Say yes.")], max_tokens=4)
+                    await asyncio.gather(*(rerank.apostprocess_nodes(found, query_str=QUERY) for _ in range(2)))
+                    llm.chat([ChatMessage(role="user", content="Say yes.")], max_tokens=4)
 
         asyncio.run(notebook())
         assert len(told) == 6
@@ -256,7 +262,9 @@ class TestOverARealServer:
             assert 0 < ranking.cost.completion_tokens <= (8 + 16 + 16) * ranking.cost.comparisons
             assert ranking.cost.forced > 0
 
-    def test_it_pickles_by_the_llms_own_settings(self, llm: OpenAILike, found: Found) -> None:
+    def test_it_pickles_by_the_llms_own_settings(self, llama: str, found: Found) -> None:
+        known = {"is_chat_model": True, "context_window": 4_096, "max_retries": 0}
+        llm = OpenAILike(model="smollm2", api_base=llama, api_key="none", **known)
         rerank = RankR1Rerank(llm=llm, top_n=1, size=6, think_tokens=8)
         again = pickle.loads(pickle.dumps(rerank))
         assert again.ranker.plan.backend.identity == rerank.ranker.plan.backend.identity

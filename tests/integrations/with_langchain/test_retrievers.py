@@ -1,0 +1,131 @@
+"""Where LangChain puts a compressor: compression retrievers, pipelines, ensembles; sync, async and from threads."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from langchain_classic.retrievers import ContextualCompressionRetriever, EnsembleRetriever
+from langchain_classic.retrievers.document_compressors import DocumentCompressorPipeline
+from langchain_core.documents import Document
+from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_rankr1 import RankR1Rerank
+from langchain_text_splitters import RecursiveCharacterTextSplitter
+
+from tests.integrations.conftest import PASSAGES, QUERY, WANTED
+from tests.integrations.with_langchain.parts import BM25Retriever, EmbeddingsRedundantFilter, Hashed, documents, ids
+
+Around = Callable[[Any], ContextualCompressionRetriever]
+
+
+def sync(retriever: ContextualCompressionRetriever) -> list[Document]:
+    return retriever.invoke(QUERY)
+
+
+def awaited(retriever: ContextualCompressionRetriever) -> list[Document]:
+    return asyncio.run(retriever.ainvoke(QUERY))
+
+
+def sync_in_a_running_loop(retriever: ContextualCompressionRetriever) -> list[Document]:
+    async def cell() -> list[Document]:
+        return retriever.invoke(QUERY)
+
+    return asyncio.run(cell())
+
+
+def batched(retriever: ContextualCompressionRetriever) -> list[Document]:
+    one, other = retriever.batch([QUERY, QUERY])
+    assert one == other
+    return one
+
+
+each_way = pytest.mark.parametrize("way", [sync, awaited, sync_in_a_running_loop, batched])
+Way = Callable[[ContextualCompressionRetriever], list[Document]]
+
+
+@each_way
+def test_a_compression_retriever_gives_the_best_first(way: Way, compressor: RankR1Rerank, around: Around) -> None:
+    retriever = around(compressor)
+    assert ids(retriever.base_retriever.invoke(QUERY))[:3] != WANTED
+    for _ in range(2):
+        assert ids(way(retriever)) == WANTED
+
+
+def test_one_retriever_serves_every_way_in_turn(compressor: RankR1Rerank, around: Around) -> None:
+    retriever = around(compressor)
+    for way in (sync, awaited, sync_in_a_running_loop, awaited, batched, sync):
+        assert ids(way(retriever)) == WANTED
+
+
+def test_one_retriever_serves_many_threads_at_once(compressor: RankR1Rerank, around: Around) -> None:
+    retriever = around(compressor)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(retriever.invoke, [QUERY] * 24))
+    assert [ids(each) for each in found] == [WANTED] * 24
+
+
+def test_one_retriever_serves_threads_with_loops_of_their_own(compressor: RankR1Rerank, around: Around) -> None:
+    retriever = around(compressor)
+
+    async def several() -> list[list[Document]]:
+        return await asyncio.gather(*(retriever.ainvoke(QUERY) for _ in range(4)))
+
+    with ThreadPoolExecutor(4) as pool:
+        found = [each for each in pool.map(lambda _: asyncio.run(several()), range(4))]
+    assert [ids(each) for four in found for each in four] == [WANTED] * 16
+
+
+@each_way
+def test_a_pipeline_may_drop_what_is_redundant_before(way: Way, compressor: RankR1Rerank) -> None:
+    twice = [each for document in documents() for each in (document, document.model_copy(update={"id": "again"}))]
+    first_stage = BM25Retriever.from_documents(twice, k=12)
+    pipeline = DocumentCompressorPipeline(transformers=[EmbeddingsRedundantFilter(embeddings=Hashed()), compressor])
+    retriever = ContextualCompressionRetriever(base_compressor=pipeline, base_retriever=first_stage)
+    assert [document.metadata["title"] for document in way(retriever)] == [PASSAGES[key][0] for key in WANTED]
+
+
+@each_way
+def test_a_pipeline_may_split_texts_before(way: Way, compressor: RankR1Rerank) -> None:
+    texts = [text for _, text in PASSAGES.values()]
+    first_stage = BM25Retriever.from_documents([Document("\n\n".join(texts), metadata={"source": "all"})])
+    splitter = RecursiveCharacterTextSplitter(separators=["\n\n"], chunk_size=max(map(len, texts)), chunk_overlap=0)
+    pipeline = DocumentCompressorPipeline(transformers=[splitter, compressor])
+    found = way(ContextualCompressionRetriever(base_compressor=pipeline, base_retriever=first_stage))
+    assert [document.page_content for document in found] == [PASSAGES[key][1] for key in WANTED]
+    assert [document.metadata["source"] for document in found] == ["all"] * 3
+
+
+@each_way
+def test_a_pipeline_may_go_on_after(way: Way, compressor: RankR1Rerank, around: Around) -> None:
+    splitter = RecursiveCharacterTextSplitter(chunk_size=40, chunk_overlap=0)
+    found = way(around(DocumentCompressorPipeline(transformers=[compressor, splitter])))
+    scores = [document.metadata["relevance_score"] for document in found]
+    assert scores == sorted(scores, reverse=True)
+    assert list(dict.fromkeys(document.metadata["title"] for document in found)) == [PASSAGES[w][0] for w in WANTED]
+
+
+@each_way
+def test_an_ensemble_may_stand_before(way: Way, compressor: RankR1Rerank, first_stage: BM25Retriever) -> None:
+    store = InMemoryVectorStore(Hashed())
+    store.add_documents(documents())
+    both = EnsembleRetriever(retrievers=[first_stage, store.as_retriever(search_kwargs={"k": 4})], weights=[0.5, 0.5])
+    retriever = ContextualCompressionRetriever(base_compressor=compressor, base_retriever=both)
+    assert ids(way(retriever)) == WANTED
+
+
+@each_way
+def test_what_the_caller_asks_of_the_first_stage_reaches_it(way: Way, compressor: RankR1Rerank) -> None:
+    store = InMemoryVectorStore(Hashed())
+    store.add_documents(documents())
+    few = store.as_retriever(search_kwargs={"k": 1})
+    found = way(ContextualCompressionRetriever(base_compressor=compressor, base_retriever=few))
+    assert ids(found) == ids(few.invoke(QUERY))
+    assert [document.metadata["relevance_score"] for document in found] == [1.0]
+
+
+def test_a_compressor_is_found_behind_a_compressor(compressor: RankR1Rerank, around: Around) -> None:
+    wide = compressor.model_copy(update={"top_n": 5})
+    twice = ContextualCompressionRetriever(base_compressor=compressor, base_retriever=around(wide))
+    assert len(around(wide).invoke(QUERY)) == 5
+    assert ids(twice.invoke(QUERY)) == WANTED

