@@ -7,6 +7,7 @@ which this package does not ask for: the frameworks bring it. Knows no framework
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import pickle
@@ -95,6 +96,12 @@ class Component(BaseModel):
     _reranker: Reranker = PrivateAttr()
     _unpickled: ClassVar[frozenset[str]] = frozenset()
     """Fields of the framework's own that a pickle leaves out."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401
+        """Every setting with its meaning into the docstring, for `help` and notebooks."""
+        told = [f"    {name}: {field.description}" for name, field in cls.model_fields.items() if field.description]
+        cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Settings:", *told])
 
     @abstractmethod
     def _borrowed(self, llm: Any) -> Borrowed:  # noqa: ANN401

@@ -257,3 +257,8 @@ def test_a_closed_component_stays_closed(close: Callable[[Component], None]) -> 
 )
 def test_the_title_of_a_passage_is_where_the_key_says(key: str | None, metadata: dict[str, Any], title: str) -> None:
     assert Mine(llm=last, title_key=key)._title(metadata) == title
+
+
+def test_help_tells_every_setting() -> None:
+    text = str(Mine.__doc__)
+    assert all(f"\n    {name}: " in text for name in Component.model_fields)

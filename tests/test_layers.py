@@ -1,6 +1,8 @@
 """Imports only point down: each module may import only what stands below it."""
 
 import ast
+import io
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,30 @@ def test_the_three_worlds_meet_only_in_the_engine() -> None:
         for pair in APART:
             if part(path) in pair:
                 assert not imported(path) & (pair - {part(path)}), path
+
+
+def code_lines(path: Path) -> int:
+    """Lines that hold code: no blank ones, comments or docstrings."""
+    text = path.read_text(encoding="utf-8")
+    told: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            told |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    empty = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in empty:
+            lines |= set(range(token.start[0], token.end[0] + 1))
+    return len(lines - told)
+
+
+INTEGRATIONS = PACKAGE.parent / "integrations"
+
+
+@pytest.mark.parametrize(
+    "package", ["llama-index-postprocessor-rankr1/llama_index", "langchain-rankr1/langchain_rankr1"]
+)
+def test_an_integration_translates_and_decides_nothing_in_less_than_a_hundred_lines(package: str) -> None:
+    files = sorted((INTEGRATIONS / package).rglob("*.py"))
+    assert len(files) == 3
+    assert 0 < sum(map(code_lines, files)) < 100

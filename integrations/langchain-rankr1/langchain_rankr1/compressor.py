@@ -27,7 +27,7 @@ class Retrieved(TypedDict):
 
 
 class RankR1Rerank(Component, BaseDocumentCompressor):
-    """Reranks documents with a model that reasons about them; see `rankr1_rag.component.Component` for the settings.
+    """Reranks documents with a model that reasons about them.
 
         RankR1Rerank(llm=model)                                           any chat model of LangChain
         RankR1Rerank(model="ielabgroup/Rank-R1-7B-v0.1", base_url="…")    a server

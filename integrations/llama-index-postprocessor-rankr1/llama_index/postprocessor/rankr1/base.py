@@ -24,7 +24,7 @@ Nodes = list[NodeWithScore]
 
 
 class RankR1Rerank(Component, BaseNodePostprocessor):
-    """Reranks nodes with a model that reasons about them; see `rankr1_rag.component.Component` for the settings.
+    """Reranks nodes with a model that reasons about them.
 
         RankR1Rerank(llm=Settings.llm)                                    the model of the pipeline
         RankR1Rerank(model="ielabgroup/Rank-R1-7B-v0.1", base_url="…")    a server
