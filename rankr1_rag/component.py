@@ -7,29 +7,31 @@ which this package does not ask for: the frameworks bring it. Knows no framework
 
 from __future__ import annotations
 
+import difflib
 import inspect
-import logging
 import os
 import pickle
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, PrivateAttr, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, PrivateAttr, SecretStr, model_validator
 
 from rankr1_rag.backends.borrowed import Borrowed
 from rankr1_rag.connect import CONNECTING, RERANKING, Kind, reranker, wrapped
 from rankr1_rag.engine import Force
+from rankr1_rag.notice import notice
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Passage, Ranking
 
 REASONING = "rankr1_reasoning"
-"""The key of the reasoning that chose a passage, in its metadata; "" where the model never gave a reason."""
+"""The key of the reasoning that chose a passage, in its metadata; "" where none did."""
+
+_MEANT = {"k": "top_n", "top_k": "top_n", "choice_batch_size": "size", "window_size": "size", "batch_size": "size"}
+"""What other rerankers call a setting."""
 
 PathText = Annotated[str, BeforeValidator(lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value)]
 """A text, or a path, kept as text: settings go into JSON."""
-
-_log = logging.getLogger("rankr1_rag")
 
 
 def _given(description: str) -> Any:  # noqa: ANN401
@@ -57,11 +59,13 @@ class Component(BaseModel):
         validate_assignment=True,
     )
 
-    top_n: int | None = Field(default=5, ge=1, description="How many come back, best first; None is all of them.")
+    top_n: int | None = Field(
+        default=5, ge=1, strict=True, description="How many come back, best first; None is all of them."
+    )
     title_key: str | None = Field(default="title", description="The metadata key of a title, shown before the text.")
     include_reasoning: bool = Field(default=False, description=f"Put the reasoning into metadata[{REASONING!r}].")
     on_ranking: Callable[[Ranking], object] | None = Field(
-        default=None, exclude=True, repr=False, description="Called with each whole Ranking: its cost, trace, order."
+        default=None, exclude=True, repr=False, description="Called with each whole Ranking; what it raises is raised."
     )
     reranker: InstanceOf[Reranker] | None = live("A Reranker made elsewhere; top_n stands for its k.")
     llm: Any = live("A language model that the pipeline already has.")
@@ -103,6 +107,21 @@ class Component(BaseModel):
         told = [f"    {name}: {field.description}" for name, field in cls.model_fields.items() if field.description]
         cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Settings:", *told])
 
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:  # noqa: ANN401
+        """ValueErrors that say what was meant, where pydantic only says that it is not that."""
+        for name in given.keys() - cls.model_fields.keys():
+            near = [_MEANT[name]] if name in _MEANT else difflib.get_close_matches(name, cls.model_fields, n=1)
+            raise ValueError(f"there is no setting {name!r}" + "".join(f", did you mean {one!r}?" for one in near))
+        if isinstance(given.get("llm"), str):
+            raise ValueError(
+                f"llm={given['llm']!r} is a name, not a model: give model= with base_url= or backend='openai'"
+            )
+        if inspect.iscoroutinefunction(given.get("on_ranking")):
+            raise ValueError("on_ranking is called and not awaited: give a plain function")
+        return given
+
     @abstractmethod
     def _borrowed(self, llm: Any) -> Borrowed:  # noqa: ANN401
         """The backend around a model that the pipeline has."""
@@ -120,6 +139,7 @@ class Component(BaseModel):
             elsewhere = (CONNECTING | {"backend"}) - {"requests", "store"}
             _refuse("llm", "it brings its own connection", elsewhere & given.keys())
             model = self._borrowed(self.llm)
+            _ = model.identity if self.store is not None else None  # told now, if it cannot be told
             backend = wrapped(model, given.pop("requests", model.at_once), given.pop("store", None))
             return Reranker(backend, k=self.top_n, **given)
         if self.api_key is not None:
@@ -132,7 +152,7 @@ class Component(BaseModel):
         return self._reranker
 
     def rank(self, query: str, passages: Iterable[Passage]) -> Ranking:
-        """`Reranker.rank` of the `top_n`, told to `on_ranking`; a failure that `on_failure` hides is logged."""
+        """`Reranker.rank` of the `top_n`, told to `on_ranking`; what it must not hide is logged, see `notice`."""
         candidates = tuple(passages)
         return self._told(self._reranker.rank(query, candidates, k=self.top_n or max(1, len(candidates))))
 
@@ -142,8 +162,7 @@ class Component(BaseModel):
         return self._told(await self._reranker.arank(query, candidates, k=self.top_n or max(1, len(candidates))))
 
     def _told(self, ranking: Ranking) -> Ranking:
-        if ranking.failure:
-            _log.warning("query %.100r stays in first-stage order: %s", ranking.query.text, ranking.failure)
+        notice(ranking)
         if self.on_ranking is not None:
             self.on_ranking(ranking)
         return ranking
@@ -151,7 +170,9 @@ class Component(BaseModel):
     def _results(self, ranking: Ranking) -> Iterator[tuple[int, float, dict[str, Any]]]:
         """The first `top_n`: the position of each, its score, and what is to be added to its metadata."""
         for rank, (position, score) in enumerate(zip(ranking.order[: self.top_n], ranking.scores, strict=False), 1):
-            yield position, score, {REASONING: ranking.explain(rank).reasoning} if self.include_reasoning else {}
+            why = ranking.explain(rank)
+            chosen = why.won and why.comparison is not None and why.comparison.parsed
+            yield position, score, {REASONING: why.reasoning if chosen else ""} if self.include_reasoning else {}
 
     def _title(self, metadata: Mapping[str, Any]) -> str:
         """The title in a passage's metadata; "" where there is none."""
@@ -168,7 +189,7 @@ class Component(BaseModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy, which shares the reranker; a new one where a setting is decided anew."""
         fields = type(self).model_fields
-        if any(fields[name].frozen for name in (update or {}).keys() & fields.keys()):
+        if any(name not in fields or fields[name].frozen for name in update or {}):
             given = {name: getattr(self, name) for name in self.model_fields_set}
             return type(self)(**{**given, **(update or {})})
         return super().model_copy(update=update, deep=deep)
@@ -188,8 +209,12 @@ class Component(BaseModel):
                 raise TypeError(f"{name}= is a live object and cannot be serialised: give settings, or use pickle")
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """What was given."""
-        return ((name, value) for name, value in super().__repr_args__() if value is not None)
+        """What was given, and of a live model its name."""
+        if self.llm is not None or self.reranker is not None:
+            yield "of", self._reranker.plan.backend.model
+        for name, value in super().__repr_args__():
+            if value is not None and name not in self._unpickled:
+                yield name, value
 
     def __getstate__(self) -> dict[str, Any]:
         """The arguments it was made with."""
@@ -210,8 +235,8 @@ def _refuse(name: str, why: str, others: Iterable[str]) -> None:
 
 
 def _check_pickles(name: str, value: object) -> None:
-    shown = value.plan.backend if isinstance(value, Reranker) else value
+    shown = value.plan.backend if isinstance(value, Reranker) else value if callable(value) else type(value).__name__
     try:
         pickle.dumps(value)
     except Exception as error:
-        raise TypeError(f"{name}={shown!r:.200} cannot be pickled: {error}") from error
+        raise TypeError(f"{name}={shown!s:.200} cannot be pickled: {error}") from error

@@ -48,7 +48,10 @@ def connect(
         given = {"base_url": base_url, "server": server, "api_key": api_key, "api_key_env": api_key_env}
         if asked := [name for name, value in given.items() if value is not None]:
             belong = "belongs" if len(asked) == 1 else "belong"
-            raise ValueError(f"{' and '.join(asked)} {belong} to the backend 'openai', not to 'openvino'")
+            raise ValueError(
+                f"{' and '.join(asked)} {belong} to the backend 'openai', not to 'openvino': say which server with "
+                "base_url, or the backend 'openai' for api.openai.com"
+            )
         backend = _openvino(model, context)
     elif kind == "openai":
         backend = retried(_openai(model, base_url, server, api_key, api_key_env, context, timeout), attempts=attempts)
@@ -87,7 +90,9 @@ def _openvino(model: str | None, context: int | None) -> Backend:
     try:
         return OpenVINO(model, context=context)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}; a model on a server is asked by the backend 'openai'") from None
+        raise FileNotFoundError(
+            f"{error}. If it is on a server, say where with base_url, or the backend 'openai' for api.openai.com"
+        ) from None
 
 
 def _openai(

@@ -9,34 +9,51 @@ Source of the shape: sbert.net, `CrossEncoder.rank`. Knows `Reranker`; knows not
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
-from rankr1_rag.connect import reranker
+from rankr1_rag.connect import CONNECTING, RERANKING, reranker
+from rankr1_rag.notice import notice
+from rankr1_rag.plan import within
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Ranking
 
-_MEANINGLESS = frozenset(
+_OF_A_CROSS_ENCODER = frozenset(
+    {"num_labels", "max_length", "device", "revision", "cache_folder", "cache_dir", "local_files_only"}
+    | {"trust_remote_code", "token", "prompts", "default_prompt_name", "activation_fn", "default_activation_function"}
+    | {"model_kwargs", "automodel_args", "tokenizer_kwargs", "processor_kwargs", "tokenizer_args", "config_kwargs"}
+    | {"config_args", "model_card_data"}
+)
+_OF_ITS_RANK = frozenset(
     {"prompt_name", "prompt", "batch_size", "show_progress_bar", "num_workers", "activation_fn", "activation_fct"}
     | {"apply_softmax", "convert_to_numpy", "convert_to_tensor", "device", "pool", "chunk_size"}
 )
 
 
 class RankR1CrossEncoder:
-    """`rank` as cross-encoders have it. There is no `predict`: a pair by itself has no score here.
+    """`rank` as cross-encoders have it; `predict` cannot be had, as a pair by itself has no score here.
 
     Made from a `Reranker`, or from the name of a model with the arguments of `connect` and `Reranker` (`base_url=…`,
     `size=…`); from nothing at all it is the embedded model. `last` is the whole `Ranking` of the last `rank`: the
-    reasoning, the cost.
+    reasoning, the cost. What else a cross-encoder takes (`device`, `max_length`, `batch_size`, …) means nothing here
+    and is ignored; an argument that it does not know either is a TypeError.
     """
 
     last: Ranking | None = None
 
-    def __init__(self, model: str | Reranker | None = None, **settings: Any) -> None:  # noqa: ANN401
-        if isinstance(model, Reranker) and settings:
-            raise TypeError(f"a Reranker has settings of its own: leave out {', '.join(sorted(settings))}")
-        self.reranker = model if isinstance(model, Reranker) else reranker({**settings, "model": model})
+    def __init__(self, model: str | os.PathLike[str] | Reranker | None = None, **settings: Any) -> None:  # noqa: ANN401
+        if isinstance(model, Reranker):
+            if own := sorted(settings.keys() & (CONNECTING | RERANKING)):
+                raise TypeError(f"a Reranker has settings of its own: leave out {', '.join(own)}")
+            self.reranker = model
+            return
+        if model is not None and not isinstance(model, (str, os.PathLike)):
+            raise TypeError(f"model={model!r:.100} is neither a Reranker nor the name of a model")
+        _check("RankR1CrossEncoder", settings, _OF_A_CROSS_ENCODER | CONNECTING | RERANKING | {"backend"})
+        given = {name: value for name, value in settings.items() if name not in _OF_A_CROSS_ENCODER}
+        self.reranker = reranker({**given, "model": model})
 
     def rank(
         self,
@@ -49,12 +66,13 @@ class RankR1CrossEncoder:
         """`[{"corpus_id": position, "score": …, "text": …}, …]`, best first; `text` if `return_documents`.
 
         All documents where `top_k` is None: then the `k` of the reranker are selected, the rest follow in the order
-        given. Scores are strictly decreasing in (0, 1], ordinal. What else a cross-encoder takes (`batch_size`, …)
-        means nothing here and is ignored; an argument it does not know either is a TypeError.
+        given. Scores are strictly decreasing floats in (0, 1], ordinal.
         """
-        if unknown := sorted(ignored.keys() - _MEANINGLESS):
-            raise TypeError(f"rank() got an unexpected keyword argument {unknown[0]!r}")
+        _check("rank", ignored, _OF_ITS_RANK)
+        if top_k is not None:
+            within("top_k", top_k, 1)
         self.last = ranking = self.reranker.rank(query, documents, k=top_k)
+        notice(ranking)
         results: list[dict[str, Any]] = [
             {"corpus_id": position, "score": score}
             for position, score in zip(ranking.order[:top_k], ranking.scores, strict=False)
@@ -63,6 +81,10 @@ class RankR1CrossEncoder:
             for result in results:
                 result["text"] = documents[result["corpus_id"]]
         return results
+
+    def predict(self, *_: object, **__: object) -> NoReturn:
+        """TypeError: this reranker compares passages with each other, so a pair by itself has no score."""
+        raise TypeError("a pair by itself has no score here: use rank(query, documents), which compares the documents")
 
     def close(self) -> None:
         """Give back the model. Safe to call twice."""
@@ -73,3 +95,11 @@ class RankR1CrossEncoder:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        return f"RankR1CrossEncoder({self.reranker.plan.backend.model!r})"
+
+
+def _check(name: str, given: dict[str, Any], known: frozenset[str]) -> None:
+    if unknown := sorted(given.keys() - known):
+        raise TypeError(f"{name}() got an unexpected keyword argument {unknown[0]!r}")

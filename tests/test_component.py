@@ -132,6 +132,8 @@ def test_only_some_settings_may_be_changed_later() -> None:
     assert component.rank("which?", PASSAGES).k == 4
     with pytest.raises(ValueError, match="greater than or equal to 1"):
         component.top_n = 0
+    with pytest.raises(ValueError, match="did you mean 'top_n'"):
+        component.model_copy(update={"topn": 1})
 
 
 def test_a_copy_shares_the_reranker_unless_a_setting_is_decided_anew() -> None:
@@ -142,15 +144,26 @@ def test_a_copy_shares_the_reranker_unless_a_setting_is_decided_anew() -> None:
     assert other.llm is last
 
 
+class Known:
+    """A model that says which it is."""
+
+    identity = "known"
+
+    def __call__(self, messages: Any) -> str:
+        return last(messages)
+
+
 def test_a_path_is_kept_as_text(tmp_path: Path) -> None:
-    component = Mine(llm=last, store=tmp_path / "store")
+    component = Mine(llm=Known(), store=tmp_path / "store")
     assert component.store == str(tmp_path / "store")
     component.close()
     assert Mine(**{**SERVER, "model": Path("org") / "name"}).model == "org/name"
 
 
 def test_a_model_of_the_pipeline_may_have_a_store_and_a_limit(tmp_path: Path) -> None:
-    component = Mine(llm=last, requests=2, store=tmp_path / "store")
+    with pytest.raises(ValueError, match="a store cannot tell which model this is: llm is a function"):
+        Mine(llm=last, store=tmp_path / "store")
+    component = Mine(llm=Known(), requests=2, store=tmp_path / "store")
     assert repr(component.ranker.plan.backend).startswith("stored(limited(Asked(")
     first, second = (component.rank("which?", PASSAGES) for _ in range(2))
     assert (first.order, first.cost.stored) == (second.order, 0)
@@ -192,7 +205,7 @@ def test_a_key_that_is_assigned_is_not_in_the_error() -> None:
 
 def test_only_what_was_given_is_printed() -> None:
     component = Mine(llm=last, size=3, on_ranking=print)
-    assert repr(component) == "Mine(top_n=5, title_key='title', include_reasoning=False, size=3)"
+    assert repr(component) == "Mine(of='mine', top_n=5, title_key='title', include_reasoning=False, size=3)"
     assert not {"llm", "on_ranking", "reranker", "api_key"} & component.model_dump().keys()
 
 

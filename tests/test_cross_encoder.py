@@ -155,4 +155,5 @@ def test_a_closed_one_says_so(model: RankR1CrossEncoder, top_k: int | None) -> N
 
 
 def test_there_is_no_predict_as_a_pair_by_itself_has_no_score(model: RankR1CrossEncoder) -> None:
-    assert not hasattr(model, "predict")
+    with pytest.raises(TypeError, match="use rank"):
+        model.predict([("which?", "a")])

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "rankr1_rag"
 LAYERS = [
     {"errors"},
     {"types"},
-    {"files", "inputs", "selection", "prompt", "loop"},
+    {"files", "inputs", "notice", "selection", "prompt", "loop"},
     {"collection", "backends", "trec", "many"},
     {"budget", "engine"},
     {"checkpoints"},

@@ -3,13 +3,16 @@
 It is used as its owner would use it: by its sync method, in a thread, for a caller who waits in a thread, and by its
 async method, on the caller's own event loop, for a caller who awaits. Such objects keep open connections, which belong
 to the loop they were made on: used on two, they fail ("bound to a different event loop"). Knows `loop.caller` and how
-such objects are made alike; knows no framework. Replies are the business of `borrowed_reply`.
+such objects are made alike; knows no framework. What they are is told by `borrowed_identity`, their replies are read by
+`borrowed_reply`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import hashlib
+import json
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
@@ -19,6 +22,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from rankr1_rag.backends import Request
+from rankr1_rag.backends.borrowed_identity import described
 from rankr1_rag.loop import caller
 from rankr1_rag.types import Completion
 
@@ -57,8 +61,9 @@ class Borrowed(ABC):
 
     @property
     def identity(self) -> str:
-        """The kind and the name of the model: two under one name should not share a store."""
-        return f"{type(self).__name__}:{type(self.llm).__name__}:{self.model}"
+        """The name of the model and a digest of all its settings but keys. ValueError where they cannot be told."""
+        settings = json.dumps(described(self.llm), sort_keys=True)
+        return f"{type(self).__name__}:{self.model}:{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
 
     def count(self, text: str) -> int | None:
         """None: its tokenizer is not at hand."""

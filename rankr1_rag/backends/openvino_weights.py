@@ -34,14 +34,12 @@ _BLOCKS = {  # tensor type: elements and bytes of one block
 
 def find(model: str | Path | None) -> Path:
     """The GGUF file or model folder; the embedded weights for None. FileNotFoundError, ImportError."""
+    path = None if model is None else Path(model).expanduser()
+    if path is not None and not path.exists():
+        raise FileNotFoundError(f"no model at {str(model)!r}: give a .gguf file or a folder exported for OpenVINO")
     if importlib.util.find_spec("openvino_genai") is None:
         raise ImportError(f"openvino-genai is not installed; {_INSTALL}")
-    if model is None:
-        return _embedded()
-    path = Path(model).expanduser()
-    if not path.exists():
-        raise FileNotFoundError(f"no model at {str(model)!r}: give a .gguf file or a folder exported for OpenVINO")
-    return path
+    return _embedded() if path is None else path
 
 
 def _embedded() -> Path:

@@ -40,7 +40,9 @@ class RankR1Rerank(Component, BaseDocumentCompressor):
     """
 
     llm: InstanceOf[Runnable[Any, Any]] | None = live("Any chat model of LangChain, with .bind() or .with_retry() too.")
-    top_n: int | None = Field(default=3, ge=1, description="How many come back, best first; None is all of them.")
+    top_n: int | None = Field(
+        default=3, ge=1, strict=True, description="How many come back, best first; None is all of them."
+    )
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None

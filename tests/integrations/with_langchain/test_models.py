@@ -77,7 +77,7 @@ def test_any_chat_model_may_judge_and_its_reasons_are_kept(llm: Runnable[Any, An
 
 @pytest.mark.parametrize("llm", ["gpt-4o", len, knows_best, object()])
 def test_what_is_no_runnable_is_refused(llm: Any) -> None:
-    with pytest.raises(ValueError, match=r"llm\n.*instance of Runnable"):
+    with pytest.raises(ValueError, match=r"llm\n.*instance of Runnable|llm='gpt-4o' is a name"):
         RankR1Rerank(llm=llm)
 
 

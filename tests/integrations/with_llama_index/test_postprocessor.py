@@ -265,7 +265,10 @@ def test_what_is_live_is_not_serialised_in_silence() -> None:
 
 def test_a_wrong_argument_is_told_when_it_is_made(found: Found) -> None:
     for wrong, message in (
-        ({"topn": 3}, "topn"),
+        ({"topn": 3}, "there is no setting 'topn', did you mean 'top_n'"),
+        ({"choice_batch_size": 3}, "did you mean 'size'"),
+        ({"llm": "gpt-4o"}, "'gpt-4o' is a name, not a model"),
+        ({"top_n": "3"}, "valid integer"),
         ({"votes": 0}, "votes=0"),
         ({"top_n": 0}, "greater than or equal to 1"),
         ({"format": "rank-r2"}, "rank-r1-v0.1"),
@@ -274,7 +277,7 @@ def test_a_wrong_argument_is_told_when_it_is_made(found: Found) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             RankR1Rerank(**wrong)
-    with pytest.raises(FileNotFoundError, match="a model on a server is asked by the backend 'openai'"):
+    with pytest.raises(FileNotFoundError, match="say where with base_url"):
         RankR1Rerank(model="gpt-4o-mini")
     with pytest.raises(ValueError, match="frozen"):
         RankR1Rerank().votes = 3

@@ -1,0 +1,83 @@
+"""A store never mixes two models: what tells them apart, what must not count, what cannot be told."""
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, Field, SecretStr
+
+from rankr1_rag.backends.borrowed_identity import described
+from rankr1_rag.backends.scripted import Scripted
+
+
+class Kind(Enum):
+    CHAT = "chat"
+
+
+class Model(BaseModel):
+    model_config = {"arbitrary_types_allowed": True}
+    model: str = "m"
+    api_base: str = "http://localhost/v1"
+    temperature: float | None = None
+    api_key: str = "sk-secret-0"
+    secret: SecretStr = SecretStr("sk-secret-1")
+    default_headers: dict[str, str] = Field(default_factory=lambda: {"Authorization": "sk-secret-2", "x-team": "a"})
+    path: Path = Path("model.gguf")
+    kind: Kind = Kind.CHAT
+    stop: tuple[str, ...] = ()
+    client: Any = Field(default=None, exclude=True)
+    metadata: dict[str, str] = Field(default_factory=dict)
+    inner: Any = None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "n"},
+        {"api_base": "http://elsewhere/v1"},
+        {"temperature": 1.0},
+        {"path": Path("other.gguf")},
+        {"stop": ("x",)},
+        {"default_headers": {"x-team": "b"}},
+        {"inner": Model(model="n")},
+        {"inner": [Model(), {"deeper": Model(model="n")}]},
+        {"inner": Scripted(lambda messages: "", identity="one")},
+    ],
+    ids=str,
+)
+def test_whatever_decides_a_completion_tells_models_apart(change: dict[str, Any]) -> None:
+    assert described(Model(**change)) != described(Model())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"api_key": "sk-other"}, {"secret": SecretStr("other")}, {"client": object()}, {"metadata": {"run": "7"}}],
+    ids=str,
+)
+def test_keys_connections_and_notes_do_not(change: dict[str, Any]) -> None:
+    assert described(Model(**change)) == described(Model())
+
+
+def test_it_is_plain_data_without_secrets() -> None:
+    assert "sk-secret" not in json.dumps(described(Model(inner=Model())))
+
+
+def test_two_classes_with_the_same_fields_are_two_models() -> None:
+    class Other(Model):
+        pass
+
+    assert described(Other()) != described(Model())
+
+
+@pytest.mark.parametrize("untold", [lambda messages: "", object(), print], ids=["lambda", "object", "function"])
+def test_what_has_no_settings_is_refused_by_the_name_of_its_field(untold: object) -> None:
+    with pytest.raises(ValueError, match="which model this is: inner is a"):
+        described(Model(inner=untold))
+    with pytest.raises(ValueError, match="which model this is: llm is a"):
+        described(untold)
+
+
+def test_what_says_who_it_is_is_taken_at_its_word() -> None:
+    assert described(Scripted(lambda messages: "", identity="one")) == "one"
