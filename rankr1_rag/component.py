@@ -1,126 +1,36 @@
-"""What the components of frameworks share: their settings as pydantic fields, and the one reranker behind them.
+"""What the components of frameworks share: the one reranker behind their settings.
 
 A component works from a `Reranker`, from a model that the framework already has (`llm`), or from the arguments of
-`connect` and `Reranker`; each is None where it is not given, so that the defaults stand in one place. Imports pydantic,
-which this package does not ask for: the frameworks bring it. Knows no framework.
+`connect` and `Reranker`. Knows no framework; its settings and what they mean stand in `component_settings`.
 """
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import os
 import pickle
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, PrivateAttr, SecretStr, model_validator
+from pydantic import PrivateAttr
 
 from rankr1_rag.backends.borrowed import Borrowed
-from rankr1_rag.connect import CONNECTING, RERANKING, Kind, reranker, wrapped
-from rankr1_rag.engine import Force
+from rankr1_rag.component_settings import REASONING, Settings
+from rankr1_rag.connect import CONNECTING, RERANKING, reranker, wrapped
 from rankr1_rag.notice import notice
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Passage, Ranking
 
-REASONING = "rankr1_reasoning"
-"""The key of the reasoning that chose a passage, in its metadata; "" where none did."""
-
-_MEANT = {"k": "top_n", "top_k": "top_n", "choice_batch_size": "size", "window_size": "size", "batch_size": "size"}
-"""What other rerankers call a setting."""
-
-PathText = Annotated[str, BeforeValidator(lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value)]
-"""A text, or a path, kept as text: settings go into JSON."""
+T = TypeVar("T")
 
 
-def _given(description: str) -> Any:  # noqa: ANN401
-    """A setting that is decided when the component is made, and then stays."""
-    return Field(default=None, frozen=True, description=description)
-
-
-def live(description: str) -> Any:  # noqa: ANN401
-    """A field that no file of settings can hold and no print should show."""
-    return Field(default=None, frozen=True, exclude=True, repr=False, description=description)
-
-
-class Component(BaseModel):
+class Component(Settings):
     """One reranker for the life of the object; its model is loaded at its first use. Wrong settings are told at once.
 
     `top_n`, `title_key`, `include_reasoning` and `on_ranking` may be changed later, the others not. Pickled, it is the
     arguments it was made with: TypeError, naming it, for what cannot be pickled.
     """
 
-    model_config = ConfigDict(
-        extra="forbid",
-        arbitrary_types_allowed=True,
-        hide_input_in_errors=True,
-        protected_namespaces=(),
-        validate_assignment=True,
-    )
-
-    top_n: int | None = Field(
-        default=5, ge=1, strict=True, description="How many come back, best first; None is all of them."
-    )
-    title_key: str | None = Field(default="title", description="The metadata key of a title, shown before the text.")
-    include_reasoning: bool = Field(default=False, description=f"Put the reasoning into metadata[{REASONING!r}].")
-    on_ranking: Callable[[Ranking], object] | None = Field(
-        default=None, exclude=True, repr=False, description="Called with each whole Ranking; what it raises is raised."
-    )
-    reranker: InstanceOf[Reranker] | None = live("A Reranker made elsewhere; top_n stands for its k.")
-    llm: Any = live("A language model that the pipeline already has.")
-
-    model: PathText | None = _given("A server's name of a model, a GGUF file or an OpenVINO folder; None: embedded.")
-    backend: Kind | None = _given("What runs it; None: 'openai' where there is a base_url, else 'openvino'.")
-    base_url: str | None = _given("The address of an OpenAI-compatible server, ending in /v1.")
-    server: Literal["vllm", "sglang", "llama-server", "tgi"] | None = _given("What runs there: tells how to force.")
-    api_key: SecretStr | None = live("The server's key; never printed, pickled or serialised.")
-    api_key_env: str | None = _given("The variable that holds the key, RANKR1_API_KEY by default.")
-    context: int | None = _given("Longest prompt and completion together, in tokens.")
-    timeout: float | None = _given("Seconds to wait for one completion of a server.")
-    attempts: int | None = _given("How often a server is asked before giving up.")
-    requests: int | None = _given("At most so many requests at once.")
-    store: PathText | None = _given("An SQLite file of completions: what is there is not asked again.")
-
-    format: str | None = _given("The prompt format, a name in FORMATS; None: as the table of checkpoints says.")
-    size: int | None = _given("Passages shown at once, 2..20.")
-    algorithm: str | None = _given("How answers make a top k, a name in ALGORITHMS.")
-    votes: int | None = _given("Ask each set so often, in fresh orders.")
-    seed: int | None = _given("Draws the orders of votes, and samples.")
-    temperature: float | None = _given("0, the default, is greedy.")
-    think_tokens: int | None = _given("The budget of a thought; one that runs over it is ended, its label forced.")
-    force: Force | None = _given("When a label is forced.")
-    strict: bool | None = _given("Raise UnparsedError where an answer names no passage.")
-    on_failure: Literal["raise", "first_stage"] | None = _given("What becomes of a query whose model fails.")
-    fusion: float | None = _given("The constant of a fusion with the first-stage order, often 60.")
-    in_flight: int | None = _given("Queries open at once.")
-    query_tokens: int | None = _given("Clip queries to so many tokens.")
-    passage_tokens: int | None = _given("Clip passages to so many tokens.")
-
     _reranker: Reranker = PrivateAttr()
-    _unpickled: ClassVar[frozenset[str]] = frozenset()
-    """Fields of the framework's own that a pickle leaves out."""
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401
-        """Every setting with its meaning into the docstring, for `help` and notebooks."""
-        told = [f"    {name}: {field.description}" for name, field in cls.model_fields.items() if field.description]
-        cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Settings:", *told])
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, given: Any) -> Any:  # noqa: ANN401
-        """ValueErrors that say what was meant, where pydantic only says that it is not that."""
-        for name in given.keys() - cls.model_fields.keys():
-            near = [_MEANT[name]] if name in _MEANT else difflib.get_close_matches(name, cls.model_fields, n=1)
-            raise ValueError(f"there is no setting {name!r}" + "".join(f", did you mean {one!r}?" for one in near))
-        if isinstance(given.get("llm"), str):
-            raise ValueError(
-                f"llm={given['llm']!r} is a name, not a model: give model= with base_url= or backend='openai'"
-            )
-        if inspect.iscoroutinefunction(given.get("on_ranking")):
-            raise ValueError("on_ranking is called and not awaited: give a plain function")
-        return given
 
     @abstractmethod
     def _borrowed(self, llm: Any) -> Borrowed:  # noqa: ANN401
@@ -136,14 +46,16 @@ class Component(BaseModel):
             _refuse("reranker", "it has settings of its own", given if self.llm is None else {"llm": self.llm} | given)
             return self.reranker
         if self.llm is not None:
-            elsewhere = (CONNECTING | {"backend"}) - {"requests", "store"}
+            elsewhere = (CONNECTING | {"backend"}) - {"context", "requests", "store"}
             _refuse("llm", "it brings its own connection", elsewhere & given.keys())
             model = self._borrowed(self.llm)
+            model.context = given.pop("context", model.context)
+            model.sets_limit, model.sets_temperature = "think_tokens" in given, "temperature" in given
             _ = model.identity if self.store is not None else None  # told now, if it cannot be told
             backend = wrapped(model, given.pop("requests", model.at_once), given.pop("store", None))
             return Reranker(backend, k=self.top_n, **given)
         if self.api_key is not None:
-            given["api_key"] = self.api_key.get_secret_value()
+            given["api_key"] = getattr(self.api_key, "get_secret_value", str)()
         return reranker(given | {"k": self.top_n})
 
     @property
@@ -179,20 +91,17 @@ class Component(BaseModel):
         title = metadata.get(self.title_key) if self.title_key else None
         return "" if title is None else str(title)
 
-    def __setattr__(self, name: str, value: object) -> None:
-        """ValueError for what is decided when the component is made; pydantic's own would print the value, a key."""
-        field = type(self).model_fields.get(name)
-        if field is not None and field.frozen:
-            raise ValueError(f"{name} is frozen: it is decided when the component is made, make a new one")
-        super().__setattr__(name, value)
-
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy, which shares the reranker; a new one where a setting is decided anew."""
+        """A copy, which shares the reranker, deep or not; a new one where a setting is decided anew."""
         fields = type(self).model_fields
         if any(name not in fields or fields[name].frozen for name in update or {}):
             given = {name: getattr(self, name) for name in self.model_fields_set}
             return type(self)(**{**given, **(update or {})})
-        return super().model_copy(update=update, deep=deep)
+        return super().model_copy(update=update)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """One that shares the reranker: two of them would load two models."""
+        return self.model_copy()
 
     def close(self) -> None:
         """Give back the model, others' use of it included; an `llm` stays its owner's. Safe to call twice."""
@@ -227,6 +136,16 @@ class Component(BaseModel):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+
+def all_of(kind: type[T], items: Iterable[T]) -> Iterator[T]:
+    """The items, each checked as it is taken: TypeError for what is of another kind."""
+    if isinstance(items, str):
+        raise TypeError(f"a str stands where {kind.__name__} objects should: is it the query?")
+    for place, item in enumerate(items):
+        if not isinstance(item, kind):
+            raise TypeError(f"item {place} is a {type(item).__name__}, not a {kind.__name__}")
+        yield item
 
 
 def _refuse(name: str, why: str, others: Iterable[str]) -> None:

@@ -4,6 +4,7 @@ import os
 import random
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from rankr1_rag import Passage
 from rankr1_rag.backends.scripted import Scripted
 
 ROOT = Path(__file__).parent.parent
+
+collect_ignore = [] if find_spec("llama_index") and find_spec("langchain_core") else ["integrations"]
+"""The integrations are tested where the frameworks are: `make test-integrations`."""
 
 
 @pytest.fixture(scope="session")

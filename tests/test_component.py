@@ -1,6 +1,7 @@
 """What the components of frameworks share, on a component without a framework."""
 
 import asyncio
+import copy
 import importlib.util
 import logging
 import pickle
@@ -99,7 +100,7 @@ def test_a_server_is_asked_with_the_arguments_of_connect() -> None:
         ({"llm": last, **SERVER, "size": 3}, "llm= was given.*leave out base_url, model"),
         (
             {"llm": last, "api_key": KEY, "api_key_env": "K", "attempts": 1, "backend": "openai", "context": 9},
-            "leave out api_key, api_key_env, attempts, backend, context",
+            "leave out api_key, api_key_env, attempts, backend",
         ),
         ({"llm": last, "server": "vllm", "timeout": 3}, "leave out server, timeout"),
         ({"llm": last, "size": 1}, "size=1"),
@@ -142,6 +143,8 @@ def test_a_copy_shares_the_reranker_unless_a_setting_is_decided_anew() -> None:
     other = component.model_copy(update={"size": 4})
     assert (other.ranker.plan.size, component.ranker.plan.size) == (4, 3)
     assert other.llm is last
+    for copied in (copy.copy(component), copy.deepcopy(component), component.model_copy(deep=True)):
+        assert copied.ranker is component.ranker
 
 
 class Known:

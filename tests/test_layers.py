@@ -19,7 +19,8 @@ LAYERS = [
     {"plan"},
     {"reranker"},
     {"jsonlines", "explain", "demo", "connect"},
-    {"component", "cross_encoder"},
+    {"component_settings", "cross_encoder"},
+    {"component"},
     {"cli"},
     {"__main__"},
 ]

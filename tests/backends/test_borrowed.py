@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from pathlib import Path
@@ -199,6 +200,23 @@ def test_who_leaves_early_and_ends_his_event_loop_hears_nothing_more() -> None:
             asyncio.run(early())
     """)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_loop_that_is_closed_under_an_open_request_is_an_error_and_not_a_wait_forever() -> None:
+    backend = Endless()
+    reranker = Reranker(backend, in_flight=1)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(reranker.arank(*ITEM), loop)
+    while not backend.begun:
+        time.sleep(0.01)
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is what is tested
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+    assert reranker.rank(*ITEM).order[0] == 1  # the place in flight was given back
 
 
 class Model(BaseModel):

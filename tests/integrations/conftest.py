@@ -1,8 +1,6 @@
 """What the tests of both integrations share: a real server, a real embedder, models that say what a test wants."""
 
-import gc
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -51,15 +49,6 @@ def llama() -> Iterator[str]:
     """The address of a real server with a real model, two requests at once."""
     with serving(context=8_192, parallel=2) as url:
         yield url
-
-
-@pytest.fixture
-def left_open() -> Iterator[None]:
-    """For tests of what the frameworks themselves leave open: HTTP clients of models, databases of chat memories."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 class Vectors:

@@ -30,7 +30,10 @@ EMBEDDED = pytest.mark.skipif(
 
 @pytest.fixture
 def found() -> list[NodeWithScore]:
-    return [NodeWithScore(node=TextNode(id_=name, text=text), score=0.5) for name, text in TEXTS.items()]
+    return [
+        NodeWithScore(node=TextNode(id_=name, text=text, metadata={"page": n}), score=n / 10)
+        for n, (name, text) in enumerate(TEXTS.items())
+    ]
 
 
 @pytest.fixture
@@ -74,9 +77,10 @@ def test_no_id_and_no_metadata_is_lost(found: list[NodeWithScore], documents: li
     assert sorted(one.id for one in kept if one.id) == sorted(TEXTS)
     assert all(one.metadata["page"] == {"number": 3} for one in kept)
     assert documents == before
-    assert sorted(
-        ids(Postprocessor(reranker=reranker, top_n=None).postprocess_nodes(found, query_str=QUERY))
-    ) == sorted(TEXTS)
+    chosen = Postprocessor(reranker=reranker, top_n=None).postprocess_nodes(found, query_str=QUERY)
+    assert sorted((one.node_id, one.metadata["page"]) for one in chosen) == sorted(
+        (one.node_id, one.metadata["page"]) for one in found
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,6 +99,7 @@ def test_no_score_of_one_node_ends_up_on_another(found: list[NodeWithScore], sai
     )
     chosen = rerank.postprocess_nodes(found, query_str=QUERY)
     assert ids(chosen) == ids(found)[:5]
+    assert [node.node.metadata["retrieval_score"] for node in chosen] == [node.score for node in found[:5]]
     scores = [node.score for node in chosen]
     assert scores == sorted(set(scores), reverse=True)
     assert told[0].cost.unparsed == told[0].cost.comparisons

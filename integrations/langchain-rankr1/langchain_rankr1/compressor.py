@@ -15,7 +15,8 @@ from pydantic import Field, InstanceOf
 from typing_extensions import TypedDict  # LangChain makes a schema of it, for which typing's is too little before 3.12
 
 from rankr1_rag.backends.borrowed import Borrowed
-from rankr1_rag.component import Component, live
+from rankr1_rag.component import Component, all_of
+from rankr1_rag.component_settings import live
 from rankr1_rag.types import Passage, Ranking
 
 
@@ -64,18 +65,20 @@ class RankR1Rerank(Component, BaseDocumentCompressor):
         return LangChainLLM(llm)
 
     def _compress(self, given: Retrieved, config: RunnableConfig) -> list[Document]:
-        if not given["documents"]:
+        query, documents = _read(given)
+        if not documents:
             return []
-        ranking = self.rank(given["query"], map(self._passage, given["documents"]))
+        ranking = self.rank(query, map(self._passage, documents))
         dispatch_custom_event("rankr1", ranking, config=config)
-        return self._chosen(given["documents"], ranking)
+        return self._chosen(documents, ranking)
 
     async def _acompress(self, given: Retrieved, config: RunnableConfig) -> list[Document]:
-        if not given["documents"]:
+        query, documents = _read(given)
+        if not documents:
             return []
-        ranking = await self.arank(given["query"], map(self._passage, given["documents"]))
+        ranking = await self.arank(query, map(self._passage, documents))
         await adispatch_custom_event("rankr1", ranking, config=config)
-        return self._chosen(given["documents"], ranking)
+        return self._chosen(documents, ranking)
 
     def _passage(self, document: Document) -> Passage:
         return Passage(document.id or "", document.page_content, self._title(document.metadata))
@@ -87,3 +90,10 @@ class RankR1Rerank(Component, BaseDocumentCompressor):
             metadata = {**copy.deepcopy(document.metadata), "relevance_score": score, **added}
             chosen.append(document.model_copy(update={"metadata": metadata}))
         return chosen
+
+
+def _read(given: Retrieved) -> tuple[str, list[Document]]:
+    if not isinstance(given, dict) or not {"query", "documents"} <= given.keys():
+        told = sorted(given) if isinstance(given, dict) else type(given).__name__
+        raise ValueError(f'{{"query": …, "documents": …}} is needed, not {told}')
+    return given["query"], list(all_of(Document, given["documents"]))

@@ -7,7 +7,7 @@ from typing import Any
 from langchain_core.runnables import Runnable
 
 from rankr1_rag.backends import Request
-from rankr1_rag.backends.borrowed import Borrowed
+from rankr1_rag.backends.borrowed import Borrowed, innermost
 from rankr1_rag.backends.borrowed_reply import completion
 from rankr1_rag.types import Completion
 
@@ -18,9 +18,7 @@ class LangChainLLM(Borrowed):
     """Any chat model of LangChain, or a runnable that answers messages as one does."""
 
     def __init__(self, llm: Runnable[Any, Any]) -> None:
-        inner: Any = llm
-        while wrapped := getattr(inner, "bound", None) or getattr(inner, "runnable", None):
-            inner = wrapped
+        inner = innermost(llm)
         named = (getattr(inner, name, None) for name in _NAMES)
         profile = getattr(inner, "profile", None) or {}
         super().__init__(llm, next(filter(None, named), inner.get_name()), profile.get("max_input_tokens"))

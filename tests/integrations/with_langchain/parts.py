@@ -140,8 +140,10 @@ class ToldLater(AsyncCallbackHandler):
     """The same for a loop: what it does is only done where it is awaited."""
 
     def __init__(self) -> None:
+        self.loops: list[asyncio.AbstractEventLoop] = []
         self.events: list[tuple[str, Any]] = []
 
     async def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
         await asyncio.sleep(0)
+        self.loops.append(asyncio.get_running_loop())
         self.events.append((name, data))

@@ -153,3 +153,14 @@ def test_many_queries_at_once_have_runs_of_their_own(judge: Scripted) -> None:
     asyncio.run(step.abatch(given, {"callbacks": [traces]}))
     assert sorted(run.inputs["query"] for run in traces.runs) == [each["query"] for each in given]
     assert {name for run in traces.runs for name, _ in _tree(run)[1]} == {"Chat"}
+
+
+def test_an_async_handler_is_awaited_on_the_loop_of_the_caller(compressor: RankR1Rerank, around: Any) -> None:
+    handler = ToldLater()
+
+    async def ask() -> asyncio.AbstractEventLoop:
+        await around(compressor).ainvoke(QUERY, {"callbacks": [handler]})
+        return asyncio.get_running_loop()
+
+    loop = asyncio.run(ask())
+    assert handler.loops == [loop]

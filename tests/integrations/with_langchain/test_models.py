@@ -12,6 +12,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_rankr1 import RankR1Rerank
 
 from rankr1_rag import BackendError, Completion, Ranking, UnparsedError
+from rankr1_rag.backends import Request
 from rankr1_rag.backends.scripted import Scripted
 from tests.integrations.conftest import QUERY, WANTED, knows_best
 from tests.integrations.with_langchain.parts import Chat, Limited, documents, ids
@@ -223,6 +224,35 @@ def test_two_models_share_no_completions(wrapped: Callable[[Named], Any], judge:
 @pytest.mark.parametrize("wrapped", WRAPPERS)
 def test_its_limits_are_set_through_what_stands_around_it(wrapped: Callable[[Named], Any], judge: Scripted) -> None:
     model = Named(backend=judge, model_name="knows-best")
-    RankR1Rerank(llm=wrapped(model), think_tokens=77).compress_documents(documents(), QUERY)
+    RankR1Rerank(llm=wrapped(model), think_tokens=77, temperature=0.0).compress_documents(documents(), QUERY)
     assert {temperature for _, temperature in model.asked} == {0.0}
     assert all(limit is not None and limit >= 77 for limit, _ in model.asked)
+
+
+@pytest.mark.parametrize("wrapped", WRAPPERS)
+def test_its_own_limits_stay_where_none_are_given(wrapped: Callable[[Named], Any], judge: Scripted) -> None:
+    model = Named(backend=judge, model_name="knows-best")
+    own = {(model.max_tokens, model.temperature)}
+    RankR1Rerank(llm=wrapped(model)).compress_documents(documents(), QUERY)
+    assert set(model.asked) == own
+
+
+def test_every_fallback_has_the_limits_too(judge: Scripted) -> None:
+    def fails(messages: Any) -> str:
+        raise OSError("gone")
+
+    first = Named(backend=Scripted(fails), model_name="fails")
+    second = Named(backend=judge, model_name="knows-best")
+    RankR1Rerank(llm=first.with_fallbacks([second]), think_tokens=77).compress_documents(documents(), QUERY)
+    assert first.asked
+    assert {limit for limit, _ in second.asked} == {93}
+
+
+@pytest.mark.parametrize("name", ["o1", "o3-mini", "gpt-5", "gpt-4o"])
+def test_a_hosted_model_keeps_the_temperature_that_its_maker_wants(name: str) -> None:
+    from langchain_openai import ChatOpenAI
+
+    model = ChatOpenAI(model=name, api_key="none")
+    backend = RankR1Rerank(llm=model).ranker.plan.backend
+    asked = backend.limited(Request([], 1_040))  # type: ignore[attr-defined]
+    assert asked._get_request_payload("?") == model._get_request_payload("?")

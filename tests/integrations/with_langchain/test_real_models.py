@@ -73,7 +73,7 @@ def test_chat_openai_serves_a_sync_and_then_an_async_caller(llama: str, around: 
     assert names == {"ChatOpenAI"}
 
 
-def test_chat_openai_serves_one_loop_after_another(chat: ChatOpenAI) -> None:
+def test_chat_openai_without_kept_connections_serves_one_loop_after_another(chat: ChatOpenAI) -> None:
     rankings: list[Ranking] = []
     compressor = RankR1Rerank(llm=chat, on_ranking=rankings.append, **SHORT)
     for _ in range(3):

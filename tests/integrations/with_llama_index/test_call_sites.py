@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from llama_index.core import VectorStoreIndex
 from llama_index.core.base.response.schema import Response
 from llama_index.core.chat_engine import CondensePlusContextChatEngine, ContextChatEngine
 from llama_index.core.indices.query.query_transform import HyDEQueryTransform
+from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.query_engine import (
     CitationQueryEngine,
     RetrieverQueryEngine,
@@ -147,14 +149,26 @@ def test_a_query_that_was_transformed_is_reranked_by_its_own_words(
     assert ids(hyde.query(QUERY).source_nodes) == WANTED
 
 
-@pytest.mark.usefixtures("left_open")
 @pytest.mark.parametrize("kind", [ContextChatEngine, CondensePlusContextChatEngine])
 def test_a_chat_engine(bm25: BM25Retriever, llm: Spoken, rerank: RankR1Rerank, reader: Reader, kind: Any) -> None:
-    engine = kind.from_defaults(retriever=bm25, llm=llm, node_postprocessors=[rerank])
+    memory = ChatMemoryBuffer.from_defaults(llm=llm)
+    engine = kind.from_defaults(retriever=bm25, llm=llm, node_postprocessors=[rerank], memory=memory)
     assert ids(engine.chat(QUERY).source_nodes) == WANTED
     assert read_in_order(reader)
     assert ids(asyncio.run(engine.achat(QUERY)).source_nodes) == WANTED
     assert ids(engine.stream_chat(QUERY).source_nodes) == WANTED
+
+    async def cell() -> None:
+        assert ids(engine.chat(QUERY).source_nodes) == WANTED
+
+    asyncio.run(cell())
+
+
+def test_one_engine_serves_several_threads(bm25: BM25Retriever, llm: Spoken, rerank: RankR1Rerank) -> None:
+    engine = RetrieverQueryEngine.from_args(bm25, llm=llm, node_postprocessors=[rerank])
+    with ThreadPoolExecutor(6) as pool:
+        for response in pool.map(lambda _: engine.query(QUERY), range(24)):
+            assert ids(response.source_nodes) == WANTED
 
 
 def test_behind_another_postprocessor_and_before_one(bm25: BM25Retriever, llm: Spoken, rerank: RankR1Rerank) -> None:

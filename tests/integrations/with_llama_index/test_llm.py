@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 import httpx
 import pytest
 from llama_index.core import Settings
-from llama_index.core.llms import ChatMessage, ChatResponse
+from llama_index.core.llms import ChatMessage, ChatResponse, LLMMetadata
 from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index.llms.openai import OpenAI
 from llama_index.llms.openai_like import OpenAILike
 from llama_index.postprocessor.rankr1 import RankR1Rerank
 
 from rankr1_rag import BackendError, Ranking
+from rankr1_rag.backends import Request
 from tests.integrations.conftest import QUERY, WANTED, knows_best
 from tests.integrations.with_llama_index.conftest import Served, Spoken, ids
 
@@ -88,6 +91,7 @@ def test_a_model_in_this_process_is_asked_one_thing_at_a_time_and_holds_up_no_lo
         with lock:
             inside += 1
             most = max(most, inside)
+        time.sleep(0.005)
         on_loop.append(threading.current_thread().name)
         text = say(prompt)
         with lock:
@@ -114,12 +118,36 @@ def test_the_thinking_budget_and_the_temperature_are_the_rerankers_and_the_llm_s
         return answer(messages, llm, is_async)
 
     llm = Served(limits, max_tokens=17)
-    RankR1Rerank(llm=llm, think_tokens=100).postprocess_nodes(found, query_str=QUERY)
-    assert asked == {(116, 0.0)}
-    assert (llm.max_tokens, llm.temperature) == (17, 0.7)
+    for given, wanted in (
+        ({"think_tokens": 100, "temperature": 0.0}, (116, 0.0)),
+        ({"think_tokens": 100}, (116, 0.7)),
+        ({"temperature": 0.5}, (17, 0.5)),
+        ({}, (17, 0.7)),
+    ):
+        asked.clear()
+        RankR1Rerank(llm=llm, **given).postprocess_nodes(found, query_str=QUERY)
+        assert asked == {wanted}
+        assert (llm.max_tokens, llm.temperature) == (17, 0.7)
     asked.clear()
-    RankR1Rerank(llm=Served(limits, temperature=None), think_tokens=100).postprocess_nodes(found, query_str=QUERY)
-    assert asked == {(116, None)}
+    RankR1Rerank(llm=Served(limits, temperature=None), temperature=0.5).postprocess_nodes(found, query_str=QUERY)
+    assert asked == {(None, None)}
+
+
+@pytest.mark.parametrize("name", ["o1", "o3-mini", "gpt-4o"])
+def test_a_hosted_model_keeps_the_temperature_that_its_maker_wants(name: str) -> None:
+    llm = OpenAI(model=name, api_key="none")
+    backend: Any = RankR1Rerank(llm=llm).ranker.plan.backend
+    assert backend.limited(Request([], 1_040))._get_model_kwargs() == llm._get_model_kwargs()
+
+
+def test_a_model_without_a_name_goes_by_its_class(found: Found) -> None:
+    class Nameless(Served):
+        @property
+        def metadata(self) -> LLMMetadata:
+            return LLMMetadata()
+
+    assert RankR1Rerank(llm=Nameless(answer)).ranker.plan.backend.model == Nameless.class_name()
+    assert RankR1Rerank(llm=Nameless(answer), context=777).ranker.plan.backend.context == 777
 
 
 def reply(text: str, reason: str = "stop", **usage: int) -> ChatResponse:

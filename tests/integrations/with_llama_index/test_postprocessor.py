@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from llama_index.core.callbacks import CallbackManager, LlamaDebugHandler
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import ImageNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
 from llama_index.postprocessor.rankr1 import RankR1Rerank
@@ -21,6 +22,14 @@ from tests.integrations.conftest import QUERY, WANTED, knows_best, shown
 from tests.integrations.with_llama_index.conftest import ids
 
 Found = list[NodeWithScore]
+
+
+class Lock(LlamaDebugHandler):
+    """A handler that cannot be pickled, as most hold a connection."""
+
+    def __init__(self) -> None:
+        super().__init__(print_trace_on_end=False)
+        self.lock = threading.Lock()
 
 
 def made(script: Any = knows_best, **settings: Any) -> RankR1Rerank:
@@ -67,11 +76,19 @@ def test_ids_and_metadata_and_relationships_come_back_as_they_were(found: Found)
 
 
 def test_a_score_belongs_to_its_own_node_also_where_texts_and_ids_repeat() -> None:
-    node = TextNode(id_="twice", text="Dracula is an 1897 Gothic horror novel by the Irish author Bram Stoker.")
-    found = [NodeWithScore(node=copy.deepcopy(node), score=score) for score in (0.1, 0.2, 0.3)]
+    texts = [
+        "Whitby is a seaside town",
+        "Dracula is an 1897 Gothic horror novel by the Irish author Bram Stoker.",
+        "x",
+        "x",
+    ]
+    found = [NodeWithScore(node=TextNode(id_="same", text=text), score=n / 10) for n, text in enumerate(texts)]
     chosen = made(top_n=None, keep_retrieval_score=True).postprocess_nodes(found, query_str=QUERY)
-    assert sorted(one.node.metadata["retrieval_score"] for one in chosen) == [0.1, 0.2, 0.3]
-    assert len({one.score for one in chosen}) == 3
+    assert sorted((one.text, one.node.metadata["retrieval_score"]) for one in chosen) == sorted(
+        (one.text, one.score) for one in found
+    )
+    assert chosen[0].text == texts[1]
+    assert len({one.score for one in chosen}) == 4
 
 
 def test_reasoning_and_old_score_stand_in_a_copy_that_neither_embedder_nor_reader_sees(found: Found) -> None:
@@ -132,6 +149,8 @@ def test_no_nodes_are_no_call_and_no_query_is_an_error(found: Found) -> None:
     assert made(refuse).postprocess_nodes([], query_str=QUERY) == []
     assert asyncio.run(made(refuse).apostprocess_nodes([], query_str=QUERY)) == []
     assert len(made(refuse).postprocess_nodes(found[:1], query_str=QUERY)) == 1
+    with pytest.raises(TypeError, match="item 0 is a TextNode, not a NodeWithScore"):
+        made().postprocess_nodes([one.node for one in found], query_str=QUERY)
     for nodes in ([], found):
         with pytest.raises(ValueError, match="needs a query"):
             made().postprocess_nodes(nodes)
@@ -231,6 +250,8 @@ def test_a_pickle_reranks_the_same(found: Found) -> None:
     again = pickle.loads(pickle.dumps(rerank))
     assert again.ranker.plan.algorithm == "heapsort"
     assert (again.ranker.votes, again.ranker.plan.size, again.metadata_mode) == (3, 4, MetadataMode.NONE)
+    told = pickle.loads(pickle.dumps(RankR1Rerank(reranker=reranker, callback_manager=CallbackManager([Lock()]))))
+    assert told.callback_manager.handlers == []
     assert again.postprocess_nodes(found, query_str=QUERY) == rerank.postprocess_nodes(found, query_str=QUERY)
 
 

@@ -16,7 +16,8 @@ from llama_index.postprocessor.rankr1.llm import LlamaIndexLLM
 from pydantic import Field, InstanceOf
 
 from rankr1_rag.backends.borrowed import Borrowed
-from rankr1_rag.component import Component, live
+from rankr1_rag.component import Component, all_of
+from rankr1_rag.component_settings import live
 from rankr1_rag.types import Passage, Ranking
 
 dispatcher = get_dispatcher(__name__)
@@ -69,10 +70,10 @@ class RankR1Rerank(Component, BaseNodePostprocessor):
     @contextmanager
     def _events(self, nodes: Nodes, query: QueryBundle | None) -> Iterator[tuple[str, Callable[[Ranking], Nodes]]]:
         """Both kinds of events, also where there is nothing to do and where it fails."""
-        if query is None:
-            raise ValueError("RankR1Rerank needs a query: give query_bundle= or query_str=")
         top_n, model = self.top_n or len(nodes), self.ranker.plan.backend.model
-        payload: dict[str, Any] = {EventPayload.NODES: nodes, EventPayload.QUERY_STR: query.query_str}
+        nodes = list(all_of(NodeWithScore, nodes))
+        text = query.query_str if isinstance(query, QueryBundle) else None
+        payload: dict[str, Any] = {EventPayload.NODES: nodes, EventPayload.QUERY_STR: text}
         payload |= {EventPayload.TOP_K: top_n, EventPayload.MODEL_NAME: model}
         end = ReRankEndEvent(nodes=[])
 
@@ -84,7 +85,9 @@ class RankR1Rerank(Component, BaseNodePostprocessor):
         dispatcher.event(ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=model))
         try:
             with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
-                yield query.query_str, done
+                if text is None:
+                    raise ValueError("RankR1Rerank needs a query: give query_str=, or query_bundle=QueryBundle(…)")
+                yield text, done
                 event.on_end(payload={EventPayload.NODES: end.nodes})
         finally:
             dispatcher.event(end)
@@ -96,8 +99,7 @@ class RankR1Rerank(Component, BaseNodePostprocessor):
 
     def _chosen(self, nodes: list[NodeWithScore], ranking: Ranking) -> Iterator[NodeWithScore]:
         for position, score, added in self._results(ranking):
-            if self.keep_retrieval_score:
-                added["retrieval_score"] = nodes[position].score
+            added |= {"retrieval_score": nodes[position].score} if self.keep_retrieval_score else {}
             node = nodes[position].node
             yield NodeWithScore(node=_extended(node, added, added) if added else node, score=score)
 

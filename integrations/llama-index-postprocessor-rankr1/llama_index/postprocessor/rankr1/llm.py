@@ -16,8 +16,7 @@ class LlamaIndexLLM(Borrowed):
     """Any LLM of LlamaIndex, with the name and the context window that its metadata tell."""
 
     def __init__(self, llm: LLM) -> None:
-        known = llm.metadata
-        super().__init__(llm, known.model_name.replace("unknown", llm.class_name()), known.context_window)
+        super().__init__(llm, llm.metadata.model_name.replace("unknown", llm.class_name()), llm.metadata.context_window)
         # A CustomLLM runs in this process; its `achat`, which is its `chat`, would hold up the caller's event loop.
         self.at_once = 1 if getattr_static(llm, "achat") is getattr_static(CustomLLM, "achat") else None
 
