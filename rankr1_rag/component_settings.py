@@ -64,7 +64,7 @@ class Settings(BaseModel):
         default=5, ge=1, strict=True, description="How many come back, best first; None is all of them."
     )
     title_key: str | None = Field(default="title", description="The metadata key of a title, shown before the text.")
-    include_reasoning: bool = Field(default=False, description=f"Put the reasoning into metadata[{REASONING!r}].")
+    include_reasoning: bool = Field(default=False, description=f"Put why it won into metadata[{REASONING!r}].")
     on_ranking: Callable[[Ranking], object] | None = Field(
         default=None, exclude=True, repr=False, description="Called with each whole Ranking; what it raises is raised."
     )
@@ -88,8 +88,8 @@ class Settings(BaseModel):
     algorithm: str | None = _given("How answers make a top k, a name in ALGORITHMS.")
     votes: int | None = _given("Ask each set so often, in fresh orders.")
     seed: int | None = _given("Draws the orders of votes, and samples.")
-    temperature: float | None = _given("0, the default, is greedy.")
-    think_tokens: int | None = _given("The budget of a thought; one that runs over it is ended, its label forced.")
+    temperature: float | None = _given("0, the default, is greedy; an llm keeps its own where this is not given.")
+    think_tokens: int | None = _given("The budget of a thought, then its label is forced; an llm keeps its own limit.")
     force: Force | None = _given("When a label is forced.")
     strict: bool | None = _given("Raise UnparsedError where an answer names no passage.")
     on_failure: Literal["raise", "first_stage"] | None = _given("What becomes of a query whose model fails.")
