@@ -6,6 +6,7 @@ A component works from a `Reranker`, from a model that the framework already has
 
 from __future__ import annotations
 
+import copy
 import pickle
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -146,6 +147,18 @@ def all_of(kind: type[T], items: Iterable[T]) -> Iterator[T]:
         if not isinstance(item, kind):
             raise TypeError(f"item {place} is a {type(item).__name__}, not a {kind.__name__}")
         yield item
+
+
+def copied(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """A deep copy; a value that cannot be copied, a lock say, is shared."""
+    return {key: _copied(value) for key, value in metadata.items()}
+
+
+def _copied(value: Any) -> Any:  # noqa: ANN401
+    try:
+        return copy.deepcopy(value)
+    except Exception:
+        return value
 
 
 def _refuse(name: str, why: str, others: Iterable[str]) -> None:

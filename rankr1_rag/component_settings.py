@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, SecretStr, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from rankr1_rag.connect import Kind
 from rankr1_rag.engine import Force
@@ -65,10 +66,10 @@ class Settings(BaseModel):
     )
     title_key: str | None = Field(default="title", description="The metadata key of a title, shown before the text.")
     include_reasoning: bool = Field(default=False, description=f"Put why it won into metadata[{REASONING!r}].")
-    on_ranking: Callable[[Ranking], object] | None = Field(
+    on_ranking: SkipJsonSchema[Callable[[Ranking], object] | None] = Field(
         default=None, exclude=True, repr=False, description="Called with each whole Ranking; what it raises is raised."
     )
-    reranker: InstanceOf[Reranker] | None = live("A Reranker made elsewhere; top_n stands for its k.")
+    reranker: SkipJsonSchema[InstanceOf[Reranker] | None] = live("A Reranker made elsewhere; top_n stands for its k.")
     llm: Any = live("A language model that the pipeline already has.")
 
     model: PathText | None = _given("A server's name of a model, a GGUF file or an OpenVINO folder; None: embedded.")

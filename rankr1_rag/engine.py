@@ -129,7 +129,7 @@ class Engine:
             )
         )
         return Completion(
-            text=forced.text + _meant(label.text, forced.choices),
+            text=forced.text + forced.meant(label.text),
             prompt_tokens=thought.prompt_tokens + label.prompt_tokens,
             cached_tokens=thought.cached_tokens + label.cached_tokens,
             completion_tokens=thought.completion_tokens + label.completion_tokens,
@@ -148,7 +148,9 @@ class Engine:
             if task is None or task.cancelling():  # ours: the caller went away
                 raise
             raise self._failed(error) from error
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # the latter two would end the loop for everyone
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # SystemExit and the like would end the loop for everyone
             raise self._failed(error) from error
 
     def _failed(self, error: BaseException) -> BackendError:
@@ -157,12 +159,6 @@ class Engine:
     def _trust_the_retriever(self, shown: Set) -> tuple[int, ...]:
         """The first-stage best of a set; for a listwise format the whole set in first-stage order."""
         return (min(shown),) if self.format.kind == "setwise" else tuple(sorted(shown))
-
-
-def _meant(label: str, choices: Sequence[str]) -> str:
-    """The one choice that a bare label like "[2]" is part of: a model not constrained may leave out the tags."""
-    meant = [choice for choice in choices if label.strip() in choice]
-    return meant[0] if len(meant) == 1 else label
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

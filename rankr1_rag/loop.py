@@ -14,16 +14,31 @@ import os
 import threading
 from collections.abc import Coroutine
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rankr1_rag.errors import LoopError
 
 T = TypeVar("T")
 
-caller: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("caller", default=None)
-"""Inside a coroutine here: the event loop of whoever awaits it, None where a plain thread waits.
+
+@dataclass(slots=True, eq=False)
+class Caller:
+    """Who awaits a coroutine here, on an event loop of his own; `gone` once he was cancelled."""
+
+    loop: asyncio.AbstractEventLoop
+    gone: bool = False
+
+
+caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
+"""Inside a coroutine here: who awaits it, None where a plain thread waits.
 
 For what belongs to the caller's loop and must not be used on this one: a client with open connections."""
+
+held_up: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("held_up", default=None)
+"""Inside a coroutine here: the event loop that stands still meanwhile, because a sync caller waits inside it.
+
+He must not wait for anything that is held by what goes on only on that loop."""
 
 
 class Loop:
@@ -40,20 +55,22 @@ class Loop:
         return self._thread.is_alive()
 
     def submit(
-        self, coroutine: Coroutine[Any, Any, T], awaited_on: asyncio.AbstractEventLoop | None = None
+        self, coroutine: Coroutine[Any, Any, T], awaited_by: Caller | None = None
     ) -> concurrent.futures.Future[T]:
         """Start a coroutine here, from any thread; cancelling the future cancels it. LoopError once stopped.
 
-        It runs in a copy of the context of whoever calls this; `awaited_on` is what it then finds in `caller`.
+        It runs in a copy of the context of whoever calls this; `awaited_by` is what it then finds in `caller`.
         """
         if not self.alive:
             coroutine.close()
             raise LoopError("the private event loop has ended, because Python is leaving")
-        token = caller.set(awaited_on)
+        stands = asyncio._get_running_loop() if awaited_by is None else None
+        tokens = caller.set(awaited_by), held_up.set(stands)
         try:
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         finally:
-            caller.reset(token)
+            caller.reset(tokens[0])
+            held_up.reset(tokens[1])
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine here and wait; Ctrl-C cancels it. LoopError on the loop's own thread: it would deadlock."""
@@ -74,7 +91,12 @@ class Loop:
 
     async def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine here and await it from another loop (or this one); cancelling the caller cancels it."""
-        return await asyncio.wrap_future(self.submit(coroutine, asyncio.get_running_loop()))
+        here = Caller(asyncio.get_running_loop())
+        try:
+            return await asyncio.wrap_future(self.submit(coroutine, here))
+        except asyncio.CancelledError:
+            here.gone = True
+            raise
 
     def stop(self) -> None:
         """End the loop and its thread; what still runs there is cancelled first."""

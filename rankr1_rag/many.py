@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from rankr1_rag.errors import LoopError
-from rankr1_rag.loop import private_loop
+from rankr1_rag.loop import Caller, private_loop
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -107,7 +107,7 @@ async def aeach(
     loop, pid = asyncio.get_running_loop(), os.getpid()
     finished: asyncio.Queue[int | None] = asyncio.Queue()
     opened: Opened[Out] = {}
-    free = asyncio.Semaphore(most)
+    free, here = asyncio.Semaphore(most), Caller(loop)
 
     def report(index: int, _: concurrent.futures.Future[Out]) -> None:
         with suppress(RuntimeError):  # the caller's loop may be closed by now
@@ -118,7 +118,7 @@ async def aeach(
         try:
             await free.acquire()
             async for item in source:
-                opened[index] = private_loop().submit(work(item), loop)
+                opened[index] = private_loop().submit(work(item), here)
                 opened[index].add_done_callback(partial(report, index))
                 index += 1
                 await free.acquire()
@@ -136,6 +136,7 @@ async def aeach(
             yield index, result
         await feeder
     finally:
+        here.gone = True
         feeder.cancel()
         _cancel(opened, pid)
 

@@ -9,12 +9,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from rankr1_rag import many
 from rankr1_rag.backends import Backend
+from rankr1_rag.backends.per_loop import PerLane
 from rankr1_rag.budget import Budget, Texts
 from rankr1_rag.engine import Engine, Force, Task
 from rankr1_rag.errors import BackendError, LoopError
@@ -229,9 +230,9 @@ class Reranker:
         """At most `in_flight` open queries. Lives on the private loop; after a fork there is a new one."""
         loop = asyncio.get_running_loop()
         if self.__dict__.get("_gated", (None,))[0] is not loop:
-            self.__dict__["_gated"] = (loop, asyncio.Semaphore(self.in_flight))
-        gate: asyncio.Semaphore = self.__dict__["_gated"][1]
-        return gate
+            self.__dict__["_gated"] = (loop, PerLane(partial(asyncio.Semaphore, self.in_flight)))
+        gates: PerLane[asyncio.Semaphore] = self.__dict__["_gated"][1]
+        return gates.get()
 
     @cached_property
     def _tasks(self) -> set[asyncio.Task[Any]]:

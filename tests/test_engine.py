@@ -74,9 +74,9 @@ def test_a_forced_label_may_come_without_its_tags(said: str, order: tuple[int, .
     assert (ranking.order, ranking.cost.unparsed) == (order, int(order == (0, 1)))
 
 
-def test_a_bare_number_that_could_be_several_labels_is_none() -> None:
+def test_a_bare_number_is_the_label_of_that_number_and_no_other() -> None:
     twelve = [str(n) for n in range(12)]
-    for said, first in (("2", 0), ("[2]", 1), ("12", 11)):
+    for said, first in (("2", 1), ("[2]", 1), ("12", 11), ("0", 0), ("[0]", 0), ("13", 0), ("1 2", 0), ("12.", 11)):
         ranking = Reranker(Recorded(CUT, Completion(said), can_continue=False), k=1).rank("which?", twelve)
         assert ranking.order[0] == first, said
 

@@ -476,3 +476,19 @@ def test_how_many_to_select_may_be_said_for_one_query(
     for wrong in (0, -1, 1.5):
         with pytest.raises(ValueError, match="k="):
             reranker.rank("q", passages, k=wrong)  # type: ignore[arg-type]
+
+
+INTERRUPTED = BaseExceptionGroup("g", [KeyboardInterrupt()])
+
+
+@pytest.mark.parametrize(
+    "raised", [INTERRUPTED, SystemExit(1), KeyboardInterrupt(), ExceptionGroup("g", [ValueError()])]
+)
+def test_whatever_a_backend_raises_the_private_loop_lives_on(raised: BaseException) -> None:
+    def fails(messages: object) -> str:
+        raise raised
+
+    for votes in (1, 2):
+        with pytest.raises(BackendError, match="failed"):
+            Reranker(Scripted(fails), votes=votes).rank("q", ["a", "b"])
+    assert Reranker(Scripted(lambda messages: "<answer>[2]</answer>"), k=1).rank("q", ["a", "b"]).order == (1, 0)

@@ -24,13 +24,13 @@ from typing import Any, TypeVar
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.borrowed_identity import described
 from rankr1_rag.errors import BackendError
-from rankr1_rag.loop import caller
+from rankr1_rag.loop import Caller, caller
 from rankr1_rag.types import Completion
 
 T = TypeVar("T")
 
-_WRAPPED = ("bound", "runnable")
-"""Where wrappers keep the model that they are around: LangChain's `bind`, `with_retry`; `with_fallbacks`."""
+_WRAPPED = ("bound", "runnable", "default")
+"""Where wrappers keep the model: LangChain's `bind` and `with_retry`; `with_fallbacks`; `configurable_fields`."""
 
 _LOOK = 1.0
 """Seconds between looks whether the caller's loop is still there."""
@@ -48,13 +48,15 @@ class Borrowed(ABC):
     can_continue = False
     at_once: int | None = None
     """How many requests the model stands at once; None is any number."""
+    sync_only = False
+    """Whether its async method is its sync one in disguise, which would hold up the caller's event loop, or need it."""
     sets_limit = sets_temperature = True
     """Whether the request's limit and temperature are set, or the model's own stay."""
 
     def __init__(self, llm: Any, model: str, context: int | None = None) -> None:  # noqa: ANN401
         self.llm = llm
         self.model = model
-        self.context = context
+        self.context = context if context and context > 0 else None
         self._copies: dict[tuple[int, float], Any] = {}
 
     @abstractmethod
@@ -77,13 +79,14 @@ class Borrowed(ABC):
 
     async def complete(self, request: Request) -> Completion:
         """Complete where the caller is; cancelling abandons the request."""
-        if (loop := caller.get()) is None:
+        who = caller.get()
+        if who is None or self.sync_only:
             try:
                 return await self._in_thread(request)
             except NotImplementedError:
                 return await self.achat(request)
         try:
-            return await _from_loop(loop, _on_loop(loop, partial(self.achat, request)))
+            return await _from_loop(who.loop, _on_loop(who, partial(self.achat, request)))
         except NotImplementedError:
             return await self._in_thread(request)
 
@@ -113,7 +116,10 @@ class Borrowed(ABC):
             fields = {name: request.max_tokens for name in _LIMITS if name in known}
         if self.sets_temperature and "temperature" in known and llm.temperature is not None:
             fields["temperature"] = request.temperature
-        return llm.model_copy(update=fields) if fields else llm
+        try:
+            return llm.model_copy(update=fields) if fields else llm
+        except Exception:
+            return llm  # one that refuses is asked as it is
 
     async def _in_thread(self, request: Request) -> Completion:
         return await asyncio.wrap_future(_in_thread(partial(self.chat, request)))
@@ -152,26 +158,32 @@ def _in_thread(work: Callable[[], T]) -> Future[T]:
     return future
 
 
-def _on_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
-    """`asyncio.run_coroutine_threadsafe`, for a loop that is not ours and may end at any time: then nobody waits."""
+def _on_loop(who: Caller, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+    """`asyncio.run_coroutine_threadsafe`, for a loop that is not ours and may end at any time.
+
+    Nothing is begun for a caller who is gone: his loop may be ending, and would destroy it half-way.
+    """
     future: Future[T] = Future()
+    left = RuntimeError("cancelled on its caller's event loop")
 
     def begin() -> None:
-        if not future.cancelled():
-            task = loop.create_task(work())
+        if who.gone:
+            _fail(future, left)
+        elif not future.cancelled():
+            task = who.loop.create_task(work())
             task.add_done_callback(end)
-            future.add_done_callback(partial(_abandon, loop, task))
+            future.add_done_callback(partial(_abandon, who.loop, task))
 
     def end(task: asyncio.Task[T]) -> None:
         if task.cancelled():
-            future.cancel()
+            _fail(future, left)
         elif (error := task.exception()) is not None:
             _fail(future, error)
         else:
             with suppress(InvalidStateError):
                 future.set_result(task.result())
 
-    loop.call_soon_threadsafe(begin)
+    who.loop.call_soon_threadsafe(begin)
     return future
 
 

@@ -1,6 +1,7 @@
 """One value for each event loop: connections, semaphores and futures belong to the loop they were made on.
 
-Also to the process: a forked child starts without any, and leaves the parent's alone. Knows nothing of what it keeps.
+Also to the process: a forked child starts without any, and leaves the parent's alone. And what callers wait for in turn
+is kept apart for those who hold up an event loop meanwhile. Knows nothing of what it keeps.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import os
 from collections.abc import Callable
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
+
+from rankr1_rag.loop import held_up
 
 T = TypeVar("T")
 
@@ -48,3 +51,24 @@ class PerLoop(Generic[T]):
 
     def __reduce__(self) -> tuple[type[PerLoop[T]], tuple[Callable[[], T]]]:
         return type(self), (self._make,)
+
+
+class PerLane(Generic[T]):
+    """One value for all callers, but another for sync ones who hold up the event loop that they wait in.
+
+    What holds the common one may be waiting for that very loop, and both would wait for ever.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._common = make()
+        self._apart: WeakKeyDictionary[asyncio.AbstractEventLoop, T] = WeakKeyDictionary()
+
+    def get(self) -> T:
+        """The value for the caller of the running coroutine."""
+        loop = held_up.get()
+        if loop is None:
+            return self._common
+        if loop not in self._apart:
+            self._apart[loop] = self._make()
+        return self._apart[loop]

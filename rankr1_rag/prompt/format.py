@@ -25,6 +25,10 @@ _GROUP = re.compile(r"\[([^\[\]]*+)\]")
 _DIGIT = re.compile(r"\d")
 _LABEL = re.compile(r"\s*+([0-9]{1,4})\s*+")
 
+_NUMBER = re.compile(r"\d+")
+_BARE = re.compile(r"\s*+(?:<answer>)?\s*+\[?\s*+([0-9]{1,4})\s*+\]?\s*+(?:</answer>)?\s*+\.?\s*+", re.IGNORECASE)
+"""A label and nothing else, whatever is missing around it."""
+
 _BEGUN_ANSWER = 48
 """Characters at the end of a thought in which `<answer>` begins an answer; further up it is only spoken of."""
 
@@ -51,6 +55,12 @@ class Forced:
     text: str
     choices: tuple[str, ...]
     max_tokens: int
+
+    def meant(self, said: str) -> str:
+        """What was said; of a bare label ("2", "[2]."), which nothing constrained, the whole choice."""
+        if not (bare := _BARE.fullmatch(said)):
+            return said
+        return next((one for one in self.choices if _NUMBER.findall(one) == [bare[1].lstrip("0")]), said)
 
 
 @dataclass(frozen=True)

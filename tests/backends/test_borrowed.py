@@ -259,3 +259,12 @@ def test_it_is_a_backend_told_apart_by_its_kind_and_its_name() -> None:
     assert (backend.can_continue, backend.context, backend.at_once, backend.count("four")) == (False, None, None, None)
     Reranker(backend).close()
     assert Reranker(backend, k=1).rank(*ITEM).order == (1, 0, 2, 3)
+
+
+@pytest.mark.parametrize(("said", "context"), [(None, None), (0, None), (-1, None), (4_096, 4_096)])
+def test_a_context_that_is_not_known_limits_nothing(said: int | None, context: int | None) -> None:
+    class Sized(Told):
+        def __init__(self) -> None:
+            Borrowed.__init__(self, None, "sized", said)
+
+    assert Sized().context == context

@@ -3,7 +3,6 @@
 Annotations are not postponed here: LangChain reads the types of a chain from them.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from pydantic import Field, InstanceOf
 from typing_extensions import TypedDict  # LangChain makes a schema of it, for which typing's is too little before 3.12
 
 from rankr1_rag.backends.borrowed import Borrowed
-from rankr1_rag.component import Component, all_of
+from rankr1_rag.component import Component, all_of, copied
 from rankr1_rag.component_settings import live
 from rankr1_rag.types import Passage, Ranking
 
@@ -87,7 +86,7 @@ class RankR1Rerank(Component, BaseDocumentCompressor):
         chosen = []
         for position, score, added in self._results(ranking):
             document = documents[position]
-            metadata = {**copy.deepcopy(document.metadata), "relevance_score": score, **added}
+            metadata = {**copied(document.metadata), "relevance_score": score, **added}
             chosen.append(document.model_copy(update={"metadata": metadata}))
         return chosen
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 
 from rankr1_rag.backends import Request
@@ -22,6 +23,7 @@ class LangChainLLM(Borrowed):
         named = (getattr(inner, name, None) for name in _NAMES)
         profile = getattr(inner, "profile", None) or {}
         super().__init__(llm, next(filter(None, named), inner.get_name()), profile.get("max_input_tokens"))
+        self.sync_only = getattr(type(inner), "_agenerate", None) is BaseChatModel._agenerate
 
     def chat(self, request: Request) -> Completion:
         """Complete in a thread."""
@@ -35,5 +37,5 @@ class LangChainLLM(Borrowed):
 def _completion(reply: Any) -> Completion:  # noqa: ANN401
     if isinstance(reply, str):
         return completion(reply, "")
-    thoughts = [block.get("reasoning", "") for block in reply.content_blocks if block["type"] == "reasoning"]
+    thoughts = [block.get("reasoning") or "" for block in reply.content_blocks if block["type"] == "reasoning"]
     return completion(str(reply.text), "\n".join(thoughts), reply.usage_metadata, reply.response_metadata)

@@ -16,7 +16,7 @@ from hashlib import sha256
 from typing import TypeVar
 
 from rankr1_rag.backends import Backend, Request
-from rankr1_rag.backends.per_loop import PerLoop
+from rankr1_rag.backends.per_loop import PerLane, PerLoop
 from rankr1_rag.backends.wrappers.around import Around
 from rankr1_rag.backends.wrappers.store_file import StoreFile
 from rankr1_rag.errors import StoreError
@@ -42,12 +42,12 @@ class Stored(Around):
         self.hits = 0
         self.misses = 0
         self._file = StoreFile(path)
-        self._flights: PerLoop[dict[bytes, _Flight]] = PerLoop(dict)
+        self._flights: PerLoop[PerLane[dict[bytes, _Flight]]] = PerLoop(partial(PerLane, dict))
 
     async def complete(self, request: Request) -> Completion:
         """The stored completion, or a new one, which is stored; cancelling never takes back what was finished."""
         key = _key(self.identity, request)
-        flights = self._flights.get()
+        flights = self._flights.get().get()
         while (flight := flights.get(key)) is not None:
             try:
                 completion = await flight.join()

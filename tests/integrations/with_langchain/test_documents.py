@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import itertools
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -171,3 +172,11 @@ def test_an_empty_query_is_refused(query: str, compressor: RankR1Rerank) -> None
         compressor.compress_documents(documents(), query)
     with pytest.raises(ValueError, match="empty"):
         asyncio.run(compressor.acompress_documents(documents(), query))
+
+
+def test_metadata_that_cannot_be_copied_is_shared_and_nothing_that_was_paid_for_is_lost(judge: Scripted) -> None:
+    lock = threading.Lock()
+    given = [Document(document.page_content, metadata={"lock": lock, "deep": [1]}) for document in documents()]
+    chosen = RankR1Rerank(reranker=Reranker(judge)).compress_documents(given, QUERY)
+    assert all(document.metadata["lock"] is lock for document in chosen)
+    assert all(document.metadata["deep"] is not one.metadata["deep"] for document in chosen for one in given)

@@ -256,3 +256,12 @@ def test_a_hosted_model_keeps_the_temperature_that_its_maker_wants(name: str) ->
     backend = RankR1Rerank(llm=model).ranker.plan.backend
     asked = backend.limited(Request([], 1_040))  # type: ignore[attr-defined]
     assert asked._get_request_payload("?") == model._get_request_payload("?")
+
+
+def test_a_reasoning_block_without_text_is_none(judge: Scripted) -> None:
+    blocks = [{"type": "reasoning", "reasoning": None}, {"type": "text", "text": "<answer>[2]</answer>"}]
+    rankings: list[Ranking] = []
+    model = RunnableLambda(lambda messages: AIMessage(blocks))
+    RankR1Rerank(llm=model, top_n=1, on_ranking=rankings.append).compress_documents(documents(), QUERY)
+    assert rankings[0].cost.unparsed == 0
+    assert rankings[0].order[0] == 1

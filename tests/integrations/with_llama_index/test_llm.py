@@ -110,6 +110,54 @@ def test_a_model_in_this_process_is_asked_one_thing_at_a_time_and_holds_up_no_lo
     assert set(on_loop) == {"rankr1-borrowed"}
 
 
+def held_up(rerank: RankR1Rerank, found: Found, begun: Any) -> list[Found]:
+    """An async call, and a sync one in the same loop while that is under way: a notebook, a sync engine in a server."""
+
+    async def both() -> list[Found]:
+        task = asyncio.create_task(rerank.apostprocess_nodes(found, query_str=QUERY))
+        await asyncio.sleep(0)
+        await begun()
+        return [rerank.postprocess_nodes(found, query_str=QUERY), await task]
+
+    chosen: list[Found] = []
+    thread = threading.Thread(target=lambda: chosen.extend(asyncio.run(both())), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive(), "both wait for ever"
+    return chosen
+
+
+@pytest.mark.parametrize("settings", [{}, {"requests": 1}, {"in_flight": 1}, {"store": "store.sqlite"}], ids=str)
+@pytest.mark.parametrize("kind", [Spoken, Served])
+def test_a_sync_call_never_waits_for_what_waits_for_its_own_loop(
+    kind: Any, settings: dict[str, Any], found: Found, tmp_path: Path
+) -> None:
+    if "store" in settings:
+        settings = {"store": tmp_path / settings["store"]}
+    asked = threading.Event()
+
+    def slowly(messages: Sequence[ChatMessage], llm: Served, is_async: bool) -> Any:
+        asked.set()
+        text = answer(messages, llm, is_async)
+        return later(text) if is_async else text
+
+    async def later(text: str) -> str:
+        await asyncio.sleep(0.01)
+        return text
+
+    def spoken(prompt: str) -> str:
+        asked.set()
+        return say(prompt)
+
+    async def begun() -> None:
+        while not asked.is_set():
+            await asyncio.sleep(0.001)
+
+    rerank = RankR1Rerank(llm=kind(spoken if kind is Spoken else slowly), top_n=3, **settings)
+    assert [ids(chosen) for chosen in held_up(rerank, found, begun)] == [WANTED] * 2
+    rerank.close()
+
+
 def test_the_thinking_budget_and_the_temperature_are_the_rerankers_and_the_llm_stays_as_it_was(found: Found) -> None:
     asked = set()
 

@@ -284,6 +284,10 @@ def test_what_is_live_is_not_serialised_in_silence() -> None:
         RankR1Rerank(on_ranking=print).to_json()
 
 
+def test_its_schema_can_be_had() -> None:
+    assert {"top_n", "model", "votes"} <= RankR1Rerank.model_json_schema()["properties"].keys()
+
+
 def test_a_wrong_argument_is_told_when_it_is_made(found: Found) -> None:
     for wrong, message in (
         ({"topn": 3}, "there is no setting 'topn', did you mean 'top_n'"),

@@ -17,8 +17,9 @@ class LlamaIndexLLM(Borrowed):
 
     def __init__(self, llm: LLM) -> None:
         super().__init__(llm, llm.metadata.model_name.replace("unknown", llm.class_name()), llm.metadata.context_window)
-        # A CustomLLM runs in this process; its `achat`, which is its `chat`, would hold up the caller's event loop.
-        self.at_once = 1 if getattr_static(llm, "achat") is getattr_static(CustomLLM, "achat") else None
+        # A CustomLLM runs in this process, and its `achat` is its `chat`.
+        self.sync_only = getattr_static(llm, "achat") is getattr_static(CustomLLM, "achat")
+        self.at_once = 1 if self.sync_only else None
 
     def chat(self, request: Request) -> Completion:
         """Complete in a thread."""
@@ -26,8 +27,6 @@ class LlamaIndexLLM(Borrowed):
 
     async def achat(self, request: Request) -> Completion:
         """Complete on the caller's event loop."""
-        if self.at_once:
-            raise NotImplementedError
         return _completion(await self.limited(request).achat(_messages(request)))
 
 
