@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 
 from rankr1_rag import many
 from rankr1_rag.backends import Backend
-from rankr1_rag.backends.per_loop import PerLane
+from rankr1_rag.backends.per_loop import PerLane, PerLoop
 from rankr1_rag.budget import Budget, Texts
 from rankr1_rag.engine import Engine, Force, Task
 from rankr1_rag.errors import BackendError, LoopError
@@ -28,6 +28,7 @@ from rankr1_rag.types import Passage, Query, Ranking
 
 Item = tuple[str | Query, Iterable[Passage | str]]
 """A query with its candidates, first-stage best first."""
+Asked = tuple[Query, tuple[Passage, ...], int]
 
 _LARGE = 200_000
 """So many characters of candidates are cleaned and clipped in a thread, beside the loop."""
@@ -94,8 +95,7 @@ class Reranker:
     def rank(self, query: str | Query, passages: Iterable[Passage | str], *, k: int | None = None) -> Ranking:
         """Rerank the candidates, first-stage best first. Not from a coroutine on the private loop: LoopError.
 
-        Strings become passages with their position as id. `k` ≥ 1: how many to select this time. BackendError and
-        UnparsedError as the settings say.
+        Strings become passages with their position as id. `k` ≥ 1: how many this time. BackendError, UnparsedError as set.
         """
         private_loop().refuse_own_thread()
         return private_loop().call(self._rank(*self._read(query, passages, k)))
@@ -132,13 +132,11 @@ class Reranker:
             task.cancel()
         await self.plan.backend.close()
 
-    def _read(
-        self, query: str | Query, passages: Iterable[Passage | str], k: int | None = None
-    ) -> tuple[Query, tuple[Passage, ...], int]:
+    def _read(self, query: str | Query, passages: Iterable[Passage | str], k: int | None = None) -> Asked:
         """What is to be ranked, and how many of them to select."""
         read, candidates = read_query(query), read_candidates(passages)
-        chosen = self.k if k is None else within("k", k, 1)
-        return read, candidates, min(chosen or len(candidates), len(candidates))
+        most = (self.k if k is None else within("k", k, 1)) or len(candidates)
+        return read, candidates, min(most, len(candidates))
 
     def _outcome(self, item: Item) -> Coroutine[Any, Any, Ranking | Exception]:
         try:
@@ -161,7 +159,7 @@ class Reranker:
             self._refuse_closed()
             if len(candidates) < 2:
                 return Ranking(query, candidates, tuple(range(len(candidates))), k=len(candidates))
-            async with self._gate():
+            async with self._gates.get().get():
                 return await self._open(query, candidates, k)
         except asyncio.CancelledError:
             self._refuse_closed()
@@ -226,13 +224,9 @@ class Reranker:
             plan.backend, plan.format, plan.think_tokens, plan.force, self.strict, self.temperature, self.seed
         )
 
-    def _gate(self) -> asyncio.Semaphore:
-        """At most `in_flight` open queries. Lives on the private loop; after a fork there is a new one."""
-        loop = asyncio.get_running_loop()
-        if self.__dict__.get("_gated", (None,))[0] is not loop:
-            self.__dict__["_gated"] = (loop, PerLane(partial(asyncio.Semaphore, self.in_flight)))
-        gates: PerLane[asyncio.Semaphore] = self.__dict__["_gated"][1]
-        return gates.get()
+    @cached_property
+    def _gates(self) -> PerLoop[PerLane[asyncio.Semaphore]]:
+        return PerLoop(partial(PerLane, partial(asyncio.Semaphore, self.in_flight)))
 
     @cached_property
     def _tasks(self) -> set[asyncio.Task[Any]]:

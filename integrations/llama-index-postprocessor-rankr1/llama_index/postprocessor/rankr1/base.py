@@ -70,8 +70,8 @@ class RankR1Rerank(Component, BaseNodePostprocessor):
     @contextmanager
     def _events(self, nodes: Nodes, query: QueryBundle | None) -> Iterator[tuple[str, Callable[[Ranking], Nodes]]]:
         """Both kinds of events, also where there is nothing to do and where it fails."""
-        top_n, model = self.top_n or len(nodes), self.ranker.plan.backend.model
         nodes = list(all_of(NodeWithScore, nodes))
+        top_n, model = self.top_n or len(nodes), self.ranker.plan.backend.model
         text = query.query_str if isinstance(query, QueryBundle) else None
         payload: dict[str, Any] = {EventPayload.NODES: nodes, EventPayload.QUERY_STR: text}
         payload |= {EventPayload.TOP_K: top_n, EventPayload.MODEL_NAME: model}
