@@ -95,7 +95,7 @@ class Reranker:
     def rank(self, query: str | Query, passages: Iterable[Passage | str], *, k: int | None = None) -> Ranking:
         """Rerank the candidates, first-stage best first. Not from a coroutine on the private loop: LoopError.
 
-        Strings become passages with their position as id. `k` ≥ 1: how many this time. BackendError, UnparsedError as set.
+        Strings become passages, their position the id. `k` ≥ 1: how many this time. BackendError, UnparsedError as set.
         """
         private_loop().refuse_own_thread()
         return private_loop().call(self._rank(*self._read(query, passages, k)))
