@@ -18,6 +18,7 @@ from rankr1_rag.backends.borrowed import Borrowed
 from rankr1_rag.component_settings import REASONING, Settings
 from rankr1_rag.connect import CONNECTING, RERANKING, reranker, wrapped
 from rankr1_rag.notice import notice
+from rankr1_rag.plan import within
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Passage, Ranking
 
@@ -50,10 +51,11 @@ class Component(Settings):
             elsewhere = (CONNECTING | {"backend"}) - {"context", "requests", "store"}
             _refuse("llm", "it brings its own connection", elsewhere & given.keys())
             model = self._borrowed(self.llm)
-            model.context = given.pop("context", model.context)
+            if "context" in given:
+                model.context = within("context", given.pop("context"), 1)
             model.sets_limit, model.sets_temperature = "think_tokens" in given, "temperature" in given
             _ = model.identity if self.store is not None else None  # told now, if it cannot be told
-            backend = wrapped(model, given.pop("requests", model.at_once), given.pop("store", None))
+            backend = wrapped(model, given.pop("requests", None), given.pop("store", None))
             return Reranker(backend, k=self.top_n, **given)
         if self.api_key is not None:
             given["api_key"] = getattr(self.api_key, "get_secret_value", str)()
@@ -97,7 +99,7 @@ class Component(Settings):
         fields = type(self).model_fields
         if any(name not in fields or fields[name].frozen for name in update or {}):
             given = {name: getattr(self, name) for name in self.model_fields_set}
-            return type(self)(**{**given, **(update or {})})
+            return type(self).model_validate({**given, **(update or {})})
         return super().model_copy(update=update)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
@@ -136,7 +138,7 @@ class Component(Settings):
         return given
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        self.__pydantic_validator__.validate_python(state, self_instance=self)
 
 
 def all_of(kind: type[T], items: Iterable[T]) -> Iterator[T]:

@@ -114,7 +114,7 @@ class Settings(BaseModel):
         """ValueErrors that say what was meant, where pydantic only says that it is not that."""
         if not isinstance(given, dict):
             return given
-        for name in given.keys() - cls.model_fields.keys():
+        for name in map(str, given.keys() - cls.model_fields.keys()):
             near = [_MEANT[name]] if name in _MEANT else difflib.get_close_matches(name, cls.model_fields, n=1)
             raise ValueError(f"there is no setting {name!r}" + "".join(f", did you mean {one!r}?" for one in near))
         if isinstance(given.get("llm"), str):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from operator import index
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -45,8 +46,9 @@ class RankR1CrossEncoder:
 
     def __init__(self, model: str | os.PathLike[str] | Reranker | None = None, **settings: Any) -> None:  # noqa: ANN401
         if isinstance(model, Reranker):
-            if own := sorted(settings.keys() & (CONNECTING | RERANKING)):
+            if own := sorted(settings.keys() & (CONNECTING | RERANKING | {"backend"})):
                 raise TypeError(f"a Reranker has settings of its own: leave out {', '.join(own)}")
+            _check("RankR1CrossEncoder", settings, _OF_A_CROSS_ENCODER)
             self.reranker = model
             return
         if model is not None and not isinstance(model, (str, os.PathLike)):
@@ -69,8 +71,9 @@ class RankR1CrossEncoder:
         given. Scores are strictly decreasing floats in (0, 1], ordinal.
         """
         _check("rank", ignored, _OF_ITS_RANK)
+        documents = list(documents)
         if top_k is not None:
-            within("top_k", top_k, 1)
+            top_k = within("top_k", index(top_k), 1)
         self.last = ranking = self.reranker.rank(query, documents, k=top_k)
         notice(ranking)
         results: list[dict[str, Any]] = [

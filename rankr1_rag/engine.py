@@ -91,8 +91,8 @@ class Engine:
             completion = await self._complete(request)
         places = self._read(completion, n)
         if places is None and self._must_force(completion):
-            completion, forced = await self._forced(messages, completion, n, sample), True
-            places = self.format.parse(completion.text, n)
+            completion, answer = await self._forced(messages, completion, n, sample)
+            places, forced = self.format.parse(answer, n), True
         if places is None and self.strict:
             end = completion.text[-300:]
             raise UnparsedError(f"query {task.query[:100]!r}: the answer names no passage of 1..{n}: {end!r}")
@@ -116,7 +116,10 @@ class Engine:
     def _must_force(self, completion: Completion) -> bool:
         return self.force == "unparsed" or (self.force == "truncated" and completion.finish_reason == "length")
 
-    async def _forced(self, messages: Sequence[Any], thought: Completion, n: int, sample: int) -> Completion:
+    async def _forced(
+        self, messages: Sequence[Any], thought: Completion, n: int, sample: int
+    ) -> tuple[Completion, str]:
+        """The whole transcript, and what of it is the answer: the thought may quote others."""
         forced = self.format.force(messages, thought.text, n, can_continue=self.backend.can_continue)
         label = await self._complete(
             Request(
@@ -128,8 +131,9 @@ class Engine:
                 sample=sample,
             )
         )
-        return Completion(
-            text=forced.text + forced.meant(label.text),
+        said = forced.meant(label.text)
+        whole = Completion(
+            text=forced.text + said,
             prompt_tokens=thought.prompt_tokens + label.prompt_tokens,
             cached_tokens=thought.cached_tokens + label.cached_tokens,
             completion_tokens=thought.completion_tokens + label.completion_tokens,
@@ -137,6 +141,7 @@ class Engine:
             logprobs=label.logprobs,
             stored=label.stored and thought.stored,
         )
+        return whole, forced.opened + said
 
     async def _complete(self, request: Request) -> Completion:
         try:

@@ -41,6 +41,11 @@ held_up: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("held_up", de
 He must not wait for anything that is held by what goes on only on that loop."""
 
 
+def standing() -> asyncio.AbstractEventLoop | None:
+    """The event loop that a sync call made here and now holds up, or that is held up already."""
+    return asyncio._get_running_loop() or held_up.get()
+
+
 class Loop:
     """An event loop that runs in its own daemon thread."""
 
@@ -55,17 +60,19 @@ class Loop:
         return self._thread.is_alive()
 
     def submit(
-        self, coroutine: Coroutine[Any, Any, T], awaited_by: Caller | None = None
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        awaited_by: Caller | None = None,
+        holding_up: asyncio.AbstractEventLoop | None = None,
     ) -> concurrent.futures.Future[T]:
         """Start a coroutine here, from any thread; cancelling the future cancels it. LoopError once stopped.
 
-        It runs in a copy of the context of whoever calls this; `awaited_by` is what it then finds in `caller`.
+        It runs in a copy of the context of whoever calls this, and finds the other two in `caller` and `held_up`.
         """
         if not self.alive:
             coroutine.close()
             raise LoopError("the private event loop has ended, because Python is leaving")
-        stands = asyncio._get_running_loop() if awaited_by is None else None
-        tokens = caller.set(awaited_by), held_up.set(stands)
+        tokens = caller.set(awaited_by), held_up.set(holding_up)
         try:
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         finally:
@@ -75,7 +82,7 @@ class Loop:
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine here and wait; Ctrl-C cancels it. LoopError on the loop's own thread: it would deadlock."""
         self.refuse_own_thread(coroutine)
-        future = self.submit(coroutine)
+        future = self.submit(coroutine, holding_up=standing())
         try:
             return future.result()
         except BaseException:
@@ -91,9 +98,12 @@ class Loop:
 
     async def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine here and await it from another loop (or this one); cancelling the caller cancels it."""
-        here = Caller(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        if loop is self._loop:  # inside a backend: the callers are still those outside
+            return await asyncio.wrap_future(self.submit(coroutine, caller.get(), held_up.get()))
+        here = Caller(loop)
         try:
-            return await asyncio.wrap_future(self.submit(coroutine, here))
+            return await asyncio.wrap_future(self.submit(coroutine, here, held_up.get()))
         except asyncio.CancelledError:
             here.gone = True
             raise

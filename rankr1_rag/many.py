@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from rankr1_rag.errors import LoopError
-from rankr1_rag.loop import Caller, private_loop
+from rankr1_rag.loop import Caller, private_loop, standing
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -46,7 +46,7 @@ def each(work: Work[In, Out], items: Iterable[In], most: int) -> Iterator[tuple[
                 except Exception as error:
                     broken, ended = error, True
                 else:
-                    opened[index] = loop.submit(work(item))
+                    opened[index] = loop.submit(work(item), holding_up=standing())
                     opened[index].add_done_callback(partial(_put, finished, index))
             if not opened:
                 break
@@ -66,6 +66,7 @@ def live(work: Work[In, Out], items: Iterable[In], most: int) -> Iterator[tuple[
     finished: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     opened: Opened[Out] = {}
     free, left, broken = threading.Semaphore(most), threading.Event(), list[Exception]()
+    held = standing()
 
     def feed() -> None:
         try:
@@ -73,7 +74,7 @@ def live(work: Work[In, Out], items: Iterable[In], most: int) -> Iterator[tuple[
             for index, item in enumerate(items):
                 if left.is_set():
                     return
-                opened[index] = loop.submit(work(item))
+                opened[index] = loop.submit(work(item), holding_up=held)
                 opened[index].add_done_callback(partial(_put, finished, index))
                 free.acquire()
         except Exception as error:

@@ -65,6 +65,13 @@ def test_a_backend_that_cannot_continue_is_asked_in_a_new_turn() -> None:
     assert backend.requests[1].choices == ("<answer>[1]</answer>", "<answer>[2]</answer>")
 
 
+@pytest.mark.parametrize("can_continue", [True, False])
+def test_an_example_quoted_in_a_thought_is_no_answer_after_forcing_either(can_continue: bool) -> None:
+    quoted = Completion("<think>It should look like <answer>[2]</answer>, so let me", finish_reason="length")
+    ranking = Reranker(Recorded(quoted, Completion("the first"), can_continue=can_continue)).rank("which?", PAIR)
+    assert (ranking.order, ranking.cost.unparsed) == ((0, 1), 1)
+
+
 @pytest.mark.parametrize(
     ("said", "order"),
     [("[2]", (1, 0)), (" 2\n", (1, 0)), ("[2]</answer>", (1, 0)), ("", (0, 1)), ("answer", (0, 1)), ("[3]", (0, 1))],

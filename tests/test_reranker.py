@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from rankr1_rag import BackendError, Comparison, Completion, Passage, Query, Ranking, Reranker, UnparsedError
 from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.backends.wrappers import stored
 from rankr1_rag.errors import BackendUnavailable, LoopError
 from rankr1_rag.prompt import FORMATS
 from rankr1_rag.selection import ALGORITHMS, LISTWISE
@@ -484,11 +486,13 @@ INTERRUPTED = BaseExceptionGroup("g", [KeyboardInterrupt()])
 @pytest.mark.parametrize(
     "raised", [INTERRUPTED, SystemExit(1), KeyboardInterrupt(), ExceptionGroup("g", [ValueError()])]
 )
-def test_whatever_a_backend_raises_the_private_loop_lives_on(raised: BaseException) -> None:
+def test_whatever_a_backend_raises_the_private_loop_lives_on(raised: BaseException, tmp_path: Path) -> None:
     def fails(messages: object) -> str:
         raise raised
 
     for votes in (1, 2):
         with pytest.raises(BackendError, match="failed"):
             Reranker(Scripted(fails), votes=votes).rank("q", ["a", "b"])
+        with pytest.raises(BackendError, match="failed"):
+            Reranker(stored(Scripted(fails), tmp_path / "store"), votes=votes).rank("q", ["a", "b"])
     assert Reranker(Scripted(lambda messages: "<answer>[2]</answer>"), k=1).rank("q", ["a", "b"]).order == (1, 0)

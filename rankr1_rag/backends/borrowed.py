@@ -17,8 +17,8 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
-from functools import partial
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from rankr1_rag.backends import Request
@@ -47,7 +47,7 @@ class Borrowed(ABC):
 
     can_continue = False
     at_once: int | None = None
-    """How many requests the model stands at once; None is any number."""
+    """How many calls of `chat` the model stands at once; None is any number."""
     sync_only = False
     """Whether its async method is its sync one in disguise, which would hold up the caller's event loop, or need it."""
     sets_limit = sets_temperature = True
@@ -69,8 +69,18 @@ class Borrowed(ABC):
 
     @property
     def identity(self) -> str:
-        """The name of the model and a digest of all its settings but keys. ValueError where they cannot be told."""
-        settings = json.dumps(described(self.llm), sort_keys=True)
+        """The name of the model and a digest of all its settings but keys. ValueError where they cannot be told.
+
+        Where copies are asked it is that of the model when it was first told, as the copies are.
+        """
+        return self._first_identity if self.sets_limit or self.sets_temperature else self._identity()
+
+    @cached_property
+    def _first_identity(self) -> str:
+        return self._identity()
+
+    def _identity(self) -> str:
+        settings = json.dumps([described(self.llm), self.sets_limit, self.sets_temperature], sort_keys=True)
         return f"{type(self).__name__}:{self.model}:{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
 
     def count(self, text: str) -> int | None:
@@ -86,7 +96,7 @@ class Borrowed(ABC):
             except NotImplementedError:
                 return await self.achat(request)
         try:
-            return await _from_loop(who.loop, _on_loop(who, partial(self.achat, request)))
+            return await _from_loop(who, _on_loop(who, partial(self.achat, request)))
         except NotImplementedError:
             return await self._in_thread(request)
 
@@ -122,10 +132,19 @@ class Borrowed(ABC):
             return llm  # one that refuses is asked as it is
 
     async def _in_thread(self, request: Request) -> Completion:
-        return await asyncio.wrap_future(_in_thread(partial(self.chat, request)))
+        return await asyncio.wrap_future(_in_thread(partial(self._in_turn, request)))
+
+    def _in_turn(self, request: Request) -> Completion:
+        with self._turns:
+            return self.chat(request)
+
+    @cached_property
+    def _turns(self) -> AbstractContextManager[Any]:
+        return threading.Semaphore(self.at_once) if self.at_once else nullcontext()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_copies": {}}
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("_turns", "_first_identity")}
+        return {**kept, "_copies": {}}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.llm).__name__} {self.model!r})"
@@ -170,7 +189,11 @@ def _on_loop(who: Caller, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[
         if who.gone:
             _fail(future, left)
         elif not future.cancelled():
-            task = who.loop.create_task(work())
+            try:
+                task = who.loop.create_task(work())
+            except Exception as error:  # a plain function in place of a coroutine function
+                _fail(future, error)
+                return
             task.add_done_callback(end)
             future.add_done_callback(partial(_abandon, who.loop, task))
 
@@ -187,13 +210,13 @@ def _on_loop(who: Caller, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[
     return future
 
 
-async def _from_loop(loop: asyncio.AbstractEventLoop, future: Future[T]) -> T:
-    """The result of what runs there. BackendError where that loop was closed without ending it."""
+async def _from_loop(who: Caller, future: Future[T]) -> T:
+    """The result of what runs there. BackendError where that loop was closed, or left by its caller, with this open."""
     result = asyncio.wrap_future(future)
     try:
         while not (await asyncio.wait([result], timeout=_LOOK))[0]:
-            if loop.is_closed():
-                raise BackendError("the event loop of the caller was closed while its request was open")
+            if who.loop.is_closed() or (who.gone and not who.loop.is_running()):
+                raise BackendError("the event loop of the caller ended while its request was open")
         return result.result()
     finally:
         result.cancel()

@@ -9,22 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import PurePath
+from types import FunctionType
 from typing import Any
 
-_SECRET = ("key", "token", "secret", "password", "credentials", "authorization")
+_SECRET = (
+    *("api_key", "apikey", "access_key", "private_key", "secret", "password", "credentials", "authorization"),
+    *("api_token", "access_token", "auth_token", "bearer_token"),
+)
 """How the names of secrets end."""
+
 _BESIDE = {
-    "callbacks",
-    "callback_manager",
-    "cache",
-    "verbose",
-    "metadata",
-    "tags",
-    "name",
-    "rate_limiter",
-    "output_parser",
+    *("callbacks", "callback_manager", "cache", "verbose", "metadata", "tags", "run_name", "rate_limiter"),
+    *("timeout", "request_timeout", "max_retries", "max_attempt_number", "wait_exponential_jitter"),
+    *("retry_exception_types", "exponential_jitter_params", "token", "key"),
 }
-"""Fields that change no completion."""
+"""Fields that change no completion, or are secrets by these very names."""
 
 
 def described(llm: object) -> object:
@@ -37,25 +36,33 @@ def described(llm: object) -> object:
     fields = getattr(type(llm), "model_fields", None)
     if fields is None:
         return _value(llm, "llm")
+    if hasattr(llm, "prepare") and "default" in fields:  # LangChain's configurable ones
+        raise _untold(llm, "llm")
     settings = {name: _value(getattr(llm, name), name) for name in _telling(fields)}
-    return {"class": f"{type(llm).__module__}.{type(llm).__qualname__}", **settings}
+    more = getattr(llm, "model_extra", None) or {}
+    settings |= {name: _value(value, name) for name, value in more.items() if _tells(name)}
+    left_out = {name: getattr(llm, name, None) for name, field in fields.items() if field.exclude}
+    functions = {name: value.__qualname__ for name, value in left_out.items() if isinstance(value, FunctionType)}
+    return {"class": f"{type(llm).__module__}.{type(llm).__qualname__}", **settings, **functions}
 
 
 def _telling(fields: Mapping[str, Any]) -> Iterator[str]:
     """The names of the fields that a completion depends on; what is left out of every dump is a live thing."""
-    for name, field in fields.items():
-        if not field.exclude and name not in _BESIDE and not name.lower().endswith(_SECRET):
-            yield name
+    return (name for name, field in fields.items() if not field.exclude and _tells(name))
+
+
+def _tells(name: str) -> bool:
+    return name not in _BESIDE and not name.lower().replace("-", "_").endswith(_SECRET)
 
 
 def _value(value: Any, name: str) -> object:  # noqa: ANN401
     if hasattr(type(value), "model_fields") or isinstance(getattr(value, "identity", None), str):
         return described(value)
     if isinstance(value, Mapping):
-        return {
-            str(key): _value(each, str(key)) for key, each in value.items() if not str(key).lower().endswith(_SECRET)
-        }
-    if isinstance(value, (list, tuple, set, frozenset)):
+        return {str(key): _value(each, str(key)) for key, each in value.items() if _tells(str(key))}
+    if isinstance(value, (set, frozenset)):
+        return sorted(json.dumps(_value(each, name), sort_keys=True) for each in value)
+    if isinstance(value, (list, tuple)):
         return [_value(each, name) for each in value]
     if isinstance(value, Enum):
         return str(value.value)
@@ -65,7 +72,11 @@ def _value(value: Any, name: str) -> object:  # noqa: ANN401
         return value
     if isinstance(value, (PurePath, type)):
         return str(value)
-    raise ValueError(
+    raise _untold(value, name)
+
+
+def _untold(value: object, name: str) -> ValueError:
+    return ValueError(
         f"a store cannot tell which model this is: {name} is a {type(value).__name__}, which has no settings to tell "
         "it by. Leave out store=, or give reranker= with stored(…) around a backend that has an `identity` of its own"
     )

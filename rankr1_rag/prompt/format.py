@@ -46,15 +46,16 @@ _ASK_LISTWISE = (
 class Forced:
     """How to have an answer from a model that gave none: a continuation of the messages.
 
-    `text` stands before what the model will write (already part of `messages` where it is continued); `choices` are
-    all the completions that make sense ("3]</answer>"), empty where they are too many to list; `max_tokens` is what
-    they need.
+    `text` stands before what the model will write (already part of `messages` where it is continued), and `opened` is
+    what of it belongs to the answer; `choices` are all the completions that make sense ("3]</answer>"), empty where
+    they are too many to list; `max_tokens` is what they need.
     """
 
     messages: list[Message]
     text: str
     choices: tuple[str, ...]
     max_tokens: int
+    opened: str = ""
 
     def meant(self, said: str) -> str:
         """What was said; of a bare label ("2", "[2]."), which nothing constrained, the whole choice."""
@@ -160,7 +161,7 @@ class Format:
         choices = tuple(f"{label}{ends}" for label in range(1, n + 1)) if ends else ()
         if can_continue:
             turn: list[Message] = [{"role": "assistant", "content": opened}]
-            return Forced([*messages, *turn], opened, choices, self.answer_tokens(n))
+            return Forced([*messages, *turn], opened, choices, self.answer_tokens(n), "<answer>[")
         ask = _ASK_SETWISE if self.kind == "setwise" else _ASK_LISTWISE
         turn = [{"role": "assistant", "content": text}, {"role": "user", "content": ask}]
         whole = tuple(f"<answer>[{choice}" for choice in choices)

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic import BaseModel
 from rankr1_rag import BackendError, Ranking, Reranker
 from rankr1_rag.backends import Backend, Request
 from rankr1_rag.backends.borrowed import Borrowed
+from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.backends.wrappers import limited, retried, stored
 from rankr1_rag.types import Completion
 
@@ -268,3 +270,49 @@ def test_a_context_that_is_not_known_limits_nothing(said: int | None, context: i
             Borrowed.__init__(self, None, "sized", said)
 
     assert Sized().context == context
+
+
+def in_time(whole: Callable[[], object]) -> None:
+    """Run it in a thread that may wait for ever."""
+    thread = threading.Thread(target=whole, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive(), "it waits for ever"
+
+
+class Slow(Told):
+    async def achat(self, request: Request) -> Completion:
+        await asyncio.sleep(0.2)
+        return self._answer("achat")
+
+
+@pytest.mark.parametrize("way", ["rank", "rank_many", "live", "nested"])
+def test_no_sync_call_waits_for_what_waits_for_its_own_loop(way: str) -> None:
+    inner = Reranker(Slow(), in_flight=1)
+
+    async def ask(messages: object) -> str:
+        await inner.arank(*ITEM)
+        return "<answer>[1]</answer>"
+
+    ways: dict[str, Callable[[], object]] = {
+        "rank": lambda: inner.rank(*ITEM),
+        "rank_many": lambda: list(inner.rank_many([ITEM])),
+        "live": lambda: list(inner.rank_many([ITEM], live=True)),
+        "nested": lambda: Reranker(Scripted(ask)).rank(*ITEM),
+    }
+
+    async def both() -> None:
+        task = asyncio.create_task(inner.arank(*ITEM))
+        await asyncio.sleep(0.05)
+        ways[way]()
+        await task
+
+    in_time(lambda: asyncio.run(both()))
+
+
+def test_an_achat_that_is_no_coroutine_function_is_an_error_and_no_wait() -> None:
+    class Plain(Told):
+        def achat(self, request: Request) -> Completion:  # type: ignore[override]
+            raise NotImplementedError
+
+    in_time(lambda: asyncio.run(Reranker(Plain()).arank(*ITEM)))

@@ -16,8 +16,16 @@ class Kind(Enum):
     CHAT = "chat"
 
 
+def to_prompt(text: str) -> str:
+    return text
+
+
+def to_other_prompt(text: str) -> str:
+    return text.upper()
+
+
 class Model(BaseModel):
-    model_config = {"arbitrary_types_allowed": True}
+    model_config = {"arbitrary_types_allowed": True, "extra": "allow"}
     model: str = "m"
     api_base: str = "http://localhost/v1"
     temperature: float | None = None
@@ -28,6 +36,9 @@ class Model(BaseModel):
     kind: Kind = Kind.CHAT
     stop: tuple[str, ...] = ()
     client: Any = Field(default=None, exclude=True)
+    to_prompt: Any = Field(default=to_prompt, exclude=True)
+    eos_token: str = "<eos>"
+    words: frozenset[str] = frozenset({"one", "two", "three"})
     metadata: dict[str, str] = Field(default_factory=dict)
     inner: Any = None
 
@@ -44,6 +55,9 @@ class Model(BaseModel):
         {"inner": Model(model="n")},
         {"inner": [Model(), {"deeper": Model(model="n")}]},
         {"inner": Scripted(lambda messages: "", identity="one")},
+        {"to_prompt": to_other_prompt},
+        {"eos_token": "</s>"},
+        {"not_a_field": 3},
     ],
     ids=str,
 )
@@ -53,7 +67,13 @@ def test_whatever_decides_a_completion_tells_models_apart(change: dict[str, Any]
 
 @pytest.mark.parametrize(
     "change",
-    [{"api_key": "sk-other"}, {"secret": SecretStr("other")}, {"client": object()}, {"metadata": {"run": "7"}}],
+    [
+        {"api_key": "sk-other"},
+        {"secret": SecretStr("x")},
+        {"client": object()},
+        {"metadata": {"run": "7"}},
+        {"token": "sk-8"},
+    ],
     ids=str,
 )
 def test_keys_connections_and_notes_do_not(change: dict[str, Any]) -> None:
@@ -81,3 +101,7 @@ def test_what_has_no_settings_is_refused_by_the_name_of_its_field(untold: object
 
 def test_what_says_who_it_is_is_taken_at_its_word() -> None:
     assert described(Scripted(lambda messages: "", identity="one")) == "one"
+
+
+def test_the_order_of_a_set_does_not_count() -> None:
+    assert described(Model())["words"] == sorted(f'"{word}"' for word in ("one", "two", "three"))  # type: ignore[index]

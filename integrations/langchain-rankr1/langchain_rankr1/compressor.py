@@ -11,6 +11,7 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_rankr1.llm import LangChainLLM
 from pydantic import Field, InstanceOf
+from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict  # LangChain makes a schema of it, for which typing's is too little before 3.12
 
 from rankr1_rag.backends.borrowed import Borrowed
@@ -39,7 +40,7 @@ class RankR1Rerank(Component, BaseDocumentCompressor):
     `on_ranking` and to the handlers of the custom event "rankr1". BackendError and UnparsedError as the settings say.
     """
 
-    llm: InstanceOf[Runnable[Any, Any]] | None = live("Any chat model of LangChain, with .bind() or .with_retry() too.")
+    llm: SkipJsonSchema[InstanceOf[Runnable[Any, Any]] | None] = live("Any chat model of LangChain, wrapped or not.")
     top_n: int | None = Field(
         default=3, ge=1, strict=True, description="How many come back, best first; None is all of them."
     )

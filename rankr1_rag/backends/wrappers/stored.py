@@ -19,7 +19,7 @@ from rankr1_rag.backends import Backend, Request
 from rankr1_rag.backends.per_loop import PerLane, PerLoop
 from rankr1_rag.backends.wrappers.around import Around
 from rankr1_rag.backends.wrappers.store_file import StoreFile
-from rankr1_rag.errors import StoreError
+from rankr1_rag.errors import BackendError, StoreError
 from rankr1_rag.types import Completion, TokenLogprob
 
 T = TypeVar("T")
@@ -62,10 +62,19 @@ class Stored(Around):
         if text is not None:
             self.hits += 1
             return replace(_read(text, self._file), stored=True)
-        completion = await self.backend.complete(request)
+        completion = await self._ask(request)
         self.misses += 1
         await _finished(self._file.write(key, json.dumps(asdict(completion))))
         return completion
+
+    async def _ask(self, request: Request) -> Completion:
+        """Ask; in a task of its own, out of which SystemExit and the like would end the whole loop."""
+        try:
+            return await self.backend.complete(request)
+        except (Exception, asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:
+            raise BackendError(f"the backend {self.model!r} failed: {type(error).__name__}: {error}") from error
 
     async def close(self) -> None:
         """Close the backend and the file. StoreError if completions are left that could not be saved."""

@@ -106,6 +106,14 @@ def test_a_model_in_this_process_is_asked_one_thing_at_a_time_and_holds_up_no_lo
         await asyncio.gather(*(rerank.apostprocess_nodes(found, query_str=QUERY) for _ in range(4)))
 
     asyncio.run(many())
+
+    async def notebook() -> None:
+        task = asyncio.create_task(rerank.apostprocess_nodes(found, query_str=QUERY))
+        await asyncio.sleep(0.002)
+        rerank.postprocess_nodes(found, query_str=QUERY)
+        await task
+
+    asyncio.run(notebook())
     assert most == 1
     assert set(on_loop) == {"rankr1-borrowed"}
 

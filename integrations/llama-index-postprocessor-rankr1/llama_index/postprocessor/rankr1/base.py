@@ -22,6 +22,7 @@ from rankr1_rag.types import Passage, Ranking
 
 dispatcher = get_dispatcher(__name__)
 Nodes = list[NodeWithScore]
+Done = Callable[[Ranking], Nodes]
 
 
 class RankR1Rerank(Component, BaseNodePostprocessor):
@@ -59,16 +60,16 @@ class RankR1Rerank(Component, BaseNodePostprocessor):
 
     @dispatcher.span
     def _postprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
-        with self._events(nodes, query_bundle) as (query, done):
-            return done(self.rank(query, map(self._passage, nodes))) if nodes else []
+        with self._events(nodes, query_bundle) as (query, passages, done):
+            return done(self.rank(query, passages)) if passages else []
 
     @dispatcher.span
     async def _apostprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
-        with self._events(nodes, query_bundle) as (query, done):
-            return done(await self.arank(query, map(self._passage, nodes))) if nodes else []
+        with self._events(nodes, query_bundle) as (query, passages, done):
+            return done(await self.arank(query, passages)) if passages else []
 
     @contextmanager
-    def _events(self, nodes: Nodes, query: QueryBundle | None) -> Iterator[tuple[str, Callable[[Ranking], Nodes]]]:
+    def _events(self, nodes: Nodes, query: QueryBundle | None) -> Iterator[tuple[str, list[Passage], Done]]:
         """Both kinds of events, also where there is nothing to do and where it fails."""
         nodes = list(all_of(NodeWithScore, nodes))
         top_n, model = self.top_n or len(nodes), self.ranker.plan.backend.model
@@ -87,7 +88,7 @@ class RankR1Rerank(Component, BaseNodePostprocessor):
             with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
                 if text is None:
                     raise ValueError("RankR1Rerank needs a query: give query_str=, or query_bundle=QueryBundle(…)")
-                yield text, done
+                yield text, [self._passage(node) for node in nodes], done
                 event.on_end(payload={EventPayload.NODES: end.nodes})
         finally:
             dispatcher.event(end)
