@@ -98,8 +98,9 @@ class Component(Settings):
         """A copy, which shares the reranker, deep or not; a new one where a setting is decided anew."""
         fields = type(self).model_fields
         if any(name not in fields or fields[name].frozen for name in update or {}):
-            given = {name: getattr(self, name) for name in self.model_fields_set}
-            return type(self).model_validate({**given, **(update or {})})
+            other = type(self).__new__(type(self))  # not by calling it: a subclass may have an __init__ of its own
+            other.__setstate__({name: getattr(self, name) for name in self.model_fields_set} | dict(update or {}))
+            return other
         return super().model_copy(update=update)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:

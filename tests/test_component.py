@@ -278,3 +278,17 @@ def test_the_title_of_a_passage_is_where_the_key_says(key: str | None, metadata:
 def test_help_tells_every_setting() -> None:
     text = str(Mine.__doc__)
     assert all(f"\n    {name}: " in text for name in Component.model_fields)
+
+
+class Own(Mine):
+    """A subclass with arguments of its own."""
+
+    def __init__(self, size: int, **settings: Any) -> None:
+        super().__init__(llm=last, size=size, **settings)
+
+
+def test_a_subclass_with_arguments_of_its_own_is_pickled_and_copied() -> None:
+    component = Own(3, votes=3)
+    again, other = pickle.loads(pickle.dumps(component)), component.model_copy(update={"size": 4})
+    assert (again.ranker.plan.size, again.ranker.votes, again.llm) == (3, 3, last)
+    assert (other.ranker.plan.size, other.ranker.votes) == (4, 3)

@@ -6,6 +6,7 @@ function, an object without fields) is an error: two such would be taken for one
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import PurePath
