@@ -98,15 +98,16 @@ class Loop:
 
     async def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine here and await it from another loop (or this one); cancelling the caller cancels it."""
-        loop = asyncio.get_running_loop()
-        if loop is self._loop:  # inside a backend: the callers are still those outside
-            return await asyncio.wrap_future(self.submit(coroutine, caller.get(), held_up.get()))
-        here = Caller(loop)
+        here = Caller(asyncio.get_running_loop())
         try:
-            return await asyncio.wrap_future(self.submit(coroutine, here, held_up.get()))
+            return await asyncio.wrap_future(self.submit(coroutine, self.outermost(here), held_up.get()))
         except asyncio.CancelledError:
             here.gone = True
             raise
+
+    def outermost(self, here: Caller) -> Caller | None:
+        """Who awaits in the end: inside a backend, on this very loop, it is still the caller outside, if he awaits."""
+        return caller.get() if here.loop is self._loop else here
 
     def stop(self) -> None:
         """End the loop and its thread; what still runs there is cancelled first."""

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from rankr1_rag.errors import LoopError
-from rankr1_rag.loop import Caller, private_loop, standing
+from rankr1_rag.loop import Caller, held_up, private_loop, standing
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -119,7 +119,7 @@ async def aeach(
         try:
             await free.acquire()
             async for item in source:
-                opened[index] = private_loop().submit(work(item), here)
+                opened[index] = private_loop().submit(work(item), private_loop().outermost(here), held_up.get())
                 opened[index].add_done_callback(partial(report, index))
                 index += 1
                 await free.acquire()

@@ -310,6 +310,26 @@ def test_no_sync_call_waits_for_what_waits_for_its_own_loop(way: str) -> None:
     in_time(lambda: asyncio.run(both()))
 
 
+@pytest.mark.parametrize("way", ["arank", "arank_many"])
+def test_a_reranking_inside_a_backend_is_awaited_by_the_caller_outside(way: str) -> None:
+    lent = Told()
+    inner = Reranker(lent, in_flight=2)
+
+    async def ask(messages: object) -> str:
+        if way == "arank":
+            await inner.arank(*ITEM)
+        else:
+            assert [index async for index, _ in inner.arank_many([ITEM])] == [0]
+        return "<answer>[1]</answer>"
+
+    async def outside() -> asyncio.AbstractEventLoop:
+        await Reranker(Scripted(ask), k=1).arank(*ITEM)
+        return asyncio.get_running_loop()
+
+    loop = asyncio.run(outside())
+    assert {(how, where) for how, _, where, _ in lent.asked} == {("achat", loop)}
+
+
 def test_an_achat_that_is_no_coroutine_function_is_an_error_and_no_wait() -> None:
     class Plain(Told):
         def achat(self, request: Request) -> Completion:  # type: ignore[override]
