@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rankr1_rag.engine import Force
+from rankr1_rag.backends.hub import BASES
+from rankr1_rag.comparing import Force
 from rankr1_rag.prompt import FORMATS, Format
 
 EMBEDDED = "SmolLM2-135M-Instruct"
@@ -32,10 +33,10 @@ class Checkpoint:
 
 
 def _released(series: str, format: Format, think_tokens: int) -> list[Checkpoint]:
-    names = {size: f"ielabgroup/{series}-{size}-v0.1" for size in ("3B", "7B", "14B")}
     return [
-        Checkpoint(name, f"Qwen/Qwen2.5-{size}-Instruct", name, format, think_tokens=think_tokens)
-        for size, name in names.items()
+        Checkpoint(name, base, name, format, think_tokens=think_tokens)
+        for name, base in BASES.items()
+        if name.startswith(f"ielabgroup/{series}-")
     ]
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, SecretStr, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from rankr1_rag.comparing import Force
 from rankr1_rag.connect import Kind
-from rankr1_rag.engine import Force
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Ranking
 
@@ -72,9 +72,11 @@ class Settings(BaseModel):
     reranker: SkipJsonSchema[InstanceOf[Reranker] | None] = live("A Reranker made elsewhere; top_n stands for its k.")
     llm: Any = live("A language model that the pipeline already has.")
 
-    model: PathText | None = _given("A server's name of a model, a GGUF file or an OpenVINO folder; None: embedded.")
+    model: PathText | None = _given("A name of the hub or of a server, a folder, a GGUF file; None: embedded.")
     backend: Kind | None = _given("What runs it; None: 'openai' where there is a base_url, else 'openvino'.")
-    base_url: str | None = _given("The address of an OpenAI-compatible server, ending in /v1.")
+    adapter: PathText | None = _given("A LoRA adapter for 'vllm' or 'transformers': a name or folder.")
+    options: dict[str, Any] | None = _given("Further arguments of the backend's class.")
+    base_url: str | list[str] | None = _given("An OpenAI-compatible server's address, ending in /v1; or several.")
     server: Literal["vllm", "sglang", "llama-server", "tgi"] | None = _given("What runs there: tells how to force.")
     api_key: Secret | None = live("The server's key; never printed, pickled or serialised.")
     api_key_env: str | None = _given("The variable that holds the key, RANKR1_API_KEY by default.")
@@ -87,7 +89,9 @@ class Settings(BaseModel):
     format: str | None = _given("The prompt format, a name in FORMATS; None: as the table of checkpoints says.")
     size: int | None = _given("Passages shown at once, 2..20.")
     algorithm: str | None = _given("How answers make a top k, a name in ALGORITHMS.")
-    votes: int | None = _given("Ask each set so often, in fresh orders.")
+    votes: int | Literal["auto"] | None = _given("Ask each set so often, in fresh orders; 'auto': where unsure.")
+    probabilities: bool | None = _given("Ask for the probability of every label: scores are made of them.")
+    prefix_order: bool | None = _given("Show sets so that prompts begin alike: fewer tokens with a prefix cache.")
     seed: int | None = _given("Draws the orders of votes, and samples.")
     temperature: float | None = _given("0, the default, is greedy; an llm keeps its own where this is not given.")
     think_tokens: int | None = _given("The budget of a thought, then its label is forced; an llm keeps its own limit.")

@@ -1,28 +1,30 @@
-"""Where positions, text and tokens meet: steps a selection, puts its sets to the backend, reads the answers.
+"""Steps a selection: puts its sets to the model, a round at a time, and sends the answers in.
 
-One coroutine a query, no barrier between queries: each moves on as soon as its own round is back. Knows what a
-format, a selection and a backend promise, and none of them by name; nothing of files, frameworks or retries.
+One coroutine a query, no barrier between queries: each moves on as soon as its own round is back. Knows selections and
+comparisons; nothing of prompts, tokens, files or retries.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import chain
+from math import factorial
+from typing import Any, TypeVar
 
-from rankr1_rag.backends import Backend, Request
-from rankr1_rag.errors import BackendError, RankR1Error, UnparsedError
-from rankr1_rag.prompt import Format
-from rankr1_rag.selection import Done, Round, Selection, Set, step
-from rankr1_rag.types import Comparison, Completion
+from rankr1_rag.comparing import Comparing
+from rankr1_rag.selection import Answer, Done, Round, Selection, Set, orders, step
+from rankr1_rag.types import Comparison
 
-Force = Literal["truncated", "unparsed", "never"]
-"""When a label is forced: where the budget cut the text off, after every text without an answer, or never."""
+T = TypeVar("T")
 
-_NOTHING_YET = Completion("", finish_reason="length", stored=True)
-"""Stands for the thought where none is asked for: it cost nothing and holds no answer."""
+AUTO_VOTES = 5
+"""How often a set is asked in all where `votes="auto"` finds its first answer unsure."""
+
+AUTO_MARGIN = 0.5
+"""The probability of the best label less that of the next, below which an answer is unsure."""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,15 +43,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Runs tasks on a backend. Stateless: any number of tasks at once, on any loop."""
+    """Runs tasks, any number of them at once, on any loop. With `auto`, unsure answers are voted on."""
 
-    backend: Backend
-    format: Format
-    think_tokens: int
-    force: Force = "truncated"
-    strict: bool = False
-    temperature: float = 0.0
-    seed: int = 0
+    comparing: Comparing
+    auto: bool = False
 
     async def run(self, task: Task) -> list[int]:
         """The selected positions, best first. BackendError or UnparsedError; `task.trace` holds what was done."""
@@ -62,111 +59,70 @@ class Engine:
         finally:
             task.selection.close()
 
-    async def _round(self, task: Task, sets: Round) -> list[tuple[int, ...]]:
+    async def _round(self, task: Task, sets: Round) -> list[Answer]:
         number = task.trace[-1].round + 1 if task.trace else 0
-        if len(sets) == 1:
-            task.trace.append(await self._compare(task, sets[0], number, 0))
-            return [task.trace[-1].answer]
-        running: list[asyncio.Task[Comparison]] = []
+        seen: Counter[Set] = Counter()
+        asked: list[list[Comparison]] = []
+        jobs = []
+        for shown in sets:
+            asked.append([])
+            jobs.append(self._decide(task, shown, number, seen[shown], asked[-1]))
+            seen[shown] += 1
         try:
-            async with asyncio.TaskGroup() as group:
-                seen: Counter[Set] = Counter()
-                for shown in sets:
-                    running.append(group.create_task(self._compare(task, shown, number, seen[shown])))
-                    seen[shown] += 1
-        except BaseExceptionGroup as failures:
-            raise _first(failures) from None
+            return await _together(jobs)
         finally:
-            done = [one.result() for one in running if one.done() and not one.cancelled() and not one.exception()]
-            task.trace.extend(done)
-        return [comparison.answer for comparison in done]
+            task.trace.extend(chain.from_iterable(asked))
+
+    async def _decide(self, task: Task, shown: Set, number: int, sample: int, asked: list[Comparison]) -> Answer:
+        """The answer to one set: the model's, or where that is unsure that of several votes, in fresh orders."""
+        asked.append(await self._compare(task, shown, number, sample))
+        if not self.auto or not _unsure(asked[0]):
+            return asked[0].answer
+        most = min(AUTO_VOTES, factorial(len(shown)))
+        more = orders(shown, most, f"{self.comparing.seed} {number} {shown}")[1:]
+        votes: list[list[Comparison]] = [[] for _ in more]
+        try:
+            await _together([self._vote(task, order, number, one) for order, one in zip(more, votes, strict=True)])
+        finally:
+            asked += chain.from_iterable(votes)
+        return (most_probable(asked),)
+
+    async def _vote(self, task: Task, shown: Set, number: int, asked: list[Comparison]) -> None:
+        asked.append(await self._compare(task, shown, number, 0))
 
     async def _compare(self, task: Task, shown: Set, number: int, sample: int) -> Comparison:
-        n = len(shown)
-        messages = self.format.messages(task.query, [task.lines[position] for position in shown])
-        completion, forced = _NOTHING_YET, False
-        if self.think_tokens or not self.format.reasoning:
-            budget = self.think_tokens * self.format.reasoning + self.format.answer_tokens(n)
-            request = Request(messages, budget, self.temperature, seed=self.seed, sample=sample)
-            completion = await self._complete(request)
-        places = self._read(completion, n)
-        if places is None and self._must_force(completion):
-            completion, answer = await self._forced(messages, completion, n, sample)
-            places, forced = self.format.parse(answer, n), True
-        if places is None and self.strict:
-            end = completion.text[-300:]
-            raise UnparsedError(f"query {task.query[:100]!r}: the answer names no passage of 1..{n}: {end!r}")
-        return Comparison(
-            set=shown,
-            answer=self._trust_the_retriever(shown) if places is None else tuple([shown[place] for place in places]),
-            completion=completion,
-            round=number,
-            thought=self.format.thought(completion.text),
-            parsed=places is not None,
-            forced=forced,
-            sample=sample,
-        )
+        return await self.comparing.compare(task.query, task.lines, shown, number, sample)
 
-    def _read(self, completion: Completion, n: int) -> tuple[int, ...] | None:
-        """The answer. What a thought says that the budget cut off is none: models quote the example they are given."""
-        if completion.finish_reason == "length" and self.format.thinking(completion.text):
-            return None
-        return self.format.parse(completion.text, n)
 
-    def _must_force(self, completion: Completion) -> bool:
-        return self.force == "unparsed" or (self.force == "truncated" and completion.finish_reason == "length")
+def most_probable(votes: Sequence[Comparison]) -> int:
+    """The position that the labels' probabilities favour over all these votes on a set; ties: the first-stage best."""
+    sums: Counter[int] = Counter(dict.fromkeys(votes[0].set, 0))
+    for vote in votes:
+        for position, probability in zip(vote.set, vote.probabilities or (), strict=False):
+            sums[position] += probability  # type: ignore[assignment]  # a Counter adds whatever numbers it holds
+    return min(sums, key=lambda position: (-sums[position], position))
 
-    async def _forced(
-        self, messages: Sequence[Any], thought: Completion, n: int, sample: int
-    ) -> tuple[Completion, str]:
-        """The whole transcript, and what of it is the answer: the thought may quote others."""
-        forced = self.format.force(messages, thought.text, n, can_continue=self.backend.can_continue)
-        label = await self._complete(
-            Request(
-                forced.messages,
-                forced.max_tokens,
-                self.temperature,
-                choices=forced.choices,
-                seed=self.seed,
-                sample=sample,
-            )
-        )
-        said = forced.meant(label.text)
-        whole = Completion(
-            text=forced.text + said,
-            prompt_tokens=thought.prompt_tokens + label.prompt_tokens,
-            cached_tokens=thought.cached_tokens + label.cached_tokens,
-            completion_tokens=thought.completion_tokens + label.completion_tokens,
-            finish_reason=label.finish_reason,
-            logprobs=label.logprobs,
-            stored=label.stored and thought.stored,
-        )
-        return whole, forced.opened + said
 
-    async def _complete(self, request: Request) -> Completion:
-        try:
-            return await self.backend.complete(request)
-        except RankR1Error:
-            raise
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():  # ours: the caller went away
-                raise
-            raise self._failed(error) from error
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # SystemExit and the like would end the loop for everyone
-            raise self._failed(error) from error
+def _unsure(comparison: Comparison) -> bool:
+    """Whether the two best labels are near each other, or no label was given at all."""
+    if comparison.probabilities is None:
+        return True
+    best, next_best = sorted(comparison.probabilities, reverse=True)[:2]
+    return best - next_best < AUTO_MARGIN
 
-    def _failed(self, error: BaseException) -> BackendError:
-        return BackendError(f"the backend {self.backend.model!r} failed: {type(error).__name__}: {error}")
 
-    def _trust_the_retriever(self, shown: Set) -> tuple[int, ...]:
-        """The first-stage best of a set; for a listwise format the whole set in first-stage order."""
-        return (min(shown),) if self.format.kind == "setwise" else tuple(sorted(shown))
+async def _together(jobs: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Their results in order. One plain exception if any fails, the others cancelled: callers know of no groups."""
+    if len(jobs) == 1:
+        return [await jobs[0]]
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(job) for job in jobs]
+    except BaseExceptionGroup as failures:
+        raise _first(failures) from None
+    return [one.result() for one in running]
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One plain exception out of a group: callers should not have to know that comparisons ran side by side."""
     first = failures.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first

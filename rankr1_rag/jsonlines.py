@@ -162,7 +162,9 @@ def _positions(record: Mapping[str, Any], name: str, n: int) -> tuple[int, ...]:
 
 
 def _cost_from_json(record: Mapping[str, Any]) -> Cost:
-    return Cost(**{field.name: member(record, field.name, "a number") for field in fields(Cost)})
+    """A cost; `think_tokens` are not in files of version 0.1.0."""
+    given = {"think_tokens": 0, **record}
+    return Cost(**{field.name: member(given, field.name, "a number") for field in fields(Cost)})
 
 
 def _comparison_to_json(comparison: Comparison) -> Json:
@@ -193,7 +195,18 @@ def _comparison_from_json(record: Mapping[str, Any], n: int) -> Comparison:
         parsed=member(record, "parsed", "a boolean"),
         forced=member(record, "forced", "a boolean"),
         sample=member(record, "sample", "a whole number"),
+        think_tokens=member(record, "think_tokens", "a whole number") if "think_tokens" in record else 0,
+        probabilities=_probabilities(record, len(members)),
     )
+
+
+def _probabilities(record: Mapping[str, Any], n: int) -> tuple[float, ...] | None:
+    if record.get("probabilities") is None:
+        return None
+    found = tuple(of_kind("a probability", one, "a number") for one in member(record, "probabilities", "an array"))
+    if len(found) != n:
+        raise ValueError(f'"probabilities" has {len(found)} numbers for a set of {n}')
+    return found
 
 
 def _completion_from_json(record: Mapping[str, Any]) -> Completion:

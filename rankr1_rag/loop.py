@@ -59,6 +59,11 @@ class Loop:
         """Whether coroutines still run here."""
         return self._thread.is_alive()
 
+    @property
+    def here(self) -> bool:
+        """Whether this is the loop's own thread."""
+        return threading.current_thread() is self._thread
+
     def submit(
         self,
         coroutine: Coroutine[Any, Any, T],
@@ -91,7 +96,7 @@ class Loop:
 
     def refuse_own_thread(self, coroutine: Coroutine[Any, Any, Any] | None = None) -> None:
         """Raise LoopError if this is the loop's own thread, closing the coroutine that cannot run."""
-        if threading.current_thread() is self._thread:
+        if self.here:
             if coroutine is not None:
                 coroutine.close()
             raise LoopError("the sync API was called on the private event loop, inside a backend: await arank instead")

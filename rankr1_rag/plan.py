@@ -6,26 +6,32 @@ Knows the names of formats, algorithms and checkpoints; runs nothing.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 from rankr1_rag.backends import Backend
 from rankr1_rag.checkpoints import CHECKPOINTS, Checkpoint
-from rankr1_rag.engine import Force
+from rankr1_rag.comparing import Comparing, Force
+from rankr1_rag.engine import Engine
 from rankr1_rag.prompt import FORMATS, Format
-from rankr1_rag.selection import ALGORITHMS, LISTWISE
+from rankr1_rag.selection import ALGORITHMS, LISTWISE, Selection, ballot, prefixed, voted
 
 UNKNOWN = Checkpoint("", "", None, FORMATS["rank-r1-v0.1"], size=20, think_tokens=1024)
 """How a model that is not in the table is asked."""
 
 T = TypeVar("T", bound=str)
 
+BALLOT = "ballot"
+"""The one algorithm that is not exact: many sampled answers to one set that holds all candidates."""
+
+Votes = int | Literal["auto"]
+
 _FORCES: tuple[Force, ...] = ("truncated", "unparsed", "never")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every open setting of a `Reranker` decided."""
+    """Every open setting of a `Reranker` decided. `probabilities`: those of all labels are asked for."""
 
     backend: Backend
     format: Format
@@ -33,6 +39,33 @@ class Plan:
     size: int
     think_tokens: int
     force: Force
+    votes: Votes = 1
+    seed: int = 0
+    probabilities: bool = False
+    prefix_order: bool = False
+
+    def selection(self, n: int, k: int) -> Selection:
+        """What picks k of n candidates. ValueError where a ballot has more candidates than fit one set."""
+        if self.algorithm == BALLOT and isinstance(self.votes, int):
+            return ballot(n, k, self.size, self.votes)
+        selection = ALGORITHMS[self.algorithm](n, k, self.size)
+        if self.prefix_order:
+            selection = prefixed(selection)
+        return selection if self.votes == "auto" else voted(selection, self.votes, self.seed)
+
+    def engine(self, temperature: float, strict: bool) -> Engine:
+        """What asks."""
+        comparing = Comparing(
+            self.backend,
+            self.format,
+            self.think_tokens,
+            self.force,
+            strict,
+            temperature,
+            self.seed,
+            self.probabilities or self.votes == "auto",
+        )
+        return Engine(comparing, auto=self.votes == "auto")
 
 
 def decide(
@@ -61,6 +94,26 @@ def decide(
         think_tokens=within("think_tokens", thinks, 0),
         force=force,
     )
+
+
+def vote(plan: Plan, votes: Votes, seed: int, temperature: float, probabilities: bool, prefix_order: bool) -> Plan:
+    """The plan with how sets are shown and answers counted. ValueError for what does not go together."""
+    if votes != "auto":
+        within("votes", votes, 1)
+    within("seed", seed, 0)
+    not_negative("temperature", temperature)
+    if plan.algorithm == BALLOT and (votes == "auto" or votes < 2 or not temperature):
+        raise ValueError(
+            f"algorithm={BALLOT!r} counts sampled answers: give votes, 16 for example (not {votes!r}), and a "
+            f"temperature above 0, 0.7 for example (not {temperature})"
+        )
+    asked = "votes='auto'" if votes == "auto" else "probabilities=True"
+    if (probabilities or votes == "auto") and not (plan.format.kind == "setwise" and plan.backend.can_continue):
+        raise ValueError(
+            f"{asked} needs a setwise format and a backend that continues a begun answer (give server= where it is a "
+            f"server), not {plan.format.name!r} with {plan.backend.model!r}"
+        )
+    return replace(plan, votes=votes, seed=seed, probabilities=probabilities, prefix_order=prefix_order)
 
 
 def within(name: str, value: int, least: int, most: int | None = None) -> int:
@@ -106,7 +159,7 @@ def _format(format: Format | str) -> Format:
 def _algorithm(name: str | None, format: Format) -> str:
     if name is None:
         return "window" if format.kind == "listwise" else "tournament"
-    one_of("algorithm", name, tuple(ALGORITHMS))
+    one_of("algorithm", name, (*ALGORITHMS, BALLOT))
     if name in LISTWISE and format.kind != "listwise":
         raise ValueError(f"algorithm={name!r} needs a listwise format like 'listwise-v1', not {format.name!r}")
     return name

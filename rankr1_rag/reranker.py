@@ -17,13 +17,14 @@ from rankr1_rag import many
 from rankr1_rag.backends import Backend
 from rankr1_rag.backends.per_loop import PerLane, PerLoop
 from rankr1_rag.budget import Budget, Texts
-from rankr1_rag.engine import Engine, Force, Task
+from rankr1_rag.comparing import Force
+from rankr1_rag.engine import Engine, Task
 from rankr1_rag.errors import BackendError, LoopError
+from rankr1_rag.fusion import fused, ordered
 from rankr1_rag.inputs import read_candidates, read_query
 from rankr1_rag.loop import private_loop
-from rankr1_rag.plan import Plan, decide, not_negative, one_of, within
+from rankr1_rag.plan import Plan, Votes, decide, not_negative, one_of, vote, within
 from rankr1_rag.prompt import Format
-from rankr1_rag.selection import ALGORITHMS, Selection, voted
 from rankr1_rag.types import Passage, Query, Ranking
 
 Item = tuple[str | Query, Iterable[Passage | str]]
@@ -40,9 +41,16 @@ class Reranker:
 
     * `backend`: a language model; None is the embedded CPU default (`OpenVINO()`), loaded on first use.
     * `k` ≥ 1: how many to select; None selects them all. `size`, 2..20: passages shown at once.
-    * `algorithm`: a name in `ALGORITHMS`; by default "tournament", for a listwise format "window".
+    * `algorithm`: a name in `ALGORITHMS`; by default "tournament", for a listwise format "window". "ballot", not exact,
+      ranks at most `size` candidates in one round by `votes` answers sampled with a `temperature` above 0.
     * `format`: a `Format` or a name in `FORMATS`.
-    * `votes` ≥ 1: each set is asked so often, in fresh orders drawn from `seed`; the majority wins.
+    * `votes` ≥ 1: each set is asked so often, in fresh orders drawn from `seed`; the majority wins. "auto" asks once,
+      and four times more only where the margin between the probabilities of the two best labels is below a half.
+    * `probabilities`: ask for the probability of every label, up to three short requests a comparison; they are in
+      the trace, and `Ranking.scores` are made of them. The backend must give the alternatives of a token.
+    * `prefix_order`: show sets so that a prompt begins as an earlier one of the query did, likely winners last, not in
+      first-stage order: fewer prompt tokens for a backend that caches prefixes, another place for the best. See
+      bench/prefix.md.
     * `temperature` ≥ 0; 0 is greedy.
     * `think_tokens` ≥ 0: the budget of a thought; one that runs over it is ended and its label forced.
     * `force`: "truncated" forces a label where the budget cut the text off, "unparsed" after every text without a
@@ -63,9 +71,11 @@ class Reranker:
     size: int | None = None
     algorithm: str | None = None
     format: Format | str | None = None
-    votes: int = 1
+    votes: Votes = 1
     seed: int = 0
     temperature: float = 0.0
+    probabilities: bool = False
+    prefix_order: bool = False
     think_tokens: int | None = None
     force: Force | None = None
     strict: bool = False
@@ -79,18 +89,16 @@ class Reranker:
         for name in ("k", "query_tokens", "passage_tokens"):
             if (value := getattr(self, name)) is not None:
                 within(name, value, 1)
-        within("votes", self.votes, 1)
-        within("seed", self.seed, 0)
         within("in_flight", self.in_flight, 1)
         one_of("on_failure", self.on_failure, ("raise", "first_stage"))
-        not_negative("temperature", self.temperature)
         not_negative("fusion", self.fusion or 0)
         _ = self.plan
 
     @cached_property
     def plan(self) -> Plan:
         """What the settings left open, decided: backend, format, algorithm, size, thinking budget."""
-        return decide(self.backend, self.format, self.algorithm, self.size, self.think_tokens, self.force)
+        plan = decide(self.backend, self.format, self.algorithm, self.size, self.think_tokens, self.force)
+        return vote(plan, self.votes, self.seed, self.temperature, self.probabilities, self.prefix_order)
 
     def rank(self, query: str | Query, passages: Iterable[Passage | str], *, k: int | None = None) -> Ranking:
         """Rerank the candidates, first-stage best first. Not from a coroutine on the private loop: LoopError.
@@ -174,17 +182,18 @@ class Reranker:
     async def _open(self, query: Query, candidates: tuple[Passage, ...], k: int) -> Ranking:
         start, n, failure = time.perf_counter(), len(candidates), None
         texts = await self._fit(query, candidates)
-        task = Task(self._selection(n, k), texts.query, texts.lines)
+        task = Task(self.plan.selection(n, k), texts.query, texts.lines)
         try:
             chosen = await self._engine.run(task)
         except BackendError as error:
             if self.on_failure == "raise":
                 raise
             chosen, failure = list(range(k)), f"{type(error).__name__}: {error}"
+        order = ordered(chosen, n)
         return Ranking(
             query=query,
             candidates=candidates,
-            order=self._order(chosen, n),
+            order=order if self.fusion is None else fused(order, self.fusion),
             k=k,
             trace=tuple(task.trace),
             clipped=texts.clipped,
@@ -199,18 +208,6 @@ class Reranker:
             return self._budget.fit(query.text, candidates, self.plan.backend)
         return await asyncio.to_thread(self._budget.fit, query.text, candidates, self.plan.backend)
 
-    def _selection(self, n: int, k: int) -> Selection:
-        selection = ALGORITHMS[self.plan.algorithm](n, k, self.plan.size)
-        return voted(selection, self.votes, self.seed) if self.votes > 1 else selection
-
-    def _order(self, chosen: list[int], n: int) -> tuple[int, ...]:
-        """The chosen, then the rest in first-stage order; fused with the first-stage order if asked."""
-        order = list(dict.fromkeys([*chosen, *range(n)]))
-        if self.fusion is None:
-            return tuple(order)
-        fused = {p: 1 / (self.fusion + rank) + 1 / (self.fusion + p + 1) for rank, p in enumerate(order, 1)}
-        return tuple(sorted(order, key=fused.__getitem__, reverse=True))
-
     @cached_property
     def _budget(self) -> Budget:
         plan = self.plan
@@ -219,10 +216,7 @@ class Reranker:
 
     @cached_property
     def _engine(self) -> Engine:
-        plan = self.plan
-        return Engine(
-            plan.backend, plan.format, plan.think_tokens, plan.force, self.strict, self.temperature, self.seed
-        )
+        return self.plan.engine(self.temperature, self.strict)
 
     @cached_property
     def _gates(self) -> PerLoop[PerLane[asyncio.Semaphore]]:

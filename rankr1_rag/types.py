@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Literal
+
+from rankr1_rag import evidence
 
 Message = Mapping[str, str]
 """One chat message: `{"role": "system" | "user" | "assistant", "content": "…"}`."""
@@ -66,7 +67,8 @@ class Comparison:
     `set` holds positions in shown order, `answer` positions best first. `completion` is the whole transcript: the
     thought, whatever was added to make the model answer (`forced`), the label; its tokens are summed. `parsed` is
     False where the text named no passage of the set and the answer is the retriever's own: the set's first-stage
-    best. `round` counts from 0.
+    best. `round` counts from 0. `think_tokens` of the completion are thought. `probabilities` of the labels, along
+    `set`, sum 1, where they were asked for.
     """
 
     set: tuple[int, ...]
@@ -77,13 +79,16 @@ class Comparison:
     parsed: bool = True
     forced: bool = False
     sample: int = 0
+    think_tokens: int = 0
+    probabilities: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What a ranking cost. Costs add up: `sum(costs, Cost())`; rounds and seconds then add up too.
 
-    `passages_read` counts a passage each time it is shown; `cached_tokens` are part of `prompt_tokens`; `seconds` is
+    `passages_read` counts a passage each time it is shown; `cached_tokens` are part of `prompt_tokens`,
+    `think_tokens` of `completion_tokens`; `seconds` is
     wall time from the opening of the query to its ranking; `clipped` counts texts that were cut to fit, once a query
     each; `stored` counts comparisons that a store answered, whose tokens are counted as if they were asked now.
     """
@@ -99,6 +104,7 @@ class Cost:
     clipped: int = 0
     stored: int = 0
     seconds: float = 0.0
+    think_tokens: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
@@ -157,8 +163,10 @@ class Ranking:
     failure: str | None = None
     chosen: tuple[int, ...] | None = None
 
-    score_meaning: Literal["ordinal"] = "ordinal"
-    """What `scores` say: "ordinal" means the order and nothing more."""
+    @property
+    def score_meaning(self) -> evidence.Meaning:
+        """What `scores` say: "ordinal" the order and nothing more, "probability" the label's, "votes" their share."""
+        return "ordinal" if self.chosen is not None or self.failure is not None else evidence.meaning(self.trace)
 
     @cached_property
     def passages(self) -> tuple[Passage, ...]:
@@ -167,9 +175,9 @@ class Ranking:
 
     @cached_property
     def scores(self) -> tuple[float, ...]:
-        """Strictly decreasing along `order`, in (0, 1]: (n - rank + 1) / n, distinct as float32 too."""
-        n = len(self.order)
-        return tuple((n - place) / n for place in range(n))
+        """Strictly decreasing along `order`, in (0, 1], distinct as float32 too: see `score_meaning`, `evidence`."""
+        ordinal = self.score_meaning == "ordinal"
+        return evidence.scores(len(self.order), self.order[: self.k], () if ordinal else self.trace)
 
     @cached_property
     def cost(self) -> Cost:
@@ -187,6 +195,7 @@ class Ranking:
             clipped=self.clipped,
             stored=sum(completion.stored for completion in completions),
             seconds=self.seconds,
+            think_tokens=sum(comparison.think_tokens for comparison in self.trace),
         )
 
     def explain(self, rank: int) -> Explanation:

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import importlib.util
+import json
 import logging
 import pickle
 from collections.abc import Callable
@@ -89,6 +90,15 @@ def test_a_server_is_asked_with_the_arguments_of_connect() -> None:
     alike = connect(None, **SERVER, server="vllm", api_key=KEY, context=4_096, requests=3)
     assert (repr(backend), backend.identity, backend.context) == (repr(alike), alike.identity, 4_096)
     assert component.ranker.size == 4
+
+
+def test_several_servers_are_a_setting_that_prints_pickles_and_goes_into_json() -> None:
+    component = Mine(model="m", base_url=["http://a:8000/v1", "http://b:8000/v1"])
+    backend = component.ranker.plan.backend
+    assert "spread([OpenAI('m', base_url='http://a:8000/v1'" in repr(backend)
+    for other in (pickle.loads(pickle.dumps(component)), Mine(**json.loads(component.model_dump_json()))):
+        assert other.base_url == ["http://a:8000/v1", "http://b:8000/v1"]
+        assert repr(other.ranker.plan.backend) == repr(backend)
 
 
 @pytest.mark.parametrize(

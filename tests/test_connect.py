@@ -12,7 +12,7 @@ from rankr1_rag.backends import Backend
 from rankr1_rag.backends.openai import OpenAI
 from rankr1_rag.backends.openvino import OpenVINO
 from rankr1_rag.backends.scripted import Scripted
-from rankr1_rag.backends.wrappers import limited, retried, stored
+from rankr1_rag.backends.wrappers import limited, retried, spread, stored
 from rankr1_rag.connect import CONNECTING, RERANKING, connect, reranker, wrapped
 
 SERVER: dict[str, Any] = {"model": "m", "base_url": "http://127.0.0.1:9/v1"}
@@ -30,6 +30,25 @@ def test_where_there_is_an_address_a_server_is_asked(kind: Any) -> None:
     assert backend.model == "m"
 
 
+@pytest.mark.parametrize("addresses", [list, tuple])
+def test_several_addresses_are_servers_with_one_model(addresses: Any) -> None:
+    urls = addresses(["http://a:8000/v1", "http://b:8000/v1/"])
+    backend: Any = connect(model="m", base_url=urls, server="vllm", context=99, timeout=7, requests=3)
+    servers = backend.backend.backend.backends
+    assert isinstance(backend.backend.backend, spread)
+    assert repr(backend).startswith("limited(retried(spread([OpenAI('m', base_url='http://a:8000/v1', server='vllm'), ")
+    assert [(one.base_url, one.context, one.timeout) for one in servers] == [
+        ("http://a:8000/v1", 99, 7),
+        ("http://b:8000/v1", 99, 7),
+    ]
+    assert (backend.model, backend.context) == ("m", 99)
+    assert connect(model="m", base_url=[*reversed(urls)], server="vllm").identity == backend.identity
+
+
+def test_a_list_of_one_address_is_that_address() -> None:
+    assert repr(connect(**{**SERVER, "base_url": [SERVER["base_url"]]})) == repr(connect(**SERVER))
+
+
 @needs_openvino
 @pytest.mark.parametrize("kind", [None, "openvino"])
 def test_where_there_is_none_a_model_is_run_here_and_loaded_later(kind: Any, tmp_path: Path) -> None:
@@ -42,12 +61,21 @@ def test_where_there_is_none_a_model_is_run_here_and_loaded_later(kind: Any, tmp
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ({"kind": "vllm"}, "backend 'vllm': 'openvino' or 'openai' is needed"),
+        ({"kind": "llama"}, "backend 'llama': one of 'openvino', 'openai', 'vllm', 'transformers' is needed"),
+        ({"kind": "vllm"}, "the backend 'vllm' needs a model"),
+        ({"kind": "transformers", "model": "m", "server": "vllm"}, "server belongs to the backend 'openai'"),
+        ({"adapter": "lora"}, "adapter: 'openvino' takes none"),
+        ({**SERVER, "adapter": "lora"}, "adapter: a server has loaded its adapters itself"),
+        ({"options": {"speed": 2}}, "OpenVINO has no option 'speed': it has name, context, cache_tokens"),
         ({"kind": "openvino", **SERVER}, "base_url belongs to the backend 'openai', not to 'openvino'"),
         ({"server": "vllm"}, "server belongs to the backend 'openai'"),
         ({"api_key": "sk-secret", "api_key_env": "K"}, "api_key and api_key_env belong to the backend 'openai'"),
         ({"kind": "openai"}, "needs a model: the name by which the server calls it"),
         ({"base_url": "http://127.0.0.1:9/v1"}, "needs a model"),
+        ({**SERVER, "base_url": []}, "base_url is empty, or one of its addresses is"),
+        ({**SERVER, "base_url": ["http://a/v1", ""]}, "base_url is empty, or one of its addresses is"),
+        ({**SERVER, "base_url": ["http://a/v1", "b"]}, "base_url 'b' is no address"),
+        ({**SERVER, "base_url": ["http://a/v1", "http://b/v1", "http://a/v1/"]}, "names http://a/v1 more than once"),
         ({**SERVER, "server": "ollama"}, "ollama"),
         ({**SERVER, "context": 0}, "context=0"),
         ({**SERVER, "timeout": 0}, "timeout=0"),

@@ -65,6 +65,8 @@ def test_all_that_is_ours_stands_under_one_key_in_the_words_of_the_project() -> 
         "parsed": True,
         "forced": False,
         "sample": 0,
+        "think_tokens": 0,
+        "probabilities": None,
     }
 
 

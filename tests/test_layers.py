@@ -10,11 +10,12 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "rankr1_rag"
 
 LAYERS = [
-    {"errors"},
+    {"errors", "evidence"},
     {"types"},
-    {"files", "inputs", "notice", "selection", "prompt", "loop"},
+    {"files", "fusion", "inputs", "notice", "selection", "prompt", "loop"},
     {"collection", "backends", "trec", "many"},
-    {"budget", "engine"},
+    {"budget", "comparing"},
+    {"engine"},
     {"checkpoints"},
     {"plan"},
     {"reranker"},

@@ -223,7 +223,7 @@ def test_fusion_with_the_first_stage_lies_between_the_two(judge: Scripted, numbe
         ({"seed": "x"}, "seed='x'"),
         ({"temperature": "1"}, "temperature='1'"),
         ({"think_tokens": 0, "force": "never"}, "leaves nothing to ask"),
-        ({"votes": "auto"}, "votes='auto'"),
+        ({"votes": "often"}, "votes='often'"),
         ({"think_tokens": -1}, "think_tokens=-1"),
         ({"temperature": -0.1}, "temperature=-0.1"),
         ({"temperature": float("nan")}, "temperature=nan"),

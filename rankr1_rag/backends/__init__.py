@@ -2,7 +2,7 @@
 
 A backend turns a `Request` (messages, limits) into a `Completion` (text, token counts). It knows tokens and servers; it
 knows nothing of queries, passages, labels or algorithms. Each backend has a module of its own, which imports what it
-needs only when it is used; `wrappers` holds backends around backends: `stored`, `retried`, `limited`.
+needs only when it is used; `wrappers` holds backends around backends: `stored`, `retried`, `limited`, `spread`.
 """
 
 from __future__ import annotations

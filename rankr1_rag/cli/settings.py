@@ -6,6 +6,7 @@ Knows the command line and the constructor arguments; knows nothing of files.
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -17,11 +18,12 @@ import typer
 from rankr1_rag.cli.progress import Job
 from rankr1_rag.cli.usage import arguments
 from rankr1_rag.connect import reranker
+from rankr1_rag.plan import BALLOT
 from rankr1_rag.prompt import FORMATS
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.selection import ALGORITHMS
 
-BackendName = StrEnum("BackendName", ["openvino", "openai"])
+BackendName = StrEnum("BackendName", ["openvino", "openai", "vllm", "transformers"])
 Server = StrEnum("Server", {"vllm": "vllm", "sglang": "sglang", "llama_server": "llama-server", "tgi": "tgi"})
 Force = StrEnum("Force", ["truncated", "unparsed", "never"])
 OnFailure = StrEnum("OnFailure", {"raising": "raise", "first_stage": "first_stage"})
@@ -36,19 +38,33 @@ def _option(help: str, panel: str, *names: str) -> Any:  # noqa: ANN401
 class Settings:
     """Which model is asked, how, and how its answers become a ranking. None: as the checkpoint or the package says."""
 
-    backend: Annotated[BackendName, _option("openvino: on this machine's CPU. openai: a server.", MODEL)] = (
-        BackendName.openvino
-    )
+    backend: Annotated[
+        BackendName, _option("openvino: this machine's CPU. vllm, transformers: its GPUs. openai: a server.", MODEL)
+    ] = BackendName.openvino
     model: Annotated[
-        str | None, _option("A GGUF file or OpenVINO folder; for openai the name the server knows.", MODEL)
+        str | None,
+        _option(
+            "openvino: a GGUF file or OpenVINO folder. vllm, transformers: a released checkpoint, or any name of the "
+            "hub or folder. openai: the name the server knows.",
+            MODEL,
+        ),
     ] = None
-    base_url: Annotated[str | None, _option("The server's address, ending in /v1.", MODEL)] = None
+    adapter: Annotated[str | None, _option("A LoRA adapter for vllm, transformers: a name or folder.", MODEL)] = None
+    base_url: Annotated[
+        list[str] | None, _option("The server's address, ending in /v1; give it again for each further server.", MODEL)
+    ] = None
     server: Annotated[Server | None, _option("What runs there: tells how to force a label.", MODEL)] = None
     api_key_env: Annotated[str | None, _option("The variable that holds the key (RANKR1_API_KEY).", MODEL)] = None
     context: Annotated[int | None, _option("Longest prompt and completion together, in tokens.", MODEL)] = None
     timeout: Annotated[float, _option("Seconds to wait for one completion of a server.", MODEL)] = 600.0
     attempts: Annotated[int, _option("How often a server is asked before giving up.", MODEL)] = 6
     requests: Annotated[int | None, _option("At most so many requests at once.", MODEL)] = None
+    option: Annotated[
+        list[str] | None,
+        _option(
+            "A further argument of the backend, NAME=VALUE, tensor_parallel=2 for example; may be repeated.", MODEL
+        ),
+    ] = None
     store: Annotated[
         str | None, _option("Keep completions in this SQLite file: what is there is not asked again.", MODEL)
     ] = None
@@ -65,11 +81,19 @@ class Settings:
     algorithm: Annotated[
         str | None,
         _option(
-            f"How answers make a top k: {', '.join(ALGORITHMS)}; default tournament, for a listwise format window.",
+            f"How answers make a top k: {', '.join([*ALGORITHMS, BALLOT])}; default tournament, window for listwise.",
             SEARCH,
         ),
     ] = None
-    votes: Annotated[int, _option("Ask each set so often, in fresh orders.", SEARCH)] = 1
+    votes: Annotated[
+        str, _option("Ask each set so often, in fresh orders; auto: only where the first answer is unsure.", SEARCH)
+    ] = "1"
+    probabilities: Annotated[
+        bool, _option("Ask for the probability of every label; scores are made of them.", SEARCH)
+    ] = False
+    prefix_order: Annotated[
+        bool, _option("Show sets so that prompts begin alike: fewer tokens with a prefix cache.", SEARCH)
+    ] = False
     seed: Annotated[int, _option("Draws the orders of votes, and samples.", SEARCH)] = 0
     fusion: Annotated[float | None, _option("Fuse with the first stage: the constant, often 60.", SEARCH)] = None
     in_flight: Annotated[int, _option("Queries open at once.", SEARCH)] = 64
@@ -77,7 +101,10 @@ class Settings:
     def reranker(self, job: Job) -> Reranker:
         """A reranker on the backend with its wrappers, whose completions the job counts. UsageError, StoreError."""
         given = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        given["votes"] = _votes(self.votes)
+        given["base_url"] = self.base_url or None  # not given, it may also come as []
         with arguments():
+            given["options"] = dict(map(_named, given.pop("option") or ()))
             return reranker(given, around=job.counted)
 
     def telling(self) -> dict[str, object]:
@@ -88,6 +115,21 @@ class Settings:
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
     return value.value if isinstance(value, StrEnum) else value
+
+
+def _named(option: str) -> tuple[str, object]:
+    """NAME=VALUE, the value as JSON where it is that, else as text."""
+    name, is_there, value = option.partition("=")
+    if not (name and is_there):
+        raise ValueError(f"--option {option!r}: NAME=VALUE is needed, tensor_parallel=2 for example")
+    try:
+        return name.replace("-", "_"), json.loads(value)
+    except ValueError:
+        return name.replace("-", "_"), value
+
+
+def _votes(given: str) -> int | str:
+    return int(given) if given.isdecimal() else given
 
 
 def with_settings(command: Callable[..., None], **defaults: object) -> Callable[..., None]:

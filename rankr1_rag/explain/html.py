@@ -69,6 +69,7 @@ def page(ranking: Ranking) -> str:
         style=Markup(style),
         style_hash=b64encode(sha256(style.encode()).digest()).decode(),
         lede=story.lede(ranking),
+        scores=story.SCORES[ranking.score_meaning],
         warnings=story.warnings(ranking),
         chart=chart(ranking) if ranking.failure is None and ranking.trace else None,
         names=[story.name(ranking, position) for position in range(len(ranking.candidates))],

@@ -71,6 +71,13 @@ class Asked:
         return f"{cost.prompt_tokens:,} prompt tokens{cached} + {cost.completion_tokens:,} completion tokens"
 
     @property
+    def odds(self) -> str:
+        """The most probable labels with their probabilities, where these were asked for; else ""."""
+        labelled = enumerate(self.comparison.probabilities or (), start=1)
+        best = sorted(labelled, key=lambda one: -one[1])[:3]
+        return ", ".join(f"[{label}] {probability:.2f}" for label, probability in best)
+
+    @property
     def listing(self) -> str:
         """The labels best first, where the answer orders more than one passage; else ""."""
         labels = {position: label for label, position in enumerate(self.comparison.set, start=1)}
@@ -82,6 +89,14 @@ class Asked:
         """All that the model wrote; a thought that the server split off comes first."""
         thought, text = self.comparison.thought, self.comparison.completion.text
         return text if thought.strip() in text else f"{thought}\n\n{text}"
+
+
+SCORES = {
+    "ordinal": "A rank says only that a passage comes before the next; there is no score of relevance behind it.",
+    "votes": "A score is the share of votes a passage had where it was last compared, no relevance by itself.",
+    "probability": "A score is the probability of a label where its passage was last compared, no relevance by itself.",
+}
+"""What scores mean, by `Ranking.score_meaning`."""
 
 
 def name(ranking: Ranking, position: int) -> str:

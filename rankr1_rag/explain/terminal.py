@@ -81,7 +81,9 @@ def cost_table(costs: Mapping[str, Cost], whole: Cost | None = None) -> Table:
         figures = [f"{getattr(cost, field):,}" for field in _FIGURES]
         table.add_row(Text(line(label)), *figures, f"{cost.seconds:,.1f}" if cost.seconds else "")
     stored = f", from the store {whole.stored:,}" if whole.stored else ""
-    table.caption = Text(f"unparsed {whole.unparsed:,}, forced {whole.forced:,}, clipped {whole.clipped:,}{stored}")
+    thought = f", thought {whole.think_tokens / whole.comparisons:,.0f} tokens each" if whole.think_tokens else ""
+    counts = f"unparsed {whole.unparsed:,}, forced {whole.forced:,}, clipped {whole.clipped:,}"
+    table.caption = Text(f"{counts}{thought}{stored}")
     table.caption_justify = "left"
     return table
 
@@ -119,6 +121,8 @@ def _asked(ranking: Ranking, asked: Asked, thoughts: bool) -> RenderableType:
     choice = Text(f"→ {name(ranking, asked.chosen)}", style="bold green" if comparison.parsed else "bold yellow")
     choice.append(f"  first-stage rank {asked.chosen + 1}", style="not bold dim")
     parts: list[RenderableType] = [_set(ranking, asked), choice]
+    if asked.odds:
+        parts.append(Text(f"most probable labels: {asked.odds}", style="dim"))
     if asked.listing:
         parts.append(Text(f"answered {asked.listing}"))
     if asked.flags:

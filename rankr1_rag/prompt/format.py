@@ -119,7 +119,7 @@ class Format:
         all n places, best first; labels that are repeated or out of range are dropped, missing ones appended in shown
         order; None where no label of 1..n stands.
         """
-        labels = _labels(_last_answer(text))
+        labels = _labels(_last_answer(text)[1])
         if self.kind == "setwise":
             return (labels[0] - 1,) if len(labels) == 1 and 1 <= labels[0] <= n else None
         named = dict.fromkeys(label - 1 for label in labels if 1 <= label <= n)
@@ -134,15 +134,12 @@ class Format:
 
     def thought(self, text: str) -> str:
         """The reasoning in a transcript, without its tags; "" where there is none."""
-        start, end, depth = 0, None, 0
-        for tag in _THINK_TAG.finditer(text):
-            if tag[1]:
-                end, depth = tag.start(), depth - 1
-            else:
-                start, depth = (start if depth else tag.end()), depth + 1
-            if depth <= 0:
-                break
-        return (text[start:end] if end is not None else _ANSWER_BEGUN.split(text[start:], maxsplit=1)[0]).strip()
+        start, end = _thought(text)
+        return text[start:end].strip()
+
+    def after_thought(self, text: str) -> str:
+        """What follows the reasoning: the tag that ends it, and the answer."""
+        return text[_thought(text)[1] :]
 
     def force(self, messages: Sequence[Message], text: str, n: int, *, can_continue: bool) -> Forced:
         """What to send so that a model that wrote `text` and gave no answer gives its label now.
@@ -157,8 +154,7 @@ class Format:
         elif self._untagged(text):
             text = f"<think>{text} </think>"
         opened = f"{text}{self.bridge if text else ''}<answer>["
-        ends = "]</answer>" if self.kind == "setwise" else ""
-        choices = tuple(f"{label}{ends}" for label in range(1, n + 1)) if ends else ()
+        choices = self._choices(n)
         if can_continue:
             turn: list[Message] = [{"role": "assistant", "content": opened}]
             return Forced([*messages, *turn], opened, choices, self.answer_tokens(n), "<answer>[")
@@ -166,6 +162,21 @@ class Format:
         turn = [{"role": "assistant", "content": text}, {"role": "user", "content": ask}]
         whole = tuple(f"<answer>[{choice}" for choice in choices)
         return Forced([*messages, *turn], text + self.bridge, whole, self.answer_tokens(n))
+
+    def reopen(self, messages: Sequence[Message], text: str, n: int) -> Forced:
+        """What to send so that a model that can continue gives its label again, from where its answer stands in `text`.
+
+        For a setwise answer that `parse` reads.
+        """
+        start, answer = _last_answer(text)
+        label = next(group for group in _GROUP.finditer(answer) if _DIGIT.search(group[1]))
+        opened = text[: start + label.start(1)]
+        turn: list[Message] = [{"role": "assistant", "content": opened}]
+        return Forced([*messages, *turn], opened, self._choices(n), self.answer_tokens(n), "<answer>[")
+
+    def _choices(self, n: int) -> tuple[str, ...]:
+        """What can follow an opened bracket; none for a listwise answer."""
+        return tuple(f"{label}]</answer>" for label in range(1, n + 1)) if self.kind == "setwise" else ()
 
     def _untagged(self, text: str) -> bool:
         """Whether a text is all thought because a model that was asked to think set no tag yet."""
@@ -199,14 +210,32 @@ class Format:
         return first, second, third, docs_last
 
 
-def _last_answer(text: str) -> str:
-    """What stands in the last whole answer of a text; "" where there is none."""
-    start, answer = None, ""
+def _thought(text: str) -> tuple[int, int]:
+    """Where the reasoning of a transcript starts and ends."""
+    start, end, depth = 0, None, 0
+    for tag in _THINK_TAG.finditer(text):
+        if tag[1]:
+            end, depth = tag.start(), depth - 1
+        else:
+            start, depth = (start if depth else tag.end()), depth + 1
+        if depth <= 0:
+            break
+    if end is None:
+        begun = _ANSWER_BEGUN.search(text, start)
+        end = begun.start() if begun else len(text)
+    return start, end
+
+
+def _last_answer(text: str) -> tuple[int, str]:
+    """Where the last whole answer of a text starts, and what stands in it; "" where there is none."""
+    start: int | None = None
+    answer = (0, "")
     for tag in _ANSWER_TAG.finditer(text):
         if not tag[1]:
             start = tag.end()
         elif start is not None:
-            start, answer = None, text[start : tag.start()]
+            answer = start, text[start : tag.start()]
+            start = None
     return answer
 
 

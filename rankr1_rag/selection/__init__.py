@@ -12,6 +12,8 @@ Knows nothing of text, prompts, models or asyncio.
     bubblesort   as in the setwise paper, right at every set size
     window       sliding window, for listwise answers
     voted        any of these with several votes a set
+    prefixed     any of these with sets shown so that prompts begin alike
+    ballot       several votes on one set of all candidates, in one round; not exact, so not among the ALGORITHMS
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rankr1_rag.selection.ahead import ahead
+from rankr1_rag.selection.ballot import ballot
 from rankr1_rag.selection.bubblesort import bubblesort
 from rankr1_rag.selection.heapsort import heapsort
 from rankr1_rag.selection.parts import Answer, Done, Part, Round, Selection, Set, best, play, step, together
+from rankr1_rag.selection.prefixed import prefixed
 from rankr1_rag.selection.tournament import tournament
-from rankr1_rag.selection.voted import voted
+from rankr1_rag.selection.voted import orders, voted
 from rankr1_rag.selection.window import window
 
 ALGORITHMS: dict[str, Callable[[int, int, int], Selection]] = {
@@ -48,10 +52,13 @@ __all__ = [
     "Selection",
     "Set",
     "ahead",
+    "ballot",
     "best",
     "bubblesort",
     "heapsort",
+    "orders",
     "play",
+    "prefixed",
     "step",
     "together",
     "tournament",

@@ -60,6 +60,14 @@ def ask(sets: Round) -> Part[list[Answer]]:
     return answers
 
 
+def named(shown: Set, answer: Answer) -> list[int]:
+    """The positions an answer names, each once, in its order; ValueError where one is not in the set."""
+    positions = list(dict.fromkeys(answer))
+    if strangers := set(positions) - set(shown):
+        raise ValueError(f"the answer {answer} to the set {shown} names {sorted(strangers)}, not in the set")
+    return positions
+
+
 def best(members: Iterable[int]) -> Part[int]:
     """The best of these positions, shown in first-stage order; a set of one needs no asking."""
     shown = tuple(sorted(members))

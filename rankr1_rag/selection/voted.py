@@ -28,17 +28,17 @@ def voted(selection: Selection, votes: int, seed: int) -> Selection:
 def _voted(selection: Selection, votes: int, seed: int) -> Selection:
     state, number = step(selection), 0
     while not isinstance(state, Done):
-        ballots = [_orders(shown, votes, f"{seed} {number} {shown}") for shown in state]
+        ballots = [orders(shown, votes, f"{seed} {number} {shown}") for shown in state]
         answers = yield [order for ballot in ballots for order in ballot]
         if len(answers) != votes * len(ballots):
             raise ValueError(f"a round of {votes * len(ballots)} sets was sent {len(answers)} answers")
-        counted = [_borda(answers[i : i + votes], len(state[i // votes])) for i in range(0, len(answers), votes)]
+        counted = [borda(answers[i : i + votes], len(state[i // votes])) for i in range(0, len(answers), votes)]
         state, number = step(selection, counted), number + 1
     return state.value
 
 
-def _orders(shown: Set, votes: int, seed: str) -> list[Set]:
-    """The set as given, then shuffled anew for each vote; no order twice before all orders were used."""
+def orders(shown: Set, votes: int, seed: str) -> list[Set]:
+    """How a set is shown to `votes` ≥ 1 votes: as given, then shuffled anew; no order twice before all were used."""
     orders, random = [shown], Random(seed)
     while len(orders) < votes:
         order = tuple(random.sample(shown, len(shown)))
@@ -47,7 +47,7 @@ def _orders(shown: Set, votes: int, seed: str) -> list[Set]:
     return orders
 
 
-def _borda(answers: Sequence[Answer], size: int) -> Answer:
+def borda(answers: Sequence[Answer], size: int) -> Answer:
     """All positions that were named, by points, then in first-stage order."""
     points: dict[int, int] = {}
     for answer in answers:

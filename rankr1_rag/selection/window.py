@@ -6,7 +6,7 @@ what positions an answer names, however few.
 
 from __future__ import annotations
 
-from rankr1_rag.selection.parts import Part, Selection, ask, checked
+from rankr1_rag.selection.parts import Part, Selection, ask, checked, named
 
 
 def window(n: int, k: int, size: int) -> Selection:
@@ -45,7 +45,4 @@ def _ordered(members: list[int]) -> Part[list[int]]:
     if len(members) == 1:
         return members
     [answer] = yield from ask([tuple(members)])
-    named = dict.fromkeys(answer)
-    if strangers := named.keys() - members:
-        raise ValueError(f"the answer {answer} to the set {tuple(members)} names {sorted(strangers)}, not in the set")
-    return [*named, *(member for member in members if member not in named)]
+    return list(dict.fromkeys((*named(tuple(members), answer), *members)))

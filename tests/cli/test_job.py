@@ -1,9 +1,14 @@
 """A job of `rankr1 rerank` that does not go smoothly: what is kept, what is asked again, and what is told."""
 
+import json
 import sqlite3
+import subprocess
+import time
 from typing import Any
 
 import pytest
+
+from tests.mortal_server import mortal
 
 
 def lines(numbers: range, word: str = "fine", note: str = "") -> list[dict[str, Any]]:
@@ -66,6 +71,46 @@ def test_a_wrong_argument_does_not_stand_in_the_way_of_the_right_one(shell: Any)
     assert "stopped" not in shell.said
     assert [path.name for path in shell.folder.iterdir()] == ["in.jsonl"]
     shell.run(*JOB)
+
+
+def test_a_job_on_two_servers_outlives_one_of_them(shell: Any) -> None:
+    ranks = [f"number {number}" for number in range(12)]
+    shell.write("in.jsonl", [{"query": f"which {n}?", "passages": ranks[n:] + ranks[:n]} for n in range(12)])
+    shell.server.delay = 0.01
+    with mortal(delay=0.01) as second:
+        command = shell.command(*JOB, "--base-url", second.url, "--size", "4", "--in-flight", "4", "--json")
+        with subprocess.Popen(command, cwd=shell.folder, stdout=-1, stderr=-1, text=True) as process:
+            while second.asked < 15:
+                assert process.poll() is None
+                time.sleep(0.02)
+            second.kill()
+            summary, said = process.communicate(timeout=100)
+    assert process.returncode == 0, said
+    assert json.loads(summary)["queries"] == 12
+    assert said.count(" is out for ") == 1
+    assert f"{second.url} cannot be reached or broke off" in said
+    assert [record["passages"][0]["text"] for record in shell.lines("out.jsonl")] == ["number 0"] * 12
+    assert len(shell.server.prompts) > 30
+    assert not (shell.folder / "out.jsonl.partial").exists()
+
+
+def test_a_job_goes_on_with_another_number_of_servers(shell: Any) -> None:
+    shell.write("in.jsonl", lines(range(1)) + lines(range(1), "poison"))
+    shell.server.failing = ["poison"]
+    shell.run(*JOB, code=1)
+    shell.server.failing = []
+    with mortal() as second:
+        shell.run(*JOB, "--base-url", second.url)
+    assert ids(shell, "out.jsonl") == ["fine0", "poison0"]
+    assert "1 more done before" in shell.said
+
+
+def test_a_server_given_twice_is_told_before_anything_is_asked(shell: Any) -> None:
+    shell.write("in.jsonl", lines(range(1)))
+    url = shell.server.options[3]
+    shell.run(*JOB, "--base-url", url + "/", code=2)
+    assert f"base_url names {url} more than once" in shell.said
+    assert shell.server.prompts == []
 
 
 def test_a_store_that_cannot_be_saved_withholds_no_result(shell: Any) -> None:

@@ -2,12 +2,17 @@
 
 Outermost the store, so that what is known costs no slot; innermost the retries, so that one who waits keeps its slot
 and an overloaded server is not asked by others meanwhile. Each has the method and the attributes of what it is around.
+
+Several servers take the place of the one: `stored(limited(retried(spread([backend, backend]))))`. The retries stand
+outside, so that a request waits only when no server is left; inside, it would wait for a lost one beside another that
+is idle.
 """
 
 from __future__ import annotations
 
 from rankr1_rag.backends.wrappers.limited import limited
 from rankr1_rag.backends.wrappers.retried import retried
+from rankr1_rag.backends.wrappers.spread import spread
 from rankr1_rag.backends.wrappers.stored import stored
 
-__all__ = ["limited", "retried", "stored"]
+__all__ = ["limited", "retried", "spread", "stored"]

@@ -1,0 +1,198 @@
+"""One comparison: a set shown to the model, its thought, its answer, and if wanted the probability of every label.
+
+Knows what a format and a backend promise; knows nothing of selections, rounds and other comparisons.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from rankr1_rag.backends import Backend, Request
+from rankr1_rag.errors import BackendError, RankR1Error, UnparsedError
+from rankr1_rag.prompt import Forced, Format, Spread, continued, spread, tokens
+from rankr1_rag.selection import Set
+from rankr1_rag.types import Comparison, Completion, Message
+
+Force = Literal["truncated", "unparsed", "never"]
+"""When a label is forced: where the budget cut the text off, after every text without an answer, or never."""
+
+ALTERNATIVES = 20
+"""Log-probabilities asked for at each token of a label: the most that servers give."""
+
+NEGLIGIBLE = 1e-3
+"""What several labels share is not asked for any further below this: it is divided equally."""
+
+_NOTHING_YET = Completion("", finish_reason="length", stored=True)
+"""Stands for the thought where none is asked for: it cost nothing and holds no answer."""
+
+_MEMORY = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Comparing:
+    """How a set is shown and answered. Its only state is a memory of how many tokens an answer has."""
+
+    backend: Backend
+    format: Format
+    think_tokens: int
+    force: Force = "truncated"
+    strict: bool = False
+    temperature: float = 0.0
+    seed: int = 0
+    probabilities: bool = False
+    _answers: dict[str, int] = field(default_factory=dict)
+
+    async def compare(self, query: str, lines: Sequence[str], shown: Set, round: int, sample: int) -> Comparison:
+        """Show the lines at these positions, read the answer. BackendError, and with `strict` UnparsedError."""
+        n = len(shown)
+        messages = self.format.messages(query, [lines[position] for position in shown])
+        first, forced, label = _NOTHING_YET, None, None
+        if self.think_tokens or not self.format.reasoning:
+            budget = self.think_tokens * self.format.reasoning + self.format.answer_tokens(n)
+            first = await self._complete(messages, budget, sample)
+        completion, places = first, self._read(first, n)
+        if places is None and self._must_force(first):
+            forced = self.format.force(messages, first.text, n, can_continue=self.backend.can_continue)
+            label = await self._label(forced, sample)
+            completion, places = _joined(first, forced, label), self.format.parse(_answer(forced, label), n)
+        if places is None and self.strict:
+            end = completion.text[-300:]
+            raise UnparsedError(f"query {query[:100]!r}: the answer names no passage of 1..{n}: {end!r}")
+        probabilities = None
+        if self.probabilities and places is not None:
+            opened = forced or self.format.reopen(messages, completion.text, n)
+            probabilities, asked = await self._probabilities(opened, label, sample)
+            completion = _plus(completion, asked)
+        return Comparison(
+            set=shown,
+            answer=self._trust_the_retriever(shown) if places is None else tuple([shown[place] for place in places]),
+            completion=completion,
+            round=round,
+            thought=self.format.thought(completion.text),
+            parsed=places is not None,
+            forced=forced is not None,
+            sample=sample,
+            think_tokens=await self._thought_tokens(first, cut=forced is not None),
+            probabilities=probabilities,
+        )
+
+    def _read(self, completion: Completion, n: int) -> tuple[int, ...] | None:
+        """The answer. What a thought says that the budget cut off is none: models quote the example they are given."""
+        if completion.finish_reason == "length" and self.format.thinking(completion.text):
+            return None
+        return self.format.parse(completion.text, n)
+
+    def _must_force(self, completion: Completion) -> bool:
+        return self.force == "unparsed" or (self.force == "truncated" and completion.finish_reason == "length")
+
+    def _trust_the_retriever(self, shown: Set) -> tuple[int, ...]:
+        """The first-stage best of a set; for a listwise format the whole set in first-stage order."""
+        return (min(shown),) if self.format.kind == "setwise" else tuple(sorted(shown))
+
+    async def _label(self, forced: Forced, sample: int) -> Completion:
+        alternatives = ALTERNATIVES if self.probabilities else 0
+        return await self._complete(forced.messages, forced.max_tokens, sample, forced.choices, alternatives)
+
+    async def _probabilities(
+        self, opened: Forced, label: Completion | None, sample: int
+    ) -> tuple[tuple[float, ...], list[Completion]]:
+        """Of each label, in shown order, sum 1; and the completions that had to be asked for."""
+        asked = [] if label else [await self._label(opened, sample)]
+        said = label or asked[0]
+        found = spread(opened.choices, said.logprobs or ())
+        if found is None:
+            raise BackendError(
+                f"the backend {self.backend.model!r} gives no alternatives of a token, from which the probabilities of "
+                "labels could be read: votes='auto' and probabilities=True are not for it"
+            )
+        await self._settle(opened, found, sample, asked)
+        return tuple(found.settled.get(choice, 0.0) for choice in opened.choices), asked
+
+    async def _settle(self, opened: Forced, found: Spread, sample: int, asked: list[Completion]) -> None:
+        """Ask what comes next wherever several labels begin alike, until each has its own probability."""
+        while found.opened:
+            begun, mass = found.opened.popitem()
+            rest = continued(opened.choices, begun)
+            inner = None
+            if mass >= NEGLIGIBLE:
+                last = {**opened.messages[-1], "content": opened.messages[-1]["content"] + begun}
+                follow = replace(opened, messages=[*opened.messages[:-1], last], choices=rest)
+                asked.append(await self._label(follow, sample))
+                inner = spread(rest, asked[-1].logprobs or ())
+            if inner is None:
+                inner = Spread(dict.fromkeys(rest, 1 / len(rest)))
+            for choice, share in inner.settled.items():
+                found.settled[begun + choice] = found.settled.get(begun + choice, 0.0) + mass * share
+            found.opened.update({begun + more: mass * share for more, share in inner.opened.items()})
+
+    async def _thought_tokens(self, first: Completion, *, cut: bool) -> int:
+        """How many tokens of the first completion are thought: all, where it came to no answer; else all but that."""
+        if not self.format.reasoning or cut:
+            return first.completion_tokens
+        rest = self.format.after_thought(first.text)
+        if rest not in self._answers:
+            if len(self._answers) >= _MEMORY:
+                self._answers.clear()
+            near = self.backend.context is None  # else counting may mean waiting for a model
+            count = self.backend.count
+            self._answers[rest] = tokens(rest, count) if near else await asyncio.to_thread(tokens, rest, count)
+        return max(0, first.completion_tokens - self._answers[rest])
+
+    async def _complete(
+        self,
+        messages: Sequence[Message],
+        max_tokens: int,
+        sample: int,
+        choices: tuple[str, ...] = (),
+        logprobs: int = 0,
+    ) -> Completion:
+        request = Request(
+            messages,
+            max_tokens,
+            self.temperature,
+            choices=choices,
+            logprobs=logprobs,
+            seed=self.seed,
+            sample=sample,
+        )
+        try:
+            return await self.backend.complete(request)
+        except RankR1Error:
+            raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():  # ours: the caller went away
+                raise
+            raise self._failed(error) from error
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # SystemExit and the like would end the loop for everyone
+            raise self._failed(error) from error
+
+    def _failed(self, error: BaseException) -> BackendError:
+        return BackendError(f"the backend {self.backend.model!r} failed: {type(error).__name__}: {error}")
+
+
+def _answer(forced: Forced, label: Completion) -> str:
+    """What of the transcript is the answer: the thought may quote others."""
+    return forced.opened + forced.meant(label.text)
+
+
+def _joined(first: Completion, forced: Forced, label: Completion) -> Completion:
+    """The whole transcript: the thought, what was added to it, and the label."""
+    whole = replace(label, text=forced.text + forced.meant(label.text))
+    return replace(_plus(whole, [first]), logprobs=label.logprobs)
+
+
+def _plus(completion: Completion, others: Sequence[Completion]) -> Completion:
+    """The completion with what the others cost."""
+    return replace(
+        completion,
+        prompt_tokens=completion.prompt_tokens + sum(other.prompt_tokens for other in others),
+        cached_tokens=completion.cached_tokens + sum(other.cached_tokens for other in others),
+        completion_tokens=completion.completion_tokens + sum(other.completion_tokens for other in others),
+        stored=completion.stored and all(other.stored for other in others),
+    )
