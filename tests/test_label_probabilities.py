@@ -1,0 +1,248 @@
+"""Probabilities of labels through the reranker: what is asked for them, the scores they make, votes where unsure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from math import inf, log
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rankr1_rag import BackendError, Completion, Ranking, Reranker, UnparsedError
+from rankr1_rag.backends import Request
+from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.plan import BALLOT
+from rankr1_rag.types import TokenLogprob
+
+_LINE = re.compile(r"^\[(\d+)\] (.*)$", re.MULTILINE)
+
+
+class Spelling:
+    """A model of a known mind: each passage has a weight; labels are spelled digit by digit, as most models do."""
+
+    model = identity = "spelling"
+    context = None
+    can_continue = True
+
+    def __init__(self, weights: Mapping[str, float], *, free: str = "", first: float = 0.0) -> None:
+        self.weights, self.free, self.first = weights, free, first
+        self.requests: list[Request] = []
+
+    def count(self, text: str) -> None:
+        return None
+
+    async def close(self) -> None:
+        pass
+
+    async def complete(self, request: Request) -> Completion:
+        self.requests.append(request)
+        if not request.choices:
+            label = max(self.odds(request), key=self.odds(request).__getitem__)
+            text = self.free.replace("N", label) or "<think>I wonder"
+            return Completion(text, 90, 0, 9, "stop" if self.free else "length")
+        begun = request.messages[-1]["content"].rpartition("[")[2]
+        whole = {f"{label}]</answer>": p for label, p in self.odds(request).items()}
+        odds = {choice[len(begun) :]: p for choice, p in whole.items() if choice.startswith(begun)}
+        odds = {choice: odds[choice] for choice in request.choices}
+        chosen = max(odds, key=odds.__getitem__)
+        return Completion(chosen, 100, 90, 2, "stop", tuple(_spelled(odds, chosen)) if request.logprobs else None)
+
+    def odds(self, request: Request) -> dict[str, float]:
+        shown = _LINE.findall(request.messages[1]["content"])
+        weights = {label: self.weights[text] + self.first * (label == "1") for label, text in shown}
+        return {label: weight / sum(weights.values()) for label, weight in weights.items()}
+
+
+def _spelled(odds: Mapping[str, float], chosen: str) -> list[TokenLogprob]:
+    found = []
+    for place, character in enumerate(chosen):
+        begun = chosen[:place]
+        following: dict[str, float] = {}
+        for choice, p in odds.items():
+            if choice.startswith(begun):
+                following[choice[place]] = following.get(choice[place], 0.0) + p
+        total = sum(following.values())
+        top = tuple((one, log(p / total) if p else -inf) for one, p in following.items())
+        found.append(TokenLogprob(character, dict(top)[character], top))
+    return found
+
+
+def ranked(weights: Mapping[str, float], backend: Spelling | None = None, **settings: Any) -> tuple[Ranking, Spelling]:
+    backend = backend or Spelling(weights)
+    return Reranker(backend, k=3, **settings).rank("which?", list(weights)), backend
+
+
+TWELVE = {f"passage {letter}": float(weight) for letter, weight in zip("abcdefghijkl", range(1, 13), strict=True)}
+
+
+def test_a_comparison_holds_the_probability_of_each_of_its_passages() -> None:
+    ranking, backend = ranked(TWELVE, probabilities=True)
+    first = ranking.trace[0]
+    assert first.answer == (11,)
+    assert first.probabilities == pytest.approx([weight / 78 for weight in range(1, 13)])
+    assert all(sum(one.probabilities or ()) == pytest.approx(1) for one in ranking.trace)
+    assert [len(one.choices) for one in backend.requests[:2]] == [0, 12]
+    assert backend.requests[1].logprobs == 20
+
+
+def test_it_takes_one_short_request_more_where_labels_of_two_digits_begin_alike() -> None:
+    lowest = {name: 13 - weight for name, weight in TWELVE.items()}
+    ranking, backend = ranked(lowest, probabilities=True)
+    assert ranking.trace[0].answer == (0,)  # label 1: what follows it was said, and 10 to 12 with it
+    assert ranking.trace[0].completion.prompt_tokens == 190
+    middle = {name: 30.0 if name.endswith("e") else weight for name, weight in TWELVE.items()}
+    ranking, backend = ranked(middle, probabilities=True)
+    assert ranking.trace[0].answer == (4,)  # label 5: 1 and 10 to 12 are asked for
+    follow = backend.requests[2]
+    assert follow.messages[-1]["content"].endswith("<answer>[1")
+    assert follow.choices == ("]</answer>", "0]</answer>", "1]</answer>", "2]</answer>")
+    assert ranking.trace[0].completion.prompt_tokens == 290
+    assert ranking.trace[0].probabilities == pytest.approx([weight / 103 for weight in middle.values()])
+
+
+def test_a_given_answer_is_asked_for_again_from_where_it_stands() -> None:
+    free = "<think>Hm. The form is <answer>[1]</answer>.</think>\n<answer>[N]</answer>"
+    ranking, backend = ranked(TWELVE, Spelling(TWELVE, free=free), probabilities=True)
+    assert not ranking.trace[0].forced
+    assert ranking.trace[0].completion.text == free.replace("N", "12")
+    assert backend.requests[1].messages[-1]["content"] == free.partition("N")[0]
+    assert ranking.trace[0].probabilities == pytest.approx([weight / 78 for weight in range(1, 13)])
+
+
+def test_scores_are_the_probabilities_and_strictly_decrease() -> None:
+    ranking, _ = ranked(TWELVE, probabilities=True)
+    assert ranking.score_meaning == "probability"
+    assert ranking.order[:3] == (11, 10, 9)
+    shares = [12 / 78, min(12 / 78, 11 / 66), min(12 / 78, 10 / 55)]
+    assert ranking.scores[:3] == pytest.approx(shares, abs=0.01)
+    as_float32 = np.asarray(ranking.scores, dtype=np.float32)
+    assert (np.diff(as_float32) < 0).all()
+    assert 0 < min(ranking.scores) < max(ranking.scores) <= 1
+
+
+def test_scores_stay_apart_for_ten_thousand_candidates() -> None:
+    many = {f"p{i}": 1.0 for i in range(10_000)}
+    ranking = Reranker(Spelling(many), k=2, probabilities=True).rank("which?", list(many))
+    assert (np.diff(np.asarray(ranking.scores, dtype=np.float32)) < 0).all()
+    assert len({f"{score:.6f}" for score in ranking.scores}) == 10_000
+
+
+def test_without_them_scores_are_ordinal_and_nothing_more_is_asked() -> None:
+    ranking, backend = ranked(TWELVE)
+    assert ranking.score_meaning == "ordinal"
+    assert ranking.trace[0].probabilities is None
+    assert not any(one.logprobs for one in backend.requests)
+
+
+def test_votes_make_scores_their_share() -> None:
+    ranking, _ = ranked(TWELVE, votes=3)
+    assert ranking.score_meaning == "votes"
+    assert ranking.scores[0] == pytest.approx(1.0)
+
+
+def test_a_fused_or_failed_ranking_has_ordinal_scores() -> None:
+    assert ranked(TWELVE, probabilities=True, fusion=60)[0].score_meaning == "ordinal"
+
+
+def test_auto_votes_only_where_the_answer_is_unsure() -> None:
+    sure = {f"p{i}": 10.0 ** (6 - i) for i in range(6)}
+    ranking, _ = ranked(sure, votes="auto")
+    assert ranking.cost.comparisons == len({(one.round, frozenset(one.set)) for one in ranking.trace})
+    unsure = {f"p{i}": 1.0 for i in range(6)}
+    ranking, _ = ranked(unsure, votes="auto")
+    assert ranking.cost.comparisons == 5 * len({(one.round, frozenset(one.set)) for one in ranking.trace})
+    assert all(len({one.set for one in ranking.trace if one.round == number}) == 5 for number in range(3))
+
+
+def test_auto_is_not_led_astray_by_a_liking_for_the_first_place() -> None:
+    weights = {"plain": 1.0, "better": 1.2, "best": 1.5, "worse": 0.9}
+    alone, _ = ranked(weights, Spelling(weights, first=1.0))
+    assert alone.order[0] == 0
+    voted, _ = ranked(weights, Spelling(weights, first=1.0), votes="auto")
+    assert voted.order[0] == 2
+
+
+def test_a_pair_has_two_orders_and_so_two_votes() -> None:
+    ranking, _ = ranked({"a": 1.0, "b": 1.0}, votes="auto")
+    assert sorted(one.set for one in ranking.trace) == [(0, 1), (1, 0)]
+
+
+def test_an_unparsed_answer_is_unsure_and_voted_on() -> None:
+    said = iter(["no label"] + ["<answer>[2]</answer>"] * 9)
+    backend = Spelling({"a": 1.0, "b": 9.0}, free="x")
+
+    async def complete(request: Request) -> Completion:
+        return Completion(next(said)) if not request.choices else await Spelling.complete(backend, request)
+
+    backend.complete = complete  # type: ignore[method-assign]
+    ranking = Reranker(backend, votes="auto").rank("which?", ["a", "b"])
+    assert ranking.cost.unparsed == 1
+    assert ranking.order == (1, 0)
+
+
+def test_a_backend_without_alternatives_is_told_so() -> None:
+    bare = Scripted(lambda _: "<think>x</think> <answer>[1]</answer>")
+    with pytest.raises(BackendError, match="'scripted' gives no alternatives of a token"):
+        Reranker(bare, probabilities=True).rank("which?", ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"votes": "auto", "format": "listwise-v1"}, "votes='auto' needs a setwise format"),
+        ({"probabilities": True, "format": "listwise-v1"}, "probabilities=True needs a setwise format"),
+        ({"algorithm": BALLOT}, "algorithm='ballot' counts sampled answers: give votes, 16 for example"),
+        ({"algorithm": BALLOT, "votes": 8}, "a temperature above 0"),
+        ({"algorithm": BALLOT, "votes": "auto", "temperature": 1.0}, "give votes, 16 for example"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_when_the_reranker_is_made(settings: Any, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Reranker(Spelling({}), **settings)
+
+
+def test_a_backend_that_cannot_continue_is_refused() -> None:
+    with pytest.raises(ValueError, match="a backend that continues a begun answer"):
+        Reranker(Scripted(lambda _: "", can_continue=False), votes="auto")
+
+
+def test_a_ballot_is_one_round_of_samples_of_one_prompt() -> None:
+    backend = Spelling(TWELVE, free="<think>x</think> <answer>[N]</answer>")
+    ranking, _ = ranked(TWELVE, backend, algorithm=BALLOT, votes=8, temperature=0.7)
+    assert (ranking.cost.rounds, ranking.cost.comparisons) == (1, 8)
+    assert [one.sample for one in backend.requests] == list(range(8))
+    assert len({str(one.messages) for one in backend.requests}) == 1
+    assert ranking.order[0] == 11
+    assert ranking.score_meaning == "votes"
+
+
+def test_a_ballot_has_no_more_candidates_than_fit_a_set() -> None:
+    with pytest.raises(ValueError, match="must be at most 10, the size of a set"):
+        ranked(TWELVE, algorithm=BALLOT, votes=8, temperature=0.7, size=10)
+
+
+def test_prefix_order_shows_likely_winners_last_and_selects_the_same() -> None:
+    plain, _ = ranked(TWELVE)
+    cached, _ = ranked(TWELVE, prefix_order=True)
+    assert cached.order == plain.order
+    assert cached.trace[0].set == tuple(reversed(range(12)))
+    assert all(sorted(one.set) == list(dict.fromkeys(sorted(one.set))) for one in cached.trace)
+
+
+def test_the_tokens_of_a_thought_are_all_that_stand_before_the_answer() -> None:
+    def words(text: str) -> int:
+        return len(text.split())
+
+    free = Completion("<think>one two three</think> <answer>[2]</answer>", completion_tokens=4)
+    ranking = Reranker(Scripted(lambda _: free, count=words)).rank("which?", ["a", "b"])
+    assert ranking.trace[0].think_tokens == 4 - words("</think> <answer>[2]</answer>")
+    cut, _ = ranked({"a": 1.0, "b": 2.0})
+    assert cut.trace[0].think_tokens == 9
+    assert cut.cost.think_tokens == 9 * cut.cost.comparisons
+
+
+def test_strict_still_raises_where_probabilities_are_wanted() -> None:
+    with pytest.raises(UnparsedError):
+        ranked({"a": 1.0, "b": 2.0}, Spelling({"a": 1.0, "b": 2.0}, free="none"), probabilities=True, strict=True)
