@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [
     "README.md",
     "docs/guide.md",
+    "docs/gpu.md",
     "integrations/llama-index-postprocessor-rankr1/README.md",
     "integrations/langchain-rankr1/README.md",
 ]

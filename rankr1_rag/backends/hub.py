@@ -1,19 +1,24 @@
-"""Which weights a name means: a folder, or a repository of the Hugging Face hub, with or without a LoRA adapter.
+"""The files of a Hugging Face checkpoint: a folder here or a repository on the hub, its context, what it is known by.
 
-Knows folders, names and the files of peft; loads no weights and knows no engine. Downloads are the hub's own business:
-an adapter is fetched here, because its rank must be known before an engine starts; a base model by whoever loads it.
+Knows folders, config.json, the released adapters and what the hub refuses; knows nothing of tensors, and imports
+neither torch nor transformers. Of a repository one commit is read: the one in the hub's cache, or else the newest.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rankr1_rag.errors import BackendError
+from rankr1_rag.errors import BackendError, BackendUnavailable
+
+CONFIG, ADAPTER_CONFIG, ADAPTER = "config.json", "adapter_config.json", "adapter_model.safetensors"
 
 BASES = {
     f"ielabgroup/{series}-{size}-v0.1": f"Qwen/Qwen2.5-{size}-Instruct"
@@ -22,114 +27,165 @@ BASES = {
 }
 """The released adapters with the model that each was trained on (github.com/ielab/llm-rankers, folder Rank-R1)."""
 
-_CONFIG = "adapter_config.json"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len")
+_PARTS = {".safetensors", ".json", ".jinja", ".txt", ".model"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where files come from: `folder`, or the hub's repository `name` where that is None. `main` must be in it."""
+
+    name: str
+    folder: Path | None
+    main: str = CONFIG
+
+    def file(self, name: str) -> Path:
+        """The path of one file, downloaded if need be. BackendError where it is not, BackendUnavailable offline."""
+        if self.folder is None:
+            revision = None if name == self.main else self.commit
+            return _downloaded(self.name, name, revision)
+        if not (self.folder / name).is_file():
+            raise BackendError(f"{self.folder} holds no {name}: {_remedy(self.folder, name)}")
+        return self.folder / name
+
+    @cached_property
+    def commit(self) -> str | None:
+        """The commit of a repository on the hub; None for a folder."""
+        return None if self.folder else self.file(self.main).parent.name
+
+    @property
+    def place(self) -> str:
+        """What `from_pretrained` is given."""
+        return str(self.folder or self.name)
+
+    @cached_property
+    def digest(self) -> str:
+        """Name and commit on the hub, or 16 hex digits over the content of a folder: 1 s for a gigabyte."""
+        if self.folder is None:
+            return f"{self.name}@{self.commit}"
+        whole = hashlib.sha256()
+        for path in sorted(path for path in self.folder.iterdir() if path.suffix in _PARTS):
+            whole.update(path.name.encode())
+            with path.open("rb") as stream:
+                whole.update(hashlib.file_digest(stream, "sha256").digest())
+        return whole.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A model by its `name`: the `base` to load, a folder or a name of the hub, and the folder of an `adapter`."""
+    """A model by its `name`: the base, and the LoRA adapter on it."""
 
     name: str
-    base: str
-    adapter: Path | None = None
+    base: Source
+    adapter: Source | None = None
+
+    @property
+    def lora(self) -> str:
+        """What the adapter is called, "" without one."""
+        return "" if self.adapter is None else self.adapter.name
+
+    @cached_property
+    def digest(self) -> str:
+        """That of the base, and of the adapter."""
+        return "+".join(source.digest for source in (self.base, self.adapter) if source)
 
     @cached_property
     def rank(self) -> int:
-        """The largest rank in the adapter; 0 without one."""
+        """The largest rank in the adapter, 0 without one. BackendError where it is no LoRA."""
         if self.adapter is None:
             return 0
-        config = _read(self.adapter)
+        config = read_json(self.adapter.file(ADAPTER_CONFIG))
+        if config.get("peft_type") != "LORA":
+            raise BackendError(
+                f"the adapter {self.adapter.name} is of the kind {config.get('peft_type')!r}: only LORA can be used"
+            )
         ranks = [config.get("r"), *dict(config.get("rank_pattern") or {}).values()]
-        return max(int(rank) for rank in ranks if rank is not None)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Tells these weights from all others: a commit of the hub, or a digest over every byte of a folder."""
-        adapter = "" if self.adapter is None else f"+{_fingerprint(str(self.adapter))}"
-        return f"{_fingerprint(self.base)}{adapter}"
+        return max(rank for rank in ranks if isinstance(rank, int))
 
 
-def find(model: str | Path, adapter: str | Path | None = None, name: str | None = None) -> Weights:
-    """What these arguments of a backend mean. A released adapter by its name alone knows its base.
+def weights(model: str | Path, adapter: str | Path | None = None, name: str | None = None) -> Weights:
+    """What these arguments of a backend mean: a released adapter by its name alone knows its base.
 
-    FileNotFoundError for a path that is not there, BackendError for an adapter that is none or cannot be had.
+    FileNotFoundError for a path that is not there, BackendError for a folder without what must be in it.
     """
-    model = str(model)
-    if adapter is None and model in BASES:
-        return Weights(name or model, BASES[model], _adapter(model))
-    base = _folder(model, "config.json", "a model in the Hugging Face format")
-    if adapter is None:
-        if Path(base, _CONFIG).exists() and not Path(base, "config.json").exists():
-            raise BackendError(f"{model} is a LoRA adapter: give its base as the model, and it as adapter={model!r}")
-        return Weights(name or model, base)
-    known = str(adapter) if str(adapter) in BASES else model
-    return Weights(name or known, base, _adapter(str(adapter)))
+    if adapter is None and str(model) in BASES:
+        base, adapter = find(BASES[str(model)]), str(model)
+    else:
+        base = find(model)
+    lora = None if adapter is None else find(adapter, ADAPTER_CONFIG)
+    for source, needed in ((base, CONFIG), (lora, ADAPTER_CONFIG), (lora, ADAPTER)):
+        if source is not None and source.folder is not None:
+            source.file(needed)
+    known = str(adapter) if str(adapter) in BASES else str(model)
+    return Weights(name or known, base, lora)
 
 
-def _folder(where: str, file: str, what: str) -> str:
-    """The path or name, seen to be a folder if it is a path at all."""
-    path = Path(where).expanduser()
-    if path.is_dir() or (path.suffix == ".gguf" and path.is_file()):
-        return str(path)
-    if path.is_absolute() or where.startswith((".", "~")) or where.count("/") != 1:
+def find(name: str | Path, main: str = CONFIG) -> Source:
+    """A folder, or else a name on the hub, which is not looked up yet. FileNotFoundError for what can be neither."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return Source(str(name), path, main)
+    if path.exists() or not _HUB_NAME.fullmatch(str(name)):
+        problem = "this is a file" if path.exists() else "there is nothing"
         raise FileNotFoundError(
-            f"{where} is no folder: {what} is a folder with a {file}, or a name like 'Qwen/Qwen3-4B'"
+            f"no model folder at {str(name)!r}, {problem}: give a folder with {main} and .safetensors files, or a name "
+            "on the Hugging Face hub (a .gguf file runs with the backend 'openvino')"
         )
-    return where
+    return Source(str(name), None, main)
 
 
-def _adapter(where: str) -> Path:
-    """The folder of an adapter, fetched from the hub where it is a name, and seen to be a LoRA."""
-    folder = Path(_folder(where, _CONFIG, "a LoRA adapter"))
-    if not folder.is_dir():
-        folder = _fetched(where)
-    kind = _read(folder).get("peft_type")
-    if kind != "LORA":
-        raise BackendError(f"the adapter {where} is of the kind {kind!r}: only LORA can be used")
-    if not (folder / "adapter_model.safetensors").exists():
-        raise BackendError(
-            f"the adapter {where} has no adapter_model.safetensors: save it with safe_serialization=True"
-        )
-    return folder
+def context(source: Source, asked: int | None) -> int | None:
+    """Longest prompt and completion that the model was made for, in tokens, or less if asked for; None: not told."""
+    config = read_json(source.file(CONFIG))
+    config = config.get("text_config") or config
+    told = next((config[name] for name in _LENGTHS if isinstance(config.get(name), int)), None)
+    return min((length for length in (told, asked) if length), default=None)
 
 
-def _fetched(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. BackendError for anything else."""
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
-    except Exception as error:  # offline, no such repository, no access: the hub's exceptions are many
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BackendError(f"{path} is no JSON ({error}): it is damaged; download it again") from error
+    if not isinstance(content, dict):
+        raise BackendError(f"{path} is no configuration: it holds a {type(content).__name__}")
+    return content
+
+
+def _remedy(folder: Path, name: str) -> str:
+    if name == CONFIG and (folder / ADAPTER_CONFIG).is_file():
+        base = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+        return f"it is an adapter; give its base as the model ({base!r}) and this folder as adapter="
+    if name == ADAPTER_CONFIG:
+        return "an adapter is a folder that peft's save_pretrained wrote"
+    return "a folder that save_pretrained wrote with safe serialization is needed"
+
+
+def _downloaded(repository: str, name: str, revision: str | None) -> Path:
+    hub: Any = import_module("huggingface_hub")
+    errors: Any = import_module("huggingface_hub.errors")
+    try:
+        with suppress(errors.LocalEntryNotFoundError):
+            return Path(hub.hf_hub_download(repository, name, revision=revision, local_files_only=True))
+        return Path(hub.hf_hub_download(repository, name, revision=revision))
+    except errors.GatedRepoError as error:
         raise BackendError(
-            f"the adapter {name} is no folder here and could not be fetched from the hub ({type(error).__name__}: "
-            f"{str(error).strip().splitlines()[0]}): check the name, or download it and give its folder"
+            f"{repository} needs your consent: accept its licence at https://huggingface.co/{repository} and log in "
+            "with `hf auth login`"
         ) from error
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BackendError(f"{folder} is no LoRA adapter: it has no {_CONFIG}") from None
-    except ValueError as error:
-        raise BackendError(f"{folder / _CONFIG} is no JSON: {error}") from None
-    return config if isinstance(config, dict) else {}
-
-
-def _fingerprint(where: str) -> str:
-    if not Path(where).exists():
-        from huggingface_hub import try_to_load_from_cache
-
-        found = try_to_load_from_cache(where, "config.json")
-        return f"{where}@{Path(found).parent.name}" if isinstance(found, str) else where
-    path = Path(where).resolve()
-    if path.parent.name == "snapshots":  # of the hub's cache, which names folders by commit
-        return f"{path.parent.parent.name}@{path.name}"
-    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
-    digest = blake2b(digest_size=16)
-    for file in files:
-        if file.suffix in (".json", ".jinja", ".safetensors", ".gguf", ".model", ".txt"):
-            digest.update(f"{file.name} {file.stat().st_size} ".encode())
-            with file.open("rb") as content:
-                while block := content.read(1 << 22):
-                    digest.update(block)
-    return digest.hexdigest()
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise BackendError(
+            f"{repository!r} is neither a folder here nor, for you, a repository on the Hugging Face hub: correct the "
+            "name, or log in with `hf auth login` if it is private"
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise BackendUnavailable(
+            f"{repository!r} is no folder here and not in the hub's cache, and the Hugging Face hub cannot be reached: "
+            f"download it where it can (`hf download {repository}`) and give the folder"
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise BackendError(f"{repository} on the Hugging Face hub holds no {name}") from error
+    except (errors.HfHubHTTPError, OSError) as error:
+        raise BackendUnavailable(f"the Hugging Face hub did not give {repository}: {type(error).__name__}") from error

