@@ -1,6 +1,6 @@
 """What vLLM gives for the way it is asked: as the paper's code asks it, and as this package does.
 
-    python -m bench.vllm MODEL DATA [--queries 24] [--alone 2] [--repetitions 3]
+    python -m bench.vllm MODEL DATA [--queries 43] [--alone 1] [--repetitions 2]
 
 MODEL is a Hugging Face checkpoint, DATA the folder with run.bm25.top100.trec, queries.tsv, passages.jsonl.gz and
 qrels.txt of TREC DL 2019. Each measured row is a line of `vllm.jsonl`: an interrupted run goes on where it was.
@@ -13,14 +13,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 from unittest.mock import patch
 
@@ -36,6 +37,18 @@ from rankr1_rag.selection import Done, heapsort, step
 from rankr1_rag.trec import read_qrels, read_run
 
 HERE = Path(__file__).parent
+NOTES = HERE / "vllm-notes.md"
+HEAD = """# vLLM, asked as published and as here
+
+Made by `make bench-vllm`: one engine (vLLM's build for CPUs, two cores), SmolLM2-135M-Instruct, TREC DL 2019, BM25 top
+100, top 10 selected in sets of 20; passages clipped to 60 tokens, exactly 128 completion tokens in every comparison,
+answers by a seeded noisy judge (`bench/judged.py`); the prefix cache is empty before every row. Rows take turns within
+a repetition, and ratios are taken within it.
+
+* a: the paper's code, one query after another, one comparison at a time, in a fresh random order.
+* b: ours, all queries at once. c: ours, one query alone.
+* d: the prompts of b without waiting for any answer: the engine's limit.
+* e: `rankr1 rerank`, the same queries as b."""
 K, SIZE, PASSAGE, COMPLETION = 10, 20, 60, 128
 SETTINGS: dict[str, Any] = {"k": K, "size": SIZE, "think_tokens": COMPLETION - 16, "passage_tokens": PASSAGE}
 FORMAT = FORMATS["rank-r1-v0.1"]
@@ -80,7 +93,8 @@ class Rows:
         yield "b: ours, many queries", len(self.many), self.ours
         yield "d: the same prompts at once", len(self.many), self.limit
         for algorithm in ("heapsort", "tournament", "ahead"):
-            yield f"c: ours alone, {algorithm}", len(alone), lambda a=algorithm: self.alone(alone, a)  # type: ignore[misc]
+            yield f"c: ours alone, {algorithm}", len(alone), partial(self.alone, alone, algorithm)
+        yield "c: ours alone, tournament, prefix order", len(alone), partial(self.alone, alone, "tournament", True)
         yield "e: rankr1 rerank", len(self.many), self.command
 
     def published(self, items: list[tuple[str, list[Passage]]], seed: int) -> None:
@@ -105,9 +119,9 @@ class Rows:
         self._reranked(Reranker(self.backend, **SETTINGS))
         self.asked = list(self.backend.tally.requests)
 
-    def alone(self, items: list[tuple[str, list[Passage]]], algorithm: str) -> None:
+    def alone(self, items: list[tuple[str, list[Passage]]], algorithm: str, prefix_order: bool = False) -> None:
         """One query after another, each by itself."""
-        reranker = Reranker(self.backend, algorithm=algorithm, **SETTINGS)
+        reranker = Reranker(self.backend, algorithm=algorithm, prefix_order=prefix_order, **SETTINGS)
         for query, candidates in items:
             reranker.rank(query, candidates)
 
@@ -171,6 +185,34 @@ def measure(backend: Judged, engine: VLLM, rows: Rows, repetitions: int, out: Pa
             print(line, file=sys.stderr, flush=True)
 
 
+def report(lines: list[dict[str, Any]]) -> str:
+    """The table as Markdown: medians over the repetitions, and of the ratios to row a of the same repetition."""
+    first = {line["repetition"]: line["seconds"] / line["queries"] for line in lines if line["row"].startswith("a")}
+    limit = {line["repetition"]: line["seconds"] / line["queries"] for line in lines if line["row"].startswith("d")}
+    rows = [
+        "| row | queries | repetitions | seconds a query | (least, most) | comparisons a query | s a comparison "
+        "| queries/s | speed, a = 1 | speed, d = 1 | prompt tokens a query: computed, cached | completion tokens |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in dict.fromkeys(line["row"] for line in lines):
+        found = [line for line in lines if line["row"] == name]
+        each = [line["seconds"] / line["queries"] for line in found]
+        count = sum(line["queries"] for line in found)
+        total = {key: sum(line[key] for line in found) / count for key in found[0] if key.endswith("s")}
+        pace = median(each)
+        ratios = [
+            median(base[one["repetition"]] * one["queries"] / one["seconds"] for one in found)
+            for base in (first, limit)
+        ]
+        rows.append(
+            f"| {name} | {found[0]['queries']} | {len(found)} | {pace:.1f} | {min(each):.1f}, {max(each):.1f} "
+            f"| {total['comparisons']:.1f} | {pace / total['comparisons']:.2f} | {1 / pace:.3f} "
+            f"| {ratios[0]:.2f} | {ratios[1]:.2f} | {total['prompt_tokens'] - total['cached_tokens']:,.0f}, "
+            f"{total['cached_tokens']:,.0f} | {total['completion_tokens']:,.0f} |"
+        )
+    return "\n".join([HEAD, "", *rows, "", NOTES.read_text() if NOTES.exists() else ""])
+
+
 def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -180,16 +222,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("data", type=Path)
-    parser.add_argument("--queries", type=int, default=24)
-    parser.add_argument("--alone", type=int, default=2)
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--queries", type=int, default=43)
+    parser.add_argument("--alone", type=int, default=1)
+    parser.add_argument("--repetitions", type=int, default=2)
     parser.add_argument("--out", type=Path, default=HERE / "vllm.jsonl")
     given = parser.parse_args()
     engine = VLLM(
         given.model,
         name="SmolLM2-135M-Instruct",
         context=4096,
-        engine={"enforce_eager": True, "block_size": int(os.environ.get("BLOCK", "32"))},
+        engine={"enforce_eager": True, "block_size": 32},
         sampling={"ignore_eos": True},
     )
     work = load(given.data, given.queries)
@@ -198,6 +240,7 @@ def main() -> None:
         measure(backend, engine, Rows(backend, work, given.queries, given.alone), given.repetitions, given.out)
     finally:
         private_loop().call(engine.close())
+    given.out.with_suffix(".md").write_text(report(_lines(given.out)))
 
 
 if __name__ == "__main__":

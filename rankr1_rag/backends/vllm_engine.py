@@ -200,6 +200,8 @@ def _refuse_unguarded() -> None:
     file = getattr(main, "__file__", None)
     if file is None or os.environ.get(_METHOD, "spawn") != "spawn":
         return
+    if getattr(getattr(main, "__spec__", None), "name", "").endswith(".__main__"):
+        return  # `python -m package`: multiprocessing leaves that alone
     frame = sys._getframe()
     while frame is not None and not (frame.f_code.co_name == "<module>" and frame.f_globals is main.__dict__):
         frame = frame.f_back  # type: ignore[assignment]

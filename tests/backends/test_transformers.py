@@ -309,12 +309,14 @@ def test_an_adapter_of_another_base_is_refused_with_both_names(tmp_path: Path, c
 
 
 def test_a_folder_that_is_no_adapter_is_refused(tmp_path: Path) -> None:
-    fails(Transformers(MODEL, adapter=tmp_path), r"holds no adapter_config\.json: .*save_pretrained")
+    with pytest.raises(BackendError, match=r"holds no adapter_config\.json: .*save_pretrained"):
+        Transformers(MODEL, adapter=tmp_path)
 
 
 def test_an_adapter_given_as_the_model_is_told_its_base(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "its/base"}')
-    fails(Transformers(tmp_path), r"holds no config\.json: it is an adapter; give its base .*its/base")
+    with pytest.raises(BackendError, match=r"holds no config\.json: it is an adapter; give its base .*its/base"):
+        Transformers(tmp_path)
 
 
 def test_weights_that_are_not_whole_are_refused(tmp_path: Path) -> None:
