@@ -6,15 +6,17 @@ Knows what a format and a backend promise; knows nothing of selections, rounds a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from rankr1_rag.backends import Backend, Request
 from rankr1_rag.errors import BackendError, RankR1Error, UnparsedError
-from rankr1_rag.prompt import Forced, Format, Spread, continued, spread, tokens
+from rankr1_rag.prompt import Forced, Format, Shares, continued, shares, tokens
 from rankr1_rag.selection import Set
 from rankr1_rag.types import Comparison, Completion, Message
+
+T = TypeVar("T")
 
 Force = Literal["truncated", "unparsed", "never"]
 """When a label is forced: where the budget cut the text off, after every text without an answer, or never."""
@@ -102,35 +104,46 @@ class Comparing:
         """Of each label, in shown order, sum 1; and the completions that had to be asked for."""
         asked = [] if label else [await self._label(opened, sample)]
         said = label or asked[0]
-        found = spread(opened.choices, said.logprobs or ())
+        found = shares(opened.choices, said.logprobs or ())
         if found is None:
             raise BackendError(
-                f"the backend {self.backend.model!r} gives no alternatives of a token, from which the probabilities of "
-                "labels could be read: votes='auto' and probabilities=True are not for it"
+                f"the backend {self.backend.model!r} gives no alternatives of a token that begin a label, from which "
+                "probabilities of labels could be read: votes='auto' and probabilities=True are not for it"
             )
-        await self._settle(opened, found, sample, asked)
+        asked += await self._settle(opened, found, sample)
         return tuple(found.settled.get(choice, 0.0) for choice in opened.choices), asked
 
-    async def _settle(self, opened: Forced, found: Spread, sample: int, asked: list[Completion]) -> None:
+    async def _settle(self, opened: Forced, found: Shares, sample: int) -> list[Completion]:
         """Ask what comes next wherever several labels begin alike, until each has its own probability."""
+        asked: list[Completion] = []
         while found.opened:
-            begun, mass = found.opened.popitem()
-            rest = continued(opened.choices, begun)
-            inner = None
-            if mass >= NEGLIGIBLE:
-                last = {**opened.messages[-1], "content": opened.messages[-1]["content"] + begun}
-                follow = replace(opened, messages=[*opened.messages[:-1], last], choices=rest)
-                asked.append(await self._label(follow, sample))
-                inner = spread(rest, asked[-1].logprobs or ())
-            if inner is None:
-                inner = Spread(dict.fromkeys(rest, 1 / len(rest)))
-            for choice, share in inner.settled.items():
-                found.settled[begun + choice] = found.settled.get(begun + choice, 0.0) + mass * share
-            found.opened.update({begun + more: mass * share for more, share in inner.opened.items()})
+            pooled = dict(found.opened)
+            found.opened.clear()
+            likely = [begun for begun, mass in pooled.items() if mass >= NEGLIGIBLE]
+            said = dict(
+                zip(likely, await side_by_side([self._after(opened, one, sample) for one in likely]), strict=True)
+            )
+            asked += said.values()
+            for begun, mass in pooled.items():
+                rest = continued(opened.choices, begun)
+                inner = shares(rest, said[begun].logprobs or ()) if begun in said else None
+                inner = inner or Shares(dict.fromkeys(rest, 1 / len(rest)))
+                for choice, share in inner.settled.items():
+                    found.settled[begun + choice] = found.settled.get(begun + choice, 0.0) + mass * share
+                found.opened.update({begun + more: mass * share for more, share in inner.opened.items()})
+        return asked
+
+    async def _after(self, opened: Forced, begun: str, sample: int) -> Completion:
+        """How a label goes on that begins so."""
+        last = {**opened.messages[-1], "content": opened.messages[-1]["content"] + begun}
+        rest = continued(opened.choices, begun)
+        return await self._label(replace(opened, messages=[*opened.messages[:-1], last], choices=rest), sample)
 
     async def _thought_tokens(self, first: Completion, *, cut: bool) -> int:
         """How many tokens of the first completion are thought: all, where it came to no answer; else all but that."""
-        if not self.format.reasoning or cut:
+        if not self.format.reasoning:
+            return 0
+        if cut:
             return first.completion_tokens
         rest = self.format.after_thought(first.text)
         if rest not in self._answers:
@@ -184,7 +197,7 @@ def _answer(forced: Forced, label: Completion) -> str:
 def _joined(first: Completion, forced: Forced, label: Completion) -> Completion:
     """The whole transcript: the thought, what was added to it, and the label."""
     whole = replace(label, text=forced.text + forced.meant(label.text))
-    return replace(_plus(whole, [first]), logprobs=label.logprobs)
+    return replace(_plus(whole, [first]), logprobs=None)  # of the label alone, and in `probabilities` if wanted
 
 
 def _plus(completion: Completion, others: Sequence[Completion]) -> Completion:
@@ -196,3 +209,20 @@ def _plus(completion: Completion, others: Sequence[Completion]) -> Completion:
         completion_tokens=completion.completion_tokens + sum(other.completion_tokens for other in others),
         stored=completion.stored and all(other.stored for other in others),
     )
+
+
+async def side_by_side(jobs: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Their results in order. One plain exception if any fails, the others cancelled: callers know of no groups."""
+    if len(jobs) == 1:
+        return [await jobs[0]]
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(job) for job in jobs]
+    except BaseExceptionGroup as failures:
+        raise _first(failures) from None
+    return [one.result() for one in running]
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

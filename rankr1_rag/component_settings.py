@@ -88,7 +88,7 @@ class Settings(BaseModel):
 
     format: str | None = _given("The prompt format, a name in FORMATS; None: as the table of checkpoints says.")
     size: int | None = _given("Passages shown at once, 2..20.")
-    algorithm: str | None = _given("How answers make a top k, a name in ALGORITHMS.")
+    algorithm: str | None = _given("How answers make a top k, a name in ALGORITHMS or 'ballot'.")
     votes: int | Literal["auto"] | None = _given("Ask each set so often, in fresh orders; 'auto': where unsure.")
     probabilities: bool | None = _given("Ask for the probability of every label: scores are made of them.")
     prefix_order: bool | None = _given("Show sets so that prompts begin alike: fewer tokens with a prefix cache.")

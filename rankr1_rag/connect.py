@@ -55,6 +55,8 @@ def connect(
         raise ValueError(f"timeout={timeout}: a number of seconds above 0 is needed")
     access = {"base_url": base_url, "server": server, "api_key": api_key, "api_key_env": api_key_env}
     further = dict(options or {})
+    if twice := sorted(further.keys() & CONNECTING):
+        raise ValueError(f"options: {', '.join(twice)} has an argument of its own, give it there")
     backend: Backend
     if kind == "openai":
         if adapter is not None:

@@ -6,19 +6,15 @@ comparisons; nothing of prompts, tokens, files or retries.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from math import factorial
-from typing import Any, TypeVar
 
-from rankr1_rag.comparing import Comparing
+from rankr1_rag.comparing import Comparing, side_by_side
 from rankr1_rag.selection import Answer, Done, Round, Selection, Set, orders, step
 from rankr1_rag.types import Comparison
-
-T = TypeVar("T")
 
 AUTO_VOTES = 5
 """How often a set is asked in all where `votes="auto"` finds its first answer unsure."""
@@ -69,7 +65,7 @@ class Engine:
             jobs.append(self._decide(task, shown, number, seen[shown], asked[-1]))
             seen[shown] += 1
         try:
-            return await _together(jobs)
+            return await side_by_side(jobs)
         finally:
             task.trace.extend(chain.from_iterable(asked))
 
@@ -82,7 +78,7 @@ class Engine:
         more = orders(shown, most, f"{self.comparing.seed} {number} {shown}")[1:]
         votes: list[list[Comparison]] = [[] for _ in more]
         try:
-            await _together([self._vote(task, order, number, one) for order, one in zip(more, votes, strict=True)])
+            await side_by_side([self._vote(task, order, number, one) for order, one in zip(more, votes, strict=True)])
         finally:
             asked += chain.from_iterable(votes)
         return (most_probable(asked),)
@@ -109,20 +105,3 @@ def _unsure(comparison: Comparison) -> bool:
         return True
     best, next_best = sorted(comparison.probabilities, reverse=True)[:2]
     return best - next_best < AUTO_MARGIN
-
-
-async def _together(jobs: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Their results in order. One plain exception if any fails, the others cancelled: callers know of no groups."""
-    if len(jobs) == 1:
-        return [await jobs[0]]
-    try:
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(job) for job in jobs]
-    except BaseExceptionGroup as failures:
-        raise _first(failures) from None
-    return [one.result() for one in running]
-
-
-def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = failures.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -114,6 +114,8 @@ def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
     )
     if "trace" not in own:
         vars(ranking)["cost"] = cost  # where its cached_property looks first
+        vars(ranking)["scores"] = tuple(float(member(given, "score", "a number")) for given in record["passages"])
+        vars(ranking)["score_meaning"] = own.get("score_meaning", "ordinal")
     return ranking
 
 

@@ -98,14 +98,19 @@ def decide(
 
 def vote(plan: Plan, votes: Votes, seed: int, temperature: float, probabilities: bool, prefix_order: bool) -> Plan:
     """The plan with how sets are shown and answers counted. ValueError for what does not go together."""
-    if votes != "auto":
-        within("votes", votes, 1)
+    if votes != "auto" and not (isinstance(votes, int) and not isinstance(votes, bool) and votes >= 1):
+        raise ValueError(f"votes={votes!r}: a whole number ≥ 1 is needed, or 'auto'")
     within("seed", seed, 0)
     not_negative("temperature", temperature)
     if plan.algorithm == BALLOT and (votes == "auto" or votes < 2 or not temperature):
         raise ValueError(
             f"algorithm={BALLOT!r} counts sampled answers: give votes, 16 for example (not {votes!r}), and a "
             f"temperature above 0, 0.7 for example (not {temperature})"
+        )
+    if prefix_order and (plan.algorithm == BALLOT or plan.format.kind == "listwise"):
+        raise ValueError(
+            f"prefix_order needs sets that are asked one after another in a setwise format, not "
+            f"{plan.algorithm!r} with {plan.format.name!r}: a listwise answer fills up in shown order"
         )
     asked = "votes='auto'" if votes == "auto" else "probabilities=True"
     if (probabilities or votes == "auto") and not (plan.format.kind == "setwise" and plan.backend.can_continue):

@@ -163,7 +163,7 @@ class Ranking:
     failure: str | None = None
     chosen: tuple[int, ...] | None = None
 
-    @property
+    @cached_property
     def score_meaning(self) -> evidence.Meaning:
         """What `scores` say: "ordinal" the order and nothing more, "probability" the label's, "votes" their share."""
         return "ordinal" if self.chosen is not None or self.failure is not None else evidence.meaning(self.trace)

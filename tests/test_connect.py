@@ -66,6 +66,7 @@ def test_where_there_is_none_a_model_is_run_here_and_loaded_later(kind: Any, tmp
         ({"kind": "transformers", "model": "m", "server": "vllm"}, "server belongs to the backend 'openai'"),
         ({"adapter": "lora"}, "adapter: 'openvino' takes none"),
         ({**SERVER, "adapter": "lora"}, "adapter: a server has loaded its adapters itself"),
+        ({"options": {"context": 9}}, "options: context has an argument of its own"),
         ({"options": {"speed": 2}}, "OpenVINO has no option 'speed': it has name, context, cache_tokens"),
         ({"kind": "openvino", **SERVER}, "base_url belongs to the backend 'openai', not to 'openvino'"),
         ({"server": "vllm"}, "server belongs to the backend 'openai'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from math import inf, log
@@ -13,6 +14,7 @@ import pytest
 from rankr1_rag import BackendError, Completion, Ranking, Reranker, UnparsedError
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.jsonlines import ranking_from_json, ranking_to_json, to_line
 from rankr1_rag.plan import BALLOT
 from rankr1_rag.types import TokenLogprob
 
@@ -122,6 +124,31 @@ def test_scores_are_the_probabilities_and_strictly_decrease() -> None:
     assert 0 < min(ranking.scores) < max(ranking.scores) <= 1
 
 
+def test_a_guess_that_a_passage_lost_does_not_lower_its_score() -> None:
+    weights = {f"p{i}": 10.0**-i for i in range(60)}
+    ranking = Reranker(Spelling(weights), k=10, algorithm="ahead", probabilities=True).rank("which?", list(weights))
+    assert min(ranking.scores[:10]) > 0.8
+
+
+def test_listwise_votes_are_no_shares_of_a_passage() -> None:
+    backend = Scripted(lambda _: "<answer>[1] > [2]</answer>")
+    ranking = Reranker(backend, format="listwise-v1", votes=2).rank("which?", ["a", "b", "c"])
+    assert ranking.score_meaning == "ordinal"
+
+
+def test_scores_outlive_a_file_without_a_trace() -> None:
+    ranking, _ = ranked(TWELVE, probabilities=True)
+    again = ranking_from_json(json.loads(to_line(ranking_to_json(ranking, trace=False))))
+    assert (again.scores, again.score_meaning) == (ranking.scores, "probability")
+    whole = ranking_from_json(json.loads(to_line(ranking_to_json(ranking))))
+    assert (whole.scores, whole.score_meaning, whole.trace) == (ranking.scores, "probability", ranking.trace)
+
+
+def test_an_answer_without_a_thought_has_no_tokens_of_thought() -> None:
+    backend = Scripted(lambda _: Completion("<answer>[1]</answer>", completion_tokens=8))
+    assert Reranker(backend, format="setwise-sft-v0.1").rank("which?", ["a", "b"]).cost.think_tokens == 0
+
+
 def test_scores_stay_apart_for_ten_thousand_candidates() -> None:
     many = {f"p{i}": 1.0 for i in range(10_000)}
     ranking = Reranker(Spelling(many), k=2, probabilities=True).rank("which?", list(many))
@@ -196,6 +223,8 @@ def test_a_backend_without_alternatives_is_told_so() -> None:
         ({"algorithm": BALLOT}, "algorithm='ballot' counts sampled answers: give votes, 16 for example"),
         ({"algorithm": BALLOT, "votes": 8}, "a temperature above 0"),
         ({"algorithm": BALLOT, "votes": "auto", "temperature": 1.0}, "give votes, 16 for example"),
+        ({"algorithm": BALLOT, "votes": 8, "temperature": 1.0, "prefix_order": True}, "prefix_order needs sets"),
+        ({"format": "listwise-v1", "prefix_order": True}, "a listwise answer fills up in shown order"),
     ],
 )
 def test_what_does_not_go_together_is_refused_when_the_reranker_is_made(settings: Any, problem: str) -> None:

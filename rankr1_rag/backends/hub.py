@@ -101,7 +101,10 @@ class Weights:
                 f"the adapter {self.adapter.name} is of the kind {config.get('peft_type')!r}: only LORA can be used"
             )
         ranks = [config.get("r"), *dict(config.get("rank_pattern") or {}).values()]
-        return max(rank for rank in ranks if isinstance(rank, int))
+        found = [rank for rank in ranks if isinstance(rank, int)]
+        if not found:
+            raise BackendError(f"the adapter {self.lora} tells no rank in its {ADAPTER_CONFIG}: it is damaged")
+        return max(found)
 
 
 def weights(model: str | Path, adapter: str | Path | None = None, name: str | None = None) -> Weights:

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rankr1_rag.backends import Request, hub, vllm_engine
-from rankr1_rag.backends.vllm_text import Text, completion
-from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
+from rankr1_rag.backends.vllm_text import BROKEN_OFF, Text, completion
+from rankr1_rag.errors import BackendError, BackendUnavailable
 from rankr1_rag.loop import private_loop
 from rankr1_rag.types import Completion
 
@@ -78,23 +78,7 @@ class VLLM:
         engine: Mapping[str, Any] | None = None,
         sampling: Mapping[str, Any] | None = None,
     ) -> None:
-        self._again = partial(
-            VLLM,
-            model,
-            adapter=adapter,
-            name=name,
-            context=context,
-            dtype=dtype,
-            quantization=quantization,
-            tensor_parallel=tensor_parallel,
-            gpu_memory=gpu_memory,
-            max_batch=max_batch,
-            prefix_caching=prefix_caching,
-            batch_invariant=batch_invariant,
-            seed=seed,
-            engine=engine,
-            sampling=sampling,
-        )
+        self._again = partial(VLLM, **{name: value for name, value in locals().items() if name != "self"})
         arguments = {
             "max_model_len": context,
             "dtype": dtype,
@@ -107,8 +91,7 @@ class VLLM:
         }
         self._weights = hub.weights(model, adapter, name)
         self._built = vllm_engine.Built(self._weights, arguments, dict(engine or {}), batch_invariant)
-        self._text = Text(self._built.config)
-        self._sampling = dict(sampling or {})
+        self._text = Text(self._built.config, dict(sampling or {}))
         self._ids = count()
         self._texts = ThreadPoolExecutor(1, "rankr1-vllm-text")  # templates and tokens, beside the loop
         self._start: asyncio.Task[AsyncLLM] | None = None
@@ -123,7 +106,7 @@ class VLLM:
     @cached_property
     def identity(self) -> str:
         """The weights' commit or digest, and all settings that completions depend on; reads every byte of a folder."""
-        return f"vllm:{self._weights.digest}:{self._built.telling}:{sorted(self._sampling.items())!r}"
+        return f"vllm:{self._weights.digest}:{self._built.telling}:{sorted(self._text.own.items())!r}"
 
     @property
     def context(self) -> int:
@@ -153,12 +136,10 @@ class VLLM:
 
     async def _complete(self, request: Request) -> Completion:
         loop = asyncio.get_running_loop()
-        prompt, params = await loop.run_in_executor(self._texts, self._prepared, request)
+        prompt, params = await loop.run_in_executor(self._texts, self._text.prepared, request)
         engine = await self._engine()
         try:
             output = await self._generated(engine, prompt, params)
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
             if self._closed:
                 raise BackendError(_CLOSED) from error
@@ -166,41 +147,41 @@ class VLLM:
                 raise BackendUnavailable(
                     f"the vLLM engine of {self.model} died ({error}): ask again, and it is started anew"
                 ) from error
-            raise BackendError(f"vLLM refused a request to {self.model}: {type(error).__name__}: {error}") from error
+            cause = error.__cause__ or error
+            raise BackendError(f"vLLM refused a request to {self.model}: {type(cause).__name__}: {cause}") from error
+        if output is None or output.outputs[0].finish_reason in BROKEN_OFF:
+            raise BackendUnavailable(f"vLLM broke a completion of {self.model} off: ask again")
         return completion(output, request)
 
-    async def _generated(self, engine: AsyncLLM, prompt: list[int], params: SamplingParams) -> RequestOutput:
+    async def _generated(self, engine: AsyncLLM, prompt: list[int], params: SamplingParams) -> RequestOutput | None:
+        """The last that the engine says, which is all of it."""
         tokens: Any = {"type": "token", "prompt_token_ids": prompt}
         stream = engine.generate(tokens, params, str(next(self._ids)), lora_request=self._built.lora)
-        async for output in stream:
-            if output.finished:
-                return output
-        raise BackendError("vLLM ended without a completion")
-
-    def _prepared(self, request: Request) -> tuple[list[int], SamplingParams]:
-        """The tokens of the prompt, and how to go on from there."""
-        prompt = self._text.tokens(request.messages)
-        params = self._text.params(request, self._sampling)
-        if len(prompt) + (params.max_tokens or 1) > self.context:
-            raise PromptTooLong(
-                f"a prompt of {len(prompt)} tokens and {params.max_tokens} for the completion are more than the "
-                f"context of {self.context} of {self.model}"
-            )
-        return prompt, params
+        output = None
+        async for said in stream:
+            output = said
+        return output
 
     async def _engine(self) -> AsyncLLM:
         """The engine, started at its first use, and anew if it died. All on one loop: no lock is needed."""
         if self._closed:
             raise BackendError(_CLOSED)
-        if self._start is not None and self._start.done() and not self._start.exception():
-            engine = self._start.result()
-            if not engine.errored:
-                return engine
-            self._start = None
-            await vllm_engine.end(engine)
-        if self._start is None:
-            self._start = asyncio.create_task(self._built.start())
+        if self._start is None or _over(self._start):
+            self._start = asyncio.create_task(self._started(self._start))
         return await asyncio.shield(self._start)
+
+    async def _started(self, before: asyncio.Task[AsyncLLM] | None) -> AsyncLLM:
+        """A new engine, once the one before has ended. What keeps that from starting again may pass."""
+        if before is not None and not before.exception():
+            await vllm_engine.end(before.result())
+        if self._closed:
+            raise BackendError(_CLOSED)
+        try:
+            return await self._built.start()
+        except BackendError as error:
+            if before is None:
+                raise
+            raise BackendUnavailable(str(error)) from error
 
     async def _reset(self) -> None:
         engine = await self._engine()
@@ -214,7 +195,6 @@ class VLLM:
             engine = (await asyncio.gather(start, return_exceptions=True))[0]
             if not isinstance(engine, BaseException):
                 await vllm_engine.end(engine)
-        self._texts.shutdown(wait=False)
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
         """Pickled, it is its configuration."""
@@ -229,6 +209,14 @@ class VLLM:
             _INHERITED.append(vllm_engine.disown(self._start.result()))
         self._start = None
         self._texts = ThreadPoolExecutor(1, "rankr1-vllm-text")
+
+
+def _over(start: asyncio.Task[AsyncLLM]) -> bool:
+    """Whether there must be another engine: this one died, or could not be started again, which may pass."""
+    if not start.done():
+        return False
+    error = start.exception()
+    return isinstance(error, BackendUnavailable) if error else bool(start.result().errored)
 
 
 async def _at_home(coroutine: Coroutine[Any, Any, T]) -> T:

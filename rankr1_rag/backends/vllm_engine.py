@@ -5,18 +5,21 @@ Imports vLLM, and only when the first one is built. Knows nothing of requests, n
 
 from __future__ import annotations
 
-import ast
 import asyncio
+import atexit
+import multiprocessing.process
 import os
-import sys
+import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rankr1_rag.backends import vllm_adapter
 from rankr1_rag.backends.hub import ADAPTER, Weights
+from rankr1_rag.backends.vllm_guard import METHOD, refuse_unguarded
 from rankr1_rag.errors import BackendError
 
 if TYPE_CHECKING:
@@ -24,19 +27,12 @@ if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
 
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM has kernels for."""
-
 _INVARIANT = "VLLM_BATCH_INVARIANT"
-_METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
-_DEFAULTS = {_METHOD: "spawn", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
+_DEFAULTS = {METHOD: "spawn", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
 """Of the environment, where it says nothing else. Forking a process that has threads, as ours does, is not safe; and
 standard output belongs to whoever runs us."""
 
-_UNGUARDED = (
-    "vLLM computes in processes that it spawns, and each of them runs {file} again from its beginning: put what it "
-    'does into a function, and call that under `if __name__ == "__main__":`'
-)
+_environment = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -49,26 +45,41 @@ class Built:
     batch_invariant: bool
 
     def __post_init__(self) -> None:
-        _refuse_unguarded()
+        refuse_unguarded()
         if self.own.get("trust_remote_code"):
             raise ValueError("engine: trust_remote_code stays False, no code is run that comes with a model")
-        _ = self.config
+        if taken := {"model", "tokenizer", "revision", "tokenizer_revision"} & self.own.keys():
+            raise ValueError(f"engine: {', '.join(sorted(taken))} cannot be set here, the model is the first argument")
+        vllm_adapter.check(self.weights, self.config.model_config.hf_text_config)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The arguments of AsyncEngineArgs."""
         given = {name: value for name, value in self.arguments.items() if value is not None}
         if self.weights.adapter is not None:
-            given |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": self._rank()}
+            rank = vllm_adapter.rank(self.weights, self.own.get("max_lora_rank"))
+            given |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
         given["load_format"] = "safetensors"
-        return {"model": self.weights.base.place, "disable_log_stats": True, **given, **self.own}
+        base = self.weights.base
+        given |= {"model": base.place, "revision": base.commit, "tokenizer_revision": base.commit}
+        return {**given, "disable_log_stats": True, **self.own}
 
     @property
     def telling(self) -> str:
         """All that completions depend on beside the weights."""
-        beside = {"model", "disable_log_stats", "gpu_memory_utilization", "max_model_len", "max_num_seqs"}
+        beside = {
+            "model",
+            "revision",
+            "tokenizer_revision",
+            "disable_log_stats",
+            "gpu_memory_utilization",
+            "max_model_len",
+            "max_num_seqs",
+        }
         told = {name: value for name, value in self.settings.items() if name not in beside}
-        return repr(sorted({**told, "batch_invariant": self.batch_invariant}.items()))
+        return repr(
+            sorted({**told, "batch_invariant": self.batch_invariant or os.environ.get(_INVARIANT) == "1"}.items())
+        )
 
     @cached_property
     def config(self) -> VllmConfig:
@@ -129,18 +140,9 @@ class Built:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         with _batch_invariant(self.batch_invariant):
-            return AsyncLLM.from_vllm_config(self.config, disable_log_stats=True)
-
-    def _rank(self) -> int:
-        rank, most = self.weights.rank, self.own.get("max_lora_rank")
-        if most is not None and rank > most:
-            raise BackendError(
-                f"the adapter {self.weights.lora} has rank {rank}, above the engine's max_lora_rank={most}: leave "
-                "that out, and it follows the adapter"
-            )
-        if rank > _RANKS[-1]:
-            raise BackendError(f"the adapter {self.weights.lora} has rank {rank}, vLLM takes up to {_RANKS[-1]}")
-        return next(one for one in _RANKS if one >= rank)
+            engine = AsyncLLM.from_vllm_config(self.config, disable_log_stats=True)
+        atexit.register(_leave, weakref.ref(engine))  # now: what was registered last is called first
+        return engine
 
 
 async def end(engine: AsyncLLM) -> None:
@@ -151,15 +153,42 @@ async def end(engine: AsyncLLM) -> None:
         engine.output_handler.cancel()
         await asyncio.gather(engine.output_handler, return_exceptions=True)
     engine.output_processor.propagate_error(EngineDeadError())
-    await asyncio.to_thread(engine.shutdown)
+    await asyncio.to_thread(_shut_down, engine)
 
 
 def disown(engine: AsyncLLM) -> AsyncLLM:
-    """In the child of a fork: let nothing end what is the parent's."""
-    finalizer = getattr(engine.engine_core, "_finalizer", None)
-    if finalizer is not None:
-        finalizer.detach()
+    """In the child of a fork: let nothing end what is the parent's.
+
+    Three would, when the child ends: vLLM's two finalizers, and multiprocessing, which ends all children it knows of.
+    """
+    manager = getattr(getattr(engine.engine_core, "resources", None), "engine_manager", None)
+    for owner in (engine.engine_core, manager):
+        finalizer = getattr(owner, "_finalizer", None)
+        if finalizer is not None:
+            finalizer.detach()
+    getattr(multiprocessing.process, "_children", set()).difference_update(getattr(manager, "processes", ()))
+    engine.__dict__["shutdown"] = _nothing
     return engine
+
+
+def _leave(reference: weakref.ref[AsyncLLM]) -> None:
+    """Python is leaving: end the engine before vLLM's finalizers do, which its own tasks would report as a fault."""
+    engine = reference()
+    if engine is None or "shutdown" in engine.__dict__:
+        return
+    handler = engine.output_handler
+    if handler is not None:
+        handler.get_loop().call_soon_threadsafe(handler.cancel)
+    _shut_down(engine)
+
+
+def _shut_down(engine: AsyncLLM) -> None:
+    engine.shutdown()
+    engine.__dict__["shutdown"] = _nothing  # it would call it again when it is collected, half of Python gone
+
+
+def _nothing(*_: object, **__: object) -> None:
+    pass
 
 
 def _imported() -> Any:  # noqa: ANN401  # a module that not everyone has
@@ -179,45 +208,21 @@ def _imported() -> Any:  # noqa: ANN401  # a module that not everyone has
 @contextmanager
 def _batch_invariant(wanted: bool) -> Iterator[None]:
     """The environment that says so to vLLM, and to the processes that it spawns meanwhile."""
-    before = os.environ.get(_INVARIANT)
-    if wanted:
-        os.environ[_INVARIANT] = "1"
-    try:
+    if not wanted:
         yield
-    finally:
-        if wanted and before is None:
-            del os.environ[_INVARIANT]
+        return
+    with _environment:
+        before = os.environ.get(_INVARIANT)
+        os.environ[_INVARIANT] = "1"
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[_INVARIANT]
+            else:
+                os.environ[_INVARIANT] = before
 
 
 def _words(error: Exception) -> str:
     """What an exception says, on one line of a readable length."""
     return " ".join(str(error).split())[:600] or type(error).__name__
-
-
-def _refuse_unguarded() -> None:
-    """RuntimeError where a script asks at its top level: the processes that are spawned would ask again, and fail."""
-    main = sys.modules.get("__main__")
-    file = getattr(main, "__file__", None)
-    if file is None or os.environ.get(_METHOD, "spawn") != "spawn":
-        return
-    if getattr(getattr(main, "__spec__", None), "name", "").endswith(".__main__"):
-        return  # `python -m package`: multiprocessing leaves that alone
-    frame = sys._getframe()
-    while frame is not None and not (frame.f_code.co_name == "<module>" and frame.f_globals is main.__dict__):
-        frame = frame.f_back  # type: ignore[assignment]
-    if frame is not None and Path(file).suffix == ".py" and not _guarded(Path(file), frame.f_lineno):
-        raise RuntimeError(_UNGUARDED.format(file=file))
-
-
-def _guarded(file: Path, line: int) -> bool:
-    """Whether this line stands in an `if` at top level that asks for `__name__`."""
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError):
-        return True
-    return any(
-        isinstance(node, ast.If)
-        and node.lineno <= line <= (node.end_lineno or line)
-        and any(isinstance(name, ast.Name) and name.id == "__name__" for name in ast.walk(node.test))
-        for node in tree.body
-    )

@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.chat import rendered, utf8
+from rankr1_rag.errors import PromptTooLong
 from rankr1_rag.types import Completion, Message, TokenLogprob
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
     from vllm.config import VllmConfig
+
+BROKEN_OFF = ("abort", "error")
+"""Reasons to finish that make no completion: what was written until then is no answer."""
 
 _FORBIDDEN = -1e4
 """A log-probability below this is that of a token which the choices forbid."""
@@ -24,9 +28,21 @@ _FORBIDDEN = -1e4
 
 @dataclass(frozen=True)
 class Text:
-    """The texts of one model."""
+    """The texts of one model; `own` are sampling parameters over those of a request."""
 
     config: VllmConfig
+    own: Mapping[str, Any]
+
+    def prepared(self, request: Request) -> tuple[list[int], SamplingParams]:
+        """The tokens of the prompt, and how to go on from there. PromptTooLong."""
+        prompt, params = self.tokens(request.messages), self.params(request)
+        most = self.config.model_config.max_model_len
+        if len(prompt) + (params.max_tokens or 1) > most:
+            raise PromptTooLong(
+                f"a prompt of {len(prompt)} tokens and {params.max_tokens} for the completion are more than the "
+                f"context of {most}: show fewer or shorter passages, or lower think_tokens"
+            )
+        return prompt, params
 
     def count(self, text: str) -> int:
         """Tokens of this text, without any that a template adds."""
@@ -38,7 +54,7 @@ class Text:
         found: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return found
 
-    def params(self, request: Request, own: Mapping[str, Any]) -> SamplingParams:
+    def params(self, request: Request) -> SamplingParams:
         """Everything that is not the prompt, `own` over it. Choices are kept whole."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
@@ -54,7 +70,7 @@ class Text:
             "structured_outputs": StructuredOutputsParams(choice=list(request.choices)) if request.choices else None,
             "output_kind": RequestOutputKind.FINAL_ONLY,
         }
-        return SamplingParams(**{**given, **own})
+        return SamplingParams(**{**given, **self.own})
 
     @cached_property
     def _tokenizer(self) -> Any:  # noqa: ANN401  # no types there

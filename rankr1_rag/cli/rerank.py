@@ -19,6 +19,8 @@ from rankr1_rag.cli.usage import UsageError
 from rankr1_rag.explain.text import counted
 from rankr1_rag.files import writing
 from rankr1_rag.jsonlines import ranking_to_json
+from rankr1_rag.plan import BALLOT
+from rankr1_rag.reranker import Reranker
 
 _KEPT = (
     "; the finished ones are kept, the same command asks for the rest again, and with --on-failure first_stage gives "
@@ -56,6 +58,7 @@ def rerank(
     report = Report()
     job = Job(report.console, total)
     with settings.reranker(job) as reranker:  # closed last: a store that cannot be saved withholds no result
+        _check_depth(reranker, depth)
         asking = Asking(reranker, work, depth, report, job, live=total is None)
         if is_stream(out):
             _print(out, result, asking)
@@ -73,6 +76,13 @@ def _check_out(out: str, inputs: Iterable[str | None], overwrite: bool, as_json:
         raise UsageError("--json prints a summary on standard output, where the result goes: give it an --out")
     if not is_stream(out) and Path(out).exists() and not overwrite:
         raise UsageError(f"{out} exists: give another --out, or --overwrite")
+
+
+def _check_depth(reranker: Reranker, depth: int) -> None:
+    if reranker.plan.algorithm == BALLOT and depth > reranker.plan.size:
+        raise UsageError(
+            f"--algorithm {BALLOT} shows all candidates at once: give --depth {reranker.plan.size} or less"
+        )
 
 
 def _work(

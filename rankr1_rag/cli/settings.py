@@ -57,7 +57,7 @@ class Settings:
     api_key_env: Annotated[str | None, _option("The variable that holds the key (RANKR1_API_KEY).", MODEL)] = None
     context: Annotated[int | None, _option("Longest prompt and completion together, in tokens.", MODEL)] = None
     timeout: Annotated[float, _option("Seconds to wait for one completion of a server.", MODEL)] = 600.0
-    attempts: Annotated[int, _option("How often a server is asked before giving up.", MODEL)] = 6
+    attempts: Annotated[int, _option("How often a server or engine is asked before giving up.", MODEL)] = 6
     requests: Annotated[int | None, _option("At most so many requests at once.", MODEL)] = None
     option: Annotated[
         list[str] | None,

@@ -93,8 +93,8 @@ class Asked:
 
 SCORES = {
     "ordinal": "A rank says only that a passage comes before the next; there is no score of relevance behind it.",
-    "votes": "A score is the share of votes a passage had where it was last compared, no relevance by itself.",
-    "probability": "A score is the probability of a label where its passage was last compared, no relevance by itself.",
+    "votes": "A score is the share of votes a passage had where it last won: not its relevance by itself.",
+    "probability": "A score is the probability of a passage's label where it last won: not its relevance by itself.",
 }
 """What scores mean, by `Ranking.score_meaning`."""
 

@@ -9,6 +9,6 @@ from rankr1_rag.prompt.cleaning import sanitise
 from rankr1_rag.prompt.clipping import clip, tokens
 from rankr1_rag.prompt.format import Forced, Format
 from rankr1_rag.prompt.formats import FORMATS
-from rankr1_rag.prompt.probabilities import Spread, continued, spread
+from rankr1_rag.prompt.probabilities import Shares, continued, shares
 
-__all__ = ["FORMATS", "Forced", "Format", "Spread", "clip", "continued", "sanitise", "spread", "tokens"]
+__all__ = ["FORMATS", "Forced", "Format", "Shares", "clip", "continued", "sanitise", "shares", "tokens"]

@@ -15,20 +15,20 @@ from rankr1_rag.types import TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class Shares:
     """A probability of 1 spread over choices: `settled` by choice, `opened` by a beginning of several choices."""
 
     settled: dict[str, float] = field(default_factory=dict)
     opened: dict[str, float] = field(default_factory=dict)
 
 
-def spread(choices: Sequence[str], tokens: Sequence[TokenLogprob]) -> Spread | None:
+def shares(choices: Sequence[str], tokens: Sequence[TokenLogprob]) -> Shares | None:
     """What these tokens, the beginning of one of the choices, say of all of them; None where no alternatives are given.
 
     At each token the alternatives that no choice begins with are dropped and the others renormalised: what a server
     that holds the model to the choices does by itself.
     """
-    found = Spread()
+    found = Shares()
     begun, mass = "", 1.0
     for token in tokens:
         weights = _weights(token, begun, choices)
@@ -65,7 +65,7 @@ def _weights(token: TokenLogprob, begun: str, choices: Sequence[str]) -> dict[st
     }
 
 
-def _settle(found: Spread, choices: Sequence[str], begun: str, mass: float) -> None:
+def _settle(found: Shares, choices: Sequence[str], begun: str, mass: float) -> None:
     fitting = [choice for choice in choices if choice.startswith(begun)]
     place, key = (found.settled, fitting[0]) if len(fitting) == 1 else (found.opened, begun)
     place[key] = place.get(key, 0.0) + mass

@@ -725,25 +725,3 @@ def test_a_real_models_thought_is_not_split_off(llama: str) -> None:
     assert completion.text == " end</think> x"
     with urlopen(llama.removesuffix("/v1") + "/health") as health:
         assert health.status == 200
-
-
-@pytest.fixture(scope="module")
-def vllm() -> OpenAI:
-    """A vLLM server that runs already, with SmolLM2 or better: RANKR1_VLLM is its base_url and the model's name."""
-    if "RANKR1_VLLM" not in os.environ:
-        pytest.skip('set RANKR1_VLLM="http://localhost:8000/v1 MODEL" to a running vLLM server')
-    base_url, model = os.environ["RANKR1_VLLM"].split()
-    return OpenAI(model, base_url=base_url, server="vllm")
-
-
-@pytest.mark.vllm
-def test_a_real_vllm_continues_is_held_to_choices_and_samples_by_seed(vllm: OpenAI) -> None:
-    count = {"role": "user", "content": "Count to nine."}
-    begun = {"role": "assistant", "content": "one, two, three, four,"}
-    assert ask(vllm, Request([count, begun], 4)).text.lstrip().startswith("five")
-    forced = ask(vllm, FORCED)
-    assert (forced.text in FORCED.choices, forced.finish_reason) == (True, "stop")
-    first, same, other = (ask(vllm, Request([count], 16, temperature=1.0, sample=n)).text for n in (0, 0, 1))
-    assert first == same != other
-    with pytest.raises(PromptTooLong):
-        ask(vllm, Request([{"role": "user", "content": "word " * 200_000}], 4))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankr1_rag.prompt import continued, spread
+from rankr1_rag.prompt import continued, shares
 from rankr1_rag.types import TokenLogprob
 
 Spell = Callable[[str], list[str]]
@@ -48,14 +48,14 @@ def said(choices: dict[str, float], choice: str, spell: Spell) -> list[TokenLogp
 
 def resolved(choices: dict[str, float], chosen: str, spell: Spell) -> dict[str, float]:
     """Every choice's probability, asking further as the engine does."""
-    found = spread(list(choices), said(choices, chosen, spell))
+    found = shares(list(choices), said(choices, chosen, spell))
     assert found is not None
     while found.opened:
         begun, mass = found.opened.popitem()
         rest = continued(list(choices), begun)
         weights = {one: choices[begun + one] * _spelled_apart(begun, begun + one, spell) for one in rest}
         below = {one: weight / sum(weights.values()) for one, weight in weights.items()}
-        inner = spread(rest, said(below, max(below, key=below.__getitem__), spell))
+        inner = shares(rest, said(below, max(below, key=below.__getitem__), spell))
         assert inner is not None
         for one, share in inner.settled.items():
             found.settled[begun + one] = found.settled.get(begun + one, 0.0) + mass * share
@@ -93,7 +93,7 @@ def test_the_probability_of_every_label_is_found_however_it_is_spelled(
 
 def test_the_first_digit_of_twelve_pools_one_and_ten_to_nineteen() -> None:
     choices = labels([1.0] * 20)
-    found = spread(list(choices), said(choices, "3]</answer>", by_character))
+    found = shares(list(choices), said(choices, "3]</answer>", by_character))
     assert found is not None
     assert found.opened == pytest.approx({"1": 11 / 20, "2": 2 / 20})
     assert set(found.settled) == {f"{label}]</answer>" for label in range(3, 10)}
@@ -101,7 +101,7 @@ def test_the_first_digit_of_twelve_pools_one_and_ten_to_nineteen() -> None:
 
 def test_what_was_said_itself_need_not_be_asked_for_again() -> None:
     choices = labels([1.0] * 12)
-    found = spread(list(choices), said(choices, "12]</answer>", by_character))
+    found = shares(list(choices), said(choices, "12]</answer>", by_character))
     assert found is not None
     assert not found.opened
     assert len(found.settled) == 12
@@ -109,12 +109,12 @@ def test_what_was_said_itself_need_not_be_asked_for_again() -> None:
 
 def test_alternatives_that_begin_no_choice_are_left_out_and_the_others_renormalised() -> None:
     top = (("1", log(0.3)), ("2", log(0.1)), ("the", log(0.5)), ("7", log(0.1)))
-    found = spread(["1]", "2]"], [TokenLogprob("1", log(0.3), top)])
+    found = shares(["1]", "2]"], [TokenLogprob("1", log(0.3), top)])
     assert found is not None
     assert found.settled == pytest.approx({"1]": 0.75, "2]": 0.25})
 
 
 def test_a_backend_that_gives_no_alternatives_gives_no_probabilities() -> None:
-    assert spread(["1]", "2]"], [TokenLogprob("1", -0.1)]) is None
-    assert spread(["1]", "2]"], []) is None
-    assert spread(["1]", "2]"], [TokenLogprob("the", -0.1, (("the", -0.1), ("a", -3.0)))]) is None
+    assert shares(["1]", "2]"], [TokenLogprob("1", -0.1)]) is None
+    assert shares(["1]", "2]"], []) is None
+    assert shares(["1]", "2]"], [TokenLogprob("the", -0.1, (("the", -0.1), ("a", -3.0)))]) is None
