@@ -54,6 +54,9 @@ class Judged(Around):
             completion, text=f"<think></think> <answer>[{self._label(request)}]</answer>", finish_reason="stop"
         )
 
+    async def close(self) -> None:
+        """Nothing: the backend is its owner's, who asks it in many ways."""
+
     def _label(self, request: Request) -> str:
         shown = _LINE.findall(request.messages[-1]["content"])
         together = "\n".join(sorted(text for _, text in shown))
