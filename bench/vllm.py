@@ -1,9 +1,10 @@
 """What vLLM gives for the way it is asked: as the paper's code asks it, and as this package does.
 
-    python -m bench.vllm MODEL DATA [--queries 43] [--alone 1] [--repetitions 2]
+    python -m bench.vllm MODEL DATA [--queries 43] [--alone 1] [--repetitions 3] [--many 2]
 
 MODEL is a Hugging Face checkpoint, DATA the folder with run.bm25.top100.trec, queries.tsv, passages.jsonl.gz and
-qrels.txt of TREC DL 2019. Each measured row is a line of `vllm.jsonl`: an interrupted run goes on where it was.
+qrels.txt of TREC DL 2019. Each measured row is a line of `vllm.jsonl`: an interrupted run goes on where it was. Rows b,
+d and e, of all queries, take ten minutes each on two cores, and are measured in the first `--many` repetitions only.
 Passages are clipped to 60 tokens, every completion has exactly 128, and a seeded judge answers (`judged`). The prefix
 cache is reset before every row.
 """
@@ -85,17 +86,19 @@ class Rows:
         self.many, self.few = work.items[:many], alone
         self.asked: list[Request] = []
 
-    def all(self, repetition: int) -> Iterator[tuple[str, int, Callable[[], None]]]:
-        """Name, number of queries, and what to time."""
+    def all(self, repetition: int, many: bool) -> Iterator[tuple[str, int, Callable[[], None]]]:
+        """Name, number of queries, and what to time; with `many` the rows of all queries too."""
         first = (repetition * self.few) % len(self.many)
         alone = [self.work.items[(first + i) % len(self.many)] for i in range(self.few)]
         yield "a: as published", len(alone), lambda: self.published(alone, repetition)
-        yield "b: ours, many queries", len(self.many), self.ours
-        yield "d: the same prompts at once", len(self.many), self.limit
+        if many:
+            yield "b: ours, many queries", len(self.many), self.ours
+            yield "d: the same prompts at once", len(self.many), self.limit
         for algorithm in ("heapsort", "tournament", "ahead"):
             yield f"c: ours alone, {algorithm}", len(alone), partial(self.alone, alone, algorithm)
         yield "c: ours alone, tournament, prefix order", len(alone), partial(self.alone, alone, "tournament", True)
-        yield "e: rankr1 rerank", len(self.many), self.command
+        if many:
+            yield "e: rankr1 rerank", len(self.many), self.command
 
     def published(self, items: list[tuple[str, list[Passage]]], seed: int) -> None:
         """One query after another, one comparison at a time, each in a fresh random order."""
@@ -155,12 +158,12 @@ class Rows:
             assert isinstance(outcome, Ranking), outcome
 
 
-def measure(backend: Judged, engine: VLLM, rows: Rows, repetitions: int, out: Path) -> None:
+def measure(backend: Judged, engine: VLLM, rows: Rows, repetitions: int, many: int, out: Path) -> None:
     """Every row, repetition by repetition, appended to `out`; what stands there already is not measured again."""
     done = {(line["row"], line["repetition"]) for line in _lines(out)}
     private_loop().call(engine.complete(Request([{"role": "user", "content": "warm up"}], 8)))
     for repetition in range(repetitions):
-        for name, queries, work in rows.all(repetition):
+        for name, queries, work in rows.all(repetition, repetition < many):
             known = (name, repetition) in done
             if known and not (name[0] == "b" and not any(row[0] == "d" and one == repetition for row, one in done)):
                 continue
@@ -202,17 +205,20 @@ def report(lines: list[dict[str, Any]]) -> str:
         count = sum(line["queries"] for line in found)
         total = {key: sum(line[key] for line in found) / count for key in found[0] if key.endswith("s")}
         pace = median(each)
-        ratios = [
-            median(base[one["repetition"]] * one["queries"] / one["seconds"] for one in found)
-            for base in (first, limit)
-        ]
+        ratios = [_ratio(found, base) for base in (first, limit)]
         rows.append(
             f"| {name} | {found[0]['queries']} | {len(found)} | {pace:.1f} | {min(each):.1f}, {max(each):.1f} "
             f"| {total['comparisons']:.1f} | {pace / total['comparisons']:.2f} | {1 / pace:.3f} "
-            f"| {ratios[0]:.2f} | {ratios[1]:.2f} | {total['prompt_tokens'] - total['cached_tokens']:,.0f}, "
+            f"| {ratios[0]} | {ratios[1]} | {total['prompt_tokens'] - total['cached_tokens']:,.0f}, "
             f"{total['cached_tokens']:,.0f} | {total['completion_tokens']:,.0f} |"
         )
     return "\n".join([HEAD, "", *rows, "", NOTES.read_text() if NOTES.exists() else ""])
+
+
+def _ratio(found: list[dict[str, Any]], base: dict[int, float]) -> str:
+    """How many times as fast as the base of the same repetition, the median."""
+    ratios = [base[one["repetition"]] * one["queries"] / one["seconds"] for one in found if one["repetition"] in base]
+    return f"{median(ratios):.2f}" if ratios else "–"
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -226,7 +232,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--queries", type=int, default=43)
     parser.add_argument("--alone", type=int, default=1)
-    parser.add_argument("--repetitions", type=int, default=2)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--many", type=int, default=2)
     parser.add_argument("--out", type=Path, default=HERE / "vllm.jsonl")
     given = parser.parse_args()
     engine = VLLM(
@@ -239,7 +246,8 @@ def main() -> None:
     work = load(given.data, given.queries)
     backend = Judged(engine, work.worth)
     try:
-        measure(backend, engine, Rows(backend, work, given.queries, given.alone), given.repetitions, given.out)
+        rows = Rows(backend, work, given.queries, given.alone)
+        measure(backend, engine, rows, given.repetitions, given.many, given.out)
     finally:
         private_loop().call(engine.close())
     given.out.with_suffix(".md").write_text(report(_lines(given.out)))

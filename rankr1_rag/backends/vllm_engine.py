@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rankr1_rag.backends import vllm_adapter
 from rankr1_rag.backends.hub import ADAPTER, Weights
 from rankr1_rag.backends.vllm_guard import METHOD, refuse_unguarded
+from rankr1_rag.backends.vllm_watch import Watch
 from rankr1_rag.errors import BackendError
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ _DEFAULTS = {METHOD: "spawn", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_LOGGING_STR
 standard output belongs to whoever runs us."""
 
 _environment = threading.Lock()
+"""Held by whoever changes the environment for the processes that it starts."""
+
+_WATCHES: weakref.WeakKeyDictionary[Any, Watch] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Built:
                 "prefix_caching=False leaves a request no company"
             )
         try:
-            with _batch_invariant(self.batch_invariant):
+            with _environment, _batch_invariant(self.batch_invariant):
                 config: VllmConfig = arguments.create_engine_config()
         except Exception as error:
             raise BackendError(
@@ -139,8 +143,14 @@ class Built:
     def _started(self) -> AsyncLLM:
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        with _batch_invariant(self.batch_invariant):
-            engine = AsyncLLM.from_vllm_config(self.config, disable_log_stats=True)
+        watch = Watch()
+        try:
+            with _environment, watch.marking(), _batch_invariant(self.batch_invariant):
+                engine = AsyncLLM.from_vllm_config(self.config, disable_log_stats=True)
+        except BaseException:
+            watch.over()
+            raise
+        _WATCHES[engine] = watch
         atexit.register(_leave, weakref.ref(engine))  # now: what was registered last is called first
         return engine
 
@@ -166,6 +176,8 @@ def disown(engine: AsyncLLM) -> AsyncLLM:
         finalizer = getattr(owner, "_finalizer", None)
         if finalizer is not None:
             finalizer.detach()
+    if watch := _WATCHES.pop(engine, None):
+        watch.forget()
     getattr(multiprocessing.process, "_children", set()).difference_update(getattr(manager, "processes", ()))
     engine.__dict__["shutdown"] = _nothing
     return engine
@@ -184,6 +196,8 @@ def _leave(reference: weakref.ref[AsyncLLM]) -> None:
 
 def _shut_down(engine: AsyncLLM) -> None:
     engine.shutdown()
+    if watch := _WATCHES.pop(engine, None):
+        watch.over()
     engine.__dict__["shutdown"] = _nothing  # it would call it again when it is collected, half of Python gone
 
 
@@ -208,19 +222,16 @@ def _imported() -> Any:  # noqa: ANN401  # a module that not everyone has
 @contextmanager
 def _batch_invariant(wanted: bool) -> Iterator[None]:
     """The environment that says so to vLLM, and to the processes that it spawns meanwhile."""
-    if not wanted:
-        yield
-        return
-    with _environment:
-        before = os.environ.get(_INVARIANT)
+    before = os.environ.get(_INVARIANT)
+    if wanted:
         os.environ[_INVARIANT] = "1"
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ[_INVARIANT]
-            else:
-                os.environ[_INVARIANT] = before
+    try:
+        yield
+    finally:
+        if wanted and before is None:
+            del os.environ[_INVARIANT]
+        elif wanted and before is not None:
+            os.environ[_INVARIANT] = before
 
 
 def _words(error: Exception) -> str:

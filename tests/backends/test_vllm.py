@@ -628,3 +628,26 @@ def test_a_script_may_fork_and_leave_without_closing(tmp_path: Path) -> None:
     assert gone({int(pid) for pid in said[1][1:]})
     assert seconds - float(said[6][1]) < 12
     assert "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_script_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> None:
+    done = python(
+        """
+        def main():
+            import psutil
+            backend = make()
+            asyncio.run(backend.complete(ask(FRANCE, 2)))
+            print(*[child.pid for child in psutil.Process().children(recursive=True)], flush=True)
+            threading.Thread(target=lambda: asyncio.run(backend.complete(ask(LONG, 900))), daemon=True).start()
+            time.sleep(1)
+            os.kill(os.getpid(), 9)
+
+        if __name__ == "__main__":
+            main()
+        """,
+        tmp_path,
+    )
+    assert done.returncode == -9
+    pids = {int(pid) for pid in done.stdout.split()}
+    assert len(pids) >= 2
+    assert gone(pids)

@@ -1,0 +1,70 @@
+"""Sees to it that vLLM's processes end with ours, however it ends: killed, they would go on computing for nobody.
+
+A small process of its own waits at a pipe whose other end only we hold. When that breaks without a word, it kills what
+carries our mark in its environment: vLLM's processes inherit it, those of a start that is not finished too. Linux only,
+as vLLM is; elsewhere nothing is watched. Knows processes; knows nothing of engines.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+_NAME = "RANKR1_ENGINE"
+
+_WATCHER = """
+import os, sys
+if not sys.stdin.buffer.read(1):
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            environment = open(f"/proc/{pid}/environ", "rb").read()
+            command = open(f"/proc/{pid}/cmdline", "rb").read()
+            if sys.argv[1].encode() in environment and (b"VLLM" in command or b"multiprocessing" in command):
+                os.kill(int(pid), 9)
+        except OSError:
+            pass
+"""
+
+
+class Watch:
+    """Begins at once and lasts until `over`."""
+
+    def __init__(self) -> None:
+        self._mark = uuid4().hex
+        self._process: subprocess.Popen[bytes] | None = None
+        if Path("/proc/self/environ").exists():
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _WATCHER, f"{_NAME}={self._mark}"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is not for it
+            )
+
+    @contextmanager
+    def marking(self) -> Iterator[None]:
+        """While this lasts, processes that are started carry the mark."""
+        os.environ[_NAME] = self._mark
+        try:
+            yield
+        finally:
+            os.environ.pop(_NAME, None)
+
+    def over(self) -> None:
+        """What was watched has ended in good order."""
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(OSError):
+                self._process.stdin.write(b".")
+                self._process.stdin.close()
+            self._process.wait()
+
+    def forget(self) -> None:
+        """In the child of a fork: let go of the pipe, or the parent's death would go unnoticed while this lives."""
+        if self._process is not None and self._process.stdin is not None:
+            os.close(self._process.stdin.fileno())
+            self._process.returncode = 0
