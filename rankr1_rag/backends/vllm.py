@@ -172,8 +172,8 @@ class VLLM:
 
     async def _started(self, before: asyncio.Task[AsyncLLM] | None) -> AsyncLLM:
         """A new engine, once the one before has ended. What keeps that from starting again may pass."""
-        if before is not None and not before.exception():
-            await vllm_engine.end(before.result())
+        if (dead := _given(before)) is not None:
+            await vllm_engine.end(dead)
         if self._closed:
             raise BackendError(_CLOSED)
         try:
@@ -205,18 +205,24 @@ class VLLM:
 
     def _forked(self) -> None:
         """In the child of a fork: the engine is the parent's, and must not be ended from here."""
-        if self._start is not None and self._start.done() and not self._start.exception():
-            _INHERITED.append(vllm_engine.disown(self._start.result()))
+        if (engine := _given(self._start)) is not None:
+            _INHERITED.append(vllm_engine.disown(engine))
         self._start = None
         self._texts = ThreadPoolExecutor(1, "rankr1-vllm-text")
 
 
 def _over(start: asyncio.Task[AsyncLLM]) -> bool:
     """Whether there must be another engine: this one died, or could not be started again, which may pass."""
-    if not start.done():
-        return False
-    error = start.exception()
-    return isinstance(error, BackendUnavailable) if error else bool(start.result().errored)
+    if (engine := _given(start)) is not None:
+        return bool(engine.errored)
+    return start.done() and (start.cancelled() or isinstance(start.exception(), BackendUnavailable))
+
+
+def _given(start: asyncio.Task[AsyncLLM] | None) -> AsyncLLM | None:
+    """The engine that a start gave; None where there was none, or it gave none, or not yet."""
+    if start is None or not start.done() or start.cancelled() or start.exception():
+        return None
+    return start.result()
 
 
 async def _at_home(coroutine: Coroutine[Any, Any, T]) -> T:
