@@ -30,7 +30,7 @@ NEGLIGIBLE = 1e-3
 _NOTHING_YET = Completion("", finish_reason="length", stored=True)
 """Stands for the thought where none is asked for: it cost nothing and holds no answer."""
 
-_MEMORY = 4_096
+_MEMORY, _SHORT = 4_096, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +146,20 @@ class Comparing:
         if cut:
             return first.completion_tokens
         rest = self.format.after_thought(first.text)
-        if rest not in self._answers:
-            if len(self._answers) >= _MEMORY:
-                self._answers.clear()
-            near = self.backend.context is None  # else counting may mean waiting for a model
-            count = self.backend.count
-            self._answers[rest] = tokens(rest, count) if near else await asyncio.to_thread(tokens, rest, count)
-        return max(0, first.completion_tokens - self._answers[rest])
+        if (count := self._answers.get(rest)) is None:
+            count = await self._count(rest)
+            if len(rest) <= _SHORT and len(self._answers) < _MEMORY:
+                self._answers[rest] = count
+        return max(0, first.completion_tokens - count)
+
+    async def _count(self, text: str) -> int:
+        """Tokens, by the backend where it can. What a model wrote may be no text at all, and costs no comparison."""
+        try:
+            if self.backend.context is None:
+                return tokens(text, self.backend.count)
+            return await asyncio.to_thread(tokens, text, self.backend.count)  # may mean waiting for a model
+        except Exception:
+            return tokens(text, lambda _: None)
 
     async def _complete(
         self,

@@ -112,10 +112,13 @@ def _refuse(kind: str, access: Mapping[str, object]) -> None:
 
 def _made(kind: Callable[..., B], model: str | None, arguments: Mapping[str, Any]) -> B:
     """The backend. ValueError for an argument that its class does not have."""
-    known = list(inspect.signature(kind).parameters)[1:]
+    known = [name for name in list(inspect.signature(kind).parameters)[1:] if name != "count"]
     if unknown := [name for name in arguments if name not in known]:
         raise ValueError(f"{kind.__qualname__} has no option {unknown[0]!r}: it has {', '.join(known)}")
-    return kind(model, **arguments)
+    try:
+        return kind(model, **arguments)
+    except TypeError as error:
+        raise ValueError(f"an option of {kind.__qualname__} is of the wrong kind: {error}") from error
 
 
 def _openvino(model: str | None, arguments: Mapping[str, Any]) -> Backend:

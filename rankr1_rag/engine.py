@@ -13,6 +13,7 @@ from itertools import chain
 from math import factorial
 
 from rankr1_rag.comparing import Comparing, side_by_side
+from rankr1_rag.evidence import probability, winner
 from rankr1_rag.selection import Answer, Done, Round, Selection, Set, orders, step
 from rankr1_rag.types import Comparison
 
@@ -20,7 +21,7 @@ AUTO_VOTES = 5
 """How often a set is asked in all where `votes="auto"` finds its first answer unsure."""
 
 AUTO_MARGIN = 0.5
-"""The probability of the best label less that of the next, below which an answer is unsure."""
+"""The probability of the label given less that of the best other, below which an answer is unsure."""
 
 
 @dataclass(slots=True, eq=False)
@@ -81,7 +82,7 @@ class Engine:
             await side_by_side([self._vote(task, order, number, one) for order, one in zip(more, votes, strict=True)])
         finally:
             asked += chain.from_iterable(votes)
-        return (most_probable(asked),)
+        return (winner(asked),)
 
     async def _vote(self, task: Task, shown: Set, number: int, asked: list[Comparison]) -> None:
         asked.append(await self._compare(task, shown, number, 0))
@@ -90,18 +91,10 @@ class Engine:
         return await self.comparing.compare(task.query, task.lines, shown, number, sample)
 
 
-def most_probable(votes: Sequence[Comparison]) -> int:
-    """The position that the labels' probabilities favour over all these votes on a set; ties: the first-stage best."""
-    sums: Counter[int] = Counter(dict.fromkeys(votes[0].set, 0))
-    for vote in votes:
-        for position, probability in zip(vote.set, vote.probabilities or (), strict=False):
-            sums[position] += probability  # type: ignore[assignment]  # a Counter adds whatever numbers it holds
-    return min(sums, key=lambda position: (-sums[position], position))
-
-
 def _unsure(comparison: Comparison) -> bool:
-    """Whether the two best labels are near each other, or no label was given at all."""
+    """Whether another label is near the one that was given, or none was given at all."""
     if comparison.probabilities is None:
         return True
-    best, next_best = sorted(comparison.probabilities, reverse=True)[:2]
-    return best - next_best < AUTO_MARGIN
+    given = probability(comparison.answer[0], comparison)
+    others = [probability(position, comparison) for position in comparison.set if position != comparison.answer[0]]
+    return given - max(others) < AUTO_MARGIN

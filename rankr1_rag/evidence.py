@@ -6,7 +6,7 @@ Knows sets, answers and probabilities by position; knows nothing of texts and mo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 Meaning = Literal["probability", "votes", "ordinal"]
 
@@ -34,14 +34,16 @@ class Judged(Protocol):
         """One for each of the set."""
 
 
+J = TypeVar("J", bound=Judged)
+
+
 def meaning(trace: Sequence[Judged]) -> Meaning:
     """What scores can say: "probability" where labels have one, "votes" where a set was asked several times over."""
     if any(comparison.probabilities is not None for comparison in trace):
         return "probability"
     if any(len(comparison.answer) > 1 for comparison in trace):
         return "ordinal"  # listwise answers are no votes for one
-    asked = [(comparison.round, frozenset(comparison.set)) for comparison in trace]
-    return "votes" if len(set(asked)) < len(asked) else "ordinal"
+    return "votes" if len(decisions(trace)) < len(trace) else "ordinal"
 
 
 def scores(n: int, chosen: Sequence[int], trace: Sequence[Judged]) -> tuple[float, ...]:
@@ -65,12 +67,46 @@ def share(position: int, trace: Sequence[Judged]) -> float:
 
     1 for one that was never shown: it was the only one left.
     """
-    shown = [comparison for comparison in trace if position in comparison.set]
-    won = [comparison for comparison in shown if comparison.answer[0] == position]
+    shown = [votes for votes in decisions(trace) if position in votes[0].set]
     if not shown:
         return 1.0
-    last = (won or shown)[-1]
-    key = (last.round, frozenset(last.set))
-    votes = [one for one in trace if one.round == last.round and (one.round, frozenset(one.set)) == key]
-    known = [one.probabilities[one.set.index(position)] for one in votes if one.probabilities is not None]
+    votes = ([votes for votes in shown if winner(votes) == position] or shown)[-1]
+    known = [probability(position, one) for one in votes if one.probabilities is not None]
     return sum(known) / len(known) if known else sum(one.answer[0] == position for one in votes) / len(votes)
+
+
+def decisions(trace: Sequence[J]) -> list[list[J]]:
+    """The comparisons by what they decided together: those of one set in one round are votes on it."""
+    found: dict[tuple[int, frozenset[int]], list[J]] = {}
+    for comparison in trace:
+        found.setdefault((comparison.round, frozenset(comparison.set)), []).append(comparison)
+    return list(found.values())
+
+
+def winner(votes: Sequence[Judged]) -> int:
+    """The position that the probabilities favour over these votes on a set, or else most answers: ties, the first."""
+    weights = dict.fromkeys(votes[0].set, 0.0)
+    probable = any(vote.probabilities is not None for vote in votes)
+    for vote in votes:
+        for position in vote.set if probable else vote.answer[:1]:
+            weights[position] += probability(position, vote) if probable else 1.0
+    return min(weights, key=lambda position: (-weights[position], position))
+
+
+def probability(position: int, vote: Judged) -> float:
+    """That of a position in one vote, 0 where none is known."""
+    return vote.probabilities[vote.set.index(position)] if vote.probabilities is not None else 0.0
+
+
+def deciding(position: int, trace: Sequence[J]) -> J | None:
+    """The comparison that speaks most for a position: in the last set that it won, or else of the last that named it.
+
+    Of one that none named, the last it was shown in; None where it was never shown.
+    """
+    shown = [comparison for comparison in trace if position in comparison.set]
+    won = [votes for votes in decisions(shown) if winner(votes) == position]
+    among = won[-1] if won else shown
+    named = [comparison for comparison in among if comparison.answer[0] == position]
+    if won and not named:
+        return max(among, key=lambda vote: probability(position, vote))
+    return next(iter(named[-1:] or shown[-1:]), None)

@@ -13,10 +13,9 @@ Knows nothing of prompts, models or algorithms.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
 from rankr1_rag.collection import (
     PASSAGE_ID,
@@ -26,12 +25,13 @@ from rankr1_rag.collection import (
     as_query,
     id_of,
     member,
-    of_kind,
     parse_object,
     within,
 )
+from rankr1_rag.evidence import Meaning
 from rankr1_rag.files import FilePath, located, numbered_lines
-from rankr1_rag.types import Comparison, Completion, Cost, Passage, Query, Ranking, TokenLogprob
+from rankr1_rag.jsonlines_trace import comparison_to_json, positions, trace_from_json
+from rankr1_rag.types import Cost, Passage, Query, Ranking
 
 VERSION = 1
 
@@ -80,7 +80,7 @@ def ranking_to_json(ranking: Ranking, raw: Mapping[str, Any] | None = None, *, t
     if ranking.chosen is not None:
         own["chosen"] = list(ranking.chosen)
     if trace:
-        own["trace"] = [_comparison_to_json(comparison) for comparison in ranking.trace]
+        own["trace"] = [comparison_to_json(comparison) for comparison in ranking.trace]
     return {
         **(raw or {}),
         "query": {**(query if isinstance(query, dict) else {}), "id": ranking.query.id, "text": ranking.query.text},
@@ -97,7 +97,7 @@ def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
     passages, own = _passages(record), member(record, "rankr1", "an object")
     if own.get("version") != VERSION:
         raise ValueError(f'"rankr1" is of version {own.get("version")!r}, this package reads {VERSION}: update it')
-    order = _positions(own, "order", len(passages))
+    order = positions(own, "order", len(passages))
     if sorted(order) != list(range(len(passages))):
         raise ValueError(f'"order" must name each of the {len(passages)} passages once, not {list(order)}')
     cost = _cost_from_json(member(own, "cost", "an object"))
@@ -106,16 +106,16 @@ def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
         candidates=tuple(passages[place] for place in sorted(range(len(order)), key=order.__getitem__)),
         order=order,
         k=member(own, "k", "a whole number"),
-        trace=_trace_from_json(own, len(passages)),
+        trace=trace_from_json(own, len(passages)),
         clipped=cost.clipped,
         seconds=cost.seconds,
         failure=None if own.get("failure") is None else member(own, "failure", "a string"),
-        chosen=_positions(own, "chosen", len(passages)) if "chosen" in own else None,
+        chosen=positions(own, "chosen", len(passages)) if "chosen" in own else None,
     )
-    if "trace" not in own:
+    if not own.get("trace"):
         vars(ranking)["cost"] = cost  # where its cached_property looks first
         vars(ranking)["scores"] = tuple(float(member(given, "score", "a number")) for given in record["passages"])
-        vars(ranking)["score_meaning"] = own.get("score_meaning", "ordinal")
+        vars(ranking)["score_meaning"] = _meaning(own)
     return ranking
 
 
@@ -154,97 +154,14 @@ def _ranked(given: str | Json, ranking: Ranking, place: int) -> Json:
     return passage | {"rank": place + 1, "score": ranking.scores[place]}
 
 
-def _positions(record: Mapping[str, Any], name: str, n: int) -> tuple[int, ...]:
-    """Positions of n candidates, from a field."""
-    positions = member(record, name, "an array")
-    for position in positions:
-        if of_kind(f'in "{name}", {position!r:.20}', position, "a whole number") not in range(n):
-            raise ValueError(f'position {position} in "{name}" is not in 0..{n - 1}')
-    return tuple(positions)
-
-
 def _cost_from_json(record: Mapping[str, Any]) -> Cost:
     """A cost; `think_tokens` are not in files of version 0.1.0."""
     given = {"think_tokens": 0, **record}
     return Cost(**{field.name: member(given, field.name, "a number") for field in fields(Cost)})
 
 
-def _comparison_to_json(comparison: Comparison) -> Json:
-    record = asdict(comparison)
-    logprobs = comparison.completion.logprobs
-    record["completion"]["logprobs"] = None if logprobs is None else [_logprob_to_json(entry) for entry in logprobs]
-    return record
-
-
-def _trace_from_json(own: Mapping[str, Any], n: int) -> tuple[Comparison, ...]:
-    trace = []
-    for place, record in enumerate(member(own, "trace", "an array") if "trace" in own else ()):
-        with within(f"trace[{place}]"):
-            trace.append(_comparison_from_json(of_kind("the comparison", record, "an object"), n))
-    return tuple(trace)
-
-
-def _comparison_from_json(record: Mapping[str, Any], n: int) -> Comparison:
-    members, answer = _positions(record, "set", n), _positions(record, "answer", n)
-    if not answer or not set(answer) <= set(members):
-        raise ValueError(f'"answer" {list(answer)} names none, or others, of the "set" {list(members)}')
-    return Comparison(
-        set=members,
-        answer=answer,
-        completion=_completion_from_json(member(record, "completion", "an object")),
-        round=member(record, "round", "a whole number"),
-        thought=member(record, "thought", "a string"),
-        parsed=member(record, "parsed", "a boolean"),
-        forced=member(record, "forced", "a boolean"),
-        sample=member(record, "sample", "a whole number"),
-        think_tokens=member(record, "think_tokens", "a whole number") if "think_tokens" in record else 0,
-        probabilities=_probabilities(record, len(members)),
-    )
-
-
-def _probabilities(record: Mapping[str, Any], n: int) -> tuple[float, ...] | None:
-    if record.get("probabilities") is None:
-        return None
-    found = tuple(of_kind("a probability", one, "a number") for one in member(record, "probabilities", "an array"))
-    if len(found) != n:
-        raise ValueError(f'"probabilities" has {len(found)} numbers for a set of {n}')
-    return found
-
-
-def _completion_from_json(record: Mapping[str, Any]) -> Completion:
-    logprobs = None if record.get("logprobs") is None else member(record, "logprobs", "an array")
-    return Completion(
-        text=member(record, "text", "a string"),
-        prompt_tokens=member(record, "prompt_tokens", "a whole number"),
-        cached_tokens=member(record, "cached_tokens", "a whole number"),
-        completion_tokens=member(record, "completion_tokens", "a whole number"),
-        finish_reason=member(record, "finish_reason", "a string"),
-        logprobs=None if logprobs is None else tuple(map(_logprob_from_json, logprobs)),
-        stored=member(record, "stored", "a boolean"),
-    )
-
-
-def _logprob_to_json(entry: TokenLogprob) -> Json:
-    top = [{"token": token, "logprob": _number_to_json(logprob)} for token, logprob in entry.top]
-    return {"token": entry.token, "logprob": _number_to_json(entry.logprob), "top": top}
-
-
-def _logprob_from_json(record: object) -> TokenLogprob:
-    entry = of_kind("the entry in logprobs", record, "an object")
-    top = [_logprob_from_json(alternative) for alternative in entry.get("top", [])]
-    return TokenLogprob(
-        token=member(entry, "token", "a string"),
-        logprob=_number_from_json(entry),
-        top=tuple((alternative.token, alternative.logprob) for alternative in top),
-    )
-
-
-def _number_to_json(number: float) -> float | str:
-    """A forbidden token has the log-probability -inf, for which JSON has no number."""
-    return number if math.isfinite(number) else str(number)
-
-
-def _number_from_json(entry: Json) -> float:
-    if entry.get("logprob") in ("-inf", "inf", "nan"):
-        return float(entry["logprob"])
-    return float(member(entry, "logprob", "a number"))
+def _meaning(own: Mapping[str, Any]) -> str:
+    """Rankings of version 0.1.0 had ordinal scores only."""
+    if (told := own.get("score_meaning", "ordinal")) not in get_args(Meaning):
+        raise ValueError(f'"score_meaning" is {told!r:.40}: one of {", ".join(get_args(Meaning))} is needed')
+    return str(told)

@@ -45,7 +45,7 @@ class Reranker:
       ranks at most `size` candidates in one round by `votes` answers sampled with a `temperature` above 0.
     * `format`: a `Format` or a name in `FORMATS`.
     * `votes` ≥ 1: each set is asked so often, in fresh orders drawn from `seed`; the majority wins. "auto" asks once,
-      and four times more only where the margin between the probabilities of the two best labels is below a half.
+      and four times more only where its label is not more probable than the best other by a half.
     * `probabilities`: ask for the probability of every label, up to three short requests a comparison; they are in
       the trace, and `Ranking.scores` are made of them. The backend must give the alternatives of a token.
     * `prefix_order`: show sets so that a prompt begins as an earlier one of the query did, likely winners last, not in

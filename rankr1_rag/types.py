@@ -114,6 +114,8 @@ class Cost:
 class Explanation:
     """Why a passage stands at a rank: `comparison` is the last one it won, or else the last one it lost, or None.
 
+    Of several votes on a set it is the last that named it, where they made it win.
+
     `won` and `lost` count its comparisons. `selected` is False for what merely keeps its first-stage order.
     """
 
@@ -213,7 +215,7 @@ class Ranking:
             selected=position in (self.order[: self.k] if self.chosen is None else self.chosen) and not self.failure,
             won=len(won),
             lost=len(lost),
-            comparison=next(iter(won[-1:] or lost[-1:]), None),
+            comparison=evidence.deciding(position, self.trace),
         )
 
     def __len__(self) -> int:

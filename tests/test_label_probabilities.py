@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from math import inf, log
+from math import inf, log, nan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ import pytest
 from rankr1_rag import BackendError, Completion, Ranking, Reranker, UnparsedError
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.backends.wrappers import stored
+from rankr1_rag.evidence import deciding, share
 from rankr1_rag.jsonlines import ranking_from_json, ranking_to_json, to_line
 from rankr1_rag.plan import BALLOT
-from rankr1_rag.types import TokenLogprob
+from rankr1_rag.types import Comparison, TokenLogprob
 
 _LINE = re.compile(r"^\[(\d+)\] (.*)$", re.MULTILINE)
 
@@ -189,6 +192,49 @@ def test_auto_is_not_led_astray_by_a_liking_for_the_first_place() -> None:
     assert alone.order[0] == 0
     voted, _ = ranked(weights, Spelling(weights, first=1.0), votes="auto")
     assert voted.order[0] == 2
+
+
+def test_an_answer_that_its_own_probabilities_contradict_is_unsure() -> None:
+    weights = {"a": 90.0, "b": 6.0, "c": 4.0}
+    backend = Spelling(weights, free="<answer>[3]</answer>")
+    ranking, _ = ranked(weights, backend, votes="auto")
+    assert ranking.order[0] == 0
+    assert ranking.cost.comparisons > ranking.cost.rounds
+    assert ranking.explain(1).comparison is not None
+
+
+def test_numbers_that_are_no_log_probabilities_are_left_out() -> None:
+    odd = (("1", nan), ("2", -3.0), ("3", inf))
+    said = Completion("2]</answer>", logprobs=(TokenLogprob("2", -3.0, odd), TokenLogprob("]", 0.0, (("]", 0.0),))))
+    ranking = Reranker(Scripted(lambda _: said), think_tokens=0, probabilities=True).rank("which?", ["a", "b", "c"])
+    assert ranking.trace[0].probabilities == (0.0, 1.0, 0.0)
+    assert ranking_from_json(json.loads(to_line(ranking_to_json(ranking)))) == ranking
+
+
+def test_a_vote_in_a_set_that_was_lost_is_no_win() -> None:
+    def vote(shown: tuple[int, ...], best: int, number: int) -> Comparison:
+        return Comparison(shown, (best,), Completion(""), number)
+
+    trace = [vote((0, 1), 0, 0), vote((1, 0), 0, 0), vote((0, 2), 2, 1), vote((2, 0), 0, 1), vote((0, 2, 1), 2, 2)]
+    trace += [vote((0, 2), 2, 1)]
+    assert share(0, trace) == 1.0
+    assert deciding(0, trace) is trace[1]
+
+
+def test_text_that_no_tokenizer_takes_costs_no_comparison() -> None:
+    free = Completion("<think>x</think>\ud800 <answer>[2]</answer>", completion_tokens=9)
+    backend = Scripted(lambda _: free, count=lambda text: len(text.encode()))
+    assert Reranker(backend).rank("which?", ["a", "b"]).order == (1, 0)
+
+
+def test_a_store_keeps_no_completion_that_lacks_what_was_asked_for(tmp_path: Path) -> None:
+    bare = Scripted(lambda _: "<answer>[1]</answer>", identity="same")
+    with pytest.raises(BackendError):
+        Reranker(stored(bare, tmp_path / "s"), probabilities=True).rank("which?", ["a", "b"])
+    mended = Spelling({"a": 1.0, "b": 2.0}, free="<answer>[N]</answer>")
+    mended.identity = "same"  # type: ignore[misc]
+    ranking = Reranker(stored(mended, tmp_path / "s"), probabilities=True).rank("which?", ["a", "b"])
+    assert ranking.trace[0].probabilities is not None
 
 
 def test_a_pair_has_two_orders_and_so_two_votes() -> None:

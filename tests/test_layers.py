@@ -19,6 +19,7 @@ LAYERS = [
     {"checkpoints"},
     {"plan"},
     {"reranker"},
+    {"jsonlines_trace"},
     {"jsonlines", "explain", "demo", "connect"},
     {"component_settings", "cross_encoder"},
     {"component"},

@@ -65,7 +65,7 @@ class Source:
         if self.folder is None:
             return f"{self.name}@{self.commit}"
         whole = hashlib.sha256()
-        for path in sorted(path for path in self.folder.iterdir() if path.suffix in _PARTS):
+        for path in sorted(path for path in self.folder.iterdir() if path.suffix in _PARTS and path.is_file()):
             whole.update(path.name.encode())
             with path.open("rb") as stream:
                 whole.update(hashlib.file_digest(stream, "sha256").digest())
@@ -100,8 +100,9 @@ class Weights:
             raise BackendError(
                 f"the adapter {self.adapter.name} is of the kind {config.get('peft_type')!r}: only LORA can be used"
             )
-        ranks = [config.get("r"), *dict(config.get("rank_pattern") or {}).values()]
-        found = [rank for rank in ranks if isinstance(rank, int)]
+        pattern = config.get("rank_pattern")
+        ranks = [config.get("r"), *(pattern.values() if isinstance(pattern, dict) else ())]
+        found = [rank for rank in ranks if isinstance(rank, int) and not isinstance(rank, bool)]
         if not found:
             raise BackendError(f"the adapter {self.lora} tells no rank in its {ADAPTER_CONFIG}: it is damaged")
         return max(found)
@@ -141,8 +142,9 @@ def find(name: str | Path, main: str = CONFIG) -> Source:
 def context(source: Source, asked: int | None) -> int | None:
     """Longest prompt and completion that the model was made for, in tokens, or less if asked for; None: not told."""
     config = read_json(source.file(CONFIG))
-    config = config.get("text_config") or config
-    told = next((config[name] for name in _LENGTHS if isinstance(config.get(name), int)), None)
+    inner = config.get("text_config")
+    config = inner if isinstance(inner, dict) else config
+    told = next((config[name] for name in _LENGTHS if isinstance(config.get(name), int) and config[name] > 0), None)
     return min((length for length in (told, asked) if length), default=None)
 
 

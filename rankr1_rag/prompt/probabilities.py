@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import exp
+from math import exp, inf
 
 from rankr1_rag.types import TokenLogprob
 
@@ -58,11 +58,13 @@ def _weights(token: TokenLogprob, begun: str, choices: Sequence[str]) -> dict[st
     if not token.top:
         return {}
     alternatives = {token.token: token.logprob, **dict(token.top)}
-    return {
-        text: exp(logprob)
+    fitting = {
+        text: logprob
         for text, logprob in alternatives.items()
-        if text and any(choice.startswith(begun + text) for choice in choices)
+        if text and logprob < inf and any(choice.startswith(begun + text) for choice in choices)  # nan is left out too
     }
+    most = max(fitting.values(), default=0.0)
+    return {text: exp(logprob - most) for text, logprob in fitting.items()} if most > -inf else {}
 
 
 def _settle(found: Shares, choices: Sequence[str], begun: str, mass: float) -> None:

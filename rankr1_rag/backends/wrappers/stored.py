@@ -64,7 +64,8 @@ class Stored(Around):
             return replace(_read(text, self._file), stored=True)
         completion = await self._ask(request)
         self.misses += 1
-        await _finished(self._file.write(key, json.dumps(asdict(completion))))
+        if completion.logprobs or not request.logprobs:  # else the backend may give them another time
+            await _finished(self._file.write(key, json.dumps(asdict(completion))))
         return completion
 
     async def _ask(self, request: Request) -> Completion:
