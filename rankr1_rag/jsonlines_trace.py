@@ -29,7 +29,7 @@ def comparison_to_json(comparison: Comparison) -> Json:
 
 
 def trace_from_json(own: Mapping[str, Any], n: int) -> tuple[Comparison, ...]:
-    """The comparisons of n candidates under "trace", none where there is no such field. ValueError says which is bad."""
+    """The comparisons of n candidates under "trace", none where there is none. ValueError says which is bad."""
     trace = []
     for place, record in enumerate(member(own, "trace", "an array") if "trace" in own else ()):
         with within(f"trace[{place}]"):
