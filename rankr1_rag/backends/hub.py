@@ -6,6 +6,7 @@ neither torch nor transformers. Of a repository one commit is read: the one in t
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import re
@@ -132,9 +133,11 @@ def find(name: str | Path, main: str = CONFIG) -> Source:
         return Source(str(name), path, main)
     if path.exists() or not _HUB_NAME.fullmatch(str(name)):
         problem = "this is a file" if path.exists() else "there is nothing"
+        what = "adapter" if main == ADAPTER_CONFIG else "model"
+        gguf = " (a .gguf file runs with the backend 'openvino')" if path.suffix == ".gguf" else ""
         raise FileNotFoundError(
-            f"no model folder at {str(name)!r}, {problem}: give a folder with {main} and .safetensors files, or a name "
-            "on the Hugging Face hub (a .gguf file runs with the backend 'openvino')"
+            f"no {what} folder at {str(name)!r}, {problem}: give a folder with {main} and .safetensors files, or a "
+            f"name on the Hugging Face hub{gguf}"
         )
     return Source(str(name), None, main)
 
@@ -168,6 +171,11 @@ def _remedy(folder: Path, name: str) -> str:
     return "a folder that save_pretrained wrote with safe serialization is needed"
 
 
+def _meant(name: str) -> str:
+    near = difflib.get_close_matches(name, BASES, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near and near[0] != name else ""
+
+
 def _downloaded(repository: str, name: str, revision: str | None) -> Path:
     hub: Any = import_module("huggingface_hub")
     errors: Any = import_module("huggingface_hub.errors")
@@ -183,12 +191,12 @@ def _downloaded(repository: str, name: str, revision: str | None) -> Path:
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise BackendError(
             f"{repository!r} is neither a folder here nor, for you, a repository on the Hugging Face hub: correct the "
-            "name, or log in with `hf auth login` if it is private"
+            f"name, or log in with `hf auth login` if it is private{_meant(repository)}"
         ) from error
     except errors.LocalEntryNotFoundError as error:
-        raise BackendUnavailable(
+        raise BackendError(
             f"{repository!r} is no folder here and not in the hub's cache, and the Hugging Face hub cannot be reached: "
-            f"download it where it can (`hf download {repository}`) and give the folder"
+            f"download it where it can (`hf download {repository}`) and give the folder{_meant(repository)}"
         ) from error
     except errors.EntryNotFoundError as error:
         raise BackendError(f"{repository} on the Hugging Face hub holds no {name}") from error

@@ -90,8 +90,11 @@ class VLLM:
             "seed": seed,
         }
         self._weights = hub.weights(model, adapter, name)
-        self._built = vllm_engine.Built(self._weights, arguments, dict(engine or {}), batch_invariant)
-        self._text = Text(self._built.config, dict(sampling or {}))
+        self._built = vllm_engine.Built(
+            self._weights, arguments, vllm_engine.mapping("engine", engine), batch_invariant
+        )
+        self._text = Text(self._built.config, vllm_engine.mapping("sampling", sampling))
+        self._text.check()
         self._ids = count()
         self._texts = ThreadPoolExecutor(1, "rankr1-vllm-text")  # templates and tokens, beside the loop
         self._start: asyncio.Task[AsyncLLM] | None = None

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rankr1_rag.backends import vllm_adapter
 from rankr1_rag.backends.hub import ADAPTER, Weights
 from rankr1_rag.backends.vllm_guard import METHOD, refuse_unguarded
-from rankr1_rag.backends.vllm_watch import Watch
+from rankr1_rag.backends.vllm_watch import Watch, deaf_to_ctrl_c
 from rankr1_rag.errors import BackendError
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Built:
 
         watch = Watch()
         try:
-            with _environment, watch.marking(), _batch_invariant(self.batch_invariant):
+            with _environment, watch.marking(), _batch_invariant(self.batch_invariant), deaf_to_ctrl_c():
                 engine = AsyncLLM.from_vllm_config(self.config, disable_log_stats=True)
         except BaseException:
             watch.over()
@@ -153,6 +153,13 @@ class Built:
         _WATCHES[engine] = watch
         atexit.register(_leave, weakref.ref(engine))  # now: what was registered last is called first
         return engine
+
+
+def mapping(name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Further arguments of vLLM's, as the user gave them. ValueError for what is no mapping."""
+    if given is not None and not isinstance(given, Mapping):
+        raise ValueError(f"{name}={given!r}: a mapping of arguments is needed, as JSON on the command line")
+    return dict(given or {})
 
 
 async def end(engine: AsyncLLM) -> None:

@@ -48,6 +48,13 @@ class Text:
         """Tokens of this text, without any that a template adds."""
         return len(self._tokenizer.encode(utf8(text), add_special_tokens=False))
 
+    def check(self) -> None:
+        """ValueError where `own` are no sampling parameters of vLLM."""
+        try:
+            self.params(Request((), 1))
+        except Exception as error:  # vLLM's own kinds, and TypeErrors for unknown names
+            raise ValueError(f"sampling: vLLM takes no such parameters: {error}") from error
+
     def tokens(self, messages: Sequence[Message]) -> list[int]:
         """The prompt: the messages in the model's chat template, a final assistant message left open."""
         text = rendered(self._tokenizer, messages, self.config.model_config.model)

@@ -8,10 +8,12 @@ as vLLM is; elsewhere nothing is watched. Knows processes; knows nothing of engi
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from uuid import uuid4
 
@@ -68,3 +70,14 @@ class Watch:
         if self._process is not None and self._process.stdin is not None:
             os.close(self._process.stdin.fileno())
             self._process.returncode = 0
+
+
+@contextmanager
+def deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes started meanwhile do not hear Ctrl-C, which a terminal sends to all: they are ended in good order."""
+    resource_tracker.ensure_running()  # its start would undo this
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import gzip
 import json
@@ -184,6 +185,16 @@ def test_an_unknown_dtype_is_told_at_once() -> None:
 def test_an_unknown_argument_of_the_engine_is_told_at_once() -> None:
     with pytest.raises(ValueError, match=r"vLLM knows no such argument.*no_such_argument"):
         make(engine={"no_such_argument": 1})
+
+
+def test_what_is_no_sampling_parameter_is_told_at_once() -> None:
+    with pytest.raises(ValueError, match=r"sampling: vLLM takes no such parameters: .*topp"):
+        make(sampling={"topp": 1})
+
+
+def test_arguments_that_are_no_mapping_are_told_at_once() -> None:
+    with pytest.raises(ValueError, match="sampling='x': a mapping of arguments is needed"):
+        make(sampling="x")
 
 
 def test_a_context_longer_than_the_models_is_told_at_once() -> None:
@@ -651,3 +662,29 @@ def test_a_script_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> Non
     pids = {int(pid) for pid in done.stdout.split()}
     assert len(pids) >= 2
     assert gone(pids)
+
+
+def test_ctrl_c_stops_a_job_with_one_line_and_keeps_what_is_done(tmp_path: Path) -> None:
+    passages = [f"passage {number}" for number in range(20)]
+    lines = [json.dumps({"query": f"which {number}?", "passages": passages}) for number in range(200)]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    command = [sys.executable, "-m", "rankr1_rag", "rerank", "in.jsonl", "--out", "out.jsonl", "--backend", "vllm"]
+    command += ["--model", str(SMOLLM2), "--option", f"name={NAME}", "--option", 'engine={"enforce_eager": true}']
+    command += ["--context", "2048", "--in-flight", "4"]
+    environment = {**CPU, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with (tmp_path / "err").open("wb") as err:
+        job = subprocess.Popen(command, cwd=tmp_path, stderr=err, env=environment, start_new_session=True)
+    try:
+        partial, end = tmp_path / "out.jsonl.partial", time.monotonic() + 120
+        while not partial.exists() or len(partial.read_text(encoding="utf-8").splitlines()) < 3:
+            assert job.poll() is None, (tmp_path / "err").read_text(errors="replace")
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        os.killpg(job.pid, signal.SIGINT)  # as a terminal does: vLLM's processes are in the group too
+        assert job.wait(60) == 130
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+    said = (tmp_path / "err").read_text(errors="replace").strip()
+    assert "Traceback" not in said
+    assert "done and kept, the same command goes on with the rest" in said.splitlines()[-1]
