@@ -589,6 +589,17 @@ def test_an_adapter_of_rank_64_changes_what_is_said_and_closing_leaves_no_proces
     assert asyncio.run(asyncio.wait_for(main(), 120)) != plain
 
 
+def test_the_example_runs() -> None:
+    example = Path(__file__).parents[2] / "examples" / "vllm_in_process.py"
+    command = [sys.executable, str(example), str(SMOLLM2)]
+    environment = {**CPU, **os.environ}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    *rankings, cost = done.stdout.splitlines()
+    assert len(rankings) == 3
+    assert "unparsed=0" in cost
+
+
 def test_a_script_without_a_guard_is_told_at_once(tmp_path: Path) -> None:
     began = time.monotonic()
     done = python("make()", tmp_path)
