@@ -17,9 +17,11 @@ def write(folder: Path) -> Path:
         return folder
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
 
     from rankr1_rag.backends.openvino_weights import find
 
+    logging.disable_progress_bar()
     file = find(None)
     quantised = GgufConfig(gguf_file=file.name, dequantize=True)
     model = AutoModelForCausalLM.from_pretrained(
