@@ -54,25 +54,17 @@ def connect(
     if not 0 < timeout < math.inf:
         raise ValueError(f"timeout={timeout}: a number of seconds above 0 is needed")
     access = {"base_url": base_url, "server": server, "api_key": api_key, "api_key_env": api_key_env}
-    further = dict(options or {})
-    if twice := sorted(further.keys() & CONNECTING):
-        raise ValueError(f"options: {', '.join(twice)} has an argument of its own, give it there")
+    given = {**_further(options), "context": context}
     backend: Backend
     if kind == "openai":
         if adapter is not None:
             raise ValueError("adapter: a server has loaded its adapters itself, name the one to ask as the model")
-        backend = _openai(model, base_url, further | access | {"context": context, "timeout": timeout})
-        return wrapped(retried(backend, attempts=attempts), requests, store)
-    _refuse(kind, access)
-    if kind == "openvino":
-        if adapter is not None:
-            raise ValueError("adapter: 'openvino' takes none, merge it into the model or use 'vllm' or 'transformers'")
-        backend = _openvino(model, further | {"context": context})
-    elif kind in ("vllm", "transformers"):
-        backend = _engine(kind, model, further | {"context": context, "adapter": adapter})
-        backend = retried(backend, attempts=attempts)  # an engine that died is started anew
+        backend = _openai(model, base_url, given | access | {"timeout": timeout})
     else:
-        raise ValueError(f"backend {kind!r}: one of {', '.join(map(repr, get_args(Kind)))} is needed")
+        _refuse(kind, access)
+        backend = _local(kind, model, adapter, given)
+    if kind != "openvino":  # which starts its process anew itself
+        backend = retried(backend, attempts=attempts)
     return wrapped(backend, requests, store)
 
 
@@ -98,6 +90,25 @@ CONNECTING = frozenset(inspect.signature(connect).parameters) - {"kind"}
 """The arguments that say what is asked, as `RERANKING` say how."""
 
 RERANKING = frozenset(field.name for field in fields(Reranker)) - {"backend"}
+
+
+def _further(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """ValueError for options that `connect` has an argument for."""
+    further = dict(options or {})
+    if twice := sorted(further.keys() & CONNECTING):
+        raise ValueError(f"options: {', '.join(twice)} has an argument of its own, give it there")
+    return further
+
+
+def _local(kind: str, model: str | None, adapter: str | None, given: Mapping[str, Any]) -> Backend:
+    """What runs on this machine."""
+    if kind == "openvino":
+        if adapter is not None:
+            raise ValueError("adapter: 'openvino' takes none, merge it into the model or use 'vllm' or 'transformers'")
+        return _openvino(model, given)
+    if kind in ("vllm", "transformers"):
+        return _engine(kind, model, {**given, "adapter": adapter})
+    raise ValueError(f"backend {kind!r}: one of {', '.join(map(repr, get_args(Kind)))} is needed")
 
 
 def _refuse(kind: str, access: Mapping[str, object]) -> None:

@@ -11,7 +11,6 @@ Control tokens such as `<|im_end|>` inside a message become real ones, as with m
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import weakref
 from functools import cached_property, lru_cache, partial
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rankr1_rag.backends import Request, openvino_weights
+from rankr1_rag.backends.forks import tell_of_forks
 from rankr1_rag.backends.openvino_process import Process, Settings
 from rankr1_rag.errors import BackendError
 from rankr1_rag.types import Completion
@@ -72,7 +72,7 @@ class OpenVINO:
         self._process: Process | None = None
         self._counted = lru_cache(maxsize=4_096)(self._ask_count)
         self._closed = False
-        _ALL.add(self)
+        tell_of_forks(self)
 
     @property
     def model(self) -> str:
@@ -130,7 +130,7 @@ class OpenVINO:
         """Pickled, it is its configuration."""
         return self._again, ()
 
-    def _forked(self) -> None:
+    def forked(self) -> None:
         """In the child of a fork: the process is the parent's."""
         self._lock = threading.Lock()
         if self._process:
@@ -139,13 +139,3 @@ class OpenVINO:
 
 
 _CLOSED = "this OpenVINO backend was closed: make a new one"
-_ALL: weakref.WeakSet[OpenVINO] = weakref.WeakSet()
-
-
-def _forked() -> None:
-    for backend in _ALL:
-        backend._forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)

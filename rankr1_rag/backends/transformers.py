@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import os
 import threading
 import weakref
 from functools import cached_property, partial
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rankr1_rag.backends import Request, hub
+from rankr1_rag.backends.forks import tell_of_forks
 from rankr1_rag.backends.transformers_model import Settings
 from rankr1_rag.backends.transformers_text import Text
 from rankr1_rag.backends.transformers_worker import Worker
@@ -83,7 +83,7 @@ class Transformers:
         self._text = Text(self._settings.base)
         self._worker: Worker | None = None
         self._closed = False
-        _ALL.add(self)
+        tell_of_forks(self)
 
     @property
     def model(self) -> str:
@@ -139,7 +139,7 @@ class Transformers:
         """Pickled, it is its configuration."""
         return self._again, ()
 
-    def _forked(self) -> None:
+    def forked(self) -> None:
         """In the child of a fork: the thread is the parent's, and any lock may have been held."""
         self._lock = threading.Lock()
         self._text = Text(self._settings.base)
@@ -156,13 +156,3 @@ def _check_installed(*packages: str) -> None:
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 _CLOSED = "this Transformers backend was closed: make a new one"
-_ALL: weakref.WeakSet[Transformers] = weakref.WeakSet()
-
-
-def _forked() -> None:
-    for backend in _ALL:
-        backend._forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)

@@ -12,8 +12,6 @@ queries and no passages.
 from __future__ import annotations
 
 import asyncio
-import os
-import weakref
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rankr1_rag.backends import Request, hub, vllm_engine
+from rankr1_rag.backends.forks import tell_of_forks
 from rankr1_rag.backends.vllm_text import BROKEN_OFF, Text, completion
 from rankr1_rag.errors import BackendError, BackendUnavailable
 from rankr1_rag.loop import private_loop
@@ -99,7 +98,7 @@ class VLLM:
         self._texts = ThreadPoolExecutor(1, "rankr1-vllm-text")  # templates and tokens, beside the loop
         self._start: asyncio.Task[AsyncLLM] | None = None
         self._closed = False
-        _ALL.add(self)
+        tell_of_forks(self)
 
     @property
     def model(self) -> str:
@@ -206,7 +205,7 @@ class VLLM:
     def __repr__(self) -> str:
         return f"VLLM({self.model!r})"
 
-    def _forked(self) -> None:
+    def forked(self) -> None:
         """In the child of a fork: the engine is the parent's, and must not be ended from here."""
         if (engine := _given(self._start)) is not None:
             _INHERITED.append(vllm_engine.disown(engine))
@@ -234,14 +233,4 @@ async def _at_home(coroutine: Coroutine[Any, Any, T]) -> T:
     return await (coroutine if home.here else home.wait(coroutine))
 
 
-_ALL: weakref.WeakSet[VLLM] = weakref.WeakSet()
 _INHERITED: list[object] = []
-
-
-def _forked() -> None:
-    for backend in _ALL:
-        backend._forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
