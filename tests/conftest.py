@@ -15,7 +15,8 @@ from rankr1_rag.backends.scripted import Scripted
 ROOT = Path(__file__).parent.parent
 
 collect_ignore = [] if find_spec("llama_index") and find_spec("langchain_core") else ["integrations"]
-"""The integrations are tested where the frameworks are: `make test-integrations`."""
+collect_ignore += [] if find_spec("rankr1_eval") else ["eval"]
+"""What is tested in an environment of its own: `make test-integrations`, `make test-eval`."""
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "rankr1_rag"
 LAYERS = [
     {"errors", "evidence"},
     {"types"},
-    {"files", "fusion", "inputs", "notice", "selection", "prompt", "loop"},
+    {"files", "fusion", "inputs", "locked", "notice", "selection", "prompt", "loop"},
     {"collection", "backends", "trec", "many"},
     {"budget", "comparing"},
     {"engine"},

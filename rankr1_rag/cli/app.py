@@ -1,27 +1,16 @@
-"""The commands put together, and what becomes of their errors.
-
-Exit codes: 0 done, 1 something failed, 2 a wrong argument or file, 130 interrupted. What is nobody's fault but ours
-keeps its traceback. All ranking happens below.
-"""
+"""The commands put together. All ranking happens below."""
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from rankr1_rag import __version__
 from rankr1_rag.cli.demo import demo
 from rankr1_rag.cli.explain import explain
 from rankr1_rag.cli.rerank import rerank
 from rankr1_rag.cli.settings import with_settings
-from rankr1_rag.cli.usage import UsageError
-from rankr1_rag.errors import FileError, RankR1Error
-from rankr1_rag.explain import clean
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command(no_args_is_help=True)(with_settings(rerank))
@@ -42,28 +31,3 @@ def _rankr1(
     ] = False,
 ) -> None:
     """Rerank passages with a language model that reasons before it picks (Rank-R1, arXiv 2503.06034)."""
-
-
-def run() -> None:
-    """Run a command; what the caller can mend is told in one line, without a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
-    try:
-        app()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: say nothing more at exit
-        sys.exit(1)
-    except (UsageError, FileError, FileNotFoundError, IsADirectoryError) as error:
-        _tell(error)
-        sys.exit(2)
-    except (RankR1Error, OSError) as error:
-        _tell(error)
-        sys.exit(1)
-
-
-def _tell(error: Exception) -> None:
-    text = str(error)
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        text = f"{error.filename}: {error.strerror}"
-    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), clean(text)), soft_wrap=True)

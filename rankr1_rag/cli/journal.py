@@ -13,14 +13,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from rankr1_rag.errors import FileError
-
-try:
-    import fcntl
-except ImportError:  # Windows: nothing keeps two processes from one output
-    fcntl = None  # type: ignore[assignment]
+from rankr1_rag.locked import LOCKS, locked
 
 Json = dict[str, Any]
 VERSION = 1
@@ -38,7 +34,7 @@ class Journal:
         self.gave_up_at = -1
         self._found: dict[tuple[int, str], int] = {}  # where the records of earlier runs lie, until they are asked for
         self._places: dict[int, int] = {}  # where those of the queries seen in this run lie
-        self._file = _locked(self.path)
+        self._file = locked(self.path)
         try:
             self._begin(json.loads(json.dumps(settings, default=str)), restart)
         except BaseException:
@@ -140,35 +136,9 @@ class Journal:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         empty = not len(self) and self.gave_up_at < 0
-        if empty and fcntl:  # while it is locked: nobody else is at work on it
+        if empty and LOCKS:  # while it is locked: nobody else is at work on it
             self.path.unlink(missing_ok=True)
         with suppress(OSError):  # what could not be written was told by `_append`
             self._file.close()
-        if empty and not fcntl:  # Windows removes no open file
+        if empty and not LOCKS:  # Windows removes no open file
             self.path.unlink(missing_ok=True)
-
-
-def _locked(path: Path) -> BinaryIO:
-    """The file that now stands at this path, made if there is none, ours alone. FileError if another has it."""
-    while True:
-        file = open(path, "a+b", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
-        try:
-            if _lock(file, path):
-                file.seek(0)
-                return file
-        except BaseException:
-            file.close()
-            raise
-        file.close()
-
-
-def _lock(file: BinaryIO, path: Path) -> bool:
-    """Whether the file, now locked, still stands at this path: who had it before may have removed it."""
-    try:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except BlockingIOError:
-        raise FileError(path, None, "another process is at work on this output: wait for it") from None
-    except FileNotFoundError:
-        return False

@@ -32,6 +32,11 @@ class Job:
         )
         self._task = self._progress.add_task(title, total=total, cost="")
 
+    def begin(self, title: str, total: int) -> None:
+        """Another stage of the job, with a bar of its own length; what it costs goes on."""
+        self._progress.reset(self._task, description=title, total=total)
+        self._show()
+
     def counted(self, backend: Backend) -> Backend:
         """The same backend, its completions counted here."""
         return _Counted(backend, self)

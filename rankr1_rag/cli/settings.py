@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import wraps
 from typing import Annotated, Any, get_type_hints
@@ -133,30 +133,43 @@ def _votes(given: str) -> int | str:
 
 
 def with_settings(command: Callable[..., None], **defaults: object) -> Callable[..., None]:
-    """A typer command whose parameter `settings` is spelled out as options, some with a default of their own."""
+    """A typer command whose parameters that are dataclasses, like `settings`, are spelled out as options.
+
+    `defaults` are for options of this command that have another one, or none, in their class.
+    """
+    taken = get_type_hints(command, include_extras=True)
+    parameters = inspect.signature(command).parameters.values()
+    groups = {parameter.name: taken[parameter.name] for parameter in parameters if is_dataclass(taken[parameter.name])}
 
     @wraps(command)
     def spelled(**given: Any) -> None:  # noqa: ANN401
-        own = {field.name: given.pop(field.name) for field in fields(Settings)}
-        command(**given, settings=Settings(**own))
+        made = {
+            name: group(**{field.name: given.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**given, **made)
 
-    hints = get_type_hints(Settings, include_extras=True)
-    options = [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=defaults.get(field.name, field.default),
-            annotation=hints[field.name],
-        )
-        for field in fields(Settings)
-    ]
-    taken = get_type_hints(command, include_extras=True)
     own = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=taken[name])
-        for name, parameter in inspect.signature(command).parameters.items()
-        if name != "settings"
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=taken[parameter.name])
+        for parameter in parameters
+        if parameter.name not in groups
     ]
+    options = [option for group in groups.values() for option in _options(group, defaults)]
     spelled.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
     spelled.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *options]}
     del spelled.__wrapped__
     return spelled
+
+
+def _options(group: type, defaults: Mapping[str, object]) -> list[inspect.Parameter]:
+    """The fields of a dataclass as keyword parameters; one without a default is an option that must be given."""
+    hints = get_type_hints(group, include_extras=True)
+    own = {
+        field.name: inspect.Parameter.empty if field.default is MISSING else field.default for field in fields(group)
+    }
+    return [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name, default), annotation=hints[name]
+        )
+        for name, default in own.items()
+    ]

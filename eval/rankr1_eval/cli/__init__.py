@@ -1,0 +1,17 @@
+"""The command line: `rankr1-eval qa | ir | score | selection | compare | reproduce`.
+
+Only the way in: it imports nothing before it can be interrupted. All else stands in `app`.
+"""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C ends it with 130 and without a traceback, while it still loads too."""
+    try:
+        from rankr1_eval.cli.app import app
+        from rankr1_rag.cli.running import run
+
+        run(app)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,121 @@
+"""`rankr1-eval qa`: what reranking does to the evidence and the answers of multi-hop questions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from rankr1_eval import data
+from rankr1_eval.cli.options import Reading, Retrieval, Source
+from rankr1_eval.cli.stages import Stages
+from rankr1_eval.cli.table import table
+from rankr1_eval.data.sample import corpus, sample
+from rankr1_eval.evaluation import Evaluation
+from rankr1_eval.folder import Folder
+from rankr1_eval.report import write_report
+from rankr1_eval.results import Run
+from rankr1_eval.rows import DEFAULT, KINDS, parse
+from rankr1_eval.score import score, to_json
+from rankr1_eval.scores import Scores
+from rankr1_eval.types import Question
+from rankr1_rag.checkpoints import EMBEDDED
+from rankr1_rag.cli.progress import Job
+from rankr1_rag.cli.settings import BackendName, Settings
+from rankr1_rag.cli.usage import arguments
+from rankr1_rag.explain import clean
+from rankr1_rag.files import writing
+
+THINK_TOKENS = 64
+"""The thinking budget of the embedded model here; any other has its checkpoint's."""
+
+
+def qa(
+    *,
+    source: Source,
+    retrieval: Retrieval,
+    reading: Reading,
+    settings: Settings,
+    rows: Annotated[
+        str, typer.Option(help=f"What to compare, comma-separated: {', '.join(KINDS)}; rank-r1:votes=3 and so on.")
+    ] = ",".join(DEFAULT),
+    out: Annotated[Path | None, typer.Option(help="The run's folder; a run that is there goes on.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+) -> None:
+    """Rerank the candidates of multi-hop questions, have them read, score evidence and answers: OUT/report.html.
+
+    Killed at any moment, the same command goes on where it was. The embedded model, as reranker and reader, runs
+    anywhere and shows little: give --backend and --model for one that reasons, --reader-model for another reader.
+    """
+    console = Console(stderr=as_json)
+    with Folder(out or Path("runs") / source.dataset) as folder:
+        settings = _settled(settings, folder)
+        job = Job(Console(stderr=True), None)
+        with settings.reranker(job) as reranker:
+            with arguments():
+                reader = reading.reader(settings, reranker, job)
+                everything, asked = _questions(source, settings.seed)
+                evaluation = Evaluation(
+                    dataset=source.dataset,
+                    questions=asked,
+                    corpus=corpus(everything, asked, source.pool, settings.seed),
+                    source=_told(source, settings.seed),
+                    first_stage=retrieval.first_stage(folder.path),
+                    rows=parse(rows.split(",")),
+                    ks=reading.ks(settings.k),
+                    reranker=reranker,
+                    reader=reader,
+                    seed=settings.seed,
+                )
+            _finish(folder, evaluation, Stages(job, Console(stderr=True)), console, as_json)
+
+
+def _finish(folder: Folder, evaluation: Evaluation, stages: Stages, console: Console, as_json: bool) -> None:
+    """Go through the stages, score, and tell."""
+    with stages.job, arguments():
+        run = evaluation.run(folder, stages)
+    scores = score(run)
+    with writing(folder.path / "scores.json") as out:
+        json.dump(to_json(scores), out)
+    write_report(run, scores, folder.path)
+    if as_json:
+        typer.echo(json.dumps(to_json(scores)))
+    else:
+        _tell(console, run, scores, evaluation, folder)
+
+
+def _questions(source: Source, seed: int) -> tuple[list[Question], list[Question]]:
+    everything = data.load(source.dataset, source.data, split=source.split)
+    return everything, sample(everything, source.questions, seed)
+
+
+def _told(source: Source, seed: int) -> dict[str, object]:
+    """What a question's candidates depend on: not on how many others are asked, so a run may grow."""
+    content = sha256(source.data.read_bytes()).hexdigest()[:16] if source.data else f"hub {source.split}"
+    return {"dataset": source.dataset, "data": content, "pool": source.pool, "seed": seed}
+
+
+def _settled(settings: Settings, folder: Folder) -> Settings:
+    """With a store in the run's folder, and a budget for thoughts where the embedded model would have its own."""
+    embedded = settings.backend is BackendName.openvino and settings.model in (None, EMBEDDED)
+    thinks = THINK_TOKENS if settings.think_tokens is None and embedded else settings.think_tokens
+    return replace(settings, store=settings.store or str(folder.store), think_tokens=thinks)
+
+
+def _tell(console: Console, run: Run, scores: Scores, evaluation: Evaluation, folder: Folder) -> None:
+    console.print(table(run, scores, evaluation.ks))
+    if evaluation.reranker.plan.backend.model == EMBEDDED and any(row.rankings for row in run.rows):
+        console.print(
+            Text(
+                f"{EMBEDDED} has 135 million parameters and was never trained to rerank or to read: the path is real, "
+                "the figures are what it measured, and no more should be read into them.",
+                style="yellow",
+            )
+        )
+    console.print(Text(f"The report, with the reasoning: {clean(str(folder.path / 'report.html'))}"))

@@ -1,0 +1,108 @@
+"""`rankr1-eval reproduce`: a table of the paper, measured again by one command."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rankr1_eval.cli.material import Material
+from rankr1_eval.cli.stages import Stages
+from rankr1_eval.reproduce import wording
+from rankr1_eval.reproduce.protocol import THINK_TOKENS
+from rankr1_eval.reproduce.targets import KNOWN, Target
+from rankr1_rag.checkpoints import CHECKPOINTS, EMBEDDED
+from rankr1_rag.cli.progress import Job
+from rankr1_rag.cli.settings import BackendName, Force, Settings
+from rankr1_rag.cli.usage import arguments
+from rankr1_rag.explain import clean
+from rankr1_rag.files import writing
+
+if TYPE_CHECKING:
+    from rankr1_eval.reproduce.results import Reproduction
+
+STYLES = {"within": "bold green", "outside": "bold red", "none": "bold yellow"}
+
+
+def reproduce(
+    target: Annotated[str, typer.Argument(help=f"One of {KNOWN}.")],
+    *,
+    material: Material,
+    settings: Settings,
+    out: Annotated[Path | None, typer.Option(help="The folder of the run; one that is there goes on.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Measure a table of the Rank-R1 paper again: its nDCG@10 beside what is found, within its tolerance or not.
+
+    Asked as the paper did where no option says otherwise: see docs/reproduction.md. Killed at any moment, the same
+    command goes on where it was. In OUT: reranked.trec, reproduction.md and reproduction.json.
+    """
+    with arguments():
+        wanted = material.target(target)
+    folder = out or Path("runs") / "reproduce" / target.replace("/", "-")
+    folder.mkdir(parents=True, exist_ok=True)
+    job = Job(Console(stderr=True), None)
+    with _settled(settings, wanted, folder).reranker(job) as reranker, arguments():
+        from rankr1_eval.reproduce.reproducing import Reproducing
+
+        reproducing = Reproducing(wanted, reranker, folder, material.depth)
+        collections = material.prepared(wanted, settings.seed)
+        with job:
+            found = reproducing.run(collections, Stages(job, Console(stderr=True), "queries"))
+    _keep(found, folder)
+    if as_json:
+        typer.echo(json.dumps(found.to_json()))
+    else:
+        _tell(Console(), found, folder)
+
+
+def _settled(settings: Settings, target: Target, folder: Path) -> Settings:
+    """The paper's settings where none are given, the embedded model's own where it is asked, a store in the folder."""
+    embedded = settings.backend is BackendName.openvino and settings.model in (None, EMBEDDED)
+    known = embedded or settings.model in CHECKPOINTS
+    thinks, force, store = settings.think_tokens, settings.force, settings.store
+    query, passage = settings.query_tokens, settings.passage_tokens
+    return replace(
+        settings,
+        think_tokens=THINK_TOKENS if thinks is None and not known else thinks,
+        force=Force.never if force is None and not embedded else force,
+        query_tokens=target.query_tokens if query is None else query,
+        passage_tokens=target.passage_tokens if passage is None else passage,
+        store=str(folder / "completions.sqlite") if store is None else store,
+    )
+
+
+def _keep(found: Reproduction, folder: Path) -> None:
+    with writing(folder / "reproduction.json") as out:
+        json.dump(found.to_json(), out, indent=1)
+    with writing(folder / "reproduction.md") as out:
+        out.write(wording.markdown(found))
+
+
+def _tell(console: Console, found: Reproduction, folder: Path) -> None:
+    table = Table(*wording.HEADS[:2], box=box.SIMPLE_HEAD, caption=wording.CAPTION)
+    for head in wording.HEADS[2:]:
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in found.rows:
+        table.add_row(*(Text(clean(cell)) for cell in wording.cells(row)))
+    console.print(table)
+    for note in [wording.departed(found), *found.notes]:
+        if note:
+            console.print(Text(clean(note), style="dim"))
+    console.print(Text(clean(wording.verdict(found)), style=STYLES[found.rows[-1].verdict]))
+    if found.model == EMBEDDED:
+        console.print(
+            Text(
+                f"{EMBEDDED} has 135 million parameters and was never trained to rerank: this shows that the path works, "
+                "and nothing of the paper.",
+                style="yellow",
+            )
+        )
+    console.print(Text(f"The same, the run and every comparison: {clean(str(folder))}"))

@@ -1,0 +1,125 @@
+"""`rankr1-eval score`: a file of answer strings, scored as the official scripts do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rankr1_rag.cli.usage import arguments
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+
+    from rankr1_eval.predictions import AnswerScores
+    from rankr1_eval.scores import Estimate
+
+SHOWN = 10
+"""Questions in the table; all of them are in the JSON."""
+
+
+def score(
+    *,
+    dataset: Annotated[str, typer.Option(help="hotpotqa, hotpotqa-fullwiki, 2wikimultihopqa or musique.")],
+    data: Annotated[Path, typer.Option(help="The data set's official file, with its answers; .gz is read too.")],
+    predictions: Annotated[
+        Path, typer.Option(help='A JSON object {id: answer string}, or the official {"answer": {id: …}}.')
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON, each question's too.")] = False,
+) -> None:
+    """Score answer strings by exact match and F1, exactly as the data set's official script does.
+
+    Tells the means with 95 % bootstrap intervals, by type and by hops, and each question's scores. A question without a
+    prediction counts as 0, as it officially does, and is told.
+
+        rankr1-eval score --dataset hotpotqa --data hotpot_dev_distractor_v1.json --predictions answers.json
+    """
+    from rich.console import Console
+
+    from rankr1_eval.data import load
+    from rankr1_eval.predictions import read_predictions, score_predictions
+
+    with arguments():
+        questions = load(dataset, data, supports=False)
+        scores = score_predictions(dataset, questions, read_predictions(predictions))
+    if as_json:
+        typer.echo(json.dumps(_figures(dataset, scores)))
+    else:
+        _tell(Console(), dataset, scores, {question.query.id: question.query.text for question in questions})
+
+
+def _figures(dataset: str, scores: AnswerScores) -> dict[str, object]:
+    em, f1 = scores.each["EM"], scores.each["F1"]
+    return {
+        "dataset": dataset,
+        **_means(scores.estimates),
+        "each": {id: {"em": em[id], "f1": f1[id]} for id in em},
+        "missing": scores.missing,
+        "unknown": scores.unknown,
+        "types": {value: _means(found) for value, found in scores.types.items()},
+        "hops": {value: _means(found) for value, found in scores.hops.items()},
+    }
+
+
+def _means(found: Mapping[str, Estimate]) -> dict[str, object]:
+    em, f1 = found["EM"], found["F1"]
+    return {
+        "questions": em.n,
+        "em": em.mean,
+        "f1": f1.mean,
+        "em_interval": [em.low, em.high],
+        "f1_interval": [f1.low, f1.high],
+    }
+
+
+def _tell(console: Console, dataset: str, scores: AnswerScores, texts: Mapping[str, str]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from rankr1_rag.explain import clean
+
+    table = Table(box=box.SIMPLE_HEAD, title=f"{dataset}: answer strings", caption="Means, 95 % bootstrap intervals.")
+    table.add_column("questions")
+    for name in ("n", "EM", "", "F1", ""):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_row("all", *_cells(scores.estimates), style="bold")
+    for value, found in scores.types.items():
+        table.add_row(Text(clean(value)), *_cells(found))
+    for value, found in scores.hops.items():
+        table.add_row(f"{value} hops", *_cells(found))
+    console.print(table)
+    _tell_questions(console, scores, texts)
+    for what, ids in (("without a prediction, scored 0", scores.missing), ("not in the data, ignored", scores.unknown)):
+        if ids:
+            shown = clean(", ".join(ids[:3])) + (", …" if len(ids) > 3 else "")
+            console.print(Text(f"{len(ids):,} {what}: {shown}", style="yellow"))
+
+
+def _tell_questions(console: Console, scores: AnswerScores, texts: Mapping[str, str]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from rankr1_rag.explain import clean
+
+    em, f1 = scores.each["EM"], scores.each["F1"]
+    table = Table(box=box.SIMPLE_HEAD, title=f"The {min(SHOWN, len(f1))} lowest of {len(f1):,} in F1; --json has all")
+    table.add_column("id", overflow="fold")
+    table.add_column("question", ratio=1)
+    for name in ("EM", "F1"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for id in sorted(f1, key=lambda id: f1[id])[:SHOWN]:
+        table.add_row(Text(clean(id)), Text(clean(texts[id])), f"{em[id]:.0f}", f"{f1[id]:.3f}")
+    console.print(table)
+
+
+def _cells(found: Mapping[str, Estimate]) -> list[str]:
+    cells = [f"{found['EM'].n:,}"]
+    for name in ("EM", "F1"):
+        cells += [f"{found[name].mean:.4f}", f"{found[name].low:.3f}-{found[name].high:.3f}"]
+    return cells

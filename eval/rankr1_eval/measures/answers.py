@@ -1,0 +1,75 @@
+"""Exact match and F1 of answer strings, exactly as the official script of each data set gives them.
+
+* HotpotQA: `hotpot_evaluate_v1.py` of https://github.com/hotpotqa/hotpot (Yang et al. 2018, arXiv 1809.09600). F1 is 0
+  as soon as one side is yes, no or noanswer and the other is not the same.
+* 2WikiMultihopQA: `2wikimultihop_evaluate.py`, v1.0, of https://github.com/Alab-NII/2wikimultihop (Ho et al. 2020,
+  arXiv 2011.01060): HotpotQA's. It reads no aliases (v1.1 does), so only the first of the answers counts.
+* MuSiQue: `metrics/answer.py` of https://github.com/StonyBrookNLP/musique (Trivedi et al. 2022, arXiv 2108.00573):
+  SQuAD 2.0's F1, the best over the answer and its aliases, EM and F1 each for itself. Yes and no are words like any
+  other, and two texts without a token agree: there F1 is 1.
+
+All three normalise alike (`normalised`), keep accents apart from plain letters, and know only ASCII punctuation. Knows
+strings; nothing of questions, files or models.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+Scorer = Callable[[str, Sequence[str]], tuple[float, float]]
+"""Of a prediction and the right answers (the official one first, aliases after it): exact match and F1."""
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_CLOSED = frozenset({"yes", "no", "noanswer"})
+
+
+def normalised(text: str) -> str:
+    """Lower case, without ASCII punctuation, without articles, white space made single spaces; in this order."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
+
+
+def scorer(dataset: str) -> Scorer:
+    """The official scores of a data set, by its name. ValueError where it has none."""
+    if dataset not in SCORERS:
+        raise ValueError(f"dataset {dataset!r} has no official answer scores here: one of {', '.join(SCORERS)}")
+    return SCORERS[dataset]
+
+
+def _hotpotqa(prediction: str, answers: Sequence[str]) -> tuple[float, float]:
+    said, right = normalised(prediction), normalised(answers[0])
+    if said == right:
+        return 1.0, float(bool(said))  # two empty texts match exactly and share no token
+    if said in _CLOSED or right in _CLOSED:
+        return 0.0, 0.0
+    return 0.0, _overlap(said.split(), right.split())
+
+
+def _musique(prediction: str, answers: Sequence[str]) -> tuple[float, float]:
+    said = normalised(prediction)
+    rights = [normalised(answer) for answer in answers]
+    return float(said in rights), max(_squad(said.split(), right.split()) for right in rights)
+
+
+def _squad(said: list[str], right: list[str]) -> float:
+    return _overlap(said, right) if said and right else float(said == right)
+
+
+def _overlap(said: list[str], right: list[str]) -> float:
+    """F1 of two multisets of tokens, reckoned in the official order of operations; 0 where they share none."""
+    same = (Counter(said) & Counter(right)).total()
+    if not same:
+        return 0.0
+    precision, recall = same / len(said), same / len(right)
+    return 2 * precision * recall / (precision + recall)
+
+
+SCORERS: dict[str, Scorer] = {
+    "hotpotqa": _hotpotqa,
+    "hotpotqa-fullwiki": _hotpotqa,
+    "2wikimultihopqa": _hotpotqa,
+    "musique": _musique,
+}

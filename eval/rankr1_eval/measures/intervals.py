@@ -1,0 +1,105 @@
+"""How sure a mean is: 95 % bootstrap intervals, and the p of a paired difference.
+
+The interval is the percentile bootstrap's (Efron 1979; for retrieval Sakai 2006): the questions are drawn anew,
+with replacement, and all columns of a table share the draws. The p is that of the paired randomisation test (Fisher
+1935; Smucker, Allan and Carterette 2007): were the two systems the same, each question's difference might as well have
+had the other sign. Both are the same for the same numbers, whatever ran before.
+
+scipy has both, one column at a time: for 10,000 questions and the measures of a whole run it takes minutes, a matrix
+product takes seconds. Knows tables of numbers; nothing of measures or questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankr1_eval.scores import Difference, Estimate
+
+Table = NDArray[np.float64]
+"""A line a question, a column a measure."""
+
+RESAMPLES = 5_000
+FLIPS = 10_000
+CHUNK = 4_000_000
+"""Numbers drawn at a time, 32 MB. With fewer the threads of the matrix product mostly wait for each other."""
+
+EXACT = 13
+"""So many questions have 8,192 sign flips in all, fewer than would be drawn."""
+
+ROUNDING = 1e-9
+"""Sums of the same numbers in another order count as equal."""
+
+
+def estimates(table: Table, seed: int = 0) -> list[Estimate]:
+    """Each column's mean with its interval. One question has no spread: the interval is the value itself."""
+    means, low, high = _bootstrap(table, seed)
+    ends = zip(means.tolist(), low.tolist(), high.tolist(), strict=True)
+    return [Estimate(mean, least, most, len(table)) for mean, least, most in ends]
+
+
+def differences(table: Table, seed: int = 0) -> list[Difference]:
+    """Of paired differences, a column a measure: the mean, its interval and the two-sided p.
+
+    Up to 13 questions the p is exact, else the share of 10,000 random flips, the observed one counted among them.
+    """
+    means, low, high = _bootstrap(table, seed)
+    ps = _randomised(table, seed)
+    return [Difference(*map(float, values)) for values in zip(means, low, high, ps, strict=True)]
+
+
+def _bootstrap(table: Table, seed: int) -> tuple[Table, Table, Table]:
+    _check(table)
+    means = table.mean(axis=0)
+    centred = table - means  # so that equal scores have an interval without width
+    resampled = np.concatenate([counts @ centred for counts in _draws(len(table), seed)]) / len(table)
+    low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
+    return means, means + low, means + high
+
+
+def _randomised(table: Table, seed: int) -> Table:
+    """The share of sign flips whose sum is as far from 0 as the observed one."""
+    observed = np.abs(table.sum(axis=0)) * (1 - ROUNDING) - ROUNDING
+    as_far = np.zeros(table.shape[1])
+    exact = len(table) <= EXACT
+    for signs in _all_signs(len(table)) if exact else _random_signs(len(table), seed):
+        as_far += (np.abs(signs @ table) >= observed).sum(axis=0)
+    return as_far / 2 ** len(table) if exact else (as_far + 1) / (FLIPS + 1)
+
+
+def _draws(n: int, seed: int) -> Iterator[Table]:
+    """How often each of n questions was drawn, a line a resample."""
+    random = np.random.default_rng([seed, n, 0])
+    for lines in _chunks(RESAMPLES, n):
+        drawn = random.integers(0, n, size=(lines, n))
+        drawn += n * np.arange(lines)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=lines * n).reshape(lines, n).astype(np.float64)
+
+
+def _random_signs(n: int, seed: int) -> Iterator[Table]:
+    random = np.random.default_rng([seed, n, 1])
+    for lines in _chunks(FLIPS, n):
+        bits = np.unpackbits(np.frombuffer(random.bytes(lines * (n // 8 + 1)), np.uint8).reshape(lines, -1), axis=1)
+        yield 1.0 - 2.0 * bits[:, :n].astype(np.float64)
+
+
+def _all_signs(n: int) -> Iterator[Table]:
+    yield 1.0 - 2.0 * (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(np.float64)
+
+
+def _chunks(lines: int, n: int) -> Iterator[int]:
+    """How many of the lines, of n numbers each, are made at a time."""
+    size = max(1, CHUNK // n)
+    for start in range(0, lines, size):
+        yield min(size, lines - start)
+
+
+def _check(table: Table) -> None:
+    if table.ndim != 2 or not len(table):
+        raise ValueError(
+            f"scores of shape {table.shape}: needed is a line a question, at least one, a column a measure"
+        )
+    if not np.isfinite(table).all():
+        raise ValueError("a score is not a finite number")

@@ -1,0 +1,161 @@
+"""The stages between the questions and the scores, each a function that streams one JSON-lines file keyed by id.
+
+    load → retrieve → rerank → read → score
+
+A stage asks only for what its file lacks and yields the ids as they are done, so a killed run goes on where it was.
+Knows values, records and how to ask; nothing of the command line.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from typing import Any
+
+from rankr1_eval.errors import StageError
+from rankr1_eval.folder import question_record, reranked_record
+from rankr1_eval.reader import Reader
+from rankr1_eval.records import Records
+from rankr1_eval.reorder import Order
+from rankr1_eval.results import Read
+from rankr1_eval.types import Question
+from rankr1_rag import many
+from rankr1_rag.errors import BackendError
+from rankr1_rag.reranker import Reranker
+from rankr1_rag.trec import Run
+from rankr1_rag.types import Passage, Query
+
+HOPELESS = 8
+"""After so many failures without a success in between a stage gives up: the model is not there."""
+
+
+class Watch:
+    """Wall time since it was last asked: the sum over the records is what the stage took."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last one."""
+        before, self._last = self._last, time.perf_counter()
+        return self._last - before
+
+
+def load(records: Records, questions: Sequence[Question]) -> Iterator[str]:
+    """Keep the questions."""
+    for question in questions:
+        if question.query.id not in records:
+            records.add(question.query.id, question_record(question))
+        yield question.query.id
+
+
+def retrieve(
+    records: Records, questions: Sequence[Question], first_stage: Callable[[list[Query]], Run]
+) -> Iterator[str]:
+    """Keep the candidates of each question: `first_stage` is asked once, for all that are missing."""
+    missing = [question.query for question in questions if question.query.id not in records]
+    found = first_stage(missing) if missing else {}
+    for question in questions:
+        if question.query.id not in records:
+            records.add(question.query.id, {"candidates": [list(scored) for scored in found[question.query.id]]})
+        yield question.query.id
+
+
+def candidates(record: Mapping[str, Any], passages: Mapping[str, Passage]) -> tuple[Passage, ...]:
+    """The candidates that `retrieve` kept."""
+    return tuple(passages[id] for id, _ in record["candidates"])
+
+
+Pool = Callable[[Query], tuple[Passage, ...]]
+"""The candidates of a query, first-stage best first."""
+
+
+def reorder(
+    records: Records, questions: Sequence[Question], pool: Pool, order: Callable[[Question, Sequence[Passage]], Order]
+) -> Iterator[str]:
+    """Keep the order that a function gives, for rows without a reasoning model."""
+    watch = Watch()
+    for question in questions:
+        if question.query.id not in records:
+            found = pool(question.query)
+            ids = [found[position].id for position in order(question, found)]
+            records.add(question.query.id, {"order": ids, "seconds": watch.lap()})
+        yield question.query.id
+
+
+def rerank(records: Records, queries: Sequence[Query], pool: Pool, reranker: Reranker) -> Iterator[str]:
+    """Keep the ranking of each query, with its trace. StageError at the end where some failed."""
+    missing = [query for query in queries if query.id not in records]
+    yield from (query.id for query in queries if query.id in records)
+    watch, failures = Watch(), _Failures(records, len(missing))
+    results = reranker.rank_many((query, pool(query)) for query in missing)
+    with closing(results):  # type: ignore[type-var]
+        for index, outcome in results:
+            if isinstance(outcome, Exception):
+                failures.take(outcome)
+                continue
+            failures.succeeded()
+            records.add(missing[index].id, reranked_record(outcome, watch.lap()))
+            yield missing[index].id
+    failures.tell()
+
+
+def read(
+    records: Records,
+    questions: Sequence[Question],
+    context: Callable[[Question], Iterable[Passage]],
+    reader: Reader,
+    in_flight: int,
+) -> Iterator[str]:
+    """Keep what the reader says of each question with the passages of `context`. StageError where some failed."""
+    missing = [question for question in questions if question.query.id not in records]
+    yield from (question.query.id for question in questions if question.query.id in records)
+    watch, failures = Watch(), _Failures(records, len(missing))
+
+    def work(question: Question) -> Coroutine[Any, Any, Read | Exception]:
+        return _caught(reader.read(question.query.text, tuple(context(question))))
+
+    results = many.each(work, missing, in_flight)
+    with closing(results):  # type: ignore[type-var]
+        for index, outcome in results:
+            if isinstance(outcome, Exception):
+                failures.take(outcome)
+                continue
+            failures.succeeded()
+            records.add(missing[index].query.id, asdict(replace(outcome, seconds=watch.lap())))
+            yield missing[index].query.id
+    failures.tell()
+
+
+async def _caught(reading: Coroutine[Any, Any, Read]) -> Read | Exception:
+    try:
+        return await reading
+    except BackendError as error:
+        return error
+
+
+class _Failures:
+    """What failed in a stage: told at the end, or at once where nothing comes back any more."""
+
+    def __init__(self, records: Records, asked: int) -> None:
+        self._stage, self._asked = records.stage, asked
+        self._failed = self._in_a_row = 0
+        self._first: Exception | None = None
+
+    def take(self, error: Exception) -> None:
+        if not isinstance(error, BackendError):
+            raise error  # not the model's fault: an argument that only a question shows, or ours
+        self._first = self._first or error
+        self._failed += 1
+        self._in_a_row += 1
+        if self._in_a_row >= HOPELESS:
+            self.tell()
+
+    def succeeded(self) -> None:
+        self._in_a_row = 0
+
+    def tell(self) -> None:
+        if self._first is not None:
+            raise StageError(self._stage, self._failed, self._asked, self._first) from self._first

@@ -1,0 +1,107 @@
+"""The reader: a question and passages become a prompt, a model's text becomes a short answer string.
+
+Knows prompts and texts; nothing of measures, files or rerankers. What is in a passage cannot speak for the template:
+it goes through the core's cleaning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rankr1_eval.examples import ALONE, WITH_PASSAGES
+from rankr1_eval.results import Read
+from rankr1_rag.backends import Backend, Request
+from rankr1_rag.prompt import clip, sanitise, tokens
+from rankr1_rag.types import Message, Passage
+
+SYSTEM = (
+    "Answer the question with the information in the passages. Reply with the answer alone, as short as possible: "
+    "a name, a date, a number, or yes or no. No sentence, no explanation."
+)
+SYSTEM_ALONE = (
+    "Answer the question. Reply with the answer alone, as short as possible: a name, a date, a number, or yes or no. "
+    "No sentence, no explanation."
+)
+MARGIN = 192
+"""Tokens kept free for what the chat template adds to the turns."""
+
+PROMPT = "five-examples-v1"
+"""The name of this prompt: what was read with another is not mixed with it."""
+
+_THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
+_LEAD = re.compile(r"^(?:the\s+)?(?:short\s+|final\s+)?answer(?:\s+is\b\s*:?|\s*[:\-])\s*", re.IGNORECASE)
+_MARKED = re.compile(r"\banswer\s*:\s*(.+)", re.IGNORECASE)
+_QUOTES = "\"'`*\u201c\u201d\u2018\u2019\u00ab\u00bb"
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A reader on a backend: greedy, at most `tokens` of completion, more for models that think before they answer."""
+
+    backend: Backend
+    tokens: int = 32
+
+    def messages(self, question: str, passages: Sequence[Passage]) -> list[Message]:
+        """The prompt, passages best first, clipped equally where the context is too short for them."""
+        asked = sanitise(question).strip()
+        lines = [sanitise(_line(passage)) for passage in passages]
+        before = _before(bool(lines))
+        share = self._share("".join(message["content"] for message in before) + asked, len(lines))
+        shown = lines if share is None else [clip(line, share, self.backend.count) for line in lines]
+        return [*before, _turn("\n\n".join(shown), asked)]
+
+    async def read(self, question: str, passages: Sequence[Passage]) -> Read:
+        """The answer to one question. BackendError as the backend raises it."""
+        request = Request(self.messages(question, passages), max_tokens=self.tokens)
+        completion = await self.backend.complete(request)
+        return Read(
+            answer=answer_string(completion.text),
+            text=completion.text,
+            prompt_tokens=completion.prompt_tokens,
+            completion_tokens=completion.completion_tokens,
+        )
+
+    def _share(self, fixed: str, n: int) -> int | None:
+        """Tokens for each passage. ValueError where there are none."""
+        if self.backend.context is None or n == 0:
+            return None
+        share = (self.backend.context - MARGIN - self.tokens - tokens(fixed, self.backend.count)) // n
+        if share < 1:
+            raise ValueError(
+                f"the reader's context of {self.backend.context} tokens has no room for {n} passages: lower k"
+            )
+        return share
+
+
+def answer_string(text: str) -> str:
+    """What is taken as the answer: the first line after a thought and after a last "Answer:", without quotes.
+
+    "" where there is none. A full stop is left out at the end of all but abbreviations ("Washington, D.C.").
+    """
+    said = _THOUGHT.sub("", text).strip()
+    if said.startswith("<think>"):
+        return ""  # a thought without an end: the budget was too small for an answer
+    if marked := _MARKED.findall(said):
+        said = marked[-1]
+    first = next((line.strip() for line in said.splitlines() if line.strip()), "")
+    bare = _LEAD.sub("", first.strip(_QUOTES + " ")).strip(_QUOTES + " ")
+    return bare[:-1].rstrip() if bare.endswith(".") and not re.search(r"\b\w\.$", bare) else bare
+
+
+def _before(passages: bool) -> list[Message]:
+    """The instruction and the worked examples."""
+    messages: list[Message] = [{"role": "system", "content": SYSTEM if passages else SYSTEM_ALONE}]
+    for context, question, answer in WITH_PASSAGES if passages else ALONE:
+        messages += [_turn(context, question), {"role": "assistant", "content": answer}]
+    return messages
+
+
+def _turn(context: str, question: str) -> Message:
+    beginning = f"{context}\n\n" if context else ""
+    return {"role": "user", "content": f"{beginning}Question: {question}\nAnswer:"}
+
+
+def _line(passage: Passage) -> str:
+    return f"{passage.title}: {passage.text}".strip() if passage.title else passage.text.strip()

@@ -1,0 +1,115 @@
+"""One JSON-lines file of a stage: a record for each id, appended as it is done, found again by the next run.
+
+    {"rankr1_eval": 1, "stage": "rerank rank-r1", "settings": {"k": 5, …}}
+    {"id": "5a8c75…", …}
+
+The first line tells what the records depend on: a run goes on only with the same. A torn last line, of a killed
+process, is cut off. Knows nothing of what the records mean.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rankr1_rag.errors import FileError
+from rankr1_rag.locked import locked
+
+Json = dict[str, Any]
+VERSION = 1
+
+
+class Records:
+    """The records of one stage by id. FileError where the file is another stage's, of other settings, or damaged."""
+
+    def __init__(self, path: Path, stage: str, settings: Mapping[str, object]) -> None:
+        self.path, self.stage = path, stage
+        self._head = {"rankr1_eval": VERSION, "stage": stage, "settings": json.loads(json.dumps(settings))}
+        self._places: dict[str, int] = {}
+        self._file = locked(path)
+        try:
+            self._begin()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def add(self, id: str, record: Mapping[str, Any]) -> None:
+        """Keep a record: with the operating system when this returns, so it survives a killed process."""
+        if id in self._places:
+            raise ValueError(f"{self.path}: {id!r} has a record already")
+        self._places[id] = self._append({"id": id, **record})
+
+    def __getitem__(self, id: str) -> Json:
+        self._file.seek(self._places[id])
+        record: Json = json.loads(self._file.readline())
+        return record
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def _begin(self) -> None:
+        self._file.seek(0)
+        first = self._file.readline()
+        if not first.endswith(b"\n"):
+            self._file.truncate(0)
+            self._append(self._head)
+            return
+        self._check(_parsed(first))
+        start = self._file.tell()
+        while (line := self._file.readline()).endswith(b"\n"):
+            self._places[self._id(line, start)] = start
+            start = self._file.tell()
+        self._file.truncate(start)
+
+    def _check(self, head: Json | None) -> None:
+        if head is None or head.get("rankr1_eval") != VERSION or head.get("stage") != self._head["stage"]:
+            raise FileError(self.path, 1, f"not the records of {self._head['stage']!r}: give another --out")
+        begun, now = head["settings"], self._head["settings"]
+        if changed := sorted(name for name in begun.keys() | now.keys() if begun.get(name) != now.get(name)):
+            what = ", ".join(f"{name} {begun.get(name)!r:.80} → {now.get(name)!r:.80}" for name in changed)
+            raise FileError(
+                self.path, None, f"made with other settings ({what}): go on with those, or give another --out"
+            )
+
+    def _id(self, line: bytes, start: int) -> str:
+        record = _parsed(line)
+        if record is None or not isinstance(id := record.get("id"), str) or id in self._places:
+            raise FileError(self.path, None, f"damaged at byte {start}: remove the file, it will be made anew")
+        return id
+
+    def _append(self, record: Json) -> int:
+        try:
+            start = self._file.seek(0, os.SEEK_END)
+            self._file.write(json.dumps(record).encode("ascii") + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        return start
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+
+def _parsed(line: bytes) -> Json | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

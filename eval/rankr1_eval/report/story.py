@@ -1,0 +1,191 @@
+"""What a run says in sentences, no more than its intervals bear: headline, lede, warnings, protocol.
+
+Every string that leaves here is made of numbers, names and the run's own settings. Knows scores; nothing of HTML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from rankr1_eval.report.tables import alarm
+from rankr1_eval.report.view import View
+from rankr1_eval.report.wording import (
+    dataset_name,
+    difference,
+    interval,
+    listed,
+    percent,
+    points,
+    row_name,
+    short,
+    sure,
+)
+from rankr1_eval.scores import Difference
+from rankr1_rag.explain.text import counted, line, start
+
+FEW = 100
+"""Fewer questions than this are called few."""
+_RETRIEVERS = {"bm25": "BM25", "dense": "dense retrieval", "own": "the data set's own order", "run": "the given run"}
+
+
+def first_stage(view: View) -> str:
+    """What ordered the candidates, as it stands in a sentence."""
+    retriever = view.run.settings.get("retriever")
+    return _RETRIEVERS.get(retriever, line(retriever)) if isinstance(retriever, str) and retriever else "no rerank"
+
+
+def over(view: View) -> str:
+    """The line above the headline."""
+    n = len(view.run.questions)
+    named = [dataset_name(line(view.run.dataset)), counted(n, "question"), f"{view.run.candidates:,} candidates each"]
+    return " · ".join(part for part in named if part)
+
+
+def headline(view: View) -> str:
+    """The result in one sentence: of support recall where it was measured, else of F1."""
+    for measure, verb in ((view.at_k("R"), "finds"), (view.at_k("F1"), "answers")):
+        row = view.main or "none"
+        found, before = view.estimate(row, measure), view.estimate("none", measure)
+        if measure is None or found is None:
+            continue
+        k = measure.partition("@")[2]
+        what = f"of the supports in the first {k}" if verb == "finds" else f"F1 with {k} passages read"
+        begun = f"{_subject(view, row)} {'finds' if verb == 'finds' else 'reaches'} {percent(found.mean, 0)} % {what}"
+        change = view.difference(row, measure)
+        if change is None or before is None:
+            return f"{begun} ({interval(found)})."
+        return f"{begun}, {_against(view, change)}"
+    return "Nothing was scored."
+
+
+def lede(view: View) -> list[str]:
+    """What comes after the headline: the answers, what could be reached, what the candidates lack."""
+    return [*_answers(view), *_bounds(view)]
+
+
+def warnings(view: View) -> list[str]:
+    """What a reader must know before believing the numbers, gravest first."""
+    return [*_doubts(view), *_few(view)]
+
+
+def protocol(view: View) -> list[str]:
+    """How the numbers came about."""
+    ks = listed(map(str, view.ks))
+    return [
+        f"Candidates are ordered by {first_stage(view)}; a row reorders them and adds none. A support that is not "
+        "among them counts as not found, in every row.",
+        f"The reader is shown the first k passages of each row (k = {ks}); gold context is the supports alone, "
+        "whatever k. Exact match and F1 are those of the data set's official script."
+        if ks
+        else "Nothing was read: there are no answers.",
+        "Support recall@k is the share of a question's supports within the first k; all supports@k is 1 where none is "
+        "missing; reciprocal rank is that of the first support.",
+        "Means are over all questions of the run, in percent; what a row did not order or answer counts as 0. "
+        "Intervals are 95 % bootstrap intervals over questions. Differences are paired with no rerank, question by "
+        "question, with a bootstrap interval and the p of a two-sided randomisation test; the p are not corrected for "
+        "their number.",
+        "A difference is coloured, and the headline claims one, only where p is below 0.05 and the interval leaves out "
+        "0. Bold is the best row of a column, those that know the supports left out.",
+        "An answer of the model that cannot be parsed is counted as such, and the retriever's best passage of the set "
+        "is taken.",
+    ]
+
+
+def _subject(view: View, row: str) -> str:
+    if row != "none":
+        return row_name(row)
+    name = first_stage(view)
+    return name[:1].upper() + name[1:]
+
+
+def _against(view: View, change: Difference) -> str:
+    """The comparison with no rerank: "6.2 points more than BM25 (+1.0 to +11.5)."."""
+    name, size = first_stage(view), short(points(abs(change.mean)).lstrip("+"))
+    ends = f"{short(points(change.low))} to {short(points(change.high))}"
+    unit = "point" if size == "1" else "points"
+    if direction := sure(change):
+        return f"{size} {unit} {'more' if direction > 0 else 'fewer'} than {name} ({ends})."
+    n = len(view.run.questions)
+    verb = "question cannot" if n == 1 else "questions cannot"
+    if size == "0":
+        return f"as many as {name} ({ends})."
+    more = "more" if change.mean > 0 else "fewer"
+    return f"{size} {unit} {more} than {name}, which {n:,} {verb} tell from chance ({ends})."
+
+
+def _answers(view: View) -> Iterator[str]:
+    measure = view.at_k("F1")
+    row = view.main or "none"
+    found, before, change = view.estimate(row, measure), view.estimate("none", measure), view.difference(row, measure)
+    if measure is None or found is None or view.at_k("R") is None:
+        return
+    shown = counted(int(measure.partition("@")[2]), "passage")
+    begun = f"The reader's F1 with {shown} is {percent(found.mean)} %"
+    if change is None or before is None:
+        yield f"{begun} ({interval(found)})."
+    elif direction := sure(change):
+        better = "better" if direction > 0 else "worse"
+        yield f"{begun}, {better} than the {percent(before.mean)} % without reranking: {difference(change)}."
+    else:
+        yield (
+            f"{begun}, against {percent(before.mean)} % without reranking: {difference(change)}, so this run "
+            "shows neither better nor worse answers."
+        )
+
+
+def _bounds(view: View) -> Iterator[str]:
+    measure = view.at_k("F1")
+    gold, alone = view.estimate("gold", measure), view.estimate("no-context", measure)
+    if gold is not None:
+        without = f", and {percent(alone.mean)} % without any passage" if alone is not None else ""
+        yield f"Given the supports and nothing else, the same reader reaches {percent(gold.mean)} %{without}."
+    row = view.rows.get("none")
+    ranks = (
+        [rank for q in view.run.questions if q.query.id in row.orders for rank in view.ranks("none", q)] if row else []
+    )
+    if ranks and None in ranks:
+        share = sum(rank is not None for rank in ranks) / len(ranks)
+        yield f"Of the supports {percent(share)} % are among the candidates: no order of these can find more."
+
+
+def _few(view: View) -> Iterator[str]:
+    n = len(view.run.questions)
+    if n == 1:
+        yield "One question: it shows that everything runs, and says nothing about any other question."
+    elif n < FEW:
+        yield (
+            f"{n} questions are few: a difference must be large to be told from chance. Look at the intervals, not at "
+            "the means."
+        )
+
+
+def _doubts(view: View) -> Iterator[str]:
+    for name, scored in view.scores.rows.items():
+        yield from _row_doubts(row_name(name), scored.cost)
+        if missing := len(scored.missing):
+            yield f"{row_name(name)}: {counted(missing, 'question')} without an order or an answer, counted as 0."
+    failed = {name: _failures(view, name) for name in view.rows}
+    for name, reasons in failed.items():
+        if reasons:
+            n, first = counted(len(reasons), "question"), start(reasons[0], 120)
+            yield f"{row_name(name)}: in {n} the model failed and the first-stage order stands ({first})."
+
+
+def _failures(view: View, row: str) -> list[str]:
+    found = (ranking.failure for ranking in view.rows[row].rankings.values())
+    return [reason for reason in found if reason is not None]
+
+
+def _row_doubts(name: str, cost: Mapping[str, float]) -> Iterator[str]:
+    asked = cost.get("comparisons", 0.0)
+    if alarm(cost, "unparsed"):
+        share = percent(cost["unparsed"] / asked, 0)
+        yield (
+            f"{name}: {share} % of the comparisons gave no answer that could be parsed; there the retriever was "
+            "trusted, not the model."
+        )
+    if alarm(cost, "forced"):
+        share = percent(cost["forced"] / asked, 0)
+        yield f"{name}: {share} % of the labels had to be forced, so the thoughts may not be the reasons."
+    if alarm(cost, "reader_empty"):
+        yield f"{name}: the reader gave no answer string to {percent(cost['reader_empty'], 0)} % of what it was asked."

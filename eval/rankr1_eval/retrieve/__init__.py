@@ -1,0 +1,1 @@
+"""The first stage: a corpus and queries in, for each query its candidates, best first. Knows no support."""

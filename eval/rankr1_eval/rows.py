@@ -1,0 +1,90 @@
+"""Which rows an evaluation has, as the command line names them: `none`, `gold`, `rank-r1:votes=3+fusion=60`.
+
+| row | what the reader sees |
+|---|---|
+| none | the candidates in first-stage order |
+| random | the candidates in a seeded random order |
+| oracle | the supports among the candidates first, then the others in first-stage order |
+| dense, dense:MODEL | the candidates by similarity, with a model of sentence-transformers |
+| cross-encoder:MODEL | the candidates by a cross-encoder of sentence-transformers |
+| rank-r1, rank-r1:NAME=VALUE+… | the reranker; with arguments of `Reranker` that differ from the command's |
+| gold | the supports and nothing else |
+| no-context | no passage |
+
+Knows names and nothing of models.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from rankr1_rag.connect import RERANKING
+
+Kind = Literal["none", "random", "oracle", "dense", "cross-encoder", "rank-r1", "gold", "no-context"]
+KINDS: tuple[str, ...] = get_args(Kind)
+DEFAULT = ("none", "gold", "rank-r1")
+FREE: tuple[str, ...] = ("none", "oracle", "random")
+"""Rows that ask no model to make their order: the report always has it, whoever reads them."""
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """One row: `model` of dense and cross-encoder ("" is the default), `settings` of the reranker."""
+
+    name: str
+    kind: Kind
+    model: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ordered(self) -> bool:
+        """Whether it orders the candidates; the others are read as they are, whatever k."""
+        return self.kind not in ("gold", "no-context")
+
+    @property
+    def file(self) -> str:
+        """A name for files, one for each row."""
+        return re.sub(r"[^A-Za-z0-9._=+-]", "_", self.name)
+
+
+def parse(rows: Iterable[str]) -> tuple[RowSpec, ...]:
+    """The rows, "none" first; each may be a comma-separated list. ValueError names what is wrong and what there is."""
+    names = [name.strip() for one in rows for name in one.split(",") if name.strip()]
+    if not names:
+        raise ValueError(f"rows: at least one of {', '.join(KINDS)} is needed")
+    specs = {spec.name: spec for spec in map(_row, names)}
+    files = [spec.file for spec in specs.values()]
+    if len(set(files)) < len(files):
+        raise ValueError(f"rows: two of {', '.join(specs)} would have one file: leave one out")
+    return tuple(sorted(specs.values(), key=lambda spec: spec.kind != "none"))
+
+
+def _row(name: str) -> RowSpec:
+    kind, _, rest = name.partition(":")
+    if kind not in KINDS:
+        raise ValueError(f"row {name!r}: there are {', '.join(KINDS)}")
+    known: Kind = kind  # type: ignore[assignment]
+    if kind in ("dense", "cross-encoder"):
+        if kind == "cross-encoder" and not rest:
+            raise ValueError(
+                f"row {name!r} needs a model: cross-encoder:cross-encoder/ms-marco-MiniLM-L6-v2 for example"
+            )
+        return RowSpec(name, known, rest)
+    if rest and kind != "rank-r1":
+        raise ValueError(f"row {name!r}: {kind} takes nothing after a colon")
+    return RowSpec(name, known, "", dict(_setting(name, one) for one in rest.split("+") if one))
+
+
+def _setting(row: str, given: str) -> tuple[str, object]:
+    name, is_there, value = given.partition("=")
+    name = name.strip().replace("-", "_")
+    if not is_there or name not in RERANKING - {"k"}:
+        raise ValueError(f"row {row!r}: {given!r} is not NAME=VALUE with one of {', '.join(sorted(RERANKING - {'k'}))}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

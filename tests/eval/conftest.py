@@ -1,0 +1,20 @@
+"""What several tests of the evaluation share: questions of the demo's corpus."""
+
+import pytest
+from rankr1_eval.types import Question, passage_of
+
+from rankr1_rag import demo
+
+
+@pytest.fixture(scope="session")
+def questions() -> list[Question]:
+    """The demo's questions; each one's own paragraphs are its supports and three more."""
+    corpus = demo.passages()
+    by = {passage.id: passage_of(passage.title, passage.text) for passage in corpus}
+    made = []
+    for place, question in enumerate(demo.questions()):
+        others = [passage.id for passage in corpus[3 * place : 3 * place + 3]]
+        own = tuple(by[id] for id in dict.fromkeys([*others, *question.supports]))
+        supports = tuple(by[id].id for id in question.supports)
+        made.append(Question(question.query, (question.answer,), supports, own, question.type, 2))
+    return made

@@ -1,0 +1,121 @@
+"""EM and F1 are the official scripts', on real questions and where the three differ."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rankr1_eval.data import load
+from rankr1_eval.measures.answers import SCORERS, normalised, scorer
+
+DATASETS = ["hotpotqa", "2wikimultihopqa", "musique"]
+TEXTS = st.one_of(
+    st.text(), st.lists(st.sampled_from(["a", "The", "yes", "no", "Rome", "1,5", "-", "é"])).map(" ".join)
+)
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_every_score_is_the_official_one(dataset: str, shared_data: Path) -> None:
+    golden = json.loads((shared_data / "golden" / "official_answer_scores.json").read_text())[dataset]
+    answers = {q.query.id: q.answers for q in load(dataset, shared_data / golden["dataset_file"], supports=False)}
+    score = scorer(dataset)
+    scores = {id: score(item["prediction"], answers[id]) for id, item in golden["items"].items()}
+    assert len(scores) == len(answers)
+    for id, item in golden["items"].items():
+        assert scores[id] == pytest.approx((item["em"], item["f1"]), abs=1e-6), id
+    for place, name in enumerate(("em", "f1")):
+        mean = sum(pair[place] for pair in scores.values()) / len(scores)
+        assert mean == pytest.approx(golden["mean"][name], abs=1e-6)
+
+
+ALIKE = [
+    ("Chief of Protocol", ["chief of protocol."], (1, 1)),
+    ("the Eiffel Tower", ["Eiffel tower"], (1, 1)),
+    ("1,234", ["1234"], (1, 1)),
+    ("9,984 Ronald Shusett", ["Ronald Shusett"], (0, 4 / 5)),
+    ("12 May 1990", ["May 12, 1990"], (0, 1)),
+    ("May 1990", ["12 May 1990"], (0, 4 / 5)),
+    ("1.5", ["15"], (1, 1)),
+    ("Łódź", ["Lodz"], (0, 0)),
+    ("“Orioles”", ["Orioles"], (0, 0)),
+    ("Rome Rome", ["Rome"], (0, 2 / 3)),
+    ("anthem", ["them"], (0, 0)),
+    ("a-ha", ["aha"], (1, 1)),
+    ("well-known", ["well known"], (0, 0)),
+    ("new\n York\t", ["New York"], (1, 1)),
+    ("", ["Rome"], (0, 0)),
+    ("the the", ["Rome"], (0, 0)),
+    ("yes", ["Yes."], (1, 1)),
+    ("yes", ["no"], (0, 0)),
+]
+
+
+@pytest.mark.parametrize("dataset", SCORERS)
+@pytest.mark.parametrize(("prediction", "answers", "expected"), ALIKE)
+def test_the_official_scripts_agree_on(
+    dataset: str, prediction: str, answers: list[str], expected: tuple[float, float]
+) -> None:
+    assert scorer(dataset)(prediction, answers) == pytest.approx(expected)
+
+
+APART = [
+    ("yes it is", ["yes"], (0, 0), (0, 1 / 2)),  # HotpotQA: yes or nothing
+    ("no", ["no one"], (0, 0), (0, 2 / 3)),
+    ("noanswer", ["noanswer found"], (0, 0), (0, 2 / 3)),
+    ("the the", ["A"], (1, 0), (1, 1)),  # without a token left, SQuAD's F1 says that they agree
+    ("", ["the"], (1, 0), (1, 1)),
+    ("The Big Apple", ["New York", "Big Apple"], (0, 0), (1, 1)),  # an alias counts for MuSiQue alone
+    ("New Apple", ["New York", "Big Apple Core"], (0, 1 / 2), (0, 1 / 2)),
+    ("Big Core", ["New York", "Big Apple Core"], (0, 0), (0, 4 / 5)),
+]
+
+
+@pytest.mark.parametrize(("prediction", "answers", "closed", "open_"), APART)
+def test_the_official_scripts_differ_on(
+    prediction: str, answers: list[str], closed: tuple[float, float], open_: tuple[float, float]
+) -> None:
+    assert scorer("hotpotqa")(prediction, answers) == pytest.approx(closed)
+    assert scorer("2wikimultihopqa")(prediction, answers) == pytest.approx(closed)
+    assert scorer("musique")(prediction, answers) == pytest.approx(open_)
+
+
+def test_a_data_set_without_official_scores_is_refused() -> None:
+    with pytest.raises(ValueError, match="'squad' has no official answer scores here: one of hotpotqa"):
+        scorer("squad")
+
+
+@given(TEXTS)
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    assert normalised(normalised(text)) == normalised(text)
+
+
+@given(st.sampled_from(DATASETS), TEXTS, TEXTS)
+def test_scores_lie_between_0_and_1_and_do_not_care_who_is_right(dataset: str, one: str, other: str) -> None:
+    score = scorer(dataset)
+    em, f1 = score(one, [other])
+    assert em in (0, 1)
+    assert 0 <= f1 <= 1
+    assert score(other, [one]) == (em, pytest.approx(f1))
+
+
+@given(st.sampled_from(DATASETS), TEXTS, TEXTS)
+def test_an_exact_match_has_an_f1_of_1_unless_nothing_is_left(dataset: str, one: str, other: str) -> None:
+    em, f1 = scorer(dataset)(one, [other])
+    if em and (normalised(one) or dataset == "musique"):
+        assert f1 == 1
+
+
+@given(TEXTS, st.lists(TEXTS, min_size=1), TEXTS)
+def test_another_alias_never_makes_a_score_worse(prediction: str, answers: list[str], alias: str) -> None:
+    score = scorer("musique")
+    (em, f1), (more_em, more_f1) = score(prediction, answers), score(prediction, [*answers, alias])
+    assert more_em >= em
+    assert more_f1 >= f1
+
+
+@given(st.sampled_from(DATASETS), TEXTS, TEXTS)
+def test_case_articles_and_white_space_change_nothing(dataset: str, one: str, other: str) -> None:
+    score, shouted = scorer(dataset), normalised(one).upper()
+    assert score(f"  The {shouted.lower()}\n", [other]) == score(shouted, [other])

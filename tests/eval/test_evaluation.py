@@ -1,0 +1,183 @@
+"""The stages put together: what a row is, and that nothing finished is ever asked again."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rankr1_eval.errors import StageError
+from rankr1_eval.evaluation import Evaluation
+from rankr1_eval.firststage import FirstStage
+from rankr1_eval.folder import Folder
+from rankr1_eval.reader import Reader
+from rankr1_eval.results import Run
+from rankr1_eval.rows import parse
+from rankr1_eval.types import Question, pooled
+
+from rankr1_rag import Reranker
+from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.errors import BackendError, FileError
+from rankr1_rag.types import Message
+
+ALL = "none,random,oracle,rank-r1,rank-r1:votes=3,gold,no-context"
+
+
+def through(name: str, total: int, ids: Iterator[str]) -> None:
+    assert len(set(ids)) == total, name
+
+
+class Model:
+    """Names the last passage shown, and answers with the first word of the last line of context; counts its calls."""
+
+    def __init__(self, fails: Callable[[str], bool] = lambda text: False) -> None:
+        self.asked: list[str] = []
+        self.fails = fails
+
+    def __call__(self, messages: Sequence[Message]) -> str:
+        text = "".join(message["content"] for message in messages)
+        if self.fails(text):
+            raise BackendError("out of order")
+        self.asked.append(text)
+        labels = re.findall(r"^\[(\d+)\]", messages[-1]["content"], re.MULTILINE)
+        return f"<think>the last</think> <answer>[{labels[-1]}]</answer>" if labels else "Answer: Dublin."
+
+
+def evaluation(questions: list[Question], model: Model, rows: str = ALL, **other: object) -> Evaluation:
+    backend = Scripted(model)
+    made = Evaluation(
+        dataset="demo",
+        questions=questions,
+        corpus=pooled(questions),
+        source={"dataset": "demo"},
+        first_stage=FirstStage(n=8),
+        rows=parse([rows]),
+        ks=(2, 5),
+        reranker=Reranker(backend, k=5, size=4),
+        reader=Reader(backend),
+    )
+    return replace(made, **other)  # type: ignore[arg-type]
+
+
+def run(questions: list[Question], model: Model, folder: Path, rows: str = ALL, **other: object) -> Run:
+    with Folder(folder) as opened:
+        found = evaluation(questions, model, rows, **other).run(opened, through)
+        return replace(found, rows=tuple(replace(row, rankings=dict(row.rankings)) for row in found.rows))
+
+
+def test_every_row_orders_the_same_candidates(questions: list[Question], tmp_path: Path) -> None:
+    found = run(questions, Model(), tmp_path)
+    rows = {row.name: row for row in found.rows}
+    for question in questions:
+        first = rows["none"].orders[question.query.id]
+        assert len(first) == len(set(first)) == 8
+        for name in ("random", "oracle", "rank-r1", "rank-r1:votes=3"):
+            assert sorted(rows[name].orders[question.query.id]) == sorted(first)
+        supported = [id in question.supports for id in rows["oracle"].orders[question.query.id]]
+        assert supported == sorted(supported, reverse=True)
+    assert rows["random"].orders != rows["none"].orders
+    assert rows["gold"].orders == {}
+
+
+def test_a_row_is_read_at_every_k(questions: list[Question], tmp_path: Path) -> None:
+    model = Model()
+    found = run(questions[:3], model, tmp_path, "none,gold,no-context")
+    rows = {row.name: row for row in found.rows}
+    assert set(rows["none"].reads) == set(rows["gold"].reads) == {2, 5}
+    assert rows["gold"].reads[2] is rows["gold"].reads[5]
+    read = [text for text in model.asked if "Question:" in text]
+    assert len(read) == 3 * 4, "none at two k, gold and no-context once each"
+    answered = rows["none"].reads[2][questions[0].query.id]
+    assert (answered.answer, answered.text) == ("Dublin", "Answer: Dublin.")
+
+
+def test_rows_that_cost_nothing_are_always_ranked_and_only_read_if_asked_for(
+    questions: list[Question], tmp_path: Path
+) -> None:
+    found = run(questions, Model(), tmp_path, "rank-r1")
+    assert [row.name for row in found.rows] == ["rank-r1", "none", "oracle", "random"]
+    assert [bool(row.reads) for row in found.rows] == [True, False, False, False]
+
+
+def test_the_reasoning_comes_back_from_the_file(questions: list[Question], tmp_path: Path) -> None:
+    found = run(questions, Model(), tmp_path, "rank-r1")
+    ranking = found.rows[0].rankings[questions[0].query.id]
+    assert ranking.explain(1).reasoning == "the last"
+    assert ranking.cost.comparisons == found.rows[0].costs[questions[0].query.id].comparisons > 0
+
+
+def test_a_finished_run_asks_nothing_again(questions: list[Question], tmp_path: Path) -> None:
+    before, again = run(questions, Model(), tmp_path), Model()
+    after = run(questions, again, tmp_path)
+    assert again.asked == []
+    assert [row.orders for row in after.rows] == [row.orders for row in before.rows]
+    assert [row.reads for row in after.rows] == [row.reads for row in before.rows]
+
+
+def test_a_run_grows_by_questions_rows_and_k(questions: list[Question], tmp_path: Path) -> None:
+    corpus = pooled(questions)
+    run(questions[:5], Model(), tmp_path, "none,rank-r1", corpus=corpus, ks=(2,))
+    more = Model()
+    run(questions[:6], more, tmp_path, "none,rank-r1,gold", corpus=corpus, ks=(2, 3))
+    read = [text for text in more.asked if "Question:" in text]
+    assert len(read) == 2 + 2 * 6 + 6, "a question at k 2, all at k 3, all with gold context"
+    for question in questions[:5]:
+        assert not any(question.query.text in text for text in more.asked if "Question:" not in text)
+
+
+def test_what_fails_is_told_and_what_was_finished_is_kept(questions: list[Question], tmp_path: Path) -> None:
+    bad = questions[1].query.text
+    with pytest.raises(StageError, match=r"rerank rank-r1: 1 of 15 questions failed.*out of order.*the same command"):
+        run(questions, Model(lambda text: bad in text), tmp_path, "rank-r1")
+    again = Model()
+    found = run(questions, again, tmp_path, "rank-r1")
+    assert len(found.rows[0].orders) == 15
+    assert all(bad in text for text in again.asked if "Question:" not in text)
+
+
+def test_a_model_that_is_not_there_is_not_asked_for_every_question(questions: list[Question], tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="8 of 15 questions failed"):
+        run(questions, Model(lambda text: True), tmp_path, "none", reranker=Reranker(Scripted(Model()), in_flight=1))
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"first_stage": FirstStage(n=7)}, "candidates 8 → 7"),
+        ({"reranker": Reranker(Scripted(Model()), k=5, size=3)}, "size 4 → 3"),
+        ({"reader": Reader(Scripted(Model()), tokens=5)}, "tokens 32 → 5"),
+        ({"source": {"dataset": "other"}}, "'demo' → 'other'"),
+    ],
+)
+def test_another_setting_does_not_mix_with_what_is_there(
+    questions: list[Question], tmp_path: Path, other: dict[str, object], told: str
+) -> None:
+    run(questions, Model(), tmp_path, "none,rank-r1")
+    with pytest.raises(FileError, match=told):
+        run(questions, Model(), tmp_path, "none,rank-r1", **other)
+
+
+def test_own_paragraphs_are_candidates_in_file_order(questions: list[Question], tmp_path: Path) -> None:
+    found = run(questions, Model(), tmp_path, "none", first_stage=FirstStage("own", n=4))
+    for question in questions:
+        own = list(dict.fromkeys(passage.id for passage in question.passages))
+        assert list(found.rows[0].orders[question.query.id]) == own[:4]
+
+
+def test_a_run_of_ones_own_gives_the_candidates(questions: list[Question], tmp_path: Path) -> None:
+    ids = [passage.id for passage in pooled(questions)][:6]
+    path = tmp_path / "mine.trec"
+    path.write_text(
+        "".join(
+            f"{question.query.id} Q0 {id} {rank} {1 / rank} mine\n"
+            for question in questions
+            for rank, id in enumerate(ids, 1)
+        )
+    )
+    found = run(questions, Model(), tmp_path / "out", "none", first_stage=FirstStage("run", n=4, run=path))
+    assert set(found.rows[0].orders.values()) == {tuple(ids[:4])}
+    path.write_text(f"{questions[0].query.id} Q0 nowhere 1 1.0 mine\n")
+    with pytest.raises(FileError, match=r"'nowhere' is not in passages.jsonl"):
+        run(questions, Model(), tmp_path / "other", "none", first_stage=FirstStage("run", n=4, run=path))
+    with pytest.raises(FileError, match="ranks nothing for the question"):
+        run(questions[1:], Model(), tmp_path / "third", "none", first_stage=FirstStage("run", n=4, run=path))

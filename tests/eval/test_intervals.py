@@ -1,0 +1,127 @@
+"""Intervals hold the truth as often as they say, p is right, and nothing depends on what ran before."""
+
+import itertools
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rankr1_eval.measures.intervals import CHUNK, FLIPS, differences, estimates
+
+SCORES = st.lists(st.sampled_from([0.0, 0.1, 1 / 3, 0.5, 1.0]), min_size=1, max_size=9)
+
+
+def column(values: Sequence[float]) -> np.ndarray:
+    return np.array([values], dtype=np.float64).T
+
+
+@settings(max_examples=30, deadline=None)
+@given(SCORES)
+def test_the_interval_lies_around_the_mean_and_inside_the_scores(scores: list[float]) -> None:
+    (found,) = estimates(column(scores))
+    assert found.n == len(scores)
+    assert found.mean == pytest.approx(sum(scores) / len(scores))
+    ends = [min(scores), found.low, found.mean, found.high, max(scores)]
+    assert all(one <= other + 1e-12 for one, other in itertools.pairwise(ends))
+
+
+@pytest.mark.parametrize("scores", [[0.3], [0.1] * 7, [1.0] * 50, [0.0] * 3])
+def test_what_does_not_vary_has_an_interval_without_width(scores: list[float]) -> None:
+    (found,) = estimates(column(scores))
+    assert (found.mean, found.low, found.high) == pytest.approx((scores[0],) * 3)
+
+
+def test_the_interval_is_that_of_the_binomial_for_right_and_wrong() -> None:
+    (found,) = estimates(column([1.0] * 300 + [0.0] * 100))
+    width = 1.96 * (0.75 * 0.25 / 400) ** 0.5
+    assert (found.low, found.high) == pytest.approx((0.75 - width, 0.75 + width), abs=0.005)
+
+
+def test_intervals_hold_the_truth_nineteen_times_in_twenty() -> None:
+    drawn = np.random.default_rng(5).exponential(size=(80, 400))
+    held = sum(found.low <= 1 <= found.high for found in estimates(drawn))
+    assert 0.9 < held / 400 < 0.98
+
+
+def exact_p(scores: list[float]) -> float:
+    """Every flip, one after another."""
+    flips = list(itertools.product((-1, 1), repeat=len(scores)))
+    sums = [abs(sum(sign * score for sign, score in zip(signs, scores, strict=True))) for signs in flips]
+    return sum(found >= abs(sum(scores)) - 1e-9 for found in sums) / len(flips)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.1, 1.0]), min_size=1, max_size=9))
+def test_the_p_of_few_questions_is_exact(scores: list[float]) -> None:
+    (found,) = differences(column(scores))
+    assert found.p == pytest.approx(exact_p(scores))
+
+
+@pytest.mark.parametrize("n", [1, 13, 14, 1000])
+def test_no_difference_anywhere_has_a_p_of_1(n: int) -> None:
+    (found,) = differences(column([0.0] * n))
+    assert (found.mean, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+
+def test_the_p_of_many_questions_is_near_the_exact_one() -> None:
+    scores = [1.0] * 10 + [-1.0] * 5
+    (found,) = differences(column([*scores, *[0.0] * 100]))
+    assert found.p == pytest.approx(exact_p(scores), abs=0.02)
+
+
+def test_a_difference_that_is_everywhere_has_the_least_p() -> None:
+    (found,) = differences(column([0.2] * 60))
+    assert found.p == 1 / (FLIPS + 1)
+
+
+def test_where_nothing_differs_p_is_evenly_spread() -> None:
+    ps = np.array([found.p for found in differences(np.random.default_rng(3).normal(size=(40, 300)))])
+    assert 0.02 < (ps <= 0.05).mean() < 0.09
+    assert 0.4 < ps.mean() < 0.6
+
+
+@settings(max_examples=20, deadline=None)
+@given(SCORES)
+def test_the_other_way_round_only_the_sign_changes(scores: list[float]) -> None:
+    (found,), (other,) = differences(column(scores)), differences(-column(scores))
+    assert other.p == found.p
+    assert (other.mean, other.low, other.high) == pytest.approx((-found.mean, -found.high, -found.low), abs=1e-3)
+
+
+def test_what_ran_before_changes_nothing_and_is_not_changed() -> None:
+    table = np.random.default_rng(1).random((20, 3))
+    first = estimates(table), differences(table - 0.5)
+    random.seed(7)
+    np.random.seed(7)
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    assert (estimates(table), differences(table - 0.5)) == first
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+
+
+def test_a_column_has_the_same_figures_alone_and_beside_others() -> None:
+    table = np.random.default_rng(2).random((30, 4))
+    for place, found in enumerate(estimates(table)):
+        (alone,) = estimates(table[:, place : place + 1])
+        assert (found.low, found.high) == pytest.approx((alone.low, alone.high))
+
+
+def test_more_questions_than_fit_one_piece_are_drawn_in_several() -> None:
+    n = CHUNK // 500
+    (found,) = differences(column([1.0, -1.0] * (n // 2)))
+    assert found.low < 0 < found.high
+    assert found.p == 1
+
+
+@pytest.mark.parametrize("table", [np.zeros((0, 2)), np.zeros(3)])
+def test_a_table_without_a_question_is_refused(table: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="needed is a line a question"):
+        estimates(table)
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_score_that_is_not_finite_is_refused(score: float) -> None:
+    with pytest.raises(ValueError, match="not a finite number"):
+        estimates(column([0.0, score]))

@@ -1,0 +1,91 @@
+"""The file of a stage: what was finished is found again, what is torn or another's is told."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rankr1_eval.records import Records
+
+from rankr1_rag.errors import FileError
+
+SETTINGS = {"k": 5, "model": "m"}
+
+
+def kept(path: Path, *ids: str) -> None:
+    with Records(path, "read none", SETTINGS) as records:
+        for id in ids:
+            records.add(id, {"said": f"of {id}"})
+
+
+def test_what_was_added_is_found_again(tmp_path: Path) -> None:
+    kept(tmp_path / "a.jsonl", "q1", "q2")
+    with Records(tmp_path / "a.jsonl", "read none", SETTINGS) as records:
+        assert list(records) == ["q1", "q2"]
+        assert records["q2"] == {"id": "q2", "said": "of q2"}
+        assert "q3" not in records
+        records.add("q3", {})
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 4
+
+
+@given(cut=st.integers(0, 400))
+def test_a_file_cut_anywhere_goes_on_with_what_is_whole(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    path = tmp_path_factory.mktemp("cut") / "a.jsonl"
+    kept(path, "q1", "q2", "q3")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:cut])
+    with Records(path, "read none", SETTINGS) as records:
+        assert list(records) == ["q1", "q2", "q3"][: max(0, whole[:cut].count(b"\n") - 1)]
+        for id in ("q1", "q2", "q3"):
+            if id not in records:
+                records.add(id, {"said": f"of {id}"})
+    assert path.read_bytes() == whole
+
+
+def test_other_settings_are_told_by_name(tmp_path: Path) -> None:
+    kept(tmp_path / "a.jsonl", "q1")
+    with pytest.raises(FileError, match=r"k 5 → 6\).*give another --out"):
+        Records(tmp_path / "a.jsonl", "read none", SETTINGS | {"k": 6})
+
+
+@pytest.mark.parametrize(
+    "content", ['{"rankr1_journal": 1}\n', "[1]\n", "no json\n", '{"rankr1_eval": 99, "stage": "x"}\n']
+)
+def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(content)
+    with pytest.raises(FileError, match="not the records of 'read none'"):
+        Records(path, "read none", SETTINGS)
+    assert path.read_text() == content
+
+
+@pytest.mark.parametrize("line", ["no json\n", "[]\n", '{"id": 3}\n', '{"id": "q1"}\n'])
+def test_a_damaged_record_is_told_and_nothing_is_lost(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "a.jsonl"
+    kept(path, "q1")
+    before = path.read_text() + line
+    path.write_text(before)
+    with pytest.raises(FileError, match="damaged at byte"):
+        Records(path, "read none", SETTINGS)
+    assert path.read_text() == before
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    with Records(tmp_path / "a.jsonl", "read none", SETTINGS), pytest.raises(FileError, match="another process"):
+        Records(tmp_path / "a.jsonl", "read none", SETTINGS)
+
+
+def test_an_id_is_kept_once(tmp_path: Path) -> None:
+    with Records(tmp_path / "a.jsonl", "read none", SETTINGS) as records:
+        records.add("q1", {})
+        with pytest.raises(ValueError, match="has a record already"):
+            records.add("q1", {})
+
+
+def test_any_text_survives(tmp_path: Path) -> None:
+    text = "\ud800 \u2028 é \x00"
+    with Records(tmp_path / "a.jsonl", "read none", SETTINGS) as records:
+        records.add("q", {"text": text})
+        assert records["q"]["text"] == text
+    assert all(json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines())

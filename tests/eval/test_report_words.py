@@ -1,0 +1,212 @@
+"""What the report says and computes: no sentence claims what its interval does not bear, no support counts twice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rankr1_eval.report import charts, story, wording
+from rankr1_eval.report.extremes import extremes
+from rankr1_eval.report.moves import moves
+from rankr1_eval.report.tables import groups, scores_table
+from rankr1_eval.report.view import View, extent
+from rankr1_eval.results import Read, Row, Run
+from rankr1_eval.score import score
+from rankr1_eval.scores import Difference, Estimate, RowScores, Scores
+from rankr1_eval.types import Question
+from rankr1_rag.types import Passage, Query
+
+unit = st.floats(0, 1)
+
+
+def question(id: str, supports: tuple[str, ...], type: str = "bridge", hops: int = 2) -> Question:
+    return Question(Query(id, f"Question {id}?"), ("yes",), supports, (), type, hops)
+
+
+def run_of(rows: Mapping[str, Mapping[str, str]], supports: Mapping[str, str], answers: str = "") -> Run:
+    """Orders as strings of one-letter passage ids; who is in `answers` ("row id") answers right."""
+    passages = {id: Passage(id, f"Text {id}", f"Title {id}") for id in "abcdefghijklmnopqrstuvwxyz"}
+    made = []
+    for name, orders in rows.items():
+        reads = {5: {id: Read("yes" if f"{name} {id}" in answers else "no", "") for id in supports}} if answers else {}
+        made.append(Row(name, {id: tuple(order) for id, order in orders.items()}, reads))
+    questions = tuple(
+        question(id, tuple(own), ("bridge", "comparison")[n % 2], 2 + n % 2)
+        for n, (id, own) in enumerate(supports.items())
+    )
+    return Run("r", "hotpotqa", questions, passages, 8, tuple(made), {"retriever": "bm25"})
+
+
+def seen(run: Run) -> View:
+    return View(run, score(run))
+
+
+def claiming(change: Difference, n: int = 50) -> View:
+    """A view whose only result is this difference of support recall."""
+    before, after = Estimate(0.5, 0.4, 0.6, n), Estimate(0.5 + change.mean, 0.4, 0.9, n)
+    rows = {
+        "none": RowScores("none", {}, {"R@5": before}, {}, {}),
+        "rank-r1": RowScores("rank-r1", {}, {"R@5": after}, {"R@5": change}, {}),
+    }
+    questions = tuple(question(str(number), ("a",)) for number in range(n))
+    run = Run("r", "hotpotqa", questions, {}, 20, (Row("none"), Row("rank-r1")), {"retriever": "bm25"})
+    return View(run, Scores(rows, {}))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (Difference(0.2, 0.12, 0.28, 0.0001), "20 points more than BM25 (+12 to +28)."),
+        (Difference(-0.062, -0.1, -0.011, 0.01), "6.2 points fewer than BM25 (\N{MINUS SIGN}10 to \N{MINUS SIGN}1.1)."),
+        (
+            Difference(0.02, -0.03, 0.07, 0.41),
+            "2 points more than BM25, which 50 questions cannot tell from chance (\N{MINUS SIGN}3 to +7).",
+        ),
+        (
+            Difference(0.1, 0.01, 0.2, 0.06),
+            "10 points more than BM25, which 50 questions cannot tell from chance (+1 to +20).",
+        ),
+        (Difference(0.1, -0.01, 0.2, 0.04), "which 50 questions cannot tell from chance (\N{MINUS SIGN}1 to +20)."),
+        (Difference(0.0, 0.0, 0.0, 1.0), "as many as BM25 (0 to 0)."),
+    ],
+)
+def test_the_headline_claims_no_more_than_the_interval_and_p_bear(change: Difference, said: str) -> None:
+    assert story.headline(claiming(change)).endswith(said)
+
+
+def test_the_headline_names_the_share_and_the_depth() -> None:
+    assert story.headline(claiming(Difference(0.2, 0.1, 0.3, 0.001))).startswith(
+        "Rank-R1 finds 70 % of the supports in the first 5, 20 points more"
+    )
+
+
+@given(mean=st.floats(-1, 1), low=st.floats(-1, 1), high=st.floats(-1, 1), p=unit)
+def test_no_difference_is_sure_with_an_interval_around_nought(mean: float, low: float, high: float, p: float) -> None:
+    found = wording.sure(Difference(mean, min(low, high), max(low, high), p))
+    if found:
+        assert p < 0.05
+        assert min(low, high) > 0 or max(low, high) < 0
+
+
+def test_numbers_that_are_none_become_a_dash() -> None:
+    nan = float("nan")
+    for told in (wording.percent(nan), wording.percent(None), wording.points(nan), wording.p_value(nan)):
+        assert told == wording.DASH
+    assert wording.amount(nan) == wording.DASH
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(0, "0"), (0.0004, "< 0.01"), (0.1, "0.10"), (7.56, "7.6"), (7599.0, "7,599"), (99.96, "100.0")],
+)
+def test_a_cost_has_the_digits_that_count(number: float, told: str) -> None:
+    assert wording.amount(number) == told
+
+
+@given(st.floats(-1, 1))
+def test_nought_has_no_sign(share: float) -> None:
+    assert not re.search(r"^[-+\u2212]0\.0$", wording.points(share))
+    assert wording.percent(share if share > 0 else -1e-12) != "-0.0"
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ("none", "No rerank"),
+        ("rank-r1:votes=3+fusion=60", "Rank-R1, votes 3, fusion 60"),
+        ("rank-r1:think_tokens=0", "Rank-R1, think tokens 0"),
+        ("cross-encoder:owner/model/", "Cross-encoder model"),
+        ("something", "something"),
+    ],
+)
+def test_a_row_has_a_name_for_people(row: str, name: str) -> None:
+    assert wording.row_name(row) == name
+
+
+def test_every_move_of_a_support_is_counted_once() -> None:
+    run = run_of(
+        {"none": {"1": "abcdefgh", "2": "abcdefgh"}, "rank-r1": {"1": "gbcdefah", "2": "abcdefgh"}},
+        {"1": "ag", "2": "bz"},
+    )
+    found = moves(seen(run), "rank-r1")
+    assert found is not None
+    assert (found.supports, found.missing, found.up, found.down, found.into, found.out) == (3, 1, 1, 1, 1, 1)
+    assert sum(map(sum, found.matrix)) == sum(flow.count for flow in found.flows) == 3
+    assert found.bands == ["1", "2", "3\N{EN DASH}5", "6\N{EN DASH}10"]
+    assert found.matrix[3][0] == found.matrix[0][3] == 1
+
+
+@given(st.lists(st.tuples(st.integers(1, 1500), st.integers(1, 1500)), min_size=1, max_size=30))
+def test_any_ranks_have_a_place(pairs: list[tuple[int, int]]) -> None:
+    orders: dict[str, dict[str, tuple[str, ...]]] = {"none": {}, "rank-r1": {}}
+    for number, (before, after) in enumerate(pairs):
+        for name, rank in (("none", before), ("rank-r1", after)):
+            orders[name][str(number)] = (*(f"p{place}" for place in range(1, rank)), "support")
+    rows = tuple(Row(name, found) for name, found in orders.items())
+    questions = tuple(question(str(number), ("support",)) for number in range(len(pairs)))
+    run = Run("r", "hotpotqa", questions, {}, 1500, rows)
+    found = moves(View(run, Scores({}, {})), "rank-r1")
+    assert found is not None
+    assert sum(map(sum, found.matrix)) == sum(flow.count for flow in found.flows) == len(pairs)
+
+
+def test_what_gained_an_answer_comes_before_what_gained_a_support() -> None:
+    orders = {"1": "abcdefgh", "2": "abcdefgh", "3": "abcdefgh"}
+    run = run_of(
+        {"none": orders, "rank-r1": {"1": "gabcdefh", "2": "abcdefgh", "3": "cdefghab"}},
+        {"1": "g", "2": "a", "3": "a"},
+        answers="rank-r1 2, none 3",
+    )
+    gains, losses = extremes(seen(run))
+    assert [case.question.query.id for case in gains] == ["2", "1"]
+    assert [case.question.query.id for case in losses] == ["3"]
+    assert [change.text for change in losses[0].changes] == ["F1 100 → 0", "support recall 100 → 0"]
+    assert gains[1].swap is not None
+    assert [place.rank for place in gains[1].swap.left] == [1, 2, 3, 4, 5, 0, 7, 0]
+
+
+def test_a_bound_is_never_the_best_row() -> None:
+    orders = {"1": "abcdefgh"}
+    run = run_of({"none": orders, "oracle": {"1": "gabcdefh"}, "rank-r1": {"1": "agbcdefh"}}, {"1": "g"})
+    best = {line.name: [cell.best for cell in line.cells] for line in scores_table(seen(run), ["R@2", "RR"]).lines}
+    assert best == {"No rerank": [False, False], "Oracle": [False, False], "Rank-R1": [True, True]}
+
+
+def test_groups_are_told_where_there_is_more_than_one() -> None:
+    orders = {id: "abcdefgh" for id in "1234"}
+    found = groups(seen(run_of({"none": orders, "rank-r1": orders}, dict.fromkeys("1234", "a"))))
+    assert [(kind.kind, [group.value for group in kind.groups]) for kind in found] == [
+        ("type", ["bridge", "comparison"]),
+        ("hops", ["2", "3"]),
+    ]
+    assert all(group.n == 2 for kind in found for group in kind.groups)
+    assert groups(seen(run_of({"none": {"1": "ab"}}, {"1": "a"}))) == []
+
+
+@given(st.lists(st.tuples(unit, unit, unit), max_size=8))
+def test_a_scale_holds_every_interval(values: list[tuple[float, float, float]]) -> None:
+    estimates = [Estimate(mean, low, high, 5) for low, mean, high in map(sorted, values)]
+    low, high = extent(estimates)
+    assert high - low > 0.19
+    for one in estimates:
+        assert low - 1e-6 <= one.low <= one.high <= high + 1e-6
+
+
+@given(st.lists(st.floats(14, 260), min_size=1, max_size=12))
+def test_names_beside_curves_do_not_overlap(wanted: list[float]) -> None:
+    placed = sorted(charts._apart(wanted))
+    assert all(below - above > 14.9 for above, below in pairwise(placed))
+    assert placed[-1] <= charts.HEIGHT - charts.BOTTOM + 1e-6
+
+
+@given(st.floats(0.001, 1e7))
+def test_the_steps_of_a_cost_axis_are_round_and_reach_far_enough(greatest: float) -> None:
+    steps = charts._steps(greatest)
+    assert steps[0] == 0
+    assert steps[-1] >= greatest * (1 - 1e-6)
+    assert 2 <= len(steps) <= 7

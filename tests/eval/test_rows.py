@@ -1,0 +1,46 @@
+"""Rows as the command line names them."""
+
+import pytest
+from rankr1_eval.rows import DEFAULT, FREE, KINDS, parse
+
+
+def test_no_rerank_comes_first_and_the_rest_as_given() -> None:
+    assert [row.name for row in parse(["rank-r1,gold", "none", "gold"])] == ["none", "rank-r1", "gold"]
+
+
+def test_every_kind_can_be_named() -> None:
+    names = [f"{kind}:m" if kind == "cross-encoder" else kind for kind in KINDS]
+    assert {row.kind for row in parse(names)} == set(KINDS)
+    assert set(DEFAULT) | set(FREE) <= set(KINDS)
+
+
+def test_a_reranker_takes_settings() -> None:
+    (row,) = parse(["rank-r1:votes=3+fusion=60+algorithm=ahead+think-tokens=0"])
+    assert row.settings == {"votes": 3, "fusion": 60, "algorithm": "ahead", "think_tokens": 0}
+    assert row.ordered
+
+
+@pytest.mark.parametrize(("name", "kind"), [("dense:BAAI/bge", "dense"), ("cross-encoder:a/b:c", "cross-encoder")])
+def test_a_model_may_have_any_name(name: str, kind: str) -> None:
+    (row,) = parse([name])
+    assert (row.kind, row.model) == (kind, name.partition(":")[2])
+    assert "/" not in row.file
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([], "at least one of none, random"),
+        ([" , "], "at least one"),
+        (["nonne"], "row 'nonne': there are none"),
+        (["gold:3"], "gold takes nothing after a colon"),
+        (["cross-encoder"], "needs a model"),
+        (["rank-r1:votes"], "'votes' is not NAME=VALUE"),
+        (["rank-r1:vote=3"], "'vote=3' is not NAME=VALUE with one of"),
+        (["rank-r1:k=3"], "is not NAME=VALUE"),
+        (["dense:a/b,dense:a:b"], "one file"),
+    ],
+)
+def test_what_is_wrong_is_told(rows: list[str], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        parse(rows)
