@@ -45,9 +45,12 @@ test-vllm: .venv-vllm/.ready  ## the backends on vLLM and transformers, in proce
 bench-vllm: .venv-vllm/.ready  ## bench/vllm.md: vLLM asked as published, and as here; more than an hour
 	$(CPU_VLLM) $(VLLM)/python -m bench.vllm .venv-vllm/smollm2 ../shared/data/trec-dl-2019
 
-bench: .venv/.ready .venv-frameworks/.ready  ## the figures in bench/
+bench: .venv/.ready .venv-frameworks/.ready .venv-eval/.ready  ## the figures in bench/
 	$(BIN)/python -m bench
 	$(FRAMEWORKS)/python -m bench.integrations > bench/integrations.md
+	$(EVAL)/python -m bench.eval_loading ../shared/data > bench/eval_loading.md
+	$(EVAL)/python -m bench.eval_scoring > bench/eval_scoring.md
+	$(EVAL)/python -m bench.eval_qa ../shared/data runs/bench > bench/eval_qa.md
 
 test-lowest: .venv-lowest/.ready .venv-frameworks-lowest/.ready  ## all tests at the lowest supported versions
 	$(LOWEST)/python -m pytest --ignore tests/integrations --ignore tests/eval

@@ -15,6 +15,12 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rankr1_eval.results import Row
+    from rankr1_eval.types import Question
 
 REPEATS = 3
 SETTINGS = ((1_000, 1, (5,)), (10_000, 1, (5,)), (10_000, 5, (5,)), (10_000, 5, (2, 3, 5, 10)))
@@ -36,7 +42,7 @@ def scored(questions: int, reranked: int, ks: tuple[int, ...]) -> dict[str, floa
     }
 
 
-def _questions(n: int):  # noqa: ANN202
+def _questions(n: int) -> tuple[Question, ...]:
     from rankr1_eval.types import Question
     from rankr1_rag import Query
 
@@ -53,7 +59,7 @@ def _questions(n: int):  # noqa: ANN202
     )
 
 
-def _row(name: str, asked, ks: tuple[int, ...]):  # noqa: ANN001, ANN202
+def _row(name: str, asked: Sequence[Question], ks: Sequence[int]) -> Row:
     from rankr1_eval.results import Read, Row
     from rankr1_rag.types import Cost
 

@@ -1,6 +1,6 @@
 """Worked examples that the reader is shown before its question: what a short answer looks like.
 
-A small model answers in sentences however often it is told not to; shown five examples it mostly does not (bench/qa.md).
+A small model answers in sentences however often it is told not to; shown five examples it mostly does not.
 The places and people of the examples with passages are invented, so that no data set holds them; those without passages
 are common knowledge. Kinds of answers take turns and no yes or no stands last, which small models would copy.
 """

@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 from rankr1_eval.examples import ALONE, WITH_PASSAGES
 from rankr1_eval.results import Read
 from rankr1_rag.backends import Backend, Request
+from rankr1_rag.loop import private_loop
 from rankr1_rag.prompt import clip, sanitise, tokens
 from rankr1_rag.types import Message, Passage
 
@@ -38,10 +41,14 @@ _QUOTES = "\"'`*\u201c\u201d\u2018\u2019\u00ab\u00bb"
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A reader on a backend: greedy, at most `tokens` of completion, more for models that think before they answer."""
+    """A reader on a backend: greedy, at most `tokens` of completion, more for models that think before they answer.
+
+    Leaving it closes the backend, where it is the reader's `own`.
+    """
 
     backend: Backend
     tokens: int = 32
+    own: bool = False
 
     def messages(self, question: str, passages: Sequence[Passage]) -> list[Message]:
         """The prompt, passages best first, clipped equally where the context is too short for them."""
@@ -62,6 +69,13 @@ class Reader:
             prompt_tokens=completion.prompt_tokens,
             completion_tokens=completion.completion_tokens,
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self.own and private_loop().alive:
+            private_loop().call(self.backend.close())
 
     def _share(self, fixed: str, n: int) -> int | None:
         """Tokens for each passage. ValueError where there are none."""

@@ -1,8 +1,8 @@
 """What several tests of the evaluation share: questions of the demo's corpus."""
 
 import pytest
-from rankr1_eval.types import Question, passage_of
 
+from rankr1_eval.types import Question, passage_of
 from rankr1_rag import demo
 
 

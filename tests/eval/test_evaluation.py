@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from rankr1_eval.errors import StageError
 from rankr1_eval.evaluation import Evaluation
 from rankr1_eval.firststage import FirstStage
@@ -14,7 +15,6 @@ from rankr1_eval.reader import Reader
 from rankr1_eval.results import Run
 from rankr1_eval.rows import parse
 from rankr1_eval.types import Question, pooled
-
 from rankr1_rag import Reranker
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.errors import BackendError, FileError

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from rankr1_eval.measures.intervals import CHUNK, FLIPS, differences, estimates
 
@@ -125,3 +126,16 @@ def test_a_table_without_a_question_is_refused(table: np.ndarray) -> None:
 def test_a_score_that_is_not_finite_is_refused(score: float) -> None:
     with pytest.raises(ValueError, match="not a finite number"):
         estimates(column([0.0, score]))
+
+
+def test_intervals_and_p_are_those_of_scipy() -> None:
+    numbers = np.random.default_rng(3).normal(0.1, 1.0, 200)
+    theirs = stats.bootstrap((numbers,), np.mean, method="percentile", n_resamples=9999, rng=1).confidence_interval
+    tested = stats.permutation_test(
+        (numbers, np.zeros(200)), lambda one, other: np.mean(one - other), permutation_type="samples", rng=1
+    )
+    (ours,) = differences(numbers[:, None])
+    width = theirs.high - theirs.low
+    assert ours.low == pytest.approx(theirs.low, abs=0.05 * width)
+    assert ours.high == pytest.approx(theirs.high, abs=0.05 * width)
+    assert ours.p == pytest.approx(tested.pvalue, abs=0.02)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import ir_measures
@@ -109,6 +110,13 @@ def test_a_measure_that_there_is_not_is_named(name: str) -> None:
     problem = re.escape(f"measure {name!r} is none that ir_measures can compute, like nDCG@10")
     with pytest.raises(ValueError, match=f"^{problem}"):
         score_run({"q1": scored(a=1.0)}, QRELS, ["nDCG@10", name])
+
+
+@pytest.mark.skipif(which("perl") is None, reason="no Perl, which TREC's script for this measure is in")
+def test_a_measure_that_wants_other_ids_is_named() -> None:
+    assert score_run({"1": scored(a=1.0)}, {"1": {"a": 1}}, ["ERR@20"]).each["ERR@20"]["1"] > 0
+    with pytest.raises(ValueError, match="ERR@20 cannot be computed of these ids"):
+        score_run({"q": scored(a=1.0)}, {"q": {"a": 1}}, ["ERR@20"])
 
 
 def test_a_measure_goes_by_the_name_that_ir_measures_gives_it_and_counts_once() -> None:

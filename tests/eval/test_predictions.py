@@ -211,7 +211,7 @@ def test_ir_tells_what_is_wrong_in_one_line(more: list[str], problem: str, trec:
     [
         ("q1 Q0 a 1 nan t\n", "run.trec:1: score 'nan' is not a finite number"),
         ("q1 Q0 a 1 1.0 t\nq1 0 a\n", "run.trec:2: a run line has 6 fields"),
-        ("q8 Q0 a 1 1.0 t\n", "no query of the run is judged: the run has 'q8', the qrels 'q1', 'q2'"),
+        ("q8 Q0 a 1 1.0 t\n", "run.trec: no query of the run is judged: the run has 'q8', the qrels 'q1', 'q2'"),
         ("", "run.trec: the file is empty"),
     ],
 )

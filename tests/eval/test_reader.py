@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from rankr1_eval.reader import Reader, answer_string
 
+from rankr1_eval.reader import Reader, answer_string
 from rankr1_rag import Passage
 from rankr1_rag.backends.scripted import Scripted
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rankr1_eval.records import Records
 
+from rankr1_eval.records import Records
 from rankr1_rag.errors import FileError
 
 SETTINGS = {"k": 5, "model": "m"}

@@ -1,6 +1,7 @@
 """Rows as the command line names them."""
 
 import pytest
+
 from rankr1_eval.rows import DEFAULT, FREE, KINDS, parse
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from rankr1_eval import __version__
-from rankr1_eval.cli.ir import ir
 from rankr1_eval.cli.compare import compare
+from rankr1_eval.cli.ir import ir
 from rankr1_eval.cli.qa import qa
 from rankr1_eval.cli.reproduce import reproduce
 from rankr1_eval.cli.score import score

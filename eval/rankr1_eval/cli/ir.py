@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rankr1_rag.cli.usage import UsageError, arguments
+from rankr1_rag.collection import within
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from rankr1_eval.measures.ir import RunScores
     from rankr1_eval.scores import Difference
+    from rankr1_rag.trec import Qrels
 
 _COMMA = re.compile(r"[,\s]+(?![^(]*\))")
 """Between measures, and not between the arguments of one, as in P(rel=2,judged_only=True)@5."""
@@ -48,8 +50,8 @@ def ir(
     """
     from rich.console import Console
 
-    from rankr1_eval.measures.ir import DEFAULT, compared, parsed, score_run
-    from rankr1_rag.trec import read_qrels, read_run
+    from rankr1_eval.measures.ir import DEFAULT, compared, parsed
+    from rankr1_rag.trec import read_qrels
 
     if more and not measures:
         raise UsageError(f"{more[0]!r} stands alone: --measures comes before measures")
@@ -59,14 +61,22 @@ def ir(
     with arguments():
         parsed(names)  # before files that may be long to read
     judgements = read_qrels(qrels)
-    with arguments():
-        scores = {path: score_run(read_run(path), judgements, names) for path in run}
+    scores = {path: _scored(path, judgements, names) for path in run}
     first, *others = scores.values()
     differences = [{}, *(compared(other, first) for other in others)]
     if as_json:
         typer.echo(json.dumps(_all_figures(scores, differences)))
     else:
         _tell(Console(), scores, differences)
+
+
+def _scored(path: str, judgements: Qrels, names: Sequence[str]) -> RunScores:
+    from rankr1_eval.measures.ir import score_run
+    from rankr1_rag.trec import read_run
+
+    run = read_run(path)
+    with arguments(), within(path):
+        return score_run(run, judgements, names)
 
 
 def _all_figures(scores: Mapping[str, RunScores], differences: Iterable[Mapping[str, Difference]]) -> dict[str, object]:

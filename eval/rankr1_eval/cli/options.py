@@ -88,4 +88,4 @@ class Reading:
             attempts=settings.attempts,
             store=settings.store,
         )
-        return Reader(job.counted(backend), self.reader_tokens)
+        return Reader(job.counted(backend), self.reader_tokens, own=True)

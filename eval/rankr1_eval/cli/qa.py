@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +26,6 @@ from rankr1_eval.results import Run
 from rankr1_eval.rows import DEFAULT, KINDS, parse
 from rankr1_eval.score import score, to_json
 from rankr1_eval.scores import Scores
-from rankr1_eval.types import Question
 from rankr1_rag.checkpoints import EMBEDDED
 from rankr1_rag.cli.progress import Job
 from rankr1_rag.cli.settings import BackendName, Settings
@@ -53,27 +54,38 @@ def qa(
     Killed at any moment, the same command goes on where it was. The embedded model, as reranker and reader, runs
     anywhere and shows little: give --backend and --model for one that reasons, --reader-model for another reader.
     """
-    console = Console(stderr=as_json)
-    with Folder(out or Path("runs") / source.dataset) as folder:
+    console, path = Console(stderr=as_json), out or Path("runs") / source.dataset
+    with arguments():
+        evaluation = _asked(source, retrieval, rows, reading.ks(settings.k), settings.seed, path)
+    with Folder(path) as folder:
         settings = _settled(settings, folder)
         job = Job(Console(stderr=True), None)
         with settings.reranker(job) as reranker:
             with arguments():
                 reader = reading.reader(settings, reranker, job)
-                everything, asked = _questions(source, settings.seed)
-                evaluation = Evaluation(
-                    dataset=source.dataset,
-                    questions=asked,
-                    corpus=corpus(everything, asked, source.pool, settings.seed),
-                    source=_told(source, settings.seed),
-                    first_stage=retrieval.first_stage(folder.path),
-                    rows=parse(rows.split(",")),
-                    ks=reading.ks(settings.k),
-                    reranker=reranker,
-                    reader=reader,
-                    seed=settings.seed,
-                )
-            _finish(folder, evaluation, Stages(job, Console(stderr=True)), console, as_json)
+            with reader:
+                stages = Stages(job, Console(stderr=True))
+                _finish(folder, evaluation(reranker=reranker, reader=reader), stages, console, as_json)
+
+
+def _asked(
+    source: Source, retrieval: Retrieval, rows: str, ks: tuple[int, ...], seed: int, path: Path
+) -> Callable[..., Evaluation]:
+    """The evaluation, but for its models. ValueError, FileError."""
+    specs, first_stage = parse(rows.split(",")), retrieval.first_stage(path)
+    everything = data.load(source.dataset, source.data, split=source.split)
+    asked = sample(everything, source.questions, seed)
+    return partial(
+        Evaluation,
+        dataset=source.dataset,
+        questions=asked,
+        corpus=corpus(everything, asked, source.pool, seed),
+        source=_told(source, seed),
+        first_stage=first_stage,
+        rows=specs,
+        ks=ks,
+        seed=seed,
+    )
 
 
 def _finish(folder: Folder, evaluation: Evaluation, stages: Stages, console: Console, as_json: bool) -> None:
@@ -88,11 +100,6 @@ def _finish(folder: Folder, evaluation: Evaluation, stages: Stages, console: Con
         typer.echo(json.dumps(to_json(scores)))
     else:
         _tell(console, run, scores, evaluation, folder)
-
-
-def _questions(source: Source, seed: int) -> tuple[list[Question], list[Question]]:
-    everything = data.load(source.dataset, source.data, split=source.split)
-    return everything, sample(everything, source.questions, seed)
 
 
 def _told(source: Source, seed: int) -> dict[str, object]:

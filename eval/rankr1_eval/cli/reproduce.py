@@ -87,21 +87,20 @@ def _keep(found: Reproduction, folder: Path) -> None:
 
 
 def _tell(console: Console, found: Reproduction, folder: Path) -> None:
-    table = Table(*wording.HEADS[:2], box=box.SIMPLE_HEAD, caption=wording.CAPTION)
-    for head in wording.HEADS[2:]:
+    table = Table(wording.HEADS[0], box=box.SIMPLE_HEAD, caption=wording.CAPTION)
+    for head in wording.HEADS[1:]:
         table.add_column(head, justify="right", no_wrap=True)
     for row in found.rows:
         table.add_row(*(Text(clean(cell)) for cell in wording.cells(row)))
     console.print(table)
-    for note in [wording.departed(found), *found.notes]:
-        if note:
-            console.print(Text(clean(note), style="dim"))
+    for remark in wording.remarks(found):
+        console.print(Text(clean(remark), style="dim"))
     console.print(Text(clean(wording.verdict(found)), style=STYLES[found.rows[-1].verdict]))
     if found.model == EMBEDDED:
         console.print(
             Text(
-                f"{EMBEDDED} has 135 million parameters and was never trained to rerank: this shows that the path works, "
-                "and nothing of the paper.",
+                f"{EMBEDDED} has 135 million parameters and was never trained to rerank: this shows that the path "
+                "works, and nothing of the paper.",
                 style="yellow",
             )
         )

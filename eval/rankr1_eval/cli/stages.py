@@ -19,6 +19,7 @@ class Stages:
         self.job, self._console, self._what = job, console, what
 
     def __call__(self, name: str, total: int, ids: Iterator[str]) -> None:
+        """One stage, to its end."""
         started = monotonic()
         self.job.begin(name, total)
         for _ in ids:

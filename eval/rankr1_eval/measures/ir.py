@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from subprocess import CalledProcessError
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,8 +100,11 @@ def measured(
 
     run = {query: {id: float(-rank) for rank, id in enumerate(order)} for query, order in orders.items()}
     each = {str(measure): dict.fromkeys(judged, 0.0) for measure in measures}
-    for found in ir_measures.iter_calc(list(measures), judged, run):
-        each[str(found.measure)][found.query_id] = float(found.value)
+    try:
+        for found in ir_measures.iter_calc(list(measures), judged, run):
+            each[str(found.measure)][found.query_id] = float(found.value)
+    except CalledProcessError as error:  # ERR@k and others are TREC's Perl script, which wants query ids with a number
+        raise ValueError(f"one of the measures {', '.join(each)} cannot be computed of these ids: {error}") from error
     for name, values in each.items():
         for query in orders:
             if not np.isfinite(values[query]):

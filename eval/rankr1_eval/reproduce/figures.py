@@ -81,7 +81,8 @@ def _row(
 ) -> Row:
     estimate, paper, allowed = _estimate(each), part.paper(system), tolerance(system)
     if paper is None:
-        reason = f"no value of the paper for {system} on {part.target.name if part.name == MEAN else part.name}"
+        where = part.target.name if part.name == MEAN else part.name
+        reason = "; ".join(filter(None, [f"the paper's value for {system} on {where} is not known here", reason]))
     verdict: Verdict = "none"
     if paper is not None and not reason:
         verdict = "within" if abs(estimate.mean - paper) <= allowed else "outside"

@@ -27,7 +27,8 @@ MOST = 1_000_000
 class Prepared:
     """One collection, ready. `run` holds the candidates of the queries asked, `qrels` their judgements and those of the
     judged queries that the first stage does not rank, unless this is a sample. `judged` counts the collection's judged
-    queries; `source` is what the candidates depend on; `own`: the first stage is bm25s, not a run that was given."""
+    queries; `source` is what the candidates depend on; `own`: the first stage is bm25s, not a run that was given.
+    """
 
     name: str
     queries: tuple[Query, ...]

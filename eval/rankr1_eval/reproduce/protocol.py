@@ -1,7 +1,7 @@
 """How the paper asked, and where a reranker asks otherwise.
 
-Set size 20, the top 10 of 100 by heapsort, greedy, at most 2,048 completion tokens (2,032 of thought, 16 for the answer),
-no label forced; queries and passages clipped as the target says. Knows settings; asks nothing.
+Set size 20, the top 10 of 100 by heapsort, greedy, at most 2,048 completion tokens (2,032 of thought, 16 of answer), no
+label forced; queries and passages clipped as the target says. Knows settings; asks nothing.
 """
 
 from __future__ import annotations

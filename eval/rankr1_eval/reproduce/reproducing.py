@@ -100,6 +100,7 @@ def _scored(run: Run, qrels: Qrels) -> Mapping[str, float]:
 
 def _notes(one: Prepared) -> Iterator[str]:
     if missing := one.not_ranked:
-        yield f"{one.name}: {len(missing):,} judged queries are not in the first stage and count as 0: {missing[0]}, …"
+        of = f"{len(missing):,} of {one.judged:,}: {missing[0]}, …"
+        yield f"{one.name}: judged queries that are not in the first stage count as 0, {of}"
     if one.own:
         yield f"{one.name}: the first stage is bm25s, not the paper's BM25: give its run for the paper's figures"

@@ -38,7 +38,8 @@ class Measured:
 @dataclass(frozen=True, slots=True)
 class Row:
     """One system on one collection, or over all of them. `cost` holds means a query, of `unparsed` and `forced` the
-    share of the comparisons; it is empty for the first stage. `reason` says why there is no verdict, else it is ""."""
+    share of the comparisons; it is empty for the first stage. `reason` says why there is no verdict, else it is "".
+    """
 
     collection: str
     system: str
@@ -59,7 +60,8 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Reproduction:
     """All rows of a target, the last one is the verdict's. `departures` is where this was asked otherwise than the
-    paper did; `notes` is what else a reader must know."""
+    paper did; `notes` is what else a reader must know.
+    """
 
     target: str
     model: str

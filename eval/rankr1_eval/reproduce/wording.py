@@ -9,35 +9,21 @@ from collections.abc import Iterator
 
 from rankr1_eval.reproduce.results import Reproduction, Row
 
-HEADS = (
-    "collection",
-    "row",
-    "queries",
-    "nDCG@10",
-    "paper",
-    "verdict",
-    "Δ first stage",
-    "comp.",
-    "unparsed",
-    "tokens",
-    "s",
-)
+HEADS = ("row", "nDCG@10", "paper", "Δ first stage", "comp.", "tokens", "s")
 CAPTION = (
-    "Under each nDCG@10 its 95 % bootstrap interval, under the paper's how far this is from it, under the difference from "
-    "the first stage the p of a paired randomisation test. Comparisons, tokens (prompt + completion) and seconds are means "
-    "a query, unparsed is the share of the comparisons."
+    "nDCG@10 with its 95 % bootstrap interval; the paper's, the difference from it and whether that is within the "
+    "tolerance; the difference from the first stage with the p of a paired randomisation test; comparisons, with the "
+    "share of unparsed answers; tokens of prompts + completions; seconds. Costs are means a query."
 )
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """The cells under `HEADS`; some have a second line."""
+    """The cells under `HEADS`, of several lines each."""
+    said = {"within": f"within {row.tolerance}", "outside": f"OUTSIDE {row.tolerance}", "none": ""}[row.verdict]
     return (
-        row.collection,
-        row.system,
-        f"{row.ndcg.n:,}",
+        f"{row.system.rpartition('/')[2]}\n{row.collection}, n {row.ndcg.n:,}",
         f"{row.ndcg.mean:.4f}\n{row.ndcg.low:.3f}-{row.ndcg.high:.3f}",
-        "-" if row.difference is None else f"{row.expected:.3f}\n{row.difference:+.4f}",
-        {"within": f"within\n±{row.tolerance}", "outside": f"OUTSIDE\n±{row.tolerance}", "none": "-"}[row.verdict],
+        "-" if row.difference is None else f"{row.expected:.3f}\n{row.difference:+.4f}\n{said}".rstrip(),
         f"{row.change.mean:+.4f}\np {row.change.p:.4f}" if row.change else "",
         *_costs(row),
     )
@@ -45,9 +31,12 @@ def cells(row: Row) -> tuple[str, ...]:
 
 def _costs(row: Row) -> tuple[str, ...]:
     if not row.cost:
-        return ("",) * 4
-    tokens = f"{row.cost['prompt_tokens']:,.0f}\n+ {row.cost['completion_tokens']:,.0f}"
-    return f"{row.cost['comparisons']:.1f}", f"{row.cost['unparsed']:.1%}", tokens, f"{row.cost['seconds']:.1f}"
+        return ("",) * 3
+    return (
+        f"{row.cost['comparisons']:.1f}\n{row.cost['unparsed']:.1%}",
+        f"{row.cost['prompt_tokens']:,.0f}\n+ {row.cost['completion_tokens']:,.0f}",
+        f"{row.cost['seconds']:.1f}",
+    )
 
 
 def verdict(found: Reproduction) -> str:
@@ -62,15 +51,18 @@ def verdict(found: Reproduction) -> str:
     return f"{row.verdict.upper()} the tolerance: {measured}, {beside}."
 
 
-def departed(found: Reproduction) -> str:
-    """One sentence of how this was asked otherwise than the paper did, "" where it was not."""
-    return f"Asked otherwise than the paper: {'; '.join(found.departures)}." if found.departures else ""
+def remarks(found: Reproduction) -> list[str]:
+    """A sentence each: how this was asked otherwise than the paper did, labels that were forced, and the notes."""
+    said = [f"Asked otherwise than the paper: {'; '.join(found.departures)}."] if found.departures else []
+    if forced := found.rows[-1].cost.get("forced"):
+        said.append(f"{forced:.1%} of the labels had to be forced: there the model came to no answer by itself.")
+    return [*said, *found.notes]
 
 
 def markdown(found: Reproduction) -> str:
     """The page."""
-    said = [f"**{verdict(found)}**", departed(found), *found.notes]
-    parts = [f"# {found.target}, {found.model}", *(_escaped(text) for text in said if text), "\n".join(_table(found))]
+    said = [_escaped(text) for text in [f"**{verdict(found)}**", *remarks(found)]]
+    parts = [f"# {found.target}, {found.model}", *said, "\n".join(_table(found))]
     settings = "\n".join(f"* {name}: {value}" for name, value in found.settings.items())
     return "\n\n".join([*parts, CAPTION, "## Settings", settings]) + "\n"
 

@@ -1,7 +1,7 @@
 """BM25 over a corpus held in memory, by bm25s: title and text, English stemming and stop words, its own defaults.
 
-This is Lucene's formula (k1 1.5, b 0.75) but not Pyserini's BM25, which has other constants, stop words and stemmer: for
-the paper's figures take its run (`rankr1-eval reproduce --run`).
+This is Lucene's formula (k1 1.5, b 0.75) but not Pyserini's BM25, which has other constants, stop words and stemmer:
+for the paper's figures take its run (`rankr1-eval reproduce --run`).
 """
 
 from __future__ import annotations

