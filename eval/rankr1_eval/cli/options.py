@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from rankr1_eval.data import DATASETS
-from rankr1_eval.firststage import FirstStage, Retriever
+from rankr1_eval.firststage import FirstStage
 from rankr1_eval.reader import Reader
 from rankr1_eval.retrieve.dense import MODEL
 from rankr1_rag.cli.progress import Job
 from rankr1_rag.cli.settings import BackendName, Server, Settings
 from rankr1_rag.connect import connect
 from rankr1_rag.reranker import Reranker
+
+RetrieverName = StrEnum("RetrieverName", ["bm25", "dense", "own", "run"])
 
 
 def _option(help: str, panel: str, *names: str, **more: Any) -> Any:  # noqa: ANN401
@@ -39,7 +42,9 @@ class Source:
 class Retrieval:
     """Where the candidates come from."""
 
-    retriever: Annotated[Retriever, _option("own: the question's own paragraphs.", "First stage")] = "bm25"
+    retriever: Annotated[RetrieverName, _option("own: the question's own paragraphs.", "First stage")] = (
+        RetrieverName.bm25
+    )
     candidates: Annotated[int, _option("So many for each question.", "First stage")] = 20
     run: Annotated[Path | None, _option("A TREC run over OUT/passages.jsonl, for --retriever run.", "First stage")] = (
         None
@@ -48,7 +53,7 @@ class Retrieval:
 
     def first_stage(self, cache: Path) -> FirstStage:
         """ValueError where they do not go together."""
-        return FirstStage(self.retriever, self.candidates, self.run, self.dense_model, cache)
+        return FirstStage(self.retriever.value, self.candidates, self.run, self.dense_model, cache)
 
 
 @dataclass(frozen=True, kw_only=True)
