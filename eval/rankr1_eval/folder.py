@@ -5,7 +5,7 @@
     candidates.jsonl    retrieve    for each question the ids of its candidates, best first, with their scores
     rerank/ROW.jsonl    rerank      for each question the order of one row, with the trace where a model reasoned
     read/ROW@K.jsonl    read        for each question what the reader said of the first k
-    scores.json, report.html, report.md          score
+    scores.json, report.html, report.md          score; beside them what `exports` writes
     completions.sqlite              what models said: nothing is asked twice
 
 Knows records and values; nothing of models or measures.

@@ -48,7 +48,12 @@ class RowSpec:
     @property
     def file(self) -> str:
         """A name for files, one for each row."""
-        return re.sub(r"[^A-Za-z0-9._=+-]", "_", self.name)
+        return file_name(self.name)
+
+
+def file_name(row: str) -> str:
+    """The name of a row as a file's."""
+    return re.sub(r"[^A-Za-z0-9._=+-]", "_", row)
 
 
 def parse(rows: Iterable[str]) -> tuple[RowSpec, ...]:

@@ -21,6 +21,7 @@ from rankr1_eval.cli.stages import Stages
 from rankr1_eval.cli.table import table
 from rankr1_eval.data.sample import corpus, sample
 from rankr1_eval.evaluation import Evaluation
+from rankr1_eval.exports import export
 from rankr1_eval.folder import Folder
 from rankr1_eval.report import write_report
 from rankr1_eval.results import Run
@@ -97,6 +98,8 @@ def _finish(folder: Folder, evaluation: Evaluation, stages: Stages, console: Con
     with writing(folder.path / "scores.json") as out:
         json.dump(to_json(scores), out)
     write_report(run, scores, folder.path)
+    with arguments():
+        export(run, folder.path)
     if as_json:
         typer.echo(json.dumps(to_json(scores)))
     else:
