@@ -35,7 +35,7 @@ check: .venv/.ready .venv-frameworks/.ready .venv-eval/.ready  ## style and type
 	MYPYPATH=$(subst $() ,:,$(PACKAGES)) $(BIN)/mypy --python-executable $(FRAMEWORKS)/python --explicit-package-bases \
 	    integrations/llama-index-postprocessor-rankr1/llama_index integrations/langchain-rankr1/langchain_rankr1 \
 	    examples/integrations/*.py bench/integrations.py
-	MYPYPATH=eval $(BIN)/mypy --python-executable $(EVAL)/python --explicit-package-bases eval/rankr1_eval bench/eval*.py
+	MYPYPATH=eval $(BIN)/mypy --python-executable $(EVAL)/python --explicit-package-bases eval/rankr1_eval bench/eval*.py examples/evaluation/*.py
 
 wheels: .venv/.ready  ## rankr1-rag, rankr1-eval and the packages under integrations/, into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist . ./eval $(PACKAGES:%=./%)

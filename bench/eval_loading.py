@@ -21,8 +21,7 @@ FILES = {
 HEAD = """# Loading and first stage
 
 Made by `python -m bench.eval_loading ../shared/data > bench/eval_loading.md`: all questions of the samples, their
-paragraphs pooled into one corpus, BM25 top 20 of every question; a process of its own each time, from the interpreter's
-start.
+paragraphs pooled into one corpus, BM25 top 20 of every question; a process of its own each time, its imports included.
 
 | run | questions | passages | seconds | peak memory, MB |
 |---|---|---|---|---|"""

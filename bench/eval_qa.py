@@ -35,8 +35,8 @@ def spelled(given: dict[str, float] | None) -> str:
 
 
 def taken(scores: dict[str, Any]) -> float:
-    """Wall seconds of the stages rerank and read of a row, also where a run was interrupted in between."""
-    return QUESTIONS * sum(scores["cost"].get(name, 0.0) for name in ("seconds", "reader_seconds"))
+    """Wall seconds of the stages rerank and read of a row, in a run that was not interrupted."""
+    return QUESTIONS * float(sum(scores["cost"].get(name, 0.0) for name in ("seconds", "reader_seconds")))
 
 
 def row(name: str, scores: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from rankr1_eval import pipeline, reorder
 from rankr1_eval.asked import asked_with
 from rankr1_eval.firststage import FirstStage
 from rankr1_eval.folder import Folder, Rankings, cost_of, digest, read_of
+from rankr1_eval.pipeline import Tell, quietly
 from rankr1_eval.reader import PROMPT, Reader
 from rankr1_eval.records import Records
 from rankr1_eval.results import Read, Row, Run
@@ -21,9 +22,6 @@ from rankr1_eval.rows import FREE, RowSpec, parse
 from rankr1_eval.types import Question
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Passage, Query
-
-Tell = Callable[[str, int, Iterator[str]], None]
-"""Goes through a stage: its name, how many questions it has, their ids as they are done."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Evaluation:
     reader: Reader
     seed: int = 0
 
-    def run(self, folder: Folder, tell: Tell) -> Run:
+    def run(self, folder: Folder, tell: Tell = quietly) -> Run:
         """Go through the stages, and what came of them. StageError where a model failed for some questions."""
         kept = folder.questions(self.source)
         tell("load", len(self.questions), pipeline.load(kept, self.questions))

@@ -1,4 +1,4 @@
-"""A run in the forms that other programs read: TREC runs and qrels, and the predictions of the official scripts.
+"""A run in the forms that other programs read: TREC runs and qrels, and answer strings as `rankr1-eval score` has them.
 
     supports.qrels          the supports of each question, relevance 1
     runs/ROW.trec           the order of a row; scores are 1 / rank

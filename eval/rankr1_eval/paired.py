@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rankr1_eval.score import differences, from_json
+from rankr1_eval.score import common, differences, from_json
 from rankr1_eval.scores import Difference, RowScores, Scores
 from rankr1_rag.errors import FileError
 
@@ -88,13 +88,6 @@ def paired(first: Scored, second: Scored) -> Paired:
     if not pairs:
         raise ValueError(f"{first.path} and {second.path} have nothing in common: {_why_nothing(first, second)}")
     return Paired(first, second, pairs, tuple(_notes(first, second)))
-
-
-def common(first: RowScores, second: RowScores) -> list[str]:
-    """The questions that both have scores of, in the first one's order."""
-    shared = [name for name in first.each if name in second.each]
-    ids = next(iter(first.each.values()), {})
-    return [id for id in ids if all(id in row.each[name] for row in (first, second) for name in shared)]
 
 
 def _pairs(first: RowScores, second: RowScores) -> list[Pair]:

@@ -31,6 +31,16 @@ HOPELESS = 8
 """After so many failures without a success in between a stage gives up: the model is not there."""
 
 
+Tell = Callable[[str, int, Iterator[str]], None]
+"""Goes through a stage: its name, how many questions it has, their ids as they are done."""
+
+
+def quietly(name: str, total: int, ids: Iterator[str]) -> None:
+    """Go through a stage and tell nobody."""
+    for _ in ids:
+        pass
+
+
 class Watch:
     """Wall time since it was last asked: the sum over the records is what the stage took."""
 

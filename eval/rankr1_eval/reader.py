@@ -92,7 +92,7 @@ class Reader:
 def answer_string(text: str) -> str:
     """What is taken as the answer: the first line after a thought and after a last "Answer:", without quotes.
 
-    "" where there is none. A full stop is left out at the end of all but abbreviations ("Washington, D.C.").
+    "" where there is none.
     """
     said = _THOUGHT.sub("", text).strip()
     if said.startswith("<think>"):
@@ -100,8 +100,7 @@ def answer_string(text: str) -> str:
     if marked := _MARKED.findall(said):
         said = marked[-1]
     first = next((line.strip() for line in said.splitlines() if line.strip()), "")
-    bare = _LEAD.sub("", first.strip(_QUOTES + " ")).strip(_QUOTES + " ")
-    return bare[:-1].rstrip() if bare.endswith(".") and not re.search(r"\b\w\.$", bare) else bare
+    return _LEAD.sub("", first.strip(_QUOTES + " ")).strip(_QUOTES + " ")
 
 
 def _before(passages: bool) -> list[Message]:

@@ -26,6 +26,8 @@ from rankr1_rag.connect import RERANKING
 
 Kind = Literal["none", "random", "oracle", "dense", "cross-encoder", "rank-r1", "gold", "no-context"]
 KINDS: tuple[str, ...] = get_args(Kind)
+UNORDERED: tuple[str, ...] = ("gold", "no-context")
+"""Rows without an order: read as they are, whatever k."""
 DEFAULT = ("none", "gold", "rank-r1")
 FREE: tuple[str, ...] = ("none", "oracle", "random")
 """Rows that ask no model to make their order: the report always has it, whoever reads them."""
@@ -43,7 +45,7 @@ class RowSpec:
     @property
     def ordered(self) -> bool:
         """Whether it orders the candidates; the others are read as they are, whatever k."""
-        return self.kind not in ("gold", "no-context")
+        return self.kind not in UNORDERED
 
     @property
     def file(self) -> str:

@@ -1,8 +1,8 @@
 """The score of a finished run: each question's measures by row, their means, what differs from no reranking, groups.
 
-A row has support measures (R@2 … nDCG@10) where it has orders, EM@k and F1@k for each k it was read at. Everything is
-over all the questions of the run: what a row lacks counts as 0 and is told in `RowScores.missing`. Knows runs and
-measures; nothing of files or models.
+A row has support measures (R@k, All@k, RR, nDCG@10) where it has orders, EM@k and F1@k for each k it was read at.
+Everything is over all the questions of the run: what a row lacks counts as 0 and is told in `RowScores.missing`, which
+a finished `qa` has none of. Knows runs and measures; nothing of files or models.
 """
 
 from __future__ import annotations
@@ -95,9 +95,15 @@ def grouped(each: Mapping[str, Each], questions: Iterable[Question]) -> dict[str
 
 def differences(a: RowScores, b: RowScores) -> dict[str, Difference]:
     """Of each measure that both have, `a` minus `b` on the questions that both have; {} where there are none."""
+    ids = common(a, b)
+    return _differences([(a.each, b.each)], ids)[0] if ids else {}
+
+
+def common(a: RowScores, b: RowScores) -> list[str]:
+    """The questions that both have scores of in all that both measure, in the first one's order."""
     shared = [measure for measure in a.each if measure in b.each]
-    common = [id for id in next(iter(a.each.values()), {}) if all(id in x.each[m] for x in (a, b) for m in shared)]
-    return _differences([(a.each, b.each)], common)[0] if common else {}
+    ids = next(iter(a.each.values()), {})
+    return [id for id in ids if all(id in row.each[name] for row in (a, b) for name in shared)]
 
 
 def to_json(scores: Scores) -> dict[str, Any]:
@@ -159,7 +165,8 @@ def _support_scores(run: Run, row: Row) -> Each:
     if not row.orders:
         return {}
     found = {question.query.id: question.supports for question in run.questions}
-    return supports.scores({id: row.orders.get(id, ()) for id in found}, found)
+    cutoffs = sorted({*supports.CUTOFFS, *(k for other in run.rows for k in other.reads)})
+    return supports.scores({id: row.orders.get(id, ()) for id in found}, found, cutoffs)
 
 
 def _answer_scores(run: Run, row: Row) -> Each:

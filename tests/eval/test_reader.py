@@ -10,7 +10,7 @@ from rankr1_rag.backends.scripted import Scripted
 
 SAID = [
     ("Chief of Protocol", "Chief of Protocol"),
-    ("  \n The Yellowcraig.\nIt lies in Scotland.", "The Yellowcraig"),
+    ("  \n The Yellowcraig.\nIt lies in Scotland.", "The Yellowcraig."),
     ("<think>Shirley Temple … </think>\n\nChief of Protocol", "Chief of Protocol"),
     ("It may be Paris.\nAnswer: London", "London"),
     ("The answer is: yes", "yes"),
@@ -18,7 +18,7 @@ SAID = [
     ('"Sonic"', "Sonic"),
     ("**42**", "42"),
     ("Washington, D.C.", "Washington, D.C."),
-    ("Robert Downey Jr.", "Robert Downey Jr"),
+    ("Robert Downey Jr.", "Robert Downey Jr."),
     ("3.5", "3.5"),
     ("no", "no"),
     ("", ""),
@@ -26,7 +26,7 @@ SAID = [
     ("<think>I have no idea how", ""),
     ("Answer:", ""),
     ("Answering machine", "Answering machine"),
-    ("The answer is Paris.", "Paris"),
+    ("The answer is Paris.", "Paris."),
 ]
 
 

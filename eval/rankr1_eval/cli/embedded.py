@@ -8,6 +8,7 @@ from rankr1_rag.checkpoints import EMBEDDED
 from rankr1_rag.cli.settings import BackendName, Settings
 
 ALONE = "max_batch=1"
+WARNING = f"{EMBEDDED} has 135 million parameters and was never trained for this: it shows that the path works."
 
 
 def is_embedded(settings: Settings) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from rankr1_eval.data import DATASETS
-from rankr1_eval.firststage import FirstStage
+from rankr1_eval.firststage import FirstStage, Retriever
 from rankr1_eval.reader import Reader
 from rankr1_eval.retrieve.dense import MODEL
 from rankr1_rag.cli.progress import Job
@@ -53,7 +53,7 @@ class Retrieval:
 
     def first_stage(self, cache: Path) -> FirstStage:
         """ValueError where they do not go together."""
-        return FirstStage(self.retriever.value, self.candidates, self.run, self.dense_model, cache)
+        return FirstStage(cast(Retriever, self.retriever.value), self.candidates, self.run, self.dense_model, cache)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from rankr1_eval import data
-from rankr1_eval.cli.embedded import is_embedded, repeatable
+from rankr1_eval.cli.embedded import WARNING, is_embedded, repeatable
 from rankr1_eval.cli.options import Reading, Retrieval, Source
 from rankr1_eval.cli.stages import Stages
 from rankr1_eval.cli.table import table
@@ -121,11 +121,5 @@ def _settled(settings: Settings, folder: Folder) -> Settings:
 def _tell(console: Console, run: Run, scores: Scores, evaluation: Evaluation, folder: Folder) -> None:
     console.print(table(run, scores, evaluation.ks))
     if evaluation.reranker.plan.backend.model == EMBEDDED and any(row.rankings for row in run.rows):
-        console.print(
-            Text(
-                f"{EMBEDDED} has 135 million parameters and was never trained to rerank or to read: the path is real, "
-                "the figures are what it measured, and no more should be read into them.",
-                style="yellow",
-            )
-        )
+        console.print(Text(WARNING, style="yellow"))
     console.print(Text(f"The report, with the reasoning: {clean(str(folder.path / 'report.html'))}"))

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rankr1_eval.cli.embedded import is_embedded, repeatable
+from rankr1_eval.cli.embedded import WARNING, is_embedded, repeatable
 from rankr1_eval.cli.material import Material
 from rankr1_eval.cli.stages import Stages
 from rankr1_eval.reproduce import wording
@@ -98,11 +98,5 @@ def _tell(console: Console, found: Reproduction, folder: Path) -> None:
         console.print(Text(clean(remark), style="dim"))
     console.print(Text(clean(wording.verdict(found)), style=STYLES[found.rows[-1].verdict]))
     if found.model == EMBEDDED:
-        console.print(
-            Text(
-                f"{EMBEDDED} has 135 million parameters and was never trained to rerank: this shows that the path "
-                "works, and nothing of the paper.",
-                style="yellow",
-            )
-        )
+        console.print(Text(WARNING, style="yellow"))
     console.print(Text(f"The same, the run and every comparison: {clean(str(folder))}"))

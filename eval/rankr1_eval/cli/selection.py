@@ -132,6 +132,7 @@ def _tell(console: Console, made: Study, left_out: Sequence[str], out: Path | No
 
     from rankr1_eval.selection.judges import described
     from rankr1_eval.selection.tables import bound_cells, cells, heads
+    from rankr1_rag.explain import clean
 
     for judge in dict.fromkeys(line.judge for line in made.lines):
         table = Table(box=box.SIMPLE_HEAD, title=f"{judge}: {described(judge)}", title_justify="left", padding=0)
@@ -144,6 +145,7 @@ def _tell(console: Console, made: Study, left_out: Sequence[str], out: Path | No
             table.add_row(*cells(made, line))
         console.print(table)
     if left_out:
-        console.print(f"{len(left_out)} judged queries are not in the run and were left out: {left_out[0]}, …")
+        told = f"{len(left_out)} judged queries are not in the run and were left out: {left_out[0]}, …"
+        console.print(Text(clean(told)))
     if out is not None:
-        console.print(Text(f"Wrote selection.json, .md, .png and .svg into {out}"))
+        console.print(Text(clean(f"Wrote selection.json, .md, .png and .svg into {out}")))

@@ -32,7 +32,7 @@ def table(run: Run, scores: Scores, ks: Sequence[int]) -> Table:
         out.add_column(name, justify="right", no_wrap=True)
     for row in scores.rows.values():
         changes = [_change(row.differences.get(name)) for name in shown if name.startswith("F1")]
-        out.add_row(clean(row.name), *(_mean(row.estimates.get(name)) for name in shown), *changes, *_costs(row))
+        out.add_row(Text(clean(row.name)), *(_mean(row.estimates.get(name)) for name in shown), *changes, *_costs(row))
     return out
 
 

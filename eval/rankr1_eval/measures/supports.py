@@ -15,10 +15,13 @@ from rankr1_eval.scores import Each
 CUTOFFS = (2, 3, 5, 10)
 
 
-def scores(orders: Mapping[str, Sequence[str]], supports: Mapping[str, Sequence[str]]) -> Each:
+def scores(
+    orders: Mapping[str, Sequence[str]], supports: Mapping[str, Sequence[str]], cutoffs: Sequence[int] = CUTOFFS
+) -> Each:
     """Measure to question id to score, of every question in `supports`; one without an order scores 0.
 
-    An order holds passage ids, best first. ValueError where a question has no support, or an order has a passage twice.
+    R@k and All@k at each k of `cutoffs`. An order holds passage ids, best first. ValueError where a question has no
+    support, or an order has a passage twice.
     """
     for question, wanted in supports.items():
         order = orders.get(question, ())
@@ -26,14 +29,14 @@ def scores(orders: Mapping[str, Sequence[str]], supports: Mapping[str, Sequence[
             raise ValueError(f"question {question!r} has no support: there is nothing that an order could find")
         if len(set(order)) < len(order):
             raise ValueError(f"question {question!r}: its order has a passage twice")
-    measures = ir.parsed([*(f"R@{k}" for k in CUTOFFS), "RR", "nDCG@10"])
+    measures = ir.parsed([*(f"R@{k}" for k in cutoffs), "RR", "nDCG@10"])
     found = ir.measured(
         {question: orders[question] for question in supports if orders.get(question)},
         {question: dict.fromkeys(wanted, 1) for question, wanted in supports.items()},
         measures,
     )
-    complete = {f"All@{k}": _complete(orders, supports, k) for k in CUTOFFS}
-    recall = {name: found.pop(name) for name in [f"R@{k}" for k in CUTOFFS]}
+    complete = {f"All@{k}": _complete(orders, supports, k) for k in cutoffs}
+    recall = {name: found.pop(name) for name in [f"R@{k}" for k in cutoffs]}
     return {**recall, **complete, **found}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rankr1_eval.report.view import View
-from rankr1_eval.report.wording import DASH, kind, percent, row_name
+from rankr1_eval.report.wording import DASH, percent, row_name
 from rankr1_eval.results import Read, Row
 from rankr1_eval.types import Question
 from rankr1_rag.explain import story
@@ -148,7 +148,7 @@ def _answered(view: View, row: Row, question: Question) -> Answered:
     read = _read(view, row, question.query.id)
     scored = view.scores.rows.get(row.name)
     names = scored.each if scored else {}
-    f1, exact = (_score(view, names, row.name, family, question.query.id) for family in ("F1", "EM"))
+    f1, exact = (_score(view, names, family, question.query.id) for family in ("F1", "EM"))
     ranks = ", ".join(DASH if rank is None else str(rank) for rank in view.ranks(row.name, question))
     return Answered(
         row.name,
@@ -162,17 +162,12 @@ def _answered(view: View, row: Row, question: Question) -> Answered:
 
 
 def _read(view: View, row: Row, id: str) -> Read | None:
-    """At the report's k; what is read whatever k may stand under another."""
-    reads = row.reads.get(view.k)
-    if reads is None and kind(row.name) in ("gold", "no-context"):
-        reads = next(iter(row.reads.values()), None)
-    return reads.get(id) if reads is not None else None
+    """At the report's k."""
+    return row.reads.get(view.k, {}).get(id)
 
 
-def _score(view: View, names: Mapping[str, Mapping[str, float]], row: str, family: str, id: str) -> float | None:
+def _score(view: View, names: Mapping[str, Mapping[str, float]], family: str, id: str) -> float | None:
     measure = view.at_k(family) or ""
-    if measure not in names and kind(row) in ("gold", "no-context"):
-        measure = next((one for one in names if one.startswith(f"{family}@")), "")
     return names.get(measure, {}).get(id)
 
 

@@ -12,6 +12,7 @@ from functools import cached_property
 
 from rankr1_eval.report.wording import BOUNDS, FLOORS, kind
 from rankr1_eval.results import Row, Run
+from rankr1_eval.rows import UNORDERED
 from rankr1_eval.scores import Difference, Estimate, Scores
 from rankr1_eval.types import Question
 
@@ -46,7 +47,7 @@ class View:
     @cached_property
     def ks(self) -> list[int]:
         """How many passages were read."""
-        return sorted({k for row in self.run.rows for k in row.reads if kind(row.name) not in ("gold", "no-context")})
+        return sorted({k for row in self.run.rows for k in row.reads if kind(row.name) not in UNORDERED})
 
     @cached_property
     def k(self) -> int:
@@ -75,14 +76,11 @@ class View:
         return [name for name in [*ranked, self.at_k("EM"), self.at_k("F1")] if name is not None]
 
     def estimate(self, row: str | None, measure: str | None) -> Estimate | None:
-        """A row's mean, None where it has none. What was read whatever k stands for every k."""
+        """A row's mean, None where it has none."""
         scored = self.scores.rows.get(row or "")
         if scored is None or measure is None:
             return None
         found = scored.estimates.get(measure)
-        if found is None and kind(scored.name) in ("gold", "no-context"):
-            name = measure.partition("@")[0]
-            found = next((e for one, e in scored.estimates.items() if one.startswith(f"{name}@")), None)
         return found if found is not None and finite(found.mean, found.low, found.high) else None
 
     def difference(self, row: str | None, measure: str | None) -> Difference | None:

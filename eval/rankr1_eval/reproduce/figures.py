@@ -1,7 +1,7 @@
 """Rows from measured collections: means with intervals, the difference from the first stage, the verdict.
 
-The mean over collections weighs each the same, as the paper's does. Its interval is that of a bootstrap within the
-collections: a query's score counts by its distance from its collection's mean. Knows measures by their values only.
+The mean over collections weighs each the same, as the paper's does. Its interval is of a bootstrap of all queries, each
+of which counts by its distance from its collection's mean. Knows measures by their values only.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from rankr1_rag.types import Cost
 FIRST = "first stage"
 
 
-def rows(target: Target, model: str, found: Sequence[Measured]) -> tuple[Row, ...]:
-    """Two rows for each collection, and two for their mean where the target is a group: the last is the model's."""
-    made = [row for one in found for row in _pair(_Part(target, model, one.name, [one]))]
+def rows(target: Target, model: str, found: Sequence[Measured], departures: Sequence[str] = ()) -> tuple[Row, ...]:
+    """Two rows for each collection, and two for their mean where the target is a group: the last is the model's.
+
+    With `departures` from how the paper asked there is no verdict on the model.
+    """
+    made = [row for one in found for row in _pair(_Part(target, model, one.name, [one]), departures)]
     if target.grouped:
-        made += _pair(_Part(target, model, MEAN, found))
+        made += _pair(_Part(target, model, MEAN, found), departures)
     return tuple(made)
 
 
@@ -43,13 +46,15 @@ class _Part:
         return expected(self.target.name if self.name == MEAN else self.name, system)
 
 
-def _pair(part: _Part) -> Iterator[Row]:
+def _pair(part: _Part, departures: Sequence[str]) -> Iterator[Row]:
     first, reranked = ([getattr(one, name) for one in part.found] for name in ("first", "reranked"))
     reason = _incomparable(part)
     before = _row(part, FIRST, BM25, first, reason)
     yield before
     if not reason and before.verdict == "outside":
         reason = f"it reranked a first stage that is not the paper's ({before.ndcg.mean:.4f}, not {before.expected})"
+    if not reason and departures:
+        reason = f"asked otherwise than the paper: {', '.join(departures)}"
     changes = [{id: two[id] - one[id] for id in one} for one, two in zip(first, reranked, strict=True)]
     cost = sum((one.cost for one in part.found), Cost())
     queries = sum(len(one.first) - one.not_ranked for one in part.found)

@@ -8,7 +8,7 @@ Knows every part by its values; nothing of the command line. What is asked and f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from rankr1_eval import pipeline
 from rankr1_eval.asked import asked_with
 from rankr1_eval.folder import cost_of
 from rankr1_eval.measures import ir
+from rankr1_eval.pipeline import Tell, quietly
 from rankr1_eval.records import Records
 from rankr1_eval.reproduce.figures import rows
 from rankr1_eval.reproduce.prepared import Prepared
@@ -29,9 +30,6 @@ from rankr1_rag.types import Cost
 
 MEASURE = "nDCG@10"
 
-Tell = Callable[[str, int, Iterator[str]], None]
-"""Goes through a stage: its name, how many queries it has, their ids as they are done."""
-
 
 @dataclass(frozen=True)
 class Reproducing:
@@ -42,19 +40,20 @@ class Reproducing:
     folder: Path
     depth: int = DEPTH
 
-    def run(self, collections: Iterable[Prepared], tell: Tell) -> Reproduction:
+    def run(self, collections: Iterable[Prepared], tell: Tell = quietly) -> Reproduction:
         """Rerank and score, one collection at a time. StageError where a model failed for some queries."""
         found: list[Measured] = []
         notes: list[str] = []
         for one in collections:
             found.append(self._measured(one, tell))
             notes += _notes(one)
+        departed = departures(self.reranker, self.target, self.depth)
         return Reproduction(
             target=self.target.name,
             model=self.reranker.plan.backend.model,
-            rows=rows(self.target, self.reranker.plan.backend.model, found),
+            rows=rows(self.target, self.reranker.plan.backend.model, found, departed),
             settings=self._settings,
-            departures=departures(self.reranker, self.target, self.depth),
+            departures=departed,
             notes=tuple(notes),
         )
 

@@ -16,25 +16,51 @@ from rankr1_rag.types import Passage, Query
 def bm25(corpus: Sequence[Passage], queries: Sequence[Query], n: int) -> Run:
     """For each query id its best n passages; equal scores stand in corpus order. Deterministic.
 
-    Fewer than n where the corpus is smaller. ValueError where the corpus is empty.
+    Fewer than n where the corpus is smaller. A query without any word of the corpus scores 0 everywhere, and gets the
+    first n. ValueError where the corpus is empty, or holds nothing but stop words.
     """
-    import bm25s
     import numpy
-    import Stemmer
+
+    index, run = _index(corpus), Run()
+    asked = _words([query.text for query in queries], return_ids=False)
+    for query, words in zip(queries, asked, strict=True):
+        known = index.get_tokens_ids(words)
+        scores = index.get_scores_from_ids(known) if known else numpy.zeros(len(corpus))
+        run[query.id] = [Scored(corpus[place].id, float(scores[place])) for place in _best(scores, n)]
+    return run
+
+
+def _index(corpus: Sequence[Passage]) -> Any:  # noqa: ANN401
+    import bm25s
 
     if not corpus:
         raise ValueError("the corpus is empty: there is nothing to retrieve from")
-    stemmer = Stemmer.Stemmer("english")
-
-    def tokens(texts: list[str]) -> Any:  # noqa: ANN401
-        return bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False)
-
+    words = _words([f"{passage.title} {passage.text}" for passage in corpus])
+    if not words.vocab:
+        raise ValueError(
+            "the corpus holds nothing but English stop words, so BM25 cannot tell its passages apart: "
+            "give another corpus or another retriever"
+        )
     index = bm25s.BM25()
-    index.index(tokens([f"{passage.title} {passage.text}" for passage in corpus]), show_progress=False)
-    asked = tokens([query.text for query in queries])
-    found, scores = index.retrieve(asked, k=min(n, len(corpus)), show_progress=False)
-    run: Run = {}
-    for query, row, values in zip(queries, found, scores, strict=True):
-        order = numpy.lexsort((row, -values))
-        run[query.id] = [Scored(corpus[row[place]].id, float(values[place])) for place in order]
-    return run
+    index.index(words, show_progress=False)
+    return index
+
+
+def _words(texts: list[str], **options: bool) -> Any:  # noqa: ANN401
+    """The stems of each text, without stop words; none for an empty text."""
+    import bm25s
+    import Stemmer
+
+    return bm25s.tokenize(texts, stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False, **options)
+
+
+def _best(scores: Any, n: int) -> Any:  # noqa: ANN401
+    """The first n of a stable descending sort, of which only those that can be among them are sorted."""
+    import numpy
+
+    if n < len(scores):
+        least = numpy.partition(scores, -n)[-n]
+        places = numpy.flatnonzero(scores >= least)
+    else:
+        places = numpy.arange(len(scores))
+    return places[numpy.argsort(-scores[places], kind="stable")][:n]

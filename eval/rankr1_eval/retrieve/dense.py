@@ -1,11 +1,11 @@
 """A dense first stage, and dense reordering, with any model of sentence-transformers (extra `dense`).
 
-Embeddings of a corpus are kept on disk, by model and content. Knows nothing of rerankers.
+Embeddings of a corpus and of queries are kept on disk, by model and content. Knows nothing of rerankers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -33,36 +33,41 @@ class Dense:
 
         if not corpus:
             raise ValueError("the corpus is empty: there is nothing to retrieve from")
-        passages = self._kept(corpus)
+        # Equal texts are embedded and scored once: in another batch, or another row, the last digit would differ.
+        rows: dict[str, int] = {}
+        row = numpy.array([rows.setdefault(shown(passage), len(rows)) for passage in corpus])
+        embeddings, asked = self._kept(list(rows)), self._kept([query.text for query in queries])
         run: Run = {}
-        for query, embedding in zip(queries, self._embedded([query.text for query in queries]), strict=True):
-            scores = passages @ embedding
+        for query, embedding in zip(queries, asked, strict=True):
+            scores = (embeddings @ embedding)[row]
             order = numpy.argsort(-scores, kind="stable")[:n]
             run[query.id] = [Scored(corpus[place].id, float(scores[place])) for place in order]
         return run
 
-    def _kept(self, corpus: Sequence[Passage]) -> Any:  # noqa: ANN401
-        """The embeddings of the corpus, from the cache or new."""
+    def _kept(self, texts: list[str]) -> Any:  # noqa: ANN401
+        """The embeddings of these texts, from the cache or new."""
         import numpy
 
-        key = sha256("\n".join([self.model, *(passage.id for passage in corpus)]).encode()).hexdigest()[:24]
-        path = self.cache / f"embeddings-{key}.npy" if self.cache else None
-        if path and path.exists():
+        if self.cache is None:
+            return self._embedded(texts)
+        self.cache.mkdir(parents=True, exist_ok=True)
+        key = sha256(repr([self.model, *texts]).encode()).hexdigest()[:24]
+        path = self.cache / f"embeddings-{key}.npy"
+        if path.exists():
             return numpy.load(path, allow_pickle=False)
-        embeddings = self._embedded(shown(passage) for passage in corpus)
-        if path:
-            part = path.with_suffix(".part.npy")
-            numpy.save(part, embeddings, allow_pickle=False)
-            part.replace(path)
+        embeddings = self._embedded(texts)
+        part = path.with_suffix(".part.npy")
+        numpy.save(part, embeddings, allow_pickle=False)
+        part.replace(path)
         return embeddings
 
-    def _embedded(self, texts: Iterable[str]) -> Any:  # noqa: ANN401
+    def _embedded(self, texts: list[str]) -> Any:  # noqa: ANN401
         """Unit vectors, one row a text."""
         if self._loaded is None:
             from sentence_transformers import SentenceTransformer
 
             self._loaded = SentenceTransformer(self.model, trust_remote_code=False)
-        return self._loaded.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+        return self._loaded.encode(texts, normalize_embeddings=True, show_progress_bar=False)
 
 
 def shown(passage: Passage) -> str:

@@ -1,0 +1,41 @@
+"""The evaluation as a library: HotpotQA questions of a file, reranked, read and scored, with a report.
+
+python examples/evaluation/evaluate.py hotpot_dev_distractor_v1.json runs/mine
+"""
+
+import sys
+from pathlib import Path
+
+from rankr1_eval.data import load
+from rankr1_eval.data.sample import corpus, sample
+from rankr1_eval.evaluation import Evaluation
+from rankr1_eval.firststage import FirstStage
+from rankr1_eval.folder import Folder
+from rankr1_eval.reader import Reader
+from rankr1_eval.report import write_report
+from rankr1_eval.rows import parse
+from rankr1_eval.score import score
+from rankr1_rag import Reranker
+from rankr1_rag.connect import connect
+
+if __name__ == "__main__":
+    data, out = Path(sys.argv[1]), Path(sys.argv[2])
+    questions = load("hotpotqa", data)
+    asked = sample(questions, 2, seed=0)
+    with Folder(out) as folder, Reranker(connect(store=folder.store), k=5, think_tokens=16) as reranker:
+        evaluation = Evaluation(
+            dataset="hotpotqa",
+            questions=asked,
+            corpus=corpus(questions, asked, None, seed=0),
+            source={"data": str(data)},
+            first_stage=FirstStage("bm25", n=10),
+            rows=parse(["none", "rank-r1", "gold"]),
+            ks=(5,),
+            reranker=reranker,
+            reader=Reader(reranker.plan.backend),
+        )
+        run = evaluation.run(folder)
+        scores = score(run)
+        write_report(run, scores, out)
+    for name, row in scores.rows.items():
+        print(name, {measure: round(found.mean, 3) for measure, found in row.estimates.items()})

