@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from rankr1_rag.reranker import Reranker
 
-BESIDE = frozenset({"backend", "in_flight"})
+BESIDE = frozenset({"backend", "in_flight", "on_failure"})
 
 
 def asked_with(reranker: Reranker) -> dict[str, object]:

@@ -25,6 +25,15 @@ from rankr1_rag.types import Passage, Query
 
 
 @dataclass(frozen=True)
+class _Files:
+    """The records of one row: of its orders, None where it has none, and of what was read of the first k."""
+
+    spec: RowSpec
+    orders: Records | None
+    reads: Mapping[int, Records]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What is evaluated, on what, by whom. `source` tells where the questions come from; `ks` what the reader sees."""
 
@@ -39,13 +48,22 @@ class Evaluation:
     reader: Reader
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """ValueError where the rows, their settings and what is read do not go together."""
+        for spec in self._rows:
+            if spec.kind == "rank-r1":
+                self._reranker(spec)
+        if max(self.ks) > self.first_stage.n and any(spec.ordered for spec in self.rows):
+            raise ValueError(f"the first {max(self.ks)} passages are to be read of {self.first_stage.n} candidates")
+
     def run(self, folder: Folder, tell: Tell = quietly) -> Run:
         """Go through the stages, and what came of them. StageError where a model failed for some questions."""
         kept = folder.questions(self.source)
-        tell("load", len(self.questions), pipeline.load(kept, self.questions))
-        folder.write_passages(self.corpus)
         told = {**self.source, **self.first_stage.telling(self.corpus)}
         found = folder.candidates(told)
+        files = [self._files(spec, folder, told) for spec in self._rows]  # so that nothing is asked before all fit
+        tell("load", len(self.questions), pipeline.load(kept, self.questions))
+        folder.write_passages(self.corpus)
         first = self.first_stage.over(self.questions, self.corpus)
         tell("retrieve", len(self.questions), pipeline.retrieve(found, self.questions, first))
         return Run(
@@ -54,7 +72,7 @@ class Evaluation:
             questions=tuple(self.questions),
             passages=self._passages,
             candidates=self.first_stage.n,
-            rows=tuple(self._row(spec, folder, found, told, tell) for spec in self._rows),
+            rows=tuple(self._row(one, found, tell) for one in files),
             settings=self.telling(told),
         )
 
@@ -66,6 +84,8 @@ class Evaluation:
             "questions": len(self.questions),
             "passages": len(self.corpus),
             "read": list(self.ks),
+            "supports": sum(len(question.supports) for question in self.questions),
+            "absent": sum(id not in self._passages for question in self.questions for id in question.supports),
             "reader": self._reading,
             "rows": asked,
         }
@@ -84,24 +104,28 @@ class Evaluation:
     def _reading(self) -> dict[str, object]:
         return {"reader": self.reader.backend.identity, "tokens": self.reader.tokens, "prompt": PROMPT}
 
-    def _row(self, spec: RowSpec, folder: Folder, found: Records, told: Mapping[str, object], tell: Tell) -> Row:
+    def _files(self, spec: RowSpec, folder: Folder, told: Mapping[str, object]) -> _Files:
+        """The records of a row, opened: FileError where they were made with other settings."""
+        asked = {**self._asked(spec), "candidates": digest(sorted(told.items()))} if spec.ordered else {}
+        orders = folder.orders(spec, asked) if spec.ordered else None  # first: it tells a changed setting by its name
+        ks = [k for k in self.ks if spec in self.rows] if spec.ordered else [0]
+        order, source = digest(sorted(asked.items(), key=str)), digest(self.source)
+        reads = {k: folder.reads(spec, k, {**self._reading, "k": k, "order": order, "source": source}) for k in ks}
+        return _Files(spec, orders, reads)
+
+    def _row(self, files: _Files, found: Records, tell: Tell) -> Row:
         """Order the candidates as the row says, then read."""
-        if not spec.ordered:
-            read = self._read(spec, folder, 0, lambda question: self._given(spec, question), {}, tell)
+        spec, records = files.spec, files.orders
+        if records is None:
+            read = self._read(files.reads[0], 0, partial(self._given, spec), tell)
             return Row(spec.name, reads=dict.fromkeys(self.ks, read))
-        asked = {**self._asked(spec), "candidates": digest(sorted(told.items()))}
-        records = folder.orders(spec, asked)
         tell(records.stage, len(self.questions), self._order(spec, records, found))
         orders = {question.query.id: tuple(records[question.query.id]["order"]) for question in self.questions}
-        reads: dict[int, Mapping[str, Read]] = {}
-        for k in self.ks if spec in self.rows else ():
-            context = partial(self._first, orders, k)
-            reads[k] = self._read(spec, folder, k, context, asked, tell)
         queries = {question.query.id: question.query for question in self.questions}
         return Row(
             name=spec.name,
             orders=orders,
-            reads=reads,
+            reads={k: self._read(kept, k, partial(self._first, orders, k), tell) for k, kept in files.reads.items()},
             rankings=Rankings(queries, records, self._passages) if spec.kind == "rank-r1" else {},
             costs={} if spec.kind in FREE else {id: cost_of(records[id]) for id in queries},
         )
@@ -128,8 +152,11 @@ class Evaluation:
         return lambda question, passages: by(question.query, passages)
 
     def _reranker(self, spec: RowSpec) -> Reranker:
-        """The reranker with the row's own settings, on the same backend. ValueError where they do not go together."""
-        return replace(self.reranker, **spec.settings) if spec.settings else self.reranker
+        """The reranker with the row's own settings, on the same backend. ValueError that names the row."""
+        try:
+            return replace(self.reranker, **spec.settings) if spec.settings else self.reranker
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"row {spec.name!r}: {error}") from error
 
     def _asked(self, spec: RowSpec) -> dict[str, object]:
         """What the order of a row depends on, beside its candidates."""
@@ -140,17 +167,9 @@ class Evaluation:
         return asked_with(self._reranker(spec))
 
     def _read(
-        self,
-        spec: RowSpec,
-        folder: Folder,
-        k: int,
-        context: Callable[[Question], tuple[Passage, ...]],
-        asked: Mapping[str, object],
-        tell: Tell,
+        self, records: Records, k: int, context: Callable[[Question], tuple[Passage, ...]], tell: Tell
     ) -> Mapping[str, Read]:
         """The stage read of one row at one k."""
-        told = {**self._reading, "k": k, "order": digest(sorted(asked.items(), key=str)), "source": digest(self.source)}
-        records = folder.reads(spec, k, told)
         title = f"{records.stage}, first {k}" if k else records.stage
         reading = pipeline.read(records, self.questions, context, self.reader, self.reranker.in_flight)
         tell(title, len(self.questions), reading)

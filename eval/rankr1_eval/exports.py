@@ -18,17 +18,27 @@ from rankr1_rag.files import writing
 from rankr1_rag.trec import write_qrels, write_run
 
 
-def export(run: Run, folder: Path) -> None:
-    """Write them, each whole or not at all. ValueError where an id is not one word, which TREC files cannot hold."""
-    write_qrels(folder / "supports.qrels", {one.query.id: dict.fromkeys(one.supports, 1) for one in run.questions})
-    for name in ("runs", "predictions"):
-        (folder / name).mkdir(exist_ok=True)
+def export(run: Run, folder: Path) -> str:
+    """Write them, each whole or not at all. What is left out, and why: "" where nothing is.
+
+    TREC files part their fields by white space: a question whose id holds some can be in none.
+    """
+    (folder / "predictions").mkdir(exist_ok=True)
     for row in run.rows:
-        if row.orders:
-            ranked = {
-                id: [(passage, 1 / rank) for rank, passage in enumerate(order, 1)] for id, order in row.orders.items()
-            }
-            write_run(folder / "runs" / f"{file_name(row.name)}.trec", ranked.items(), tag=file_name(row.name))
         for k, reads in row.reads.items():
             with writing(folder / "predictions" / f"{file_name(row.name)}@{k}.json") as out:
                 json.dump({id: read.answer for id, read in reads.items()}, out)
+    try:
+        _as_trec(run, folder)
+    except ValueError as error:
+        return f"no TREC files were written: {error}"
+    return ""
+
+
+def _as_trec(run: Run, folder: Path) -> None:
+    write_qrels(folder / "supports.qrels", {one.query.id: dict.fromkeys(one.supports, 1) for one in run.questions})
+    (folder / "runs").mkdir(exist_ok=True)
+    for row in run.rows:
+        if row.orders:
+            ranked = ((id, [(one, 1 / rank) for rank, one in enumerate(order, 1)]) for id, order in row.orders.items())
+            write_run(folder / "runs" / f"{file_name(row.name)}.trec", ranked, tag=file_name(row.name))

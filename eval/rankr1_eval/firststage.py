@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +41,11 @@ class FirstStage:
         if (self.retriever == "run") != (self.run is not None):
             raise ValueError("a run is needed for the retriever 'run', and for no other")
 
+    @cached_property
+    def _read(self) -> Run:
+        """The TREC file, read once: it may be a pipe."""
+        return read_run(self.run, self.n) if self.run is not None else {}
+
     def telling(self, corpus: Sequence[Passage]) -> Mapping[str, object]:
         """What the candidates depend on."""
         found: dict[str, object] = {"retriever": self.retriever, "candidates": self.n}
@@ -47,7 +53,7 @@ class FirstStage:
         if self.retriever == "dense":
             found["dense"] = self.model
         if self.run is not None:
-            found["run"] = digest(self.run.read_bytes())
+            found["run"] = digest(sorted(self._read.items()))
         return found
 
     def over(self, questions: Sequence[Question], corpus: Sequence[Passage]) -> Callable[[list[Query]], Run]:
@@ -63,7 +69,7 @@ class FirstStage:
         return lambda queries: bm25(corpus, queries, self.n)
 
     def _given(self, path: Path, corpus: Sequence[Passage]) -> Callable[[Query], list[Scored]]:
-        run, known = read_run(path, self.n), {passage.id for passage in corpus}
+        run, known = self._read, {passage.id for passage in corpus}
 
         def ranked(query: Query) -> list[Scored]:
             if query.id not in run:

@@ -25,6 +25,7 @@ from rankr1_eval.records import Json, Records
 from rankr1_eval.results import Read
 from rankr1_eval.rows import RowSpec
 from rankr1_eval.types import Question
+from rankr1_rag.errors import FileError
 from rankr1_rag.files import writing
 from rankr1_rag.jsonlines import ranking_from_json, ranking_to_json, to_line
 from rankr1_rag.types import Cost, Passage, Query, Ranking
@@ -38,8 +39,13 @@ class Folder:
     _opened: ExitStack = field(default_factory=ExitStack)
 
     def __post_init__(self) -> None:
-        for folder in (self.path, self.path / "rerank", self.path / "read"):
-            folder.mkdir(parents=True, exist_ok=True)
+        made(self.path)
+        if not (self.path / "questions.jsonl").exists():
+            for name in ("passages.jsonl", "scores.json", "report.html", "report.md", "supports.qrels"):
+                if (self.path / name).exists():
+                    raise FileError(self.path / name, None, "stands here and is not of a run: give another --out")
+        made(self.path / "rerank")
+        made(self.path / "read")
 
     @property
     def store(self) -> Path:
@@ -48,23 +54,25 @@ class Folder:
 
     def questions(self, settings: Mapping[str, object]) -> Records:
         """The records of the stage load."""
-        return self._open(self.path / "questions.jsonl", "load", settings)
+        return self._open(self.path / "questions.jsonl", "load", settings, "question")
 
     def candidates(self, settings: Mapping[str, object]) -> Records:
         """The records of the stage retrieve."""
-        return self._open(self.path / "candidates.jsonl", "retrieve", settings)
+        return self._open(self.path / "candidates.jsonl", "retrieve", settings, "candidates")
 
     def orders(self, row: RowSpec, settings: Mapping[str, object]) -> Records:
         """The records of the stage rerank, one row."""
-        return self._open(self.path / "rerank" / f"{row.file}.jsonl", f"rerank {row.name}", settings)
+        return self._open(
+            self.path / "rerank" / f"{row.file}.jsonl", f"rerank {row.name}", settings, "order", "seconds"
+        )
 
     def reads(self, row: RowSpec, k: int, settings: Mapping[str, object]) -> Records:
         """The records of the stage read, one row at one k."""
         name = f"{row.file}@{k}" if row.ordered else row.file
-        return self._open(self.path / "read" / f"{name}.jsonl", f"read {row.name}", settings)
+        return self._open(self.path / "read" / f"{name}.jsonl", f"read {row.name}", settings, "shown", "answer", "text")
 
-    def _open(self, path: Path, stage: str, settings: Mapping[str, object]) -> Records:
-        return self._opened.enter_context(Records(path, stage, settings))
+    def _open(self, path: Path, stage: str, settings: Mapping[str, object], *fields: str) -> Records:
+        return self._opened.enter_context(Records(path, stage, settings, fields))
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +84,14 @@ class Folder:
         """The corpus, for whoever wants to retrieve from it with something of their own."""
         with writing(self.path / "passages.jsonl") as out:
             out.writelines(to_line(asdict(passage)) for passage in corpus)
+
+
+def made(path: Path) -> None:
+    """Make a folder for results where there is none. FileError where something else stands there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise FileError(path, None, "is, or is in, a file: --out is a folder for the results, give another") from None
 
 
 def digest(*parts: object) -> str:
@@ -121,7 +137,7 @@ def cost_of(record: Json) -> Cost:
 
 def read_of(record: Json) -> Read:
     """What the reader said."""
-    return Read(**{name: value for name, value in record.items() if name != "id"})
+    return Read(**{name: value for name, value in record.items() if name not in ("id", "shown")})
 
 
 class Rankings(Mapping[str, Ranking]):

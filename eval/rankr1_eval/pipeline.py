@@ -22,13 +22,13 @@ from rankr1_eval.reorder import Order
 from rankr1_eval.results import Read
 from rankr1_eval.types import Question
 from rankr1_rag import many
-from rankr1_rag.errors import BackendError
+from rankr1_rag.errors import BackendError, BackendUnavailable, UnparsedError
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.trec import Run
 from rankr1_rag.types import Passage, Query
 
-HOPELESS = 8
-"""After so many failures without a success in between a stage gives up: the model is not there."""
+GONE, WRONG = 8, 32
+"""A stage gives up after so many failures in a row: the model is not there, or refuses whatever it is asked."""
 
 
 Tell = Callable[[str, int, Iterator[str]], None]
@@ -96,9 +96,13 @@ def reorder(
 
 
 def rerank(records: Records, queries: Sequence[Query], pool: Pool, reranker: Reranker) -> Iterator[str]:
-    """Keep the ranking of each query, with its trace. StageError at the end where some failed."""
-    missing = [query for query in queries if query.id not in records]
-    yield from (query.id for query in queries if query.id in records)
+    """Keep the ranking of each query, with its trace. StageError at the end where some failed.
+
+    A query for which an earlier run kept the first-stage order, because the model failed, is asked again.
+    """
+    missing = [query for query in queries if query.id not in records or records[query.id]["rankr1"].get("failure")]
+    asked = {query.id for query in missing}
+    yield from (query.id for query in queries if query.id not in asked)
     watch, failures = Watch(), _Failures(records, len(missing))
     results = reranker.rank_many((query, pool(query)) for query in missing)
     with closing(results):  # type: ignore[type-var]
@@ -119,13 +123,19 @@ def read(
     reader: Reader,
     in_flight: int,
 ) -> Iterator[str]:
-    """Keep what the reader says of each question with the passages of `context`. StageError where some failed."""
-    missing = [question for question in questions if question.query.id not in records]
-    yield from (question.query.id for question in questions if question.query.id in records)
+    """Keep what the reader says of each question with the passages of `context`. StageError where some failed.
+
+    What was read in another order, of a ranking that has failed since or was asked again, is read anew.
+    """
+    shown = {question.query.id: tuple(context(question)) for question in questions}
+    ids = {id: [passage.id for passage in passages] for id, passages in shown.items()}
+    done = {id for id in ids if id in records and records[id]["shown"] == ids[id]}
+    missing = [question for question in questions if question.query.id not in done]
+    yield from (question.query.id for question in questions if question.query.id in done)
     watch, failures = Watch(), _Failures(records, len(missing))
 
     def work(question: Question) -> Coroutine[Any, Any, Read | Exception]:
-        return _caught(reader.read(question.query.text, tuple(context(question))))
+        return _caught(reader.read(question.query.text, shown[question.query.id]))
 
     results = many.each(work, missing, in_flight)
     with closing(results):  # type: ignore[type-var]
@@ -134,8 +144,9 @@ def read(
                 failures.take(outcome)
                 continue
             failures.succeeded()
-            records.add(missing[index].query.id, asdict(replace(outcome, seconds=watch.lap())))
-            yield missing[index].query.id
+            id = missing[index].query.id
+            records.add(id, {"shown": ids[id], **asdict(replace(outcome, seconds=watch.lap()))})
+            yield id
     failures.tell()
 
 
@@ -150,22 +161,25 @@ class _Failures:
     """What failed in a stage: told at the end, or at once where nothing comes back any more."""
 
     def __init__(self, records: Records, asked: int) -> None:
-        self._stage, self._asked = records.stage, asked
+        self._stage, self._asked, self._answered = records.stage, asked, bool(len(records))
         self._failed = self._in_a_row = 0
+        self._unavailable = True
         self._first: Exception | None = None
 
     def take(self, error: Exception) -> None:
-        if not isinstance(error, BackendError):
+        if not isinstance(error, BackendError | UnparsedError):
             raise error  # not the model's fault: an argument that only a question shows, or ours
         self._first = self._first or error
         self._failed += 1
         self._in_a_row += 1
-        if self._in_a_row >= HOPELESS:
-            self.tell()
+        self._unavailable &= isinstance(error, BackendUnavailable)
+        gone, wrong = self._unavailable and self._in_a_row >= GONE, not self._answered and self._in_a_row >= WRONG
+        if gone or wrong:
+            self.tell(f"gave up after {self._in_a_row} in a row; ")
 
     def succeeded(self) -> None:
-        self._in_a_row = 0
+        self._in_a_row, self._unavailable, self._answered = 0, True, True
 
-    def tell(self) -> None:
+    def tell(self, why: str = "") -> None:
         if self._first is not None:
-            raise StageError(self._stage, self._failed, self._asked, self._first) from self._first
+            raise StageError(self._stage, self._failed, self._asked, self._first, why) from self._first

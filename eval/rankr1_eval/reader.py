@@ -35,6 +35,7 @@ PROMPT = "five-examples-v1"
 
 _THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
 _LEAD = re.compile(r"^(?:the\s+)?(?:short\s+|final\s+)?answer(?:\s+is\b\s*:?|\s*[:\-])\s*", re.IGNORECASE)
+_NEXT = re.compile(r"\n\s*Question\s*:", re.IGNORECASE)
 _MARKED = re.compile(r"\banswer\s*:\s*(.+)", re.IGNORECASE)
 _QUOTES = "\"'`*\u201c\u201d\u2018\u2019\u00ab\u00bb"
 
@@ -97,6 +98,7 @@ def answer_string(text: str) -> str:
     said = _THOUGHT.sub("", text).strip()
     if said.startswith("<think>"):
         return ""  # a thought without an end: the budget was too small for an answer
+    said = _NEXT.split(said)[0]  # a model that goes on with a question of its own
     if marked := _MARKED.findall(said):
         said = marked[-1]
     first = next((line.strip() for line in said.splitlines() if line.strip()), "")

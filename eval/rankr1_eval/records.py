@@ -4,14 +4,14 @@
     {"id": "5a8c75…", …}
 
 The first line tells what the records depend on: a run goes on only with the same. A torn last line, of a killed
-process, is cut off. Knows nothing of what the records mean.
+process, is cut off. Of two records with one id the later counts. Knows nothing of what the records mean.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,10 +24,13 @@ VERSION = 1
 
 
 class Records:
-    """The records of one stage by id. FileError where the file is another stage's, of other settings, or damaged."""
+    """The records of one stage by id. FileError where the file is another stage's, of other settings, or damaged.
 
-    def __init__(self, path: Path, stage: str, settings: Mapping[str, object]) -> None:
-        self.path, self.stage = path, stage
+    A record that lacks one of `fields` is damaged.
+    """
+
+    def __init__(self, path: Path, stage: str, settings: Mapping[str, object], fields: Collection[str] = ()) -> None:
+        self.path, self.stage, self._fields = path, stage, {"id", *fields}
         self._head = {"rankr1_eval": VERSION, "stage": stage, "settings": json.loads(json.dumps(settings))}
         self._places: dict[str, int] = {}
         self._file = locked(path)
@@ -39,8 +42,6 @@ class Records:
 
     def add(self, id: str, record: Mapping[str, Any]) -> None:
         """Keep a record: with the operating system when this returns, so it survives a killed process."""
-        if id in self._places:
-            raise ValueError(f"{self.path}: {id!r} has a record already")
         self._places[id] = self._append({"id": id, **record})
 
     def __getitem__(self, id: str) -> Json:
@@ -60,7 +61,7 @@ class Records:
     def _begin(self) -> None:
         self._file.seek(0)
         first = self._file.readline()
-        if not first.endswith(b"\n"):
+        if not first.endswith(b"\n") and _line(self._head).startswith(first):
             self._file.truncate(0)
             self._append(self._head)
             return
@@ -72,7 +73,8 @@ class Records:
         self._file.truncate(start)
 
     def _check(self, head: Json | None) -> None:
-        if head is None or head.get("rankr1_eval") != VERSION or head.get("stage") != self._head["stage"]:
+        known = head is not None and head.get("rankr1_eval") == VERSION and head.get("stage") == self._head["stage"]
+        if head is None or not known or not isinstance(head.get("settings"), dict):
             raise FileError(self.path, 1, f"not the records of {self._head['stage']!r}: give another --out")
         begun, now = head["settings"], self._head["settings"]
         if changed := sorted(name for name in begun.keys() | now.keys() if begun.get(name) != now.get(name)):
@@ -83,14 +85,14 @@ class Records:
 
     def _id(self, line: bytes, start: int) -> str:
         record = _parsed(line)
-        if record is None or not isinstance(id := record.get("id"), str) or id in self._places:
+        if record is None or not isinstance(id := record.get("id"), str) or not self._fields <= record.keys():
             raise FileError(self.path, None, f"damaged at byte {start}: remove the file, it will be made anew")
         return id
 
     def _append(self, record: Json) -> int:
         try:
             start = self._file.seek(0, os.SEEK_END)
-            self._file.write(json.dumps(record).encode("ascii") + b"\n")
+            self._file.write(_line(record))
             self._file.flush()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
@@ -105,6 +107,10 @@ class Records:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record).encode("ascii") + b"\n"
 
 
 def _parsed(line: bytes) -> Json | None:

@@ -83,7 +83,10 @@ def _row(name: str) -> RowSpec:
         return RowSpec(name, known, rest)
     if rest and kind != "rank-r1":
         raise ValueError(f"row {name!r}: {kind} takes nothing after a colon")
-    return RowSpec(name, known, "", dict(_setting(name, one) for one in rest.split("+") if one))
+    settings = [_setting(name, one) for one in rest.split("+") if one]
+    if len(dict(settings)) < len(settings):
+        raise ValueError(f"row {name!r}: a setting stands there twice")
+    return RowSpec(name, known, "", dict(settings))
 
 
 def _setting(row: str, given: str) -> tuple[str, object]:

@@ -119,7 +119,7 @@ def from_json(record: object) -> Scores:
         rows = {
             name: RowScores(
                 row["name"],
-                row["each"],
+                {measure: dict(found) for measure, found in row["each"].items()},
                 _estimated(row["estimates"]),
                 {measure: Difference(**found) for measure, found in row["differences"].items()},
                 row["cost"],
@@ -131,7 +131,7 @@ def from_json(record: object) -> Scores:
             name: {value: {row: _estimated(found) for row, found in by.items()} for value, by in values.items()}
             for name, values in record["groups"].items()
         }
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"these scores are damaged, make them anew: {error!r}") from error
     return Scores(rows, groups)
 

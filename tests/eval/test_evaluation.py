@@ -17,7 +17,7 @@ from rankr1_eval.rows import parse
 from rankr1_eval.types import Question, pooled
 from rankr1_rag import Reranker
 from rankr1_rag.backends.scripted import Scripted
-from rankr1_rag.errors import BackendError, FileError
+from rankr1_rag.errors import BackendError, BackendUnavailable, FileError
 from rankr1_rag.types import Message
 
 ALL = "none,random,oracle,rank-r1,rank-r1:votes=3,gold,no-context"
@@ -135,9 +135,68 @@ def test_what_fails_is_told_and_what_was_finished_is_kept(questions: list[Questi
     assert all(bad in text for text in again.asked if "Question:" not in text)
 
 
+def unavailable(messages: Sequence[Message]) -> str:
+    raise BackendUnavailable("no answer")
+
+
 def test_a_model_that_is_not_there_is_not_asked_for_every_question(questions: list[Question], tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="8 of 15 questions failed"):
-        run(questions, Model(lambda text: True), tmp_path, "none", reranker=Reranker(Scripted(Model()), in_flight=1))
+    with pytest.raises(StageError, match="gave up after 8 in a row; 8 of 15 questions failed"):
+        run(questions, Model(), tmp_path, "none", reader=Reader(Scripted(unavailable)))
+
+
+def test_questions_that_always_fail_do_not_keep_the_others_from_being_asked(
+    questions: list[Question], tmp_path: Path
+) -> None:
+    bad = {question.query.text for question in questions[:10]}
+    model = Model(lambda text: any(one in text for one in bad))
+    with pytest.raises(StageError, match="read none: 10 of 15 questions failed"):
+        run(questions, model, tmp_path, "none", reader=Reader(Scripted(model)), ks=(2,))
+    assert len(model.asked) == 5
+
+
+def test_a_strict_reranker_fails_a_question_and_not_the_run(questions: list[Question], tmp_path: Path) -> None:
+    def says(messages: Sequence[Message]) -> str:
+        mumbles = questions[2].query.text in messages[-1]["content"]
+        return "I do not know" if mumbles else "<answer>[1]</answer>"
+
+    strict = Reranker(Scripted(says), k=5, size=4, strict=True, force="never")
+    with pytest.raises(StageError, match="1 of 15 questions failed, the first with UnparsedError"):
+        run(questions, Model(), tmp_path, "rank-r1", reranker=strict)
+    assert len((tmp_path / "rerank" / "rank-r1.jsonl").read_text().splitlines()) == 1 + 14
+
+
+def test_a_ranking_that_failed_is_asked_again_and_read_again(questions: list[Question], tmp_path: Path) -> None:
+    bad = questions[1].query
+    patient = Reranker(Scripted(Model(lambda text: bad.text in text)), k=5, size=4, on_failure="first_stage")
+    before = run(questions, Model(), tmp_path, "none,rank-r1", reranker=patient, ks=(5,)).rows[1]
+    assert before.rankings[bad.id].failure
+    again = Model()
+    after = run(questions, again, tmp_path, "none,rank-r1", ks=(5,)).rows[1]
+    assert after.rankings[bad.id].failure is None
+    assert all(bad.text in text for text in again.asked)
+    assert [text for text in again.asked if "Question:" in text], "it was read again"
+
+
+def test_nothing_is_asked_before_all_rows_fit(questions: list[Question], tmp_path: Path) -> None:
+    model = Model()
+    with pytest.raises(ValueError, match="row 'rank-r1:size=1': size=1"):
+        run(questions, model, tmp_path, "none,rank-r1:size=1")
+    with pytest.raises(ValueError, match="first 9 passages are to be read of 8 candidates"):
+        run(questions, model, tmp_path, "none", ks=(9,))
+    run(questions, model, tmp_path, "rank-r1", ks=(2,))
+    asked = len(model.asked)
+    with pytest.raises(FileError, match="k 5 → 4"):
+        run(questions, model, tmp_path, "none,gold,rank-r1", reranker=Reranker(Scripted(model), k=4, size=4))
+    assert len(model.asked) == asked
+
+
+def test_files_of_somebody_else_are_left_alone(questions: list[Question], tmp_path: Path) -> None:
+    (tmp_path / "passages.jsonl").write_text("mine")
+    with pytest.raises(FileError, match="is not of a run"):
+        run(questions, Model(), tmp_path, "none")
+    with pytest.raises(FileError, match="--out is a folder"):
+        run(questions, Model(), tmp_path / "passages.jsonl", "none")
+    assert (tmp_path / "passages.jsonl").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +217,7 @@ def test_another_setting_does_not_mix_with_what_is_there(
 
 
 def test_own_paragraphs_are_candidates_in_file_order(questions: list[Question], tmp_path: Path) -> None:
-    found = run(questions, Model(), tmp_path, "none", first_stage=FirstStage("own", n=4))
+    found = run(questions, Model(), tmp_path, "none", first_stage=FirstStage("own", n=4), ks=(2,))
     for question in questions:
         own = list(dict.fromkeys(passage.id for passage in question.passages))
         assert list(found.rows[0].orders[question.query.id]) == own[:4]
@@ -174,10 +233,10 @@ def test_a_run_of_ones_own_gives_the_candidates(questions: list[Question], tmp_p
             for rank, id in enumerate(ids, 1)
         )
     )
-    found = run(questions, Model(), tmp_path / "out", "none", first_stage=FirstStage("run", n=4, run=path))
+    found = run(questions, Model(), tmp_path / "out", "none", first_stage=FirstStage("run", n=4, run=path), ks=(2,))
     assert set(found.rows[0].orders.values()) == {tuple(ids[:4])}
     path.write_text(f"{questions[0].query.id} Q0 nowhere 1 1.0 mine\n")
     with pytest.raises(FileError, match=r"'nowhere' is not in passages.jsonl"):
-        run(questions, Model(), tmp_path / "other", "none", first_stage=FirstStage("run", n=4, run=path))
+        run(questions, Model(), tmp_path / "other", "none", first_stage=FirstStage("run", n=4, run=path), ks=(2,))
     with pytest.raises(FileError, match="ranks nothing for the question"):
-        run(questions[1:], Model(), tmp_path / "third", "none", first_stage=FirstStage("run", n=4, run=path))
+        run(questions[1:], Model(), tmp_path / "third", "none", first_stage=FirstStage("run", n=4, run=path), ks=(2,))

@@ -69,19 +69,20 @@ def kept(out: Path) -> int:
         return 0
 
 
-def kill(process: subprocess.Popen[bytes], out: Path, until: int, later: float) -> None:
-    """Kill it a moment after it has kept something, and so many in all. It must not have ended by itself."""
+def kill(asked: list[str], out: Path, until: int, later: float) -> None:
+    """Start it; kill it a moment after it has kept something, and so many in all. It must not have ended by itself."""
     until, deadline = max(until, kept(out) + 1), time.monotonic() + 120
-    try:
-        while kept(out) < until:
+    told = out.with_name("told")
+    with told.open("w") as said, subprocess.Popen(asked, stdout=said, stderr=said) as process:
+        try:
+            while kept(out) < until:
+                assert process.poll() is None, told.read_text()
+                assert time.monotonic() < deadline, told.read_text()
+                time.sleep(0.01)
+            time.sleep(later)
             assert process.poll() is None, "it ended before it was killed"
-            assert time.monotonic() < deadline, "it keeps nothing"
-            time.sleep(0.01)
-        time.sleep(later)
-        assert process.poll() is None, "it ended before it was killed"
-    finally:
-        process.kill()  # SIGKILL
-        process.wait(timeout=30)
+        finally:
+            process.kill()  # SIGKILL
 
 
 def test_killed_at_any_moment_it_finishes_with_the_same_scores(shared_data: Path, tmp_path: Path) -> None:
@@ -89,9 +90,7 @@ def test_killed_at_any_moment_it_finishes_with_the_same_scores(shared_data: Path
     done(command(shared_data, whole, "hotpotqa"))
     dice, total = random.Random(7), kept(whole)
     for until in sorted(dice.sample(range(1, total * 2 // 3), 3)):
-        asked = command(shared_data, torn, "hotpotqa")
-        process = subprocess.Popen(asked, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        kill(process, torn, until, dice.uniform(0, 0.1))
+        kill(command(shared_data, torn, "hotpotqa"), torn, until, dice.uniform(0, 0.1))
     assert 0 < kept(torn) < total
     done(command(shared_data, torn, "hotpotqa"))
     assert figures(torn) == figures(whole)

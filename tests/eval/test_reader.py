@@ -26,6 +26,7 @@ SAID = [
     ("<think>I have no idea how", ""),
     ("Answer:", ""),
     ("Answering machine", "Answering machine"),
+    ("Paris\n\nQuestion: Who?\nAnswer: Bob", "Paris"),
     ("The answer is Paris.", "Paris."),
 ]
 

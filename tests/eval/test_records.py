@@ -50,7 +50,7 @@ def test_other_settings_are_told_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ['{"rankr1_journal": 1}\n', "[1]\n", "no json\n", '{"rankr1_eval": 99, "stage": "x"}\n']
+    "content", ['{"rankr1_journal": 1}\n', "[1]\n", "no json\n", "mine", '{"rankr1_eval": 99, "stage": "x"}\n']
 )
 def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: str) -> None:
     path = tmp_path / "a.jsonl"
@@ -60,14 +60,14 @@ def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: str) ->
     assert path.read_text() == content
 
 
-@pytest.mark.parametrize("line", ["no json\n", "[]\n", '{"id": 3}\n', '{"id": "q1"}\n'])
+@pytest.mark.parametrize("line", ["no json\n", "[]\n", '{"id": 3}\n', '{"id": "q2"}\n'])
 def test_a_damaged_record_is_told_and_nothing_is_lost(tmp_path: Path, line: str) -> None:
     path = tmp_path / "a.jsonl"
     kept(path, "q1")
     before = path.read_text() + line
     path.write_text(before)
     with pytest.raises(FileError, match="damaged at byte"):
-        Records(path, "read none", SETTINGS)
+        Records(path, "read none", SETTINGS, ("said",))
     assert path.read_text() == before
 
 
@@ -76,11 +76,13 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         Records(tmp_path / "a.jsonl", "read none", SETTINGS)
 
 
-def test_an_id_is_kept_once(tmp_path: Path) -> None:
+def test_the_later_of_two_records_counts(tmp_path: Path) -> None:
+    kept(tmp_path / "a.jsonl", "q1", "q2")
     with Records(tmp_path / "a.jsonl", "read none", SETTINGS) as records:
-        records.add("q1", {})
-        with pytest.raises(ValueError, match="has a record already"):
-            records.add("q1", {})
+        records.add("q1", {"said": "another thing"})
+        assert records["q1"]["said"] == "another thing"
+    with Records(tmp_path / "a.jsonl", "read none", SETTINGS) as records:
+        assert (records["q1"]["said"], records["q2"]["said"], len(records)) == ("another thing", "of q2", 2)
 
 
 def test_any_text_survives(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def test_a_model_may_have_any_name(name: str, kind: str) -> None:
         (["rank-r1:votes"], "'votes' is not NAME=VALUE"),
         (["rank-r1:vote=3"], "'vote=3' is not NAME=VALUE with one of"),
         (["rank-r1:k=3"], "is not NAME=VALUE"),
+        (["rank-r1:votes=3+votes=5"], "stands there twice"),
         (["dense:a/b,dense:a:b"], "one file"),
     ],
 )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
 
@@ -22,12 +21,13 @@ from rankr1_eval.cli.table import table
 from rankr1_eval.data.sample import corpus, sample
 from rankr1_eval.evaluation import Evaluation
 from rankr1_eval.exports import export
-from rankr1_eval.folder import Folder
+from rankr1_eval.folder import Folder, digest
 from rankr1_eval.report import write_report
 from rankr1_eval.results import Run
 from rankr1_eval.rows import DEFAULT, KINDS, parse
 from rankr1_eval.score import score, to_json
 from rankr1_eval.scores import Scores
+from rankr1_eval.types import Question
 from rankr1_rag.checkpoints import EMBEDDED
 from rankr1_rag.cli.progress import Job
 from rankr1_rag.cli.settings import Settings
@@ -66,8 +66,9 @@ def qa(
             with arguments():
                 reader = reading.reader(settings, reranker, job)
             with reader:
-                stages = Stages(job, Console(stderr=True))
-                _finish(folder, evaluation(reranker=reranker, reader=reader), stages, console, as_json)
+                with arguments():
+                    asked = evaluation(reranker=reranker, reader=reader)
+                _finish(folder, asked, Stages(job, Console(stderr=True)), console, as_json)
 
 
 def _asked(
@@ -82,7 +83,7 @@ def _asked(
         dataset=source.dataset,
         questions=asked,
         corpus=corpus(everything, asked, source.pool, seed),
-        source=_told(source, seed),
+        source=_told(source, everything, seed),
         first_stage=first_stage,
         rows=specs,
         ks=ks,
@@ -98,18 +99,18 @@ def _finish(folder: Folder, evaluation: Evaluation, stages: Stages, console: Con
     with writing(folder.path / "scores.json") as out:
         json.dump(to_json(scores), out)
     write_report(run, scores, folder.path)
-    with arguments():
-        export(run, folder.path)
+    if left_out := export(run, folder.path):
+        stages.console.print(Text(clean(left_out), style="yellow"))
     if as_json:
         typer.echo(json.dumps(to_json(scores)))
     else:
         _tell(console, run, scores, evaluation, folder)
 
 
-def _told(source: Source, seed: int) -> dict[str, object]:
+def _told(source: Source, everything: Sequence[Question], seed: int) -> dict[str, object]:
     """What a question's candidates depend on: not on how many others are asked, so a run may grow."""
-    content = sha256(source.data.read_bytes()).hexdigest()[:16] if source.data else f"hub {source.split}"
-    return {"dataset": source.dataset, "data": content, "pool": source.pool, "seed": seed}
+    asked = [(one.query, one.answers, one.supports, [passage.id for passage in one.passages]) for one in everything]
+    return {"dataset": source.dataset, "data": digest(asked), "pool": source.pool, "seed": seed}
 
 
 def _settled(settings: Settings, folder: Folder) -> Settings:

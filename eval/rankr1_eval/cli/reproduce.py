@@ -16,6 +16,7 @@ from rich.text import Text
 from rankr1_eval.cli.embedded import WARNING, is_embedded, repeatable
 from rankr1_eval.cli.material import Material
 from rankr1_eval.cli.stages import Stages
+from rankr1_eval.folder import made
 from rankr1_eval.reproduce import wording
 from rankr1_eval.reproduce.protocol import THINK_TOKENS
 from rankr1_eval.reproduce.targets import KNOWN, Target
@@ -48,7 +49,7 @@ def reproduce(
     with arguments():
         wanted = material.target(target)
     folder = out or Path("runs") / "reproduce" / target.replace("/", "-")
-    folder.mkdir(parents=True, exist_ok=True)
+    made(folder)
     job = Job(Console(stderr=True), None)
     with _settled(settings, wanted, folder).reranker(job) as reranker, arguments():
         from rankr1_eval.reproduce.reproducing import Reproducing

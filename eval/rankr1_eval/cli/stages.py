@@ -16,7 +16,7 @@ class Stages:
     """Goes through stages and tells of them; `what` is what they count."""
 
     def __init__(self, job: Job, console: Console, what: str = "questions") -> None:
-        self.job, self._console, self._what = job, console, what
+        self.job, self.console, self._what = job, console, what
 
     def __call__(self, name: str, total: int, ids: Iterator[str]) -> None:
         """One stage, to its end."""
@@ -24,5 +24,5 @@ class Stages:
         self.job.begin(name, total)
         for _ in ids:
             self.job.advance()
-        if not self._console.is_terminal:
-            self._console.print(Text(clean(f"{name}: {total:,} {self._what}, {monotonic() - started:.0f} s")))
+        if not self.console.is_terminal:
+            self.console.print(Text(clean(f"{name}: {total:,} {self._what}, {monotonic() - started:.0f} s")))

@@ -19,6 +19,8 @@ def query_of(record: Json) -> Query:
     query = Query(id_of(record, ("_id", "id")), text_of(record, ("question",)))
     if not query.id.strip() or not query.text.strip():
         raise ValueError(f"the {'question' if query.id.strip() else 'id'} is empty")
+    if not query.id.isprintable():
+        raise ValueError(f"the id {query.id!r:.60} holds what cannot be printed")
     return query
 
 

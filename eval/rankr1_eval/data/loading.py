@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from rankr1_eval.data import hub, local
 from rankr1_eval.data.dataset import Dataset, Json
 from rankr1_eval.data.hotpotqa import HOTPOTQA, HOTPOTQA_FULLWIKI
 from rankr1_eval.data.musique import MUSIQUE
 from rankr1_eval.data.twowiki import TWOWIKI
-from rankr1_eval.types import Question
+from rankr1_eval.types import Question, passage_of
 from rankr1_rag.errors import FileError
 from rankr1_rag.files import FilePath
 
@@ -48,7 +49,16 @@ def questions(
         found[question.query.id] = question
     if not found:
         raise FileError(source, None, "it holds no question")
-    return list(found.values())
+    return _found_elsewhere(found.values())
+
+
+def _found_elsewhere(questions: Collection[Question]) -> list[Question]:
+    """A support that is a mere title (`titled`) becomes another question's paragraph of that title, if there is one."""
+    own = {one.query.id: {passage.id for passage in one.passages} for one in questions}
+    if all(own[one.query.id].issuperset(one.supports) for one in questions):
+        return list(questions)
+    named = {passage_of(passage.title, "").id: passage.id for one in questions for passage in one.passages}
+    return [replace(one, supports=tuple(dict.fromkeys(named.get(id, id) for id in one.supports))) for one in questions]
 
 
 def _check_dataset(dataset: Dataset, record: Json) -> None:

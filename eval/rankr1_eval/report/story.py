@@ -138,7 +138,8 @@ def _bounds(view: View) -> Iterator[str]:
     gold, alone = view.estimate("gold", measure), view.estimate("no-context", measure)
     if gold is not None:
         without = f", and {percent(alone.mean)} % without any passage" if alone is not None else ""
-        yield f"Given the supports and nothing else, the same reader reaches {percent(gold.mean)} %{without}."
+        given = "the supports" if not view.run.settings.get("absent") else "those supports that the corpus has"
+        yield f"Given {given} and nothing else, the same reader reaches {percent(gold.mean)} %{without}."
     row = view.rows.get("none")
     ranks = (
         [rank for q in view.run.questions if q.query.id in row.orders for rank in view.ranks("none", q)] if row else []
@@ -160,6 +161,9 @@ def _few(view: View) -> Iterator[str]:
 
 
 def _doubts(view: View) -> Iterator[str]:
+    if absent := view.run.settings.get("absent"):
+        of = f"{absent:,} of {view.run.settings['supports']:,} supports"
+        yield f"{of} are not in the corpus at all: nothing can find them, and gold context lacks them."
     for name, scored in view.scores.rows.items():
         yield from _row_doubts(row_name(name), scored.cost)
         if missing := len(scored.missing):
