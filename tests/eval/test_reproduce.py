@@ -122,8 +122,8 @@ def write(folder: Path, queries: int = 4, passages: int = 6) -> dict[str, Path]:
     folder.mkdir(exist_ok=True)
     files = {name: folder / f"{name}.txt" for name in ("run", "queries", "passages", "qrels")}
     ids = [f"p{place}" for place in range(passages)]
-    files["queries"].write_text("".join(f"q{place}\tquery number {place}\n" for place in range(queries)))
-    files["passages"].write_text("".join(f"{id}\tpassage number {place}\n" for place, id in enumerate(ids)))
+    files["queries"].write_text("".join(f"q{place}\tquery number no{place}\n" for place in range(queries)))
+    files["passages"].write_text("".join(f"{id}\tpassage number no{place}\n" for place, id in enumerate(ids)))
     files["qrels"].write_text("".join(f"q{place} 0 p{place % passages} 2\n" for place in range(queries)))
     files["run"].write_text(
         "".join(f"q{q} Q0 {id} {rank} {9 - rank} t\n" for q in range(queries) for rank, id in enumerate(ids, 1))
