@@ -16,6 +16,7 @@ from typing import Any
 from bench.eval_loading import FILES
 
 QUESTIONS = 50
+NOTES = Path(__file__).with_name("eval_qa-notes.md")
 HEAD = f"""# The evaluation with the embedded model
 
 Made by `python -m bench.eval_qa ../shared/data FOLDER > bench/eval_qa.md`: {QUESTIONS} questions of each sample, all
@@ -61,6 +62,7 @@ def main() -> None:
         for place, (name, scores) in enumerate(rows.items()):
             first = f"{dataset} | {minutes:.1f}" if not place else " | "
             print(f"| {first} | {row(name, scores)} |", flush=True)
+    print(NOTES.read_text(encoding="utf-8"), end="")
 
 
 if __name__ == "__main__":
