@@ -86,6 +86,7 @@ class Evaluation:
             "read": list(self.ks),
             "supports": sum(len(question.supports) for question in self.questions),
             "absent": sum(id not in self._passages for question in self.questions for id in question.supports),
+            "models": {"reranker": self.reranker.plan.backend.model, "reader": self.reader.backend.model},
             "reader": self._reading,
             "rows": asked,
         }

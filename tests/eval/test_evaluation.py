@@ -12,8 +12,10 @@ from rankr1_eval.evaluation import Evaluation
 from rankr1_eval.firststage import FirstStage
 from rankr1_eval.folder import Folder
 from rankr1_eval.reader import Reader
+from rankr1_eval.report import write_report
 from rankr1_eval.results import Run
 from rankr1_eval.rows import parse
+from rankr1_eval.score import score
 from rankr1_eval.types import Question, pooled
 from rankr1_rag import Reranker
 from rankr1_rag.backends.scripted import Scripted
@@ -240,3 +242,9 @@ def test_a_run_of_ones_own_gives_the_candidates(questions: list[Question], tmp_p
         run(questions, Model(), tmp_path / "other", "none", first_stage=FirstStage("run", n=4, run=path), ks=(2,))
     with pytest.raises(FileError, match="ranks nothing for the question"):
         run(questions[1:], Model(), tmp_path / "third", "none", first_stage=FirstStage("run", n=4, run=path), ks=(2,))
+
+
+def test_the_report_names_the_models(questions: list[Question], tmp_path: Path) -> None:
+    found = run(questions[:2], Model(), tmp_path, "none,rank-r1")
+    write_report(found, score(replace(found, dataset="hotpotqa")), tmp_path)
+    assert "reranked by scripted · read by scripted" in (tmp_path / "report.html").read_text()

@@ -38,7 +38,15 @@ def over(view: View) -> str:
     """The line above the headline."""
     n = len(view.run.questions)
     named = [dataset_name(line(view.run.dataset)), counted(n, "question"), f"{view.run.candidates:,} candidates each"]
-    return " · ".join(part for part in named if part)
+    return " · ".join([*(part for part in named if part), *_models(view)])
+
+
+def _models(view: View) -> Iterator[str]:
+    """Who reranked and who read: the rows are called by what they do, whatever model does it."""
+    models = view.run.settings.get("models", {})
+    for role, did in (("reranker", "reranked by"), ("reader", "read by")):
+        if models.get(role) and (role == "reader" or any(row.rankings for row in view.run.rows)):
+            yield f"{did} {line(models[role])}"
 
 
 def headline(view: View) -> str:
