@@ -32,7 +32,7 @@ def scored(questions: int, reranked: int, ks: tuple[int, ...]) -> dict[str, floa
     from rankr1_eval.score import score
 
     asked = _questions(questions)
-    names = ["none", "gold", *(f"rank-r1:votes={n + 1}" for n in range(reranked))]
+    names = ["none", "gold", *(f"rank-r1:votes={n + 1}" for n in range(reranked)), "oracle", "random"]
     run = Run("made up", "hotpotqa", asked, {}, 20, tuple(_row(name, asked, ks) for name in names))
     start = time.perf_counter()
     score(run)
@@ -71,6 +71,8 @@ def _row(name: str, asked: Sequence[Question], ks: Sequence[int]) -> Row:
     reads = {k: {id: Read(chance.choice(said), "") for id, said in zip(ids, answers, strict=True)} for k in ks}
     if name == "gold":
         return Row(name, reads=reads)
+    if name in ("oracle", "random"):
+        return Row(name, orders)
     return Row(name, orders, reads, costs=dict.fromkeys(ids, Cost(comparisons=20)))
 
 
@@ -88,12 +90,13 @@ def report() -> str:
         runs = measured(questions, reranked, ks)
         spent, peak = runs["seconds"], statistics.median(runs["peak_mib"])
         middle = f"{statistics.median(spent):.1f} ({spent[0]:.1f}–{spent[-1]:.1f})"
-        rows.append(f"| {questions:,} | {reranked + 2} | {', '.join(map(str, ks))} | {middle} | {peak:.0f} |")
+        rows.append(f"| {questions:,} | {reranked + 4} | {', '.join(map(str, ks))} | {middle} | {peak:.0f} |")
     return "\n".join(
         [
             "# What the score of a run takes",
             "",
-            "Made by `python -m bench.eval_scoring`: the rows none and gold and some reranked ones, orders of 20, all "
+            "Made by `python -m bench.eval_scoring > bench/eval_scoring.md`: the rows none, gold, one or five reranked "
+            "ones, and oracle and random, which are not read: with one the default of `qa`. Orders of 20, all "
             "measures, 5,000 resamples and 10,000 sign flips, differences from no rerank, groups by type and hops, "
             f"{REPEATS} processes each. Target: 10,000 questions in under 10 seconds.",
             "",
