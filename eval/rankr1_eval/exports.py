@@ -23,7 +23,10 @@ def export(run: Run, folder: Path) -> str:
 
     TREC files part their fields by white space: a question whose id holds some can be in none.
     """
-    (folder / "predictions").mkdir(exist_ok=True)
+    for name, form in (("predictions", "*.json"), ("runs", "*.trec")):
+        (folder / name).mkdir(exist_ok=True)
+        for stale in (folder / name).glob(form):  # of rows and questions that are not in this run
+            stale.unlink()
     for row in run.rows:
         for k, reads in row.reads.items():
             with writing(folder / "predictions" / f"{file_name(row.name)}@{k}.json") as out:
@@ -37,7 +40,6 @@ def export(run: Run, folder: Path) -> str:
 
 def _as_trec(run: Run, folder: Path) -> None:
     write_qrels(folder / "supports.qrels", {one.query.id: dict.fromkeys(one.supports, 1) for one in run.questions})
-    (folder / "runs").mkdir(exist_ok=True)
     for row in run.rows:
         if row.orders:
             ranked = ((id, [(one, 1 / rank) for rank, one in enumerate(order, 1)]) for id, order in row.orders.items())

@@ -37,6 +37,7 @@ class Folder:
 
     path: Path
     _opened: ExitStack = field(default_factory=ExitStack)
+    _all: list[Records] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         made(self.path)
@@ -56,6 +57,10 @@ class Folder:
         """The records of the stage load."""
         return self._open(self.path / "questions.jsonl", "load", settings, "question")
 
+    def held(self) -> int:
+        """How many questions it holds."""
+        return sum(len(records) for records in self._all if records.stage == "load")
+
     def candidates(self, settings: Mapping[str, object]) -> Records:
         """The records of the stage retrieve."""
         return self._open(self.path / "candidates.jsonl", "retrieve", settings, "candidates")
@@ -72,7 +77,9 @@ class Folder:
         return self._open(self.path / "read" / f"{name}.jsonl", f"read {row.name}", settings, "shown", "answer", "text")
 
     def _open(self, path: Path, stage: str, settings: Mapping[str, object], *fields: str) -> Records:
-        return self._opened.enter_context(Records(path, stage, settings, fields))
+        records = self._opened.enter_context(Records(path, stage, settings, fields))
+        self._all.append(records)
+        return records
 
     def __enter__(self) -> Self:
         return self

@@ -69,6 +69,7 @@ class Reader:
             text=completion.text,
             prompt_tokens=completion.prompt_tokens,
             completion_tokens=completion.completion_tokens,
+            stored=completion.stored,
         )
 
     def __enter__(self) -> Self:

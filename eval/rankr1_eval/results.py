@@ -16,13 +16,17 @@ from rankr1_rag.types import Cost, Passage, Ranking
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What the reader said: the answer string taken from it ("" where there was none), its whole text, the cost."""
+    """What the reader said: the answer string taken from it ("" where there was none), its whole text, the cost.
+
+    `stored` is True where it was not asked, and `seconds` therefore say nothing.
+    """
 
     answer: str
     text: str
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
+    stored: bool = False
 
 
 @dataclass(frozen=True)

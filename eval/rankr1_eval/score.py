@@ -194,5 +194,12 @@ def _cost(row: Row) -> dict[str, float]:
     cost = {name: getattr(total, name) / max(1, len(asked)) for name in COSTS}
     for name in READING:
         cost[f"reader_{name}"] = sum(getattr(read, name) for read in reads) / max(1, len(reads))
+    for name, known, found in (
+        ("seconds", [one.seconds for one in asked if not one.stored], asked),
+        ("reader_seconds", [read.seconds for read in reads if not read.stored], reads),
+    ):
+        cost[name] = sum(known) / max(1, len(known))
+        if found and not known:  # all of it came from a store: what it took is not known here
+            del cost[name]
     cost["reader_empty"] = sum(not read.answer.strip() for read in reads) / max(1, len(reads))
     return cost

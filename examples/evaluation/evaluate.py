@@ -9,12 +9,11 @@ from pathlib import Path
 from rankr1_eval.data import load
 from rankr1_eval.data.sample import corpus, sample
 from rankr1_eval.evaluation import Evaluation
+from rankr1_eval.finishing import finish
 from rankr1_eval.firststage import FirstStage
 from rankr1_eval.folder import Folder
 from rankr1_eval.reader import Reader
-from rankr1_eval.report import write_report
 from rankr1_eval.rows import parse
-from rankr1_eval.score import score
 from rankr1_rag import Reranker
 from rankr1_rag.connect import connect
 
@@ -35,7 +34,6 @@ if __name__ == "__main__":
             reader=Reader(reranker.plan.backend),
         )
         run = evaluation.run(folder)
-        scores = score(run)
-        write_report(run, scores, out)
+        scores, _ = finish(run, out)
     for name, row in scores.rows.items():
         print(name, {measure: round(found.mean, 3) for measure, found in row.estimates.items()})

@@ -65,14 +65,14 @@ def claiming(change: Difference, n: int = 50) -> View:
         (Difference(-0.062, -0.1, -0.011, 0.01), "6.2 points fewer than BM25 (\N{MINUS SIGN}10 to \N{MINUS SIGN}1.1)."),
         (
             Difference(0.02, -0.03, 0.07, 0.41),
-            "2 points more than BM25, which 50 questions cannot tell from chance (\N{MINUS SIGN}3 to +7).",
+            "2 points more than BM25, which 50 questions cannot tell from chance (\N{MINUS SIGN}3 to +7, p = 0.41).",
         ),
         (
             Difference(0.1, 0.01, 0.2, 0.06),
-            "10 points more than BM25, which 50 questions cannot tell from chance (+1 to +20).",
+            "10 points more than BM25, which 50 questions cannot tell from chance (+1 to +20, p = 0.06).",
         ),
-        (Difference(0.1, -0.01, 0.2, 0.04), "which 50 questions cannot tell from chance (\N{MINUS SIGN}1 to +20)."),
-        (Difference(0.0, 0.0, 0.0, 1.0), "as many as BM25 (0 to 0)."),
+        (Difference(0.1, -0.01, 0.2, 0.04), "which 50 questions cannot tell from chance (\N{MINUS SIGN}1 to +20, p = 0.04)."),
+        (Difference(0.0, 0.0, 0.0, 1.0), "as many as BM25 (0 to 0, p = 1.00)."),
     ],
 )
 def test_the_headline_claims_no_more_than_the_interval_and_p_bear(change: Difference, said: str) -> None:

@@ -113,11 +113,10 @@ def _tell(console: Console, scores: Mapping[str, RunScores], differences: Iterab
 
     queries = len(next(iter(next(iter(scores.values())).each.values())))
     title = f"{queries:,} judged queries"
-    table = Table(
-        box=box.SIMPLE_HEAD, title=title, caption="Means, 95 % bootstrap intervals; p of a randomisation test."
-    )
-    table.add_column("measure")
     several = len(scores) > 1
+    caption = "Means, 95 % bootstrap intervals" + ("; p of a randomisation test." if several else ".")
+    table = Table(box=box.SIMPLE_HEAD, title=title, caption=caption)
+    table.add_column("measure")
     for head in [*(["run"] if several else []), "mean", "interval", *(["change", "interval", "p"] if several else [])]:
         table.add_column(head, justify="left" if head == "run" else "right", overflow="fold")
     apart = dict(zip(scores, differences, strict=True))

@@ -17,15 +17,14 @@ from rankr1_eval import data
 from rankr1_eval.cli.embedded import WARNING, is_embedded, repeatable
 from rankr1_eval.cli.options import Reading, Retrieval, Source
 from rankr1_eval.cli.stages import Stages
-from rankr1_eval.cli.table import table
+from rankr1_eval.cli.table import CAPTION, table
 from rankr1_eval.data.sample import corpus, sample
 from rankr1_eval.evaluation import Evaluation
-from rankr1_eval.exports import export
+from rankr1_eval.finishing import finish
 from rankr1_eval.folder import Folder, digest
-from rankr1_eval.report import write_report
 from rankr1_eval.results import Run
 from rankr1_eval.rows import DEFAULT, KINDS, parse
-from rankr1_eval.score import score, to_json
+from rankr1_eval.score import to_json
 from rankr1_eval.scores import Scores
 from rankr1_eval.types import Question
 from rankr1_rag.checkpoints import EMBEDDED
@@ -33,7 +32,6 @@ from rankr1_rag.cli.progress import Job
 from rankr1_rag.cli.settings import Settings
 from rankr1_rag.cli.usage import arguments
 from rankr1_rag.explain import clean
-from rankr1_rag.files import writing
 
 THINK_TOKENS = 64
 """The thinking budget of the embedded model here; any other has its checkpoint's."""
@@ -48,10 +46,14 @@ def qa(
     rows: Annotated[
         str, typer.Option(help=f"What to compare, comma-separated: {', '.join(KINDS)}; rank-r1:votes=3 and so on.")
     ] = ",".join(DEFAULT),
-    out: Annotated[Path | None, typer.Option(help="The run's folder; a run that is there goes on.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; a run that is there goes on. [default: runs/DATASET]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
     """Rerank the candidates of multi-hop questions, have them read, score evidence and answers: OUT/report.html.
+
+    rankr1-eval qa --dataset hotpotqa --data hotpot_dev_distractor_v1.json --questions 3
 
     Killed at any moment, the same command goes on where it was. The embedded model, as reranker and reader, runs
     anywhere and shows little: give --backend and --model for one that reasons, --reader-model for another reader.
@@ -95,12 +97,9 @@ def _finish(folder: Folder, evaluation: Evaluation, stages: Stages, console: Con
     """Go through the stages, score, and tell."""
     with stages.job, arguments():
         run = evaluation.run(folder, stages)
-    scores = score(run)
-    with writing(folder.path / "scores.json") as out:
-        json.dump(to_json(scores), out)
-    write_report(run, scores, folder.path)
-    if left_out := export(run, folder.path):
-        stages.console.print(Text(clean(left_out), style="yellow"))
+    scores, left_out = finish(run, folder.path)
+    for told in filter(None, [left_out, _fewer(folder, run)]):
+        stages.console.print(Text(clean(told), style="yellow"))
     if as_json:
         typer.echo(json.dumps(to_json(scores)))
     else:
@@ -119,8 +118,18 @@ def _settled(settings: Settings, folder: Folder) -> Settings:
     return replace(repeatable(settings), store=settings.store or str(folder.store), think_tokens=thinks)
 
 
+def _fewer(folder: Folder, run: Run) -> str:
+    """Where the folder holds more than was asked for now, that it does."""
+    held = folder.held()
+    if held == len(run.questions):
+        return ""
+    return f"the folder holds {held:,} questions; scores and report are of the {len(run.questions):,} asked for now"
+
+
 def _tell(console: Console, run: Run, scores: Scores, evaluation: Evaluation, folder: Folder) -> None:
-    console.print(table(run, scores, evaluation.ks))
-    if evaluation.reranker.plan.backend.model == EMBEDDED and any(row.rankings for row in run.rows):
+    for k in evaluation.ks:
+        console.print(table(run, scores, k))
+    console.print(Text(CAPTION, style="dim"))
+    if EMBEDDED in (evaluation.reranker.plan.backend.model, evaluation.reader.backend.model):
         console.print(Text(WARNING, style="yellow"))
     console.print(Text(f"The report, with the reasoning: {clean(str(folder.path / 'report.html'))}"))

@@ -38,7 +38,10 @@ def reproduce(
     *,
     material: Material,
     settings: Settings,
-    out: Annotated[Path | None, typer.Option(help="The folder of the run; one that is there goes on.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The folder of the run; one that is there goes on. [default: runs/reproduce/TARGET]"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure a table of the Rank-R1 paper again: its nDCG@10 beside what is found, within its tolerance or not.

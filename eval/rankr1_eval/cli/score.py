@@ -83,6 +83,10 @@ def _tell(console: Console, dataset: str, scores: AnswerScores, texts: Mapping[s
 
     from rankr1_rag.explain import clean
 
+    for what, ids in (("without a prediction, scored 0", scores.missing), ("not in the data, ignored", scores.unknown)):
+        if ids:
+            shown = clean(", ".join(ids[:3])) + (", …" if len(ids) > 3 else "")
+            console.print(Text(f"{len(ids):,} {what}: {shown}", style="yellow"))
     table = Table(box=box.SIMPLE_HEAD, title=f"{dataset}: answer strings", caption="Means, 95 % bootstrap intervals.")
     table.add_column("questions")
     for name in ("n", "EM", "", "F1", ""):
@@ -94,10 +98,6 @@ def _tell(console: Console, dataset: str, scores: AnswerScores, texts: Mapping[s
         table.add_row(f"{value} hops", *_cells(found))
     console.print(table)
     _tell_questions(console, scores, texts)
-    for what, ids in (("without a prediction, scored 0", scores.missing), ("not in the data, ignored", scores.unknown)):
-        if ids:
-            shown = clean(", ".join(ids[:3])) + (", …" if len(ids) > 3 else "")
-            console.print(Text(f"{len(ids):,} {what}: {shown}", style="yellow"))
 
 
 def _tell_questions(console: Console, scores: AnswerScores, texts: Mapping[str, str]) -> None:

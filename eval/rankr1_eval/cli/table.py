@@ -13,26 +13,28 @@ from rankr1_eval.results import Run
 from rankr1_eval.scores import Difference, Estimate, RowScores, Scores
 from rankr1_rag.explain import clean
 
-COSTS = (("comparisons", "comp.", "{:.1f}"), ("unparsed", "bad", "{:.1f}"), ("seconds", "s", "{:.1f}"))
+COSTS = (("comparisons", "comp."), ("unparsed", "unparsed"), ("seconds", "s"))
+CAPTION = (
+    "Means with 95 % bootstrap intervals. R: support recall, All: all supports found, EM and F1: of the answers. "
+    "Δ: F1 less that without reranking, with the p of a randomisation test. comp., s: comparisons, seconds a question."
+)
 
 
-def table(run: Run, scores: Scores, ks: Sequence[int]) -> Table:
-    """Support recall, all supports, EM and F1 of each row, at what the reader saw; differences from no rerank in F1."""
-    measures = [name for k in ks for name in (f"R@{k}", f"All@{k}", f"EM@{k}", f"F1@{k}")]
-    shown = [name for name in measures if any(name in row.estimates for row in scores.rows.values())]
+def table(run: Run, scores: Scores, k: int) -> Table:
+    """Support recall, all supports, EM and F1 of each row at k; differences from no rerank in F1."""
+    shown = [f"{name}@{k}" for name in ("R", "All", "EM", "F1")]
+    costs = [(name, head) for name, head in COSTS if any(row.cost.get(name) for row in scores.rows.values())]
     out = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         title=f"{len(run.questions):,} {run.dataset} questions, top {run.candidates} of {len(run.passages):,} passages",
-        caption="Means with 95 % bootstrap intervals. R: support recall, All: all supports found. Δ: from no rerank, "
-        "with the p of a randomisation test. comp., bad, s: comparisons, unparsed ones and seconds a question.",
     )
     out.add_column("row", overflow="fold", min_width=8)
-    for name in [*shown, *(f"Δ{name}" for name in shown if name.startswith("F1")), *(head for _, head, _ in COSTS)]:
+    for name in [*shown, "ΔF1", *(head for _, head in costs)]:
         out.add_column(name, justify="right", no_wrap=True)
     for row in scores.rows.values():
-        changes = [_change(row.differences.get(name)) for name in shown if name.startswith("F1")]
-        out.add_row(Text(clean(row.name)), *(_mean(row.estimates.get(name)) for name in shown), *changes, *_costs(row))
+        means = [_mean(row.estimates.get(name)) for name in shown]
+        out.add_row(Text(clean(row.name)), *means, _change(row.differences.get(f"F1@{k}")), *_costs(row, costs))
     return out
 
 
@@ -57,6 +59,6 @@ def _change(difference: Difference | None) -> Text:
     )
 
 
-def _costs(row: RowScores) -> list[str]:
+def _costs(row: RowScores, shown: Sequence[tuple[str, str]]) -> list[str]:
     asked = bool(row.cost.get("comparisons"))
-    return [form.format(row.cost.get(name, 0)) if asked else "" for name, _, form in COSTS]
+    return [f"{row.cost[name]:.1f}" if asked and name in row.cost else "" for name, _ in shown]

@@ -109,10 +109,13 @@ def _changes(view: View, measure: str | None) -> dict[str, float]:
 
 
 def _chosen(by_answer: Mapping[str, float], by_recall: Mapping[str, float], sign: int) -> list[str]:
-    """Ids, the greatest change first; of equal ones that whose supports moved more, then the order of the data set."""
+    """Ids, the greatest change first; of equal ones that whose supports moved more, then the data set's order.
+
+    What answers and supports disagree on is neither a gain nor a loss.
+    """
 
     def most(first: Mapping[str, float], second: Mapping[str, float], number: int) -> list[str]:
-        moved = [id for id, change in first.items() if sign * change > 1e-9]
+        moved = [id for id, change in first.items() if sign * change > 1e-9 and sign * second.get(id, 0.0) >= 0]
         return sorted(moved, key=lambda id: (-sign * first[id], -sign * second.get(id, 0.0)))[:number]
 
     chosen = most(by_answer, by_recall, BY_ANSWER)

@@ -13,6 +13,7 @@ from rankr1_eval.report.wording import (
     dataset_name,
     difference,
     interval,
+    kind,
     listed,
     percent,
     points,
@@ -21,6 +22,7 @@ from rankr1_eval.report.wording import (
     sure,
 )
 from rankr1_eval.scores import Difference
+from rankr1_rag.checkpoints import EMBEDDED
 from rankr1_rag.explain.text import counted, line, start
 
 FEW = 100
@@ -100,6 +102,9 @@ def protocol(view: View) -> list[str]:
 
 
 def _subject(view: View, row: str) -> str:
+    model = view.run.settings.get("models", {}).get("reranker", "")
+    if kind(row) == "rank-r1" and model and not model.startswith("ielabgroup/Rank-R1"):
+        return f"{line(model)}, asked as Rank-R1,"
     if row != "none":
         return row_name(row)
     name = first_stage(view)
@@ -110,6 +115,7 @@ def _against(view: View, change: Difference) -> str:
     """The comparison with no rerank: "6.2 points more than BM25 (+1.0 to +11.5)."."""
     name, size = first_stage(view), short(points(abs(change.mean)).lstrip("+"))
     ends = f"{short(points(change.low))} to {short(points(change.high))}"
+    ends += "" if sure(change) else f", p = {change.p:.2f}"
     unit = "point" if size == "1" else "points"
     if direction := sure(change):
         return f"{size} {unit} {'more' if direction > 0 else 'fewer'} than {name} ({ends})."
@@ -169,6 +175,15 @@ def _few(view: View) -> Iterator[str]:
 
 
 def _doubts(view: View) -> Iterator[str]:
+    models = view.run.settings.get("models", {})
+    if EMBEDDED in models.values():
+        yield f"{EMBEDDED} has 135 million parameters and was never trained for this: it shows that the path works."
+    gold = view.difference("gold", view.at_k("F1"))
+    if gold is not None and sure(gold) <= 0:
+        yield (
+            "The reader answers no better with the supports alone than without reranking, as far as these questions "
+            "tell: F1 says little about reranking here. A better reader may."
+        )
     if absent := view.run.settings.get("absent"):
         of = f"{absent:,} of {view.run.settings['supports']:,} supports"
         yield f"{of} are not in the corpus at all: nothing can find them, and gold context lacks them."
@@ -196,7 +211,7 @@ def _row_doubts(name: str, cost: Mapping[str, float]) -> Iterator[str]:
             f"{name}: {share} % of the comparisons gave no answer that could be parsed; there the retriever was "
             "trusted, not the model."
         )
-    if alarm(cost, "forced"):
+    if alarm(cost, "forced") and cost.get("think_tokens"):
         share = percent(cost["forced"] / asked, 0)
         yield f"{name}: {share} % of the labels had to be forced, so the thoughts may not be the reasons."
     if alarm(cost, "reader_empty"):

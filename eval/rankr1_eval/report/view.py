@@ -99,7 +99,9 @@ class View:
         found = {
             row: e.mean for row in self.scores.rows if kind(row) not in BOUNDS and (e := self.estimate(row, measure))
         }
-        return {row for row in found if math.isclose(found[row], max(found.values()))} if len(found) > 1 else set()
+        most = max(found.values(), default=0.0)
+        best = {row for row in found if math.isclose(found[row], most)}
+        return best if most > 0 and len(best) < len(found) else set()
 
     def tone(self, row: str) -> str:
         """The row's class in the style sheet."""

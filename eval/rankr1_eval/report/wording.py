@@ -29,8 +29,8 @@ _ROWS = {
 }
 _NOTES = {
     "none": "first-stage order",
-    "oracle": "supports first: the bound of any order",
-    "random": "chance",
+    "oracle": "supports first: no order finds more",
+    "random": "one order by chance",
     "gold": "the supports and nothing else",
     "no-context": "the reader by itself",
 }
