@@ -71,7 +71,10 @@ def claiming(change: Difference, n: int = 50) -> View:
             Difference(0.1, 0.01, 0.2, 0.06),
             "10 points more than BM25, which 50 questions cannot tell from chance (+1 to +20, p = 0.06).",
         ),
-        (Difference(0.1, -0.01, 0.2, 0.04), "which 50 questions cannot tell from chance (\N{MINUS SIGN}1 to +20, p = 0.04)."),
+        (
+            Difference(0.1, -0.01, 0.2, 0.04),
+            "which 50 questions cannot tell from chance (\N{MINUS SIGN}1 to +20, p = 0.04).",
+        ),
         (Difference(0.0, 0.0, 0.0, 1.0), "as many as BM25 (0 to 0, p = 1.00)."),
     ],
 )
