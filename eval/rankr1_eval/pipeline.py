@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from rankr1_eval.errors import StageError
 from rankr1_eval.folder import question_record, reranked_record
@@ -26,6 +26,8 @@ from rankr1_rag.errors import BackendError, BackendUnavailable, UnparsedError
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.trec import Run
 from rankr1_rag.types import Passage, Query
+
+T = TypeVar("T")
 
 GONE, WRONG = 8, 32
 """A stage gives up after so many failures in a row: the model is not there, or refuses whatever it is asked."""
@@ -104,16 +106,9 @@ def rerank(records: Records, queries: Sequence[Query], pool: Pool, reranker: Rer
     asked = {query.id for query in missing}
     yield from (query.id for query in queries if query.id not in asked)
     watch, failures = Watch(), _Failures(records, len(missing))
-    results = reranker.rank_many((query, pool(query)) for query in missing)
-    with closing(results):  # type: ignore[type-var]
-        for index, outcome in results:
-            if isinstance(outcome, Exception):
-                failures.take(outcome)
-                continue
-            failures.succeeded()
-            records.add(missing[index].id, reranked_record(outcome, watch.lap()))
-            yield missing[index].id
-    failures.tell()
+    for index, ranking in failures.apart(reranker.rank_many((query, pool(query)) for query in missing)):
+        records.add(missing[index].id, reranked_record(ranking, watch.lap()))
+        yield missing[index].id
 
 
 def read(
@@ -137,17 +132,10 @@ def read(
     def work(question: Question) -> Coroutine[Any, Any, Read | Exception]:
         return _caught(reader.read(question.query.text, shown[question.query.id]))
 
-    results = many.each(work, missing, in_flight)
-    with closing(results):  # type: ignore[type-var]
-        for index, outcome in results:
-            if isinstance(outcome, Exception):
-                failures.take(outcome)
-                continue
-            failures.succeeded()
-            id = missing[index].query.id
-            records.add(id, {"shown": ids[id], **asdict(replace(outcome, seconds=watch.lap()))})
-            yield id
-    failures.tell()
+    for index, found in failures.apart(many.each(work, missing, in_flight)):
+        id = missing[index].query.id
+        records.add(id, {"shown": ids[id], **asdict(replace(found, seconds=watch.lap()))})
+        yield id
 
 
 async def _caught(reading: Coroutine[Any, Any, Read]) -> Read | Exception:
@@ -166,7 +154,18 @@ class _Failures:
         self._unavailable = True
         self._first: Exception | None = None
 
-    def take(self, error: Exception) -> None:
+    def apart(self, results: Iterator[tuple[int, T | Exception]]) -> Iterator[tuple[int, T]]:
+        """What succeeded, as it comes; StageError at the end where something did not, or where nothing does."""
+        with closing(results):  # type: ignore[type-var]
+            for index, outcome in results:
+                if isinstance(outcome, Exception):
+                    self._take(outcome)
+                    continue
+                self._in_a_row, self._unavailable, self._answered = 0, True, True
+                yield index, outcome
+        self._tell()
+
+    def _take(self, error: Exception) -> None:
         if not isinstance(error, BackendError | UnparsedError):
             raise error  # not the model's fault: an argument that only a question shows, or ours
         self._first = self._first or error
@@ -175,11 +174,8 @@ class _Failures:
         self._unavailable &= isinstance(error, BackendUnavailable)
         gone, wrong = self._unavailable and self._in_a_row >= GONE, not self._answered and self._in_a_row >= WRONG
         if gone or wrong:
-            self.tell(f"gave up after {self._in_a_row} in a row; ")
+            self._tell(f"gave up after {self._in_a_row} in a row; ")
 
-    def succeeded(self) -> None:
-        self._in_a_row, self._unavailable, self._answered = 0, True, True
-
-    def tell(self, why: str = "") -> None:
+    def _tell(self, why: str = "") -> None:
         if self._first is not None:
             raise StageError(self._stage, self._failed, self._asked, self._first, why) from self._first
