@@ -23,10 +23,7 @@ def export(run: Run, folder: Path) -> str:
 
     TREC files part their fields by white space: a question whose id holds some can be in none.
     """
-    for name, form in (("predictions", "*.json"), ("runs", "*.trec")):
-        (folder / name).mkdir(exist_ok=True)
-        for stale in (folder / name).glob(form):  # of rows and questions that are not in this run
-            stale.unlink()
+    _remove_stale(folder)
     for row in run.rows:
         for k, reads in row.reads.items():
             with writing(folder / "predictions" / f"{file_name(row.name)}@{k}.json") as out:
@@ -36,6 +33,17 @@ def export(run: Run, folder: Path) -> str:
     except ValueError as error:
         return f"no TREC files were written: {error}"
     return ""
+
+
+def _remove_stale(folder: Path) -> None:
+    """What an earlier command wrote of the folder's rows, perhaps over other questions; no file of anybody else's."""
+    for name in ("predictions", "runs"):
+        (folder / name).mkdir(exist_ok=True)
+    for row in {
+        path.stem.partition("@")[0] for stage in ("rerank", "read") for path in (folder / stage).glob("*.jsonl")
+    }:
+        for stale in [folder / "runs" / f"{row}.trec", *(folder / "predictions").glob(f"{row}@*.json")]:
+            stale.unlink(missing_ok=True)
 
 
 def _as_trec(run: Run, folder: Path) -> None:

@@ -30,3 +30,19 @@ def test_runs_qrels_and_predictions_score_as_the_run_does(questions: list[Questi
         assert sum(found.each[name].values()) / len(questions) == own[name].mean
     answers = json.loads((tmp_path / "predictions" / "rank-r1_votes=3@5.json").read_text())
     assert answers == {id: read.answer for id, read in reads.items()}
+
+
+def test_what_an_earlier_command_wrote_goes_and_what_others_wrote_stays(
+    questions: list[Question], tmp_path: Path
+) -> None:
+    for name in ("rerank", "read", "runs", "predictions"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "rerank" / "dense.jsonl").touch()
+    ours, theirs = [tmp_path / "runs" / "dense.trec", tmp_path / "predictions" / "dense@5.json"], []
+    for name in ("runs/mine.trec", "predictions/mine.json", "predictions/dense-of-mine@5.json"):
+        theirs.append(tmp_path / name)
+    for path in (*ours, *theirs):
+        path.write_text("before")
+    export(Run("demo", "hotpotqa", tuple(questions), {}, 9, ()), tmp_path)
+    assert not any(path.exists() for path in ours)
+    assert all(path.read_text() == "before" for path in theirs)
