@@ -40,7 +40,7 @@ def dense(model: str) -> Reorder:
 
 
 def cross_encoder(model: str) -> Reorder:
-    """By a cross-encoder of sentence-transformers. ImportError without the extra."""
+    """By a cross-encoder of sentence-transformers with one label. ImportError without the extra."""
     try:
         from sentence_transformers import CrossEncoder
     except ImportError as error:
@@ -51,6 +51,8 @@ def cross_encoder(model: str) -> Reorder:
         if not loaded:
             loaded.append(CrossEncoder(model, trust_remote_code=False))
         scores = loaded[0].predict([(query.text, shown(passage)) for passage in passages], show_progress_bar=False)
+        if scores.ndim != 1:
+            raise ValueError(f"cross-encoder {model!r} gives {scores.shape[1]} scores for a pair: one is needed")
         return tuple(sorted(range(len(passages)), key=lambda position: -float(scores[position])))
 
     return reorder

@@ -260,6 +260,15 @@ def test_candidates_are_ordered_by_what_a_cross_encoder_predicts(judge: str) -> 
         assert order(Query("q", query), TOLD) == tuple(numpy.argsort(-scores).tolist())
 
 
+@slow
+def test_a_cross_encoder_with_several_labels_is_refused(weights: str, tmp_path: Path) -> None:
+    from sentence_transformers import CrossEncoder
+
+    CrossEncoder(weights, num_labels=3).save_pretrained(str(tmp_path))
+    with pytest.raises(ValueError, match="gives 3 scores for a pair: one is needed"):
+        reorder.cross_encoder(str(tmp_path))(Query("q", PARAPHRASE), TOLD)
+
+
 def through(name: str, total: int, done: Iterator[str]) -> None:
     assert len(set(done)) == total, name
 
