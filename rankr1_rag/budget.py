@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from rankr1_rag.backends import Backend
 from rankr1_rag.prompt import Format, clip, sanitise, tokens
 from rankr1_rag.types import Passage
 
@@ -18,6 +18,17 @@ MARGIN = 192
 
 LEAST = 16
 """A share below so many tokens a passage is refused: the model would see nothing worth comparing."""
+
+
+class Room(Protocol):
+    """What of a `Backend` is needed here."""
+
+    @property
+    def context(self) -> int | None:
+        """Longest prompt and completion together, in tokens; None where unknown."""
+
+    def count(self, text: str) -> int | None:
+        """Tokens of this text, None where the tokenizer is not at hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +50,7 @@ class Budget:
     query_tokens: int | None = None
     passage_tokens: int | None = None
 
-    def fit(self, query: str, candidates: Sequence[Passage], backend: Backend) -> Texts:
+    def fit(self, query: str, candidates: Sequence[Passage], backend: Room) -> Texts:
         """Clean and clip. ValueError where the context cannot hold a set of this size at all."""
         context = backend.context
         shown = sanitise(query)
@@ -50,7 +61,7 @@ class Budget:
         cut = lines if share is None else [clip(line, share, backend.count) for line in lines]
         return Texts(asked, tuple(cut), (asked != shown) + _differ(lines, cut))
 
-    def _share(self, query: str, n: int, backend: Backend) -> int | None:
+    def _share(self, query: str, n: int, backend: Room) -> int | None:
         """Tokens for each passage of a full set."""
         if backend.context is None or n == 0:
             return None

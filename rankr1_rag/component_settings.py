@@ -74,7 +74,7 @@ class Settings(BaseModel):
 
     model: PathText | None = _given("A name of the hub or of a server, a folder, a GGUF file; None: embedded.")
     backend: Kind | None = _given("What runs it; None: 'openai' where there is a base_url, else 'openvino'.")
-    adapter: PathText | None = _given("A LoRA adapter for 'vllm' or 'transformers': a name or folder.")
+    adapter: PathText | None = _given("A LoRA adapter on the model: a folder; for 'vllm', 'transformers' also a name.")
     options: dict[str, Any] | None = _given("Further arguments of the backend's class.")
     base_url: str | list[str] | None = _given("An OpenAI-compatible server's address, ending in /v1; or several.")
     server: Literal["vllm", "sglang", "llama-server", "tgi"] | None = _given("What runs there: tells how to force.")

@@ -40,10 +40,11 @@ def connect(
 ) -> Backend:
     """The backend of this kind, with retries, at most `requests` at once, and a store where they are asked for.
 
-    "openvino": `model` is a GGUF file, an OpenVINO folder, or None for the embedded default. "vllm" and "transformers":
-    a released checkpoint, or a name of the hub or folder and, if wanted, the LoRA `adapter` on it. "openai": `model` as
-    the server calls it; `server` is its dialect, see `backends.openai`; several addresses in `base_url` are servers
-    with one model, see `wrappers.spread`. None is "openai" where there is a `base_url`, else "openvino".
+    "openvino": `model` is a GGUF file and, if wanted, the LoRA `adapter` on it, a folder; or an OpenVINO folder, or
+    None for the embedded default. "vllm" and "transformers": a released checkpoint, or a name of the hub or folder,
+    and the `adapter` likewise. "openai": `model` as the server calls it; `server` is its dialect, see
+    `backends.openai`; several addresses in `base_url` are servers with one model, see `wrappers.spread`. None is
+    "openai" where there is a `base_url`, else "openvino".
 
     `options` are further arguments of the backend's class, `{"tensor_parallel": 2}` for example. What does not belong
     to a kind is a ValueError.
@@ -103,9 +104,7 @@ def _further(options: Mapping[str, Any] | None) -> dict[str, Any]:
 def _local(kind: str, model: str | None, adapter: str | None, given: Mapping[str, Any]) -> Backend:
     """What runs on this machine."""
     if kind == "openvino":
-        if adapter is not None:
-            raise ValueError("adapter: 'openvino' takes none, merge it into the model or use 'vllm' or 'transformers'")
-        return _openvino(model, given)
+        return _openvino(model, {**given, "adapter": adapter})
     if kind in ("vllm", "transformers"):
         return _engine(kind, model, {**given, "adapter": adapter})
     raise ValueError(f"backend {kind!r}: one of {', '.join(map(repr, get_args(Kind)))} is needed")
@@ -138,6 +137,8 @@ def _openvino(model: str | None, arguments: Mapping[str, Any]) -> Backend:
     try:
         return _made(OpenVINO, model, arguments)
     except FileNotFoundError as error:
+        if str(error).startswith("no adapter"):
+            raise
         raise FileNotFoundError(
             f"{error}. If it is on a server, say where with base_url, or the backend 'openai' for api.openai.com"
         ) from None

@@ -39,6 +39,8 @@ class Plan:
     size: int
     think_tokens: int
     force: Force
+    query_tokens: int | None = None
+    passage_tokens: int | None = None
     votes: Votes = 1
     seed: int = 0
     probabilities: bool = False
@@ -75,6 +77,8 @@ def decide(
     size: int | None,
     think_tokens: int | None,
     force: Force | None,
+    query_tokens: int | None = None,
+    passage_tokens: int | None = None,
 ) -> Plan:
     """Fill in what is None and check the rest. ValueError names the value and what it may be."""
     backend = _backend(backend)
@@ -93,6 +97,8 @@ def decide(
         size=within("size", size if size is not None else known.size, 2, 20),
         think_tokens=within("think_tokens", thinks, 0),
         force=force,
+        query_tokens=_clip("query_tokens", query_tokens, known.query_tokens),
+        passage_tokens=_clip("passage_tokens", passage_tokens, known.passage_tokens),
     )
 
 
@@ -159,6 +165,10 @@ def _format(format: Format | str) -> Format:
     if not isinstance(format, Format):
         raise TypeError(f"format={format!r:.100}: a Format or one of {', '.join(map(repr, FORMATS))} is needed")
     return format
+
+
+def _clip(name: str, value: int | None, known: int | None) -> int | None:
+    return known if value is None else within(name, value, 1)
 
 
 def _algorithm(name: str | None, format: Format) -> str:

@@ -59,11 +59,11 @@ class Reranker:
     * `on_failure`: "raise" a BackendError, or return the "first_stage" order with `Ranking.failure` set.
     * `fusion`: the constant of reciprocal-rank fusion of the result with the first-stage order, often 60; None is off.
     * `in_flight` ≥ 1: queries open at once. A backend that itself awaits `arank` of this reranker needs two.
-    * `query_tokens`, `passage_tokens`: clip to so many tokens even where the context holds more.
+    * `query_tokens`, `passage_tokens` ≥ 1: clip to so many tokens even where the context holds more.
 
-    `format`, `size`, `think_tokens` and `force` default to what the table of checkpoints says of `backend.model`, else
-    to "rank-r1-v0.1", 20, 1,024 and "truncated": see `plan`. A wrong value is a ValueError or TypeError here and not
-    later. The algorithms and sizes are those of arXiv 2503.06034.
+    `format`, `size`, `think_tokens`, `force` and the two limits default to what the table of checkpoints says of
+    `backend.model`, else to "rank-r1-v0.1", 20, 1,024, "truncated" and no limit: see `plan`. A wrong value is a
+    ValueError or TypeError here and not later. The algorithms and sizes are those of arXiv 2503.06034.
     """
 
     backend: Backend | None = None
@@ -86,9 +86,8 @@ class Reranker:
     passage_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("k", "query_tokens", "passage_tokens"):
-            if (value := getattr(self, name)) is not None:
-                within(name, value, 1)
+        if self.k is not None:
+            within("k", self.k, 1)
         within("in_flight", self.in_flight, 1)
         one_of("on_failure", self.on_failure, ("raise", "first_stage"))
         not_negative("fusion", self.fusion or 0)
@@ -96,8 +95,9 @@ class Reranker:
 
     @cached_property
     def plan(self) -> Plan:
-        """What the settings left open, decided: backend, format, algorithm, size, thinking budget."""
-        plan = decide(self.backend, self.format, self.algorithm, self.size, self.think_tokens, self.force)
+        """What the settings left open, decided: backend, format, algorithm, size, thinking budget, limits of texts."""
+        limits = self.query_tokens, self.passage_tokens
+        plan = decide(self.backend, self.format, self.algorithm, self.size, self.think_tokens, self.force, *limits)
         return vote(plan, self.votes, self.seed, self.temperature, self.probabilities, self.prefix_order)
 
     def rank(self, query: str | Query, passages: Iterable[Passage | str], *, k: int | None = None) -> Ranking:
@@ -212,7 +212,7 @@ class Reranker:
     def _budget(self) -> Budget:
         plan = self.plan
         thinks = plan.think_tokens * plan.format.reasoning
-        return Budget(plan.format, plan.size, thinks, self.query_tokens, self.passage_tokens)
+        return Budget(plan.format, plan.size, thinks, plan.query_tokens, plan.passage_tokens)
 
     @cached_property
     def _engine(self) -> Engine:

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from rankr1_rag import Reranker
-from rankr1_rag.backends import Backend
+from rankr1_rag.backends import Backend, openvino_weights
 from rankr1_rag.backends.openai import OpenAI
 from rankr1_rag.backends.openvino import OpenVINO
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.backends.wrappers import limited, retried, spread, stored
 from rankr1_rag.connect import CONNECTING, RERANKING, connect, reranker, wrapped
+from rankr1_rag.errors import BackendError
 
 SERVER: dict[str, Any] = {"model": "m", "base_url": "http://127.0.0.1:9/v1"}
 needs_openvino = pytest.mark.skipif(
@@ -55,7 +56,8 @@ def test_where_there_is_none_a_model_is_run_here_and_loaded_later(kind: Any, tmp
     for backend in (connect(kind), connect(kind, str(tmp_path)), connect(kind, context=99)):
         assert isinstance(backend, OpenVINO)
         assert backend._process is None
-    assert connect(kind).model == "SmolLM2-135M-Instruct"
+    assert connect(kind).model == "SmolLM2-135M-Rank-R1"
+    assert connect(kind, "SmolLM2-135M-Instruct").model == "SmolLM2-135M-Instruct"
 
 
 @pytest.mark.parametrize(
@@ -64,10 +66,9 @@ def test_where_there_is_none_a_model_is_run_here_and_loaded_later(kind: Any, tmp
         ({"kind": "llama"}, "backend 'llama': one of 'openvino', 'openai', 'vllm', 'transformers' is needed"),
         ({"kind": "vllm"}, "the backend 'vllm' needs a model"),
         ({"kind": "transformers", "model": "m", "server": "vllm"}, "server belongs to the backend 'openai'"),
-        ({"adapter": "lora"}, "adapter: 'openvino' takes none"),
         ({**SERVER, "adapter": "lora"}, "adapter: a server has loaded its adapters itself"),
         ({"options": {"context": 9}}, "options: context has an argument of its own"),
-        ({"options": {"speed": 2}}, "OpenVINO has no option 'speed': it has name, context, cache_tokens"),
+        ({"options": {"speed": 2}}, "OpenVINO has no option 'speed': it has adapter, name, context, cache_tokens"),
         ({"kind": "openvino", **SERVER}, "base_url belongs to the backend 'openai', not to 'openvino'"),
         ({"server": "vllm"}, "server belongs to the backend 'openai'"),
         ({"api_key": "sk-secret", "api_key_env": "K"}, "api_key and api_key_env belong to the backend 'openai'"),
@@ -97,6 +98,18 @@ def test_wrong_arguments_are_a_value_error_that_names_them(arguments: dict[str, 
 def test_the_name_of_a_model_that_is_no_file_hints_at_a_server(kind: Any) -> None:
     with pytest.raises(FileNotFoundError, match=r"no model at 'org/name'.*on a server.* base_url"):
         connect(kind, "org/name")
+
+
+@needs_openvino
+def test_an_adapter_for_a_model_that_is_run_here_is_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"^no adapter folder at 'org/lora': give one .* wrote$"):
+        connect("openvino", adapter="org/lora")
+    with pytest.raises(BackendError, match=r"holds no adapter_config\.json: an adapter is a folder that peft's"):
+        connect("openvino", adapter=str(tmp_path))
+    shipped = Path(openvino_weights.__file__).parents[1] / "embedded"
+    assert connect(adapter=str(shipped)).identity == connect().identity
+    with pytest.raises(ValueError, match=r"adapter: .* is a folder exported for OpenVINO"):
+        connect(model=str(tmp_path), adapter=str(shipped))
 
 
 def test_the_stack_has_the_store_outside_and_the_retries_inside(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ PAGES = [
     "README.md",
     "docs/guide.md",
     "docs/gpu.md",
+    "docs/training.md",
     "docs/evaluation.md",
     "docs/reproduction.md",
     "eval/README.md",
@@ -67,8 +68,8 @@ def test_every_python_block_compiles(page: str) -> None:
 def test_every_option_that_is_shown_exists(page: str) -> None:
     for block in blocks(page, "bash"):
         for line in block.replace("\\\n", " ").splitlines():
-            if found := re.match(r"rankr1 (\w+) (.*)", line):
-                known = python("-m", "rankr1_rag", found[1], "--help")
+            if found := re.match(r"rankr1 ((?:train )?\w+) (.*)", line):
+                known = python("-m", "rankr1_rag", *found[1].split(), "--help")
                 for option in re.findall(r"--[a-z-]+", found[2]):
                     assert option in known, line
 

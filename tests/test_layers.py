@@ -21,7 +21,7 @@ LAYERS = [
     {"reranker"},
     {"jsonlines_trace"},
     {"jsonlines", "explain", "demo", "connect"},
-    {"component_settings", "cross_encoder"},
+    {"component_settings", "cross_encoder", "train"},
     {"component"},
     {"cli"},
     {"__main__"},

@@ -454,6 +454,17 @@ def test_a_known_checkpoint_brings_its_settings_and_an_unknown_name_is_not_guess
     assert (plan.format.name, plan.size, plan.think_tokens, plan.force) == (format, size, think, "truncated")
 
 
+def test_the_embedded_checkpoint_is_shown_texts_as_long_as_it_was_trained_on() -> None:
+    passages = ["one " * 500, "two " * 500]
+    embedded = Reranker(Scripted(_named, model="SmolLM2-135M-Rank-R1"))
+    assert (embedded.plan.format.name, embedded.plan.size, embedded.plan.force) == ("naming-v1", 5, "unparsed")
+    assert (embedded.plan.query_tokens, embedded.plan.passage_tokens) == (None, 64)
+    assert embedded.rank("which?", passages).clipped == 2
+    assert replace(embedded, passage_tokens=1_000).rank("which?", passages).clipped == 0
+    assert replace(embedded, query_tokens=4, passage_tokens=1_000).rank("which? " * 9, passages).clipped == 1
+    assert Reranker(Scripted(_named, model="unknown")).plan.passage_tokens is None
+
+
 def test_a_trace_tells_every_comparison(judge: Scripted) -> None:
     comparison = Reranker(judge, k=1).rank("which?", ["number 1", "number 0"]).trace[0]
     assert comparison == Comparison(

@@ -13,5 +13,5 @@ def asked_with(reranker: Reranker) -> dict[str, object]:
     """Its settings, the open ones decided, and the identity of its model; without what is speed and patience."""
     plan = reranker.plan
     told = {field.name: getattr(reranker, field.name) for field in fields(reranker) if field.name not in BESIDE}
-    decided = {name: getattr(plan, name) for name in ("algorithm", "size", "think_tokens", "force")}
+    decided = {field.name: getattr(plan, field.name) for field in fields(plan) if field.name in told}
     return {"model": plan.backend.identity, **told, **decided, "format": plan.format.name}

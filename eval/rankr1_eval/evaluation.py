@@ -35,7 +35,10 @@ class _Files:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is evaluated, on what, by whom. `source` tells where the questions come from; `ks` what the reader sees."""
+    """What is evaluated, on what, by whom. `source` tells where the questions come from; `ks` what the reader sees.
+
+    Without a reader nothing is read and rows without an order are left out; `ks` are where support recall is told.
+    """
 
     dataset: str
     questions: Sequence[Question]
@@ -45,7 +48,7 @@ class Evaluation:
     rows: Sequence[RowSpec]
     ks: Sequence[int]
     reranker: Reranker
-    reader: Reader
+    reader: Reader | None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -53,7 +56,7 @@ class Evaluation:
         for spec in self._rows:
             if spec.kind == "rank-r1":
                 self._reranker(spec)
-        if max(self.ks) > self.first_stage.n and any(spec.ordered for spec in self.rows):
+        if self.reader and max(self.ks) > self.first_stage.n and any(spec.ordered for spec in self.rows):
             raise ValueError(f"the first {max(self.ks)} passages are to be read of {self.first_stage.n} candidates")
 
     def run(self, folder: Folder, tell: Tell = quietly) -> Run:
@@ -74,19 +77,21 @@ class Evaluation:
             candidates=self.first_stage.n,
             rows=tuple(self._row(one, found, tell) for one in files),
             settings=self.telling(told),
+            cutoffs=tuple(self.ks),
         )
 
     def telling(self, told: Mapping[str, object]) -> dict[str, Any]:
         """The settings for the reader of the report."""
+        reads = self.reader.backend.model if self.reader else ""
         asked = {spec.name: self._asked(spec) for spec in self._rows if spec.kind == "rank-r1"}
         return {
             **told,
             "questions": len(self.questions),
             "passages": len(self.corpus),
-            "read": list(self.ks),
+            "read": list(self.ks) if self.reader else [],
             "supports": sum(len(question.supports) for question in self.questions),
             "absent": sum(id not in self._passages for question in self.questions for id in question.supports),
-            "models": {"reranker": self.reranker.plan.backend.model, "reader": self.reader.backend.model},
+            "models": {"reranker": self.reranker.plan.backend.model} | ({"reader": reads} if reads else {}),
             "reader": self._reading,
             "rows": asked,
         }
@@ -94,8 +99,9 @@ class Evaluation:
     @property
     def _rows(self) -> list[RowSpec]:
         """Those that were asked for, and behind them those that cost nothing, to be ranked and not read."""
-        kinds = {spec.kind for spec in self.rows}
-        return [*self.rows, *(spec for spec in parse(FREE) if spec.kind not in kinds)]
+        asked = [spec for spec in self.rows if spec.ordered or self.reader]
+        kinds = {spec.kind for spec in asked}
+        return [*asked, *(spec for spec in parse(FREE) if spec.kind not in kinds)]
 
     @cached_property
     def _passages(self) -> Mapping[str, Passage]:
@@ -103,13 +109,15 @@ class Evaluation:
 
     @cached_property
     def _reading(self) -> dict[str, object]:
+        if self.reader is None:
+            return {}
         return {"reader": self.reader.backend.identity, "tokens": self.reader.tokens, "prompt": PROMPT}
 
-    def _files(self, spec: RowSpec, folder: Folder, told: Mapping[str, object]) -> _Files:
+    def _files(self, spec: RowSpec, folder: Folder, candidates: Mapping[str, object]) -> _Files:
         """The records of a row, opened: FileError where they were made with other settings."""
-        asked = {**self._asked(spec), "candidates": digest(sorted(told.items()))} if spec.ordered else {}
+        asked = {**self._asked(spec), "candidates": digest(sorted(candidates.items()))} if spec.ordered else {}
         orders = folder.orders(spec, asked) if spec.ordered else None  # first: it tells a changed setting by its name
-        ks = [k for k in self.ks if spec in self.rows] if spec.ordered else [0]
+        ks = [k for k in self.ks if spec in self.rows and self.reader] if spec.ordered else [0]
         order, source = digest(sorted(asked.items(), key=str)), digest(self.source)
         reads = {k: folder.reads(spec, k, {**self._reading, "k": k, "order": order, "source": source}) for k in ks}
         return _Files(spec, orders, reads)
@@ -171,6 +179,7 @@ class Evaluation:
         self, records: Records, k: int, context: Callable[[Question], tuple[Passage, ...]], tell: Tell
     ) -> Mapping[str, Read]:
         """The stage read of one row at one k."""
+        assert self.reader is not None
         title = f"{records.stage}, first {k}" if k else records.stage
         reading = pipeline.read(records, self.questions, context, self.reader, self.reranker.in_flight)
         tell(title, len(self.questions), reading)

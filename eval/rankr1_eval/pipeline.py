@@ -105,7 +105,7 @@ def rerank(records: Records, queries: Sequence[Query], pool: Pool, reranker: Rer
     missing = [query for query in queries if query.id not in records or records[query.id]["rankr1"].get("failure")]
     asked = {query.id for query in missing}
     yield from (query.id for query in queries if query.id not in asked)
-    watch, failures = Watch(), _Failures(records, len(missing))
+    watch, failures = Watch(), Failures(records, len(missing))
     for index, ranking in failures.apart(reranker.rank_many((query, pool(query)) for query in missing)):
         records.add(missing[index].id, reranked_record(ranking, watch.lap()))
         yield missing[index].id
@@ -127,7 +127,7 @@ def read(
     done = {id for id in ids if id in records and records[id]["shown"] == ids[id]}
     missing = [question for question in questions if question.query.id not in done]
     yield from (question.query.id for question in questions if question.query.id in done)
-    watch, failures = Watch(), _Failures(records, len(missing))
+    watch, failures = Watch(), Failures(records, len(missing))
 
     def work(question: Question) -> Coroutine[Any, Any, Read | Exception]:
         return _caught(reader.read(question.query.text, shown[question.query.id]))
@@ -145,7 +145,7 @@ async def _caught(reading: Coroutine[Any, Any, Read]) -> Read | Exception:
         return error
 
 
-class _Failures:
+class Failures:
     """What failed in a stage: told at the end, or at once where nothing comes back any more."""
 
     def __init__(self, records: Records, asked: int) -> None:

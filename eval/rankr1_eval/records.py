@@ -40,6 +40,11 @@ class Records:
             self._file.close()
             raise
 
+    @property
+    def settings(self) -> Json:
+        """What the records depend on."""
+        return dict(self._head["settings"])
+
     def add(self, id: str, record: Mapping[str, Any]) -> None:
         """Keep a record: with the operating system when this returns, so it survives a killed process."""
         self._places[id] = self._append({"id": id, **record})
@@ -107,6 +112,21 @@ class Records:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
+
+
+def read(path: Path, stage: str, fields: Collection[str] = ()) -> dict[str, Json]:
+    """The records of a file that nobody adds to any more, by id, whatever their settings. FileError as above."""
+    with path.open("rb") as file:
+        head = _parsed(file.readline())
+        if head is None or head.get("rankr1_eval") != VERSION or head.get("stage") != stage:
+            raise FileError(path, 1, f"not the records of {stage!r}")
+        found: dict[str, Json] = {}
+        for number, line in enumerate(file, start=2):
+            record = _parsed(line)
+            if record is None or not isinstance(id := record.get("id"), str) or not record.keys() >= set(fields):
+                raise FileError(path, number, "damaged, or not finished: the command that makes it goes on with it")
+            found[id] = record
+    return found
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

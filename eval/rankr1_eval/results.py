@@ -47,7 +47,7 @@ class Row:
 class Run:
     """One evaluation: its questions, the passages by id, the rows in the order asked for ("none" first where it is).
 
-    `settings` is what it was made with, for the reader of the report.
+    `settings` is what it was made with, for the reader of the report. Support recall is told at `cutoffs` too.
     """
 
     name: str
@@ -57,3 +57,4 @@ class Run:
     candidates: int
     rows: tuple[Row, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    cutoffs: tuple[int, ...] = ()

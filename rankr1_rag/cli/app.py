@@ -11,11 +11,13 @@ from rankr1_rag.cli.demo import demo
 from rankr1_rag.cli.explain import explain
 from rankr1_rag.cli.rerank import rerank
 from rankr1_rag.cli.settings import with_settings
+from rankr1_rag.cli.train import app as train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command(no_args_is_help=True)(with_settings(rerank))
 app.command(no_args_is_help=True)(with_settings(explain))
 app.command()(with_settings(demo, k=5))
+app.add_typer(train, name="train")
 
 
 def _version(wanted: bool) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rankr1_rag import demo as corpus
-from rankr1_rag.checkpoints import EMBEDDED
+from rankr1_rag.checkpoints import BASE, EMBEDDED
 from rankr1_rag.cli.progress import Job
 from rankr1_rag.cli.settings import BackendName, Settings
 from rankr1_rag.cli.usage import arguments
@@ -170,12 +170,13 @@ def _verdict(console: Console, figures: dict[str, object], settings: Settings) -
             f"; {figures['better']} questions better, {figures['worse']} worse",
         )
     )
-    if settings.backend is BackendName.openvino and settings.model is None:
+    if settings.backend is BackendName.openvino and settings.model in (None, EMBEDDED, BASE):
+        trained = "never trained to rerank" if settings.model == BASE else "trained on two CPU cores"
         console.print(
             Text(
-                f"\n{EMBEDDED} is here to run anywhere, not to rank well: it has 135 million parameters and was never "
-                "trained to rerank. The path is the real one, the figures above are what it measured. For a model that "
-                "reasons, serve a Rank-R1 checkpoint and run\n"
+                f"\n{settings.model or EMBEDDED} is here to run anywhere: it has 135 million parameters and was "
+                f"{trained}. The figures above are what it measured. For a model that reasons, serve a Rank-R1 "
+                "checkpoint and run\n"
                 "  rankr1 demo --backend openai --base-url http://HOST:8000/v1 --server vllm --model MODEL",
                 style="yellow",
             )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import wraps
@@ -49,7 +49,7 @@ class Settings:
             MODEL,
         ),
     ] = None
-    adapter: Annotated[str | None, _option("A LoRA adapter for vllm, transformers: a name or folder.", MODEL)] = None
+    adapter: Annotated[str | None, _option("A LoRA adapter: a folder; vllm, transformers: or a name.", MODEL)] = None
     base_url: Annotated[
         list[str] | None, _option("The server's address, ending in /v1; give it again for each further server.", MODEL)
     ] = None
@@ -132,10 +132,13 @@ def _votes(given: str) -> int | str:
     return int(given) if given.isdecimal() else given
 
 
-def with_settings(command: Callable[..., None], **defaults: object) -> Callable[..., None]:
+def with_settings(
+    command: Callable[..., None], *, without: Collection[str] = (), **defaults: object
+) -> Callable[..., None]:
     """A typer command whose parameters that are dataclasses, like `settings`, are spelled out as options.
 
-    `defaults` are for options of this command that have another one, or none, in their class.
+    `defaults` are for options of this command that have another one, or none, in their class; `without` are fields that
+    have no say in it, and no option.
     """
     taken = get_type_hints(command, include_extras=True)
     parameters = inspect.signature(command).parameters.values()
@@ -144,7 +147,7 @@ def with_settings(command: Callable[..., None], **defaults: object) -> Callable[
     @wraps(command)
     def spelled(**given: Any) -> None:  # noqa: ANN401
         made = {
-            name: group(**{field.name: given.pop(field.name) for field in fields(group)})
+            name: group(**{field.name: given.pop(field.name) for field in fields(group) if field.name not in without})
             for name, group in groups.items()
         }
         command(**given, **made)
@@ -154,7 +157,8 @@ def with_settings(command: Callable[..., None], **defaults: object) -> Callable[
         for parameter in parameters
         if parameter.name not in groups
     ]
-    options = [option for group in groups.values() for option in _options(group, defaults)]
+    every = [option for group in groups.values() for option in _options(group, defaults)]
+    options = [option for option in every if option.name not in without]
     spelled.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
     spelled.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *options]}
     del spelled.__wrapped__

@@ -12,25 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from rankr1_rag.prompt import reading
 from rankr1_rag.prompt.cleaning import sanitise
 from rankr1_rag.types import Message, Passage
-
-_ANSWER_TAG = re.compile("<(/?)answer>", re.IGNORECASE)
-_THINK_TAG = re.compile(r"<(/)think>|<think>(?:\s*+<think>)*+", re.IGNORECASE)  # a model may repeat the template's
-_END_TAG = re.compile("</(?:answer|think)>", re.IGNORECASE)
-_ANSWER_BEGUN = re.compile("<answer>", re.IGNORECASE)
-_CUT_TAG = re.compile(r"</?[a-z]{0,6}\Z", re.IGNORECASE)
-_LONGEST_CUT_TAG = 8
-_GROUP = re.compile(r"\[([^\[\]]*+)\]")
-_DIGIT = re.compile(r"\d")
-_LABEL = re.compile(r"\s*+([0-9]{1,4})\s*+")
 
 _NUMBER = re.compile(r"\d+")
 _BARE = re.compile(r"\s*+(?:<answer>)?\s*+\[?\s*+([0-9]{1,4})\s*+\]?\s*+(?:</answer>)?\s*+\.?\s*+", re.IGNORECASE)
 """A label and nothing else, whatever is missing around it."""
-
-_BEGUN_ANSWER = 48
-"""Characters at the end of a thought in which `<answer>` begins an answer; further up it is only spoken of."""
 
 _ASK_SETWISE = (
     "Your time to think is over. Give only the label of the most relevant document, enclosed in square brackets, "
@@ -68,8 +56,8 @@ class Forced:
 class Format:
     """One prompt format. `kind` "setwise": the answer is one label; "listwise": all labels, best first.
 
-    `user` holds `{query}` and `{docs}` once each; `prefix` holds `{num}`, counted from 1; passages are joined by
-    `separator`. `reasoning` says whether the model is asked to think; `bridge` is what the model writes between
+    `user` holds `{docs}` once and `{query}` once or twice; `prefix` holds `{num}`, counted from 1; passages are joined
+    by `separator`. `reasoning` says whether the model is asked to think; `bridge` is what the model writes between
     thought and answer.
     """
 
@@ -83,9 +71,10 @@ class Format:
     bridge: str
 
     def __post_init__(self) -> None:
-        for slot in ("{query}", "{docs}"):
-            if self.user.count(slot) != 1:
-                raise ValueError(f"format {self.name!r}: the user text must hold {slot} exactly once")
+        if self.user.count("{docs}") != 1:
+            raise ValueError(f"format {self.name!r}: the user text must hold {{docs}} exactly once")
+        if self.user.count("{query}") not in (1, 2):
+            raise ValueError(f"format {self.name!r}: the user text must hold {{query}} once or twice")
         if "{num}" not in self.prefix:
             raise ValueError(f"format {self.name!r}: the prefix {self.prefix!r} must hold {{num}}")
 
@@ -101,11 +90,10 @@ class Format:
     def messages(self, query: str, lines: Sequence[str]) -> list[Message]:
         """`render` for texts that are clean already: the engine cleans and clips each passage once a query."""
         docs = self.separator.join([head + line for head, line in zip(self._heads(len(lines)), lines, strict=True)])
-        first, second, third, docs_last = self._user_parts
-        middle = (query, docs) if docs_last else (docs, query)
+        before, after = self._user_parts
         return [
             {"role": "system", "content": self.system},
-            {"role": "user", "content": f"{first}{middle[0]}{second}{middle[1]}{third}"},
+            {"role": "user", "content": f"{query.join(before)}{docs}{query.join(after)}"},
         ]
 
     def answer_tokens(self, n: int) -> int:
@@ -119,27 +107,44 @@ class Format:
         all n places, best first; labels that are repeated or out of range are dropped, missing ones appended in shown
         order; None where no label of 1..n stands.
         """
-        labels = _labels(_last_answer(text)[1])
+        labels = reading.labels(reading.last_answer(text)[1])
         if self.kind == "setwise":
             return (labels[0] - 1,) if len(labels) == 1 and 1 <= labels[0] <= n else None
         named = dict.fromkeys(label - 1 for label in labels if 1 <= label <= n)
         return tuple(named | dict.fromkeys(range(n))) if named else None
+
+    def strict(self, text: str, n: int) -> tuple[int, ...] | None:
+        """What `parse` reads, where the whole text has the form of the format; None for any other. The training reward.
+
+        With `reasoning` a thought, then one answer, and nothing else but white space around and between them; in the
+        answer nothing but the label or, listwise, the labels of all n, with " > " between them.
+        """
+        labels = reading.exact_labels(text, reasoning=self.reasoning)
+        if labels is None:
+            return None
+        fits = len(labels) == 1 and labels[0] <= n if self.kind == "setwise" else sorted(labels) == [*range(1, n + 1)]
+        return tuple(label - 1 for label in labels) if fits else None
+
+    def answer(self, place: int, thought: str | None = None) -> str:
+        """What a model is to write that picks the passage at this place, counted from 0; for a setwise format."""
+        answer = f"<answer>[{place + 1}]</answer>"
+        return answer if thought is None else f"<think> {thought} </think>{self.bridge}{answer}"
 
     def thinking(self, text: str) -> bool:
         """Whether a transcript ends inside its thought: more `<think>` than `</think>`.
 
         Such a text gives no answer yet, whatever `parse` reads in it: a thought may quote the example of the prompt.
         """
-        return sum(-1 if tag[1] else 1 for tag in _THINK_TAG.finditer(text)) > 0
+        return reading.thinking(text)
 
     def thought(self, text: str) -> str:
         """The reasoning in a transcript, without its tags; "" where there is none."""
-        start, end = _thought(text)
+        start, end = reading.thought(text)
         return text[start:end].strip()
 
     def after_thought(self, text: str) -> str:
         """What follows the reasoning: the tag that ends it, and the answer."""
-        return text[_thought(text)[1] :]
+        return text[reading.thought(text)[1] :]
 
     def force(self, messages: Sequence[Message], text: str, n: int, *, can_continue: bool) -> Forced:
         """What to send so that a model that wrote `text` and gave no answer gives its label now.
@@ -148,7 +153,8 @@ class Format:
         bracket (`… </think> <answer>[`), which is how the label would have been tokenized. Another is asked in a new
         user turn.
         """
-        text = self._without_begun_answer(text)
+        in_thought = self.thinking(text) or self._untagged(text)
+        text = reading.without_begun_answer(text, in_thought=in_thought)
         if self.thinking(text):
             text = f"{text} </think>"
         elif self._untagged(text):
@@ -168,9 +174,7 @@ class Format:
 
         For a setwise answer that `parse` reads.
         """
-        start, answer = _last_answer(text)
-        label = next(group for group in _GROUP.finditer(answer) if _DIGIT.search(group[1]))
-        opened = text[: start + label.start(1)]
+        opened = text[: reading.label_at(text)]
         turn: list[Message] = [{"role": "assistant", "content": opened}]
         return Forced([*messages, *turn], opened, self._choices(n), self.answer_tokens(n), "<answer>[")
 
@@ -180,17 +184,7 @@ class Format:
 
     def _untagged(self, text: str) -> bool:
         """Whether a text is all thought because a model that was asked to think set no tag yet."""
-        return self.reasoning and not _THINK_TAG.search(text)
-
-    def _without_begun_answer(self, text: str) -> str:
-        """The text up to an answer, or a tag, that it begins and does not end."""
-        start = max((tag.end() for tag in _END_TAG.finditer(text)), default=0)
-        if self.thinking(text) or self._untagged(text):
-            start = max(start, len(text) - _BEGUN_ANSWER)
-        begun = _ANSWER_BEGUN.search(text, start)
-        text = text[: begun.start()].rstrip() if begun else text
-        cut = _CUT_TAG.search(text, max(0, len(text) - _LONGEST_CUT_TAG))
-        return (text[: cut.start()] if cut else text).rstrip()
+        return self.reasoning and not reading.thoughtful(text)
 
     def _heads(self, n: int) -> tuple[str, ...]:
         heads = self._all_heads
@@ -201,45 +195,7 @@ class Format:
         return tuple(self.prefix.replace("{num}", str(label)) for label in range(1, 21))
 
     @cached_property
-    def _user_parts(self) -> tuple[str, str, str, bool]:
-        """The user text around its two slots, and whether the passages come last."""
-        docs_last = self.user.index("{query}") < self.user.index("{docs}")
-        slots = ("{query}", "{docs}") if docs_last else ("{docs}", "{query}")
-        first, _, rest = self.user.partition(slots[0])
-        second, _, third = rest.partition(slots[1])
-        return first, second, third, docs_last
-
-
-def _thought(text: str) -> tuple[int, int]:
-    """Where the reasoning of a transcript starts and ends."""
-    start, end, depth = 0, None, 0
-    for tag in _THINK_TAG.finditer(text):
-        if tag[1]:
-            end, depth = tag.start(), depth - 1
-        else:
-            start, depth = (start if depth else tag.end()), depth + 1
-        if depth <= 0:
-            break
-    if end is None:
-        begun = _ANSWER_BEGUN.search(text, start)
-        end = begun.start() if begun else len(text)
-    return start, end
-
-
-def _last_answer(text: str) -> tuple[int, str]:
-    """Where the last whole answer of a text starts, and what stands in it; "" where there is none."""
-    start: int | None = None
-    answer = (0, "")
-    for tag in _ANSWER_TAG.finditer(text):
-        if not tag[1]:
-            start = tag.end()
-        elif start is not None:
-            answer = start, text[start : tag.start()]
-            start = None
-    return answer
-
-
-def _labels(answer: str) -> list[int]:
-    """Every number in brackets, 0 for one that cannot be a label ("-1", "3.5", "1, 2")."""
-    groups = [group for group in _GROUP.findall(answer) if _DIGIT.search(group)]
-    return [int(label[1]) if (label := _LABEL.fullmatch(group)) else 0 for group in groups]
+    def _user_parts(self) -> tuple[list[str], list[str]]:
+        """The user text before and after the passages, each in the pieces that the query joins."""
+        before, _, after = self.user.partition("{docs}")
+        return before.split("{query}"), after.split("{query}")

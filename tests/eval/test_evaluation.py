@@ -248,3 +248,30 @@ def test_the_report_names_the_models(questions: list[Question], tmp_path: Path) 
     found = run(questions[:2], Model(), tmp_path, "none,rank-r1")
     write_report(found, score(replace(found, dataset="hotpotqa")), tmp_path)
     assert "reranked by scripted · read by scripted" in (tmp_path / "report.html").read_text()
+
+
+def test_without_a_reader_there_is_support_recall_and_nothing_is_read(
+    questions: list[Question], tmp_path: Path
+) -> None:
+    model = Model()
+    found = run(questions, model, tmp_path, reader=None, ks=(7,))
+    assert [row.name for row in found.rows] == ["none", "random", "oracle", "rank-r1", "rank-r1:votes=3"]
+    assert not any(row.reads for row in found.rows)
+    assert not any("Question:" in text for text in model.asked)
+    scores = score(found)
+    assert {"R@5", "All@5", "R@7"} <= set(scores.rows["rank-r1"].estimates)
+    assert "F1@5" not in scores.rows["rank-r1"].estimates
+    write_report(found, scores, tmp_path)
+    assert "Nothing was read" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not list((tmp_path / "read").iterdir())
+
+
+def test_what_was_ranked_without_a_reader_is_read_later_and_not_asked_again(
+    questions: list[Question], tmp_path: Path
+) -> None:
+    run(questions, Model(), tmp_path, reader=None)
+    later = Model()
+    found = run(questions, later, tmp_path)
+    assert later.asked
+    assert all("Question:" in text for text in later.asked)
+    assert all(row.reads for row in found.rows)

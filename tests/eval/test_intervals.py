@@ -139,3 +139,40 @@ def test_intervals_and_p_are_those_of_scipy() -> None:
     assert ours.low == pytest.approx(theirs.low, abs=0.05 * width)
     assert ours.high == pytest.approx(theirs.high, abs=0.05 * width)
     assert ours.p == pytest.approx(tested.pvalue, abs=0.02)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SCORES, st.integers(1, 7))
+def test_each_question_asked_so_often_with_the_same_result_tells_nothing_more(scores: list[float], often: int) -> None:
+    table = column(scores)
+    for one, other in zip(estimates(table * often, weights=np.full_like(table, often)), estimates(table), strict=True):
+        assert (one.mean, one.low, one.high) == pytest.approx((other.mean, other.low, other.high))
+        assert one.n == other.n
+    (one,), (other,) = differences(table * often, weights=np.full_like(table, often)), differences(table)
+    assert (one.mean, one.low, one.high, one.p) == pytest.approx((other.mean, other.low, other.high, other.p))
+
+
+def test_a_mean_over_comparisons_has_the_interval_of_questions_drawn_with_all_of_theirs() -> None:
+    dice = np.random.default_rng(3)
+    weights = dice.integers(1, 6, size=(60, 1)).astype(float)
+    table = dice.binomial(weights.astype(int), 0.7).astype(float)
+    (found,) = estimates(table, weights=weights)
+    assert found.mean == pytest.approx(table.sum() / weights.sum())
+    drawn = dice.integers(0, 60, size=(20_000, 60))
+    ratios = table[drawn, 0].sum(axis=1) / weights[drawn, 0].sum(axis=1)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(ratios, [0.025, 0.975])), abs=0.01)
+
+
+def test_a_question_without_weight_counts_for_nothing() -> None:
+    table, weights = column([1.0, 0.0, 2.0, 0.0]), column([1.0, 1.0, 2.0, 0.0])
+    (found,) = estimates(table, weights=weights)
+    assert found.mean == pytest.approx(3 / 4)
+    assert 0 <= found.low <= found.high <= 1
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"), [([1.0, 1.0, 1.0], "shape"), ([0.0, 0.0], "above 0"), ([1.0, -1.0], "≥ 0")]
+)
+def test_weights_that_weigh_nothing_are_refused(weights: list[float], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        estimates(column([1.0, 0.0]), weights=column(weights))

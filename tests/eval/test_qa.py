@@ -110,6 +110,18 @@ def test_a_finished_run_asks_no_model(shared_data: Path, tmp_path: Path) -> None
     assert all(path.read_bytes() == content for path, content in written.items() if "rerank" in path.parts)
 
 
+def test_without_a_reader_support_recall_is_told_alone(shared_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    told = done(command(shared_data, out, "hotpotqa", "--no-read"))
+    assert "R@5" in told
+    assert "ΔR" in told
+    assert "F1" not in told
+    scores = json.loads((out / "scores.json").read_text())
+    assert list(scores["rows"]) == ["none", "rank-r1", "oracle", "random"]
+    assert "Nothing was read" in (out / "report.md").read_text()
+    assert not list((out / "predictions").iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -120,6 +132,7 @@ def test_a_finished_run_asks_no_model(shared_data: Path, tmp_path: Path) -> None
         (("--data", "nowhere.json"), "nowhere.json"),
         (("--rows", "rank-r1:votes=0"), "votes"),
         (("--reader-server", "vllm"), "--reader-model"),
+        (("--no-read", "--read", "2"), "--no-read reads nothing"),
     ],
 )
 def test_a_wrong_argument_is_told_in_one_line(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankr1_eval.records import Records
+from rankr1_eval.records import Records, read
 from rankr1_rag.errors import FileError
 
 SETTINGS = {"k": 5, "model": "m"}
@@ -91,3 +91,17 @@ def test_any_text_survives(tmp_path: Path) -> None:
         records.add("q", {"text": text})
         assert records["q"]["text"] == text
     assert all(json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines())
+
+
+def test_a_finished_file_is_read_by_anybody(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    kept(path, "q1", "q2", "q1")
+    with Records(path, "read none", SETTINGS):
+        assert read(path, "read none", ["said"]) == {id: {"id": id, "said": f"of {id}"} for id in ("q1", "q2")}
+    with pytest.raises(FileError, match="not the records of 'rerank'"):
+        read(path, "rerank")
+    with pytest.raises(FileError, match=r"a\.jsonl:2: damaged, or not finished"):
+        read(path, "read none", ["said", "read"])
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(FileError, match=r"a\.jsonl:4: damaged, or not finished"):
+        read(path, "read none")

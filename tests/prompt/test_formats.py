@@ -1,7 +1,8 @@
-"""The published formats, byte for byte."""
+"""The published formats, byte for byte, and what a format of one's own may look like."""
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ DIGESTS = {
     "rank-r1-v0.1": "f50795b2f6ea3ea4",
     "rank-r1-v0.2": "386f916eaea4c51a",
     "setwise-sft-v0.1": "3aed30262dd1d5d0",
+    "naming-v1": "11f64b7ec643a0ae",
 }
 
 
@@ -23,7 +25,7 @@ def digest(messages: object) -> str:
 
 
 @pytest.mark.parametrize("name", DIGESTS)
-def test_a_published_format_never_changes_by_a_byte(name: str) -> None:
+def test_a_format_that_a_model_was_trained_on_never_changes_by_a_byte(name: str) -> None:
     assert digest(FORMATS[name].render("Give me passage 6", TWENTY)) == DIGESTS[name]
 
 
@@ -56,6 +58,30 @@ def test_slots_in_a_text_are_only_text(format: Format) -> None:
     assert format.prefix.replace("{num}", "1") + "{query} {num} {}" in user
 
 
+NAMING = FORMATS["naming-v1"]
+
+
+def test_the_naming_format_shows_the_query_before_and_after_the_passages() -> None:
+    system, user = NAMING.render("what\nis it", [Passage("a", "x", "T"), Passage("b", "y")])
+    assert system["content"] == "Pick the passage that helps most to answer the query."
+    assert user["content"] == "Query: what\nis it\n[1] T x\n[2] y\nQuery: what\nis it"
+
+
+@pytest.mark.parametrize(
+    ("user", "shown"),
+    [
+        ("{query}|{docs}|{query}", "q|D|q"),
+        ("{query}{query}{docs}", "qqD"),
+        ("<{docs}>{query}/{query}!", "<D>q/q!"),
+        ("{docs}{query}", "Dq"),
+        ("{query} {docs} {num}", "q D {num}"),
+    ],
+)
+def test_query_and_passages_stand_wherever_a_format_has_them(user: str, shown: str) -> None:
+    mine = Format("mine", "setwise", "", user, "{num}:", ",", False, "")
+    assert mine.render("q", [Passage("", "x"), Passage("", "y")])[1]["content"] == shown.replace("D", "1:x,2:y")
+
+
 def test_more_than_twenty_passages_are_still_numbered() -> None:
     user = FORMATS["rank-r1-v0.1"].render("q", [Passage(str(n), "x") for n in range(30)])[1]["content"]
     assert "\n[30] x\n" in user
@@ -65,13 +91,15 @@ def test_more_than_twenty_passages_are_still_numbered() -> None:
     ("changes", "problem"),
     [
         ({"user": "{query}"}, "{docs} exactly once"),
-        ({"user": "{query}{docs}{docs}"}, "{docs}"),
+        ({"user": "{query}{docs}{docs}"}, "{docs} exactly once"),
+        ({"user": "{docs}"}, "{query} once or twice"),
+        ({"user": "{query}{query}{docs}{query}"}, "{query} once or twice"),
         ({"prefix": "- "}, "num"),
     ],
 )
 def test_a_format_without_its_slots_is_refused(changes: dict[str, str], problem: str) -> None:
     fields = {"user": "{query} {docs}", "prefix": "[{num}] "} | changes
-    with pytest.raises(ValueError, match=problem):
+    with pytest.raises(ValueError, match=re.escape(problem)):
         Format(name="mine", kind="setwise", system="", separator="\n", reasoning=False, bridge="", **fields)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""The command line: `rankr1-eval qa | ir | score | selection | compare | reproduce`.
+"""The command line: `rankr1-eval qa | ir | score | selection | compare | examples | comparisons | reproduce`.
 
 Only the way in: it imports nothing before it can be interrupted. All else stands in `app`.
 """

@@ -8,6 +8,8 @@ import typer
 
 from rankr1_eval import __version__
 from rankr1_eval.cli.compare import compare
+from rankr1_eval.cli.comparisons import ALONE, comparisons
+from rankr1_eval.cli.examples import examples
 from rankr1_eval.cli.ir import ir
 from rankr1_eval.cli.qa import qa
 from rankr1_eval.cli.reproduce import reproduce
@@ -38,4 +40,6 @@ app.command(no_args_is_help=True)(selection)
 app.command(no_args_is_help=True)(score)
 app.command(no_args_is_help=True)(ir)
 app.command(no_args_is_help=True)(compare)
+app.command(no_args_is_help=True)(with_settings(examples, split="train"))
+app.command(no_args_is_help=True)(with_settings(comparisons, without=ALONE, size=5))
 app.command(no_args_is_help=True)(with_settings(reproduce, k=10, algorithm="heapsort"))

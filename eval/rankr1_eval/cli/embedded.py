@@ -1,19 +1,19 @@
-"""How the embedded model is asked in an evaluation, where no option says otherwise. Knows settings."""
+"""How the embedded model is asked in an evaluation, trained or not, where no option says otherwise. Knows settings."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from rankr1_rag.checkpoints import EMBEDDED
+from rankr1_rag.checkpoints import BASE, EMBEDDED
 from rankr1_rag.cli.settings import BackendName, Settings
 
 ALONE = "max_batch=1"
-WARNING = f"{EMBEDDED} has 135 million parameters and was never trained for this: it shows that the path works."
+WARNING = f"{BASE} has 135 million parameters and was never trained for this: it shows that the path works."
 
 
 def is_embedded(settings: Settings) -> bool:
-    """Whether these settings ask the embedded model."""
-    return settings.backend is BackendName.openvino and settings.model in (None, EMBEDDED)
+    """Whether these settings ask the embedded model, trained or not."""
+    return settings.backend is BackendName.openvino and settings.model in (None, EMBEDDED, BASE)
 
 
 def repeatable(settings: Settings) -> Settings:

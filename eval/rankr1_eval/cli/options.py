@@ -9,10 +9,12 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from rankr1_eval.cli.embedded import is_embedded
 from rankr1_eval.data import DATASETS
 from rankr1_eval.firststage import FirstStage, Retriever
 from rankr1_eval.reader import Reader
 from rankr1_eval.retrieve.dense import MODEL
+from rankr1_rag.checkpoints import BASE
 from rankr1_rag.cli.progress import Job
 from rankr1_rag.cli.settings import BackendName, Server, Settings
 from rankr1_rag.connect import connect
@@ -58,7 +60,7 @@ class Retrieval:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Who reads; the reranker's own model where nothing is said."""
+    """Who reads; where nothing is said the reranker's model, and of the embedded one what it was before training."""
 
     reader_backend: Annotated[BackendName | None, _option("Where another reader runs.", "Reader")] = None
     reader_model: Annotated[str | None, _option("Its name, as --model is the reranker's.", "Reader")] = None
@@ -68,6 +70,7 @@ class Reading:
     reader_tokens: Annotated[
         int, _option("Most tokens of an answer; more for a model that thinks first.", "Reader", min=1)
     ] = 32
+    no_read: Annotated[bool, _option("Read nothing: support recall alone, without answers.", "Reader")] = False
     read: Annotated[list[int] | None, _option("Passages that it sees; may be repeated; else --k.", "Reader", min=1)] = (
         None
     )
@@ -76,12 +79,20 @@ class Reading:
         """How many passages the reader sees."""
         return tuple(sorted(set(self.read or [k])))
 
-    def reader(self, settings: Settings, reranker: Reranker, job: Job) -> Reader:
-        """ValueError, StoreError as `connect` has them."""
+    def reader(self, settings: Settings, reranker: Reranker, job: Job) -> Reader | None:
+        """None where nothing is to be read. ValueError, StoreError as `connect` has them."""
+        if self.no_read:
+            named = self.reader_backend, self.reader_model, self.reader_base_url, self.reader_server
+            if self.read or any(named):
+                raise ValueError("--no-read reads nothing: leave it out, or --read and what names a reader")
+            return None
         if not (self.reader_backend or self.reader_model or self.reader_base_url):
             if self.reader_server or self.reader_api_key_env:
                 raise ValueError("--reader-server and --reader-api-key-env are for another reader: give --reader-model")
-            return Reader(reranker.plan.backend, self.reader_tokens)
+            if not is_embedded(settings):
+                return Reader(reranker.plan.backend, self.reader_tokens)
+            backend = connect("openvino", BASE, store=settings.store, options={"max_batch": 1})
+            return Reader(job.counted(backend), self.reader_tokens, own=True)
         kind = self.reader_backend or (None if self.reader_base_url else settings.backend)
         backend = connect(
             kind.value if kind else None,  # type: ignore[arg-type]

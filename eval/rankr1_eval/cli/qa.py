@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from rankr1_eval import data
 from rankr1_eval.cli.embedded import WARNING, is_embedded, repeatable
 from rankr1_eval.cli.options import Reading, Retrieval, Source
 from rankr1_eval.cli.stages import Stages
-from rankr1_eval.cli.table import CAPTION, table
+from rankr1_eval.cli.table import CAPTION, UNREAD, table
 from rankr1_eval.data.sample import corpus, sample
 from rankr1_eval.evaluation import Evaluation
 from rankr1_eval.finishing import finish
@@ -27,14 +28,14 @@ from rankr1_eval.rows import DEFAULT, KINDS, parse
 from rankr1_eval.score import to_json
 from rankr1_eval.scores import Scores
 from rankr1_eval.types import Question
-from rankr1_rag.checkpoints import EMBEDDED
+from rankr1_rag.checkpoints import BASE
 from rankr1_rag.cli.progress import Job
 from rankr1_rag.cli.settings import Settings
 from rankr1_rag.cli.usage import arguments
 from rankr1_rag.explain import clean
 
 THINK_TOKENS = 64
-"""The thinking budget of the embedded model here; any other has its checkpoint's."""
+"""The thinking budget of the embedded model before its training, here; any other has its checkpoint's."""
 
 
 def qa(
@@ -57,6 +58,7 @@ def qa(
 
     Killed at any moment, the same command goes on where it was. The embedded model, as reranker and reader, runs
     anywhere and shows little: give --backend and --model for one that reasons, --reader-model for another reader.
+    With --no-read there is no reader, and the report tells what becomes of the supports.
     """
     console, path = Console(stderr=as_json), out or Path("runs") / source.dataset
     with arguments():
@@ -67,7 +69,7 @@ def qa(
         with settings.reranker(job) as reranker:
             with arguments():
                 reader = reading.reader(settings, reranker, job)
-            with reader:
+            with reader or nullcontext():
                 with arguments():
                     asked = evaluation(reranker=reranker, reader=reader)
                 _finish(folder, asked, Stages(job, Console(stderr=True)), console, as_json)
@@ -113,8 +115,9 @@ def _told(source: Source, everything: Sequence[Question], seed: int) -> dict[str
 
 
 def _settled(settings: Settings, folder: Folder) -> Settings:
-    """With a store in the run's folder, and a budget for thoughts where the embedded model would have its own."""
-    thinks = THINK_TOKENS if settings.think_tokens is None and is_embedded(settings) else settings.think_tokens
+    """With a store in the run's folder, and a budget for thoughts where the untrained model would have its own."""
+    untrained = is_embedded(settings) and settings.model == BASE
+    thinks = THINK_TOKENS if settings.think_tokens is None and untrained else settings.think_tokens
     return replace(repeatable(settings), store=settings.store or str(folder.store), think_tokens=thinks)
 
 
@@ -129,7 +132,8 @@ def _fewer(folder: Folder, run: Run) -> str:
 def _tell(console: Console, run: Run, scores: Scores, evaluation: Evaluation, folder: Folder) -> None:
     for k in evaluation.ks:
         console.print(table(run, scores, k))
-    console.print(Text(CAPTION, style="dim"))
-    if EMBEDDED in (evaluation.reranker.plan.backend.model, evaluation.reader.backend.model):
+    console.print(Text(CAPTION if evaluation.reader else UNREAD, style="dim"))
+    asked = [evaluation.reranker.plan.backend, *([evaluation.reader.backend] if evaluation.reader else [])]
+    if BASE in [backend.model for backend in asked]:
         console.print(Text(WARNING, style="yellow"))
     console.print(Text(f"The report, with the reasoning: {clean(str(folder.path / 'report.html'))}"))

@@ -20,7 +20,7 @@ from rankr1_eval.folder import made
 from rankr1_eval.reproduce import wording
 from rankr1_eval.reproduce.protocol import THINK_TOKENS
 from rankr1_eval.reproduce.targets import KNOWN, Target
-from rankr1_rag.checkpoints import CHECKPOINTS, EMBEDDED
+from rankr1_rag.checkpoints import BASE, CHECKPOINTS
 from rankr1_rag.cli.progress import Job
 from rankr1_rag.cli.settings import Force, Settings
 from rankr1_rag.cli.usage import arguments
@@ -78,8 +78,8 @@ def _settled(settings: Settings, target: Target, folder: Path) -> Settings:
         repeatable(settings),
         think_tokens=THINK_TOKENS if thinks is None and not known else thinks,
         force=Force.never if force is None and not embedded else force,
-        query_tokens=target.query_tokens if query is None else query,
-        passage_tokens=target.passage_tokens if passage is None else passage,
+        query_tokens=target.query_tokens if query is None and not embedded else query,
+        passage_tokens=target.passage_tokens if passage is None and not embedded else passage,
         store=str(folder / "completions.sqlite") if store is None else store,
     )
 
@@ -101,6 +101,6 @@ def _tell(console: Console, found: Reproduction, folder: Path) -> None:
     for remark in wording.remarks(found):
         console.print(Text(clean(remark), style="dim"))
     console.print(Text(clean(wording.verdict(found)), style=STYLES[found.rows[-1].verdict]))
-    if found.model == EMBEDDED:
+    if found.model == BASE:
         console.print(Text(WARNING, style="yellow"))
     console.print(Text(f"The same, the run and every comparison: {clean(str(folder))}"))

@@ -18,11 +18,19 @@ CAPTION = (
     "Means with 95 % bootstrap intervals. R: support recall, All: all supports found, EM and F1: of the answers. "
     "Δ: F1 less that without reranking, with the p of a randomisation test. comp., s: comparisons, seconds a question."
 )
+UNREAD = (
+    "Means with 95 % bootstrap intervals. R: support recall, All: all supports found. Δ: R less that without "
+    "reranking, with the p of a randomisation test. comp., s: comparisons, seconds a question."
+)
 
 
 def table(run: Run, scores: Scores, k: int) -> Table:
-    """Support recall, all supports, EM and F1 of each row at k; differences from no rerank in F1."""
-    shown = [f"{name}@{k}" for name in ("R", "All", "EM", "F1")]
+    """Support recall, all supports, EM and F1 of each row at k; differences from no rerank in F1.
+
+    Where nothing was read there are no answers, and differences are those of support recall.
+    """
+    names = ("R", "All", "EM", "F1") if any(row.reads for row in run.rows) else ("R", "All")
+    main, shown = "F1" if "F1" in names else "R", [f"{name}@{k}" for name in names]
     costs = [(name, head) for name, head in COSTS if any(row.cost.get(name) for row in scores.rows.values())]
     out = Table(
         box=box.SIMPLE_HEAD,
@@ -30,11 +38,11 @@ def table(run: Run, scores: Scores, k: int) -> Table:
         title=f"{len(run.questions):,} {run.dataset} questions, top {run.candidates} of {len(run.passages):,} passages",
     )
     out.add_column("row", overflow="fold", min_width=8)
-    for name in [*shown, "ΔF1", *(head for _, head in costs)]:
+    for name in [*shown, f"Δ{main}", *(head for _, head in costs)]:
         out.add_column(name, justify="right", no_wrap=True)
     for row in scores.rows.values():
         means = [_mean(row.estimates.get(name)) for name in shown]
-        out.add_row(Text(clean(row.name)), *means, _change(row.differences.get(f"F1@{k}")), *_costs(row, costs))
+        out.add_row(Text(clean(row.name)), *means, _change(row.differences.get(f"{main}@{k}")), *_costs(row, costs))
     return out
 
 

@@ -33,31 +33,43 @@ ROUNDING = 1e-9
 """Sums of the same numbers in another order count as equal."""
 
 
-def estimates(table: Table, seed: int = 0) -> list[Estimate]:
-    """Each column's mean with its interval. One question has no spread: the interval is the value itself."""
-    means, low, high = _bootstrap(table, seed)
+def estimates(table: Table, seed: int = 0, weights: Table | None = None) -> list[Estimate]:
+    """Each column's mean with its interval. One question has no spread: the interval is the value itself.
+
+    With `weights` (a column, or one for each of the table's) the numbers are sums over so many things that belong to a
+    question, its comparisons for example, and the means are over those; what is drawn are still questions.
+    """
+    means, low, high = _bootstrap(table, seed, weights)
     ends = zip(means.tolist(), low.tolist(), high.tolist(), strict=True)
     return [Estimate(mean, least, most, len(table)) for mean, least, most in ends]
 
 
-def differences(table: Table, seed: int = 0) -> list[Difference]:
-    """Of paired differences, a column a measure: the mean, its interval and the two-sided p.
+def differences(table: Table, seed: int = 0, weights: Table | None = None) -> list[Difference]:
+    """Of paired differences, a column a measure: the mean, its interval and the two-sided p; `weights` as there.
 
     Up to 13 questions the p is exact, else the share of 10,000 random flips, the observed one counted among them.
     """
-    means, low, high = _bootstrap(table, seed)
+    means, low, high = _bootstrap(table, seed, weights)
     ps = _randomised(table, seed)
     return [Difference(*map(float, values)) for values in zip(means, low, high, ps, strict=True)]
 
 
-def _bootstrap(table: Table, seed: int) -> tuple[Table, Table, Table]:
+def _bootstrap(table: Table, seed: int, weights: Table | None) -> tuple[Table, Table, Table]:
     _check(table)
-    means = table.mean(axis=0)
-    centred = table - means  # so that equal scores have an interval without width
-    resampled = np.concatenate([counts @ centred for counts in _draws(len(table), seed)]) / len(table)
+    each = np.ones((len(table), 1)) if weights is None else weights
+    _check_weights(table, each)
+    means = table.sum(axis=0) / each.sum(axis=0)
+    centred = table - each * means  # so that equal scores have an interval without width
+    resampled = np.concatenate([_means(counts @ centred, counts @ each) for counts in _draws(len(table), seed)])
     low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
-    least, most = table.min(axis=0), table.max(axis=0)  # which rounding must not leave, or 0 becomes -0
+    values = np.divide(table, each, out=np.full_like(table, np.nan), where=each > 0)
+    least, most = np.nanmin(values, axis=0), np.nanmax(values, axis=0)  # rounding must not leave them, or 0 becomes -0
     return means, np.clip(means + low, least, most), np.clip(means + high, least, most)
+
+
+def _means(sums: Table, weights: Table) -> Table:
+    """0, the mean itself, where nothing of what counts was drawn."""
+    return np.divide(sums, weights, out=np.zeros_like(sums), where=weights > 0)
 
 
 def _randomised(table: Table, seed: int) -> Table:
@@ -104,3 +116,10 @@ def _check(table: Table) -> None:
         )
     if not np.isfinite(table).all():
         raise ValueError("a score is not a finite number")
+
+
+def _check_weights(table: Table, weights: Table) -> None:
+    if weights.shape not in (table.shape, (len(table), 1)):
+        raise ValueError(f"weights of shape {weights.shape} for scores of shape {table.shape}: one a line is needed")
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and (weights.sum(axis=0) > 0).all()):
+        raise ValueError("weights are finite numbers ≥ 0, and at least one of a column is above 0")

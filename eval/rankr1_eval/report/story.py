@@ -22,7 +22,7 @@ from rankr1_eval.report.wording import (
     sure,
 )
 from rankr1_eval.scores import Difference
-from rankr1_rag.checkpoints import EMBEDDED
+from rankr1_rag.checkpoints import BASE
 from rankr1_rag.explain.text import counted, line, start
 
 FEW = 100
@@ -176,8 +176,8 @@ def _few(view: View) -> Iterator[str]:
 
 def _doubts(view: View) -> Iterator[str]:
     models = view.run.settings.get("models", {})
-    if EMBEDDED in models.values():
-        yield f"{EMBEDDED} has 135 million parameters and was never trained for this: it shows that the path works."
+    if BASE in models.values():
+        yield f"{BASE} has 135 million parameters and was never trained for this: it shows that the path works."
     gold = view.difference("gold", view.at_k("F1"))
     if gold is not None and sure(gold) <= 0:
         yield (

@@ -6,7 +6,7 @@ for the paper's figures take its run (`rankr1-eval reproduce --run`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rankr1_rag.trec import Run, Scored
@@ -19,15 +19,26 @@ def bm25(corpus: Sequence[Passage], queries: Sequence[Query], n: int) -> Run:
     Fewer than n where the corpus is smaller. A query without any word of the corpus scores 0 everywhere, and gets the
     first n. ValueError where the corpus is empty, or holds nothing but stop words.
     """
-    import numpy
-
-    index, run = _index(corpus), Run()
-    asked = _words([query.text for query in queries], return_ids=False)
-    for query, words in zip(queries, asked, strict=True):
-        known = index.get_tokens_ids(words)
-        scores = index.get_scores_from_ids(known) if known else numpy.zeros(len(corpus))
+    run = Run()
+    for query, scores in zip(queries, _scores(corpus, [query.text for query in queries]), strict=True):
         run[query.id] = [Scored(corpus[place].id, float(scores[place])) for place in _best(scores, n)]
     return run
+
+
+def scores_at(corpus: Sequence[Passage], asked: Sequence[tuple[str, Sequence[int]]]) -> list[list[float]]:
+    """For each (query, places in the corpus) the scores of the passages there. ValueError as `bm25`."""
+    found = zip(asked, _scores(corpus, [query for query, _ in asked]), strict=True)
+    return [[float(scores[place]) for place in places] for (_, places), scores in found]
+
+
+def _scores(corpus: Sequence[Passage], queries: list[str]) -> Iterator[Any]:
+    """For each query the scores of the whole corpus."""
+    import numpy
+
+    index = _index(corpus)
+    for words in _words(queries, return_ids=False):
+        known = index.get_tokens_ids(words)
+        yield index.get_scores_from_ids(known) if known else numpy.zeros(len(corpus))
 
 
 def _index(corpus: Sequence[Passage]) -> Any:  # noqa: ANN401

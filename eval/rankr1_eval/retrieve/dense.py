@@ -44,6 +44,13 @@ class Dense:
             run[query.id] = [Scored(corpus[place].id, float(scores[place])) for place in order]
         return run
 
+    def similarities(self, asked: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+        """For each (query, texts) the cosine similarity of each of its texts to it; equal texts are embedded once."""
+        rows: dict[str, int] = {}
+        places = [[rows.setdefault(text, len(rows)) for text in (query, *texts)] for query, texts in asked]
+        embeddings = self._kept(list(rows))
+        return [[float(embeddings[query] @ embeddings[one]) for one in texts] for query, *texts in places]
+
     def _kept(self, texts: list[str]) -> Any:  # noqa: ANN401
         """The embeddings of these texts, from the cache or new."""
         import numpy

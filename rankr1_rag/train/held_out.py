@@ -1,0 +1,95 @@
+"""Accuracy on held-out sets while a model is trained: each asked once, greedily, and read by the strict parse.
+
+Knows a model of transformers and what it should answer; knows no trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from rankr1_rag.prompt import Format
+from rankr1_rag.train.model import Trained
+from rankr1_rag.train.reward import reward
+from rankr1_rag.train.sets import TrainingSet
+from rankr1_rag.types import Message
+
+BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Of `sets` held-out sets: the shares answered right and in the form, and mean tokens of a completion.
+
+    `places`: how often each place was named, relative to an equal share: 1.0 each when balanced.
+    """
+
+    sets: int
+    accuracy: float
+    format_rate: float
+    completion_tokens: float
+    places: tuple[float, ...]
+
+
+def measure(
+    trained: Trained, asked: Sequence[Sequence[Message]], held: Sequence[TrainingSet], format: Format, most: int
+) -> Measured:
+    """Ask for each set; `asked` are its messages, `most` the longest completion in tokens."""
+    texts: list[str] = []
+    lengths: list[int] = []
+    with _answering(trained.model):
+        for start in range(0, len(asked), BATCH):
+            written = _written(trained, asked[start : start + BATCH], most)
+            texts += [text for text, _ in written]
+            lengths += [length for _, length in written]
+    rewards = [reward(format, text, len(one.passages), one.right) for text, one in zip(texts, held, strict=True)]
+    named = [format.strict(text, len(one.passages)) for text, one in zip(texts, held, strict=True)]
+    size = max(len(one.passages) for one in held)
+    counts = [sum(answer == (place,) for answer in named) for place in range(size)]
+    kept = sum(counts)
+    return Measured(
+        sets=len(held),
+        accuracy=sum(one.value for one in rewards) / len(held),
+        format_rate=sum(one.format for one in rewards) / len(held),
+        completion_tokens=sum(lengths) / len(held),
+        places=tuple(round(count * size / kept, 3) if kept else 0.0 for count in counts),
+    )
+
+
+@contextmanager
+def _answering(model: Any) -> Iterator[None]:
+    """The model as it is when it is used: no dropout, no gradients, 16-bit products, uncompiled.
+
+    Compiled layers would be compiled anew for every length, and soon given up on.
+    """
+    torch: Any = import_module("torch")
+    training = model.training
+    model.eval()
+    try:
+        with (
+            torch.compiler.set_stance("force_eager"),
+            torch.no_grad(),
+            torch.autocast(model.device.type, torch.bfloat16),
+        ):
+            yield
+    finally:
+        model.train(training)
+
+
+def _written(trained: Trained, asked: Sequence[Sequence[Message]], most: int) -> list[tuple[str, int]]:
+    """What the model writes to each of these messages, and in how many tokens."""
+    torch: Any = import_module("torch")
+    tokenizer, model = trained.tokenizer, trained.model
+    prompts = [trained.ids(messages) for messages in asked]
+    width, pad = max(map(len, prompts)), tokenizer.pad_token_id
+    padded = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    written = model.generate(
+        input_ids=padded, attention_mask=mask, max_new_tokens=most, do_sample=False, pad_token_id=pad
+    )[:, width:].tolist()
+    ends = {tokenizer.eos_token_id, pad}
+    cut = [row[: next((i for i, token in enumerate(row) if token in ends), len(row))] for row in written]
+    return [(tokenizer.decode(row, skip_special_tokens=True), len(row) + 1) for row in cut]

@@ -1,0 +1,86 @@
+"""Supervised training on labels: the rival that only names the label, and the cold start that first names the passage.
+
+The completion alone is learnt, and only its logits are computed. By transformers' trainer: the rows are tokens
+already. Knows what is to be written; knows no reward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from rankr1_rag.train import course, material
+from rankr1_rag.train.course import Progress, Run
+from rankr1_rag.train.folder import Folder
+from rankr1_rag.train.settings import SFT
+
+WIDTHS = 32
+"""Batches are padded to a multiple of so many tokens: few shapes, which a compiled model likes."""
+
+_IGNORED = -100
+
+
+def sft(settings: SFT, progress: Progress | None = None) -> Folder:
+    """Train, or go on, until the adapter is there: see `course.train`."""
+    return course.train(settings, lambda run: _trainer(run, settings), progress)
+
+
+def _trainer(run: Run, settings: SFT) -> Any:
+    transformers: Any = import_module("transformers")
+    rows = material.supervised(run.material, settings, run.trained)
+    at_once, accumulated = course.shared_out(settings.batch, settings.device_batch, run.trained.device)
+    arguments = transformers.TrainingArguments(
+        **course.arguments(
+            run,
+            per_device_train_batch_size=at_once,
+            gradient_accumulation_steps=accumulated,
+            train_sampling_strategy="sequential",
+        )
+    )
+    pad = run.trained.tokenizer.pad_token_id
+
+    class Completions(transformers.Trainer):  # type: ignore[misc]
+        def compute_loss(
+            self, model: Any, inputs: Any, *_: object, num_items_in_batch: Any = None, **__: object
+        ) -> Any:
+            return _loss(model, inputs, num_items_in_batch)
+
+    return Completions(
+        model=run.trained.model,
+        args=arguments,
+        train_dataset=rows,
+        data_collator=lambda batch: padded(batch, pad),
+        processing_class=run.trained.tokenizer,
+    )
+
+
+def padded(rows: Sequence[Mapping[str, Sequence[int]]], pad: int) -> dict[str, Any]:
+    """A batch, [rows, width], padded on the left, so that all completions stand at its end; labels of those alone."""
+    torch: Any = import_module("torch")
+    width = -(-max(len(row["input_ids"]) for row in rows) // WIDTHS) * WIDTHS
+    longest = max(sum(row["completion_mask"]) for row in rows)
+    batch: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
+    for row in rows:
+        ids, learnt = list(row["input_ids"]), sum(row["completion_mask"])
+        gap = width - len(ids)
+        batch["input_ids"].append([pad] * gap + ids)
+        batch["attention_mask"].append([0] * gap + [1] * len(ids))
+        batch["labels"].append([_IGNORED] * (longest - learnt) + ids[len(ids) - learnt :])
+    return {name: torch.tensor(values) for name, values in batch.items()}
+
+
+def _loss(model: Any, inputs: Mapping[str, Any], tokens: Any) -> Any:
+    """Mean cross-entropy of the learnt tokens, over all of a step that is computed in parts."""
+    functional: Any = import_module("torch.nn.functional")
+    labels = inputs["labels"]
+    told = model(
+        input_ids=inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
+        logits_to_keep=labels.shape[1] + 1,
+        use_cache=False,
+    )
+    summed = functional.cross_entropy(
+        told.logits[:, :-1].float().flatten(0, 1), labels.flatten(), ignore_index=_IGNORED, reduction="sum"
+    )
+    return summed / (tokens if tokens is not None else (labels != _IGNORED).sum())

@@ -1,0 +1,144 @@
+"""GRPO that computes a prompt once for all its completions: what makes a group of eight cheap without vLLM.
+
+trl's trainer runs every row of a group through the model whole. A prompt here is hundreds of tokens and its completion
+a few dozen, so nearly all of that is the same prompt eight times, in sampling and again in the loss. Here each
+distinct prompt of a batch is computed once and its keys and values are handed to its completions, gradients included:
+the same numbers up to rounding. Two methods of trl's trainer are replaced, which are private: hence the upper bound on
+trl's version.
+
+Knows trl's trainer and tensors; knows nothing of passages.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+from trl import GRPOTrainer
+from trl.models.utils import unwrap_model_for_generation
+
+
+class SharedPrompts(GRPOTrainer):  # type: ignore[misc]
+    """`GRPOTrainer` for a decoder whose state is keys and values, without gradient checkpointing."""
+
+    def _generate_single_turn(
+        self,
+        prompt_ids: list[list[int]],
+        images: object,
+        multimodal_fields: object,
+        num_generations: int,
+        has_tool_images: bool = False,
+    ) -> tuple[list[list[int]], None]:
+        distinct, places = _distinct(prompt_ids)
+        with (
+            unwrap_model_for_generation(self.model_wrapped, self.accelerator) as model,
+            torch.no_grad(),
+            self.accelerator.autocast(),
+        ):
+            ends = torch.tensor(self.eos_token_ids, device=self.accelerator.device)
+            pad = self._tokenizer.pad_token_id
+            written = _sampled(model, distinct, places, self.max_completion_length, self.temperature, ends, pad)
+        return [_ended(row, self.eos_token_ids) for row in written.tolist()], None
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **_: object,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+        with self.accelerator.autocast():
+            logits = _logits(model, input_ids, attention_mask, logits_to_keep)
+        logps = torch.log_softmax(logits.float() / self.temperature, dim=-1)
+        chosen = logps.gather(-1, input_ids[:, -logits_to_keep:].unsqueeze(-1)).squeeze(-1)
+        entropy = -(logps.exp() * logps).sum(-1).detach() if compute_entropy else None
+        return chosen, entropy, None
+
+
+def _distinct(prompts: list[list[int]]) -> tuple[list[list[int]], list[int]]:
+    """The prompts without repetition, and for each row which one is its."""
+    found: dict[tuple[int, ...], int] = {}
+    places = [found.setdefault(tuple(prompt), len(found)) for prompt in prompts]
+    return [list(prompt) for prompt in found], places
+
+
+def _handed(cache: DynamicCache, places: torch.Tensor) -> DynamicCache:
+    """Keys and values of prompts, one copy for each row that goes on from them."""
+    handed = DynamicCache()
+    for index, layer in enumerate(cache.layers):
+        handed.update(layer.keys[places], layer.values[places], index)
+    return handed
+
+
+def _read(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> DynamicCache:
+    """The state after these prompts, padded on the left; no logits."""
+    cache = DynamicCache()
+    model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return cache
+
+
+def _logits(model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int) -> torch.Tensor:
+    """Logits of the last `keep` tokens of each row, [rows, keep, vocabulary]; what stands before is computed once.
+
+    The last token of the prompt goes with the completions: its logits are those of the first of them.
+    """
+    read = ids.shape[1] - keep - 1
+    _, first, places = _unique(torch.cat([ids[:, :read], mask[:, :read]], dim=1))
+    cache = _handed(_read(model, ids[first, :read], mask[first, :read]), places)
+    positions = torch.arange(read, ids.shape[1] - 1, device=ids.device).unsqueeze(0)
+    told = model(
+        input_ids=ids[:, read:-1],
+        attention_mask=mask[:, :-1],
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return told.logits
+
+
+def _unique(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The distinct rows, the index of the first of each, and for each row which one it is."""
+    distinct, places = torch.unique(rows, dim=0, return_inverse=True)
+    first = torch.full((len(distinct),), len(rows), device=rows.device)
+    first = first.scatter_reduce(0, places, torch.arange(len(rows), device=rows.device), "amin")
+    return distinct, first, places
+
+
+def _sampled(
+    model: Any,
+    prompts: list[list[int]],
+    places: list[int],
+    most: int,
+    temperature: float,
+    ends: torch.Tensor,
+    pad: int,
+) -> torch.Tensor:
+    """One sampled completion a row, [rows, ≤ most], padded after its end."""
+    device, width = ends.device, max(map(len, prompts))
+    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    rows = torch.tensor(places, device=device)
+    cache = _handed(_read(model, ids[:, :-1], mask[:, :-1]), rows)
+    last, mask = ids[rows, -1:], mask[rows]
+    running = torch.ones(len(rows), dtype=torch.bool, device=device)
+    written: list[torch.Tensor] = []
+    for step in range(most):
+        position = torch.full((1, 1), width - 1 + step, device=device)
+        told = model(input_ids=last, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True)
+        chances = torch.softmax(told.logits[:, -1].float() / temperature, dim=-1)
+        last = torch.multinomial(chances, 1).where(running.unsqueeze(1), torch.full_like(ids[:1, :1], pad))
+        written.append(last)
+        running = running & ~torch.isin(last.squeeze(1), ends)
+        if not running.any():
+            break
+        mask = torch.cat([mask, torch.ones_like(last)], dim=1)
+    return torch.cat(written, dim=1)
+
+
+def _ended(row: list[int], ends: list[int]) -> list[int]:
+    """A completion up to its end token, that included."""
+    return row[: next((place for place, token in enumerate(row) if token in ends), len(row) - 1) + 1]

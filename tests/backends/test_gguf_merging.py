@@ -1,0 +1,280 @@
+"""An adapter merged into a GGUF file changes what it should by B · A, to the last bit, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType
+from numpy.typing import NDArray
+
+from rankr1_rag.backends import gguf_file, lora
+from rankr1_rag.backends.gguf_merging import merge
+from rankr1_rag.errors import BackendError
+from tests.backends import small_model
+from tests.backends.small_model import BLOCKS, HEADS, KV_HEADS, TENSORS, WIDTH, make_adapter, make_model
+
+F16, Q4_1, Q8_0 = GGMLQuantizationType.F16, GGMLQuantizationType.Q4_1, GGMLQuantizationType.Q8_0
+Array = NDArray[Any]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("base") / "base.gguf", Q4_1)
+
+
+def merged(base: Path, adapter: Path, kind: int | None = None) -> Path:
+    path = adapter / "merged.gguf"
+    with path.open("wb") as out:
+        merge(base, lora.read(adapter), out, kind)
+    return path
+
+
+def difference(base: Path, adapter: Path) -> dict[str, Array]:
+    """What became of every tensor that is not what it was."""
+    before, after = small_model.tensors(base), small_model.tensors(merged(base, adapter))
+    assert list(before) == list(after)
+    return {name: after[name][1] - before[name][1] for name in before if (after[name][1] != before[name][1]).any()}
+
+
+def product(adapter: Path, block: int, module: str, scale: float = 2.0) -> Array:
+    """B · A · scale by numpy's own words, in float64."""
+    from safetensors.numpy import load_file
+
+    begin = f"base_model.model.model.layers.{block}.{module}"
+    found = load_file(adapter / "adapter_model.safetensors")
+    return scale * (found[f"{begin}.lora_B.weight"].astype(float) @ found[f"{begin}.lora_A.weight"].astype(float))
+
+
+def in_file_order(rows: Array, heads: int) -> Array:
+    """The rows of a head as llama.cpp has them, one by one: those that are rotated together stand side by side."""
+    size = len(rows) // heads
+    order = [
+        head * size + half * size // 2 + pair for head in range(heads) for pair in range(size // 2) for half in (0, 1)
+    ]
+    return rows[order]
+
+
+@pytest.mark.parametrize("module", TENSORS)
+def test_the_tensors_of_one_module_change_by_b_times_a_and_no_other_does(
+    base: Path, tmp_path: Path, module: str
+) -> None:
+    adapter = make_adapter(tmp_path, [module])
+    changed = difference(base, adapter)
+    assert sorted(changed) == sorted(f"blk.{block}.{TENSORS[module]}.weight" for block in range(BLOCKS))
+    for block in range(BLOCKS):
+        expected = product(adapter, block, module)
+        if module in ("self_attn.q_proj", "self_attn.k_proj"):
+            expected = in_file_order(expected, HEADS if module == "self_attn.q_proj" else KV_HEADS)
+        found = changed[f"blk.{block}.{TENSORS[module]}.weight"]
+        np.testing.assert_allclose(found, expected, atol=0.01)  # float16 of values up to 30
+        assert np.abs(expected).max() > 10
+
+
+def test_read_back_as_hugging_face_has_them_queries_are_the_sum(base: Path, tmp_path: Path) -> None:
+    def unpermuted(weights: Array) -> Array:
+        """What the loader of transformers does to a llama's queries (LlamaTensorProcessor)."""
+        return weights.reshape(HEADS, WIDTH // HEADS // 2, 2, WIDTH).swapaxes(2, 1).reshape(WIDTH, WIDTH)
+
+    adapter = make_adapter(tmp_path)
+    before, after = (small_model.tensors(path)["blk.1.attn_q.weight"][1] for path in (base, merged(base, adapter)))
+    expected = unpermuted(before) + product(adapter, 1, "self_attn.q_proj")
+    np.testing.assert_allclose(unpermuted(after), expected, atol=0.01)
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "qwen3"])
+def test_a_qwen_keeps_the_order_of_its_rows(tmp_path: Path, architecture: str) -> None:
+    model = make_model(tmp_path / "qwen.gguf", Q8_0, architecture)
+    adapter = make_adapter(tmp_path, ["self_attn.q_proj"])
+    np.testing.assert_allclose(
+        difference(model, adapter)["blk.0.attn_q.weight"], product(adapter, 0, "self_attn.q_proj"), atol=0.01
+    )
+
+
+def test_in_float16_the_sum_is_exact_to_the_last_bit(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model.gguf", F16)
+    adapter = make_adapter(tmp_path / "lora", ["mlp.up_proj"])
+    low = lora.read(adapter).layers["model.layers.2.mlp.up_proj"]
+    before, after = (small_model.tensors(path)["blk.2.ffn_up.weight"][1] for path in (model, merged(model, adapter)))
+    expected = (before + np.float32(low.scale) * (low.b @ low.a)).astype(np.float16)
+    assert (after == expected.astype(np.float32)).all()
+
+
+def test_what_is_not_changed_is_the_same_byte_for_byte(base: Path, tmp_path: Path) -> None:
+    path = merged(base, make_adapter(tmp_path, ["mlp.up_proj"]))
+    old, new = gguf_file.read(base), gguf_file.read(path)
+    kinds = {name: tensor.kind for name, tensor in new.tensors.items()}
+    for name in old.tensors:
+        if "ffn_up" in name:
+            assert kinds[name] == F16
+        else:
+            assert (kinds[name], new.content(name)) == (old.tensors[name].kind, old.content(name))
+    assert small_model.metadata(path) == small_model.metadata(base)
+
+
+@pytest.mark.parametrize(
+    ("of_base", "modules", "written", "told"),
+    [
+        (Q4_1, [*TENSORS], F16, 1),
+        (Q4_1, ["mlp.up_proj"], F16, 3),
+        (Q4_1, [*TENSORS], Q8_0, 3),
+        (F16, [*TENSORS], F16, 1),
+    ],
+)
+def test_the_file_says_that_it_is_of_floats_only_where_nothing_is_quantised(
+    tmp_path: Path, of_base: GGMLQuantizationType, modules: list[str], written: int, told: int
+) -> None:
+    path = merged(make_model(tmp_path / "base.gguf", of_base), make_adapter(tmp_path, modules), written)
+    assert small_model.metadata(path)["general.file_type"] == told
+
+
+def test_a_copy_without_a_change_is_the_file_itself(base: Path, tmp_path: Path) -> None:
+    header = gguf_file.read(base)
+    with (tmp_path / "copy.gguf").open("wb") as out:
+        gguf_file.write(out, header, {}, 7)
+    copy = bytearray((tmp_path / "copy.gguf").read_bytes())
+    assert header.file_type is not None
+    assert copy[header.file_type : header.file_type + 4] == b"\x07\0\0\0"
+    copy[header.file_type] = 3
+    assert copy == base.read_bytes()
+
+
+def test_q8_0_is_near_and_rows_that_it_cannot_hold_are_float16(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model.gguf", F16, inner=48)
+    adapter = make_adapter(tmp_path, inner=48)
+    exact, near = (small_model.tensors(merged(model, adapter, kind)) for kind in (F16, Q8_0))
+    for name, (kind, values) in near.items():
+        assert kind == ("F32" if "norm" in name else "F16" if "ffn_down" in name else "Q8_0")
+        np.testing.assert_allclose(values, exact[name][1], atol=0.15)
+
+
+@pytest.mark.parametrize(
+    ("config", "scale"),
+    [
+        ({}, 2.0),
+        ({"lora_alpha": 3}, 0.75),
+        ({"use_rslora": True}, 4.0),
+        ({"alpha_pattern": {"mlp.up_proj": 1}}, 0.25),
+        ({"alpha_pattern": {"layers.0.mlp.up_proj": 12, "up_proj": 1}}, 3.0),
+        ({"alpha_pattern": {"down_proj": 1, "o_up_proj": 1, "up": 1}}, 2.0),
+        ({"alpha_pattern": {r".*\.0\..*": 1}, "rank_pattern": {"up_proj": 4}, "r": 99}, 0.25),
+        ({"init_lora_weights": "gaussian", "modules_to_save": [], "bias": "none"}, 2.0),
+    ],
+    ids=str,
+)
+def test_the_scale_is_that_of_peft(base: Path, tmp_path: Path, config: dict[str, Any], scale: float) -> None:
+    adapter = make_adapter(tmp_path, ["mlp.up_proj"], **config)
+    changed = difference(base, adapter)["blk.0.ffn_up.weight"]
+    np.testing.assert_allclose(changed, product(adapter, 0, "mlp.up_proj", scale), atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_matrices_may_be_of_any_float_type(tmp_path: Path, dtype: type) -> None:
+    (low, *_) = lora.read(make_adapter(tmp_path, ["mlp.up_proj"], dtype=dtype)).layers.values()
+    assert low.a.dtype == low.b.dtype == np.float32
+
+
+def test_bfloat16_is_read_as_what_it_is(tmp_path: Path) -> None:
+    adapter = make_adapter(tmp_path, ["mlp.up_proj"], dtype=np.float32)
+    exact = lora.read(adapter).layers
+    matrices = {
+        f"base_model.model.{layer}.lora_{half}.weight": matrix
+        for layer, low in exact.items()
+        for half, matrix in (("A", low.a), ("B", low.b))
+    }
+    small_model.write_bfloat16(adapter / "adapter_model.safetensors", matrices)
+    for layer, low in lora.read(adapter).layers.items():
+        np.testing.assert_allclose(low.a, exact[layer].a, rtol=0.01)
+        np.testing.assert_allclose(low.b, exact[layer].b, rtol=0.01)
+
+
+EXTRA = np.ones((2, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("made", "problem"),
+    [
+        ({"peft_type": "IA3"}, "of the kind 'IA3': only LORA"),
+        ({"use_dora": True}, "has use_dora=True: it is more than matrices"),
+        ({"bias": "all"}, "has bias='all'"),
+        ({"modules_to_save": ["lm_head"]}, r"has modules_to_save=\['lm_head'\]"),
+        ({"init_lora_weights": "pissa"}, "has init_lora_weights='pissa'"),
+        ({"alora_invocation_tokens": [1]}, "has alora_invocation_tokens"),
+        ({"tensors": {"base_model.model.lm_head.weight": EXTRA}}, "holds base_model.model.lm_head.weight: only"),
+        ({"tensors": {"base_model.model.model.embed_tokens.lora_embedding_A": EXTRA}}, "lora_embedding_A: only"),
+        ({"modules": []}, "holds no tensor"),
+        ({"r": 8}, r"adapter_config\.json is damaged, at model.*: rank 8, not 4"),
+        ({"r": None}, "is damaged"),
+        ({"lora_alpha": "many"}, "is damaged"),
+        ({"alpha_pattern": {"(": 1}}, "is damaged"),
+        ({"tensors": {"base_model.model.model.x.lora_A.weight": EXTRA}}, r"for model\.x it holds \{'A': \(2, 2\)\}"),
+        ({"tensors": {"base_model.model.model.x.lora_B.weight": EXTRA * np.nan}}, "not finite"),
+        ({"tensors": {"base_model.model.model.x.lora_A.weight": EXTRA.astype(np.int64)}}, "of the type I64"),
+    ],
+    ids=str,
+)
+def test_what_is_no_pair_of_matrices_is_refused(tmp_path: Path, made: dict[str, Any], problem: str) -> None:
+    with pytest.raises(BackendError, match=problem):
+        lora.read(make_adapter(tmp_path, **made))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"version https://git-lfs.github.com/spec/v1", b"\xff" * 99, b"\x02\0\0\0\0\0\0\0{}"]
+)
+def test_a_damaged_adapter_is_told(tmp_path: Path, content: bytes) -> None:
+    adapter = make_adapter(tmp_path)
+    (adapter / "adapter_model.safetensors").write_bytes(content)
+    with pytest.raises(BackendError, match=r"adapter_model.safetensors is no safetensors file|holds no tensor"):
+        lora.read(adapter)
+
+
+OTHER = {f"base_model.model.model.layers.0.mlp.up_proj.lora_{half}.weight": EXTRA for half in "AB"}
+DEEPER = {
+    f"base_model.model.model.layers.7.mlp.up_proj.lora_{half}.weight": np.ones(shape, np.float16)
+    for half, shape in (("A", (4, 64)), ("B", (96, 4)))
+}
+HEAD = {f"base_model.model.lm_head.lora_{half}.weight": EXTRA for half in "AB"}
+UNKNOWN = {f"base_model.model.model.layers.0.mlp.experts.lora_{half}.weight": EXTRA for half in "AB"}
+
+
+@pytest.mark.parametrize(
+    ("made", "problem"),
+    [
+        ({"tensors": OTHER, "rank_pattern": {"layers.0.mlp.up_proj": 2}}, r"up_proj of shape \(2, 2\), there .*96, 64"),
+        ({"tensors": DEEPER}, r"model\.layers\.7\.mlp\.up_proj of shape .* it has no such layer"),
+        ({"tensors": HEAD, "rank_pattern": {"lm_head": 2}}, "lm_head of shape .* it has no such layer"),
+        ({"tensors": UNKNOWN, "rank_pattern": {"experts": 2}}, "experts of shape .* it has no such layer"),
+        ({"blocks": 2}, "for a model of 2 blocks, not 3"),
+    ],
+)
+def test_an_adapter_of_another_model_is_refused_with_both_names(
+    base: Path, tmp_path: Path, made: dict[str, Any], problem: str
+) -> None:
+    adapter = make_adapter(tmp_path, **made)
+    with pytest.raises(BackendError, match=problem) as caught:
+        merged(base, adapter)
+    assert str(adapter) in str(caught.value)
+    assert "made for 'its/base'" in str(caught.value)
+    assert str(base) in str(caught.value)
+
+
+@pytest.mark.parametrize("config", [{"layers_to_transform": [0, 1]}, {"target_modules": "model.layers.[01].mlp.*"}])
+def test_an_adapter_may_be_meant_for_some_blocks_only(base: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    changed = difference(base, make_adapter(tmp_path, ["mlp.up_proj"], blocks=2, **config))
+    assert sorted(changed) == ["blk.0.ffn_up.weight", "blk.1.ffn_up.weight"]
+
+
+def test_a_model_of_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model.gguf", F16, "gemma3")
+    with pytest.raises(BackendError, match="is a gemma3: adapters can be merged into llama, qwen2, qwen3"):
+        merged(model, make_adapter(tmp_path))
+
+
+def test_a_config_that_is_no_object_is_told(tmp_path: Path) -> None:
+    adapter = make_adapter(tmp_path)
+    (adapter / "adapter_config.json").write_text(json.dumps([1]))
+    with pytest.raises(BackendError, match="it holds a list"):
+        lora.read(adapter)

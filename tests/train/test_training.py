@@ -1,0 +1,262 @@
+"""Training, from the examples to an adapter that backends load: by the real trainers, on SmolLM2."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from rankr1_rag.backends import Request
+from rankr1_rag.errors import BackendError, FileError
+from rankr1_rag.prompt import FORMATS
+from rankr1_rag.train.folder import Folder
+from rankr1_rag.train.grpo import grpo, rewards
+from rankr1_rag.train.settings import GRPO, SFT
+from rankr1_rag.train.sft import sft
+
+pytestmark = [
+    pytest.mark.train,
+    pytest.mark.slow,
+    # of the libraries, about their own future
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning"),
+]
+
+
+@pytest.fixture
+def told(smollm2: Path, examples: Path, held_out: Path, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "model": str(smollm2),
+        "data": (str(examples),),
+        "held_out": (str(held_out),),
+        "out": str(tmp_path / "run"),
+        "format": "naming-v1",
+        "size": 3,
+        "prompt_tokens": 512,
+        "completion_tokens": 32,
+        "rank": 4,
+        "batch": 4,
+        "save": 2,
+        "learning_rate": 1e-3,
+        "dropout": 0.0,
+        "device": "cpu",
+    }
+
+
+def supervised(told: dict[str, Any], **further: Any) -> SFT:
+    return SFT(**{**told, "target": "naming", "epochs": 2, **further})
+
+
+def reinforced(told: dict[str, Any], **further: Any) -> GRPO:
+    return GRPO(**{**told, "batch": 2, "steps": 4, "generations": 4, "completion_tokens": 8, **further})
+
+
+def test_supervised_training_learns_and_tells_what_it_did(told: dict[str, Any]) -> None:
+    settings = supervised(told, epochs=8, save=6)
+    folder = sft(settings)
+    lines = folder.records()
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < losses[0] / 2
+    assert [line["step"] for line in lines if "held_out" in line] == [0, 6, 12, 18, 24]
+    card = (folder.path / "README.md").read_text(encoding="utf-8")
+    for word in (settings.data[0], "made 12", "naming-v1", "| 24 | 4 |", "transformers", settings.model):
+        assert word in card
+    assert (folder.path / "training.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_finished_run_is_left_as_it_is(told: dict[str, Any]) -> None:
+    folder = sft(supervised(told))
+    before = (folder.path / "adapter_model.safetensors").stat().st_mtime_ns
+    assert sft(supervised(told)).done
+    assert (folder.path / "adapter_model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_killed_run_goes_on_to_the_same_adapter(told: dict[str, Any], tmp_path: Path) -> None:
+    whole = sft(supervised(told, out=str(tmp_path / "whole")))
+    arguments = [sys.executable, "-m", "rankr1_rag", "train", "sft", "--target", "naming", "--epochs", "2"]
+    for name, value in told.items():
+        for one in value if isinstance(value, tuple) else (value,):
+            arguments += [f"--{name.replace('_', '-')}", str(one)]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = Folder(Path(told["out"]))
+    deadline = time.monotonic() + 240
+    while not (run.checkpoints / "checkpoint-2" / "trainer_state.json").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not run.done
+    asked_again = subprocess.run(arguments, capture_output=True, text=True, timeout=240)
+    assert asked_again.returncode == 0, asked_again.stderr
+    assert steps(run) == steps(whole)
+    ours, theirs = (load_file(folder.path / "adapter_model.safetensors") for folder in (run, whole))
+    assert all((ours[name] == theirs[name]).all() for name in theirs)
+
+
+def steps(folder: Folder) -> list[tuple[int, bool]]:
+    return [(line["step"], "held_out" in line) for line in folder.records()]
+
+
+def test_a_checkpoint_that_a_kill_left_unfinished_is_not_gone_on_from(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    for step, state in ((2, "{}"), (10, '{"global_st')):
+        path = folder.checkpoints / f"checkpoint-{step}"
+        path.mkdir(parents=True)
+        (path / "adapter_model.safetensors").touch()
+        (path / "trainer_state.json").write_text(state)
+    assert folder.checkpoint() == folder.checkpoints / "checkpoint-2"
+    assert not (folder.checkpoints / "checkpoint-10").exists()
+
+
+def test_reinforcement_learning_runs_and_logs_reward_form_and_length(told: dict[str, Any]) -> None:
+    folder = grpo(reinforced(told))
+    logged = [line for line in folder.records() if "loss" in line]
+    assert {"reward", "format_rate", "accuracy", "completion_tokens", "entropy"} <= logged[-1].keys()
+    assert "Reward" not in (folder.path / "README.md").read_text(encoding="utf-8").splitlines()[0]
+
+
+def test_reinforcement_learning_makes_what_is_rewarded_likelier(told: dict[str, Any], tmp_path: Path) -> None:
+    """From a start that keeps the form now and then to one that keeps it more often: the reward alone teaches it."""
+    start = sft(supervised(told, out=str(tmp_path / "start"), epochs=10, share=1.0, save=30))
+    settings = reinforced(
+        told,
+        adapter=str(start.path),
+        steps=12,
+        batch=4,
+        generations=8,
+        completion_tokens=32,
+        learning_rate=2e-3,
+        save=12,
+    )
+    rewards = [line["reward"] for line in grpo(settings).records() if "reward" in line]
+    assert sum(rewards[-3:]) > sum(rewards[:3])
+
+
+def test_the_reward_is_one_only_where_form_and_label_are_right() -> None:
+    value, kept, right = rewards(FORMATS["naming-v1"])
+    texts = [
+        "<think> a </think> <answer>[2]</answer>",
+        "<think> a </think> <answer>[1]</answer>",
+        "<answer>[2]</answer>",
+    ]
+    completions = [[{"role": "assistant", "content": text}] for text in texts]
+    given = {"completions": completions, "n": [3] * 3, "right": [1] * 3}
+    assert value(**given, prompts=None) == [1.0, 0.0, 0.0]
+    assert kept(**given) == [1.0, 1.0, 0.0]
+    assert right(**given) == [1.0, 0.0, 1.0]
+
+
+def test_the_adapter_answers_in_the_backend_as_it_was_trained(told: dict[str, Any]) -> None:
+    from rankr1_rag.backends.transformers import Transformers
+    from rankr1_rag.train.held_out import measure
+    from rankr1_rag.train.material import asked, read
+    from rankr1_rag.train.model import load
+
+    folder = sft(supervised(told, epochs=10, save=30))
+    settings = supervised({**told, "adapter": str(folder.path)})
+    trained, material = load(settings), read(settings)
+    prompts = [asked(one, settings, trained.count) for one in material.held_out]
+    found = measure(trained, prompts, material.held_out, settings.prompt_format, 32)
+    backend = Transformers(told["model"], adapter=str(folder.path), dtype="float32")
+    try:
+        said = asyncio.run(_all(backend, prompts))
+    finally:
+        asyncio.run(backend.close())
+    right = [
+        settings.prompt_format.strict(text, 3) == (one.right,)
+        for text, one in zip(said, material.held_out, strict=True)
+    ]
+    assert sum(right) / len(right) == found.accuracy
+
+
+async def _all(backend: Any, prompts: list[Any]) -> list[str]:
+    return [(await backend.complete(Request(prompt, 32, 0.0))).text for prompt in prompts]
+
+
+def test_other_settings_do_not_go_on_with_a_run(told: dict[str, Any]) -> None:
+    sft(supervised(told))
+    with pytest.raises(FileError, match="holds a run with size 3, not 4"):
+        sft(supervised(told, size=4))
+
+
+def test_changed_data_do_not_go_on_with_a_run(told: dict[str, Any], examples: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.jsonl"
+    shutil.copy(examples, copy)
+    sft(supervised(told, data=(str(copy),)))
+    copy.write_text(copy.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    with pytest.raises(FileError, match="holds a run with files"):
+        sft(supervised(told, data=(str(copy),)))
+
+
+def test_what_is_measured_on_is_never_trained_on(told: dict[str, Any], examples: Path) -> None:
+    with pytest.raises(ValueError, match="trained on too"):
+        sft(supervised(told, held_out=(str(examples),)))
+
+
+def test_an_adapter_of_another_model_is_refused(told: dict[str, Any], thin: Path, tmp_path: Path) -> None:
+    other = sft(supervised(told))
+    with pytest.raises(BackendError, match="does not fit the model"):
+        sft(supervised({**told, "model": str(thin)}, adapter=str(other.path), out=str(tmp_path / "other")))
+
+
+def test_a_context_that_the_model_has_not_is_refused(told: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"more than the 8,192 tokens"):
+        sft(supervised(told, prompt_tokens=8192))
+
+
+def test_an_example_that_no_clipping_fits_is_named(told: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="query 'q"):
+        sft(supervised(told, prompt_tokens=60, completion_tokens=32))
+
+
+def test_a_target_longer_than_the_completion_is_named(told: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"takes \d+ tokens and completion_tokens is 9"):
+        sft(supervised(told, completion_tokens=9))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"size": 21}, "size=21"),
+        ({"share": 0.0}, "share=0.0"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0"),
+        ({"format": "rank-r2"}, "format='rank-r2'"),
+        ({"format": "label-v1"}, "target='naming' does not go with format='label-v1'"),
+        ({"data": ()}, "no file of examples"),
+        ({"device": "tpu"}, "device='tpu'"),
+    ],
+)
+def test_a_wrong_setting_is_told_at_once(told: dict[str, Any], wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        supervised({**told, **wrong})
+
+
+def test_greedy_samples_are_refused(told: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="temperature=0"):
+        reinforced(told, temperature=0.0)
+
+
+def test_the_paper_s_settings_are_the_defaults() -> None:
+    paper = GRPO(model="m", data=("d",), out="o")
+    assert (paper.generations, paper.learning_rate, paper.rank, paper.alpha, paper.dropout) == (8, 1e-5, 16, 32, 0.05)
+    assert (paper.prompt_tokens, paper.completion_tokens, paper.size, paper.format) == (4096, 2048, 20, "rank-r1-v0.1")
+    assert replace(paper, size=5).size == 5
+
+
+def test_settings_of_a_run_are_kept_beside_it(told: dict[str, Any]) -> None:
+    folder = sft(supervised(told))
+    kept = json.loads((folder.path / "settings.json").read_text(encoding="utf-8"))
+    assert kept["training"] == "sft"
+    assert kept["size"] == 3
+    assert len(kept["files"]) == 2
