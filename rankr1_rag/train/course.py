@@ -71,7 +71,7 @@ def arguments(run: Run, **further: object) -> dict[str, Any]:
         "activation_checkpointing": gpu and settings.checkpointing,
         "save_strategy": "steps",
         "save_steps": settings.save,
-        "save_total_limit": 2,
+        "save_total_limit": 3,
         "logging_steps": max(1, min(10, settings.save)),
         "logging_nan_inf_filter": False,
         "report_to": [],
@@ -108,7 +108,8 @@ def callbacks(run: Run, trainer: Any) -> list[Any]:
 
     class Course(transformers.TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step == 0:
+            done = [one["step"] for one in run.folder.records() if "held_out" in one]
+            if state.global_step not in done:  # the beginning, or a run that was killed while it measured
                 self._measure(state)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

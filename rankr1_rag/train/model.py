@@ -55,6 +55,7 @@ def load(settings: Training) -> Trained:
     torch: Any = import_module("torch")
     transformers: Any = import_module("transformers")
     transformers.utils.logging.disable_progress_bar()
+    transformers.set_seed(settings.seed)  # a new adapter begins at random
     weights = hub.weights(settings.model, settings.adapter)
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():

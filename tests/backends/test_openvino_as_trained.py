@@ -24,6 +24,7 @@ MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 pytestmark = [
     pytest.mark.train,
     pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::FutureWarning"),  # of peft, about transformers
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
     pytest.mark.skipif(not (BASE / "config.json").is_file(), reason=f"no SmolLM2 at {BASE}: set RANKR1_SMOLLM2"),
 ]

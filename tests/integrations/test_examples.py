@@ -41,7 +41,7 @@ def test_a_notebook_runs_in_a_kernel_and_shows_what_it_shows(path: Path, tmp_pat
     after = [output(cell) for cell in notebook.cells]
     assert [bool(text) for text in after] == [bool(text) for text in before]
     assert sum(map(bool, after)) == 4
-    assert "comparisons=3" in "".join(after)
+    assert "comparisons=5" in "".join(after)
 
 
 def output(cell: nbformat.NotebookNode) -> str:
