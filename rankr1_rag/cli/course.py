@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from rankr1_rag.cli.progress import bar
 
 _SHOWN = ("loss", "reward", "accuracy", "format_rate")
 
@@ -17,17 +18,7 @@ class Course:
 
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[told]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._progress = bar(console, "told")
         self._task = self._progress.add_task(title, total=None, told="loading")
 
     def __call__(self, step: int, steps: int, line: Mapping[str, Any]) -> None:

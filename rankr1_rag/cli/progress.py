@@ -13,23 +13,28 @@ from rankr1_rag.backends.wrappers.around import Around
 from rankr1_rag.types import Completion
 
 
+def bar(console: Console, field: str) -> Progress:
+    """A bar with its count, what `field` of the task tells, and the time; drawn on a terminal only."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(f"{{task.fields[{field}]}}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
 class Job:
     """A bar of queries with the completions and tokens so far."""
 
     def __init__(self, console: Console, total: int | None, title: str = "queries") -> None:
         self.completions = 0
         self.tokens = 0
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[cost]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._progress = bar(console, "cost")
         self._task = self._progress.add_task(title, total=total, cost="")
 
     def begin(self, title: str, total: int) -> None:
