@@ -42,13 +42,17 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The limits of one reranker, in tokens; None is no limit of its own. `size` is the set size."""
+    """The limits of one reranker, in tokens; None is no limit of its own.
+
+    `size` is the set size, `known` how many passages may be shown beside a set as known already.
+    """
 
     format: Format
     size: int
     think_tokens: int
     query_tokens: int | None = None
     passage_tokens: int | None = None
+    known: int = 0
 
     def fit(self, query: str, candidates: Sequence[Passage], backend: Room) -> Texts:
         """Clean and clip. ValueError where the context cannot hold a set of this size at all."""
@@ -62,12 +66,13 @@ class Budget:
         return Texts(asked, tuple(cut), (asked != shown) + _differ(lines, cut))
 
     def _share(self, query: str, n: int, backend: Room) -> int | None:
-        """Tokens for each passage of a full set."""
+        """Tokens for each passage of a full set, and for each that is known beside it."""
         if backend.context is None or n == 0:
             return None
-        text = "\n".join(message["content"] for message in self.format.messages(query, [""] * n))
+        known = [""] * self.known
+        text = "\n".join(message["content"] for message in self.format.messages(query, [""] * n, known))
         completion = self.think_tokens + 2 * self.format.answer_tokens(n)
-        share = (backend.context - MARGIN - completion - tokens(text, backend.count)) // n
+        share = (backend.context - MARGIN - completion - tokens(text, backend.count)) // (n + self.known)
         if share < LEAST:
             raise ValueError(
                 f"a context of {backend.context} tokens leaves {max(share, 0)} tokens for each of {n} passages after "

@@ -26,7 +26,8 @@ class Checkpoint:
     """A model that this project knows: its base and adapter, and how it wants to be asked.
 
     `size` is the set size and `think_tokens` the thinking budget that a `Reranker` takes unless told otherwise;
-    `query_tokens` and `passage_tokens` are how long the texts were that it was trained on, None where any length is.
+    `query_tokens` and `passage_tokens` are how long the texts were that it was trained on, None where any length is;
+    `fusion` is the constant by which its result is fused with the first-stage order, None where it stands alone.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Checkpoint:
     force: Force = "truncated"
     query_tokens: int | None = None
     passage_tokens: int | None = None
+    fusion: float | None = None
 
 
 def _released(series: str, format: Format, think_tokens: int) -> list[Checkpoint]:

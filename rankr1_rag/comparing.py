@@ -47,10 +47,16 @@ class Comparing:
     probabilities: bool = False
     _answers: dict[str, int] = field(default_factory=dict)
 
-    async def compare(self, query: str, lines: Sequence[str], shown: Set, round: int, sample: int) -> Comparison:
-        """Show the lines at these positions, read the answer. BackendError, and with `strict` UnparsedError."""
+    async def compare(
+        self, query: str, lines: Sequence[str], shown: Set, round: int, sample: int, given: Set = ()
+    ) -> Comparison:
+        """Show the lines at these positions, read the answer. BackendError, and with `strict` UnparsedError.
+
+        Those at the positions `given` are shown as known already.
+        """
         n = len(shown)
-        messages = self.format.messages(query, [lines[position] for position in shown])
+        texts, known = ([lines[position] for position in some] for some in (shown, given))
+        messages = self.format.messages(query, texts, known)
         first, forced, label = _NOTHING_YET, None, None
         if self.think_tokens or not self.format.reasoning:
             budget = self.think_tokens * self.format.reasoning + self.format.answer_tokens(n)
@@ -79,6 +85,7 @@ class Comparing:
             sample=sample,
             think_tokens=await self._thought_tokens(first, cut=forced is not None),
             probabilities=probabilities,
+            given=given,
         )
 
     def _read(self, completion: Completion, n: int) -> tuple[int, ...] | None:

@@ -10,7 +10,11 @@ def ordered(chosen: Iterable[int], n: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys([*chosen, *range(n)]))
 
 
-def fused(order: tuple[int, ...], constant: float) -> tuple[int, ...]:
-    """Reciprocal-rank fusion of an order with the first-stage order (Cormack et al., SIGIR 2009, with 60)."""
-    sums = {p: 1 / (constant + rank) + 1 / (constant + p + 1) for rank, p in enumerate(order, 1)}
+def fused(order: tuple[int, ...], constant: float, first: int | None = None) -> tuple[int, ...]:
+    """Reciprocal-rank fusion of an order with the first-stage order (Cormack et al., SIGIR 2009, with 60).
+
+    Only the `first` positions have a first-stage rank, all if left out; the others count by their rank in `order`.
+    """
+    n = len(order) if first is None else first
+    sums = {p: 1 / (constant + rank) + (1 / (constant + p + 1) if p < n else 0) for rank, p in enumerate(order, 1)}
     return tuple(sorted(order, key=sums.__getitem__, reverse=True))

@@ -79,6 +79,8 @@ def ranking_to_json(ranking: Ranking, raw: Mapping[str, Any] | None = None, *, t
     own |= {"score_meaning": ranking.score_meaning, "cost": asdict(ranking.cost)}
     if ranking.chosen is not None:
         own["chosen"] = list(ranking.chosen)
+    if ranking.retrieved:
+        own["retrieved"] = ranking.retrieved
     if trace:
         own["trace"] = [comparison_to_json(comparison) for comparison in ranking.trace]
     return {
@@ -111,6 +113,7 @@ def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
         seconds=cost.seconds,
         failure=None if own.get("failure") is None else member(own, "failure", "a string"),
         chosen=positions(own, "chosen", len(passages)) if "chosen" in own else None,
+        retrieved=member(own, "retrieved", "a whole number") if "retrieved" in own else 0,
     )
     if not own.get("trace"):
         vars(ranking)["cost"] = cost  # where its cached_property looks first
@@ -136,12 +139,13 @@ def _passages(record: Mapping[str, Any]) -> tuple[Passage, ...]:
 
 
 def _given_passages(ranking: Ranking, raw: Mapping[str, Any]) -> list[Any]:
+    own = [{"title": passage.title, "text": passage.text} for passage in ranking.candidates]
     if "passages" not in raw:
-        return [{"title": passage.title, "text": passage.text} for passage in ranking.candidates]
-    given = member(raw, "passages", "an array")
-    if len(given) != len(ranking):
-        raise ValueError(f"`raw` has {len(given)} passages, the ranking {len(ranking)}: they do not belong together")
-    return list(given)
+        return own
+    given, first = member(raw, "passages", "an array"), len(ranking) - ranking.retrieved
+    if len(given) != first:
+        raise ValueError(f"`raw` has {len(given)} passages, the ranking {first}: they do not belong together")
+    return [*given, *own[first:]]
 
 
 def _ranked(given: str | Json, ranking: Ranking, place: int) -> Json:

@@ -21,8 +21,10 @@ def positions(record: Mapping[str, Any], name: str, n: int) -> tuple[int, ...]:
 
 
 def comparison_to_json(comparison: Comparison) -> Json:
-    """All its fields by their names, a log-probability of -inf as text."""
+    """All its fields by their names, a log-probability of -inf as text; what is given only where something is."""
     record = asdict(comparison)
+    if not comparison.given:
+        del record["given"]
     logprobs = comparison.completion.logprobs
     record["completion"]["logprobs"] = None if logprobs is None else [_logprob_to_json(entry) for entry in logprobs]
     return record
@@ -52,6 +54,7 @@ def _comparison_from_json(record: Mapping[str, Any], n: int) -> Comparison:
         sample=member(record, "sample", "a whole number"),
         think_tokens=member(record, "think_tokens", "a whole number") if "think_tokens" in record else 0,
         probabilities=_probabilities(record, len(members)),
+        given=positions(record, "given", n) if "given" in record else (),
     )
 
 

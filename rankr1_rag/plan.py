@@ -25,6 +25,7 @@ BALLOT = "ballot"
 """The one algorithm that is not exact: many sampled answers to one set that holds all candidates."""
 
 Votes = int | Literal["auto"]
+Fusion = float | Literal["off"] | None
 
 _FORCES: tuple[Force, ...] = ("truncated", "unparsed", "never")
 
@@ -45,6 +46,8 @@ class Plan:
     seed: int = 0
     probabilities: bool = False
     prefix_order: bool = False
+    hops: int = 1
+    fusion: float | None = None
 
     def selection(self, n: int, k: int) -> Selection:
         """What picks k of n candidates. ValueError where a ballot has more candidates than fit one set."""
@@ -79,6 +82,7 @@ def decide(
     force: Force | None,
     query_tokens: int | None = None,
     passage_tokens: int | None = None,
+    fusion: Fusion = None,
 ) -> Plan:
     """Fill in what is None and check the rest. ValueError names the value and what it may be."""
     backend = _backend(backend)
@@ -99,6 +103,7 @@ def decide(
         force=force,
         query_tokens=_clip("query_tokens", query_tokens, known.query_tokens),
         passage_tokens=_clip("passage_tokens", passage_tokens, known.passage_tokens),
+        fusion=_fusion(fusion, known.fusion),
     )
 
 
@@ -169,6 +174,14 @@ def _format(format: Format | str) -> Format:
 
 def _clip(name: str, value: int | None, known: int | None) -> int | None:
     return known if value is None else within(name, value, 1)
+
+
+def _fusion(value: Fusion, known: float | None) -> float | None:
+    if value is None or value == "off":
+        return known if value is None else None
+    if isinstance(value, str):
+        raise ValueError(f"fusion={value!r}: a number ≥ 0 is needed, 60 for example, or 'off'")
+    return not_negative("fusion", value)
 
 
 def _algorithm(name: str | None, format: Format) -> str:

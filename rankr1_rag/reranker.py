@@ -6,9 +6,8 @@ Composes algorithm, votes, format and backend; the engine does the rest. Knows n
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -16,23 +15,20 @@ from typing import Any, Literal, Self
 from rankr1_rag import many
 from rankr1_rag.backends import Backend
 from rankr1_rag.backends.per_loop import PerLane, PerLoop
-from rankr1_rag.budget import Budget, Texts
+from rankr1_rag.budget import Budget
 from rankr1_rag.comparing import Force
-from rankr1_rag.engine import Engine, Task
-from rankr1_rag.errors import BackendError, LoopError
-from rankr1_rag.fusion import fused, ordered
+from rankr1_rag.engine import Engine
+from rankr1_rag.errors import LoopError
 from rankr1_rag.inputs import read_candidates, read_query
 from rankr1_rag.loop import private_loop
-from rankr1_rag.plan import Plan, Votes, decide, not_negative, one_of, vote, within
+from rankr1_rag.plan import Fusion, Plan, Votes, decide, one_of, vote, within
 from rankr1_rag.prompt import Format
+from rankr1_rag.stages import Retrieve, Stages
 from rankr1_rag.types import Passage, Query, Ranking
 
 Item = tuple[str | Query, Iterable[Passage | str]]
 """A query with its candidates, first-stage best first."""
-Asked = tuple[Query, tuple[Passage, ...], int]
-
-_LARGE = 200_000
-"""So many characters of candidates are cleaned and clipped in a thread, beside the loop."""
+Asked = tuple[Query, tuple[Passage, ...], int | None, Retrieve | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +53,17 @@ class Reranker:
       valid answer, "never" as published.
     * `strict`: raise UnparsedError where an answer names no passage, instead of trusting the retriever, counted.
     * `on_failure`: "raise" a BackendError, or return the "first_stage" order with `Ranking.failure` set.
-    * `fusion`: the constant of reciprocal-rank fusion of the result with the first-stage order, often 60; None is off.
+    * `hops` ≥ 1: stages. The first selects one candidate by the query, each later one another, shown those before it
+      as known; the last fills up the k. For questions that need several passages; 1 judges by the query alone.
+    * `retrieve`: finds more candidates between two stages, for the text of the query and of what was chosen last. What
+      is new stands behind the others: see `Ranking.retrieved`.
+    * `fusion`: the constant of reciprocal-rank fusion of the result with the first-stage order, often 60; or "off".
     * `in_flight` ≥ 1: queries open at once. A backend that itself awaits `arank` of this reranker needs two.
     * `query_tokens`, `passage_tokens` ≥ 1: clip to so many tokens even where the context holds more.
 
-    `format`, `size`, `think_tokens`, `force` and the two limits default to what the table of checkpoints says of
-    `backend.model`, else to "rank-r1-v0.1", 20, 1,024, "truncated" and no limit: see `plan`. A wrong value is a
-    ValueError or TypeError here and not later. The algorithms and sizes are those of arXiv 2503.06034.
+    `format`, `size`, `think_tokens`, `force`, `fusion` and the two limits default to what the table of checkpoints says
+    of `backend.model`, else to "rank-r1-v0.1", 20, 1,024, "truncated", "off" and no limit: see `plan`. A wrong value is
+    a ValueError or TypeError here and not later. The algorithms and sizes are those of arXiv 2503.06034.
     """
 
     backend: Backend | None = None
@@ -80,37 +80,56 @@ class Reranker:
     force: Force | None = None
     strict: bool = False
     on_failure: Literal["raise", "first_stage"] = "raise"
-    fusion: float | None = None
+    fusion: Fusion = None
     in_flight: int = 64
     query_tokens: int | None = None
     passage_tokens: int | None = None
+    hops: int = 1
+    retrieve: Retrieve | None = None
 
     def __post_init__(self) -> None:
         if self.k is not None:
             within("k", self.k, 1)
         within("in_flight", self.in_flight, 1)
+        within("hops", self.hops, 1)
+        self._check(self.retrieve)
         one_of("on_failure", self.on_failure, ("raise", "first_stage"))
-        not_negative("fusion", self.fusion or 0)
         _ = self.plan
 
     @cached_property
     def plan(self) -> Plan:
         """What the settings left open, decided: backend, format, algorithm, size, thinking budget, limits of texts."""
-        limits = self.query_tokens, self.passage_tokens
-        plan = decide(self.backend, self.format, self.algorithm, self.size, self.think_tokens, self.force, *limits)
-        return vote(plan, self.votes, self.seed, self.temperature, self.probabilities, self.prefix_order)
+        asked = self.format, self.algorithm, self.size, self.think_tokens, self.force
+        plan = decide(self.backend, *asked, self.query_tokens, self.passage_tokens, self.fusion)
+        plan = vote(plan, self.votes, self.seed, self.temperature, self.probabilities, self.prefix_order)
+        return replace(plan, hops=self.hops)
 
-    def rank(self, query: str | Query, passages: Iterable[Passage | str], *, k: int | None = None) -> Ranking:
+    def rank(
+        self,
+        query: str | Query,
+        passages: Iterable[Passage | str],
+        *,
+        k: int | None = None,
+        retrieve: Retrieve | None = None,
+    ) -> Ranking:
         """Rerank the candidates, first-stage best first. Not from a coroutine on the private loop: LoopError.
 
-        Strings become passages, their position the id. `k` ≥ 1: how many this time. BackendError, UnparsedError as set.
+        Strings become passages, their position the id. `k` ≥ 1 and `retrieve`: for this time. BackendError,
+        UnparsedError as set, and whatever `retrieve` raises.
         """
         private_loop().refuse_own_thread()
-        return private_loop().call(self._rank(*self._read(query, passages, k)))
+        return private_loop().call(self._rank(*self._read(query, passages, k, retrieve)))
 
-    async def arank(self, query: str | Query, passages: Iterable[Passage | str], *, k: int | None = None) -> Ranking:
+    async def arank(
+        self,
+        query: str | Query,
+        passages: Iterable[Passage | str],
+        *,
+        k: int | None = None,
+        retrieve: Retrieve | None = None,
+    ) -> Ranking:
         """`rank`, from any event loop; cancelling it cancels its open comparisons."""
-        return await private_loop().wait(self._rank(*self._read(query, passages, k)))
+        return await private_loop().wait(self._rank(*self._read(query, passages, k, retrieve)))
 
     def rank_many(self, items: Iterable[Item], *, live: bool = False) -> Iterator[tuple[int, Ranking | Exception]]:
         """Rerank many: `(index, Ranking)` in order of completion, lazily, at most `in_flight` of them open or waiting.
@@ -140,11 +159,21 @@ class Reranker:
             task.cancel()
         await self.plan.backend.close()
 
-    def _read(self, query: str | Query, passages: Iterable[Passage | str], k: int | None = None) -> Asked:
-        """What is to be ranked, and how many of them to select."""
-        read, candidates = read_query(query), read_candidates(passages)
-        most = (self.k if k is None else within("k", k, 1)) or len(candidates)
-        return read, candidates, min(most, len(candidates))
+    def _read(
+        self,
+        query: str | Query,
+        passages: Iterable[Passage | str],
+        k: int | None = None,
+        retrieve: Retrieve | None = None,
+    ) -> Asked:
+        """What is to be ranked, how many of them to select, and what finds more."""
+        retrieve = self._check(self.retrieve if retrieve is None else retrieve)
+        return read_query(query), read_candidates(passages), self.k if k is None else within("k", k, 1), retrieve
+
+    def _check(self, retrieve: Retrieve | None) -> Retrieve | None:
+        if retrieve is not None and self.hops < 2:
+            raise ValueError("retrieve= finds more between two stages, and hops=1 is a single one: give hops=2")
+        return retrieve
 
     def _outcome(self, item: Item) -> Coroutine[Any, Any, Ranking | Exception]:
         try:
@@ -153,13 +182,15 @@ class Reranker:
         except Exception as error:
             return many.given(error)
 
-    async def _caught(self, query: Query, candidates: tuple[Passage, ...], k: int) -> Ranking | Exception:
+    async def _caught(self, *asked: Any) -> Ranking | Exception:  # noqa: ANN401
         try:
-            return await self._rank(query, candidates, k)
+            return await self._rank(*asked)
         except Exception as error:
             return error
 
-    async def _rank(self, query: Query, candidates: tuple[Passage, ...], k: int) -> Ranking:
+    async def _rank(
+        self, query: Query, candidates: tuple[Passage, ...], k: int | None, retrieve: Retrieve | None
+    ) -> Ranking:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -168,7 +199,8 @@ class Reranker:
             if len(candidates) < 2:
                 return Ranking(query, candidates, tuple(range(len(candidates))), k=len(candidates))
             async with self._gates.get().get():
-                return await self._open(query, candidates, k)
+                stages = Stages(self._engine, self.plan, self._budget, query, candidates, k, retrieve)
+                return await stages.ranking(self.plan.fusion, or_first_stage=self.on_failure == "first_stage")
         except asyncio.CancelledError:
             self._refuse_closed()
             raise
@@ -179,40 +211,11 @@ class Reranker:
         if "_closed" in self.__dict__:
             raise LoopError("this reranker was closed: make a new one")
 
-    async def _open(self, query: Query, candidates: tuple[Passage, ...], k: int) -> Ranking:
-        start, n, failure = time.perf_counter(), len(candidates), None
-        texts = await self._fit(query, candidates)
-        task = Task(self.plan.selection(n, k), texts.query, texts.lines)
-        try:
-            chosen = await self._engine.run(task)
-        except BackendError as error:
-            if self.on_failure == "raise":
-                raise
-            chosen, failure = list(range(k)), f"{type(error).__name__}: {error}"
-        order = ordered(chosen, n)
-        return Ranking(
-            query=query,
-            candidates=candidates,
-            order=order if self.fusion is None else fused(order, self.fusion),
-            k=k,
-            trace=tuple(task.trace),
-            clipped=texts.clipped,
-            seconds=time.perf_counter() - start,
-            failure=failure,
-            chosen=tuple(chosen) if self.fusion is not None else None,
-        )
-
-    async def _fit(self, query: Query, candidates: tuple[Passage, ...]) -> Texts:
-        """The texts to show. Counting tokens may mean loading a model: not on the loop that others wait for."""
-        if self.plan.backend.context is None and sum(len(passage.text) for passage in candidates) < _LARGE:
-            return self._budget.fit(query.text, candidates, self.plan.backend)
-        return await asyncio.to_thread(self._budget.fit, query.text, candidates, self.plan.backend)
-
     @cached_property
     def _budget(self) -> Budget:
         plan = self.plan
         thinks = plan.think_tokens * plan.format.reasoning
-        return Budget(plan.format, plan.size, thinks, plan.query_tokens, plan.passage_tokens)
+        return Budget(plan.format, plan.size, thinks, plan.query_tokens, plan.passage_tokens, known=plan.hops - 1)
 
     @cached_property
     def _engine(self) -> Engine:

@@ -67,8 +67,8 @@ class Comparison:
     `set` holds positions in shown order, `answer` positions best first. `completion` is the whole transcript: the
     thought, whatever was added to make the model answer (`forced`), the label; its tokens are summed. `parsed` is
     False where the text named no passage of the set and the answer is the retriever's own: the set's first-stage
-    best. `round` counts from 0. `think_tokens` of the completion are thought. `probabilities` of the labels, along
-    `set`, sum 1, where they were asked for.
+    best. `given` are positions that were shown as known already. `round` counts from 0. `think_tokens` of the
+    completion are thought. `probabilities` of the labels, along `set`, sum 1, where they were asked for.
     """
 
     set: tuple[int, ...]
@@ -81,16 +81,17 @@ class Comparison:
     sample: int = 0
     think_tokens: int = 0
     probabilities: tuple[float, ...] | None = None
+    given: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What a ranking cost. Costs add up: `sum(costs, Cost())`; rounds and seconds then add up too.
 
-    `passages_read` counts a passage each time it is shown; `cached_tokens` are part of `prompt_tokens`,
-    `think_tokens` of `completion_tokens`; `seconds` is
-    wall time from the opening of the query to its ranking; `clipped` counts texts that were cut to fit, once a query
-    each; `stored` counts comparisons that a store answered, whose tokens are counted as if they were asked now.
+    `passages_read` counts a passage each time it is shown, to choose from or as known; `cached_tokens` are part of
+    `prompt_tokens`, `think_tokens` of `completion_tokens`; `seconds` is wall time from the opening of the query to its
+    ranking; `clipped` counts texts that were cut to fit, once a query each; `stored` counts comparisons that a store
+    answered, whose tokens are counted as if they were asked now.
     """
 
     comparisons: int = 0
@@ -153,6 +154,7 @@ class Ranking:
     `order` holds positions, best first. `trace` holds every comparison, in the order asked. `failure` is the reason why
     this is the first-stage order and no more, where `on_failure="first_stage"` asked for that; else None. Where the
     result was fused with the first-stage order, `order` is the fused one and `chosen` holds the k selected, best first.
+    The last `retrieved` candidates are none of the first stage: they were found between two stages of the reranking.
     """
 
     query: Query
@@ -164,6 +166,7 @@ class Ranking:
     seconds: float = 0.0
     failure: str | None = None
     chosen: tuple[int, ...] | None = None
+    retrieved: int = 0
 
     @cached_property
     def score_meaning(self) -> evidence.Meaning:
@@ -188,7 +191,7 @@ class Ranking:
         return Cost(
             comparisons=len(self.trace),
             rounds=len({comparison.round for comparison in self.trace}),
-            passages_read=sum(len(comparison.set) for comparison in self.trace),
+            passages_read=sum(len(comparison.set) + len(comparison.given) for comparison in self.trace),
             prompt_tokens=sum(completion.prompt_tokens for completion in completions),
             cached_tokens=sum(completion.cached_tokens for completion in completions),
             completion_tokens=sum(completion.completion_tokens for completion in completions),

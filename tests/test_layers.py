@@ -18,6 +18,7 @@ LAYERS = [
     {"engine"},
     {"checkpoints"},
     {"plan"},
+    {"stages"},
     {"reranker"},
     {"jsonlines_trace"},
     {"jsonlines", "explain", "demo", "connect"},

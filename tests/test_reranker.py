@@ -230,6 +230,7 @@ def test_fusion_with_the_first_stage_lies_between_the_two(judge: Scripted, numbe
         ({"force": "always"}, "force='always'"),
         ({"on_failure": "ignore"}, "on_failure='ignore'"),
         ({"fusion": -1}, "fusion=-1"),
+        ({"fusion": "60"}, "fusion='60': a number ≥ 0 is needed, 60 for example, or 'off'"),
         ({"in_flight": 0}, "in_flight=0"),
         ({"query_tokens": 0}, "query_tokens=0"),
     ],

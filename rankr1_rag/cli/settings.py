@@ -94,14 +94,18 @@ class Settings:
     prefix_order: Annotated[
         bool, _option("Show sets so that prompts begin alike: fewer tokens with a prefix cache.", SEARCH)
     ] = False
+    hops: Annotated[
+        int, _option("Stages: each later one is shown what was chosen before. 1 judges by the query alone.", SEARCH)
+    ] = 1
     seed: Annotated[int, _option("Draws the orders of votes, and samples.", SEARCH)] = 0
-    fusion: Annotated[float | None, _option("Fuse with the first stage: the constant, often 60.", SEARCH)] = None
+    fusion: Annotated[str | None, _option("Fuse with the first stage: the constant, often 60; or off.", SEARCH)] = None
     in_flight: Annotated[int, _option("Queries open at once.", SEARCH)] = 64
 
     def reranker(self, job: Job) -> Reranker:
         """A reranker on the backend with its wrappers, whose completions the job counts. UsageError, StoreError."""
         given = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
         given["votes"] = _votes(self.votes)
+        given["fusion"] = _fusion(self.fusion)
         given["base_url"] = self.base_url or None  # not given, it may also come as []
         with arguments():
             given["options"] = dict(map(_named, given.pop("option") or ()))
@@ -110,7 +114,8 @@ class Settings:
     def telling(self) -> dict[str, object]:
         """What a finished result depends on: all but speed, patience, where things lie, and what failures become."""
         beside = {"base_url", "api_key_env", "timeout", "attempts", "requests", "store", "in_flight", "on_failure"}
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in beside}
+        told = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in beside}
+        return {**told, "fusion": _fusion(self.fusion)}
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
@@ -130,6 +135,13 @@ def _named(option: str) -> tuple[str, object]:
 
 def _votes(given: str) -> int | str:
     return int(given) if given.isdecimal() else given
+
+
+def _fusion(given: str | None) -> float | str | None:
+    try:
+        return None if given is None else float(given)
+    except ValueError:
+        return given
 
 
 def with_settings(

@@ -100,7 +100,9 @@ def _template() -> Template:
         autoescape=True, undefined=StrictUndefined, finalize=_cleaned, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(line=line, start=start, thousands="{:,}".format)
-    environment.globals.update(counted=counted, pieces=pieces, mentioned=mentioned, verdict=story.verdict)
+    environment.globals.update(
+        counted=counted, pieces=pieces, mentioned=mentioned, verdict=story.verdict, known=story.known
+    )
     return environment.from_string(_read("page.html.j2"))
 
 

@@ -119,6 +119,11 @@ def rounds(ranking: Ranking) -> dict[int, list[Asked]]:
     return dict(sorted(found.items()))
 
 
+def known(ranking: Ranking, comparison: Comparison) -> str:
+    """What was known already when this was asked: "A; B", or "" for nothing."""
+    return "; ".join(name(ranking, position) for position in comparison.given)
+
+
 def round_costs(ranking: Ranking) -> dict[str, Cost]:
     """Name of the round → its cost, without seconds: only the whole ranking was timed."""
     untimed = replace(ranking, clipped=0, seconds=0.0)
@@ -139,7 +144,8 @@ def verdict(ranking: Ranking, why: Explanation) -> str:
         return f"Last seen in {when}, where {name(ranking, comparison.answer[0])} {how}."
     if not comparison.parsed:
         return f"The answer in {when} could not be parsed, so the retriever was trusted: it had this one first."
-    return f"Chosen from {counted(len(comparison.set), 'passage')} in {when}."
+    beside = known(ranking, comparison)
+    return f"Chosen from {counted(len(comparison.set), 'passage')} in {when}{beside and f', known already: {beside}'}."
 
 
 def lede(ranking: Ranking) -> str:

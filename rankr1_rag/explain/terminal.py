@@ -16,7 +16,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from rankr1_rag.explain.story import Asked, Place, lede, name, places, round_costs, rounds, warnings
+from rankr1_rag.explain.story import Asked, Place, known, lede, name, places, round_costs, rounds, warnings
 from rankr1_rag.explain.text import clean, counted, line, start
 from rankr1_rag.types import Cost, Ranking
 
@@ -41,6 +41,8 @@ def show(ranking: Ranking, console: Console, *, top: int | None = None, thoughts
         console.print(Text(), ranking_table(ranking, top), Text(), sep="\n")
     for number, members in rounds(ranking).items():
         console.print(_rule(number, members))
+        if beside := known(ranking, members[0].comparison):
+            console.print(Padding(Text(f"known already: {beside}"), (0, 0, 1, 4)))
         for asked in members:
             console.print(_asked(ranking, asked, thoughts))
     console.print(Rule(Text("Cost", style="bold"), align="left", style="dim"))

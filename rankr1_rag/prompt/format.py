@@ -59,6 +59,9 @@ class Format:
     `user` holds `{docs}` once and `{query}` once or twice; `prefix` holds `{num}`, counted from 1; passages are joined
     by `separator`. `reasoning` says whether the model is asked to think; `bridge` is what the model writes between
     thought and answer.
+
+    Passages that are known already are each shown as `given`, which holds `{line}`: all of them where `user` holds
+    `{given}`, before the passages, or, in a format that has no such place, behind the query.
     """
 
     name: str
@@ -69,32 +72,39 @@ class Format:
     separator: str
     reasoning: bool
     bridge: str
+    given: str = " (already known: {line})"
 
     def __post_init__(self) -> None:
         if self.user.count("{docs}") != 1:
             raise ValueError(f"format {self.name!r}: the user text must hold {{docs}} exactly once")
         if self.user.count("{query}") not in (1, 2):
             raise ValueError(f"format {self.name!r}: the user text must hold {{query}} once or twice")
+        if self.user.count("{given}") > 1 or "{given}" in self.user.partition("{docs}")[2]:
+            raise ValueError(f"format {self.name!r}: the user text may hold {{given}} once, before {{docs}}")
+        if self.given.count("{line}") != 1:
+            raise ValueError(f"format {self.name!r}: the text of a known passage must hold {{line}} exactly once")
         if "{num}" not in self.prefix:
             raise ValueError(f"format {self.name!r}: the prefix {self.prefix!r} must hold {{num}}")
 
-    def render(self, query: str, passages: Sequence[Passage]) -> list[Message]:
-        """The messages that show a query and 1..n passages, cleaned."""
-        return self.messages(sanitise(query), [self.line(passage) for passage in passages])
+    def render(self, query: str, passages: Sequence[Passage], given: Sequence[Passage] = ()) -> list[Message]:
+        """The messages that show a query, the passages known already and 1..n to choose from, cleaned."""
+        lines, known = ([self.line(passage) for passage in some] for some in (passages, given))
+        return self.messages(sanitise(query), lines, known)
 
     def line(self, passage: Passage) -> str:
         """A passage as it is shown, cleaned and without its label: `title text`."""
         text = sanitise(passage.text)
         return sanitise(f"{sanitise(passage.title)} {text}".strip()) if passage.title else text.strip()
 
-    def messages(self, query: str, lines: Sequence[str]) -> list[Message]:
+    def messages(self, query: str, lines: Sequence[str], given: Sequence[str] = ()) -> list[Message]:
         """`render` for texts that are clean already: the engine cleans and clips each passage once a query."""
+        known = "".join([self.given.replace("{line}", line) for line in given])
         docs = self.separator.join([head + line for head, line in zip(self._heads(len(lines)), lines, strict=True)])
-        before, after = self._user_parts
-        return [
-            {"role": "system", "content": self.system},
-            {"role": "user", "content": f"{query.join(before)}{docs}{query.join(after)}"},
-        ]
+        before, between, after = self._user_parts
+        if between is None:
+            query, known = query + known, ""
+        shown = f"{query.join(before)}{known}{query.join(between or [''])}{docs}{query.join(after)}"
+        return [{"role": "system", "content": self.system}, {"role": "user", "content": shown}]
 
     def answer_tokens(self, n: int) -> int:
         """Enough tokens for the answer of n passages, tags included."""
@@ -195,7 +205,11 @@ class Format:
         return tuple(self.prefix.replace("{num}", str(label)) for label in range(1, 21))
 
     @cached_property
-    def _user_parts(self) -> tuple[list[str], list[str]]:
-        """The user text before and after the passages, each in the pieces that the query joins."""
+    def _user_parts(self) -> tuple[list[str], list[str] | None, list[str]]:
+        """The user text before what is known, from there to the passages, and after them, in pieces to put it between.
+
+        Without a place for what is known there is nothing in between.
+        """
         before, _, after = self.user.partition("{docs}")
-        return before.split("{query}"), after.split("{query}")
+        before, known, between = before.partition("{given}")
+        return before.split("{query}"), between.split("{query}") if known else None, after.split("{query}")

@@ -13,6 +13,7 @@ Knows nothing of text, prompts, models or asyncio.
     window       sliding window, for listwise answers
     voted        any of these with several votes a set
     prefixed     any of these with sets shown so that prompts begin alike
+    among        any of these over some of the positions
     ballot       several votes on one set of all candidates, in one round; not exact, so not among the ALGORITHMS
 """
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rankr1_rag.selection.ahead import ahead
+from rankr1_rag.selection.among import among
 from rankr1_rag.selection.ballot import ballot
 from rankr1_rag.selection.bubblesort import bubblesort
 from rankr1_rag.selection.heapsort import heapsort
@@ -52,6 +54,7 @@ __all__ = [
     "Selection",
     "Set",
     "ahead",
+    "among",
     "ballot",
     "best",
     "bubblesort",

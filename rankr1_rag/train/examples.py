@@ -4,7 +4,8 @@
     {"query_id": "1", "query": "…", "positive_passages": [{"docid": "…", "text": "…"}], "negative_passages": […]}
     {"query": "…", "pos": ["…"], "neg": ["…", "…"]}
 
-The first is the project's own; the second is Tevatron's, the third FlagEmbedding's. Knows nothing of sets and models.
+The first is the project's own, and may have `"given": […]`, the passages that are known already; the second is
+Tevatron's, the third FlagEmbedding's. Knows nothing of sets and models.
 """
 
 from __future__ import annotations
@@ -33,20 +34,22 @@ from rankr1_rag.types import Passage, Query
 
 POSITIVES = ("positives", "positive_passages", "pos")
 NEGATIVES = ("negatives", "negative_passages", "neg")
+GIVEN = ("given",)
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """A query with at least one positive and one negative, the negatives hardest first; `source` names its data set.
 
-    ValueError where there is nothing to be learned from it: an empty query or positive, none of either kind, or a
-    passage (by its id) that is both.
+    `given` are passages that are known already: the positives are right beside these. ValueError where there is nothing
+    to be learned from it: an empty query or positive, none of either kind, or a passage (by its id) that is both.
     """
 
     query: Query
     positives: tuple[Passage, ...]
     negatives: tuple[Passage, ...]
     source: str = ""
+    given: tuple[Passage, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.query.text.strip():
@@ -59,6 +62,9 @@ class Example:
         for passage in self.negatives:
             if passage.id in right:
                 raise ValueError(f"passage {passage.id!r:.100} is both positive and negative: take it out of one")
+        for passage in self.given:
+            if passage.id in right or passage in self.negatives:
+                raise ValueError(f"passage {passage.id!r:.100} is given and to choose from too: take it out of one")
         for passage in self.positives:
             if not (passage.text.strip() or passage.title.strip()):
                 raise ValueError(f"the positive {passage.id!r:.100} is empty: there is nothing to recognise it by")
@@ -106,7 +112,8 @@ def example_from_json(record: Json) -> Example:
         query = replace(query, id=_id(query.text, *(passage.text for passage in positives)))
     right = {(passage.title, passage.text): passage.id for passage in positives}
     apart = [passage for passage in negatives if right.get((passage.title, passage.text), passage.id) == passage.id]
-    return Example(query, positives, tuple(apart), text_of(record, ("source",), ""))
+    given = _passages(record, GIVEN) if record.get("given") is not None else ()
+    return Example(query, positives, tuple(apart), text_of(record, ("source",), ""), given)
 
 
 def _of_file(path: FilePath) -> list[Example]:
@@ -142,8 +149,8 @@ def _id(*texts: str) -> str:
 
 def _to_json(example: Example) -> dict[str, Any]:
     record: dict[str, Any] = {"id": example.query.id, "query": example.query.text}
-    for name, passages in (("positives", example.positives), ("negatives", example.negatives)):
-        record[name] = [_passage_to_json(passage) for passage in passages]
+    parts = {"given": example.given, "positives": example.positives, "negatives": example.negatives}
+    record |= {name: [_passage_to_json(passage) for passage in some] for name, some in parts.items() if some}
     return record | ({"source": example.source} if example.source else {})
 
 

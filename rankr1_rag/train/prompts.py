@@ -38,7 +38,8 @@ def messages(
     Arguments as those of `Reranker`; `context` None is no limit, `count` gives None where it cannot tell.
     """
     thinks = think_tokens * format.reasoning
-    budget = Budget(format, len(set.passages), thinks, query_tokens, passage_tokens)
+    n = len(set.passages)
+    budget = Budget(format, n, thinks, query_tokens, passage_tokens, known=len(set.given))
     with within(f"query {set.query.id!r}"):
-        texts = budget.fit(set.query.text, set.passages, _Room(context, count))
-    return format.messages(texts.query, texts.lines)
+        texts = budget.fit(set.query.text, set.passages + set.given, _Room(context, count))
+    return format.messages(texts.query, texts.lines[:n], texts.lines[n:])

@@ -17,12 +17,16 @@ from rankr1_rag.types import Passage, Query
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """Passages in shown order, of which only the one at position `right`, counted from 0, is a positive."""
+    """Passages in shown order, of which only the one at position `right`, counted from 0, is a positive.
+
+    What is `given` is shown as known already, and not to choose from.
+    """
 
     query: Query
     passages: tuple[Passage, ...]
     right: int
     source: str
+    given: tuple[Passage, ...] = ()
 
 
 def sets(
@@ -51,4 +55,4 @@ def _drawn(key: str, example: Example, positive: Passage, size: int, hard: int |
     shown = generator.sample(pool, min(size - 1, len(pool)))
     right = generator.randint(0, len(shown))
     shown.insert(right, positive)
-    return TrainingSet(example.query, tuple(shown), right, example.source)
+    return TrainingSet(example.query, tuple(shown), right, example.source, example.given)

@@ -6,14 +6,19 @@ already. Knows what is to be written; knows no reward.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from itertools import chain
 from typing import Any
 
 from rankr1_rag.train import course, material
 from rankr1_rag.train.course import Progress, Run
 from rankr1_rag.train.folder import Folder
 from rankr1_rag.train.settings import SFT
+
+WINDOW = 16
+"""So many batches are ordered by length at once: the rows of a batch are about as long, and little is padded."""
 
 WIDTHS = 32
 """Batches are padded to a multiple of so many tokens: few shapes, which a compiled model likes."""
@@ -28,7 +33,7 @@ def sft(settings: SFT, progress: Progress | None = None) -> Folder:
 
 def _trainer(run: Run, settings: SFT) -> Any:
     transformers: Any = import_module("transformers")
-    rows = material.supervised(run.material, settings, run.trained)
+    rows = of_a_length(material.supervised(run.material, settings, run.trained), settings.batch, settings.seed)
     at_once, accumulated = course.shared_out(settings.batch, settings.device_batch, run.trained.device)
     arguments = transformers.TrainingArguments(
         **course.arguments(
@@ -53,6 +58,18 @@ def _trainer(run: Run, settings: SFT) -> Any:
         data_collator=lambda batch: padded(batch, pad),
         processing_class=run.trained.tokenizer,
     )
+
+
+def of_a_length(rows: Sequence[dict[str, Any]], batch: int, seed: int) -> list[dict[str, Any]]:
+    """The rows in another order, drawn by the seed: batches of similar lengths, each from nearby. No row is lost."""
+    ordered: list[dict[str, Any]] = []
+    for start in range(0, len(rows), WINDOW * batch):
+        window = sorted(rows[start : start + WINDOW * batch], key=lambda row: len(row["input_ids"]))
+        batches = [window[at : at + batch] for at in range(0, len(window), batch)]
+        random.Random(f"{seed} {start}").shuffle(batches)
+        batches.sort(key=len, reverse=True)  # an incomplete one last
+        ordered += chain.from_iterable(batches)
+    return ordered
 
 
 def padded(rows: Sequence[Mapping[str, Sequence[int]]], pad: int) -> dict[str, Any]:

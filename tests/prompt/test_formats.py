@@ -67,6 +67,39 @@ def test_the_naming_format_shows_the_query_before_and_after_the_passages() -> No
     assert user["content"] == "Query: what\nis it\n[1] T x\n[2] y\nQuery: what\nis it"
 
 
+def test_the_naming_format_shows_what_is_known_before_the_passages() -> None:
+    _, user = NAMING.render("q", [Passage("b", "y")], [Passage("a", "x", "T"), Passage("c", "{docs} [3]")])
+    assert user["content"] == "Query: q\nKnown: T x\nKnown: {docs} [3]\n[1] y\nQuery: q"
+
+
+def test_a_published_format_shows_what_is_known_behind_the_query_and_is_otherwise_untouched() -> None:
+    format = FORMATS["rank-r1-v0.1"]
+    plain = format.render("why?", TWENTY)
+    known = format.render("why?", TWENTY, [Passage("a", "x", "T"), Passage("b", "<think>")])
+    asked = "why? (already known: T x) (already known: (think))"
+    assert known == [plain[0], {**plain[1], "content": plain[1]["content"].replace("why?", asked)}]
+
+
+@pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
+def test_nothing_known_changes_nothing(format: Format) -> None:
+    assert format.render("q", TWENTY, ()) == format.render("q", TWENTY)
+
+
+@pytest.mark.parametrize(
+    ("user", "shown"),
+    [
+        ("{query}|{given}|{query}{docs}", "q|<x><y>|qD"),
+        ("{given}{docs}{query}", "<x><y>Dq"),
+        ("{docs}{query}", "Dq<x><y>"),
+        ("{query}{docs}{query}", "q<x><y>Dq<x><y>"),
+    ],
+)
+def test_what_is_known_stands_wherever_a_format_has_it_or_behind_the_query(user: str, shown: str) -> None:
+    mine = Format("mine", "setwise", "", user, "{num}", "", False, "", given="<{line}>")
+    given = [Passage("", "x"), Passage("", "y")]
+    assert mine.render("q", [Passage("", "D")], given)[1]["content"] == shown.replace("D", "1D")
+
+
 @pytest.mark.parametrize(
     ("user", "shown"),
     [
@@ -95,6 +128,9 @@ def test_more_than_twenty_passages_are_still_numbered() -> None:
         ({"user": "{docs}"}, "{query} once or twice"),
         ({"user": "{query}{query}{docs}{query}"}, "{query} once or twice"),
         ({"prefix": "- "}, "num"),
+        ({"user": "{query} {docs} {given}"}, "{given} once, before {docs}"),
+        ({"user": "{query} {given} {given} {docs}"}, "{given} once, before {docs}"),
+        ({"given": "known"}, "{line} exactly once"),
     ],
 )
 def test_a_format_without_its_slots_is_refused(changes: dict[str, str], problem: str) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rankr1_rag.reranker import Reranker
     from rankr1_rag.train.sets import TrainingSet
 
-ALONE = ("k", "algorithm", "votes", "probabilities", "prefix_order", "fusion", "strict", "on_failure", "seed")
+ALONE = ("k", "algorithm", "votes", "probabilities", "prefix_order", "hops", "fusion", "strict", "on_failure", "seed")
 """Settings that have no say in a single comparison, and the seed, which draws other things here."""
 AGAINST = "against"
 

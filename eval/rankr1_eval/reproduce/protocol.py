@@ -26,6 +26,7 @@ PAPER: Mapping[str, Any] = {
     "force": "never",
     "fusion": None,
     "prefix_order": False,
+    "hops": 1,
 }
 
 

@@ -1,0 +1,128 @@
+"""One query from its candidates to its ranking: in one stage or, hop-aware, in several.
+
+Each stage is an ordinary selection from what is left. The first goes by the query alone and, where others follow,
+selects one; each later one is shown what was chosen before it as known, and selects one more; the last fills up the k.
+Between them more candidates may be retrieved. Knows selections, budgets and the engine; knows nothing of many queries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from rankr1_rag.budget import Budget, Texts
+from rankr1_rag.engine import Engine, Task
+from rankr1_rag.errors import BackendError
+from rankr1_rag.fusion import fused, ordered
+from rankr1_rag.inputs import read_candidates
+from rankr1_rag.plan import Plan
+from rankr1_rag.selection import among
+from rankr1_rag.types import Comparison, Passage, Query, Ranking
+
+Retrieve = Callable[[str], Iterable[Passage | str] | Awaitable[Iterable[Passage | str]]]
+"""What finds more candidates for a text: the query with the title and the text of what was chosen last.
+
+A plain function is called in a thread of its own; what it returns may also be awaited.
+"""
+
+_LARGE = 200_000
+"""So many characters of candidates are cleaned and clipped in a thread, beside the loop."""
+
+
+@dataclass(slots=True, eq=False)
+class Stages:
+    """`candidates` grow by what is retrieved, `chosen` and `trace` by what was done; `k` None selects all of them."""
+
+    engine: Engine
+    plan: Plan
+    budget: Budget
+    query: Query
+    candidates: tuple[Passage, ...]
+    k: int | None
+    retrieve: Retrieve | None = None
+    trace: list[Comparison] = field(default_factory=list)
+    chosen: list[int] = field(default_factory=list)
+    clipped: int = 0
+
+    @property
+    def wanted(self) -> int:
+        """How many are to be selected of the candidates there are now."""
+        n = len(self.candidates)
+        return n if self.k is None else min(self.k, n)
+
+    async def ranking(self, fusion: float | None, *, or_first_stage: bool) -> Ranking:
+        """Select, and put the candidates in order. Errors as `run`, unless a failed backend leaves the first stage."""
+        start, failure, first = time.perf_counter(), None, len(self.candidates)
+        try:
+            await self.run()
+        except BackendError as error:
+            if not or_first_stage:
+                raise
+            self.chosen, failure = list(range(self.wanted)), f"{type(error).__name__}: {error}"
+        order = ordered(self.chosen, len(self.candidates))
+        return Ranking(
+            query=self.query,
+            candidates=self.candidates,
+            order=order if fusion is None else fused(order, fusion, first),
+            k=self.wanted,
+            trace=tuple(self.trace),
+            clipped=self.clipped,
+            seconds=time.perf_counter() - start,
+            failure=failure,
+            chosen=None if fusion is None else tuple(self.chosen),
+            retrieved=len(self.candidates) - first,
+        )
+
+    async def run(self) -> None:
+        """Select. BackendError, UnparsedError as the engine raises them, and whatever `retrieve` does."""
+        last = min(self.plan.hops, self.wanted)
+        texts = await self._fit()
+        for stage in range(1, last + 1):
+            if stage > 1 and self.retrieve is not None and await self._retrieved(self.retrieve):
+                texts = await self._fit()
+            await self._select(texts, self.wanted - len(self.chosen) if stage == last else 1)
+
+    async def _select(self, texts: Texts, k: int) -> None:
+        left = [position for position in range(len(self.candidates)) if position not in self.chosen]
+        selection = self.plan.selection(len(left), k)
+        if self.chosen:
+            selection = among(selection, left)
+        task = Task(selection, texts.query, texts.lines, self.trace, tuple(self.chosen))
+        self.chosen += await self.engine.run(task)
+
+    async def _retrieved(self, retrieve: Retrieve) -> bool:
+        """Whether there are new candidates now."""
+        last = self.candidates[self.chosen[-1]]
+        text = " ".join(part for part in (self.query.text, last.title, last.text) if part)
+        found = await asyncio.to_thread(retrieve, text)
+        new = _new(list(await found if inspect.isawaitable(found) else found), self.candidates)
+        self.candidates += new
+        return bool(new)
+
+    async def _fit(self) -> Texts:
+        """The texts to show. Counting tokens may mean loading a model: not on the loop that others wait for."""
+        backend = self.plan.backend
+        if backend.context is None and sum(len(passage.text) for passage in self.candidates) < _LARGE:
+            texts = self.budget.fit(self.query.text, self.candidates, backend)
+        else:
+            texts = await asyncio.to_thread(self.budget.fit, self.query.text, self.candidates, backend)
+        self.clipped = texts.clipped
+        return texts
+
+
+def _new(found: Sequence[Passage | str], candidates: Sequence[Passage]) -> tuple[Passage, ...]:
+    """What is not among the candidates, by id or content, each once; a bare text gets its position as id."""
+    ids = {passage.id for passage in candidates}
+    contents = {(passage.title, passage.text) for passage in candidates}
+    new: list[Passage] = []
+    for one, passage in zip(found, read_candidates(found), strict=True):
+        content = passage.title, passage.text
+        if content in contents or (passage.id in ids and not isinstance(one, str)):
+            continue
+        contents.add(content)
+        ids.add(passage.id)
+        new.append(replace(passage, id=str(len(candidates) + len(new))) if isinstance(one, str) else passage)
+    return tuple(new)
