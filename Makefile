@@ -9,11 +9,13 @@ EVAL_LOWEST := .venv-eval-lowest/bin
 PACKAGES := integrations/llama-index-postprocessor-rankr1 integrations/langchain-rankr1
 
 TRAIN := .venv-train/bin
+# The folder of training samples that train-embedded reads.
+DATA ?= ../shared/data/train
 VLLM := .venv-vllm/bin
 # What vLLM wants to be told on a CPU: all cores, and 2 GiB for its cache.
 CPU_VLLM := VLLM_CPU_OMP_THREADS_BIND=0-$(shell expr $$(nproc) - 1) VLLM_CPU_KVCACHE_SPACE=2
 
-.PHONY: demo test test-core test-integrations test-eval test-vllm test-train check bench bench-vllm wheels test-lowest clean
+.PHONY: demo test test-core test-integrations test-eval test-vllm test-train train-embedded check bench bench-vllm wheels test-lowest clean
 
 demo: .venv/.ready  ## rerank a small multi-hop corpus with the embedded model
 	$(BIN)/rankr1 demo
@@ -46,6 +48,9 @@ test-vllm: .venv-vllm/.ready  ## the backends on vLLM and transformers, in proce
 
 test-train: .venv-train/.ready  ## training, with a real model: some steps of each kind, killed and gone on with
 	$(TRAIN)/python -m pytest -m train tests/train tests/backends/test_openvino_as_trained.py
+
+train-embedded: .venv-train/.ready .venv-eval/.ready  ## the embedded adapter from nothing, into runs/embedded; hours; killed, it goes on
+	bench/train_embedded.sh $(DATA)
 
 bench-vllm: .venv-vllm/.ready  ## bench/vllm.md: vLLM asked as published, and as here; more than an hour
 	$(CPU_VLLM) $(VLLM)/python -m bench.vllm .venv-vllm/smollm2 ../shared/data/trec-dl-2019

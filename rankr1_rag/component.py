@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Self, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import PrivateAttr
 
 from rankr1_rag.backends.borrowed import Borrowed
+from rankr1_rag.component_candidates import Candidates, Retriever, Retrievers
 from rankr1_rag.component_settings import REASONING, Settings
 from rankr1_rag.connect import CONNECTING, RERANKING, reranker, wrapped
 from rankr1_rag.notice import notice
 from rankr1_rag.plan import within
 from rankr1_rag.reranker import Reranker
+from rankr1_rag.stages import Retrieve
 from rankr1_rag.types import Passage, Ranking
 
 T = TypeVar("T")
@@ -32,20 +35,30 @@ class Component(Settings):
     arguments it was made with: TypeError, naming it, for what cannot be pickled.
     """
 
+    _retrievers: ClassVar[Retrievers]
+    """What the framework calls a retriever."""
     _reranker: Reranker = PrivateAttr()
+    _retriever: Retriever | None = PrivateAttr(default=None)
 
     @abstractmethod
     def _borrowed(self, llm: Any) -> Borrowed:  # noqa: ANN401
         """The backend around a model that the pipeline has."""
 
     def model_post_init(self, context: Any, /) -> None:  # noqa: ANN401
-        """Make the reranker; nothing is loaded yet."""
-        settings = {name: getattr(self, name) for name in sorted(CONNECTING | RERANKING - {"k"} | {"backend"})}
+        """Make the reranker; nothing is loaded yet. `retrieve` is no setting of it: each query has one of its own."""
+        names = sorted(CONNECTING | RERANKING - {"k", "retrieve"} | {"backend"})
+        settings = {name: getattr(self, name) for name in names}
         self._reranker = self._made({name: value for name, value in settings.items() if value is not None})
+        if self.retrieve is not None:
+            self._retriever = self._retrievers.asked(self.retrieve)
+            if self._reranker.plan.hops < 2:
+                raise ValueError("retrieve= finds more between two stages, and hops=1 is a single one: give hops=2")
 
     def _made(self, given: dict[str, Any]) -> Reranker:
         if self.reranker is not None:
             _refuse("reranker", "it has settings of its own", given if self.llm is None else {"llm": self.llm} | given)
+            if self.reranker.retrieve is not None:
+                raise ValueError("reranker= has a retrieve=, which finds bare passages: give retrieve= here instead")
             return self.reranker
         if self.llm is not None:
             elsewhere = (CONNECTING | {"backend"}) - {"context", "requests", "store"}
@@ -66,15 +79,17 @@ class Component(Settings):
         """The reranker behind this component."""
         return self._reranker
 
-    def rank(self, query: str, passages: Iterable[Passage]) -> Ranking:
+    def rank(self, query: str, passages: Iterable[Passage], retrieve: Retrieve | None = None) -> Ranking:
         """`Reranker.rank` of the `top_n`, told to `on_ranking`; what it must not hide is logged, see `notice`."""
-        candidates = tuple(passages)
-        return self._told(self._reranker.rank(query, candidates, k=self.top_n or max(1, len(candidates))))
+        return self._told(self._reranker.rank(query, passages, k=self.top_n or sys.maxsize, retrieve=retrieve))
 
-    async def arank(self, query: str, passages: Iterable[Passage]) -> Ranking:
+    async def arank(self, query: str, passages: Iterable[Passage], retrieve: Retrieve | None = None) -> Ranking:
         """`rank`, from any event loop."""
-        candidates = tuple(passages)
-        return self._told(await self._reranker.arank(query, candidates, k=self.top_n or max(1, len(candidates))))
+        return self._told(await self._reranker.arank(query, passages, k=self.top_n or sys.maxsize, retrieve=retrieve))
+
+    def _candidates(self, kind: type[T], items: Iterable[T], passage: Callable[[T], Passage]) -> Candidates[T]:
+        """What one query is reranked from: the framework's objects, and what `retrieve` finds for it."""
+        return Candidates(kind, items, passage, self._retriever)
 
     def _told(self, ranking: Ranking) -> Ranking:
         notice(ranking)
@@ -117,7 +132,7 @@ class Component(Settings):
 
     def _check_no_live(self) -> None:
         """TypeError where it was made from an object that no file of settings can hold."""
-        for name in ("reranker", "llm", "on_ranking"):
+        for name in ("reranker", "llm", "retrieve", "on_ranking"):
             if getattr(self, name) is not None:
                 raise TypeError(f"{name}= is a live object and cannot be serialised: give settings, or use pickle")
 
@@ -140,16 +155,6 @@ class Component(Settings):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__pydantic_validator__.validate_python(state, self_instance=self)
-
-
-def all_of(kind: type[T], items: Iterable[T]) -> Iterator[T]:
-    """The items, each checked as it is taken: TypeError for what is of another kind."""
-    if isinstance(items, str):
-        raise TypeError(f"a str stands where {kind.__name__} objects should: is it the query?")
-    for place, item in enumerate(items):
-        if not isinstance(item, kind):
-            raise TypeError(f"item {place} is a {type(item).__name__}, not a {kind.__name__}")
-        yield item
 
 
 def copied(metadata: Mapping[str, Any]) -> dict[str, Any]:

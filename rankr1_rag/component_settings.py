@@ -71,6 +71,7 @@ class Settings(BaseModel):
     )
     reranker: SkipJsonSchema[InstanceOf[Reranker] | None] = live("A Reranker made elsewhere; top_n stands for its k.")
     llm: Any = live("A language model that the pipeline already has.")
+    retrieve: Any = live("Finds more between two stages: a retriever, or a function of a text; needs hops=2 or more.")
 
     model: PathText | None = _given("A name of the hub or of a server, a folder, a GGUF file; None: embedded.")
     backend: Kind | None = _given("What runs it; None: 'openai' where there is a base_url, else 'openvino'.")

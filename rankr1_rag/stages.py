@@ -114,8 +114,11 @@ class Stages:
 
 
 def _new(found: Sequence[Passage | str], candidates: Sequence[Passage]) -> tuple[Passage, ...]:
-    """What is not among the candidates, by id or content, each once; a bare text gets its position as id."""
-    ids = {passage.id for passage in candidates}
+    """What is not among the candidates, by id or content, each once; a bare text gets its position as id.
+
+    An id of "" is none.
+    """
+    ids = {passage.id for passage in candidates} - {""}
     contents = {(passage.title, passage.text) for passage in candidates}
     new: list[Passage] = []
     for one, passage in zip(found, read_candidates(found), strict=True):
@@ -123,6 +126,6 @@ def _new(found: Sequence[Passage | str], candidates: Sequence[Passage]) -> tuple
         if content in contents or (passage.id in ids and not isinstance(one, str)):
             continue
         contents.add(content)
-        ids.add(passage.id)
+        ids |= {passage.id} - {""}
         new.append(replace(passage, id=str(len(candidates) + len(new))) if isinstance(one, str) else passage)
     return tuple(new)

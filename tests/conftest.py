@@ -14,6 +14,12 @@ from rankr1_rag.backends.scripted import Scripted
 
 ROOT = Path(__file__).parent.parent
 
+if find_spec("hypothesis"):  # not in the environment of the frameworks
+    from hypothesis import settings
+
+    settings.register_profile("untimed", deadline=None)
+    settings.load_profile("untimed")
+
 collect_ignore = [] if find_spec("llama_index") and find_spec("langchain_core") else ["integrations"]
 collect_ignore += [] if find_spec("rankr1_eval") else ["eval"]
 """What is tested in an environment of its own: `make test-integrations`, `make test-eval`."""

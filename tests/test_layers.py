@@ -22,7 +22,7 @@ LAYERS = [
     {"reranker"},
     {"jsonlines_trace"},
     {"jsonlines", "explain", "demo", "connect"},
-    {"component_settings", "cross_encoder", "train"},
+    {"component_candidates", "component_settings", "cross_encoder", "train"},
     {"component"},
     {"cli"},
     {"__main__"},

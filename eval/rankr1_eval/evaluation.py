@@ -13,7 +13,7 @@ from typing import Any
 from rankr1_eval import pipeline, reorder
 from rankr1_eval.asked import asked_with
 from rankr1_eval.firststage import FirstStage
-from rankr1_eval.folder import Folder, Rankings, cost_of, digest, read_of
+from rankr1_eval.folder import Folder, Rankings, cost_of, digest, read_of, retrieved_of
 from rankr1_eval.pipeline import Tell, quietly
 from rankr1_eval.reader import PROMPT, Reader
 from rankr1_eval.records import Records
@@ -53,6 +53,11 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         """ValueError where the rows, their settings and what is read do not go together."""
+        if self.reranker.retrieve is not None:
+            raise ValueError(
+                "the reranker's own retrieve= may find what the corpus lacks: leave it out and name the row "
+                "rank-r1:hops=2+retrieve=true, which searches the corpus"
+            )
         for spec in self._rows:
             if spec.kind == "rank-r1":
                 self._reranker(spec)
@@ -108,6 +113,11 @@ class Evaluation:
         return {passage.id: passage for passage in self.corpus}
 
     @cached_property
+    def _search(self) -> Callable[[str], list[Passage]]:
+        """The first stage for any text. ValueError where it has nothing to search with."""
+        return self.first_stage.search(self.corpus)
+
+    @cached_property
     def _reading(self) -> dict[str, object]:
         if self.reader is None:
             return {}
@@ -137,6 +147,7 @@ class Evaluation:
             reads={k: self._read(kept, k, partial(self._first, orders, k), tell) for k, kept in files.reads.items()},
             rankings=Rankings(queries, records, self._passages) if spec.kind == "rank-r1" else {},
             costs={} if spec.kind in FREE else {id: cost_of(records[id]) for id in queries},
+            retrieved={id: retrieved_of(records[id]) for id in queries} if spec.settings.get("retrieve") else {},
         )
 
     def _order(self, spec: RowSpec, records: Records, found: Records) -> Iterator[str]:
@@ -162,8 +173,11 @@ class Evaluation:
 
     def _reranker(self, spec: RowSpec) -> Reranker:
         """The reranker with the row's own settings, on the same backend. ValueError that names the row."""
+        settings = dict(spec.settings)
         try:
-            return replace(self.reranker, **spec.settings) if spec.settings else self.reranker
+            if "retrieve" in settings:
+                settings["retrieve"] = self._search if settings["retrieve"] else None
+            return replace(self.reranker, **settings) if settings else self.reranker
         except (ValueError, TypeError) as error:
             raise ValueError(f"row {spec.name!r}: {error}") from error
 

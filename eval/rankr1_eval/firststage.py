@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Literal
 
 from rankr1_eval.folder import digest
-from rankr1_eval.retrieve.bm25 import bm25
+from rankr1_eval.retrieve.bm25 import bm25, searching
 from rankr1_eval.retrieve.dense import MODEL, Dense
 from rankr1_eval.types import Question
 from rankr1_rag.errors import FileError
@@ -67,6 +68,30 @@ class FirstStage:
         if self.retriever == "dense":
             return lambda queries: Dense(self.model, self.cache).run(corpus, queries, self.n)
         return lambda queries: bm25(corpus, queries, self.n)
+
+    def search(self, corpus: Sequence[Passage]) -> Callable[[str], list[Passage]]:
+        """What finds n passages of this corpus for any text, from any thread; made ready when it is first asked.
+
+        ValueError where the retriever knows the candidates of its questions and nothing else.
+        """
+        if self.retriever in ("own", "run"):
+            raise ValueError(
+                f"retrieve=true asks the retriever again, and {self.retriever!r} finds nothing for another text than "
+                "its questions: take the retriever bm25 or dense"
+            )
+        passages, lock = {passage.id: passage for passage in corpus}, Lock()
+        ready = cache(lambda: self._searching(corpus))
+
+        def search(text: str) -> list[Passage]:
+            with lock:  # an embedding model serves one thread at a time
+                return [passages[id] for id in ready()(text)]
+
+        return search
+
+    def _searching(self, corpus: Sequence[Passage]) -> Callable[[str], list[str]]:
+        if self.retriever == "dense":
+            return Dense(self.model, self.cache).searching(corpus, self.n)
+        return searching(corpus, self.n)
 
     def _given(self, path: Path, corpus: Sequence[Passage]) -> Callable[[Query], list[Scored]]:
         run, known = self._read, {passage.id for passage in corpus}

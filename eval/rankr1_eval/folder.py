@@ -142,6 +142,11 @@ def cost_of(record: Json) -> Cost:
     return Cost(**{**own, "seconds": record["seconds"]})
 
 
+def retrieved_of(record: Json) -> int:
+    """How many of the passages in an order were no candidates of the first stage."""
+    return int(record["rankr1"].get("retrieved", 0))
+
+
 def read_of(record: Json) -> Read:
     """What the reader said."""
     return Read(**{name: value for name, value in record.items() if name not in ("id", "shown")})

@@ -1,22 +1,29 @@
 """Two runs side by side: for each row and measure that both have, both means and the paired difference.
 
-Everything is over the questions that both runs asked, so that nothing but the runs can differ. Knows scores and the
-folders that hold them; nothing of models or pages.
+Or all rows against a chosen one, of the same run or another. Everything is over the questions that both sides asked, so
+that nothing else can differ. Knows scores and the folders that hold them; nothing of models or pages.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from rankr1_eval import records
 from rankr1_eval.score import common, differences, from_json
 from rankr1_eval.scores import Difference, RowScores, Scores
 from rankr1_rag.errors import FileError
 
 SCORES = "scores.json"
+
+Groups = Mapping[str, Collection[str]]
+"""The ids of the questions of each type, or of each number of hops."""
+
 _SOURCE = ("dataset", "data", "pool")
 """What `questions.jsonl` says about where the questions come from; other settings may differ without a warning."""
 
@@ -38,7 +45,11 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One measure of a row that both runs have: means over n common questions, the difference second minus first."""
+    """One measure: means over n common questions, the difference second minus first.
+
+    `row` is the second run's; the first one's is `against`, the same where none was chosen. `group` is the type, or the
+    number of hops, of these questions; "" is all of them.
+    """
 
     row: str
     measure: str
@@ -46,6 +57,8 @@ class Pair:
     second: float
     difference: Difference
     n: int
+    against: str
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,23 +94,66 @@ def read(path: Path) -> Scored:
     return Scored(file, scores, _source(file.with_name("questions.jsonl")))
 
 
-def paired(first: Scored, second: Scored) -> Paired:
-    """Both runs on what they have in common. ValueError where that is nothing."""
-    rows = [name for name in first.scores.rows if name in second.scores.rows]
-    pairs = tuple(pair for name in rows for pair in _pairs(first.scores.rows[name], second.scores.rows[name]))
+def paired(
+    first: Scored, second: Scored, against: str = "", measures: Sequence[str] = (), by: Groups | None = None
+) -> Paired:
+    """Both runs on what they have in common: row by row or, where one of the first run's is named, all `against` it.
+
+    `measures` are all where none is named. The questions of each group in `by` stand apart too. ValueError where there
+    is nothing in common, or no such row or measure.
+    """
+    _check(first, second, against, measures)
+    rows = _rows(first, second, against)
+    both = [(first.scores.rows[against or name], row) for name, row in rows.items()]
+    pairs = tuple(pair for one, other in both for pair in _pairs(one, other, measures, by or {}))
+    if not pairs and against:
+        raise ValueError(f"{second.path} has nothing that row {against!r} could be compared in: {', '.join(rows)}")
     if not pairs:
         raise ValueError(f"{first.path} and {second.path} have nothing in common: {_why_nothing(first, second)}")
-    return Paired(first, second, pairs, tuple(_notes(first, second)))
+    return Paired(first, second, pairs, (*_notes(first, second, against), *_ungrouped(first, by)))
 
 
-def _pairs(first: RowScores, second: RowScores) -> list[Pair]:
-    ids = common(first, second)
-    changes = differences(second, first)
-    return [
-        Pair(first.name, name, _mean(first, name, ids), _mean(second, name, ids), changes[name], len(ids))
-        for name in first.each
-        if name in changes
-    ]
+def groups(scored: Scored, by: str) -> Groups:
+    """The questions of a run by "type" or by "hops", which are called "2 hops" and so on; what has none is left out.
+
+    FileError where that is not told.
+    """
+    path = scored.path.with_name("questions.jsonl")
+    try:
+        found = records.read(path, "load", (by,))
+    except FileNotFoundError:
+        raise FileError(path, None, f"is not there, which tells each question's {by}: give a run's folder") from None
+    keyed = sorted((record[by], id) for id, record in found.items() if record[by] not in ("", None))
+    unit = " hops" if by == "hops" else ""
+    return {f"{value}{unit}": {id for _, id in members} for value, members in groupby(keyed, key=itemgetter(0))}
+
+
+def _check(first: Scored, second: Scored, against: str, measures: Sequence[str]) -> None:
+    if against and against not in first.scores.rows:
+        raise ValueError(f"{first.path} has no row {against!r} to compare with: it has {', '.join(first.scores.rows)}")
+    known = dict.fromkeys(name for one in (first, second) for row in one.scores.rows.values() for name in row.each)
+    if unknown := [name for name in measures if name not in known]:
+        raise ValueError(f"measure {unknown[0]!r}: there are {', '.join(known)}")
+
+
+def _rows(first: Scored, second: Scored, against: str) -> dict[str, RowScores]:
+    """The second run's rows that have a partner, which is not the very same row."""
+    same = against if first.path.resolve() == second.path.resolve() else ""
+    named = {name: row for name, row in second.scores.rows.items() if name != same}
+    return named if against else {name: row for name, row in named.items() if name in first.scores.rows}
+
+
+def _pairs(first: RowScores, second: RowScores, measures: Sequence[str], by: Groups) -> list[Pair]:
+    shared = common(first, second)
+    told = [name for name in first.each if name in second.each and (not measures or name in measures)]
+    pairs: list[Pair] = []
+    for group, members in {"": shared, **by}.items():
+        ids = [id for id in shared if id in members]
+        changes = differences(second, first, ids)
+        for name in told if ids else ():
+            means = _mean(first, name, ids), _mean(second, name, ids)
+            pairs.append(Pair(second.name, name, *means, changes[name], len(ids), first.name, group))
+    return pairs
 
 
 def _mean(row: RowScores, measure: str, ids: list[str]) -> float:
@@ -115,7 +171,14 @@ def _why_nothing(first: Scored, second: Scored) -> str:
     return "no row with a measure is in both (rows {}; rows {})".format(*rows)
 
 
-def _notes(first: Scored, second: Scored) -> list[str]:
+def _ungrouped(first: Scored, by: Groups | None) -> list[str]:
+    if by is None:
+        return []
+    left = _asked(first) - {id for members in by.values() for id in members}
+    return [f"{len(left):,} questions of {first.name} are in no group, and count in the whole alone"] if left else []
+
+
+def _notes(first: Scored, second: Scored, against: str) -> list[str]:
     notes = []
     for key in _SOURCE:
         ours, theirs = first.source.get(key), second.source.get(key)
@@ -129,7 +192,7 @@ def _notes(first: Scored, second: Scored) -> list[str]:
             f"not the same questions: {first.name} has {len(ours_asked):,}, {second.name} {len(theirs_asked):,}; "
             f"all figures are over the {both:,} that are in both"
         )
-    if lone := sorted(first.scores.rows.keys() ^ second.scores.rows.keys()):
+    if not against and (lone := sorted(first.scores.rows.keys() ^ second.scores.rows.keys())):
         notes.append(f"rows that only one of them has: {', '.join(lone)}")
     return notes
 

@@ -33,7 +33,8 @@ class Read:
 class Row:
     """One row: `orders`, question id to passage ids, best first (empty for rows without an order); `reads`, k to
     question id to what the reader said of the first k; `rankings` where a reasoning reranker made the order; `costs`
-    of the reranking by question id, `Cost.seconds` being wall time of the stage.
+    of the reranking by question id, `Cost.seconds` being wall time of the stage; `retrieved`, where the reranker
+    retrieves again between its hops, question id to how many passages of the order are no candidates.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Row:
     reads: Mapping[int, Mapping[str, Read]] = field(default_factory=dict)
     rankings: Mapping[str, Ranking] = field(default_factory=dict)
     costs: Mapping[str, Cost] = field(default_factory=dict)
+    retrieved: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@
 | dense, dense:MODEL | the candidates by similarity, with a model of sentence-transformers |
 | cross-encoder:MODEL | the candidates by a cross-encoder of sentence-transformers |
 | rank-r1, rank-r1:NAME=VALUE+… | the reranker; with arguments of `Reranker` that differ from the command's |
+| rank-r1:hops=2+retrieve=true | of these `retrieve` is true or false: between its hops it asks the first stage again |
 | gold | the supports and nothing else |
 | no-context | no passage |
 
@@ -94,7 +95,14 @@ def _setting(row: str, given: str) -> tuple[str, object]:
     name = name.strip().replace("-", "_")
     if not is_there or name not in RERANKING - {"k"}:
         raise ValueError(f"row {row!r}: {given!r} is not NAME=VALUE with one of {', '.join(sorted(RERANKING - {'k'}))}")
+    read = _value(value)
+    if name == "retrieve" and not isinstance(read, bool):
+        raise ValueError(f"row {row!r}: retrieve is true, to ask the first stage again between the hops, or false")
+    return name, read
+
+
+def _value(text: str) -> object:
     try:
-        return name, json.loads(value)
+        return json.loads(text)
     except ValueError:
-        return name, value
+        return text

@@ -93,9 +93,12 @@ def grouped(each: Mapping[str, Each], questions: Iterable[Question]) -> dict[str
     return groups
 
 
-def differences(a: RowScores, b: RowScores) -> dict[str, Difference]:
-    """Of each measure that both have, `a` minus `b` on the questions that both have; {} where there are none."""
-    ids = common(a, b)
+def differences(a: RowScores, b: RowScores, among: Sequence[str] | None = None) -> dict[str, Difference]:
+    """Of each measure that both have, `a` minus `b` on the questions that both have; {} where there are none.
+
+    `among` are the questions that count, all of them common, where not all do.
+    """
+    ids = common(a, b) if among is None else among
     return _differences([(a.each, b.each)], ids)[0] if ids else {}
 
 
@@ -201,5 +204,7 @@ def _cost(row: Row) -> dict[str, float]:
         cost[name] = sum(known) / max(1, len(known))
         if found and not known:  # all of it came from a store: what it took is not known here
             del cost[name]
+    if row.retrieved:
+        cost["retrieved"] = sum(row.retrieved.values()) / len(row.retrieved)
     cost["reader_empty"] = sum(not read.answer.strip() for read in reads) / max(1, len(reads))
     return cost

@@ -3,37 +3,28 @@
 It is used as its owner would use it: by its sync method, in a thread, for a caller who waits in a thread, and by its
 async method, on the caller's own event loop, for a caller who awaits. Such objects keep open connections, which belong
 to the loop they were made on: used on two, they fail ("bound to a different event loop"). Knows `loop.caller` and how
-such objects are made alike; knows no framework. What they are is told by `borrowed_identity`, their replies are read by
-`borrowed_reply`.
+such objects are made alike; knows no framework. They are called as `borrowed_calls` does, what they are is told by
+`borrowed_identity`, their replies are read by `borrowed_reply`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import hashlib
 import json
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, InvalidStateError
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
-from typing import Any, TypeVar
+from typing import Any
 
 from rankr1_rag.backends import Request
+from rankr1_rag.backends.borrowed_calls import in_thread, on_loop
 from rankr1_rag.backends.borrowed_identity import described
-from rankr1_rag.errors import BackendError
-from rankr1_rag.loop import Caller, caller
+from rankr1_rag.loop import caller
 from rankr1_rag.types import Completion
-
-T = TypeVar("T")
 
 _WRAPPED = ("bound", "runnable", "default")
 """Where wrappers keep the model: LangChain's `bind` and `with_retry`; `with_fallbacks`; `configurable_fields`."""
-
-_LOOK = 1.0
-"""Seconds between looks whether the caller's loop is still there."""
 
 _LIMITS = ("max_tokens", "max_new_tokens", "max_output_tokens", "num_predict")
 
@@ -96,7 +87,7 @@ class Borrowed(ABC):
             except NotImplementedError:
                 return await self.achat(request)
         try:
-            return await _from_loop(who, _on_loop(who, partial(self.achat, request)))
+            return await on_loop(who, partial(self.achat, request))
         except NotImplementedError:
             return await self._in_thread(request)
 
@@ -132,7 +123,7 @@ class Borrowed(ABC):
             return llm  # one that refuses is asked as it is
 
     async def _in_thread(self, request: Request) -> Completion:
-        return await asyncio.wrap_future(_in_thread(partial(self._in_turn, request)))
+        return await in_thread(partial(self._in_turn, request))
 
     def _in_turn(self, request: Request) -> Completion:
         with self._turns:
@@ -155,79 +146,3 @@ def innermost(llm: Any) -> Any:  # noqa: ANN401
     while (inner := next((getattr(llm, name) for name in _WRAPPED if hasattr(llm, name)), None)) is not None:
         llm = inner
     return llm
-
-
-def _in_thread(work: Callable[[], T]) -> Future[T]:
-    """Call it in a daemon thread of its own: an abandoned request must not keep Python from leaving."""
-    future: Future[T] = Future()
-    context = contextvars.copy_context()
-
-    def run() -> None:
-        try:
-            result = context.run(work)
-        except StopIteration as error:  # no future can hold one
-            _fail(future, RuntimeError(f"the model raised {error!r}"))
-        except BaseException as error:
-            _fail(future, error)
-        else:
-            with suppress(InvalidStateError):  # cancelled meanwhile
-                future.set_result(result)
-
-    threading.Thread(target=run, name="rankr1-borrowed", daemon=True).start()
-    return future
-
-
-def _on_loop(who: Caller, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
-    """`asyncio.run_coroutine_threadsafe`, for a loop that is not ours and may end at any time.
-
-    Nothing is begun for a caller who is gone: his loop may be ending, and would destroy it half-way.
-    """
-    future: Future[T] = Future()
-    left = RuntimeError("cancelled on its caller's event loop")
-
-    def begin() -> None:
-        if who.gone:
-            _fail(future, left)
-        elif not future.cancelled():
-            try:
-                task = who.loop.create_task(work())
-            except Exception as error:  # a plain function in place of a coroutine function
-                _fail(future, error)
-                return
-            task.add_done_callback(end)
-            future.add_done_callback(partial(_abandon, who.loop, task))
-
-    def end(task: asyncio.Task[T]) -> None:
-        if task.cancelled():
-            _fail(future, left)
-        elif (error := task.exception()) is not None:
-            _fail(future, error)
-        else:
-            with suppress(InvalidStateError):
-                future.set_result(task.result())
-
-    who.loop.call_soon_threadsafe(begin)
-    return future
-
-
-async def _from_loop(who: Caller, future: Future[T]) -> T:
-    """The result of what runs there. BackendError where that loop was closed, or left by its caller, with this open."""
-    result = asyncio.wrap_future(future)
-    try:
-        while not (await asyncio.wait([result], timeout=_LOOK))[0]:
-            if who.loop.is_closed() or (who.gone and not who.loop.is_running()):
-                raise BackendError("the event loop of the caller ended while its request was open")
-        return result.result()
-    finally:
-        result.cancel()
-
-
-def _abandon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[T], future: Future[T]) -> None:
-    if future.cancelled():
-        with suppress(RuntimeError):  # the loop has ended, and the task with it
-            loop.call_soon_threadsafe(task.cancel)
-
-
-def _fail(future: Future[T], error: BaseException) -> None:
-    with suppress(InvalidStateError):
-        future.set_exception(error)

@@ -20,6 +20,7 @@ from rankr1_rag.cli.course import Course
 from rankr1_rag.cli.usage import arguments
 from rankr1_rag.explain import clean
 from rankr1_rag.train.folder import Folder
+from rankr1_rag.train.processes import is_main
 from rankr1_rag.train.settings import GRPO, SFT, Training
 
 S = TypeVar("S", bound=Training)
@@ -31,12 +32,13 @@ def _command(kind: type[S], help: str, begin: Callable[[S, Course], Folder]) -> 
     """Add a command whose options are the fields of a dataclass of settings."""
 
     def command(as_json: bool, **given: Any) -> None:  # noqa: ANN401
-        console = Console(stderr=True)
+        console = Console(stderr=True, quiet=not is_main())
         with arguments():
             settings = kind(**{name: _plain(value) for name, value in given.items()})
         with Course(console, kind.__name__) as course, arguments():
             folder = begin(settings, course)
-        _tell(folder, as_json)
+        if is_main():
+            _tell(folder, as_json)
 
     options = [_option(kind, field.name) for field in fields(kind)]
     as_json = inspect.Parameter(

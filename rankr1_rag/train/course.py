@@ -1,6 +1,7 @@
 """What supervised training and GRPO share: the trainers' arguments, measuring, going on where a killed run stopped.
 
-Knows transformers' trainer and the run's folder; knows nothing of rewards and targets.
+Of several processes each goes this way, and the main one alone writes. Knows transformers' trainer and the run's
+folder; knows nothing of rewards and targets.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
 
-from rankr1_rag.train import log
+from rankr1_rag.train import chain, log
 from rankr1_rag.train.card import write_card
 from rankr1_rag.train.folder import Folder, opened
 from rankr1_rag.train.held_out import Measured, measure
 from rankr1_rag.train.material import Material, asked, read
 from rankr1_rag.train.model import Trained, installed, load
 from rankr1_rag.train.plots import write_plots
+from rankr1_rag.train.processes import ALONE, Processes, joined
 from rankr1_rag.train.settings import Training
 
 Progress = Callable[[int, int, dict[str, Any]], None]
@@ -26,13 +28,15 @@ Progress = Callable[[int, int, dict[str, Any]], None]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run under way: what it is told, what it reads, what it trains, where it writes."""
+    """A run under way: what it is told, reads and trains, where it writes, and the runs `before` it."""
 
     settings: Training
     folder: Folder
     material: Material
     trained: Trained
     progress: Progress | None = None
+    processes: Processes = ALONE
+    before: Sequence[chain.Record] = ()
 
 
 def train(settings: Training, trainer: Callable[[Run], Any], progress: Progress | None = None) -> Folder:
@@ -41,22 +45,29 @@ def train(settings: Training, trainer: Callable[[Run], Any], progress: Progress 
     FileError, ValueError, BackendError and ImportError before anything is computed.
     """
     installed()
-    with opened(settings) as folder:
-        if folder.done:
+    processes = joined(settings.device)
+    with opened(settings, processes) as folder:
+        if processes.told(lambda: folder.done):
             return folder
+        before = processes.told(lambda: chain.before(settings))
         material = read(settings)
-        run = Run(settings, folder, material, load(settings), progress)
+        run = Run(settings, folder, material, load(settings), progress, processes, before)
         made = trainer(run)
-        for callback in callbacks(run, made):
+        for callback in callbacks(run):
             made.add_callback(callback)
         _go(run, made)
-        if made.is_world_process_zero():
-            _finish(run)
+        processes.told(lambda: _finish(run))
     return folder
 
 
-def arguments(run: Run, **further: object) -> dict[str, Any]:
-    """What both trainers are told, for their classes of arguments."""
+def arguments(run: Run, kind: Callable[..., Any], **further: object) -> Any:
+    """What both trainers are told, in the class of arguments of each."""
+    made = kind(**_arguments(run), **further)
+    made._n_gpu = min(made.n_gpu, 1)  # further GPUs are for further processes: a step would be greater than told
+    return made
+
+
+def _arguments(run: Run) -> dict[str, Any]:
     settings = run.settings
     gpu = run.trained.device == "cuda"
     return {
@@ -81,36 +92,36 @@ def arguments(run: Run, **further: object) -> dict[str, Any]:
         "remove_unused_columns": False,
         "max_grad_norm": 1.0,
         "weight_decay": 0.0,
-        **further,
+        "ddp_find_unused_parameters": False,  # every step uses every matrix of the adapter
+        "ddp_broadcast_buffers": False,
     }
 
 
-def shared_out(batch: int, device_batch: int | None, device: str) -> tuple[int, int]:
+def shared_out(batch: int, device_batch: int | None, processes: Processes) -> tuple[int, int]:
     """Sequences that a device computes at once, and how often until a step of `batch` is whole.
 
     ValueError where the batch cannot be shared out evenly.
     """
-    accelerate: Any = import_module("accelerate")
-    processes = accelerate.PartialState(cpu=device == "cpu").num_processes
-    at_once = device_batch or max(1, batch // processes)
-    if batch % (at_once * processes):
+    at_once = device_batch or max(1, batch // processes.count)
+    together = at_once * processes.count if device_batch else processes.count
+    if batch % together:
+        each = f", {device_batch} at once on each" if device_batch else ""
         raise ValueError(
-            f"a step of {batch} sequences cannot be shared out to {processes} devices with device_batch={at_once}: "
-            f"take a multiple of {at_once * processes}"
+            f"a step of {batch} sequences (for GRPO, batch times generations) cannot be shared out evenly to "
+            f"{processes.count} devices{each}: {together} must divide it"
         )
-    return at_once, batch // (at_once * processes)
+    return at_once, batch // (at_once * processes.count)
 
 
-def callbacks(run: Run, trainer: Any) -> list[Any]:
+def callbacks(run: Run) -> list[Any]:
     """The log, the measuring at every checkpoint, and the progress."""
     transformers: Any = import_module("transformers")
     prompts = [asked(one, run.settings, run.trained.count) for one in run.material.held_out]
 
     class Course(transformers.TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            done = [one["step"] for one in run.folder.records() if "held_out" in one]
-            if state.global_step not in done:  # the beginning, or a run that was killed while it measured
-                self._measure(state)
+            if not run.processes.told(lambda: _measured_at(run.folder, state.global_step)):
+                self._measure(state)  # the beginning, or a run that was killed while it measured
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self._measure(state)
@@ -120,8 +131,8 @@ def callbacks(run: Run, trainer: Any) -> list[Any]:
                 run.progress(state.global_step, state.max_steps, log.record(state.global_step, logs))
 
         def _measure(self, state: Any) -> None:
-            if prompts and state.is_world_process_zero:
-                found = _measured(run, prompts)
+            found = _measured(run, prompts) if prompts else None  # by all of them
+            if found and state.is_world_process_zero:
                 log.append(run.folder, {"step": state.global_step, "held_out": asdict(found)})
                 if run.progress:
                     run.progress(state.global_step, state.max_steps, {"held_out": asdict(found)})
@@ -129,24 +140,34 @@ def callbacks(run: Run, trainer: Any) -> list[Any]:
     return [log.logging_to(run.folder), Course()]
 
 
+def _measured_at(folder: Folder, step: int) -> bool:
+    return any(one["step"] == step and "held_out" in one for one in folder.records())
+
+
 def _measured(run: Run, prompts: Sequence[Any]) -> Measured:
-    settings = run.settings
-    return measure(run.trained, prompts, run.material.held_out, settings.prompt_format, settings.completion_tokens)
+    settings, held = run.settings, run.material.held_out
+    return measure(run.trained, prompts, held, settings.prompt_format, settings.completion_tokens, run.processes)
 
 
 def _go(run: Run, trainer: Any) -> None:
-    checkpoint = run.folder.checkpoint()
-    run.folder.cut_log(int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1)
+    checkpoint = run.processes.told(lambda: _begun(run.folder))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         trainer.remove_callback(import_module("transformers").PrinterCallback)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.train(resume_from_checkpoint=checkpoint)
+
+
+def _begun(folder: Folder) -> str | None:
+    """The checkpoint to go on from, with the log as it was then."""
+    checkpoint = folder.checkpoint()
+    folder.cut_log(int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1)
+    return str(checkpoint) if checkpoint else None
 
 
 def _finish(run: Run) -> None:
     """Card and plots first, the adapter last and whole: it says that the run is done."""
     write_plots(run.folder.records(), run.folder.path / "training.png")
-    write_card(run.settings, run.folder, run.material)
+    write_card(run.settings, run.folder, [*run.before, chain.own(run.folder, run.material)])
     unfinished = run.folder.path / "unfinished"
     run.trained.model.save_pretrained(str(unfinished))
     (unfinished / "README.md").unlink(missing_ok=True)

@@ -62,8 +62,9 @@ class Example:
         for passage in self.negatives:
             if passage.id in right:
                 raise ValueError(f"passage {passage.id!r:.100} is both positive and negative: take it out of one")
+        shown = right | {negative.id for negative in self.negatives}
         for passage in self.given:
-            if passage.id in right or passage in self.negatives:
+            if passage.id in shown:
                 raise ValueError(f"passage {passage.id!r:.100} is given and to choose from too: take it out of one")
         for passage in self.positives:
             if not (passage.text.strip() or passage.title.strip()):

@@ -5,7 +5,7 @@
     out/checkpoints/           where a killed run goes on
     out/adapter_model.safetensors, adapter_config.json, README.md, training.png      the result
 
-Knows files; knows nothing of models.
+Of several processes the main one alone locks and writes. Knows files; knows nothing of models.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rankr1_rag.backends import hub
 from rankr1_rag.errors import FileError
 from rankr1_rag.files import writing
 from rankr1_rag.locked import locked
+from rankr1_rag.train.processes import Processes
 from rankr1_rag.train.settings import Training
 
 ADAPTER = "adapter_model.safetensors"
+CARD, SETTINGS = "README.md", "settings.json"
 STATE = "trainer_state.json"
 """What the trainer writes last into a checkpoint."""
 
@@ -47,6 +50,11 @@ class Folder:
     def log(self) -> Path:
         """The JSON-lines log."""
         return self.path / "log.jsonl"
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the run was told when it began. FileError where that is damaged."""
+        return _read(self.path / SETTINGS)
 
     @property
     def done(self) -> bool:
@@ -82,48 +90,61 @@ class Folder:
 
 
 @contextmanager
-def opened(settings: Training) -> Iterator[Folder]:
+def opened(settings: Training, processes: Processes) -> Iterator[Folder]:
     """The folder of this run, ours alone. FileError where it holds a run of other settings, or another is at work."""
     path = Path(settings.out).expanduser()
-    path.mkdir(parents=True, exist_ok=True)
-    with locked(path / ".lock"):
-        told, file = _told(settings), path / "settings.json"
-        if file.exists():
-            _same(file, told)
-        else:
-            with writing(file) as out:
-                json.dump(told, out, indent=1)
+    with ExitStack() as held:
+
+        def begin() -> None:
+            path.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(path / ".lock"))
+            _settled(path / SETTINGS, _told(settings))
+
+        processes.told(begin)
         yield Folder(path)
 
 
-def digests(settings: Training) -> dict[str, str]:
-    """16 hex digits over the content of each file of examples."""
-    return {name: _digest(Path(name)) for name in (*settings.data, *settings.held_out)}
+def digest(path: Path) -> str:
+    """16 hex digits over the content of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
 def _told(settings: Training) -> dict[str, Any]:
     kind = type(settings).__name__.lower()
-    return {"training": kind, **settings.telling(), "files": digests(settings)}
+    files = {name: digest(Path(name)) for name in (*settings.data, *settings.held_out)}
+    adapter = hub.weights(settings.model, settings.adapter).adapter
+    weights = digest(adapter.file(hub.ADAPTER)) if adapter else None
+    return {"training": kind, **settings.telling(), "files": files, "adapter_weights": weights}
+
+
+def _settled(file: Path, told: dict[str, Any]) -> None:
+    """Settings are written by the run that begins, and must be the same in one that goes on."""
+    if file.exists():
+        _same(file, told)
+    else:
+        with writing(file) as out:
+            json.dump(told, out, indent=1)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FileError(file, None, f"it is damaged ({error}): remove the folder, or give another --out") from error
+    return dict(told)
 
 
 def _same(file: Path, told: dict[str, Any]) -> None:
-    try:
-        earlier = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FileError(file, None, f"it is damaged ({error}): remove the folder, or give another --out") from error
-    for name in told.keys() - _BESIDE:
-        if earlier.get(name) != told[name]:
+    earlier = _read(file)
+    for name in told.keys() & earlier.keys() - _BESIDE:  # what an earlier version told nothing of is not compared
+        if earlier[name] != told[name]:
             raise FileError(
                 file,
                 None,
-                f"this folder holds a run with {name} {earlier.get(name)!r}, not {told[name]!r}: give the same to go "
+                f"this folder holds a run with {name} {earlier[name]!r}, not {told[name]!r}: give the same to go "
                 "on with it, or another --out",
             )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
 def _step(path: Path) -> int:

@@ -33,22 +33,21 @@ def _trainer(run: Run, settings: GRPO) -> Any:
     datasets: Any = import_module("datasets")
     vllm = _by_vllm(settings, run.trained.device)
     sequences = settings.batch * settings.generations
-    at_once, accumulated = course.shared_out(sequences, settings.device_batch, run.trained.device)
-    arguments = trl.GRPOConfig(
-        **course.arguments(
-            run,
-            per_device_train_batch_size=at_once,
-            gradient_accumulation_steps=accumulated,
-            generation_batch_size=sequences,
-            num_generations=settings.generations,
-            max_completion_length=settings.completion_tokens,
-            temperature=settings.temperature,
-            beta=settings.kl,
-            loss_type="grpo",
-            reward_weights=[1.0, 0.0, 0.0],
-            shuffle_dataset=False,
-            **_vllm(settings) if vllm else {},
-        )
+    at_once, accumulated = course.shared_out(sequences, settings.device_batch, run.processes)
+    arguments = course.arguments(
+        run,
+        trl.GRPOConfig,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=accumulated,
+        generation_batch_size=sequences,
+        num_generations=settings.generations,
+        max_completion_length=settings.completion_tokens,
+        temperature=settings.temperature,
+        beta=settings.kl,
+        loss_type="grpo",
+        reward_weights=[1.0, 0.0, 0.0],
+        shuffle_dataset=False,
+        **_vllm(settings) if vllm else {},
     )
     kind = trl.GRPOTrainer if vllm or arguments.gradient_checkpointing else _shared_prompts()
     return kind(

@@ -9,10 +9,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from rankr1_rag.prompt import Format
 from rankr1_rag.train.model import Trained
+from rankr1_rag.train.processes import ALONE, Processes
 from rankr1_rag.train.reward import reward
 from rankr1_rag.train.sets import TrainingSet
 from rankr1_rag.types import Message
@@ -35,16 +38,22 @@ class Measured:
 
 
 def measure(
-    trained: Trained, asked: Sequence[Sequence[Message]], held: Sequence[TrainingSet], format: Format, most: int
+    trained: Trained,
+    asked: Sequence[Sequence[Message]],
+    held: Sequence[TrainingSet],
+    format: Format,
+    most: int,
+    processes: Processes = ALONE,
 ) -> Measured:
-    """Ask for each set; `asked` are its messages, `most` the longest completion in tokens."""
-    texts: list[str] = []
-    lengths: list[int] = []
+    """Ask for each set, the batches shared out; `asked` are its messages, `most` the longest completion in tokens."""
+    batches = [asked[start : start + BATCH] for start in range(0, len(asked), BATCH)]
     with _answering(trained.model):
-        for start in range(0, len(asked), BATCH):
-            written = _written(trained, asked[start : start + BATCH], most)
-            texts += [text for text, _ in written]
-            lengths += [length for _, length in written]
+        ours = [
+            (place, _written(trained, batches[place], most))
+            for place in range(processes.number, len(batches), processes.count)
+        ]
+    written = chain.from_iterable(batch for _, batch in sorted(processes.gathered(ours), key=itemgetter(0)))
+    texts, lengths = zip(*written, strict=True)
     rewards = [reward(format, text, len(one.passages), one.right) for text, one in zip(texts, held, strict=True)]
     named = [format.strict(text, len(one.passages)) for text, one in zip(texts, held, strict=True)]
     size = max(len(one.passages) for one in held)

@@ -49,7 +49,11 @@ class Training:
     held_sets: Annotated[int, "Measure on at most so many held-out sets.", COURSE] = 256
     device: Annotated[Device | None, "cpu or cuda; the best there is if left out.", COURSE] = None
     compile: Annotated[bool, "Compile the layers first: a minute, then faster steps.", COURSE] = False
-    checkpointing: Annotated[bool, "Gradient checkpointing: less memory, more time. On a GPU.", COURSE] = True
+    checkpointing: Annotated[
+        bool,
+        "Gradient checkpointing: less memory, more time. On a GPU; GRPO without vLLM then shares no prompts.",
+        COURSE,
+    ] = True
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "save", "prompt_tokens", "completion_tokens", "rank", "alpha", "held_sets"):

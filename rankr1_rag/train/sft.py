@@ -34,14 +34,13 @@ def sft(settings: SFT, progress: Progress | None = None) -> Folder:
 def _trainer(run: Run, settings: SFT) -> Any:
     transformers: Any = import_module("transformers")
     rows = of_a_length(material.supervised(run.material, settings, run.trained), settings.batch, settings.seed)
-    at_once, accumulated = course.shared_out(settings.batch, settings.device_batch, run.trained.device)
-    arguments = transformers.TrainingArguments(
-        **course.arguments(
-            run,
-            per_device_train_batch_size=at_once,
-            gradient_accumulation_steps=accumulated,
-            train_sampling_strategy="sequential",
-        )
+    at_once, accumulated = course.shared_out(settings.batch, settings.device_batch, run.processes)
+    arguments = course.arguments(
+        run,
+        transformers.TrainingArguments,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=accumulated,
+        train_sampling_strategy="sequential",
     )
     pad = run.trained.tokenizer.pad_token_id
 
@@ -49,7 +48,8 @@ def _trainer(run: Run, settings: SFT) -> Any:
         def compute_loss(
             self, model: Any, inputs: Any, *_: object, num_items_in_batch: Any = None, **__: object
         ) -> Any:
-            return _loss(model, inputs, num_items_in_batch)
+            each = None if num_items_in_batch is None else num_items_in_batch / self.accelerator.num_processes
+            return _loss(model, inputs, each)  # gradients are averaged over the processes, tokens counted in all
 
     return Completions(
         model=run.trained.model,

@@ -11,6 +11,7 @@ Knows trl's trainer and tensors; knows nothing of passages.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -117,26 +118,55 @@ def _sampled(
     ends: torch.Tensor,
     pad: int,
 ) -> torch.Tensor:
-    """One sampled completion a row, [rows, ≤ most], padded after its end."""
+    """One sampled completion a row, [rows, ≤ most], padded after its end.
+
+    The completions of a prompt stand side by side in one sequence, a token of each at every step, and see the prompt
+    and themselves: so the keys and values of a prompt are neither copied nor read for each of them.
+    """
     device, width = ends.device, max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    rows = torch.tensor(places, device=device)
-    cache = _handed(_read(model, ids[:, :-1], mask[:, :-1]), rows)
-    last, mask = ids[rows, -1:], mask[rows]
-    running = torch.ones(len(rows), dtype=torch.bool, device=device)
+    slots, m = _slots(places)
+    cache = DynamicCache()
+    logits = model(
+        input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1
+    ).logits.expand(-1, m, -1)
+    running = torch.ones(len(prompts), m, dtype=torch.bool, device=device)
     written: list[torch.Tensor] = []
     for step in range(most):
-        position = torch.full((1, 1), width - 1 + step, device=device)
-        told = model(input_ids=last, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True)
-        chances = torch.softmax(told.logits[:, -1].float() / temperature, dim=-1)
-        last = torch.multinomial(chances, 1).where(running.unsqueeze(1), torch.full_like(ids[:1, :1], pad))
-        written.append(last)
-        running = running & ~torch.isin(last.squeeze(1), ends)
-        if not running.any():
+        chances = torch.softmax(logits.float() / temperature, dim=-1)
+        last = torch.multinomial(chances.flatten(0, 1), 1).view_as(running)
+        written.append(last.where(running, torch.full_like(last, pad)))
+        running = running & ~torch.isin(last, ends)
+        if step + 1 == most or not running.any():
             break
-        mask = torch.cat([mask, torch.ones_like(last)], dim=1)
-    return torch.cat(written, dim=1)
+        seen = _seen(mask, m, step + 1, logits.dtype)
+        positions = torch.full((1, m), width + step, device=device)
+        logits = model(
+            input_ids=written[-1], attention_mask=seen, position_ids=positions, past_key_values=cache, use_cache=True
+        ).logits
+    return torch.stack(written, dim=-1)[places, slots]
+
+
+def _slots(places: list[int]) -> tuple[list[int], int]:
+    """For each row its number among those of its prompt, and the most rows that a prompt has."""
+    counts: Counter[int] = Counter()
+    slots = []
+    for place in places:
+        slots.append(counts[place])
+        counts[place] += 1
+    return slots, max(counts.values())
+
+
+def _seen(mask: torch.Tensor, m: int, steps: int, dtype: torch.dtype) -> torch.Tensor:
+    """What each of m completions side by side sees after so many steps, [prompts, 1, m, width + m · steps].
+
+    To be added to the scores of attention.
+    """
+    prompt = mask.bool()[:, None, None, :].expand(-1, -1, m, -1)
+    own = torch.eye(m, dtype=torch.bool, device=mask.device).repeat(1, steps).expand(len(mask), 1, -1, -1)
+    seen = torch.cat([prompt, own], dim=-1)
+    return torch.zeros(seen.shape, dtype=dtype, device=mask.device).masked_fill(~seen, torch.finfo(dtype).min)
 
 
 def _ended(row: list[int], ends: list[int]) -> list[int]:

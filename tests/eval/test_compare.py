@@ -6,15 +6,19 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rankr1_eval.paired import paired, read
+from rankr1_eval.data import load
+from rankr1_eval.folder import question_record
+from rankr1_eval.paired import groups, paired, read
 from rankr1_eval.report.versus import headline, versus
-from rankr1_eval.results import Run
-from rankr1_eval.score import score, to_json
+from rankr1_eval.results import Row, Run
+from rankr1_eval.score import differences, score, to_json
 from rankr1_rag.errors import FileError
 from tests.eval import made_run
 
@@ -33,7 +37,8 @@ def kept(run: Run, folder: Path, dataset: str = "hotpotqa") -> Path:
     """The run's folder as `qa` leaves it."""
     folder.mkdir(parents=True, exist_ok=True)
     head = {"rankr1_eval": 1, "stage": "load", "settings": {"dataset": dataset, "data": "abc", "pool": 0}}
-    (folder / "questions.jsonl").write_text(json.dumps(head) + "\n")
+    lines = [head, *({"id": question.query.id, **question_record(question)} for question in run.questions)]
+    (folder / "questions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
     (folder / "scores.json").write_text(json.dumps(to_json(score(run))))
     return folder
 
@@ -134,7 +139,7 @@ def test_the_command_prints_tables_json_and_a_page(run: Run, better: Run, tmp_pa
     assert "Rank-R1: Support recall@5" in page
     found = json.loads(called(*folders, "--json").stdout)
     assert [one["name"] for one in found["runs"]] == ["small", "large"]
-    assert {"row", "measure", "first", "second", "difference", "n"} == set(found["pairs"][0])
+    assert {"row", "against", "group", "measure", "first", "second", "difference", "n"} == set(found["pairs"][0])
 
 
 def test_the_command_names_what_is_wrong_in_one_line(run: Run, tmp_path: Path) -> None:
@@ -154,3 +159,105 @@ def test_a_page_says_what_stands_out(run: Run, better: Run, tmp_path: Path) -> N
     assert "<script" not in versus(same)
     changed = paired(same.first, read(kept(better, tmp_path / "c")))
     assert "cannot tell from chance" not in headline(changed)
+
+
+@pytest.fixture(scope="module")
+def folder(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with two rows that rerank."""
+    return kept(made_run.of(made_run.real_questions(shared_data, 40)), tmp_path_factory.mktemp("rows") / "several")
+
+
+def test_every_other_row_of_a_run_is_compared_with_a_chosen_one(folder: Path) -> None:
+    scored = read(folder)
+    found = paired(scored, scored, "rank-r1", ["R@2", "R@5", "All@5"])
+    pairs = {(pair.row, pair.measure): pair for pair in found.pairs}
+    assert {row for row, _ in pairs} == {"none", "oracle", "random", "rank-r1:votes=3"}, "gold has no order"
+    assert {measure for _, measure in pairs} == {"R@2", "R@5", "All@5"}
+    rows = scored.scores.rows
+    for (row, measure), pair in pairs.items():
+        assert (pair.against, pair.group, pair.n) == ("rank-r1", "", 40)
+        assert pair.difference == differences(rows[row], rows["rank-r1"])[measure]
+        assert (pair.first, pair.second) == pytest.approx(
+            (rows["rank-r1"].estimates[measure].mean, rows[row].estimates[measure].mean)
+        )
+    assert found.notes == ()
+    against_none = {
+        pair.measure: pair.difference for pair in paired(scored, scored, "none").pairs if pair.row == "rank-r1"
+    }
+    assert against_none == rows["rank-r1"].differences
+
+
+def test_a_row_of_one_run_is_compared_with_rows_of_another(folder: Path, better: Run, tmp_path: Path) -> None:
+    found = paired(read(folder), read(kept(better, tmp_path / "b")), "rank-r1:votes=3", ["R@5"])
+    assert {pair.row for pair in found.pairs} == {"none", "oracle", "random", "rank-r1"}
+    assert {(pair.against, pair.n) for pair in found.pairs} == {("rank-r1:votes=3", 24)}
+    assert "Rank-R1, votes 3 in several" in versus(found)
+
+
+def test_the_questions_of_a_type_stand_apart(folder: Path, shared_data: Path) -> None:
+    scored = read(folder)
+    found = paired(scored, scored, "rank-r1", ["R@5"], groups(scored, "type"))
+    pairs = {pair.group: pair for pair in found.pairs if pair.row == "rank-r1:votes=3"}
+    assert list(pairs) == ["", "bridge", "comparison"]
+    assert pairs[""].n == pairs["bridge"].n + pairs["comparison"].n == 40
+    rows, changed = scored.scores.rows, 0.0
+    for type in ("bridge", "comparison"):
+        own = [one.query.id for one in made_run.real_questions(shared_data, 40) if one.type == type]
+        each = [rows[row].each["R@5"] for row in ("rank-r1", "rank-r1:votes=3")]
+        first, second = (sum(one[id] for id in own) / len(own) for one in each)
+        assert (pairs[type].first, pairs[type].second) == pytest.approx((first, second))
+        assert pairs[type].difference.mean == pytest.approx(second - first)
+        assert pairs[type].difference.low <= second - first <= pairs[type].difference.high
+        changed += len(own) * (second - first)
+    assert changed / 40 == pytest.approx(pairs[""].difference.mean)
+
+
+def test_questions_are_apart_by_hops_as_the_data_set_says(shared_data: Path, tmp_path: Path) -> None:
+    questions = load("musique", shared_data / "musique" / "musique_ans_v1.0_dev_sample.jsonl")
+    first = Row("none", {one.query.id: tuple(passage.id for passage in one.passages) for one in questions})
+    second = Row("rank-r1", {one.query.id: (*one.supports,) for one in questions})
+    scored = read(kept(Run("run", "musique", tuple(questions), {}, 20, (first, second)), tmp_path))
+    found = paired(scored, scored, "none", ["All@5"], groups(scored, "hops"))
+    assert {pair.group: pair.n for pair in found.pairs} == {"": 100, **Counter(f"{one.hops} hops" for one in questions)}
+    assert [pair.group for pair in found.pairs] == ["", "2 hops", "3 hops", "4 hops"]
+    assert {pair.second for pair in found.pairs} == {1.0}
+    odd = tmp_path / "odd"
+    without_hops = [replace(one, hops=None) for one in questions[:3]] + questions[3:]
+    scored = read(kept(Run("run", "musique", tuple(without_hops), {}, 20, (first, second)), odd))
+    assert paired(scored, scored, "none", ["R@5"], groups(scored, "hops")).notes == (
+        "3 questions of odd are in no group, and count in the whole alone",
+    )
+
+
+def test_a_row_or_measure_that_is_not_there_is_named_with_those_that_are(folder: Path, tmp_path: Path) -> None:
+    scored = read(folder)
+    with pytest.raises(
+        ValueError, match=r"no row 'rank-r1:hops=2' to compare with: it has none, oracle, random, rank-r1"
+    ):
+        paired(scored, scored, "rank-r1:hops=2")
+    with pytest.raises(ValueError, match=r"measure 'R@4': there are R@2, R@3, R@5"):
+        paired(scored, scored, "rank-r1", ["R@4"])
+    with pytest.raises(ValueError, match="has nothing that row 'gold' could be compared in"):
+        paired(scored, scored, "gold", ["R@5"])
+    alone = tmp_path / "scores.json"
+    alone.write_bytes((folder / "scores.json").read_bytes())
+    with pytest.raises(FileError, match="tells each question's type: give a run's folder"):
+        groups(read(alone), "type")
+
+
+def test_the_command_compares_the_rows_of_one_run(folder: Path, tmp_path: Path) -> None:
+    asked = (folder, "--against", "rank-r1", "--measures", "R@5, All@5", "--by", "type")
+    told = called(*asked, "--html", tmp_path / "rows.html")
+    assert told.returncode == 0, told.stderr
+    for text in ("Rank-R1, votes 3, 40 questions", "Rank-R1, votes 3: bridge, 35 questions", "All@5"):
+        assert text in told.stdout
+    page = (tmp_path / "rows.html").read_text("utf-8")
+    assert "Rows of one run side by side" in page
+    assert re.search(r"Rank-R1, votes 3: Support recall@5 is [\d.]+ %, .* Rank-R1", page)
+    assert re.search(r"Support recall@5 <small><bdi>bridge, \d+ questions</bdi></small>", page)
+    found = json.loads(called(*asked, "--json").stdout)
+    assert {pair["against"] for pair in found["pairs"]} == {"rank-r1"}
+    assert {pair["group"] for pair in found["pairs"]} == {"", "bridge", "comparison"}
+    alone = called(folder)
+    assert alone.returncode == 2
+    assert "--against with one of its rows" in " ".join(alone.stderr.split())

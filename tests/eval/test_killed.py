@@ -59,7 +59,9 @@ class Model:
         return f"Answer: {messages[-1]['content'].partition(':')[0]}"
 
 
-def finished(questions: Sequence[Question], path: Path, algorithm: str, in_flight: int, backend: Backend) -> object:
+def finished(
+    questions: Sequence[Question], path: Path, row: str, algorithm: str, in_flight: int, backend: Backend
+) -> object:
     """The evaluation in the folder at `path`, from where it was to its end: its scores, but for what is time."""
     evaluation = Evaluation(
         dataset="hotpotqa",
@@ -67,16 +69,16 @@ def finished(questions: Sequence[Question], path: Path, algorithm: str, in_fligh
         corpus=pooled(questions),
         source={"dataset": "the demo"},
         first_stage=FirstStage(n=8),
-        rows=parse(["none,gold,rank-r1"]),
+        rows=parse(["none,gold", row]),
         ks=(2, 5),
         reranker=Reranker(backend, k=5, size=4, algorithm=algorithm, in_flight=in_flight),
         reader=Reader(backend),
     )
     with Folder(path) as folder:
         scores = to_json(score(evaluation.run(folder, through)))
-    for row in scores["rows"].values():
+    for found in scores["rows"].values():
         for name in ("seconds", "reader_seconds"):
-            row["cost"].pop(name, None)
+            found["cost"].pop(name, None)
     return scores
 
 
@@ -87,10 +89,10 @@ def through(name: str, total: int, ids: Iterator[str]) -> None:
 class Torn:
     """The folder of a run that is killed: what was asked, and what of that is kept, as the files tell."""
 
-    def __init__(self, path: Path, questions: Sequence[Question], algorithm: str, in_flight: int) -> None:
+    def __init__(self, path: Path, questions: Sequence[Question], row: str, algorithm: str, in_flight: int) -> None:
         path.mkdir()
         self.path, self.out, self.log = path, path / "out", path / "asked"
-        self.asking = (algorithm, str(in_flight))
+        self.asking = (row, algorithm, str(in_flight))
         (path / "questions").write_bytes(pickle.dumps(questions))
 
     def start(self, most: int) -> subprocess.Popen[str]:
@@ -127,19 +129,24 @@ class Torn:
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "in_flight", "at_once"),
-    [("bubblesort", 1, 1), ("tournament", 8, 2 * 8)],
-    ids=["one at a time", "eight queries, two sets each"],
+    ("row", "algorithm", "in_flight", "at_once"),
+    [
+        ("rank-r1", "bubblesort", 1, 1),
+        ("rank-r1", "tournament", 8, 2 * 8),
+        ("rank-r1:hops=2+retrieve=true", "tournament", 8, 4 * 8),
+    ],
+    ids=["one at a time", "eight queries, two sets each", "eight queries in two hops, four sets each"],
 )
 def test_killed_at_any_moment_it_finishes_with_the_same_scores_and_asks_nothing_twice(
-    questions: list[Question], tmp_path: Path, algorithm: str, in_flight: int, at_once: int
+    questions: list[Question], tmp_path: Path, row: str, algorithm: str, in_flight: int, at_once: int
 ) -> None:
     whole = Model(tmp_path / "asked", 0)
-    scores = finished(questions, tmp_path / "whole", algorithm, in_flight, stored(Scripted(whole), tmp_path / "store"))
+    backend = stored(Scripted(whole), tmp_path / "store")
+    scores = finished(questions, tmp_path / "whole", row, algorithm, in_flight, backend)
     wanted = Counter(whole.log.read_text().splitlines())
     assert set(wanted.values()) == {1}
 
-    torn, dice, lost = Torn(tmp_path / "torn", questions, algorithm, in_flight), random.Random(in_flight), 0
+    torn, dice, lost = Torn(tmp_path / "torn", questions, row, algorithm, in_flight), random.Random(in_flight), 0
     for until in sorted(dice.sample(range(1, len(wanted) - at_once), KILLS)):
         torn.kill(len(wanted), until, dice.uniform(0, 2 * SLEEP * in_flight))
         under_way = len(torn.asked) - torn.kept - lost
@@ -153,18 +160,18 @@ def test_killed_at_any_moment_it_finishes_with_the_same_scores_and_asks_nothing_
     assert asked.total() == len(wanted) + lost
     assert torn.kept == len(wanted)
     again = Model(tmp_path / "again", 0)
-    assert finished(questions, torn.out, algorithm, in_flight, Scripted(again)) == scores
+    assert finished(questions, torn.out, row, algorithm, in_flight, Scripted(again)) == scores
     assert not again.asked, "what the stages keep needs no store"
 
 
-def main(path: Path, algorithm: str, in_flight: int, most: int) -> None:
+def main(path: Path, row: str, algorithm: str, in_flight: int, most: int) -> None:
     """The process that is killed."""
     out = path / "out"
     out.mkdir(exist_ok=True)
     questions = pickle.loads((path / "questions").read_bytes())
     model = Model(path / "asked", SLEEP * in_flight, most)
-    finished(questions, out, algorithm, in_flight, stored(Scripted(model), out / "completions.sqlite"))
+    finished(questions, out, row, algorithm, in_flight, stored(Scripted(model), out / "completions.sqlite"))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))

@@ -122,6 +122,18 @@ def test_without_a_reader_support_recall_is_told_alone(shared_data: Path, tmp_pa
     assert not list((out / "predictions").iterdir())
 
 
+def test_hops_and_a_second_retrieval_are_rows_that_are_compared_by_hops(shared_data: Path, tmp_path: Path) -> None:
+    out, again = tmp_path / "run", "rank-r1:hops=2+retrieve=true"
+    rows = ("--rows", f"none,rank-r1,{again}", "--no-read", "--k", "3")
+    scores = json.loads(done(command(shared_data, out, "musique", *rows, "--json")))
+    assert scores["rows"][again]["cost"]["retrieved"] > 0
+    assert scores["rows"][again]["cost"]["comparisons"] > scores["rows"]["rank-r1"]["cost"]["comparisons"] > 0
+    apart = ("--against", "rank-r1", "--measures", "R@2,R@5,All@5", "--by", "hops", "--json")
+    found = json.loads(done([sys.executable, "-m", "rankr1_eval", "compare", str(out), *apart]))
+    assert {pair["row"] for pair in found["pairs"]} == {"none", again, "oracle", "random"}
+    assert {pair["group"] for pair in found["pairs"]} > {""}
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -131,6 +143,7 @@ def test_without_a_reader_support_recall_is_told_alone(shared_data: Path, tmp_pa
         (("--retriever", "run"), "a run is needed"),
         (("--data", "nowhere.json"), "nowhere.json"),
         (("--rows", "rank-r1:votes=0"), "votes"),
+        (("--retriever", "own", "--rows", "rank-r1:hops=2+retrieve=true"), "take the retriever bm25 or dense"),
         (("--reader-server", "vllm"), "--reader-model"),
         (("--no-read", "--read", "2"), "--no-read reads nothing"),
     ],

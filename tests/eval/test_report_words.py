@@ -144,6 +144,27 @@ def test_every_move_of_a_support_is_counted_once() -> None:
     assert found.matrix[3][0] == found.matrix[0][3] == 1
 
 
+def test_a_support_that_only_the_reranker_retrieved_is_no_move_and_is_told_apart() -> None:
+    run = run_of(
+        {"none": {"1": "abcdefgh", "2": "abcdefgh"}, "rank-r1": {"1": "zabcdefghy", "2": "abcdefgh"}},
+        {"1": "azy", "2": "xb"},
+    )
+    found = moves(seen(run), "rank-r1")
+    assert found is not None
+    assert (found.supports, found.missing, found.found, found.read) == (2, 3, 2, 1)
+    assert (found.up, found.down, found.into, found.out) == (0, 1, 0, 0)
+
+
+def test_other_rows_of_rank_r1_are_told_against_the_one_that_the_report_is_about() -> None:
+    worse, better = (dict.fromkeys(map(str, range(20)), order) for order in ("abcdefgh", "gabcdefh"))
+    supports = dict.fromkeys(worse, "g")
+    told = story.lede(seen(run_of({"none": worse, "rank-r1": worse, "rank-r1:hops=2": better}, supports)))
+    assert told[0] == "Rank-R1, hops 2 finds 100 % in the first 5, 100 points more than Rank-R1 (+100 to +100)."
+    told = story.lede(seen(run_of({"none": worse, "rank-r1": better, "rank-r1:hops=2": better}, supports)))
+    assert told[0] == "Rank-R1, hops 2 finds 100 % in the first 5, as many as Rank-R1 (0 to 0, p = 1.00)."
+    assert not any("finds" in one for one in story.lede(seen(run_of({"none": worse, "rank-r1": better}, supports))))
+
+
 @given(st.lists(st.tuples(st.integers(1, 1500), st.integers(1, 1500)), min_size=1, max_size=30))
 def test_any_ranks_have_a_place(pairs: list[tuple[int, int]]) -> None:
     orders: dict[str, dict[str, tuple[str, ...]]] = {"none": {}, "rank-r1": {}}
@@ -188,6 +209,11 @@ def test_groups_are_told_where_there_is_more_than_one() -> None:
         ("hops", ["2", "3"]),
     ]
     assert all(group.n == 2 for kind in found for group in kind.groups)
+    several = run_of(
+        {"none": orders, "rank-r1": orders, "dense": orders, "rank-r1:hops=2": orders}, dict.fromkeys("1234", "a")
+    )
+    rows = [[line.name for line in group.lines] for kind in groups(seen(several)) for group in kind.groups]
+    assert rows == [["No rerank", "Rank-R1", "Rank-R1, hops 2"]] * 4
     assert groups(seen(run_of({"none": {"1": "ab"}}, {"1": "a"}))) == []
 
 

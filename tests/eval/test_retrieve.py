@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -233,6 +234,20 @@ def test_what_is_embedded_is_kept_and_no_model_is_loaded_again(weights: str, tmp
         Dense(str(model), cache).run(other, queries, 4)
     with pytest.raises(Exception, match="elsewhere"):
         Dense(str(tmp_path / "elsewhere"), cache).run(TOLD, queries, 4)
+
+
+@slow
+def test_an_embedding_model_searches_again_with_any_text_and_keeps_nothing_of_it(weights: str, tmp_path: Path) -> None:
+    first_stage = FirstStage("dense", n=3, model=weights, cache=tmp_path)
+    wanted = first_stage.over([], TOLD)([Query("q", PARAPHRASE)])["q"]
+    kept = sorted(tmp_path.iterdir())
+    search = first_stage.search(TOLD)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(search, [PARAPHRASE, "a loaf", "a very long text " * 500, PARAPHRASE]))
+    assert [one.id for one in found[0]] == [scored.id for scored in wanted]
+    assert found[0] == found[3]
+    assert found[1][0] == TOLD[1]
+    assert sorted(tmp_path.iterdir()) == kept
 
 
 @slow

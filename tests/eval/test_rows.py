@@ -21,6 +21,12 @@ def test_a_reranker_takes_settings() -> None:
     assert row.ordered
 
 
+def test_a_row_may_ask_the_first_stage_again_between_its_hops() -> None:
+    (row,) = parse(["rank-r1:hops=2+retrieve=true"])
+    assert row.settings == {"hops": 2, "retrieve": True}
+    assert row.file == "rank-r1_hops=2+retrieve=true"
+
+
 @pytest.mark.parametrize(("name", "kind"), [("dense:BAAI/bge", "dense"), ("cross-encoder:a/b:c", "cross-encoder")])
 def test_a_model_may_have_any_name(name: str, kind: str) -> None:
     (row,) = parse([name])
@@ -39,6 +45,7 @@ def test_a_model_may_have_any_name(name: str, kind: str) -> None:
         (["rank-r1:votes"], "'votes' is not NAME=VALUE"),
         (["rank-r1:vote=3"], "'vote=3' is not NAME=VALUE with one of"),
         (["rank-r1:k=3"], "is not NAME=VALUE"),
+        (["rank-r1:hops=2+retrieve=bm25"], "retrieve is true, to ask the first stage again between the hops, or false"),
         (["rank-r1:votes=3+votes=5"], "stands there twice"),
         (["dense:a/b,dense:a:b"], "one file"),
     ],

@@ -11,7 +11,7 @@ import pytest
 
 from rankr1_eval.data import load
 from rankr1_eval.retrieve.bm25 import bm25
-from rankr1_eval.training import ALONE, UNSUPPORTED, apart, examples
+from rankr1_eval.training import ALONE, MISLEADING, MISLED, UNFOUND, UNSUPPORTED, apart, examples, known
 from rankr1_eval.types import Question, pooled
 from rankr1_rag.train.examples import read_examples, write_examples
 
@@ -52,6 +52,58 @@ def test_a_question_that_cannot_be_one_is_left_out_with_the_reason(questions: li
     assert tuple(passage.id for passage in made.examples[0].positives) == questions[1].supports
     only = [passage for passage in questions[2].passages if passage.id in questions[2].supports]
     assert examples([questions[2]], corpus=only).left_out == {questions[2].query.id: ALONE}
+
+
+@pytest.mark.parametrize("dataset", FILES)
+def test_only_supports_that_bm25_finds_are_positives_where_that_is_asked_for(shared_data: Path, dataset: str) -> None:
+    questions = load(dataset, shared_data / FILES[dataset])
+    run = bm25(pooled(questions), [question.query for question in questions], 20)
+    whole, made = examples(questions, 50, dataset), examples(questions, 50, dataset, found=20)
+    found = {id: {scored.id for scored in ranked} for id, ranked in run.items()}
+    expected = {
+        one.query.id: tuple(passage for passage in one.positives if passage.id in found[one.query.id])
+        for one in whole.examples
+    }
+    assert {one.query.id: one.positives for one in made.examples} == {id: met for id, met in expected.items() if met}
+    assert made.left_out == {id: UNFOUND for id, met in expected.items() if not met}
+    assert {one.query.id: one.negatives for one in whole.examples}.items() >= {
+        one.query.id: one.negatives for one in made.examples
+    }.items()
+
+
+@pytest.mark.parametrize("dataset", FILES)
+def test_each_support_is_to_be_named_where_another_is_known(shared_data: Path, tmp_path: Path, dataset: str) -> None:
+    questions = load(dataset, shared_data / FILES[dataset])
+    plain = examples(questions, 50, dataset)
+    made = known(plain.examples, plain.passages, 0)
+    by = {one.query.id: one for one in plain.examples}
+    misled = 0
+    for one in made:
+        origin = by[one.query.id.rpartition("+")[0]]
+        (positive,), (beside,) = one.positives, one.given
+        assert (one.query.text, one.source) == (origin.query.text, dataset)
+        assert positive in origin.positives
+        assert not {passage.id for passage in origin.positives} & {passage.id for passage in one.negatives}
+        misled += beside not in origin.positives
+        assert beside in (*origin.positives, *origin.negatives[:MISLEADING])
+        first = next(passage for passage in origin.negatives if passage != beside)
+        assert one.negatives[0] == first
+    assert len(made) == sum(len(one.positives) for one in plain.examples if len(one.positives) > 1)
+    assert abs(misled / len(made) - MISLED) < 0.06
+    assert known(plain.examples[5:9], plain.passages, 0) == [
+        one for one in made if one.query.id.rpartition("+")[0] in {one.query.id for one in plain.examples[5:9]}
+    ]
+    write_examples(tmp_path / "known.jsonl", made)
+    assert read_examples(tmp_path / "known.jsonl") == made
+
+
+def test_a_second_search_brings_what_goes_with_the_known_passage(shared_data: Path) -> None:
+    questions = load("hotpotqa", shared_data / FILES["hotpotqa"])
+    plain = examples(questions, 50)
+    made = known(plain.examples, plain.passages, 0)
+    by = {one.query.id: one for one in plain.examples}
+    fresh = [one for one in made if set(one.negatives[:20]) - set(by[one.query.id.rpartition("+")[0]].negatives)]
+    assert len(fresh) > 0.5 * len(made)
 
 
 def test_what_is_held_out_follows_from_seed_and_id_alone(questions: list[Question]) -> None:
@@ -100,6 +152,16 @@ def test_the_command_writes_both_files_and_tells_what_it_made(shared_data: Path,
     assert (tmp_path / "again").read_bytes() == out.read_bytes()
 
 
+def test_the_command_makes_examples_in_which_a_support_is_known(shared_data: Path, tmp_path: Path) -> None:
+    out, held = tmp_path / "train.jsonl", tmp_path / "held.jsonl"
+    found = called(*hotpotqa(shared_data), "--out", out, "--held-out", held, "--known", "--json")
+    assert found.returncode == 0, found.stderr
+    train, kept = read_examples(out), read_examples(held)
+    assert (len(train), len(kept)) == (900, 100)
+    assert all(len(one.given) == 1 for one in train)
+    assert not {one.query.text for one in train} & {one.query.text for one in kept}
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -107,6 +169,7 @@ def test_the_command_writes_both_files_and_tells_what_it_made(shared_data: Path,
         (("--held-out", "OUT"), "must not be trained on"),
         (("--held-out", "held.jsonl", "--held-share", "1.5"), "between 0 and 1"),
         (("--depth", "0"), "depth=0"),
+        (("--found", "0"), "found=0"),
         (("--dataset", "hotpot"), "hotpotqa"),
         (("--data", "nowhere.json"), "nowhere.json"),
     ],

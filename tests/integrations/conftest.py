@@ -26,8 +26,9 @@ Said = Callable[[Sequence[Any]], str]
 
 
 def shown(messages: Sequence[Any]) -> list[str]:
-    """The passages of a prompt, in shown order; behind the last stands the rest of the prompt."""
-    return re.split(r"^\[\d+\] ", messages[-1]["content"], flags=re.MULTILINE)[1:]
+    """The passages of a prompt, in shown order; behind the last stands the rest of the prompt, less what is known."""
+    prompt = re.sub(r" \(already known: [^)]*\)", "", messages[-1]["content"])
+    return re.split(r"^\[\d+\] ", prompt, flags=re.MULTILINE)[1:]
 
 
 def knows_best(messages: Sequence[Any]) -> str:

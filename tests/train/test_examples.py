@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ FLEAS = Example(
 def test_an_example_is_read_in_every_shape(tmp_path: Path, record: dict[str, Any]) -> None:
     assert one(tmp_path, record) == FLEAS
     assert one(tmp_path, record | {"source": "insects"}).source == "insects"
+    known = one(tmp_path, record | {"given": [{"id": "d4", "title": "Lice", "text": "A month."}]})
+    assert known == replace(FLEAS, given=(Passage("d4", "A month.", "Lice"),))
 
 
 BARE = {"query": "which?", "positives": ["A", "B"], "negatives": ["C", "D"]}
@@ -152,6 +155,8 @@ def test_no_file_at_all_is_refused() -> None:
         ({"positives": ()}, "no positives"),
         ({"negatives": ()}, "no negatives"),
         ({"negatives": FLEAS.positives}, "both positive and negative"),
+        ({"given": FLEAS.positives}, "passage 'd1' is given and to choose from too"),
+        ({"given": FLEAS.negatives[1:]}, "passage 'd3' is given and to choose from too"),
     ],
 )
 def test_an_example_made_by_hand_is_held_to_the_same(changes: dict[str, Any], says: str) -> None:
@@ -171,7 +176,8 @@ def examples(draw: st.DrawFn) -> list[Example]:
         texts = draw(st.lists(FULL, min_size=2, max_size=6, unique=True))
         passages = tuple(Passage(f"{place}", text, draw(TEXT)) for place, text in enumerate(texts))
         cut = draw(st.integers(1, len(texts) - 1))
-        made.append(Example(Query(id, draw(FULL)), passages[:cut], passages[cut:], draw(TEXT)))
+        end = draw(st.integers(cut + 1, len(texts)))
+        made.append(Example(Query(id, draw(FULL)), passages[:cut], passages[cut:end], draw(TEXT), passages[end:]))
     return made
 
 

@@ -51,6 +51,22 @@ def test_the_messages_are_those_of_a_reranker(format: Any, limits: dict[str, int
     assert messages(shown, format, words, context=context, think_tokens=32, **limits) == expected
 
 
+def test_what_is_known_is_shown_as_a_reranker_shows_it() -> None:
+    """The second stage of a reranker, in a set where the first named the first shown."""
+    passages = tuple(Passage(str(n), f"{word} " * 90, "T") for n, word in enumerate(("fleas", "cats", "dogs")))
+    asked: list[Sequence[Message]] = []
+
+    def model(messages: Sequence[Message]) -> str:
+        asked.append(messages)
+        return "<think>a</think> <answer>[1]</answer>"
+
+    backend = Scripted(model, context=700, count=words)
+    Reranker(backend, k=2, size=3, hops=2, format=NAMING, think_tokens=32, passage_tokens=20).rank("q7", passages)
+    shown = TrainingSet(Query("q7", "q7"), passages[1:], 0, "", passages[:1])
+    assert messages(shown, NAMING, words, context=700, think_tokens=32, passage_tokens=20) == asked[-1]
+    assert "Known: T fleas" in asked[-1][-1]["content"]
+
+
 TEXT = st.text(st.characters(exclude_categories=()), max_size=60)
 
 

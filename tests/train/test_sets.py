@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -58,6 +59,15 @@ def test_other_examples_change_no_set_and_no_order(
     chance.shuffle(kept)
     ids = {one.query.id for one in kept}
     assert sets(kept, **settings) == [one for one in sets(examples, **settings) if one.query.id in ids]
+
+
+def test_what_is_known_is_shown_beside_and_not_to_choose_from() -> None:
+    known = (Passage("k", "known"),)
+    (one,) = sets([replace(example("q"), given=known)], size=5, seed=1)
+    assert one.given == known
+    assert not set(known) & set(one.passages)
+    (plain,) = sets([example("q")], size=5, seed=1)
+    assert replace(one, given=()) == plain
 
 
 def test_the_global_state_of_chance_is_neither_used_nor_changed() -> None:

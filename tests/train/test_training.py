@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
 
+import rankr1_rag
 from rankr1_rag.backends import Request
 from rankr1_rag.errors import BackendError, FileError
 from rankr1_rag.prompt import FORMATS
+from rankr1_rag.train.course import shared_out
 from rankr1_rag.train.folder import Folder
 from rankr1_rag.train.grpo import grpo, rewards
-from rankr1_rag.train.settings import GRPO, SFT
+from rankr1_rag.train.processes import Processes
+from rankr1_rag.train.settings import GRPO, SFT, Training
 from rankr1_rag.train.sft import sft
 
 pytestmark = [
@@ -31,6 +33,15 @@ pytestmark = [
     # of the libraries, about their own future
     pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning"),
 ]
+
+
+EMBEDDED = Path(rankr1_rag.__file__).parent / "embedded"
+PATIENCE = 6000
+"""Seconds for a run of a few steps."""
+
+LAUNCHED = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+LAUNCHED += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+"""Two processes on this CPU: with `--cpu` the launcher would start one and leave the others to MPI."""
 
 
 @pytest.fixture
@@ -69,7 +80,15 @@ def test_supervised_training_learns_and_tells_what_it_did(told: dict[str, Any]) 
     assert losses[-1] < losses[0] / 2
     assert [line["step"] for line in lines if "held_out" in line] == [0, 6, 12, 18, 24]
     card = (folder.path / "README.md").read_text(encoding="utf-8")
-    for word in (settings.data[0], "made 12", "naming-v1", "| 24 | 4 |", "transformers", settings.model):
+    for word in (
+        settings.data[0],
+        "made 12",
+        "naming-v1",
+        "| 24 | 4 |",
+        "transformers",
+        settings.model,
+        "A new adapter",
+    ):
         assert word in card
     assert (folder.path / "training.png").read_bytes().startswith(b"\x89PNG")
 
@@ -83,25 +102,103 @@ def test_a_finished_run_is_left_as_it_is(told: dict[str, Any]) -> None:
 
 def test_a_killed_run_goes_on_to_the_same_adapter(told: dict[str, Any], tmp_path: Path) -> None:
     whole = sft(supervised(told, out=str(tmp_path / "whole")))
-    arguments = [sys.executable, "-m", "rankr1_rag", "train", "sft", "--target", "naming", "--epochs", "2"]
-    for name, value in told.items():
-        for one in value if isinstance(value, tuple) else (value,):
-            arguments += [f"--{name.replace('_', '-')}", str(one)]
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    run = Folder(Path(told["out"]))
-    deadline = time.monotonic() + 240
-    while not (run.checkpoints / "checkpoint-2" / "trainer_state.json").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not run.done
-    asked_again = subprocess.run(arguments, capture_output=True, text=True, timeout=240)
-    assert asked_again.returncode == 0, asked_again.stderr
+    settings = supervised(told)
+    killed_after(2, command(settings), run := Folder(Path(settings.out)))
+    asked_again(command(settings))
     assert steps(run) == steps(whole)
-    ours, theirs = (load_file(folder.path / "adapter_model.safetensors") for folder in (run, whole))
-    assert all((ours[name] == theirs[name]).all() for name in theirs)
+    assert same(run, whole)
+
+
+def test_a_killed_reinforcement_goes_on_to_the_same_adapter(told: dict[str, Any], tmp_path: Path) -> None:
+    settings = reinforced(
+        told, adapter=str(EMBEDDED), completion_tokens=32, temperature=1.6, learning_rate=1e-3, held_out=()
+    )
+    whole = grpo(replace(settings, out=str(tmp_path / "whole")))
+    killed_after(2, command(settings), run := Folder(Path(settings.out)))
+    asked_again(command(settings))
+    assert whole.records()[-1]["reward_deviation"] > 0  # there was something to learn after the kill
+    assert run.records() == whole.records()
+    assert same(run, whole)
+
+
+def test_two_processes_are_one_run(told: dict[str, Any], thin: Path, tmp_path: Path) -> None:
+    """On two devices, killed and asked again: the steps and nearly the losses of one, logged once, and one adapter."""
+    told |= {"model": str(thin), "save": 1, "epochs": 1}
+    whole = sft(supervised(told, out=str(tmp_path / "whole")))
+    on_two = [*LAUNCHED, *command(supervised(told))[1:]]
+    killed_after(1, on_two, run := Folder(Path(told["out"])), signal.SIGTERM)
+    asked_again(on_two)
+    assert steps(run) == steps(whole)
+    losses, alone = ([line["loss"] for line in one.records() if "loss" in line] for one in (run, whole))
+    assert losses == pytest.approx(alone, rel=0.01)
+    assert (run.checkpoints / "checkpoint-3" / "rng_state_1.pth").exists()  # the second was there
+    card = (run.path / "README.md").read_text(encoding="utf-8")
+    assert card.count("## Scores") == 1
+
+
+def test_reinforcement_on_two_processes_logs_once(told: dict[str, Any], thin: Path) -> None:
+    settings = reinforced({**told, "model": str(thin)}, steps=2, save=1, generations=2, completion_tokens=4)
+    asked_again([*LAUNCHED, *command(settings)[1:]])
+    run = Folder(Path(told["out"]))
+    assert steps(run) == [(0, True), (1, False), (1, True), (2, False), (2, True)]
+    assert run.done
+
+
+@pytest.mark.parametrize(
+    ("batch", "device_batch", "devices", "shares"),
+    [(8, None, 1, (8, 1)), (8, None, 4, (2, 1)), (8, 2, 2, (2, 2)), (8, 1, 8, (1, 1)), (6, None, 3, (2, 1))],
+)
+def test_a_step_is_shared_out_to_the_devices(
+    batch: int, device_batch: int | None, devices: int, shares: tuple[int, int]
+) -> None:
+    assert shared_out(batch, device_batch, Processes(0, devices)) == shares
+
+
+@pytest.mark.parametrize(
+    ("device_batch", "devices", "said"),
+    [(None, 3, "to 3 devices: 3 must divide it"), (3, 2, "to 2 devices, 3 at once on each: 6 must divide it")],
+)
+def test_a_step_that_cannot_be_shared_out_evenly_is_refused(device_batch: int | None, devices: int, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        shared_out(8, device_batch, Processes(0, devices))
+
+
+def command(settings: Training) -> list[str]:
+    """The command line of these settings."""
+    said = [sys.executable, "-m", "rankr1_rag", "train", type(settings).__name__.lower()]
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        for one in value if isinstance(value, tuple) else (value,):
+            given = one is not None and not isinstance(one, bool)
+            said += [f"--{field.name.replace('_', '-')}", str(one)] if given else []
+    return said
+
+
+def killed_after(step: int, asked: list[str], run: Folder, by: signal.Signals = signal.SIGKILL) -> None:
+    """Begin a run and end it when it has this checkpoint."""
+    process = subprocess.Popen(asked, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + PATIENCE
+    try:
+        while not (run.checkpoints / f"checkpoint-{step}" / "trainer_state.json").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        process.send_signal(by)
+        process.wait()
+    assert not run.done
+
+
+def asked_again(asked: list[str]) -> None:
+    """The same command once more, to its end."""
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+
+
+def same(one: Folder, other: Folder) -> bool:
+    """Whether both adapters are the same to the last bit."""
+    ours, theirs = (load_file(folder.path / "adapter_model.safetensors") for folder in (one, other))
+    return all((ours[name] == theirs[name]).all() for name in theirs)
 
 
 def steps(folder: Folder) -> list[tuple[int, bool]]:

@@ -1,8 +1,9 @@
-"""`rankr1-eval compare`: two runs side by side, on the questions that both asked."""
+"""`rankr1-eval compare`: two runs, or the rows of one, side by side, on the questions that both asked."""
 
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,31 +18,42 @@ from rankr1_rag.cli.usage import UsageError, arguments
 from rankr1_rag.explain import clean
 
 if TYPE_CHECKING:
-    from rankr1_eval.paired import Pair, Paired
+    from rankr1_eval.paired import Pair, Paired, Scored
+
+By = StrEnum("By", ["type", "hops"])
 
 
 def compare(
     first: Annotated[Path, typer.Argument(help="A run's folder, or its scores.json.")],
-    second: Annotated[Path, typer.Argument(help="Another one; differences are this one's minus the first one's.")],
+    second: Annotated[
+        Path | None, typer.Argument(help="Another one; differences are this one's minus the first one's.")
+    ] = None,
     *,
+    against: Annotated[
+        str | None, typer.Option(help="A row of the first: every other row is compared with it. Else with its like.")
+    ] = None,
+    measures: Annotated[str | None, typer.Option(help="Only these, comma-separated: R@2,R@5,All@5.")] = None,
+    by: Annotated[By | None, typer.Option(help="Also apart, by what kind of question it is.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a self-contained page here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Compare two finished runs: both means of every row and measure that both have, and the paired difference.
 
-    Only questions that both runs asked count; differences come with a 95 % bootstrap interval and the p of a
-    randomisation test.
+    Or, with --against, the rows of one run. Only questions that both sides asked count; differences come with a 95 %
+    bootstrap interval and the p of a randomisation test.
 
         rankr1-eval compare runs/hotpotqa-3b runs/hotpotqa-7b --html compare.html
-    """
-    from rankr1_eval.paired import paired, read
 
+        rankr1-eval compare runs/hotpotqa --against rank-r1 --measures R@5,All@5 --by type
+    """
+    if second is None and not against:
+        raise UsageError("one run has nothing to be compared with: give another, or --against with one of its rows")
     for path in (first, second):
-        if not path.exists():
+        if path is not None and not path.exists():
             raise UsageError(f"{path} does not exist: give a run's folder, or its scores.json")
-    scored = read(first), read(second)
+    named = [name.strip() for name in (measures or "").split(",") if name.strip()]
     with arguments():
-        found = paired(*scored)
+        found = _compared(first, second, against or "", named, by)
     if html is not None:
         from rankr1_eval.report.versus import write_versus
 
@@ -52,22 +64,32 @@ def compare(
         _tell(found, Console())
 
 
+def _compared(first: Path, second: Path | None, against: str, measures: list[str], by: By | None) -> Paired:
+    from rankr1_eval.paired import groups, paired, read
+
+    one = read(first)
+    other: Scored = read(second) if second is not None else one
+    return paired(one, other, against, measures, groups(one, by.value) if by else None)
+
+
 def _tell(found: Paired, console: Console) -> None:
     for note in found.notes:
         console.print(Text(clean(f"Note: {note}"), style="yellow"))
-    for _, members in groupby(found.pairs, key=lambda pair: pair.row):
+    for _, members in groupby(found.pairs, key=lambda pair: (pair.row, pair.group)):
         console.print(_table(found, list(members)))
 
 
 def _table(found: Paired, pairs: list[Pair]) -> Table:
-    from rankr1_eval.report.wording import interval, p_value, percent, points, row_name, sure
+    from rankr1_eval.report.wording import interval, p_value, percent, points, row_name, sides, sure
 
-    n = pairs[0].n
-    title = Text(f"{row_name(clean(pairs[0].row))}, {n:,} {'question' if n == 1 else 'questions'}, percent")
+    n, group = pairs[0].n, f": {clean(pairs[0].group)}" if pairs[0].group else ""
+    title = Text(f"{row_name(clean(pairs[0].row))}{group}, {n:,} {'question' if n == 1 else 'questions'}, percent")
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-    table.add_column("measure")
-    for head in (found.first.name, found.second.name, "difference", "95 % interval", "p"):
+    table.add_column("measure", no_wrap=True)
+    for head in sides(pairs[0].row, pairs[0].against, found.first.name, found.second.name):
         table.add_column(Text(clean(head)), justify="right")
+    for head in ("difference", "95 % interval", "p"):
+        table.add_column(head, justify="right", no_wrap=True)
     for pair in pairs:
         change = pair.difference
         style = {1: "green", -1: "red", 0: ""}[sure(change)]

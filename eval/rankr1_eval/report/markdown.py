@@ -97,6 +97,12 @@ def _moved(view: View) -> Iterator[str]:
         f"{escaped(row_name(view.main or ''))}: {found.up} up, {found.down} down of {found.supports} supports among "
         f"the candidates; {found.into} into the first {view.k}, {found.out} out of them. Lines are first-stage ranks, "
         "columns ranks after."
+        + (
+            f" Of {found.missing} others {found.found} were retrieved between the hops, {found.read} of them into the "
+            f"first {view.k}."
+            if found.found
+            else ""
+        )
     )
     lines = [[band, *map(str, counts)] for band, counts in zip(found.bands, found.matrix, strict=True)]
     yield table(["before ╲ after", *found.bands], lines)

@@ -39,7 +39,8 @@ class Moves:
     """Every support that is among the candidates of both orders.
 
     `labels` are the places from the top, `cut` how many of them the reader reads; `matrix` rows are bands of
-    first-stage ranks, columns bands of ranks after.
+    first-stage ranks, columns bands of ranks after. Of the supports that are `missing` there, the row retrieved
+    `found` between its hops, and ranked `read` of them among the first k.
     """
 
     labels: list[str]
@@ -53,6 +54,8 @@ class Moves:
     down: int
     into: int
     out: int
+    found: int = 0
+    read: int = 0
 
     @property
     def height(self) -> int:
@@ -65,14 +68,14 @@ class Moves:
         return max([1, *(max(line) for line in self.matrix)])
 
 
-def pairs(view: View, row: str) -> tuple[list[tuple[int, int]], int]:
-    """(rank before, rank after) of each support that both orders hold, and how many supports one of them lacks."""
-    found, missing = [], 0
+def pairs(view: View, row: str) -> tuple[list[tuple[int, int]], list[int | None]]:
+    """(rank before, rank after) of each support that both orders hold; rank after of each that one of them lacks."""
+    found, missing = [], []
     for id in view.rows["none"].orders.keys() & view.rows[row].orders.keys() & view.questions.keys():
         question = view.questions[id]
         for before, after in zip(view.ranks("none", question), view.ranks(row, question), strict=True):
             if before is None or after is None:
-                missing += 1
+                missing.append(after if before is None else None)
             else:
                 found.append((before, after))
     return sorted(found), missing
@@ -96,11 +99,13 @@ def moves(view: View, row: str) -> Moves | None:
         bands=[_band(low, high) for low, high in bands],
         matrix=[[sum(b0 <= b <= b1 and a0 <= a <= a1 for b, a in found) for a0, a1 in bands] for b0, b1 in bands],
         supports=len(found),
-        missing=missing,
+        missing=len(missing),
         up=sum(after < before for before, after in found),
         down=sum(after > before for before, after in found),
         into=sum(after <= view.k < before for before, after in found),
         out=sum(before <= view.k < after for before, after in found),
+        found=sum(after is not None for after in missing),
+        read=sum(after is not None and after <= view.k for after in missing),
     )
 
 

@@ -21,6 +21,7 @@ from rankr1_eval.report.wording import (
     short,
     sure,
 )
+from rankr1_eval.score import differences
 from rankr1_eval.scores import Difference
 from rankr1_rag.checkpoints import BASE
 from rankr1_rag.explain.text import counted, line, start
@@ -64,13 +65,13 @@ def headline(view: View) -> str:
         change = view.difference(row, measure)
         if change is None or before is None:
             return f"{begun} ({interval(found)})."
-        return f"{begun}, {_against(view, change)}"
+        return f"{begun}, {_against(view, change, first_stage(view))}"
     return "Nothing was scored."
 
 
 def lede(view: View) -> list[str]:
-    """What comes after the headline: the answers, what could be reached, what the candidates lack."""
-    return [*_answers(view), *_bounds(view)]
+    """What comes after the headline: other rows of Rank-R1, the answers, what could be reached, what is not there."""
+    return [*_rivals(view), *_answers(view), *_bounds(view)]
 
 
 def warnings(view: View) -> list[str]:
@@ -84,6 +85,7 @@ def protocol(view: View) -> list[str]:
     return [
         f"Candidates are ordered by {first_stage(view)}; a row reorders them and adds none. A support that is not "
         "among them counts as not found, in every row.",
+        *_searching(view),
         f"The reader is shown the first k passages of each row (k = {ks}); gold context is the supports alone, "
         "whatever k. Exact match and F1 are those of the data set's official script."
         if ks
@@ -111,9 +113,9 @@ def _subject(view: View, row: str) -> str:
     return name[:1].upper() + name[1:]
 
 
-def _against(view: View, change: Difference) -> str:
-    """The comparison with no rerank: "6.2 points more than BM25 (+1.0 to +11.5)."."""
-    name, size = first_stage(view), short(points(abs(change.mean)).lstrip("+"))
+def _against(view: View, change: Difference, name: str) -> str:
+    """The comparison with no rerank or another row: "6.2 points more than BM25 (+1.0 to +11.5)."."""
+    size = short(points(abs(change.mean)).lstrip("+"))
     ends = f"{short(points(change.low))} to {short(points(change.high))}"
     ends += "" if sure(change) else f", p = {change.p:.2f}"
     unit = "point" if size == "1" else "points"
@@ -147,6 +149,28 @@ def _answers(view: View) -> Iterator[str]:
         )
 
 
+def _rivals(view: View) -> Iterator[str]:
+    """Each other row of Rank-R1 against the one that the report is about."""
+    measure, main = view.at_k("R"), view.scores.rows.get(view.main or "")
+    for row in view.rivals:
+        found = view.estimate(row, measure)
+        if measure is None or main is None or found is None:
+            continue
+        if change := differences(view.scores.rows[row], main).get(measure):
+            begun = f"{row_name(row)} finds {percent(found.mean, 0)} % in the first {measure.partition('@')[2]}"
+            yield f"{begun}, {_against(view, change, row_name(main.name))}"
+
+
+def _searching(view: View) -> Iterator[str]:
+    """Which rows add to the candidates after all."""
+    if rows := [row_name(name) for name, row in view.rows.items() if row.retrieved]:
+        yield (
+            f"But {listed(rows)} {'asks' if len(rows) == 1 else 'ask'} the first stage again between the hops, for the "
+            "question with the passage chosen last: what is new stands behind the candidates, to choose from and to "
+            "count as found. Random order and oracle have the candidates of the question alone."
+        )
+
+
 def _bounds(view: View) -> Iterator[str]:
     measure = view.at_k("F1")
     gold, alone = view.estimate("gold", measure), view.estimate("no-context", measure)
@@ -161,6 +185,11 @@ def _bounds(view: View) -> Iterator[str]:
     if ranks and None in ranks:
         share = sum(rank is not None for rank in ranks) / len(ranks)
         yield f"Of the supports {percent(share)} % are among the candidates: no order of these can find more."
+    for name, one in view.rows.items():
+        if one.retrieved:
+            own = [rank for q in view.run.questions for rank in view.ranks(name, q)]
+            share = sum(rank is not None for rank in own) / len(own)
+            yield f"{row_name(name)} has {percent(share)} % of them with what it retrieves between its hops."
 
 
 def _few(view: View) -> Iterator[str]:

@@ -34,6 +34,7 @@ COSTS = {
     "comparisons": "comparisons",
     "rounds": "rounds",
     "passages_read": "passages read",
+    "retrieved": "retrieved between hops",
     "prompt_tokens": "prompt tokens",
     "cached_tokens": "of them cached",
     "completion_tokens": "completion tokens",
@@ -138,9 +139,12 @@ def scores_table(view: View, measures: Sequence[str]) -> Table:
 
 
 def groups(view: View) -> list[Groups]:
-    """By type and by hops, for no rerank and the row that the report is about; a single group tells nothing."""
-    measures = [name for name in (view.at_k("R"), view.at_k("F1")) if name is not None]
-    rows = [row for row in ("none", view.main) if row is not None and row in view.scores.rows]
+    """By type and by hops, for no rerank, the row that the report is about and others of its kind.
+
+    A single group tells nothing.
+    """
+    measures = [name for name in (view.at_k("R"), view.at_k("All"), view.at_k("F1")) if name is not None]
+    rows = [row for row in ("none", view.main, *view.rivals) if row is not None and row in view.scores.rows]
     found = []
     for kind, values in view.scores.groups.items():
         if len(values) < 2 or not measures or not rows:

@@ -1,4 +1,4 @@
-"""Two runs side by side as one HTML file of the same kind as a run's report.
+"""Two runs, or rows of one, side by side as one HTML file of the same kind as a run's report.
 
 Knows pairs of means and their differences; nothing of models or folders.
 """
@@ -24,6 +24,7 @@ from rankr1_eval.report.wording import (
     row_name,
     row_note,
     short,
+    sides,
     sure,
 )
 from rankr1_rag.explain.text import counted, start
@@ -35,9 +36,10 @@ _EDGE = 5
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One measure of a row; `at`, `low` and `high` are places of the difference, `zero` that of no difference."""
+    """One measure of a row, of all questions or of a group; `at`, `low` and `high` are places of the difference."""
 
     measure: str
+    group: str
     first: str
     second: str
     change: str
@@ -51,9 +53,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A row of both runs with its measures."""
+    """A row with its measures, and what its figures stand beside each other for."""
 
     name: str
+    sides: tuple[str, str]
     note: str
     n: int
     lines: list[Line]
@@ -63,7 +66,13 @@ def versus(found: Paired) -> str:
     """The whole page as text."""
     reach = max(max(abs(pair.difference.low), abs(pair.difference.high)) for pair in found.pairs) or 0.01
     blocks = [
-        Block(row_name(row), row_note(row), members[0].n, [_line(pair, reach) for pair in members])
+        Block(
+            row_name(row),
+            sides(row, members[0].against, found.first.name, found.second.name),
+            row_note(row),
+            members[0].n,
+            [_line(pair, reach) for pair in members],
+        )
         for row, group in groupby(sorted(found.pairs, key=_reference), key=lambda pair: pair.row)
         if (members := list(group))
     ]
@@ -71,6 +80,7 @@ def versus(found: Paired) -> str:
         "versus.html.j2",
         first=found.first.name,
         second=found.second.name,
+        alone=found.first.path == found.second.path,
         headline=headline(found),
         notes=found.notes,
         blocks=blocks,
@@ -95,9 +105,13 @@ def headline(found: Paired) -> str:
     verdict = "" if sure(change) or size == "0" else f", which {counted(pair.n, 'question')} cannot tell from chance"
     moved = sum(sure(one.difference) != 0 for one in found.pairs)
     first, second = (start(one.name, 40) for one in (found.first, found.second))
+    if pair.row == pair.against:
+        second, first = f" in {second}", f"in {first}"
+    else:
+        first, second = sides(pair.row, pair.against, first, second)[0], ""
     return (
-        f"{row_name(pair.row)}: {measure_name(pair.measure)} is {percent(pair.second)} % in {second}, "
-        f"{compared} in {first}{verdict} ({interval(change)}). "
+        f"{row_name(pair.row)}: {measure_name(pair.measure)} is {percent(pair.second)} %{second}, "
+        f"{compared} {first}{verdict} ({interval(change)}). "
         f"Of {counted(len(found.pairs), 'difference')}, {moved} {'stands' if moved == 1 else 'stand'} out."
     )
 
@@ -121,6 +135,7 @@ def _line(pair: Pair, reach: float) -> Line:
     )
     return Line(
         measure_name(pair.measure),
+        f"{pair.group}, {counted(pair.n, 'question')}" if pair.group else "",
         percent(pair.first),
         percent(pair.second),
         points(change.mean),

@@ -45,6 +45,11 @@ class View:
         return next((name for name in others if kind(name) == "rank-r1"), others[0] if others else None)
 
     @cached_property
+    def rivals(self) -> list[str]:
+        """The other rows of Rank-R1."""
+        return [name for name in self.rows if kind(name) == "rank-r1" and name != self.main]
+
+    @cached_property
     def ks(self) -> list[int]:
         """How many passages were read."""
         return sorted({k for row in self.run.rows for k in row.reads if kind(row.name) not in UNORDERED})

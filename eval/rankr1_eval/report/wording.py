@@ -29,7 +29,7 @@ _ROWS = {
 }
 _NOTES = {
     "none": "first-stage order",
-    "oracle": "supports first: no order finds more",
+    "oracle": "supports first: no order of the candidates finds more",
     "random": "one order by chance",
     "gold": "the supports and nothing else",
     "no-context": "the reader by itself",
@@ -59,6 +59,14 @@ def row_name(row: str) -> str:
     if name == "rank-r1":
         return ", ".join([known, *(part.replace("=", " ").replace("_", " ") for part in rest.split("+"))])
     return f"{known} {rest.rstrip('/').rpartition('/')[2]}"
+
+
+def sides(row: str, against: str, first: str, second: str) -> tuple[str, str]:
+    """What stands beside each other, for the heads of two columns: two runs, two rows of one run, or rows of two."""
+    if row == against:
+        return first, second
+    ours, theirs = row_name(against), row_name(row)
+    return (ours, theirs) if first == second else (f"{ours} in {first}", f"{theirs} in {second}")
 
 
 def row_note(row: str) -> str:

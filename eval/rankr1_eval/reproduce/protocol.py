@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rankr1_eval.asked import asked_with
+from rankr1_eval.asked import LATER, asked_with
 from rankr1_eval.reproduce.targets import Target
 from rankr1_rag.checkpoints import CHECKPOINTS
 from rankr1_rag.reranker import Reranker
@@ -39,5 +39,5 @@ def departures(reranker: Reranker, target: Target, depth: int) -> tuple[str, ...
         paper["format"] = known.format.name
     if not plan.format.reasoning:
         del paper["think_tokens"], paper["force"]
-    here = {**asked_with(reranker), "depth": depth}
+    here = {**LATER, **asked_with(reranker), "depth": depth}
     return tuple(f"{name} {here[name]}, not {value}" for name, value in paper.items() if here[name] != value)

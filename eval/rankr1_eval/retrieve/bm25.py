@@ -6,7 +6,7 @@ for the paper's figures take its run (`rankr1-eval reproduce --run`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rankr1_rag.trec import Run, Scored
@@ -25,6 +25,17 @@ def bm25(corpus: Sequence[Passage], queries: Sequence[Query], n: int) -> Run:
     return run
 
 
+def searching(corpus: Sequence[Passage], n: int) -> Callable[[str], list[str]]:
+    """What finds for a text the ids that `bm25` finds, in an index that is made once. ValueError as there."""
+    index = _index(corpus)
+
+    def found(text: str) -> list[str]:
+        (scores,) = _scored(index, len(corpus), [text])
+        return [corpus[place].id for place in _best(scores, n)]
+
+    return found
+
+
 def scores_at(corpus: Sequence[Passage], asked: Sequence[tuple[str, Sequence[int]]]) -> list[list[float]]:
     """For each (query, places in the corpus) the scores of the passages there. ValueError as `bm25`."""
     found = zip(asked, _scores(corpus, [query for query, _ in asked]), strict=True)
@@ -33,12 +44,15 @@ def scores_at(corpus: Sequence[Passage], asked: Sequence[tuple[str, Sequence[int
 
 def _scores(corpus: Sequence[Passage], queries: list[str]) -> Iterator[Any]:
     """For each query the scores of the whole corpus."""
+    yield from _scored(_index(corpus), len(corpus), queries)
+
+
+def _scored(index: Any, n: int, queries: list[str]) -> Iterator[Any]:  # noqa: ANN401
     import numpy
 
-    index = _index(corpus)
     for words in _words(queries, return_ids=False):
         known = index.get_tokens_ids(words)
-        yield index.get_scores_from_ids(known) if known else numpy.zeros(len(corpus))
+        yield index.get_scores_from_ids(known) if known else numpy.zeros(n)
 
 
 def _index(corpus: Sequence[Passage]) -> Any:  # noqa: ANN401

@@ -5,7 +5,7 @@ Embeddings of a corpus and of queries are kept on disk, by model and content. Kn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,26 @@ class Dense:
 
     def run(self, corpus: Sequence[Passage], queries: Sequence[Query], n: int) -> Run:
         """For each query id its best n passages by cosine similarity; equal scores stand in corpus order."""
+        embeddings, row = self._corpus(corpus)
+        asked = self._kept([query.text for query in queries])
+        run: Run = {}
+        for query, embedding in zip(queries, asked, strict=True):
+            scores = (embeddings @ embedding)[row]
+            run[query.id] = [Scored(corpus[place].id, float(scores[place])) for place in _best(scores, n)]
+        return run
+
+    def searching(self, corpus: Sequence[Passage], n: int) -> Callable[[str], list[str]]:
+        """What finds for a text the ids of its best n passages, as `run`; what it embeds is not kept."""
+        embeddings, row = self._corpus(corpus)
+
+        def found(text: str) -> list[str]:
+            (embedding,) = self._embedded([text])
+            return [corpus[place].id for place in _best((embeddings @ embedding)[row], n)]
+
+        return found
+
+    def _corpus(self, corpus: Sequence[Passage]) -> tuple[Any, Any]:
+        """The embeddings of its texts, and for each passage its row there."""
         import numpy
 
         if not corpus:
@@ -36,13 +56,7 @@ class Dense:
         # Equal texts are embedded and scored once: in another batch, or another row, the last digit would differ.
         rows: dict[str, int] = {}
         row = numpy.array([rows.setdefault(shown(passage), len(rows)) for passage in corpus])
-        embeddings, asked = self._kept(list(rows)), self._kept([query.text for query in queries])
-        run: Run = {}
-        for query, embedding in zip(queries, asked, strict=True):
-            scores = (embeddings @ embedding)[row]
-            order = numpy.argsort(-scores, kind="stable")[:n]
-            run[query.id] = [Scored(corpus[place].id, float(scores[place])) for place in order]
-        return run
+        return self._kept(list(rows)), row
 
     def similarities(self, asked: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """For each (query, texts) the cosine similarity of each of its texts to it; equal texts are embedded once."""
@@ -75,6 +89,12 @@ class Dense:
 
             self._loaded = SentenceTransformer(self.model, trust_remote_code=False)
         return self._loaded.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+
+
+def _best(scores: Any, n: int) -> Any:  # noqa: ANN401
+    import numpy
+
+    return numpy.argsort(-scores, kind="stable")[:n]
 
 
 def shown(passage: Passage) -> str:

@@ -4,7 +4,7 @@ Annotations are not postponed here: LangChain reads the types of a chain from th
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from langchain_core.callbacks import Callbacks, adispatch_custom_event, dispatch_custom_event
 from langchain_core.documents import BaseDocumentCompressor, Document
@@ -15,7 +15,8 @@ from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict  # LangChain makes a schema of it, for which typing's is too little before 3.12
 
 from rankr1_rag.backends.borrowed import Borrowed
-from rankr1_rag.component import Component, all_of, copied
+from rankr1_rag.component import Component, copied
+from rankr1_rag.component_candidates import Candidates, Retrievers
 from rankr1_rag.component_settings import live
 from rankr1_rag.types import Passage, Ranking
 
@@ -38,7 +39,11 @@ class RankR1Rerank(Component, BaseDocumentCompressor):
     Returns copies, ids and metadata kept, with `metadata["relevance_score"]` strictly decreasing in (0, 1]; never
     changes what came in. It is a run of its own in traces, with the model's calls below it; the whole `Ranking` goes to
     `on_ranking` and to the handlers of the custom event "rankr1". BackendError and UnparsedError as the settings say.
+    What `retrieve`, a retriever or a function of a text, finds between two stages comes back as what was given; its
+    errors are raised as they are.
     """
+
+    _retrievers: ClassVar[Retrievers] = Retrievers(Runnable, "invoke", "ainvoke")
 
     llm: SkipJsonSchema[InstanceOf[Runnable[Any, Any]] | None] = live("Any chat model of LangChain, wrapped or not.")
     top_n: int | None = Field(
@@ -65,20 +70,26 @@ class RankR1Rerank(Component, BaseDocumentCompressor):
         return LangChainLLM(llm)
 
     def _compress(self, given: Retrieved, config: RunnableConfig) -> list[Document]:
-        query, documents = _read(given)
-        if not documents:
+        query, found = self._read(given)
+        if not found.items:
             return []
-        ranking = self.rank(query, map(self._passage, documents))
+        ranking = self.rank(query, found.passages, found.retrieve)
         dispatch_custom_event("rankr1", ranking, config=config)
-        return self._chosen(documents, ranking)
+        return self._chosen(found.behind(ranking), ranking)
 
     async def _acompress(self, given: Retrieved, config: RunnableConfig) -> list[Document]:
-        query, documents = _read(given)
-        if not documents:
+        query, found = self._read(given)
+        if not found.items:
             return []
-        ranking = await self.arank(query, map(self._passage, documents))
+        ranking = await self.arank(query, found.passages, found.retrieve)
         await adispatch_custom_event("rankr1", ranking, config=config)
-        return self._chosen(documents, ranking)
+        return self._chosen(found.behind(ranking), ranking)
+
+    def _read(self, given: Retrieved) -> tuple[str, Candidates[Document]]:
+        if not isinstance(given, dict) or not {"query", "documents"} <= given.keys():
+            told = sorted(given) if isinstance(given, dict) else type(given).__name__
+            raise ValueError(f'{{"query": …, "documents": …}} is needed, not {told}')
+        return given["query"], self._candidates(Document, given["documents"], self._passage)
 
     def _passage(self, document: Document) -> Passage:
         return Passage(document.id or "", document.page_content, self._title(document.metadata))
@@ -90,10 +101,3 @@ class RankR1Rerank(Component, BaseDocumentCompressor):
             metadata = {**copied(document.metadata), "relevance_score": score, **added}
             chosen.append(document.model_copy(update={"metadata": metadata}))
         return chosen
-
-
-def _read(given: Retrieved) -> tuple[str, list[Document]]:
-    if not isinstance(given, dict) or not {"query", "documents"} <= given.keys():
-        told = sorted(given) if isinstance(given, dict) else type(given).__name__
-        raise ValueError(f'{{"query": …, "documents": …}} is needed, not {told}')
-    return given["query"], list(all_of(Document, given["documents"]))

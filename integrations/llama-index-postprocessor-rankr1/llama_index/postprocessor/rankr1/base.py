@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
@@ -16,7 +17,8 @@ from llama_index.postprocessor.rankr1.llm import LlamaIndexLLM
 from pydantic import Field, InstanceOf
 
 from rankr1_rag.backends.borrowed import Borrowed
-from rankr1_rag.component import Component, all_of
+from rankr1_rag.component import Component
+from rankr1_rag.component_candidates import Candidates, Retrievers
 from rankr1_rag.component_settings import live
 from rankr1_rag.types import Passage, Ranking
 
@@ -36,10 +38,12 @@ class RankR1Rerank(Component, BaseNodePostprocessor):
     Returns new `NodeWithScore` objects, scores strictly decreasing in (0, 1]; never changes what came in. Keys added to
     the metadata, on a copy of the node, are excluded from what the embedding model and the LLM see. The whole `Ranking`
     goes to `on_ranking` and stands in `ReRankEndEvent.tags["rankr1"]`. ValueError without a query; BackendError and
-    UnparsedError as the settings say.
+    UnparsedError as the settings say. What `retrieve`, a BaseRetriever or a function of a text, finds between two
+    stages comes back as what was given; its errors are raised as they are.
     """
 
     _unpickled: ClassVar[frozenset[str]] = frozenset({"callback_manager"})
+    _retrievers: ClassVar[Retrievers] = Retrievers(BaseRetriever, "retrieve", "aretrieve", own="_aretrieve")
 
     llm: InstanceOf[LLM] | None = live("Any LLM of LlamaIndex, Settings.llm say.")
     metadata_mode: MetadataMode = Field(default=MetadataMode.EMBED, description="What of the metadata the model sees.")
@@ -60,54 +64,52 @@ class RankR1Rerank(Component, BaseNodePostprocessor):
 
     @dispatcher.span
     def _postprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
-        with self._events(nodes, query_bundle) as (query, passages, done):
-            return done(self.rank(query, passages)) if passages else []
+        with self._events(nodes, query_bundle) as (query, found, done):
+            return done(self.rank(query, found.passages, found.retrieve)) if found.items else []
 
     @dispatcher.span
     async def _apostprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
-        with self._events(nodes, query_bundle) as (query, passages, done):
-            return done(await self.arank(query, passages)) if passages else []
+        with self._events(nodes, query_bundle) as (query, found, done):
+            return done(await self.arank(query, found.passages, found.retrieve)) if found.items else []
 
     @contextmanager
-    def _events(self, nodes: Nodes, query: QueryBundle | None) -> Iterator[tuple[str, list[Passage], Done]]:
+    def _events(self, nodes: Nodes, query: QueryBundle | None) -> Iterator[tuple[str, Candidates[NodeWithScore], Done]]:
         """Both kinds of events, also where there is nothing to do and where it fails."""
-        nodes = list(all_of(NodeWithScore, nodes))
-        top_n, model = self.top_n or len(nodes), self.ranker.plan.backend.model
+        found = self._candidates(NodeWithScore, nodes, self._passage)
+        top_n, model = self.top_n or len(found.items), self.ranker.plan.backend.model
         text = query.query_str if isinstance(query, QueryBundle) else None
-        payload: dict[str, Any] = {EventPayload.NODES: nodes, EventPayload.QUERY_STR: text}
+        payload: dict[str, Any] = {EventPayload.NODES: found.items, EventPayload.QUERY_STR: text}
         payload |= {EventPayload.TOP_K: top_n, EventPayload.MODEL_NAME: model}
         end = ReRankEndEvent(nodes=[])
 
         def done(ranking: Ranking) -> Nodes:
             end.tags["rankr1"] = ranking
-            end.nodes = list(self._chosen(nodes, ranking))
+            end.nodes = list(self._chosen(found.behind(ranking), ranking))
             return end.nodes
 
-        dispatcher.event(ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=model))
+        dispatcher.event(ReRankStartEvent(query=query, nodes=found.items, top_n=top_n, model_name=model))
         try:
             with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
                 if text is None:
                     raise ValueError("RankR1Rerank needs a query: give query_str=, or query_bundle=QueryBundle(…)")
-                yield text, [self._passage(node) for node in nodes], done
+                yield text, found, done
                 event.on_end(payload={EventPayload.NODES: end.nodes})
         finally:
             dispatcher.event(end)
 
     def _passage(self, scored: NodeWithScore) -> Passage:
-        node, title = scored.node, self._title(scored.node.metadata)
-        shown = _extended(node, {}, [self.title_key]) if title else node  # the title once, before the text
-        return Passage(node.node_id, shown.get_content(metadata_mode=self.metadata_mode), title)
+        title = self._title(scored.node.metadata)
+        shown = _extended(scored.node, {}, [self.title_key] if title else [])  # the title once, before the text
+        return Passage(scored.node.node_id, shown.get_content(metadata_mode=self.metadata_mode), title)
 
     def _chosen(self, nodes: list[NodeWithScore], ranking: Ranking) -> Iterator[NodeWithScore]:
         for position, score, added in self._results(ranking):
             added |= {"retrieval_score": nodes[position].score} if self.keep_retrieval_score else {}
-            node = nodes[position].node
-            yield NodeWithScore(node=_extended(node, added, added) if added else node, score=score)
+            yield NodeWithScore(node=_extended(nodes[position].node, added, added), score=score)
 
 
-def _extended(node: BaseNode, added: dict[str, Any], hidden: Iterable[str | None]) -> BaseNode:
-    """A copy with more metadata, some of which neither the embedding model nor the LLM sees."""
-    update: dict[str, Any] = {"metadata": {**node.metadata, **added}}
-    for name in ("excluded_embed_metadata_keys", "excluded_llm_metadata_keys"):
-        update[name] = [*getattr(node, name), *hidden]
-    return node.model_copy(update=update)
+def _extended(node: BaseNode, added: dict[str, Any], hidden: Collection[str | None]) -> BaseNode:
+    """The node; where something is hidden, a copy with more metadata, of which neither embedder nor LLM sees that."""
+    names = ("excluded_embed_metadata_keys", "excluded_llm_metadata_keys")
+    update: dict[str, Any] = {name: [*getattr(node, name), *hidden] for name in names}
+    return node.model_copy(update=update | {"metadata": {**node.metadata, **added}}) if hidden else node

@@ -35,6 +35,5 @@ def _messages(request: Request) -> list[ChatMessage]:
 
 
 def _completion(response: ChatResponse) -> Completion:
-    thinking = [block for block in response.message.blocks if block.block_type == "thinking"]
-    thought = "\n".join(block.content or "" for block in thinking)
+    thought = "\n".join(block.content or "" for block in response.message.blocks if block.block_type == "thinking")
     return completion(response.message.content, thought, response.raw, response.additional_kwargs)

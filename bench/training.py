@@ -1,0 +1,79 @@
+"""How long a step of training takes on this CPU: compiled or not, prompts shared by a group or computed for each row.
+
+    .venv-train/bin/python -m bench.training MODEL EXAMPLES.jsonl > bench/training.md
+
+MODEL is a folder of SmolLM2-135M-Instruct, the examples as `rankr1-eval examples` makes them. Each is a run of twenty
+steps in a folder that is thrown away; timed are the last ten. Sets of 5, passages of 64 tokens, as the embedded
+checkpoint was trained. Knows the trainers; nothing of what they learn.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import trl
+
+from rankr1_rag.train import grpo as grpo_module
+from rankr1_rag.train.course import Progress
+from rankr1_rag.train.grpo import grpo
+from rankr1_rag.train.settings import GRPO, SFT
+from rankr1_rag.train.sft import sft
+
+T = TypeVar("T", SFT, GRPO)
+
+STEPS, TIMED = 20, 10
+SETS = 4
+"""Prompts in a step of GRPO; a step of supervised training has twice as many sets."""
+
+
+def seconds(train: Callable[[T, Progress], object], settings: T) -> float:
+    """Of a step, the mean of the last ten."""
+    at: dict[int, float] = {}
+    train(settings, lambda step, *_: at.setdefault(step, time.perf_counter()))
+    return (at[STEPS] - at[STEPS - TIMED]) / TIMED
+
+
+def main(model: str, examples: str) -> None:
+    """Print the table."""
+    shared: dict[str, Any] = {
+        "model": model,
+        "data": (examples,),
+        "format": "naming-v1",
+        "size": 5,
+        "hard": 20,
+        "passage_tokens": 64,
+        "prompt_tokens": 1024,
+        "completion_tokens": 48,
+        "rank": 8,
+        "alpha": 16,
+        "dropout": 0.0,
+        "steps": STEPS,
+        "save": STEPS,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        cold = SFT(
+            **shared, target="naming", batch=2 * SETS, compile=True, out=str(out / "compiled"), learning_rate=1e-3
+        )
+        compiled = seconds(sft, cold)
+        eager = seconds(sft, SFT(**shared, target="naming", batch=2 * SETS, out=str(out / "eager"), learning_rate=1e-3))
+        told = {**shared, "adapter": cold.out, "batch": SETS, "generations": 8}
+        ours = seconds(grpo, GRPO(**told, out=str(out / "shared")))
+        vars(grpo_module)["_shared_prompts"] = lambda: trl.GRPOTrainer
+        rows = seconds(grpo, GRPO(**told, out=str(out / "rows")))
+    print(f"torch {torch.__version__}, trl {trl.__version__}, {torch.get_num_threads()} threads\n")
+    print("| step | seconds | ratio |\n|---|---|---|")
+    print(f"| supervised, {2 * SETS} sets, compiled | {compiled:.1f} | 1 |")
+    print(f"| supervised, {2 * SETS} sets | {eager:.1f} | {eager / compiled:.1f} |")
+    print(f"| GRPO, {SETS} sets × 8 completions, prompts shared | {ours:.1f} | 1 |")
+    print(f"| GRPO, {SETS} sets × 8 completions, trl's own | {rows:.1f} | {rows / ours:.1f} |")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
