@@ -56,7 +56,15 @@ CHECKPOINTS: dict[str, Checkpoint] = {
         *_released("Rank-R1", FORMATS["rank-r1-v0.1"], think_tokens=2032),
         *_released("Setwise-SFT", FORMATS["setwise-sft-v0.1"], think_tokens=0),
         Checkpoint(
-            EMBEDDED, BASE, EMBEDDED, FORMATS["naming-v1"], size=5, think_tokens=32, force="unparsed", passage_tokens=64
+            EMBEDDED,
+            BASE,
+            EMBEDDED,
+            FORMATS["naming-v1"],
+            size=5,
+            think_tokens=32,
+            force="unparsed",
+            passage_tokens=64,
+            fusion=5,
         ),
         Checkpoint(BASE, BASE, None, FORMATS["rank-r1-v0.1"], size=10, think_tokens=32, force="unparsed"),
     ]

@@ -196,7 +196,7 @@ class Reranker:
         self._tasks.add(task)
         try:
             self._refuse_closed()
-            if len(candidates) < 2:
+            if len(candidates) < 2 and not (candidates and retrieve):
                 return Ranking(query, candidates, tuple(range(len(candidates))), k=len(candidates))
             async with self._gates.get().get():
                 stages = Stages(self._engine, self.plan, self._budget, query, candidates, k, retrieve)

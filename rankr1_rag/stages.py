@@ -12,7 +12,9 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
+from rankr1_rag.backends.borrowed_calls import in_thread
 from rankr1_rag.budget import Budget, Texts
 from rankr1_rag.engine import Engine, Task
 from rankr1_rag.errors import BackendError
@@ -78,15 +80,23 @@ class Stages:
 
     async def run(self) -> None:
         """Select. BackendError, UnparsedError as the engine raises them, and whatever `retrieve` does."""
-        last = min(self.plan.hops, self.wanted)
         texts = await self._fit()
+        last = self._stages
         for stage in range(1, last + 1):
             if stage > 1 and self.retrieve is not None and await self._retrieved(self.retrieve):
                 texts = await self._fit()
             await self._select(texts, self.wanted - len(self.chosen) if stage == last else 1)
 
+    @property
+    def _stages(self) -> int:
+        """How many there are: none that would have nothing to select, as far as that is known before it begins."""
+        most = self.wanted if self.retrieve is None or not self.candidates else self.k
+        return self.plan.hops if most is None else min(self.plan.hops, most)
+
     async def _select(self, texts: Texts, k: int) -> None:
         left = [position for position in range(len(self.candidates)) if position not in self.chosen]
+        if not left:
+            return
         selection = self.plan.selection(len(left), k)
         if self.chosen:
             selection = among(selection, left)
@@ -97,7 +107,7 @@ class Stages:
         """Whether there are new candidates now."""
         last = self.candidates[self.chosen[-1]]
         text = " ".join(part for part in (self.query.text, last.title, last.text) if part)
-        found = await asyncio.to_thread(retrieve, text)
+        found = await in_thread(partial(retrieve, text))
         new = _new(list(await found if inspect.isawaitable(found) else found), self.candidates)
         self.candidates += new
         return bool(new)

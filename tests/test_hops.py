@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -11,12 +12,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from rankr1_rag import BackendError, Passage, Query, Ranking, Reranker
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.errors import BackendUnavailable
 from rankr1_rag.explain import story
 from rankr1_rag.explain.html import page
+from rankr1_rag.explain.terminal import show
 from rankr1_rag.jsonlines import ranking_from_json, ranking_to_json
 from rankr1_rag.selection import ALGORITHMS, LISTWISE, among, play
 from rankr1_rag.types import Message
@@ -132,6 +135,28 @@ def test_more_than_the_first_candidates_may_be_selected_after_a_second_retrieval
     ranking = ranked([FILM, OTHERS[0]], k=5, hops=2, retrieve=lambda _: [DIRECTOR, *OTHERS[1:3]])
     assert ranking.k == len(ranking) == 5
     assert ranking.passages[:2] == (FILM, DIRECTOR)
+
+
+def test_a_single_candidate_is_reason_enough_to_search_again() -> None:
+    ranking = ranked([FILM], k=2, hops=2, retrieve=lambda _: [*OTHERS, DIRECTOR])
+    assert ranking.passages[:2] == (FILM, DIRECTOR)
+    assert ranked([FILM], k=1, hops=2, retrieve=lambda _: [DIRECTOR]).order == (0,)
+    assert ranked([FILM], k=2, hops=3, retrieve=lambda _: []).order == (0,)
+    assert ranked([], k=2, hops=2, retrieve=lambda _: [DIRECTOR]).order == ()
+
+
+def test_what_was_found_later_is_told_as_such() -> None:
+    ranking = ranked([*OTHERS, FILM], hops=2, retrieve=lambda _: [DIRECTOR])
+    film, director = story.places(ranking)[:2]
+    assert (film.moved, director.moved) == ("↑12", "new")
+    assert film.origin == story.origin(ranking, 12) == "first-stage rank 13"
+    assert director.origin == story.origin(ranking, 13) == story.FOUND
+    assert story.FOUND in page(ranking)
+    console = Console(width=100, record=True, file=io.StringIO())
+    show(ranking, console)
+    assert story.FOUND in console.export_text()
+    first = ranked([FILM, *OTHERS], k=2, hops=2, fusion=0, retrieve=lambda _: [DIRECTOR])
+    assert "where the first stage had it" in story.lede(first)
 
 
 def test_fusion_gives_what_was_retrieved_later_no_first_stage_rank() -> None:

@@ -11,27 +11,37 @@ from dataclasses import dataclass, replace
 from rankr1_rag.explain.text import counted, line, start
 from rankr1_rag.types import Comparison, Cost, Explanation, Ranking
 
+FOUND = "found between two stages"
+
 _MOSTLY = 0.8
 """The share of forced answers from which on a reader should doubt the thoughts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One candidate at its rank; `first` is its first-stage rank, from 1 like every rank."""
+    """One candidate at its rank; `found` between two stages, it has no first-stage rank."""
 
     why: Explanation
     name: str
+    found: bool = False
 
     @property
     def first(self) -> int:
-        """The rank the retriever gave it."""
+        """The rank the retriever gave it, from 1 like every rank; those that were found later count on from there."""
         return self.why.position + 1
 
     @property
     def moved(self) -> str:
-        """↑3, ↓2 or =."""
+        """↑3, ↓2, =, or "new"."""
+        if self.found:
+            return "new"
         gained = self.first - self.why.rank
         return f"↑{gained}" if gained > 0 else f"↓{-gained}" if gained else "="
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, in words."""
+        return FOUND if self.found else f"first-stage rank {self.first}"
 
     @property
     def record(self) -> str:
@@ -108,7 +118,17 @@ def name(ranking: Ranking, position: int) -> str:
 def places(ranking: Ranking) -> list[Place]:
     """Every candidate once, best first."""
     explanations = [ranking.explain(rank) for rank in range(1, len(ranking) + 1)]
-    return [Place(why, name(ranking, why.position)) for why in explanations]
+    return [Place(why, name(ranking, why.position), found(ranking, why.position)) for why in explanations]
+
+
+def found(ranking: Ranking, position: int) -> bool:
+    """Whether a candidate is none of the first stage's."""
+    return position >= len(ranking) - ranking.retrieved
+
+
+def origin(ranking: Ranking, position: int) -> str:
+    """Where a candidate comes from, in words."""
+    return FOUND if found(ranking, position) else f"first-stage rank {position + 1}"
 
 
 def rounds(ranking: Ranking) -> dict[int, list[Asked]]:
@@ -160,7 +180,9 @@ def lede(ranking: Ranking) -> str:
     asked = counted(len(ranking.trace), "comparison")
     selected = min(ranking.k, len(ranking))
     top = ranking.order[0]
-    came = f"up from first-stage rank {top + 1}" if top else "where the first stage had it"
+    came = "where the first stage had it"
+    if top:
+        came = FOUND if found(ranking, top) else f"up from first-stage rank {top + 1}"
     return (
         f"The model saw {seen:,} of {counted(len(ranking), 'candidate')} in {asked} "
         f"and selected {selected:,}. First comes {name(ranking, top)}, {came}."

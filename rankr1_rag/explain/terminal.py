@@ -16,7 +16,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from rankr1_rag.explain.story import Asked, Place, known, lede, name, places, round_costs, rounds, warnings
+from rankr1_rag.explain.story import Asked, Place, known, lede, name, origin, places, round_costs, rounds, warnings
 from rankr1_rag.explain.text import clean, counted, line, start
 from rankr1_rag.types import Cost, Ranking
 
@@ -105,7 +105,8 @@ def _cells(place: Place) -> list[Text]:
     passage = Text(place.name, style="bold" if why.passage.title else "")
     if why.passage.title:
         passage.append(f"  {start(why.passage.text, 160)}", style="not bold")
-    plain = [str(why.rank), str(place.first), place.moved, f"{why.won}:{why.lost}", "✓" if why.selected else ""]
+    first = "" if place.found else str(place.first)
+    plain = [str(why.rank), first, place.moved, f"{why.won}:{why.lost}", "✓" if why.selected else ""]
     cells = [*map(Text, plain), Text(line(why.passage.id)), passage]
     for cell in cells:
         cell.stylize_before(style)
@@ -121,7 +122,7 @@ def _asked(ranking: Ranking, asked: Asked, thoughts: bool) -> RenderableType:
     """The set in shown order under the labels that the model saw, its choice, its thought, its price."""
     comparison = asked.comparison
     choice = Text(f"→ {name(ranking, asked.chosen)}", style="bold green" if comparison.parsed else "bold yellow")
-    choice.append(f"  first-stage rank {asked.chosen + 1}", style="not bold dim")
+    choice.append(f"  {origin(ranking, asked.chosen)}", style="not bold dim")
     parts: list[RenderableType] = [_set(ranking, asked), choice]
     if asked.odds:
         parts.append(Text(f"most probable labels: {asked.odds}", style="dim"))

@@ -6,6 +6,7 @@ accelerate; knows nothing of training.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ def joined(device: str | None) -> Processes:
     accelerate: Any = import_module("accelerate")
     cpu = device == "cpu" or not torch.cuda.is_available()
     state = accelerate.PartialState(cpu=cpu, timeout=PATIENCE)
+    if state.num_processes > 1:
+        atexit.register(state.destroy_process_group)  # else its threads are there at the very end, which aborts Python
     return Processes(state.process_index, state.num_processes)
 
 

@@ -3,8 +3,9 @@
 trl's trainer runs every row of a group through the model whole. A prompt here is hundreds of tokens and its completion
 a few dozen, so nearly all of that is the same prompt eight times, in sampling and again in the loss. Here each
 distinct prompt of a batch is computed once and its keys and values are handed to its completions, gradients included:
-the same numbers up to rounding. Two methods of trl's trainer are replaced, which are private: hence the upper bound on
-trl's version.
+the same numbers up to rounding. Rows without an advantage, those of groups that were all right or all wrong, move
+nothing and are left out of the loss. Three methods of trl's trainer are replaced, which are private: hence the upper
+bound on trl's version.
 
 Knows trl's trainer and tensors; knows nothing of passages.
 """
@@ -58,6 +59,23 @@ class SharedPrompts(GRPOTrainer):  # type: ignore[misc]
         chosen = logps.gather(-1, input_ids[:, -logits_to_keep:].unsqueeze(-1)).squeeze(-1)
         entropy = -(logps.exp() * logps).sum(-1).detach() if compute_entropy else None
         return chosen, entropy, None
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        if self.beta:
+            return super()._compute_loss(model, inputs)
+        rows, share = _moving(inputs)
+        return super()._compute_loss(model, rows) * share
+
+
+def _moving(inputs: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    """The rows that have an advantage, one at least, and their share."""
+    advantages = inputs["advantages"]
+    moving = advantages.nonzero().flatten() if advantages.any() else torch.zeros_like(advantages[:1], dtype=torch.long)
+    rows = {
+        name: value[moving] if isinstance(value, torch.Tensor) and value.shape[:1] == advantages.shape else value
+        for name, value in inputs.items()
+    }
+    return rows, len(moving) / len(advantages)
 
 
 def _distinct(prompts: list[list[int]]) -> tuple[list[list[int]], list[int]]:

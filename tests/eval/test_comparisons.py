@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,13 @@ def test_more_draws_and_more_examples_keep_the_sets_that_were() -> None:
     assert not few.keys() & drawn(made(5), size=5, hard=None, seed=1).keys()
 
 
-@pytest.mark.parametrize(("draws", "examples", "told"), [(0, made(2), "draws=0"), (1, made(2) * 2, "twice")])
+KNOWN = [replace(example, given=(Passage("k", "a pond"),)) for example in made(2)]
+
+
+@pytest.mark.parametrize(
+    ("draws", "examples", "told"),
+    [(0, made(2), "draws=0"), (1, made(2) * 2, "twice"), (1, KNOWN, "made without --known")],
+)
 def test_what_would_count_nothing_or_double_is_refused(draws: int, examples: list[Example], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         drawn(examples, size=4, hard=None, seed=1, draws=draws)

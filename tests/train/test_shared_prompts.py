@@ -32,6 +32,7 @@ def trainer(kind: Any, model: Path, folder: Path) -> Any:
         num_generations=2,
         per_device_train_batch_size=2,
         temperature=0.7,
+        loss_type="grpo",
     )
     weights = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     data = [{"prompt": "a"}, {"prompt": "b"}]
@@ -73,6 +74,29 @@ def test_log_probabilities_entropies_and_gradients_are_trl_s_own(thin: Path, tmp
     assert ours[2].keys() == theirs[2].keys()
     for name, gradient in theirs[2].items():
         torch.testing.assert_close(ours[2][name], gradient, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("advantages", [[0.7, 0.0, -0.3, 0.0, 0.5], [0.0] * 5, [1.0, -1.0, 0.5, -0.5, 0.2]])
+def test_rows_without_an_advantage_are_left_out_and_the_gradient_is_the_same(
+    thin: Path, tmp_path: Path, advantages: list[float]
+) -> None:
+    gradients = []
+    for kind in (SharedPrompts, GRPOTrainer):
+        made = trainer(kind, thin, tmp_path)
+        made.current_gradient_accumulation_steps = 1
+        ids, mask, keep = batch()
+        inputs = {
+            "prompt_ids": ids[:, :-keep],
+            "prompt_mask": mask[:, :-keep],
+            "completion_ids": ids[:, -keep:],
+            "completion_mask": mask[:, -keep:],
+            "advantages": torch.tensor(advantages),
+            "num_items_in_batch": mask[:, -keep:].sum(),
+        }
+        made._compute_loss(made.model, inputs).backward()
+        gradients.append({name: weight.grad for name, weight in made.model.named_parameters()})
+    for name, gradient in gradients[1].items():
+        torch.testing.assert_close(gradients[0][name], gradient, rtol=1e-3, atol=1e-6)
 
 
 def test_nearly_greedy_samples_are_what_the_model_generates(thin: Path) -> None:

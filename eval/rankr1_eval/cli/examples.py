@@ -60,16 +60,9 @@ def examples(
     write_examples(out, kept)
     if held_out is not None:
         write_examples(held_out, held)
-    told = {
-        "dataset": source.dataset,
-        "depth": depth,
-        "found": found,
-        "known": known,
-        "seed": seed,
-        **_figures(made, kept, held),
-    }
     if as_json:
-        typer.echo(json.dumps(told))
+        told = {"dataset": source.dataset, "depth": depth, "found": found, "known": known, "seed": seed}
+        typer.echo(json.dumps(told | _figures(made, kept, held)))
     else:
         _tell(Console(), made, {out: kept, **({held_out: held} if held_out else {})})
 

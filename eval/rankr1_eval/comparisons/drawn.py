@@ -17,8 +17,15 @@ def drawn(
 ) -> dict[str, TrainingSet]:
     """Id to set, `draws` ≥ 1 for every positive; more draws, or more examples, keep those that were.
 
-    `size` and `hard` as for `sets`. ValueError where an example is given twice.
+    `size` and `hard` as for `sets`. ValueError where an example is given twice, or has passages that are known already:
+    a single comparison has nothing that could be.
     """
+    for example in examples:
+        if example.given:
+            raise ValueError(
+                f"the example {example.query.id!r:.100} has passages that are known already, which a single comparison "
+                "does not show: give examples made without --known"
+            )
     if draws < 1:
         raise ValueError(f"draws={draws}: each positive must be asked about once at least")
     found: dict[str, TrainingSet] = {}
