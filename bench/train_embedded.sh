@@ -27,9 +27,9 @@ of() {
     done
 }
 
-sft() {
-    .venv-train/bin/rankr1 train sft --model .venv-train/smollm2 --target naming --format naming-v1 --size 5 --hard 20 \
-        --passage-tokens 64 --completion-tokens 48 --dropout 0 --batch 8 --compile "$@"
+train() { # sft or grpo, further options
+    .venv-train/bin/rankr1 train "$1" --model .venv-train/smollm2 --format naming-v1 --size 5 --passage-tokens 64 \
+        --completion-tokens 48 --dropout 0 --batch 8 "${@:2}"
 }
 
 mkdir -p "$out/data"
@@ -39,7 +39,8 @@ for i in "${!sets[@]}"; do
 done
 mapfile -t plain < <(of "${sets[@]}")
 mapfile -t both < <(of "${sets[@]}" "${sets[@]/%/-known}")
-sft "${plain[@]}" --prompt-tokens 544 --rank 8 --alpha 16 --learning-rate 6e-4 --epochs 4 --save 200 --out "$out/cold"
-sft "${both[@]}" --adapter "$out/cold" --prompt-tokens 1024 --seed 2 --learning-rate 5e-4 --epochs 3 --steps 1250 \
-    --save 250 --held-sets 435 --out "$out/both"
+train sft "${plain[@]}" --target naming --hard 20 --prompt-tokens 544 --rank 8 --alpha 16 --learning-rate 6e-4 --epochs 4 \
+    --save 200 --compile --out "$out/cold"
+train sft "${both[@]}" --adapter "$out/cold" --target naming --hard 20 --prompt-tokens 1024 --seed 2 --learning-rate 5e-4 \
+    --steps 320 --save 80 --held-sets 435 --compile --out "$out/both"
 echo "Into the package with it: .venv-train/bin/python -m bench.embed $out/both"

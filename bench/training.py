@@ -35,7 +35,11 @@ SETS = 4
 def seconds(train: Callable[[T, Progress], object], settings: T) -> float:
     """Of a step, the mean of the last ten."""
     at: dict[int, float] = {}
-    train(settings, lambda step, *_: at.setdefault(step, time.perf_counter()))
+
+    def told(step: int, *_: object) -> None:
+        at.setdefault(step, time.perf_counter())
+
+    train(settings, told)
     return (at[STEPS] - at[STEPS - TIMED]) / TIMED
 
 

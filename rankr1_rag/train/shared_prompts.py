@@ -61,7 +61,7 @@ class SharedPrompts(GRPOTrainer):  # type: ignore[misc]
         return chosen, entropy, None
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        if self.beta:
+        if self.beta or self.accelerator.num_processes > 1:  # processes gather a figure of every row
             return super()._compute_loss(model, inputs)
         rows, share = _moving(inputs)
         return super()._compute_loss(model, rows) * share

@@ -28,7 +28,7 @@ def test_an_example_is_short_and_ends_in_an_answer_with_its_sources_and_why(path
     answer, sources = done.stdout.strip().rsplit("\n\n", 1)
     assert len(answer.splitlines()) >= 2
     assert [line.split()[0] for line in sources.splitlines()] == ["1.00", "0.90", "0.80"]
-    assert all(line.split(": ", 1)[1] for line in sources.splitlines())
+    assert sources.splitlines()[0].split(": ", 1)[1]  # the others may owe their place to the fusion alone
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)

@@ -36,7 +36,7 @@ pytestmark = [
 
 
 EMBEDDED = Path(rankr1_rag.__file__).parent / "embedded"
-PATIENCE = 6000
+PATIENCE = 600
 """Seconds for a run of a few steps."""
 
 LAUNCHED = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
@@ -111,7 +111,7 @@ def test_a_killed_run_goes_on_to_the_same_adapter(told: dict[str, Any], tmp_path
 
 def test_a_killed_reinforcement_goes_on_to_the_same_adapter(told: dict[str, Any], tmp_path: Path) -> None:
     settings = reinforced(
-        told, adapter=str(EMBEDDED), completion_tokens=32, temperature=1.6, learning_rate=1e-3, held_out=()
+        told, adapter=str(EMBEDDED), completion_tokens=32, temperature=1.6, learning_rate=1e-4, held_out=()
     )
     whole = grpo(replace(settings, out=str(tmp_path / "whole")))
     killed_after(2, command(settings), run := Folder(Path(settings.out)))
