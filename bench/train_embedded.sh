@@ -34,10 +34,11 @@ train() { # sft or grpo, further options
 
 mkdir -p "$out/data"
 for i in "${!sets[@]}"; do
+    examples "${sets[i]}" "${files[i]}" "${sets[i]}-all"
     examples "${sets[i]}" "${files[i]}" "${sets[i]}" --found 20
     examples "${sets[i]}" "${files[i]}" "${sets[i]}-known" --known
 done
-mapfile -t plain < <(of "${sets[@]}")
+mapfile -t plain < <(of "${sets[@]/%/-all}")
 mapfile -t both < <(of "${sets[@]}" "${sets[@]/%/-known}")
 train sft "${plain[@]}" --target naming --hard 20 --prompt-tokens 544 --rank 8 --alpha 16 --learning-rate 6e-4 --epochs 4 \
     --save 200 --compile --out "$out/cold"

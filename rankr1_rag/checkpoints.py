@@ -64,7 +64,7 @@ CHECKPOINTS: dict[str, Checkpoint] = {
             think_tokens=32,
             force="unparsed",
             passage_tokens=64,
-            fusion=5,
+            fusion=2,
         ),
         Checkpoint(BASE, BASE, None, FORMATS["rank-r1-v0.1"], size=10, think_tokens=32, force="unparsed"),
     ]
