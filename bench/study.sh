@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Support recall on the dev samples, reranked by the embedded checkpoint or by another: `make study`, or
+# Support recall on the dev samples, reranked by the embedded checkpoint or by another, in one hop and in several:
 #
 #     bench/study.sh DATA OUT [OPTIONS OF rankr1-eval qa]
 #
