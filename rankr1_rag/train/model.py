@@ -13,6 +13,7 @@ from typing import Any
 from rankr1_rag.backends import hub, transformers_model
 from rankr1_rag.backends.chat import rendered
 from rankr1_rag.errors import BackendError
+from rankr1_rag.train import memory
 from rankr1_rag.train.settings import Training
 from rankr1_rag.types import Message
 
@@ -60,6 +61,8 @@ def load(settings: Training) -> Trained:
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device='cuda': torch sees no GPU here")
+    if device == "cpu":
+        memory.keep()
     context = hub.context(weights.base, None)
     if context is not None and settings.context > context:
         raise ValueError(

@@ -73,7 +73,10 @@ def of_a_length(rows: Sequence[dict[str, Any]], batch: int, seed: int) -> list[d
 
 
 def padded(rows: Sequence[Mapping[str, Sequence[int]]], pad: int) -> dict[str, Any]:
-    """A batch, [rows, width], padded on the left, so that all completions stand at its end; labels of those alone."""
+    """A batch, [rows, width], padded on the left, so that all completions stand at its end; labels of those alone.
+
+    The first label of a row is none: transformers counts as for models that shift labels, without the first.
+    """
     torch: Any = import_module("torch")
     width = -(-max(len(row["input_ids"]) for row in rows) // WIDTHS) * WIDTHS
     longest = max(sum(row["completion_mask"]) for row in rows)
@@ -83,7 +86,7 @@ def padded(rows: Sequence[Mapping[str, Sequence[int]]], pad: int) -> dict[str, A
         gap = width - len(ids)
         batch["input_ids"].append([pad] * gap + ids)
         batch["attention_mask"].append([0] * gap + [1] * len(ids))
-        batch["labels"].append([_IGNORED] * (longest - learnt) + ids[len(ids) - learnt :])
+        batch["labels"].append([_IGNORED] * (1 + longest - learnt) + ids[len(ids) - learnt :])
     return {name: torch.tensor(values) for name, values in batch.items()}
 
 
@@ -94,10 +97,10 @@ def _loss(model: Any, inputs: Mapping[str, Any], tokens: Any) -> Any:
     told = model(
         input_ids=inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
-        logits_to_keep=labels.shape[1] + 1,
+        logits_to_keep=labels.shape[1],
         use_cache=False,
     )
     summed = functional.cross_entropy(
-        told.logits[:, :-1].float().flatten(0, 1), labels.flatten(), ignore_index=_IGNORED, reduction="sum"
+        told.logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=_IGNORED, reduction="sum"
     )
     return summed / (tokens if tokens is not None else (labels != _IGNORED).sum())

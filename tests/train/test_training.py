@@ -122,7 +122,7 @@ def test_a_killed_reinforcement_goes_on_to_the_same_adapter(told: dict[str, Any]
 
 
 def test_two_processes_are_one_run(told: dict[str, Any], thin: Path, tmp_path: Path) -> None:
-    """On two devices, killed and asked again: the steps and nearly the losses of one, logged once, and one adapter."""
+    """On two devices, killed and asked again: the steps and the losses of one, logged once, and one adapter."""
     settings = supervised({**told, "model": str(thin), "save": 1}, epochs=1)
     whole = sft(replace(settings, out=str(tmp_path / "whole")))
     on_two = [*LAUNCHED, *command(settings)[1:]]
@@ -130,7 +130,7 @@ def test_two_processes_are_one_run(told: dict[str, Any], thin: Path, tmp_path: P
     asked_again(on_two)
     assert steps(run) == steps(whole)
     losses, alone = ([line["loss"] for line in one.records() if "loss" in line] for one in (run, whole))
-    assert losses == pytest.approx(alone, rel=0.05)  # transformers does not count the first label of a longest row
+    assert losses == pytest.approx(alone, rel=0.002)
     assert (run.checkpoints / "checkpoint-3" / "rng_state_1.pth").exists()  # the second was there
 
 

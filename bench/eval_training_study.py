@@ -1,0 +1,87 @@
+"""What bench/training_study.sh found, as tables: `python -m bench.eval_training_study OUT`, which it ends with.
+
+Knows the JSON of `rankr1-eval comparisons` and of `rankr1-eval qa`; asks no model.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+MODELS = {
+    "untrained": "untrained",
+    "label": "supervised, label alone",
+    "cold-18": "cold start, 18 % of the questions",
+    "grpo-18": "… and GRPO on the same 18 %",
+    "grpo-100": "… and GRPO on all",
+    "embedded-cold": "embedded, cold start",
+    "embedded": "embedded, as it is shipped",
+}
+RIVALS = {"first": "the passage shown first", "bm25": "BM25", "dense": "dense"}
+SETS = {"hotpotqa": "HotpotQA", "2wikimultihopqa": "2WikiMultihopQA", "musique": "MuSiQue"}
+KINDS = {"found": "Supports that BM25 has among its first 20", "all": "All supports"}
+
+
+def spelled(one: dict[str, float], sign: str = "") -> str:
+    """A share in percent with its interval."""
+    return f"{100 * one['mean']:{sign}.1f} ({100 * one['low']:{sign}.1f} to {100 * one['high']:{sign}.1f})"
+
+
+def loaded(path: Path) -> dict[str, Any] | None:
+    """What a command printed or wrote; None where it was not asked for."""
+    if not path.exists():
+        return None
+    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return told
+
+
+def comparisons(out: Path, kind: str) -> None:
+    """The table of single comparisons: a row for each rival, then for each model."""
+    found = {name: told for name in MODELS if (told := loaded(out / "comparisons" / f"{name}-{kind}.json"))}
+    richest = max(found.values(), key=lambda told: len(told["all"]["accuracy"]))
+    print(f"\n## {KINDS[kind]}: {richest['all']['comparisons']:,} comparisons\n")
+    print(f"| | right, % | {' | '.join(SETS.values())} | after the cold start, points | form, % | most named place |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, label in RIVALS.items():
+        if name in richest["all"]["accuracy"]:
+            print(_row(richest, name, label, "", ""))
+    for name, told in found.items():
+        moved = told["all"]["differences"].get("against")
+        form = told["format"]
+        kept = f"{100 * form['mean']:.1f}" if form else ""
+        print(_row(told, "model", MODELS[name], spelled(moved, "+") if moved else "", kept))
+
+
+def _row(told: dict[str, Any], row: str, label: str, moved: str, form: str) -> str:
+    own = [f"{100 * told['sources'][name]['accuracy'][row]['mean']:.1f}" for name in SETS]
+    places = [f"{max(one['mean'] for one in told['places'][row]):.2f}"]
+    return f"| {' | '.join([label, spelled(told['all']['accuracy'][row]), *own, moved, form, *places])} |"
+
+
+def reranked(out: Path) -> None:
+    """The table of rerankings: support recall@5 less BM25's, unfused and fused."""
+    print("\n## Support recall@5, BM25 top 20 reranked: points above BM25\n")
+    print(f"| | fusion | {' | '.join(SETS.values())} |\n|---|---|---|---|---|")
+    for name, label in MODELS.items():
+        runs = [loaded(out / "reranked" / f"{name}-{dataset}" / "scores.json") for dataset in SETS]
+        if not all(runs):
+            continue
+        for row, fusion in (("rank-r1:fusion=off", "off"), ("rank-r1:fusion=2", "2")):
+            moved = [spelled(run["rows"][row]["differences"]["R@5"], "+") for run in runs if run]
+            print(f"| {label} | {fusion} | {' | '.join(moved)} |")
+
+
+def main(out: Path) -> None:
+    """Print all tables."""
+    print(
+        "# What the labels are worth\n\nMade by `bench/training_study.sh DATA OUT EMBEDDED`. 95 % bootstrap intervals."
+    )
+    for kind in KINDS:
+        comparisons(out, kind)
+    reranked(out)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
