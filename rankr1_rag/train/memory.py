@@ -1,8 +1,8 @@
 """Memory that a step frees is kept for the next one, on a CPU under glibc.
 
 glibc hands great blocks back to the system as soon as they are free, and the system clears every page of them when the
-next step asks again: up to a fifth of the time of a step. What a process
-holds at most is hardly more for it. Knows the C library and nothing else.
+next step asks again: up to a fifth of the time of a step. What a process holds at most is hardly more for it. Knows
+the C library and nothing else.
 """
 
 from __future__ import annotations

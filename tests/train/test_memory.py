@@ -32,4 +32,4 @@ print(held() - before)
 @pytest.mark.parametrize(("how", "kept"), [("kept", True), ("as it comes", False)])
 def test_memory_that_is_freed_stays_with_the_process(how: str, kept: bool) -> None:
     told = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True)
-    assert (int(told.stdout) >= SIZE) == kept
+    assert (int(told.stdout) > SIZE / 2) == kept
