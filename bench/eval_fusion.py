@@ -4,20 +4,23 @@
 
 The questions are those that bench/train_embedded.sh held out (`RUNS/data/*-all-held.jsonl`); the corpus is the
 paragraphs of all training questions. The embedded default rests on this table, so no dev question may be in it. Each
-question is reranked once in one hop and once in two; fusion is then only arithmetic. Knows rankings and measures.
+question is reranked once in one hop, once in two, and once in two with a second retrieval; fusion is then only
+arithmetic. Knows rankings and measures.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from rankr1_eval.data import load
 from rankr1_eval.measures import intervals, supports
-from rankr1_eval.retrieve.bm25 import bm25
+from rankr1_eval.retrieve.bm25 import searching
 from rankr1_eval.types import Question, pooled
 from rankr1_rag import Passage, Ranking, Reranker
 from rankr1_rag.backends.openvino import OpenVINO
@@ -36,70 +39,115 @@ CUTOFFS = (2, 5)
 HEAD = """# Fusion of the embedded checkpoint with BM25
 
 Made by `python -m bench.eval_fusion ../shared/data/train RUNS/data > bench/eval_fusion.md`: {questions} held-out
-training questions, BM25 top {n} of the paragraphs of all training questions, k={k}. Support recall with 95 % bootstrap
-intervals, and the paired difference from BM25. Fusion is by reciprocal ranks, 1 / (constant + rank); a great constant
-weighs both orders alike.
+training questions, BM25 top {n} of the paragraphs of all training questions, k=5. Support recall with 95 % bootstrap
+intervals, and the paired difference from BM25. Fusion is by reciprocal ranks, 1 / (constant + rank), in the result and
+in the retrieval that found a passage; a great constant weighs both alike. "No rank there": what the second retrieval
+found counts by its rank in the result alone. Seconds are wall time a question, many at once, {batch} prompts a batch.
 
-| order | fusion | comparisons | R@2 | R@5 | ΔR@2 | ΔR@5 |
-|---|---|---|---|---|---|---|"""
+| order | fusion | comparisons | seconds | R@2 | R@5 | ΔR@2 | ΔR@5 |
+|---|---|---|---|---|---|---|---|"""
+BATCH = 8
 
-Item = tuple[Question, tuple[Passage, ...]]
+
+@dataclass(frozen=True)
+class Corpus:
+    """The held-out questions of a data set, each with BM25's best, and what finds more for a text."""
+
+    asked: tuple[tuple[Question, tuple[Passage, ...]], ...]
+    search: Callable[[str], list[Passage]]
 
 
-def items(data: Path, examples: Path) -> list[Item]:
-    """The held-out questions of all three data sets, each with BM25's best of its own corpus."""
-    found: list[Item] = []
+Asked = tuple[Question, Ranking, Sequence[int]]
+"""A question, its ranking unfused, and the rank of each candidate in the retrieval that found it."""
+
+
+def corpora(data: Path, examples: Path) -> Iterator[Corpus]:
+    """Of each data set."""
     for name, file in FILES.items():
         questions = load(name, data / file)
         corpus = {passage.id: passage for passage in pooled(questions)}
+        find = searching(list(corpus.values()), N)
+
+        def search(
+            text: str, find: Callable[[str], list[str]] = find, corpus: dict[str, Passage] = corpus
+        ) -> list[Passage]:
+            return [corpus[id] for id in find(text)]
+
         held = {example.query.id for example in read_examples(examples / f"{name}-all-held.jsonl")}
-        asked = [question for question in questions if question.query.id in held]
-        run = bm25(list(corpus.values()), [question.query for question in asked], N)
-        found += [(one, tuple(corpus[scored.id] for scored in run[one.query.id])) for one in asked]
+        kept = [question for question in questions if question.query.id in held]
+        yield Corpus(tuple((one, tuple(search(one.query.text))) for one in kept), search)
+
+
+def ranked(corpus: Corpus, hops: int, retrieving: bool) -> list[Asked]:
+    """Its questions' rankings."""
+    retrieve = corpus.search if retrieving else None
+    with Reranker(OpenVINO(max_batch=BATCH), k=K, hops=hops, fusion="off", retrieve=retrieve) as reranker:
+        results = dict(reranker.rank_many((question.query, passages) for question, passages in corpus.asked))
+    found: list[Asked] = []
+    for place, (question, _) in enumerate(corpus.asked):
+        one = results[place]
+        assert isinstance(one, Ranking), one
+        found.append((question, one, ranks(one, corpus.search)))
     return found
 
 
-def ranked(found: Sequence[Item], hops: int) -> list[Ranking]:
-    """Their rankings, unfused."""
-    with Reranker(OpenVINO(max_batch=8), k=K, hops=hops, fusion="off") as reranker:
-        results = dict(reranker.rank_many((question.query, passages) for question, passages in found))
-    rankings = [one for _, one in sorted(results.items()) if isinstance(one, Ranking)]
-    assert len(rankings) == len(found), results
-    return rankings
+def ranks(one: Ranking, search: Callable[[str], list[Passage]]) -> list[int]:
+    """Of its candidates, each in the retrieval that found it."""
+    first = len(one.candidates) - one.retrieved
+    if not one.retrieved:
+        return list(range(1, first + 1))
+    known = one.candidates[one.trace[-1].given[-1]]
+    found = [passage.id for passage in search(" ".join(filter(None, (one.query.text, known.title, known.text))))]
+    return [*range(1, first + 1), *(found.index(passage.id) + 1 for passage in one.candidates[first:])]
 
 
-def measured(found: Sequence[Item], orders: Sequence[Sequence[int]]) -> Mapping[str, Sequence[float]]:
+def measured(orders: Sequence[tuple[Question, Sequence[Passage]]]) -> Mapping[str, Sequence[float]]:
     """R@2 and R@5 of each question, in order."""
-    ids = {
-        question.query.id: [passages[position].id for position in order]
-        for (question, passages), order in zip(found, orders, strict=True)
-    }
-    scores = supports.scores(ids, {question.query.id: question.supports for question, _ in found}, CUTOFFS)
-    return {f"R@{k}": [scores[f"R@{k}"][question.query.id] for question, _ in found] for k in CUTOFFS}
+    ids = {question.query.id: [passage.id for passage in order] for question, order in orders}
+    scores = supports.scores(ids, {question.query.id: question.supports for question, _ in orders}, CUTOFFS)
+    return {f"R@{k}": [scores[f"R@{k}"][question.query.id] for question, _ in orders] for k in CUTOFFS}
 
 
-def row(name: str, asked: str, own: Mapping[str, Sequence[float]], base: Mapping[str, Sequence[float]]) -> str:
-    """A line of the table: the means and the paired differences."""
+def row(cells: str, own: Mapping[str, Sequence[float]], base: Mapping[str, Sequence[float]]) -> None:
+    """Print a line of the table: the means and the paired differences."""
     table = np.array([own[measure] for measure in own]).T
     minus = np.array([base[measure] for measure in own]).T
     means = [f"{one.mean:.3f} ({one.low:.3f} to {one.high:.3f})" for one in intervals.estimates(table)]
     moved = [f"{one.mean:+.3f} ({one.low:+.3f} to {one.high:+.3f})" for one in intervals.differences(table - minus)]
-    return f"| {name} | {asked} | {' | '.join([*means, *moved])} |"
+    print(f"| {cells} | {' | '.join([*means, *moved])} |", flush=True)
 
 
 def main(data: str, examples: str) -> None:
     """Print the table."""
-    found = items(Path(data), Path(examples))
-    base = measured(found, [range(N) for _ in found])
-    print(HEAD.format(questions=len(found), n=N, k=K))
-    print(row("BM25 |", "", base, base), flush=True)
-    for hops in (1, 2):
-        rankings = ranked(found, hops)
-        asked = f"{sum(len(one.trace) for one in rankings) / len(rankings):.1f}"
+    found = list(corpora(Path(data), Path(examples)))
+    base = measured([one for corpus in found for one in corpus.asked])
+    print(HEAD.format(questions=len(base["R@5"]), n=N, batch=BATCH))
+    row("BM25 | | | ", base, base)
+    for hops, retrieving, name in ((1, False, "1 hop"), (2, False, "2 hops"), (2, True, "2 hops, retrieving")):
+        start = time.perf_counter()
+        asked = [one for corpus in found for one in ranked(corpus, hops, retrieving)]
+        seconds = (time.perf_counter() - start) / len(asked)
+        cost = f"{sum(len(one.trace) for _, one, _ in asked) / len(asked):.1f} | {seconds:.1f}"
         for constant in CONSTANTS:
-            orders = [one.order if constant is None else fused(one.order, constant) for one in rankings]
-            name = f"{hops} hop{'s' * (hops > 1)} | {'off' if constant is None else constant}"
-            print(row(name, asked, measured(found, orders), base), flush=True)
+            told = "off" if constant is None else str(constant)
+            row(
+                f"{name} | {told} | {cost}",
+                measured([(question, order(one, constant, places)) for question, one, places in asked]),
+                base,
+            )
+        if retrieving:
+            for constant in CONSTANTS[1:]:
+                last = [(question, order(one, constant, places, last=True)) for question, one, places in asked]
+                row(f"{name}, no rank there | {constant} | {cost}", measured(last), base)
+
+
+def order(one: Ranking, constant: float | None, places: Sequence[int], *, last: bool = False) -> list[Passage]:
+    """Its passages, fused; `last`: what was found later counts by its rank in the result alone."""
+    n = len(one.candidates) - one.retrieved if last else len(one.candidates)
+    never = 10**9
+    known = [place if position < n else never for position, place in enumerate(places)]
+    fusion = one.order if constant is None else fused(one.order, constant, known)
+    return [one.candidates[position] for position in fusion]
 
 
 if __name__ == "__main__":

@@ -1,25 +1,43 @@
 #!/usr/bin/env bash
-# Support recall on the dev samples, reranked by the embedded checkpoint or by another, in one hop and in several:
+# Hop-aware reranking of the dev samples, with the embedded checkpoint or another: evidence, answers, and what they cost.
 #
-#     bench/study.sh DATA OUT [OPTIONS OF rankr1-eval qa]
+#     bench/study.sh DATA OUT [OPTIONS OF rankr1-eval qa] > bench/study.md
 #
 # DATA holds the samples, OUT gets a run for each data set. Rows of one run share what was asked: fusion costs nothing, and a second
-# hop only its own comparisons. For a GPU, with Rank-R1-7B as it is and a reader:
+# hop only its own comparisons. Without options the embedded model reranks all questions and reads for 60 of each set, in OUT/read.
+# For a GPU, with Rank-R1-7B, which was trained for no second hop, and an adapter that was, both with the 7B model as reader:
 #
 #     bench/study.sh DATA runs/study-7b --backend vllm --model ielabgroup/Rank-R1-7B-v0.1 --read 5
+#     bench/study.sh DATA runs/study-hops --backend vllm --model Qwen/Qwen2.5-7B-Instruct --adapter ADAPTER --format rank-r1-v0.1 --read 5
 #
 # Killed, the same command goes on where it was.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+exec 3>&1 >&2  # the tables alone are printed
 data=$1 out=$2
 shift 2
-[ $# -gt 0 ] || set -- --no-read --option max_batch=8
-rows=${ROWS:-none,dense,rank-r1,rank-r1:fusion=off,rank-r1:hops=2,rank-r1:hops=2+fusion=off,rank-r1:hops=2+retrieve=true}
+options=("$@")
+[ $# -gt 0 ] || options=(--no-read --option max_batch=8)
+dense=${DENSE:-sentence-transformers/all-MiniLM-L6-v2}
+rows=none,dense:$dense,rank-r1,rank-r1:fusion=off,rank-r1:hops=2,rank-r1:hops=2+fusion=off,rank-r1:hops=2+retrieve=true
+read=none,rank-r1,rank-r1:hops=2,rank-r1:hops=2+retrieve=true,gold
 
 study() { # data set, file
-    .venv-eval/bin/rankr1-eval qa --dataset "$1" --data "$data/$2" --k 5 --rows "$rows" --out "$out/$1" "${@:3}"
+    local asked=(.venv-eval/bin/rankr1-eval qa --dataset "$1" --data "$data/$2" --k 5)
+    "${asked[@]}" --rows "$rows" --out "$out/$1" "${options[@]}"
 }
 
-study hotpotqa hotpotqa/dev_distractor_sample.json "$@"
-study 2wikimultihopqa 2wikimultihopqa/dev_sample.json "$@"
-study musique musique/musique_ans_v1.0_dev_sample.jsonl "$@"
+answers() { # data set, file
+    local asked=(.venv-eval/bin/rankr1-eval qa --dataset "$1" --data "$data/$2" --k 5)
+    "${asked[@]}" --rows "$read" --out "$out/read/$1" --store "$out/$1/completions.sqlite" --questions 60 --option max_batch=8
+}
+
+each() {
+    "$1" musique musique/musique_ans_v1.0_dev_sample.jsonl
+    "$1" 2wikimultihopqa 2wikimultihopqa/dev_sample.json
+    "$1" hotpotqa hotpotqa/dev_distractor_sample.json
+}
+
+each study
+[ $# -gt 0 ] || { mkdir -p "$out/read" && each answers; }
+.venv-eval/bin/python -m bench.eval_study "$out" >&3

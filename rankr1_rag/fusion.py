@@ -1,8 +1,8 @@
-"""Fusion of a result with the first-stage order. Knows orders of positions."""
+"""Fusion of a result with the order in which it was retrieved. Knows orders of positions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def ordered(chosen: Iterable[int], n: int) -> tuple[int, ...]:
@@ -10,11 +10,11 @@ def ordered(chosen: Iterable[int], n: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys([*chosen, *range(n)]))
 
 
-def fused(order: tuple[int, ...], constant: float, first: int | None = None) -> tuple[int, ...]:
-    """Reciprocal-rank fusion of an order with the first-stage order (Cormack et al., SIGIR 2009, with 60).
+def fused(order: tuple[int, ...], constant: float, ranks: Sequence[int] | None = None) -> tuple[int, ...]:
+    """Reciprocal-rank fusion of an order with that in which it was found (Cormack et al., SIGIR 2009, with 60).
 
-    Only the `first` positions have a first-stage rank, all if left out; the others count by their rank in `order`.
+    `ranks`: by position, from 1, in the retrieval that found it; the first-stage order if left out.
     """
-    n = len(order) if first is None else first
-    sums = {p: 1 / (constant + rank) + (1 / (constant + p + 1) if p < n else 0) for rank, p in enumerate(order, 1)}
+    found = range(1, len(order) + 1) if ranks is None else ranks
+    sums = {p: 1 / (constant + rank) + 1 / (constant + found[p]) for rank, p in enumerate(order, 1)}
     return tuple(sorted(order, key=sums.__getitem__, reverse=True))

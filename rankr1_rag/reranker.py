@@ -57,7 +57,7 @@ class Reranker:
       as known; the last fills up the k. For questions that need several passages; 1 judges by the query alone.
     * `retrieve`: finds more candidates between two stages, for the text of the query and of what was chosen last. What
       is new stands behind the others: see `Ranking.retrieved`.
-    * `fusion`: the constant of reciprocal-rank fusion of the result with the first-stage order, often 60; or "off".
+    * `fusion`: the constant of reciprocal-rank fusion of the result with the order of retrieval, often 60; or "off".
     * `in_flight` ≥ 1: queries open at once. A backend that itself awaits `arank` of this reranker needs two.
     * `query_tokens`, `passage_tokens` ≥ 1: clip to so many tokens even where the context holds more.
 

@@ -48,6 +48,11 @@ class Stages:
     trace: list[Comparison] = field(default_factory=list)
     chosen: list[int] = field(default_factory=list)
     clipped: int = 0
+    ranks: list[int] = field(default_factory=list)
+    """Of the candidates, each in the retrieval that found it."""
+
+    def __post_init__(self) -> None:
+        self.ranks = list(range(1, len(self.candidates) + 1))
 
     @property
     def wanted(self) -> int:
@@ -68,7 +73,7 @@ class Stages:
         return Ranking(
             query=self.query,
             candidates=self.candidates,
-            order=order if fusion is None else fused(order, fusion, first),
+            order=order if fusion is None else fused(order, fusion, self.ranks),
             k=self.wanted,
             trace=tuple(self.trace),
             clipped=self.clipped,
@@ -109,7 +114,8 @@ class Stages:
         text = " ".join(part for part in (self.query.text, last.title, last.text) if part)
         found = await in_thread(partial(retrieve, text))
         new = _new(list(await found if inspect.isawaitable(found) else found), self.candidates)
-        self.candidates += new
+        self.candidates += tuple(new.values())
+        self.ranks += new
         return bool(new)
 
     async def _fit(self) -> Texts:
@@ -123,19 +129,19 @@ class Stages:
         return texts
 
 
-def _new(found: Sequence[Passage | str], candidates: Sequence[Passage]) -> tuple[Passage, ...]:
-    """What is not among the candidates, by id or content, each once; a bare text gets its position as id.
+def _new(found: Sequence[Passage | str], candidates: Sequence[Passage]) -> dict[int, Passage]:
+    """By its rank what is not among the candidates, by id or content, each once; a bare text gets its position as id.
 
     An id of "" is none.
     """
     ids = {passage.id for passage in candidates} - {""}
     contents = {(passage.title, passage.text) for passage in candidates}
-    new: list[Passage] = []
-    for one, passage in zip(found, read_candidates(found), strict=True):
+    new: dict[int, Passage] = {}
+    for rank, (one, passage) in enumerate(zip(found, read_candidates(found), strict=True), 1):
         content = passage.title, passage.text
         if content in contents or (passage.id in ids and not isinstance(one, str)):
             continue
         contents.add(content)
         ids |= {passage.id} - {""}
-        new.append(replace(passage, id=str(len(candidates) + len(new))) if isinstance(one, str) else passage)
-    return tuple(new)
+        new[rank] = replace(passage, id=str(len(candidates) + len(new))) if isinstance(one, str) else passage
+    return new

@@ -159,10 +159,17 @@ def test_what_was_found_later_is_told_as_such() -> None:
     assert "where the first stage had it" in story.lede(first)
 
 
-def test_fusion_gives_what_was_retrieved_later_no_first_stage_rank() -> None:
-    ranking = ranked([FILM, *OTHERS[:3]], k=2, hops=2, fusion=0, retrieve=lambda _: [DIRECTOR])
+@pytest.mark.parametrize(
+    ("before", "order"),
+    [
+        ([], (0, 4, 1, 2, 3)),  # 1/1+1/1, 1/2+1/1, 1/3+1/2, 1/4+1/3, 1/5+1/4
+        ([FILM, *OTHERS[:2]], (0, 1, 4, 2, 3)),  # 1/1+1/1, 1/3+1/2, 1/2+1/4, …: what was known counts for its rank
+    ],
+)
+def test_fusion_counts_the_rank_in_the_retrieval_that_found_it(before: list[Passage], order: tuple[int, ...]) -> None:
+    ranking = ranked([FILM, *OTHERS[:3]], k=2, hops=2, fusion=0, retrieve=lambda _: [*before, DIRECTOR])
     assert ranking.chosen == (0, 4)
-    assert ranking.order == (0, 1, 2, 4, 3)  # 1/1+1/1, 1/3+1/2, 1/4+1/3, 1/2, 1/5+1/4
+    assert ranking.order == order
 
 
 def test_an_error_of_the_second_retrieval_is_raised_as_it_is() -> None:

@@ -70,7 +70,7 @@ class Reading:
     reader_tokens: Annotated[
         int, _option("Most tokens of an answer; more for a model that thinks first.", "Reader", min=1)
     ] = 32
-    no_read: Annotated[bool, _option("Read nothing: support recall alone, without answers.", "Reader")] = False
+    no_read: Annotated[bool, _option("Read nothing: support recall alone, no answers.", "Reader", "--no-read")] = False
     read: Annotated[list[int] | None, _option("Passages that it sees; may be repeated; else --k.", "Reader", min=1)] = (
         None
     )
