@@ -16,6 +16,7 @@ MODELS = {
     "cold-18": "cold start, 18 % of the questions",
     "grpo-18": "… and GRPO on the same 18 %",
     "grpo-100": "… and GRPO on all",
+    "sft-100": "… and supervised on all, as many sets as GRPO",
     "embedded-cold": "embedded, cold start",
     "embedded": "embedded, as it is shipped",
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What the labels are worth: untrained, supervised on the label alone, a cold start, and GRPO from it with 18 % and all of the labels.
+# What the labels are worth: untrained, supervised on the label alone, a cold start, and from it GRPO with 18 % and all of the labels,
+# and as many sets of all of them supervised.
 #
 #     bench/training_study.sh DATA OUT [EMBEDDED] > bench/training_study.md
 #
@@ -40,6 +41,7 @@ reinforced=(--adapter "$out/cold-18" --format naming-v1 --learning-rate 4e-4 --t
     --epochs 8 --steps 100 --save 50)
 train grpo grpo-100 "${reinforced[@]}"
 train grpo grpo-18 --share 0.18 "${reinforced[@]}"
+train sft sft-100 --adapter "$out/cold-18" --target naming --format naming-v1 --epochs 8 "${supervised[@]}" --steps 100 --save 50
 train sft label --target label --format label-v1 "${supervised[@]}"
 
 # Single comparisons: those that a reranker meets, then all others; the first model asked is what the next are compared with.
@@ -68,10 +70,12 @@ label=(--size 5 --format label-v1 --think-tokens 0 --passage-tokens 64)
 cold=("${smollm2[@]}" --adapter "$out/cold-18" "${naming[@]}")
 all=("${smollm2[@]}" --adapter "$out/grpo-100" "${naming[@]}")
 few=("${smollm2[@]}" --adapter "$out/grpo-18" "${naming[@]}")
+more=("${smollm2[@]}" --adapter "$out/sft-100" "${naming[@]}")
 alone=("${smollm2[@]}" --adapter "$out/label" "${label[@]}")
 ask cold-18 "${cold[@]}"
 ask grpo-100 "${all[@]}"
 ask grpo-18 "${few[@]}"
+ask sft-100 "${more[@]}"
 ask label "${alone[@]}"
 ask untrained "${smollm2[@]}" "${naming[@]}"
 if [ -n "$embedded" ]; then
@@ -81,6 +85,7 @@ fi
 rerank cold-18 "${cold[@]}"
 rerank grpo-100 "${all[@]}"
 rerank grpo-18 "${few[@]}"
+rerank sft-100 "${more[@]}"
 rerank label "${alone[@]}"
 rerank untrained "${smollm2[@]}" "${naming[@]}"
 .venv-eval/bin/python -m bench.eval_training_study "$out" >&3

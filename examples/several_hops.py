@@ -1,0 +1,31 @@
+"""Two hops: what was chosen first names whom to look for, and a second search finds them.
+
+pip install "rankr1-rag[demo]" and see README.md for the weights of the embedded model.
+"""
+
+import bm25s
+
+from rankr1_rag import Passage, Reranker, demo
+
+corpus = demo.passages()
+index = bm25s.BM25()
+index.index(bm25s.tokenize([f"{one.title} {one.text}" for one in corpus], show_progress=False), show_progress=False)
+
+
+def search(text: str) -> list[Passage]:
+    """BM25's first five; any function of a text that returns passages will do."""
+    (places,), _ = index.retrieve(bm25s.tokenize(text, show_progress=False), k=5, show_progress=False)
+    return [corpus[place] for place in places]
+
+
+query = "Where was the author of the play for which Edvard Grieg composed In the Hall of the Mountain King born?"
+with Reranker(k=2, hops=2, retrieve=search) as reranker:
+    ranking = reranker.rank(query, search(query))
+
+first = len(ranking) - ranking.retrieved
+print("Found by the question:", ", ".join(one.title for one in ranking.candidates[:first]))
+print("Found by the question and what was chosen:", ", ".join(one.title for one in ranking.candidates[first:]))
+for rank, passage in enumerate(ranking.passages[: ranking.k], 1):
+    print(f"{rank}. {passage.title}: {passage.text[:60]}…")
+known = [ranking.candidates[position].title for position in ranking.trace[-1].given]
+print("Shown as known when the second was chosen:", ", ".join(known))
