@@ -73,7 +73,8 @@ def apart(runs: dict[str, Scored], by: str, rows: Sequence[str]) -> None:
             found.setdefault(one.group, {})[one.row] = one
         for group, each in found.items():
             plain = f"{100 * each[rows[0]].first:.1f}"
-            line(SETS[name], group or "all", each[rows[0]].n, plain, *(spelled(each[row].difference, "+") for row in rows))
+            changes = [spelled(each[row].difference, "+") for row in rows]
+            line(SETS[name], group or "all", each[rows[0]].n, plain, *changes)
 
 
 def main(out: Path) -> None:
