@@ -69,15 +69,16 @@ class Budget:
         """Tokens for each passage of a full set, and for each that is known beside it."""
         if backend.context is None or n == 0:
             return None
-        known = [""] * self.known
+        known, shown = [""] * self.known, n + self.known * self.format.given_times
         text = "\n".join(message["content"] for message in self.format.messages(query, [""] * n, known))
         completion = self.think_tokens + 2 * self.format.answer_tokens(n)
-        share = (backend.context - MARGIN - completion - tokens(text, backend.count)) // (n + self.known)
+        share = (backend.context - MARGIN - completion - tokens(text, backend.count)) // shown
         if share < LEAST:
+            beside = f" and {self.known} known beside them" if self.known else ""
             raise ValueError(
-                f"a context of {backend.context} tokens leaves {max(share, 0)} tokens for each of {n} passages after "
-                f"{completion} for the completion: lower the set size ({self.size}) below {n}, or think_tokens "
-                f"({self.think_tokens})"
+                f"a context of {backend.context} tokens leaves {max(share, 0)} tokens for each of {n} passages{beside} "
+                f"after {completion} for the completion: lower the set size ({self.size}) below {n}, or think_tokens "
+                f"({self.think_tokens}){', or hops' if self.known else ''}"
             )
         return share
 

@@ -16,12 +16,13 @@ from typing import Any, ClassVar, Self, TypeVar
 from pydantic import PrivateAttr
 
 from rankr1_rag.backends.borrowed import Borrowed
-from rankr1_rag.component_candidates import Candidates, Retriever, Retrievers
+from rankr1_rag.component_candidates import Candidates, Retrievers
 from rankr1_rag.component_settings import REASONING, Settings
 from rankr1_rag.connect import CONNECTING, RERANKING, reranker, wrapped
 from rankr1_rag.notice import notice
 from rankr1_rag.plan import within
 from rankr1_rag.reranker import Reranker
+from rankr1_rag.retrieving import Retriever
 from rankr1_rag.stages import Retrieve
 from rankr1_rag.types import Passage, Ranking
 

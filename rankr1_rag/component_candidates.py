@@ -1,55 +1,21 @@
 """The candidates of one query with the object of a framework behind each, those given and those found on the way.
 
-A component serves many queries at once: each has `Candidates` of its own. Knows how a pipeline's retriever is asked;
+A component serves many queries at once: each has `Candidates` of its own. Knows what a framework calls a retriever;
 knows no framework, and leaves it to the stages what of the found is new.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Generic, TypeVar
 
-from rankr1_rag.backends.borrowed_calls import in_thread, on_loop
-from rankr1_rag.loop import caller
+from rankr1_rag.retrieving import Retriever
 from rankr1_rag.stages import Retrieve
 from rankr1_rag.types import Passage, Ranking
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Retriever:
-    """What finds objects for a text, called as its owner would call it; `Borrowed` is the same for models.
-
-    `sync` is called in a thread of its own; what it gives may have to be awaited. `native`, where there is one, is
-    awaited on the event loop of a caller who awaits. Where one raises NotImplementedError the other is asked.
-    """
-
-    sync: Callable[[str], Any]
-    native: Callable[[str], Awaitable[Any]] | None = None
-
-    async def find(self, text: str) -> list[Any]:
-        """What it finds. Whatever it raises, and TypeError for what is no list of objects."""
-        if self.native is None:
-            return await self._called(text)
-        first, other = self._called, partial(_awaited, self.native)
-        if caller.get() is not None:
-            first, other = other, first
-        try:
-            return await first(text)
-        except NotImplementedError:
-            return await other(text)
-
-    async def _called(self, text: str) -> list[Any]:
-        def called() -> Any:  # noqa: ANN401
-            found = self.sync(text)
-            return found if inspect.isawaitable(found) else _listed(found)
-
-        found = await in_thread(called)
-        return await _awaited(lambda _: found, text) if inspect.isawaitable(found) else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,23 +82,6 @@ class Candidates(Generic[T]):
             taken.add(passage.id)
         self._later += new
         return [passage for passage, _ in new]
-
-
-async def _awaited(way: Callable[[str], Awaitable[Any]], text: str) -> list[Any]:
-    """Awaited on the caller's event loop, on the private one where he has none."""
-
-    async def awaited() -> list[Any]:
-        return _listed(await way(text))
-
-    who = caller.get()
-    return await (awaited() if who is None else on_loop(who, awaited))
-
-
-def _listed(found: Any) -> list[Any]:  # noqa: ANN401
-    """All of it, gone through where it was found: that may mean to search."""
-    if not isinstance(found, Iterable):
-        raise TypeError(f"retrieve= gave {found!r:.200}, not a list of what it found")
-    return list(found)
 
 
 def all_of(kind: type[T], items: Iterable[T]) -> Iterator[T]:

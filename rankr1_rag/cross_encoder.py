@@ -49,13 +49,13 @@ class RankR1CrossEncoder:
             if own := sorted(settings.keys() & (CONNECTING | RERANKING | {"backend"})):
                 raise TypeError(f"a Reranker has settings of its own: leave out {', '.join(own)}")
             _check("RankR1CrossEncoder", settings, _OF_A_CROSS_ENCODER)
-            self.reranker = model
+            self.reranker = _given_alone(model)
             return
         if model is not None and not isinstance(model, (str, os.PathLike)):
             raise TypeError(f"model={model!r:.100} is neither a Reranker nor the name of a model")
         _check("RankR1CrossEncoder", settings, _OF_A_CROSS_ENCODER | CONNECTING | RERANKING | {"backend"})
         given = {name: value for name, value in settings.items() if name not in _OF_A_CROSS_ENCODER}
-        self.reranker = reranker({**given, "model": model})
+        self.reranker = _given_alone(reranker({**given, "model": model}))
 
     def rank(
         self,
@@ -101,6 +101,14 @@ class RankR1CrossEncoder:
 
     def __repr__(self) -> str:
         return f"RankR1CrossEncoder({self.reranker.plan.backend.model!r})"
+
+
+def _given_alone(reranker: Reranker) -> Reranker:
+    if reranker.retrieve is not None:
+        raise ValueError(
+            "retrieve= finds documents that are at no position of those given: leave it out, or use Reranker"
+        )
+    return reranker
 
 
 def _check(name: str, given: dict[str, Any], known: frozenset[str]) -> None:

@@ -171,6 +171,8 @@ class Reranker:
         return read_query(query), read_candidates(passages), self.k if k is None else within("k", k, 1), retrieve
 
     def _check(self, retrieve: Retrieve | None) -> Retrieve | None:
+        if retrieve is not None and not callable(retrieve):
+            raise TypeError(f"retrieve= is a {type(retrieve).__name__}, not a function of a text")
         if retrieve is not None and self.hops < 2:
             raise ValueError("retrieve= finds more between two stages, and hops=1 is a single one: give hops=2")
         return retrieve
@@ -215,7 +217,7 @@ class Reranker:
     def _budget(self) -> Budget:
         plan = self.plan
         thinks = plan.think_tokens * plan.format.reasoning
-        return Budget(plan.format, plan.size, thinks, plan.query_tokens, plan.passage_tokens, known=plan.hops - 1)
+        return Budget(plan.format, plan.size, thinks, plan.query_tokens, plan.passage_tokens)
 
     @cached_property
     def _engine(self) -> Engine:

@@ -8,26 +8,25 @@ Between them more candidates may be retrieved. Knows selections, budgets and the
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from itertools import count
 
-from rankr1_rag.backends.borrowed_calls import in_thread
 from rankr1_rag.budget import Budget, Texts
 from rankr1_rag.engine import Engine, Task
 from rankr1_rag.errors import BackendError
 from rankr1_rag.fusion import fused, ordered
 from rankr1_rag.inputs import read_candidates
 from rankr1_rag.plan import Plan
+from rankr1_rag.retrieving import Retriever
 from rankr1_rag.selection import among
 from rankr1_rag.types import Comparison, Passage, Query, Ranking
 
 Retrieve = Callable[[str], Iterable[Passage | str] | Awaitable[Iterable[Passage | str]]]
 """What finds more candidates for a text: the query with the title and the text of what was chosen last.
 
-A plain function is called in a thread of its own; what it returns may also be awaited.
+A plain function is called in a thread of its own; what is to be awaited is, on the event loop of a caller who awaits.
 """
 
 _LARGE = 200_000
@@ -73,7 +72,7 @@ class Stages:
         return Ranking(
             query=self.query,
             candidates=self.candidates,
-            order=order if fusion is None else fused(order, fusion, self.ranks),
+            order=order if fusion is None or failure else fused(order, fusion, self.ranks),
             k=self.wanted,
             trace=tuple(self.trace),
             clipped=self.clipped,
@@ -112,36 +111,48 @@ class Stages:
         """Whether there are new candidates now."""
         last = self.candidates[self.chosen[-1]]
         text = " ".join(part for part in (self.query.text, last.title, last.text) if part)
-        found = await in_thread(partial(retrieve, text))
-        new = _new(list(await found if inspect.isawaitable(found) else found), self.candidates)
+        new = _new(await Retriever(retrieve).find(text), self.candidates)
         self.candidates += tuple(new.values())
         self.ranks += new
         return bool(new)
 
     async def _fit(self) -> Texts:
         """The texts to show. Counting tokens may mean loading a model: not on the loop that others wait for."""
-        backend = self.plan.backend
+        backend, budget = self.plan.backend, replace(self.budget, known=max(0, self._stages - 1))
         if backend.context is None and sum(len(passage.text) for passage in self.candidates) < _LARGE:
-            texts = self.budget.fit(self.query.text, self.candidates, backend)
+            texts = budget.fit(self.query.text, self.candidates, backend)
         else:
-            texts = await asyncio.to_thread(self.budget.fit, self.query.text, self.candidates, backend)
+            texts = await asyncio.to_thread(budget.fit, self.query.text, self.candidates, backend)
         self.clipped = texts.clipped
         return texts
 
 
 def _new(found: Sequence[Passage | str], candidates: Sequence[Passage]) -> dict[int, Passage]:
-    """By its rank what is not among the candidates, by id or content, each once; a bare text gets its position as id.
+    """By its rank what is not among the candidates, by id or content, each once; a bare text gets a free number as id.
 
-    An id of "" is none.
+    An id of "" is none, nor is one that is the candidate's position: a bare text got it so. TypeError for others.
     """
-    ids = {passage.id for passage in candidates} - {""}
+    taken = {passage.id for passage in candidates}
+    ids = {passage.id for position, passage in enumerate(candidates) if passage.id != str(position)} - {""}
     contents = {(passage.title, passage.text) for passage in candidates}
     new: dict[int, Passage] = {}
-    for rank, (one, passage) in enumerate(zip(found, read_candidates(found), strict=True), 1):
-        content = passage.title, passage.text
-        if content in contents or (passage.id in ids and not isinstance(one, str)):
+    for rank, (one, passage) in enumerate(zip(found, _passages(found), strict=True), 1):
+        content, bare = (passage.title, passage.text), isinstance(one, str)
+        if content in contents or (not bare and passage.id in ids):
             continue
         contents.add(content)
-        ids |= {passage.id} - {""}
-        new[rank] = replace(passage, id=str(len(candidates) + len(new))) if isinstance(one, str) else passage
+        if bare:
+            free = next(id for id in map(str, count(len(candidates) + len(new))) if id not in taken)
+            new[rank] = replace(passage, id=free)
+        else:
+            ids |= {passage.id} - {""}
+            new[rank] = passage
+        taken.add(new[rank].id)
     return new
+
+
+def _passages(found: Sequence[Passage | str]) -> tuple[Passage, ...]:
+    try:
+        return read_candidates(found)
+    except TypeError as error:
+        raise TypeError(f"what retrieve= gave: {error}") from None

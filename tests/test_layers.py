@@ -14,7 +14,7 @@ LAYERS = [
     {"types"},
     {"files", "fusion", "inputs", "locked", "notice", "selection", "prompt", "loop"},
     {"collection", "backends", "trec", "many"},
-    {"budget", "comparing"},
+    {"budget", "comparing", "retrieving"},
     {"engine"},
     {"checkpoints"},
     {"plan"},

@@ -1,6 +1,7 @@
 """The slope chart as numbers: which candidates are drawn, where, and what is left out between them.
 
-Two columns of equally high rows, first-stage order on the left and the ranking on the right, and one curve a candidate.
+Two columns of equally high rows, first-stage order on the left and the ranking on the right, and one curve for each
+candidate of the first stage: what was found later stands on the right alone.
 Knows positions and ranks; nothing of HTML, colours or text.
 """
 
@@ -52,7 +53,7 @@ class Chart:
 def chart(ranking: Ranking) -> Chart:
     """The selected, what they pushed down from the top, and whatever else there is room for."""
     drawn = _drawn(ranking)
-    left = _column(range(len(ranking)), drawn)
+    left = _column(range(len(ranking) - ranking.retrieved), drawn)
     right = _column(ranking.order, drawn)
     at_left, at_right = _heights(left), _heights(right)
     ranks = {row.position: row.rank for row in right}

@@ -101,7 +101,7 @@ def _template() -> Template:
     )
     environment.filters.update(line=line, start=start, thousands="{:,}".format)
     environment.globals.update(
-        counted=counted, pieces=pieces, mentioned=mentioned, verdict=story.verdict, known=story.known
+        counted=counted, pieces=pieces, mentioned=mentioned, verdict=story.verdict, known=story.known, found=story.found
     )
     return environment.from_string(_read("page.html.j2"))
 

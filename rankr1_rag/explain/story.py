@@ -175,7 +175,9 @@ def lede(ranking: Ranking) -> str:
     if ranking.failure is not None:
         return f"There is no reranking here: {counted(len(ranking), 'candidate')} in first-stage order."
     if not ranking.trace:
-        return f"No comparison was needed: {counted(len(ranking), 'candidate')} in first-stage order."
+        later = f", then {ranking.retrieved:,} {FOUND}" if ranking.retrieved else ""
+        known = counted(len(ranking) - ranking.retrieved, "candidate")
+        return f"No comparison was needed: {known} in first-stage order{later}."
     seen = len({position for comparison in ranking.trace for position in comparison.set})
     asked = counted(len(ranking.trace), "comparison")
     selected = min(ranking.k, len(ranking))

@@ -86,6 +86,11 @@ class Format:
         if "{num}" not in self.prefix:
             raise ValueError(f"format {self.name!r}: the prefix {self.prefix!r} must hold {{num}}")
 
+    @property
+    def given_times(self) -> int:
+        """How often a known passage is shown in one prompt: with every query, where it has no place of its own."""
+        return 1 if "{given}" in self.user else self.user.count("{query}")
+
     def render(self, query: str, passages: Sequence[Passage], given: Sequence[Passage] = ()) -> list[Message]:
         """The messages that show a query, the passages known already and 1..n to choose from, cleaned."""
         lines, known = ([self.line(passage) for passage in some] for some in (passages, given))

@@ -247,7 +247,7 @@ def test_an_error_of_the_retriever_is_raised_as_it_is(way: Way, kind: type[Title
     ("given", "problem"),
     [
         (None, "retrieve= gave None, not a list"),
-        ("text", "retrieve= gave are not Document objects: item 0 is a str"),
+        ("text", "retrieve= gave 'text', not a list"),
         (Document("one"), "item 0 is a tuple, not a Document"),
         ([Passage("p", "bare")], "item 0 is a Passage, not a Document"),
     ],

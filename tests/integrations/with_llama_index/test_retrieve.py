@@ -243,7 +243,7 @@ def test_an_error_of_the_retriever_is_raised_as_it_is(way: Way, kind: type[Title
     ("given", "problem"),
     [
         (None, "retrieve= gave None, not a list"),
-        ("text", "retrieve= gave are not NodeWithScore objects: item 0 is a str"),
+        ("text", "retrieve= gave 'text', not a list"),
         ([TextNode(text="bare")], "item 0 is a TextNode, not a NodeWithScore"),
         ([Passage("p", "bare")], "item 0 is a Passage, not a NodeWithScore"),
     ],
