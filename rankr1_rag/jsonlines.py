@@ -115,6 +115,8 @@ def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
         chosen=positions(own, "chosen", len(passages)) if "chosen" in own else None,
         retrieved=member(own, "retrieved", "a whole number") if "retrieved" in own else 0,
     )
+    if not 0 <= ranking.retrieved <= len(passages):
+        raise ValueError(f'"retrieved" must be 0..{len(passages)}, not {ranking.retrieved}')
     if not own.get("trace"):
         vars(ranking)["cost"] = cost  # where its cached_property looks first
         vars(ranking)["scores"] = tuple(float(member(given, "score", "a number")) for given in record["passages"])

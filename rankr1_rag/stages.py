@@ -85,10 +85,12 @@ class Stages:
     async def run(self) -> None:
         """Select. BackendError, UnparsedError as the engine raises them, and whatever `retrieve` does."""
         texts = await self._fit()
-        last = self._stages
+        last, searched = self._stages, 0
         for stage in range(1, last + 1):
-            if stage > 1 and self.retrieve is not None and await self._retrieved(self.retrieve):
-                texts = await self._fit()
+            if self.retrieve is not None and len(self.chosen) > searched:
+                searched = len(self.chosen)
+                if await self._retrieved(self.retrieve):
+                    texts = await self._fit()
             await self._select(texts, self.wanted - len(self.chosen) if stage == last else 1)
 
     @property

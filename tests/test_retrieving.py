@@ -19,6 +19,7 @@ from rankr1_rag.errors import BackendUnavailable
 from rankr1_rag.explain import story
 from rankr1_rag.explain.chart import chart
 from rankr1_rag.explain.html import page
+from rankr1_rag.jsonlines import ranking_from_json, ranking_to_json
 from rankr1_rag.trec import run_entry, write_run
 from rankr1_rag.types import Message
 
@@ -146,6 +147,12 @@ def test_a_text_found_between_gets_an_id_that_a_run_can_hold() -> None:
     assert len(written.getvalue().splitlines()) == 3
 
 
+def test_it_is_not_asked_again_where_nothing_was_chosen_since() -> None:
+    asked: list[str] = []
+    hopping(hops=5, k=5).rank("q", [A, B], retrieve=lambda text: asked.append(text) or [])
+    assert asked == ["q A x", "q B y"]
+
+
 def test_after_a_failure_what_was_found_stands_behind_the_first_stage_order() -> None:
     def failing(messages: Sequence[Message]) -> str:
         if "Known:" in messages[-1]["content"]:
@@ -173,6 +180,14 @@ def test_the_page_gives_what_was_found_between_no_first_stage_rank() -> None:
     assert story.lede(lone) == (
         "No comparison was needed: 1 candidate in first-stage order, then 1 found between two stages."
     )
+
+
+@pytest.mark.parametrize("retrieved", [-1, 4])
+def test_a_written_ranking_that_found_more_than_it_has_is_refused(retrieved: int) -> None:
+    written = ranking_to_json(hopping().rank("q", [A, B], retrieve=lambda _: [NEW]))
+    written["rankr1"]["retrieved"] = retrieved
+    with pytest.raises(ValueError, match=r'"retrieved" must be 0\.\.3'):
+        ranking_from_json(written)
 
 
 def test_a_cross_encoder_has_no_place_for_what_is_found_between() -> None:
