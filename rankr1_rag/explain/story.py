@@ -169,7 +169,7 @@ def verdict(ranking: Ranking, why: Explanation) -> str:
 
 
 def lede(ranking: Ranking) -> str:
-    """The whole story in two sentences."""
+    """The whole story in two sentences, or three where the order is a fusion."""
     if not ranking.order:
         return "There were no candidates, so there is nothing to rank."
     if ranking.failure is not None:
@@ -187,8 +187,17 @@ def lede(ranking: Ranking) -> str:
         came = FOUND if found(ranking, top) else f"up from first-stage rank {top + 1}"
     return (
         f"The model saw {seen:,} of {counted(len(ranking), 'candidate')} in {asked} "
-        f"and selected {selected:,}. First comes {name(ranking, top)}, {came}."
+        f"and selected {selected:,}. First comes {name(ranking, top)}, {came}.{_fused(ranking)}"
     )
+
+
+def _fused(ranking: Ranking) -> str:
+    """That the order is not the model's alone, where it is not."""
+    if not ranking.chosen:
+        return ""
+    own = ranking.chosen[0]
+    alone = f": by itself it has {name(ranking, own)} first" if own != ranking.order[0] else ""
+    return f" The model's order is fused with the retriever's{alone}."
 
 
 def warnings(ranking: Ranking) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rankr1_rag.explain.chart import chart
+from rankr1_rag.explain.html import page
 from rankr1_rag.explain.story import Asked, lede, name, places, round_costs, verdict, warnings
 from rankr1_rag.types import Comparison, Completion, Passage, Ranking
 
@@ -31,6 +32,15 @@ def test_a_ranking_without_comparisons_says_so(unasked: Made, failed: Ranking) -
     assert "No comparison was needed: 1 candidate" in lede(unasked(1))
     assert "no reranking" in lede(failed)
     assert "never shown" in verdict(failed, failed.explain(1))
+
+
+def test_a_fused_order_is_told_and_what_the_model_had_first(ordinary: Ranking) -> None:
+    assert "fused" not in lede(ordinary)
+    assert lede(replace(ordinary, chosen=ordinary.order)).endswith(" The model's order is fused with the retriever's.")
+    other = replace(ordinary, chosen=(ordinary.order[1],))
+    assert lede(other).endswith(f"fused with the retriever's: by itself it has {name(other, other.chosen[0])} first.")
+    assert "by itself it has" in page(other)
+    assert "others</summary>" in page(other).replace("\n", "")
 
 
 def test_warnings_begin_with_the_gravest(ordinary: Ranking, failed: Ranking) -> None:
