@@ -21,8 +21,9 @@ HOPS = ("rank-r1:hops=2", "rank-r1:hops=2+retrieve=true")
 HEAD = """# Several hops
 
 Made by `bench/study.sh DATA OUT > bench/study.md`: BM25 top 20 of the paragraphs of all questions of a sample, k=5,
-all defaults of the embedded checkpoint. In percent and points, with 95 % bootstrap intervals over questions. `oracle`
-puts the supports among the first stage's candidates first: no order of those finds more."""
+all defaults of the embedded checkpoint. In percent and points, with 95 % bootstrap intervals over questions. Dense is
+all-MiniLM-L6-v2 over the same 20 candidates. `oracle` puts the supports among them first: no order of those finds more.
+Comparisons and tokens are means a question."""
 
 
 def line(*cells: object) -> None:
@@ -42,6 +43,11 @@ def spelled(one: Estimate | Difference, sign: str = "") -> str:
     return f"{100 * one.mean:{sign}.1f} ({100 * one.low:{sign}.1f} to {100 * one.high:{sign}.1f})"
 
 
+def label(row: str) -> str:
+    """What a row is called here."""
+    return "Dense" if row.startswith("dense") else row_name(row)
+
+
 def means(runs: dict[str, Scored], measures: Sequence[str], rows: Iterable[str] = ()) -> None:
     """A line for each row of each run: its means and what it cost."""
     for name, run in runs.items():
@@ -53,7 +59,7 @@ def means(runs: dict[str, Scored], measures: Sequence[str], rows: Iterable[str] 
             asked = cost.get("comparisons", 0.0)
             tokens = f"{cost['prompt_tokens']:,.0f} + {cost['completion_tokens']:,.0f}" if asked else ""
             told = [spelled(scores.estimates[measure]) for measure in measures]
-            line(SETS[name], row_name(row), *told, f"{asked:.1f}" if asked else "", tokens)
+            line(SETS[name], label(row), *told, f"{asked:.1f}" if asked else "", tokens)
 
 
 def moved(runs: dict[str, Scored], against: str, measures: Sequence[str], rows: Sequence[str]) -> None:

@@ -3,12 +3,15 @@
 #
 #     bench/study.sh DATA OUT [OPTIONS OF rankr1-eval qa] > bench/study.md
 #
-# DATA holds the samples, OUT gets a run for each data set. Rows of one run share what was asked: fusion costs nothing, and a second
+# DATA holds musique/musique_ans_v1.0_dev_sample.jsonl, 2wikimultihopqa/dev_sample.json and hotpotqa/dev_distractor_sample.json, in the
+# official formats (put your own there); DENSE names an embedding model or its folder. OUT gets a run for each data set. Rows of one run share what was asked: fusion costs nothing, and a second
 # hop only its own comparisons. Without options the embedded model reranks all questions and reads for 60 of each set, in OUT/read.
-# For a GPU, with Rank-R1-7B, which was trained for no second hop, and an adapter that was, both with the 7B model as reader:
+# For a GPU, with Rank-R1-7B, which was trained for no second hop, and an adapter that was (vLLM beside rankr1-eval:
+# `.venv-eval/bin/pip install "vllm>=0.32"`), each its own reader, or with --reader-base-url and --reader-model a common one:
 #
 #     bench/study.sh DATA runs/study-7b --backend vllm --model ielabgroup/Rank-R1-7B-v0.1 --read 5
-#     bench/study.sh DATA runs/study-hops --backend vllm --model Qwen/Qwen2.5-7B-Instruct --adapter ADAPTER --format rank-r1-v0.1 --read 5
+#     bench/study.sh DATA runs/study-hops --backend vllm --model Qwen/Qwen2.5-7B-Instruct --adapter ADAPTER --format rank-r1-v0.1 \
+#         --think-tokens 2032 --read 5
 #
 # Killed, the same command goes on where it was.
 set -euo pipefail
@@ -20,7 +23,8 @@ options=("$@")
 [ $# -gt 0 ] || options=(--no-read --option max_batch=8)
 dense=${DENSE:-sentence-transformers/all-MiniLM-L6-v2}
 rows=none,dense:$dense,rank-r1,rank-r1:fusion=off,rank-r1:hops=2,rank-r1:hops=2+fusion=off,rank-r1:hops=2+retrieve=true
-read=none,rank-r1,rank-r1:hops=2,rank-r1:hops=2+retrieve=true,gold
+read=none,rank-r1,rank-r1:hops=2,rank-r1:hops=2+retrieve=true,gold,no-context
+[ $# -eq 0 ] || rows+=,gold,no-context
 
 study() { # data set, file
     local asked=(.venv-eval/bin/rankr1-eval qa --dataset "$1" --data "$data/$2" --k 5)

@@ -136,14 +136,14 @@ class Explanation:
     def __str__(self) -> str:
         name = self.passage.title or self.passage.id or f"position {self.position}"
         if self.comparison is None:
-            return f"{self.rank}. {name}: in first-stage order, the model never saw it"
+            return f"{self.rank}. {name}: the model never saw it"
         record = f"first in {self.won} of {self.won + self.lost} comparisons"
         if not self.comparison.parsed:
             record += ", where the model gave no answer and the retriever was trusted"
         elif self.comparison.forced:
             record += ", with a label that had to be forced"
         if not self.selected:
-            record += "; not selected, in first-stage order"
+            record += "; not selected"
         return f"{self.rank}. {name}: {record}" + (f"\n   {self.reasoning}" if self.reasoning else "")
 
 
