@@ -97,7 +97,7 @@ def main(out: Path) -> None:
     means(runs, EVIDENCE)
     head("Less plain reranking, question by question", "data set", "row", *EVIDENCE)
     moved(runs, PLAIN, EVIDENCE, HOPS)
-    head("Plain reranking less BM25", "data set", "row", *EVIDENCE)
+    head("Less BM25", "data set", "row", *EVIDENCE)
     moved(runs, "none", EVIDENCE, (PLAIN, "rank-r1:fusion=off", *HOPS))
     head("Less dense", "data set", "row", *EVIDENCE)
     moved(runs, dense, EVIDENCE, (PLAIN, *HOPS))
