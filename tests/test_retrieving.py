@@ -6,7 +6,6 @@ import asyncio
 import io
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -105,7 +104,6 @@ def test_one_that_is_awaited_runs_on_the_loop_of_a_caller_who_awaits() -> None:
 
 def test_a_generator_is_gone_through_in_its_thread() -> None:
     def retrieve(text: str) -> Iterator[Passage]:
-        time.sleep(0)
         yield from Reranker(Scripted(first_shown)).rank(text, ["u", "v"]).passages
 
     assert hopping().rank("q", [A, B], retrieve=retrieve).retrieved == 2
