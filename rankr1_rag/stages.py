@@ -47,7 +47,7 @@ class Stages:
     trace: list[Comparison] = field(default_factory=list)
     chosen: list[int] = field(default_factory=list)
     clipped: int = 0
-    ranks: list[int] = field(default_factory=list)
+    ranks: list[int] = field(init=False)
     """Of the candidates, each in the retrieval that found it."""
 
     def __post_init__(self) -> None:
