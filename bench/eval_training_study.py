@@ -17,12 +17,10 @@ MODELS = {
     "grpo-18": "… and GRPO on the same 18 %",
     "grpo-100": "… and GRPO on all",
     "sft-100": "… and supervised on all, as many sets as GRPO",
-    "embedded-cold": "embedded, cold start",
     "embedded": "embedded, as it is shipped",
 }
 RIVALS = {"first": "the passage shown first", "bm25": "BM25", "dense": "dense"}
 SETS = {"hotpotqa": "HotpotQA", "2wikimultihopqa": "2WikiMultihopQA", "musique": "MuSiQue"}
-KINDS = {"found": "Supports that BM25 has among its first 20", "all": "All supports"}
 
 
 def spelled(one: dict[str, float], sign: str = "") -> str:
@@ -38,11 +36,11 @@ def loaded(path: Path) -> dict[str, Any] | None:
     return told
 
 
-def comparisons(out: Path, kind: str) -> None:
+def comparisons(out: Path) -> None:
     """The table of single comparisons: a row for each rival, then for each model."""
-    found = {name: told for name in MODELS if (told := loaded(out / "comparisons" / f"{name}-{kind}.json"))}
+    found = {name: told for name in MODELS if (told := loaded(out / "comparisons" / f"{name}.json"))}
     richest = max(found.values(), key=lambda told: len(told["all"]["accuracy"]))
-    print(f"\n## {KINDS[kind]}: {richest['all']['comparisons']:,} comparisons\n")
+    print(f"\n## {richest['all']['comparisons']:,} comparisons: one support, four other finds of BM25\n")
     print(f"| | right, % | {' | '.join(SETS.values())} | after the cold start, points | form, % | most named place |")
     print("|---|---|---|---|---|---|---|---|")
     for name, label in RIVALS.items():
@@ -76,11 +74,8 @@ def reranked(out: Path) -> None:
 
 def main(out: Path) -> None:
     """Print all tables."""
-    print(
-        "# What the labels are worth\n\nMade by `bench/training_study.sh DATA OUT EMBEDDED`. 95 % bootstrap intervals."
-    )
-    for kind in KINDS:
-        comparisons(out, kind)
+    print("# What the labels are worth\n\nMade by `bench/training_study.sh DATA OUT`. 95 % bootstrap intervals.")
+    comparisons(out)
     reranked(out)
 
 

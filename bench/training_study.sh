@@ -2,15 +2,15 @@
 # What the labels are worth: untrained, supervised on the label alone, a cold start, and from it GRPO with 18 % and all of the labels,
 # and as many sets of all of them supervised.
 #
-#     bench/training_study.sh DATA OUT [EMBEDDED] > bench/training_study.md
+#     bench/training_study.sh DATA OUT > bench/training_study.md
 #
 # DATA holds the samples; training reads those under train/, the figures come from the others. OUT gets examples in data/ and dev/, a
 # folder for each adapter, single comparisons in comparisons/ and rerankings of 30 questions of each set in reranked/. The cold start
-# sees 18 % of the questions, so that GRPO on the same ones has seen no other label at all. EMBEDDED, the folder of
-# bench/train_embedded.sh, adds both runs of the embedded adapter. Some hours on two cores; killed, the same command goes on.
+# sees 18 % of the questions, so that GRPO on the same ones has seen no other label at all. The embedded checkpoint is asked beside
+# them. DENSE names an embedding model or its folder. Some hours on two cores; killed, the same command goes on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-data=$1 out=$2 embedded=${3:-}
+data=$1 out=$2
 exec 3>&1 >&2  # the tables alone are printed
 sets=(hotpotqa 2wikimultihopqa musique)
 train=(hotpotqa_train_500.jsonl 2wikimultihopqa_train_500.json musique_train_100.json)
@@ -19,11 +19,10 @@ mkdir -p "$out"/{data,dev,comparisons,reranked}
 
 for i in "${!sets[@]}"; do
     make=(.venv-eval/bin/rankr1-eval examples --dataset "${sets[i]}")
-    made="$out/data/${sets[i]}" asked="$out/dev/${sets[i]}"
+    made="$out/data/${sets[i]}" asked="$out/dev/${sets[i]}.jsonl"
     [ -e "$made-held.jsonl" ] ||
         "${make[@]}" --data "$data/train/${train[i]}" --found 20 --out "$made.jsonl" --held-out "$made-held.jsonl"
-    [ -e "$asked-all.jsonl" ] || "${make[@]}" --data "$data/${dev[i]}" --out "$asked-all.jsonl"
-    [ -e "$asked-found.jsonl" ] || "${make[@]}" --data "$data/${dev[i]}" --found 20 --out "$asked-found.jsonl"
+    [ -e "$asked" ] || "${make[@]}" --data "$data/${dev[i]}" --found 20 --out "$asked"
 done
 
 train() { # sft or grpo, name, further options
@@ -35,25 +34,21 @@ train() { # sft or grpo, name, further options
     .venv-train/bin/rankr1 train "$1" "${options[@]}" "${@:3}"
 }
 
-supervised=(--rank 8 --alpha 16 --learning-rate 6e-4 --batch 8 --steps 220 --save 110)
+supervised=(--rank 8 --alpha 16 --learning-rate 6e-4 --batch 8 --steps 220 --save 110 --compile)
 train sft cold-18 --target naming --format naming-v1 --share 0.18 --epochs 8 "${supervised[@]}"
-reinforced=(--adapter "$out/cold-18" --format naming-v1 --learning-rate 4e-4 --temperature 1.3 --batch 8 --generations 8
-    --epochs 8 --steps 100 --save 50)
+reinforced=(--adapter "$out/cold-18" --held-sets 64 --format naming-v1 --learning-rate 4e-4 --temperature 1.3 --batch 8 --generations 8
+    --epochs 8 --steps 50 --save 25)
 train grpo grpo-100 "${reinforced[@]}"
 train grpo grpo-18 --share 0.18 "${reinforced[@]}"
-train sft sft-100 --adapter "$out/cold-18" --target naming --format naming-v1 --epochs 8 "${supervised[@]}" --steps 100 --save 50
-train sft label --target label --format label-v1 "${supervised[@]}"
+train sft sft-100 --held-sets 64 --adapter "$out/cold-18" --target naming --format naming-v1 --epochs 8 "${supervised[@]}" --steps 50 --save 50
+train sft label --held-sets 64 --target label --format label-v1 "${supervised[@]}"
 
-# Single comparisons: those that a reranker meets, then all others; the first model asked is what the next are compared with.
+# Single comparisons as a reranker meets them; the first model asked is what the next are compared with.
 ask() { # name, the model's options
-    local kind
-    for kind in found all; do
-        local file="$out/comparisons/$1-$kind.jsonl" first="$out/comparisons/cold-18-$kind.jsonl" against=()
-        [ -e "$file" ] || [ "$kind" = found ] || cp "$out/comparisons/$1-found.jsonl" "$file"
-        [ "$file" = "$first" ] || against=(--against "$first")
-        .venv-eval/bin/rankr1-eval comparisons "$out"/dev/*-"$kind".jsonl --out "$file" --seed 7 --option max_batch=8 "${@:2}" \
-            "${against[@]}" --json >"$out/comparisons/$1-$kind.json"
-    done
+    local file="$out/comparisons/$1.jsonl" first="$out/comparisons/cold-18.jsonl" against=()
+    [ "$file" = "$first" ] || against=(--against "$first")
+    .venv-eval/bin/rankr1-eval comparisons "$out"/dev/*.jsonl --out "$file" --seed 7 --option max_batch=8 "${@:2}" "${against[@]}" \
+        --json >"$out/comparisons/$1.json"
 }
 
 rerank() { # name, the model's options
@@ -78,14 +73,10 @@ ask grpo-18 "${few[@]}"
 ask sft-100 "${more[@]}"
 ask label "${alone[@]}"
 ask untrained "${smollm2[@]}" "${naming[@]}"
-if [ -n "$embedded" ]; then
-    ask embedded-cold "${smollm2[@]}" --adapter "$embedded/cold" "${naming[@]}"
-    ask embedded "${smollm2[@]}" --adapter "$embedded/both" "${naming[@]}" --dense "${DENSE:-sentence-transformers/all-MiniLM-L6-v2}"
-fi
+ask embedded --dense "${DENSE:-sentence-transformers/all-MiniLM-L6-v2}"
 rerank cold-18 "${cold[@]}"
 rerank grpo-100 "${all[@]}"
 rerank grpo-18 "${few[@]}"
-rerank sft-100 "${more[@]}"
 rerank label "${alone[@]}"
 rerank untrained "${smollm2[@]}" "${naming[@]}"
 .venv-eval/bin/python -m bench.eval_training_study "$out" >&3

@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import Any
 
 from rankr1_rag.prompt import Format
-from rankr1_rag.train.model import Trained
+from rankr1_rag.train.model import Trained, writing
 from rankr1_rag.train.processes import ALONE, Processes
 from rankr1_rag.train.reward import reward
 from rankr1_rag.train.sets import TrainingSet
@@ -80,7 +80,7 @@ def _answering(model: Any) -> Iterator[None]:
     try:
         with (
             torch.compiler.set_stance("force_eager"),
-            torch.no_grad(),
+            writing(model),
             torch.autocast(model.device.type, torch.bfloat16),
         ):
             yield

@@ -5,7 +5,8 @@ Knows transformers, peft and devices; knows nothing of examples and trainers. Im
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -49,7 +50,7 @@ def installed() -> None:
 
 
 def load(settings: Training) -> Trained:
-    """Weights in 32 bits on a CPU, which computes with 16 of them, and in bfloat16 on a GPU; the adapter in 32 bits.
+    """The model in bfloat16 on a GPU; on a CPU embeddings and norms in 32 bits; the adapter always in 32 bits.
 
     BackendError for a model without a chat template, a context that is too short, an adapter of another model.
     """
@@ -81,6 +82,7 @@ def load(settings: Training) -> Trained:
         trust_remote_code=False,
     ).to(device)
     adapted = _adapted(model, weights, settings)
+    _rounded(adapted)
     if settings.compile:
         for layer in model.get_decoder().layers:
             layer.compile()
@@ -108,3 +110,26 @@ def _adapted(model: Any, weights: hub.Weights, settings: Training) -> Any:
             f"trained on. {transformers_model.short(error)}"
         ) from error
     return wrapped
+
+
+def _rounded(model: Any) -> None:
+    """What is frozen of linear layers in the 16 bits that they are computed in: else every pass rounds it anew."""
+    torch: Any = import_module("torch")
+    for layer in model.modules():
+        if not isinstance(layer, torch.nn.Linear) or layer.weight.requires_grad or layer.weight.dtype != torch.float32:
+            continue  # a new weight, not a new type of the old one: an output layer is often the embeddings too
+        layer.weight = torch.nn.Parameter(layer.weight.detach().to(torch.bfloat16), requires_grad=False)
+
+
+@contextmanager
+def writing(model: Any) -> Iterator[None]:
+    """No gradients, and torch's own kernel of attention where the model has it: the faster one without them."""
+    torch: Any = import_module("torch")
+    before = model.config._attn_implementation
+    if model._supports_sdpa:
+        model.set_attn_implementation("sdpa")
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.set_attn_implementation(before)

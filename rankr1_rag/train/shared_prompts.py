@@ -20,6 +20,8 @@ from transformers import DynamicCache
 from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
+from rankr1_rag.train.model import writing
+
 
 class SharedPrompts(GRPOTrainer):  # type: ignore[misc]
     """`GRPOTrainer` for a decoder whose state is keys and values, without gradient checkpointing."""
@@ -35,7 +37,7 @@ class SharedPrompts(GRPOTrainer):  # type: ignore[misc]
         distinct, places = _distinct(prompt_ids)
         with (
             unwrap_model_for_generation(self.model_wrapped, self.accelerator) as model,
-            torch.no_grad(),
+            writing(model),
             self.accelerator.autocast(),
         ):
             ends = torch.tensor(self.eos_token_ids, device=self.accelerator.device)
@@ -152,8 +154,7 @@ def _sampled(
     running = torch.ones(len(prompts), m, dtype=torch.bool, device=device)
     written: list[torch.Tensor] = []
     for step in range(most):
-        chances = torch.softmax(logits.float() / temperature, dim=-1)
-        last = torch.multinomial(chances.flatten(0, 1), 1).view_as(running)
+        last = _drawn(torch.softmax(logits.float() / temperature, dim=-1))
         written.append(last.where(running, torch.full_like(last, pad)))
         running = running & ~torch.isin(last, ends)
         if step + 1 == most or not running.any():
@@ -164,6 +165,15 @@ def _sampled(
             input_ids=written[-1], attention_mask=seen, position_ids=positions, past_key_values=cache, use_cache=True
         ).logits
     return torch.stack(written, dim=-1)[places, slots]
+
+
+def _drawn(chances: torch.Tensor) -> torch.Tensor:
+    """A token for each distribution over the last dimension, by one random number each: torch draws one a token."""
+    reached = chances.cumsum(-1)
+    most = reached[..., -1:]
+    below = torch.nextafter(most, torch.zeros_like(most))
+    at = torch.minimum(torch.rand(most.shape, device=most.device) * most, below)
+    return torch.searchsorted(reached, at, right=True).squeeze(-1)
 
 
 def _slots(places: list[int]) -> tuple[list[int], int]:
