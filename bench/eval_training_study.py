@@ -60,16 +60,20 @@ def _row(told: dict[str, Any], row: str, label: str, moved: str, form: str) -> s
 
 
 def reranked(out: Path) -> None:
-    """The table of rerankings: support recall@5 less BM25's, unfused and fused."""
+    """The table of rerankings: support recall@5 of BM25, and how much the others have more, unfused and fused."""
     print("\n## Support recall@5, BM25 top 20 reranked: points above BM25\n")
     print(f"| | fusion | {' | '.join(SETS.values())} |\n|---|---|---|---|---|")
-    for name, label in MODELS.items():
-        runs = [loaded(out / "reranked" / f"{name}-{dataset}" / "scores.json") for dataset in SETS]
-        if not all(runs):
+    for name, label in {"dense": "dense, over all passages", **MODELS}.items():
+        runs = [
+            run["rows"] for dataset in SETS if (run := loaded(out / "reranked" / f"{name}-{dataset}" / "scores.json"))
+        ]
+        if len(runs) < len(SETS):
             continue
-        for row, fusion in (("rank-r1:fusion=off", "off"), ("rank-r1:fusion=2", "2")):
-            moved = [spelled(run["rows"][row]["differences"]["R@5"], "+") for run in runs if run]
-            print(f"| {label} | {fusion} | {' | '.join(moved)} |")
+        if name == "dense":
+            print(f"| BM25 itself, % | | {' | '.join(spelled(rows['none']['estimates']['R@5']) for rows in runs)} |")
+        for row in [row for row in runs[0] if row != "none"]:
+            moved = [spelled(rows[row]["differences"]["R@5"], "+") for rows in runs]
+            print(f"| {label} | {row.partition('fusion=')[2]} | {' | '.join(moved)} |")
 
 
 def main(out: Path) -> None:

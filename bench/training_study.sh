@@ -10,7 +10,7 @@
 # them. DENSE names an embedding model or its folder. Some hours on two cores; killed, the same command goes on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-data=$1 out=$2
+data=$1 out=$2 dense=${DENSE:-sentence-transformers/all-MiniLM-L6-v2}
 exec 3>&1 >&2  # the tables alone are printed
 sets=(hotpotqa 2wikimultihopqa musique)
 train=(hotpotqa_train_500.jsonl 2wikimultihopqa_train_500.json musique_train_100.json)
@@ -37,10 +37,10 @@ train() { # sft or grpo, name, further options
 supervised=(--rank 8 --alpha 16 --learning-rate 6e-4 --batch 8 --steps 220 --save 110 --compile)
 train sft cold-18 --target naming --format naming-v1 --share 0.18 --epochs 8 "${supervised[@]}"
 reinforced=(--adapter "$out/cold-18" --held-sets 64 --format naming-v1 --learning-rate 4e-4 --temperature 1.3 --batch 8 --generations 8
-    --epochs 8 --steps 50 --save 25)
+    --epochs 8 --steps 100 --save 50)
 train grpo grpo-100 "${reinforced[@]}"
 train grpo grpo-18 --share 0.18 "${reinforced[@]}"
-train sft sft-100 --held-sets 64 --adapter "$out/cold-18" --target naming --format naming-v1 --epochs 8 "${supervised[@]}" --steps 50 --save 50
+train sft sft-100 --held-sets 64 --adapter "$out/cold-18" --target naming --format naming-v1 --epochs 8 "${supervised[@]}" --steps 100 --save 50
 train sft label --held-sets 64 --target label --format label-v1 "${supervised[@]}"
 
 # Single comparisons as a reranker meets them; the first model asked is what the next are compared with.
@@ -55,7 +55,7 @@ rerank() { # name, the model's options
     local i
     for i in "${!sets[@]}"; do
         .venv-eval/bin/rankr1-eval qa --dataset "${sets[i]}" --data "$data/${dev[i]}" --questions 30 --k 5 --no-read --option max_batch=8 \
-            "${@:2}" --rows none,rank-r1:fusion=off,rank-r1:fusion=2 --out "$out/reranked/$1-${sets[i]}" >/dev/null
+            --rows none,rank-r1:fusion=off,rank-r1:fusion=2 "${@:2}" --out "$out/reranked/$1-${sets[i]}" >/dev/null
     done
 }
 
@@ -73,7 +73,8 @@ ask grpo-18 "${few[@]}"
 ask sft-100 "${more[@]}"
 ask label "${alone[@]}"
 ask untrained "${smollm2[@]}" "${naming[@]}"
-ask embedded --dense "${DENSE:-sentence-transformers/all-MiniLM-L6-v2}"
+ask embedded --dense "$dense"
+rerank dense --rows "none,dense:$dense"
 rerank cold-18 "${cold[@]}"
 rerank grpo-100 "${all[@]}"
 rerank grpo-18 "${few[@]}"

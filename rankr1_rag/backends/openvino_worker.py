@@ -68,6 +68,15 @@ class _Running:
     handle: GenerationHandle
 
 
+def _properties(settings: Settings) -> dict[str, Any]:
+    """How the runtime computes. It dies of a single thread in 16 bits (SIGFPE, openvino issue 33300): that has 32."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    properties: dict[str, Any] = {"INFERENCE_NUM_THREADS": settings.threads} if settings.threads else {}
+    if settings.device == "CPU" and 1 in (settings.threads, cores):
+        properties["INFERENCE_PRECISION_HINT"] = "f32"
+    return properties
+
+
 class Worker:
     """First come, first served; but whoever continues an assistant message goes before the others.
 
@@ -78,8 +87,7 @@ class Worker:
         scheduler = SchedulerConfig()
         scheduler.num_kv_blocks = -(-settings.cache_tokens // _BLOCK)
         scheduler.enable_prefix_caching = True
-        properties: dict[str, Any] = {"INFERENCE_NUM_THREADS": settings.threads} if settings.threads else {}
-        self._pipeline = ContinuousBatchingPipeline(str(path), scheduler, settings.device, properties)
+        self._pipeline = ContinuousBatchingPipeline(str(path), scheduler, settings.device, _properties(settings))
         self._text = Text(self._pipeline.get_tokenizer(), settings.context)
         self._pipe = pipe
         self._settings = settings

@@ -88,10 +88,13 @@ def _distinct(prompts: list[list[int]]) -> tuple[list[list[int]], list[int]]:
 
 
 def _handed(cache: DynamicCache, places: torch.Tensor) -> DynamicCache:
-    """Keys and values of prompts, one copy for each row that goes on from them."""
+    """Keys and values of prompts, one copy for each row that goes on from them.
+
+    Selected, not indexed: on a CPU the gradients of an index are added up by several threads in any order.
+    """
     handed = DynamicCache()
     for index, layer in enumerate(cache.layers):
-        handed.update(layer.keys[places], layer.values[places], index)
+        handed.update(layer.keys.index_select(0, places), layer.values.index_select(0, places), index)
     return handed
 
 

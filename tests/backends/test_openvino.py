@@ -250,6 +250,22 @@ def test_a_process_that_dies_is_an_error_and_is_started_anew() -> None:
     assert "Paris" in asyncio.run(main())
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system cannot keep a process to some cores")
+def test_one_core_or_one_thread_is_enough() -> None:
+    """OpenVINO itself dies of one thread where the processor computes in bfloat16."""
+    alone = OpenVINO(BASE, threads=1)
+    assert "Paris" in complete(alone, Request(ask(FRANCE), 20))[0].text
+    asyncio.run(alone.close())
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        alone = OpenVINO(BASE)
+        assert "Paris" in complete(alone, Request(ask(FRANCE), 20))[0].text
+        asyncio.run(alone.close())
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 def test_a_small_cache_makes_requests_wait_and_completes_them_all() -> None:
     small = OpenVINO(BASE, cache_tokens=700)
     assert small.context == 700

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache
 from trl import GRPOConfig, GRPOTrainer
 
-from rankr1_rag.train.shared_prompts import SharedPrompts, _distinct, _ended, _sampled
+from rankr1_rag.train.shared_prompts import SharedPrompts, _distinct, _ended, _handed, _sampled
 
 pytestmark = [
     pytest.mark.train,
@@ -119,6 +119,20 @@ def test_samples_are_drawn_from_the_model_s_distribution(thin: Path) -> None:
     best = int(chances.argmax())
     seen = (written == best).float().mean().item()
     assert seen == pytest.approx(float(chances[best]), abs=0.04)
+
+
+def test_the_gradient_of_a_shared_prompt_is_the_same_every_time() -> None:
+    """Many rows of one prompt: added up by several threads at once it would differ in its last digits."""
+    torch.manual_seed(2)
+    keys = torch.randn(1, 3, 400, 64, requires_grad=True)
+    weights = torch.randn(64, 3, 400, 64)
+    gradients = []
+    for _ in range(8):
+        cache = DynamicCache()
+        cache.update(keys, keys, 0)
+        handed = _handed(cache, torch.zeros(64, dtype=torch.long))
+        gradients += torch.autograd.grad((handed.layers[0].keys * weights).sum(), keys)
+    assert all(torch.equal(one, gradients[0]) for one in gradients)
 
 
 def test_equal_prompts_are_one() -> None:
