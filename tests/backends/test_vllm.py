@@ -39,6 +39,8 @@ pytestmark = [*needs_vllm, pytest.mark.slow, pytest.mark.usefixtures("cores")]
 
 SMALL = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 99}
 FRANCE = "What is the capital of France?"
+# Unbegun, the first word is a near tie, which the rounding of the processor decides.
+BEGUN = "The capital of France is the city of"
 TWO_DIGITS = tuple(f"{label}]</answer>" for label in range(10, 30))
 LONG = "Tell a very long story. " + "Once upon a time there was a river. " * 30
 
@@ -106,11 +108,12 @@ def descendants(pid: int) -> set[int]:
     """The processes that this one started, and those that these started."""
     import psutil
 
-    return {
-        child.pid
-        for child in psutil.Process(pid).children(recursive=True)
-        if "resource_tracker" not in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE
-    }
+    running = set()
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended: a zombie too is none
+            if "resource_tracker" not in " ".join(child.cmdline()):
+                running.add(child.pid)
+    return running
 
 
 def gone(pids: set[int], seconds: float = 10.0) -> bool:
@@ -240,21 +243,19 @@ def test_it_is_a_backend_that_knows_its_model_before_it_is_started() -> None:
 
 
 def test_it_completes_and_counts_what_it_read_and_wrote(backend: VLLM) -> None:
-    (completion,) = complete(backend, Request(ask(FRANCE), 20))
+    (completion,) = complete(backend, Request(ask(FRANCE, BEGUN), 20))
     assert "Paris" in completion.text
     assert completion.finish_reason == "stop"
     assert completion.logprobs is None
-    words = backend.count(FRANCE)
+    words = backend.count(f"{FRANCE} {BEGUN}")
     assert words < completion.prompt_tokens < words + 40
     assert completion.completion_tokens == backend.count(completion.text) + 1  # and the token that ends the turn
 
 
 def test_it_continues_an_assistant_message(backend: VLLM) -> None:
-    begun, afresh = complete(
-        backend, Request(ask(FRANCE, "The capital of France is the city of"), 8), Request(ask(FRANCE), 8)
-    )
+    begun, afresh = complete(backend, Request(ask(FRANCE, BEGUN), 8), Request(ask(FRANCE), 8))
     assert begun.text.startswith(" Paris")
-    assert begun.prompt_tokens == afresh.prompt_tokens + backend.count("The capital of France is the city of")
+    assert begun.prompt_tokens == afresh.prompt_tokens + backend.count(BEGUN)
 
 
 def test_a_completion_that_is_cut_off_says_so(backend: VLLM) -> None:
@@ -263,8 +264,8 @@ def test_a_completion_that_is_cut_off_says_so(backend: VLLM) -> None:
 
 
 def test_text_ends_before_the_first_stop_string(backend: VLLM) -> None:
-    (stopped,) = complete(backend, Request(ask(FRANCE), 20, stop=("never said", "ranc")))
-    assert stopped.text.endswith("F")
+    (stopped,) = complete(backend, Request(ask(FRANCE, BEGUN), 20, stop=("never said", "aris")))
+    assert stopped.text == " P"
     assert stopped.finish_reason == "stop"
 
 
@@ -360,7 +361,7 @@ def test_a_cancelled_request_is_aborted_and_the_others_go_on(backend: VLLM) -> N
 
 def test_one_engine_serves_several_loops_and_threads(backend: VLLM) -> None:
     async def threads() -> list[list[Completion]]:
-        request = Request(ask(FRANCE), 20)
+        request = Request(ask(FRANCE, BEGUN), 20)
         return await asyncio.gather(*(asyncio.to_thread(complete, backend, request, request) for _ in range(3)))
 
     before = descendants(os.getpid())
@@ -643,7 +644,7 @@ def test_a_script_may_fork_and_leave_without_closing(tmp_path: Path) -> None:
     seconds = time.time()
     assert done.returncode == 0, done.stderr
     said = [line.split() for line in done.stdout.splitlines()]
-    assert [line[0] for line in said] == ["The", "started", "child", "ended", "The", "still", "left"], done.stdout
+    assert [line[0] for line in said if line != said[0]] == ["started", "child", "ended", "still", "left"], done.stdout
     assert said[0] == said[4] != []
     assert said[3] == ["ended", "0"]
     assert said[1][1:] == said[5][1:] != []  # the child took no process of its parent's away
