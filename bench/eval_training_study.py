@@ -71,9 +71,13 @@ def reranked(out: Path) -> None:
             continue
         if name == "dense":
             print(f"| BM25 itself, % | | {' | '.join(spelled(rows['none']['estimates']['R@5']) for rows in runs)} |")
-        for row in [row for row in runs[0] if row != "none"]:
-            moved = [spelled(rows[row]["differences"]["R@5"], "+") for rows in runs]
-            print(f"| {label} | {row.partition('fusion=')[2]} | {' | '.join(moved)} |")
+            print(f"| the best order of its 20 | | {_above(runs, 'oracle')} |")
+        for row in [row for row in runs[0] if row.startswith(("dense:", "rank-r1:"))]:
+            print(f"| {label} | {row.partition('fusion=')[2]} | {_above(runs, row)} |")
+
+
+def _above(runs: list[dict[str, Any]], row: str) -> str:
+    return " | ".join(spelled(rows[row]["differences"]["R@5"], "+") for rows in runs)
 
 
 def main(out: Path) -> None:

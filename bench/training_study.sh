@@ -48,7 +48,8 @@ ask() { # name, the model's options
     local file="$out/comparisons/$1.jsonl" first="$out/comparisons/cold-18.jsonl" against=()
     [ "$file" = "$first" ] || against=(--against "$first")
     .venv-eval/bin/rankr1-eval comparisons "$out"/dev/*.jsonl --out "$file" --seed 7 --option max_batch=8 "${@:2}" "${against[@]}" \
-        --json >"$out/comparisons/$1.json"
+        --json >"$file.told"
+    mv "$file.told" "$out/comparisons/$1.json"  # whole, or as it was
 }
 
 rerank() { # name, the model's options
