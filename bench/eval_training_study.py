@@ -77,6 +77,7 @@ def reranked(out: Path) -> None:
 
 
 def _above(runs: list[dict[str, Any]], row: str) -> str:
+    """The cells of one row: how much more than BM25, on each data set."""
     return " | ".join(spelled(rows[row]["differences"]["R@5"], "+") for rows in runs)
 
 
