@@ -19,7 +19,7 @@ def write(folder: Path) -> Path:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers.utils import logging
 
-    from rankr1_rag.backends.openvino_weights import find
+    from rankr1_rag.backends.openvino.weights import find
 
     logging.disable_progress_bar()
     file = find(None)

@@ -15,7 +15,7 @@ import numpy
 from safetensors.numpy import load_file, save_file
 
 from rankr1_rag.checkpoints import BASE
-from rankr1_rag.train.folder import ADAPTER
+from rankr1_rag.train.run_dir import ADAPTER
 
 PACKAGE = Path(__file__).parent.parent / "rankr1_rag" / "embedded"
 

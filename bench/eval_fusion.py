@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from rankr1_eval.data import load
-from rankr1_eval.measures import intervals, supports
-from rankr1_eval.retrieve.bm25 import searching
+from rankr1_eval.measures import answers, intervals
+from rankr1_eval.retrieval.bm25 import searching
 from rankr1_eval.types import Question, pooled
 from rankr1_rag import Passage, Ranking, Reranker
 from rankr1_rag.backends.openvino import OpenVINO
-from rankr1_rag.fusion import fused
-from rankr1_rag.train.examples import read_examples
+from rankr1_rag.scoring import fused
+from rankr1_rag.train.data import read_examples
 
 FILES = {
     "hotpotqa": "hotpotqa_train_500.jsonl",
@@ -104,7 +104,7 @@ def ranks(one: Ranking, search: Callable[[str], list[Passage]]) -> list[int]:
 def measured(orders: Sequence[tuple[Question, Sequence[Passage]]]) -> Mapping[str, Sequence[float]]:
     """R@2 and R@5 of each question, in order."""
     ids = {question.query.id: [passage.id for passage in order] for question, order in orders}
-    scores = supports.scores(ids, {question.query.id: question.supports for question, _ in orders}, CUTOFFS)
+    scores = answers.scores(ids, {question.query.id: question.supports for question, _ in orders}, CUTOFFS)
     return {f"R@{k}": [scores[f"R@{k}"][question.query.id] for question, _ in orders] for k in CUTOFFS}
 
 

@@ -31,7 +31,7 @@ def once(folder: Path) -> None:
     """One measurement, printed as a row without its number."""
     started = time.perf_counter()
     from rankr1_eval.data import load
-    from rankr1_eval.retrieve.bm25 import bm25
+    from rankr1_eval.retrieval.bm25 import bm25
     from rankr1_eval.types import pooled
 
     questions = [question for name, file in FILES.items() for question in load(name, folder / file)]

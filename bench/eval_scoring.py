@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rankr1_eval.results import Row
+    from rankr1_eval.scoring import Row
     from rankr1_eval.types import Question
 
 REPEATS = 3
@@ -28,12 +28,11 @@ SETTINGS = ((1_000, 1, (5,)), (10_000, 1, (5,)), (10_000, 5, (5,)), (10_000, 5, 
 
 def scored(questions: int, reranked: int, ks: tuple[int, ...]) -> dict[str, float]:
     """Seconds that `score` takes, and the peak of resident memory, MiB."""
-    from rankr1_eval.results import Run
-    from rankr1_eval.score import score
+    from rankr1_eval.scoring import EvaluatedRun, score
 
     asked = _questions(questions)
     names = ["none", "gold", *(f"rank-r1:votes={n + 1}" for n in range(reranked)), "oracle", "random"]
-    run = Run("made up", "hotpotqa", asked, {}, 20, tuple(_row(name, asked, ks) for name in names))
+    run = EvaluatedRun("made up", "hotpotqa", asked, {}, 20, tuple(_row(name, asked, ks) for name in names))
     start = time.perf_counter()
     score(run)
     return {
@@ -60,7 +59,7 @@ def _questions(n: int) -> tuple[Question, ...]:
 
 
 def _row(name: str, asked: Sequence[Question], ks: Sequence[int]) -> Row:
-    from rankr1_eval.results import Read, Row
+    from rankr1_eval.scoring import Read, Row
     from rankr1_rag.types import Cost
 
     chance = random.Random(name)

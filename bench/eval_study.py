@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rankr1_eval.paired import Pair, Scored, groups, paired, read
+from rankr1_eval.compare import Pair, Scored, groups, paired, read
 from rankr1_eval.report.wording import row_name
-from rankr1_eval.scores import Difference, Estimate
+from rankr1_eval.types import Difference, Estimate
 
 SETS = {"hotpotqa": "HotpotQA", "2wikimultihopqa": "2WikiMultihopQA", "musique": "MuSiQue"}
 PLAIN = "rank-r1"

@@ -23,7 +23,7 @@ from llama_index.postprocessor.rankr1 import RankR1Rerank
 
 from rankr1_rag import Completion, Ranking, Reranker
 from rankr1_rag.backends.scripted import Scripted
-from rankr1_rag.component import Component
+from rankr1_rag.frameworks.component import Component
 
 N, TOP_N, PAIRS = 100, 5, 300
 TEXT = "word " * 60

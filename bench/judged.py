@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from rankr1_rag.backends import Backend, Request
-from rankr1_rag.backends.wrappers.around import Around
+from rankr1_rag.backends.wrappers.base import Around
 from rankr1_rag.types import Completion
 
 _LINE = re.compile(r"^\[(\d+)\] (.*)$", re.MULTILINE)

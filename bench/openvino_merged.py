@@ -19,9 +19,9 @@ from typing import Any
 from openvino_genai import ContinuousBatchingPipeline, GenerationConfig, SchedulerConfig
 
 from rankr1_rag import demo
-from rankr1_rag.backends import lora, openvino_weights
-from rankr1_rag.backends.gguf_file import F16, Q8_0
-from rankr1_rag.backends.gguf_merging import merge
+from rankr1_rag.backends.openvino import lora, weights
+from rankr1_rag.backends.openvino.gguf_file import F16, Q8_0
+from rankr1_rag.backends.openvino.lora import merge
 from rankr1_rag.checkpoints import CHECKPOINTS, EMBEDDED
 from rankr1_rag.prompt import clip
 from rankr1_rag.types import Message
@@ -78,9 +78,9 @@ class Model:
 
 
 def main(rounds: int) -> None:
-    base, folder = openvino_weights.find(None), openvino_weights.adapter(None, None)
+    base, folder = weights.find(None), weights.adapter(None, None)
     assert folder is not None
-    adapter, models = lora.read(folder), {}
+    adapter, models = lora.read_lora(folder), {}
     with tempfile.TemporaryDirectory() as place:
         for name, kind, properties in (("exact", F16, EXACT), ("float16", F16, {}), ("Q8_0", Q8_0, {})):
             path = Path(place) / f"{name}.gguf"

@@ -25,7 +25,7 @@ from typing import Protocol
 
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.openvino import OpenVINO
-from rankr1_rag.backends.openvino_weights import find
+from rankr1_rag.backends.openvino.weights import find
 
 REQUESTS, GROUP, ARRIVALS, BATCH = 48, 6, 10.0, 16
 CACHE = 32_768
@@ -64,7 +64,7 @@ class Batches:
     def serve(self) -> None:
         from openvino_genai import ContinuousBatchingPipeline, SchedulerConfig
 
-        from rankr1_rag.backends.openvino_text import Text
+        from rankr1_rag.backends.openvino.text import Text
 
         scheduler = SchedulerConfig()
         scheduler.num_kv_blocks = CACHE // 32

@@ -23,10 +23,10 @@ import trl
 
 from rankr1_rag.train import grpo as grpo_module
 from rankr1_rag.train import memory
-from rankr1_rag.train.course import Progress
+from rankr1_rag.train.config import GRPO, SFT
 from rankr1_rag.train.grpo import grpo
-from rankr1_rag.train.settings import GRPO, SFT
 from rankr1_rag.train.sft import sft
+from rankr1_rag.train.trainer import Progress
 
 T = TypeVar("T", SFT, GRPO)
 

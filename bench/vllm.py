@@ -32,11 +32,11 @@ from rankr1_rag.backends import Request
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.backends.vllm import VLLM
 from rankr1_rag.cli.app import app
-from rankr1_rag.collection import read_passages, read_queries
-from rankr1_rag.loop import private_loop
+from rankr1_rag.concurrency.event_loop import private_loop
+from rankr1_rag.io.collection import read_passages, read_queries
+from rankr1_rag.io.trec import read_qrels, read_run
 from rankr1_rag.prompt import FORMATS, clip
 from rankr1_rag.selection import Done, heapsort, step
-from rankr1_rag.trec import read_qrels, read_run
 
 HERE = Path(__file__).parent
 K, SIZE, PASSAGE, COMPLETION = 10, 20, 60, 128

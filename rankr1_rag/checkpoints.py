@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rankr1_rag.backends import openvino_weights
 from rankr1_rag.backends.hub import BASES
-from rankr1_rag.comparing import Force
+from rankr1_rag.backends.openvino import weights
+from rankr1_rag.engine.comparison import Force
 from rankr1_rag.prompt import FORMATS, Format
 
-EMBEDDED = openvino_weights.EMBEDDED
+EMBEDDED = weights.EMBEDDED
 """The name of the embedded CPU default."""
 
-BASE = openvino_weights.BASE
+BASE = weights.BASE
 """What that was before it was trained to rerank."""
 
 

@@ -16,9 +16,8 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from rankr1_rag.connect import CONNECTING, RERANKING, reranker
-from rankr1_rag.notice import notice
-from rankr1_rag.plan import within
-from rankr1_rag.reranker import Reranker
+from rankr1_rag.reranker import Reranker, notice
+from rankr1_rag.settings import check_within
 from rankr1_rag.types import Ranking
 
 _OF_A_CROSS_ENCODER = frozenset(
@@ -73,7 +72,7 @@ class RankR1CrossEncoder:
         _check("rank", ignored, _OF_ITS_RANK)
         documents = list(documents)
         if top_k is not None:
-            top_k = within("top_k", index(top_k), 1)
+            top_k = check_within("top_k", index(top_k), 1)
         self.last = ranking = self.reranker.rank(query, documents, k=top_k)
         notice(ranking)
         results: list[dict[str, Any]] = [

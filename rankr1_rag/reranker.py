@@ -1,30 +1,35 @@
-"""The facade: a query and its candidates in, a `Ranking` out; one at a time or any number at once.
+"""What someone who never looks at a `Ranking` has to hear: logged as a warning, by the logger `rankr1_rag`.
+
+For edges that hand on an order and no more. Knows rankings and nothing of those edges.
+
+The facade: a query and its candidates in, a `Ranking` out; one at a time or any number at once.
 
 Composes algorithm, votes, format and backend; the engine does the rest. Knows nothing of files, frameworks or servers.
+
+What a caller may hand over as a query and as candidates, and what is refused. Knows the words and nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from rankr1_rag import many
 from rankr1_rag.backends import Backend
-from rankr1_rag.backends.per_loop import PerLane, PerLoop
-from rankr1_rag.budget import Budget
-from rankr1_rag.comparing import Force
-from rankr1_rag.engine import Engine
+from rankr1_rag.concurrency import streams
+from rankr1_rag.concurrency.event_loop import private_loop
+from rankr1_rag.concurrency.per_loop import PerLane, PerLoop
+from rankr1_rag.engine.comparison import Force
+from rankr1_rag.engine.query import Budget, Retrieve, Stages
+from rankr1_rag.engine.selection_loop import Engine
 from rankr1_rag.errors import LoopError
-from rankr1_rag.inputs import read_candidates, read_query
-from rankr1_rag.loop import private_loop
-from rankr1_rag.plan import Fusion, Plan, Votes, decide, one_of, vote, within
 from rankr1_rag.prompt import Format
-from rankr1_rag.stages import Retrieve, Stages
-from rankr1_rag.types import Passage, Query, Ranking
+from rankr1_rag.settings import Fusion, Plan, Votes, check_within, decide, one_of, vote
+from rankr1_rag.types import Passage, Query, Ranking, read_candidates, read_query
 
 Item = tuple[str | Query, Iterable[Passage | str]]
 """A query with its candidates, first-stage best first."""
@@ -89,9 +94,9 @@ class Reranker:
 
     def __post_init__(self) -> None:
         if self.k is not None:
-            within("k", self.k, 1)
-        within("in_flight", self.in_flight, 1)
-        within("hops", self.hops, 1)
+            check_within("k", self.k, 1)
+        check_within("in_flight", self.in_flight, 1)
+        check_within("hops", self.hops, 1)
         self._check(self.retrieve)
         one_of("on_failure", self.on_failure, ("raise", "first_stage"))
         _ = self.plan
@@ -138,11 +143,11 @@ class Reranker:
         first. Leaving early cancels the rest. `items` is read in the caller's thread, between results; for items that
         come when they come (a pipe, a queue) `live=True` reads them in a thread of their own.
         """
-        return (many.live if live else many.each)(self._outcome, items, self.in_flight)
+        return (streams.live if live else streams.each)(self._outcome, items, self.in_flight)
 
     def arank_many(self, items: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[tuple[int, Ranking | Exception]]:
         """`rank_many` on the caller's event loop, from a plain or an async iterable; an async one may wait."""
-        return many.aeach(self._outcome, items, self.in_flight)
+        return streams.aeach(self._outcome, items, self.in_flight)
 
     def close(self) -> None:
         """End what is open with a LoopError and close the backend, others' use of it included. Safe to call twice."""
@@ -168,7 +173,7 @@ class Reranker:
     ) -> Asked:
         """What is to be ranked, how many of them to select, and what finds more."""
         retrieve = self._check(self.retrieve if retrieve is None else retrieve)
-        return read_query(query), read_candidates(passages), self.k if k is None else within("k", k, 1), retrieve
+        return read_query(query), read_candidates(passages), self.k if k is None else check_within("k", k, 1), retrieve
 
     def _check(self, retrieve: Retrieve | None) -> Retrieve | None:
         if retrieve is not None and not callable(retrieve):
@@ -182,7 +187,7 @@ class Reranker:
             query, passages = item
             return self._caught(*self._read(query, passages))
         except Exception as error:
-            return many.given(error)
+            return streams.given(error)
 
     async def _caught(self, *asked: Any) -> Ranking | Exception:  # noqa: ANN401
         try:
@@ -247,3 +252,23 @@ class Reranker:
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self.aclose()
+
+
+_log = logging.getLogger("rankr1_rag")
+
+
+def notice(ranking: Ranking) -> None:
+    """Warn where the model failed, or where at least half of its answers named no passage."""
+    cost, query = ranking.cost, ranking.query.text
+    if ranking.failure:
+        _log.warning("query %.100r stays in first-stage order: %s", query, ranking.failure)
+    elif cost.unparsed and 2 * cost.unparsed >= cost.comparisons:
+        last = next(one.completion.text for one in reversed(ranking.trace) if not one.parsed)
+        _log.warning(
+            "query %.100r: %d of %d answers name no passage, the retriever was trusted there; the last ends %r. "
+            "force='unparsed' asks such a model for its label once more",
+            query,
+            cost.unparsed,
+            cost.comparisons,
+            last[-100:],
+        )

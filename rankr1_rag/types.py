@@ -5,11 +5,11 @@ Frozen and picklable. Knows nothing of prompts, models, algorithms or files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, fields
 from functools import cached_property
 
-from rankr1_rag import evidence
+from rankr1_rag import scoring
 
 Message = Mapping[str, str]
 """One chat message: `{"role": "system" | "user" | "assistant", "content": "…"}`."""
@@ -169,9 +169,9 @@ class Ranking:
     retrieved: int = 0
 
     @cached_property
-    def score_meaning(self) -> evidence.Meaning:
+    def score_meaning(self) -> scoring.Meaning:
         """What `scores` say: "ordinal" the order and nothing more, "probability" the label's, "votes" their share."""
-        return "ordinal" if self.chosen is not None or self.failure is not None else evidence.meaning(self.trace)
+        return "ordinal" if self.chosen is not None or self.failure is not None else scoring.meaning(self.trace)
 
     @cached_property
     def passages(self) -> tuple[Passage, ...]:
@@ -182,7 +182,7 @@ class Ranking:
     def scores(self) -> tuple[float, ...]:
         """Strictly decreasing along `order`, in (0, 1], distinct as float32 too: see `score_meaning`, `evidence`."""
         ordinal = self.score_meaning == "ordinal"
-        return evidence.scores(len(self.order), self.order[: self.k], () if ordinal else self.trace)
+        return scoring.scores(len(self.order), self.order[: self.k], () if ordinal else self.trace)
 
     @cached_property
     def cost(self) -> Cost:
@@ -218,7 +218,7 @@ class Ranking:
             selected=position in (self.order[: self.k] if self.chosen is None else self.chosen) and not self.failure,
             won=len(won),
             lost=len(lost),
-            comparison=evidence.deciding(position, self.trace),
+            comparison=scoring.deciding(position, self.trace),
         )
 
     def __len__(self) -> int:
@@ -227,3 +227,30 @@ class Ranking:
     def __repr__(self) -> str:
         failure = f", failure={self.failure!r}" if self.failure else ""
         return f"Ranking({self.query!r:.200}, order={list(self.order)!r:.120}, k={self.k}, {self.cost}{failure})"
+
+
+def read_query(query: str | Query) -> Query:
+    """A `Query` of a query or a text. ValueError where it is empty, TypeError where it is neither."""
+    read = Query("", query) if isinstance(query, str) else query
+    if not isinstance(read, Query) or not isinstance(read.text, str):
+        raise TypeError(f"a query is a str or a Query with a text, not {query!r}")
+    if not read.text.strip():
+        raise ValueError(f"the query {read.id!r} is empty: there is nothing to rank by")
+    return read
+
+
+def read_candidates(passages: Iterable[Passage | str]) -> tuple[Passage, ...]:
+    """Passages of passages and texts; a text gets its position as id. TypeError names the position that is neither."""
+    if isinstance(passages, (str, Passage, Mapping, Set)):
+        raise TypeError(
+            f"passages are a sequence of passages, first-stage best first, not one {type(passages).__name__}"
+        )
+    return tuple(_passage(position, passage) for position, passage in enumerate(passages))
+
+
+def _passage(position: int, passage: Passage | str) -> Passage:
+    if isinstance(passage, str):
+        return Passage(str(position), passage)
+    if not isinstance(passage, Passage) or not isinstance(passage.text, str) or not isinstance(passage.title, str):
+        raise TypeError(f"passage {position} is neither a str nor a Passage with a text: {passage!r:.200}")
+    return passage

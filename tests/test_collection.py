@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from rankr1_rag.collection import as_passage, as_query, parse_object, read_passages, read_queries
 from rankr1_rag.errors import FileError
-from rankr1_rag.trec import read_run
+from rankr1_rag.io.collection import as_passage, as_query, parse_object, read_passages, read_queries
+from rankr1_rag.io.trec import read_run
 from rankr1_rag.types import Passage, Query
 
 DATA = Path(os.environ.get("RANKR1_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))

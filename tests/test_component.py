@@ -16,10 +16,10 @@ from pydantic import ValidationError
 
 from rankr1_rag import BackendError, Completion, LoopError, Passage, Ranking, Reranker
 from rankr1_rag.backends import Request
-from rankr1_rag.backends.borrowed import Borrowed
 from rankr1_rag.backends.scripted import Scripted
-from rankr1_rag.component import REASONING, Component
 from rankr1_rag.connect import RERANKING, connect
+from rankr1_rag.frameworks.component import REASONING, Component
+from rankr1_rag.frameworks.llm import Borrowed
 
 KEY = "sk-not-to-be-seen-0123456789"
 SERVER: dict[str, Any] = {"model": "m", "base_url": "http://127.0.0.1:9/v1"}

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from rankr1_rag import Reranker
-from rankr1_rag.backends import Backend, openvino_weights
+from rankr1_rag.backends import Backend
 from rankr1_rag.backends.openai import OpenAI
-from rankr1_rag.backends.openvino import OpenVINO
+from rankr1_rag.backends.openvino import OpenVINO, weights
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.backends.wrappers import limited, retried, spread, stored
 from rankr1_rag.connect import CONNECTING, RERANKING, connect, reranker, wrapped
@@ -106,7 +106,7 @@ def test_an_adapter_for_a_model_that_is_run_here_is_a_folder(tmp_path: Path) -> 
         connect("openvino", adapter="org/lora")
     with pytest.raises(BackendError, match=r"holds no adapter_config\.json: an adapter is a folder that peft's"):
         connect("openvino", adapter=str(tmp_path))
-    shipped = Path(openvino_weights.__file__).parents[1] / "embedded"
+    shipped = Path(weights.__file__).parents[1] / "embedded"
     assert connect(adapter=str(shipped)).identity == connect().identity
     with pytest.raises(ValueError, match=r"adapter: .* is a folder exported for OpenVINO"):
         connect(model=str(tmp_path), adapter=str(shipped))

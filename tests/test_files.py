@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rankr1_rag.errors import FileError
-from rankr1_rag.files import located, numbered_lines, writing
+from rankr1_rag.io.files import located, numbered_lines, writing
 
 
 def test_lines_are_numbered_from_one_and_blank_ones_are_skipped_but_counted(tmp_path: Path) -> None:

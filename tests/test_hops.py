@@ -20,7 +20,7 @@ from rankr1_rag.errors import BackendUnavailable
 from rankr1_rag.explain import story
 from rankr1_rag.explain.html import page
 from rankr1_rag.explain.terminal import show
-from rankr1_rag.jsonlines import ranking_from_json, ranking_to_json
+from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json
 from rankr1_rag.selection import ALGORITHMS, LISTWISE, among, play
 from rankr1_rag.types import Message
 

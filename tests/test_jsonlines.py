@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankr1_rag.errors import FileError
-from rankr1_rag.jsonlines import Candidates, ranking_from_json, ranking_to_json, read_candidates, to_line
+from rankr1_rag.io.jsonl import Candidates, ranking_from_json, ranking_to_json, read_candidates, to_line
 from rankr1_rag.types import Passage, Query, Ranking
 
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankr1_rag.collection import read_passages, read_queries
 from rankr1_rag.errors import FileError
-from rankr1_rag.files import writing
-from rankr1_rag.jsonlines import ranking_from_json, ranking_to_json, read_candidates, read_rankings, to_line
-from rankr1_rag.trec import read_run
+from rankr1_rag.io.collection import read_passages, read_queries
+from rankr1_rag.io.files import writing
+from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json, read_candidates, read_rankings, to_line
+from rankr1_rag.io.trec import read_run
 from rankr1_rag.types import Comparison, Completion, Cost, Passage, Query, Ranking, TokenLogprob
 
 DATA = Path(os.environ.get("RANKR1_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))

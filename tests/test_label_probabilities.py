@@ -16,9 +16,9 @@ from rankr1_rag import BackendError, Completion, Ranking, Reranker, UnparsedErro
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.backends.wrappers import stored
-from rankr1_rag.evidence import deciding, share
-from rankr1_rag.jsonlines import ranking_from_json, ranking_to_json, to_line
-from rankr1_rag.plan import BALLOT
+from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json, to_line
+from rankr1_rag.scoring import deciding, share
+from rankr1_rag.settings import BALLOT
 from rankr1_rag.types import Comparison, TokenLogprob
 
 _LINE = re.compile(r"^\[(\d+)\] (.*)$", re.MULTILINE)

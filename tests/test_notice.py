@@ -6,7 +6,7 @@ import pytest
 
 from rankr1_rag import Reranker
 from rankr1_rag.backends.scripted import Scripted
-from rankr1_rag.notice import notice
+from rankr1_rag.reranker import notice
 
 
 def heard(caplog: pytest.LogCaptureFixture, said: list[str], n: int = 4) -> str:

@@ -16,10 +16,9 @@ from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.cross_encoder import RankR1CrossEncoder
 from rankr1_rag.errors import BackendUnavailable
 from rankr1_rag.explain import story
-from rankr1_rag.explain.chart import chart
-from rankr1_rag.explain.html import page
-from rankr1_rag.jsonlines import ranking_from_json, ranking_to_json
-from rankr1_rag.trec import run_entry, write_run
+from rankr1_rag.explain.html import chart, page
+from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json
+from rankr1_rag.io.trec import run_entry, write_run
 from rankr1_rag.types import Message
 
 A, B, NEW = Passage("a", "x", "A"), Passage("b", "y", "B"), Passage("n", "new one", "N")

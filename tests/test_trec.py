@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankr1_rag.errors import FileError
-from rankr1_rag.trec import Scored, read_run, run_entry, write_run
+from rankr1_rag.io.trec import Scored, read_run, run_entry, write_run
 from rankr1_rag.types import Passage, Query, Ranking
 
 DATA = Path(os.environ.get("RANKR1_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankr1_rag.errors import FileError
-from rankr1_rag.trec import read_qrels, write_qrels
+from rankr1_rag.io.trec import read_qrels, write_qrels
 
 DATA = Path(os.environ.get("RANKR1_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 DL19 = DATA / "trec-dl-2019"

@@ -10,15 +10,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
-from rankr1_eval import pipeline, reorder
-from rankr1_eval.asked import asked_with
-from rankr1_eval.firststage import FirstStage
-from rankr1_eval.folder import Folder, Rankings, cost_of, digest, read_of, retrieved_of
-from rankr1_eval.pipeline import Tell, quietly
+from rankr1_eval import pipeline, systems
+from rankr1_eval.baselines import FirstStage
+from rankr1_eval.pipeline import Tell, asked_with, quietly
 from rankr1_eval.reader import PROMPT, Reader
-from rankr1_eval.records import Records
-from rankr1_eval.results import Read, Row, Run
-from rankr1_eval.rows import FREE, RowSpec, parse
+from rankr1_eval.run_folder import Folder, Rankings, Records, cost_of, digest, read_of, retrieved_of
+from rankr1_eval.scoring import EvaluatedRun, Read, Row
+from rankr1_eval.systems import FREE, RowSpec, parse
 from rankr1_eval.types import Question
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Passage, Query
@@ -64,7 +62,7 @@ class Evaluation:
         if self.reader and max(self.ks) > self.first_stage.n and any(spec.ordered for spec in self.rows):
             raise ValueError(f"the first {max(self.ks)} passages are to be read of {self.first_stage.n} candidates")
 
-    def run(self, folder: Folder, tell: Tell = quietly) -> Run:
+    def run(self, folder: Folder, tell: Tell = quietly) -> EvaluatedRun:
         """Go through the stages, and what came of them. StageError where a model failed for some questions."""
         kept = folder.questions(self.source)
         told = {**self.source, **self.first_stage.telling(self.corpus)}
@@ -74,7 +72,7 @@ class Evaluation:
         folder.write_passages(self.corpus)
         first = self.first_stage.over(self.questions, self.corpus)
         tell("retrieve", len(self.questions), pipeline.retrieve(found, self.questions, first))
-        return Run(
+        return EvaluatedRun(
             name=folder.path.name,
             dataset=self.dataset,
             questions=tuple(self.questions),
@@ -160,15 +158,15 @@ class Evaluation:
             return pipeline.rerank(records, [one.query for one in self.questions], pool, self._reranker(spec))
         return pipeline.reorder(records, self.questions, pool, self._reorder(spec))
 
-    def _reorder(self, spec: RowSpec) -> Callable[[Question, Sequence[Passage]], reorder.Order]:
+    def _reorder(self, spec: RowSpec) -> Callable[[Question, Sequence[Passage]], systems.Order]:
         """The order of a row without a reasoning model."""
         if spec.kind == "oracle":
-            return lambda question, passages: reorder.oracle(passages, question.supports)
+            return lambda question, passages: systems.oracle(passages, question.supports)
         if spec.kind == "random":
-            return lambda question, passages: reorder.shuffled(question.query, passages, self.seed)
+            return lambda question, passages: systems.shuffled(question.query, passages, self.seed)
         if spec.kind == "none":
             return lambda question, passages: tuple(range(len(passages)))
-        by = reorder.dense(spec.model) if spec.kind == "dense" else reorder.cross_encoder(spec.model)
+        by = systems.dense(spec.model) if spec.kind == "dense" else systems.cross_encoder(spec.model)
         return lambda question, passages: by(question.query, passages)
 
     def _reranker(self, spec: RowSpec) -> Reranker:

@@ -4,28 +4,64 @@
 
 A stage asks only for what its file lacks and yields the ids as they are done, so a killed run goes on where it was.
 Knows values, records and how to ask; nothing of the command line.
+
+What the orders of a reranker depend on, for the first line of their records. Knows settings; asks nothing.
+
+What a finished run leaves in its folder: scores, report, and the forms for other programs.
+
+Knows what each is called; nothing of how it is made.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
-from rankr1_eval.errors import StageError
-from rankr1_eval.folder import question_record, reranked_record
+from rankr1_eval.predictions import export
 from rankr1_eval.reader import Reader
-from rankr1_eval.records import Records
-from rankr1_eval.reorder import Order
-from rankr1_eval.results import Read
-from rankr1_eval.types import Question
-from rankr1_rag import many
+from rankr1_eval.report import write_report
+from rankr1_eval.run_folder import Records, question_record, reranked_record
+from rankr1_eval.scoring import EvaluatedRun, Read, score, to_json
+from rankr1_eval.systems import Order
+from rankr1_eval.types import Question, Scores, StageError
+from rankr1_rag.concurrency import streams
 from rankr1_rag.errors import BackendError, BackendUnavailable, UnparsedError
+from rankr1_rag.io.files import writing
+from rankr1_rag.io.trec import Run
 from rankr1_rag.reranker import Reranker
-from rankr1_rag.trec import Run
 from rankr1_rag.types import Passage, Query
+
+BESIDE = frozenset({"backend", "in_flight", "on_failure", "retrieve"})
+LATER: Mapping[str, object] = {"hops": 1}
+"""Settings that came later, as it was before: told where they are otherwise, so that runs of that time go on."""
+
+
+def asked_with(reranker: Reranker) -> dict[str, object]:
+    """Its settings, the open ones decided, and the identity of its model; without what is speed and patience.
+
+    Of `retrieve` it is told that there is one.
+    """
+    plan = reranker.plan
+    told = {field.name: getattr(reranker, field.name) for field in fields(reranker) if field.name not in BESIDE}
+    decided = {field.name: getattr(plan, field.name) for field in fields(plan) if field.name in told}
+    again = {"retrieve": True} if reranker.retrieve is not None else {}
+    asked = {"model": plan.backend.identity, **told, **decided, **again, "format": plan.format.name}
+    return {name: value for name, value in asked.items() if (name, value) not in LATER.items()}
+
+
+def finish(run: EvaluatedRun, folder: Path) -> tuple[Scores, str]:
+    """Score a run and write it all, each file whole or not at all. The scores; and what could not be written, or ""."""
+    scores = score(run)
+    with writing(folder / "scores.json") as out:
+        json.dump(to_json(scores), out)
+    write_report(run, scores, folder)
+    return scores, export(run, folder)
+
 
 T = TypeVar("T")
 
@@ -132,7 +168,7 @@ def read(
     def work(question: Question) -> Coroutine[Any, Any, Read | Exception]:
         return _caught(reader.read(question.query.text, shown[question.query.id]))
 
-    for index, found in failures.apart(many.each(work, missing, in_flight)):
+    for index, found in failures.apart(streams.each(work, missing, in_flight)):
         id = missing[index].query.id
         records.add(id, {"shown": ids[id], **asdict(replace(found, seconds=watch.lap()))})
         yield id

@@ -1,6 +1,8 @@
 """The words of the evaluation as values: a question with its supports, a collection with its judgements.
 
 Frozen. Knows nothing of files, models or measures.
+
+What goes wrong in an evaluation beside a wrong argument or file. Knows the core's tree of errors.
 """
 
 from __future__ import annotations
@@ -9,8 +11,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from rankr1_rag.trec import Qrels
+from rankr1_rag.errors import RankR1Error
+from rankr1_rag.io.trec import Qrels
 from rankr1_rag.types import Passage, Query
+
+
+class StageError(RankR1Error):
+    """Some questions of a stage failed; what was finished is kept, and the same command asks for the rest."""
+
+    def __init__(self, stage: str, failed: int, asked: int, first: Exception, why: str = "") -> None:
+        super().__init__(
+            f"{stage}: {why}{failed} of {asked} questions failed, the first with {type(first).__name__}: {first}. "
+            "What was finished is kept: the same command asks for the rest"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +72,55 @@ def passage_of(title: str, text: str) -> Passage:
 def pooled(questions: Iterable[Question]) -> tuple[Passage, ...]:
     """The paragraphs of all the questions, each once, in order: the corpus of HippoRAG and IRCoT."""
     return tuple({passage.id: passage for question in questions for passage in question.passages}.values())
+
+
+Each = Mapping[str, Mapping[str, float]]
+"""Measure to question id to score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over n questions with its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A mean paired difference with its 95 % bootstrap interval and the p of a two-sided randomisation test."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """One row's scores. `differences` are from the row "none", empty where there is none and for that row itself.
+
+    `cost` holds means. A question: comparisons, rounds, passages_read, prompt_tokens, cached_tokens, completion_tokens,
+    think_tokens, unparsed, forced and seconds, all 0 for a row that no model ordered, and retrieved, the passages found
+    between hops, for a row that retrieves there. A reading (a question at one k):
+    reader_prompt_tokens, reader_completion_tokens, reader_seconds, and reader_empty, the share that brought no answer
+    string. Seconds are of what was asked, not of what a store held, and not there where it held all. `missing` are the
+    ids of questions that lack an order or a reading, because something failed: what is missing counts as 0.
+    """
+
+    name: str
+    each: Each
+    estimates: Mapping[str, Estimate]
+    differences: Mapping[str, Difference]
+    cost: Mapping[str, float]
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A run's scores by row. `groups`: "type" or "hops" to its value to row to measure to estimate."""
+
+    rows: Mapping[str, RowScores]
+    groups: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Estimate]]]]

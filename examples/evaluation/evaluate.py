@@ -6,14 +6,14 @@ python examples/evaluation/evaluate.py hotpot_dev_distractor_v1.json runs/mine
 import sys
 from pathlib import Path
 
+from rankr1_eval.baselines import FirstStage
 from rankr1_eval.data import load
-from rankr1_eval.data.sample import corpus, sample
+from rankr1_eval.data.loading import corpus, sample
 from rankr1_eval.evaluation import Evaluation
-from rankr1_eval.finishing import finish
-from rankr1_eval.firststage import FirstStage
-from rankr1_eval.folder import Folder
+from rankr1_eval.pipeline import finish
 from rankr1_eval.reader import Reader
-from rankr1_eval.rows import parse
+from rankr1_eval.run_folder import Folder
+from rankr1_eval.systems import parse
 from rankr1_rag import Reranker
 from rankr1_rag.connect import connect
 

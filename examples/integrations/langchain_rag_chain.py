@@ -16,7 +16,7 @@ from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from langchain_rankr1 import RankR1Rerank
 
 from rankr1_rag import demo
-from rankr1_rag.backends.openvino_weights import find
+from rankr1_rag.backends.openvino.weights import find
 
 documents = [Document(one.text, id=one.id, metadata={"title": one.title}) for one in demo.passages()]
 index = bm25s.BM25()

@@ -16,7 +16,7 @@ from llama_index.postprocessor.rankr1 import RankR1Rerank
 from llama_index.retrievers.bm25 import BM25Retriever
 
 from rankr1_rag import demo
-from rankr1_rag.backends.openvino_weights import find
+from rankr1_rag.backends.openvino.weights import find
 
 pipeline = openvino_genai.LLMPipeline(str(find(None)), "CPU")
 

@@ -16,9 +16,8 @@ from rich.text import Text
 
 from rankr1_rag import demo as corpus
 from rankr1_rag.checkpoints import BASE, EMBEDDED
-from rankr1_rag.cli.progress import Job
-from rankr1_rag.cli.settings import BackendName, Settings
-from rankr1_rag.cli.usage import arguments
+from rankr1_rag.cli.options import BackendName, Settings, arguments
+from rankr1_rag.cli.report import Job
 from rankr1_rag.explain import clean, cost_table, write_page
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Cost, Passage, Ranking

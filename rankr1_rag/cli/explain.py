@@ -10,14 +10,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from rankr1_rag.cli.progress import Job
-from rankr1_rag.cli.settings import Settings
-from rankr1_rag.cli.usage import arguments
-from rankr1_rag.collection import Json, parse_object
+from rankr1_rag.cli.options import Settings, arguments
+from rankr1_rag.cli.report import Job
 from rankr1_rag.errors import FileError
 from rankr1_rag.explain import show, write_page
-from rankr1_rag.files import located, numbered_lines
-from rankr1_rag.jsonlines import candidates_from_json, ranking_from_json, ranking_to_json
+from rankr1_rag.io.collection import Json, parse_object
+from rankr1_rag.io.files import located, numbered_lines
+from rankr1_rag.io.jsonl import candidates_from_json, ranking_from_json, ranking_to_json
 from rankr1_rag.types import Ranking
 
 

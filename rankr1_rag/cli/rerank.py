@@ -1,26 +1,118 @@
-"""`rankr1 rerank`: a file of queries with candidates in, the same reranked out; goes on where it was interrupted."""
+"""`rankr1 rerank`: a file of queries with candidates in, the same reranked out; goes on where it was interrupted.
+
+A job's queries put to the reranker, those first that were not tried before. Knows no files and no forms.
+
+How results are written: JSON lines, or a TREC run. Knows the two forms; nothing of where they go.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from itertools import count
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TextIO
 
 import typer
 
-from rankr1_rag.cli.asking import Asking
-from rankr1_rag.cli.journal import Journal
-from rankr1_rag.cli.progress import Job
-from rankr1_rag.cli.report import Report, queries_of
-from rankr1_rag.cli.result import Form, Result
-from rankr1_rag.cli.settings import Settings
+from rankr1_rag.cli.options import Settings, UsageError, arguments
+from rankr1_rag.cli.report import Job, Report, queries_of
 from rankr1_rag.cli.sources import Work, from_json_lines, from_trec, is_stream
-from rankr1_rag.cli.usage import UsageError
 from rankr1_rag.explain.text import counted
-from rankr1_rag.files import writing
-from rankr1_rag.jsonlines import ranking_to_json
-from rankr1_rag.plan import BALLOT
+from rankr1_rag.io.files import writing
+from rankr1_rag.io.journal import Journal
+from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json, to_line
+from rankr1_rag.io.trec import run_entry, write_run
 from rankr1_rag.reranker import Reranker
+from rankr1_rag.settings import BALLOT
+from rankr1_rag.types import Passage, Query, Ranking
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What is to be asked, to what depth, and who is told of it; `live`: the work comes when it comes."""
+
+    reranker: Reranker
+    work: Iterable[Work]
+    depth: int
+    report: Report
+    job: Job
+    live: bool
+
+    def ranked(self, journal: Journal | None = None) -> Iterator[tuple[Work, Ranking]]:
+        """Each query with its ranking as it is done; failures go to the report, what the journal has is passed over."""
+        opened: dict[int, Work] = {}
+        numbers = count()
+
+        def items() -> Iterator[tuple[Query, tuple[Passage, ...]]]:
+            for one in self.work if journal is None else self._rest(journal):
+                opened[next(numbers)] = one
+                yield one.query, one.candidates[: self.depth]
+
+        results = self.reranker.rank_many(items(), live=self.live)
+        with self.job, closing(results):  # type: ignore[type-var]
+            for number, outcome in results:
+                one = opened.pop(number)
+                self.job.advance()
+                if not isinstance(outcome, Exception):
+                    self.report.take(outcome)
+                    yield one, _whole(outcome, one)
+                    continue
+                self.report.fail(one.query, outcome)
+                if self.report.hopeless:
+                    if journal is not None:
+                        journal.give_up(one.index)
+                    return
+
+    def _rest(self, journal: Journal) -> Iterator[Work]:
+        """What is not done: first what comes behind the place where the last run gave up, then what stands before."""
+        before = []
+        for one in self.work:
+            if journal.done(one.index, one.key):
+                self.report.before += 1
+                self.job.advance()
+            elif one.index <= journal.gave_up_at:
+                before.append(one)
+            else:
+                yield one
+        yield from before
+
+
+def _whole(ranking: Ranking, one: Work) -> Ranking:
+    """The ranking with the candidates beyond the depth behind it, as they were."""
+    rest = tuple(range(len(ranking), len(one.candidates)))
+    return replace(ranking, candidates=one.candidates, order=ranking.order + rest) if rest else ranking
+
+
+Form = StrEnum("Form", ["jsonl", "trec"])
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The form of the results; a tag that no run can have is a UsageError here."""
+
+    form: Form
+    tag: str
+    trace: bool
+
+    def __post_init__(self) -> None:
+        if self.form is Form.trec:
+            with arguments():
+                write_run(io.StringIO(), [("any", [("any", 1.0)])], self.tag)
+
+    def write(self, file: TextIO, record: dict[str, Any]) -> None:
+        """The lines of one query. A query without candidates has none in a run."""
+        if self.form is Form.trec:
+            if record["passages"]:
+                write_run(file, [run_entry(ranking_from_json(record))], self.tag)
+            return
+        if not self.trace:
+            record["rankr1"].pop("trace")
+        file.write(to_line(record))
+
 
 _KEPT = (
     "; the finished ones are kept, the same command asks for the rest again, and with --on-failure first_stage gives "

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from rankr1_rag.collection import Json, read_passages, read_queries
 from rankr1_rag.errors import FileError
-from rankr1_rag.files import located
-from rankr1_rag.jsonlines import read_candidates
-from rankr1_rag.trec import read_run, write_run
+from rankr1_rag.io.collection import Json, read_passages, read_queries
+from rankr1_rag.io.files import located
+from rankr1_rag.io.jsonl import read_candidates
+from rankr1_rag.io.trec import read_run, write_run
 from rankr1_rag.types import Passage, Query
 
 _ANY_IDS = " (--to jsonl takes any ids, and what was finished)"

@@ -1,27 +1,62 @@
 """`rankr1 train sft` and `rankr1 train grpo`: a LoRA adapter that reranks, from relevance labels.
 
 The options are the fields of `train.settings`. Knows the command line; all training happens below.
+
+The progress of a training run: a bar on a terminal, a line a measurement elsewhere. Knows no model.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import TracebackType
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from rankr1_rag.cli.course import Course
-from rankr1_rag.cli.usage import arguments
+from rankr1_rag.cli.options import arguments
+from rankr1_rag.cli.report import bar
 from rankr1_rag.explain import clean
-from rankr1_rag.train.folder import Folder
-from rankr1_rag.train.processes import is_main
-from rankr1_rag.train.settings import GRPO, SFT, Training
+from rankr1_rag.train.config import GRPO, SFT, Training
+from rankr1_rag.train.distributed import is_main
+from rankr1_rag.train.run_dir import Folder
+
+_SHOWN = ("loss", "reward", "accuracy", "format_rate")
+
+
+class Course:
+    """Called with the step, of how many, and what was logged or measured there."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._console = console
+        self._progress = bar(console, "told")
+        self._task = self._progress.add_task(title, total=None, told="loading")
+
+    def __call__(self, step: int, steps: int, line: Mapping[str, Any]) -> None:
+        """One more line of the log."""
+        if held := line.get("held_out"):
+            self._console.print(
+                f"step {step} of {steps}: of {held['sets']} held-out sets {held['accuracy']:.3f} right, "
+                f"{held['format_rate']:.3f} in the form"
+            )
+        told = ", ".join(f"{name.replace('_', ' ')} {line[name]:.3f}" for name in _SHOWN if name in line)
+        if told:
+            self._progress.update(self._task, completed=step, total=steps, told=told)
+            if not self._console.is_terminal:
+                self._console.print(f"step {step} of {steps}: {told}")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._progress.stop()
+
 
 S = TypeVar("S", bound=Training)
 

@@ -5,10 +5,10 @@ reward; `FORMATS` holds them by name. `sanitise` and `clip` make passages safe a
 algorithms, engines or backends: a passage is text, an answer is places in the shown order.
 """
 
-from rankr1_rag.prompt.cleaning import sanitise
 from rankr1_rag.prompt.clipping import clip, tokens
 from rankr1_rag.prompt.format import Forced, Format
 from rankr1_rag.prompt.formats import FORMATS
-from rankr1_rag.prompt.probabilities import Shares, continued, shares
+from rankr1_rag.prompt.label_probabilities import Shares, continued, shares
+from rankr1_rag.prompt.sanitizing import sanitise
 
 __all__ = ["FORMATS", "Forced", "Format", "Shares", "clip", "continued", "sanitise", "shares", "tokens"]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from rankr1_rag.prompt import reading
-from rankr1_rag.prompt.cleaning import sanitise
+from rankr1_rag.prompt import parsing
+from rankr1_rag.prompt.sanitizing import sanitise
 from rankr1_rag.types import Message, Passage
 
 _NUMBER = re.compile(r"\d+")
@@ -122,7 +122,7 @@ class Format:
         all n places, best first; labels that are repeated or out of range are dropped, missing ones appended in shown
         order; None where no label of 1..n stands.
         """
-        labels = reading.labels(reading.last_answer(text)[1])
+        labels = parsing.labels(parsing.last_answer(text)[1])
         if self.kind == "setwise":
             return (labels[0] - 1,) if len(labels) == 1 and 1 <= labels[0] <= n else None
         named = dict.fromkeys(label - 1 for label in labels if 1 <= label <= n)
@@ -134,7 +134,7 @@ class Format:
         With `reasoning` a thought, then one answer, and nothing else but white space around and between them; in the
         answer nothing but the label or, listwise, the labels of all n, with " > " between them.
         """
-        labels = reading.exact_labels(text, reasoning=self.reasoning)
+        labels = parsing.exact_labels(text, reasoning=self.reasoning)
         if labels is None:
             return None
         fits = len(labels) == 1 and labels[0] <= n if self.kind == "setwise" else sorted(labels) == [*range(1, n + 1)]
@@ -150,16 +150,16 @@ class Format:
 
         Such a text gives no answer yet, whatever `parse` reads in it: a thought may quote the example of the prompt.
         """
-        return reading.thinking(text)
+        return parsing.thinking(text)
 
     def thought(self, text: str) -> str:
         """The reasoning in a transcript, without its tags; "" where there is none."""
-        start, end = reading.thought(text)
+        start, end = parsing.thought(text)
         return text[start:end].strip()
 
     def after_thought(self, text: str) -> str:
         """What follows the reasoning: the tag that ends it, and the answer."""
-        return text[reading.thought(text)[1] :]
+        return text[parsing.thought(text)[1] :]
 
     def force(self, messages: Sequence[Message], text: str, n: int, *, can_continue: bool) -> Forced:
         """What to send so that a model that wrote `text` and gave no answer gives its label now.
@@ -169,7 +169,7 @@ class Format:
         user turn.
         """
         in_thought = self.thinking(text) or self._untagged(text)
-        text = reading.without_begun_answer(text, in_thought=in_thought)
+        text = parsing.without_begun_answer(text, in_thought=in_thought)
         if self.thinking(text):
             text = f"{text} </think>"
         elif self._untagged(text):
@@ -189,7 +189,7 @@ class Format:
 
         For a setwise answer that `parse` reads.
         """
-        opened = text[: reading.label_at(text)]
+        opened = text[: parsing.label_at(text)]
         turn: list[Message] = [{"role": "assistant", "content": opened}]
         return Forced([*messages, *turn], opened, self._choices(n), self.answer_tokens(n), "<answer>[")
 
@@ -199,7 +199,7 @@ class Format:
 
     def _untagged(self, text: str) -> bool:
         """Whether a text is all thought because a model that was asked to think set no tag yet."""
-        return self.reasoning and not reading.thoughtful(text)
+        return self.reasoning and not parsing.thoughtful(text)
 
     def _heads(self, n: int) -> tuple[str, ...]:
         heads = self._all_heads

@@ -21,15 +21,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rankr1_rag.selection.ahead import ahead
-from rankr1_rag.selection.among import among
-from rankr1_rag.selection.ballot import ballot
-from rankr1_rag.selection.bubblesort import bubblesort
-from rankr1_rag.selection.heapsort import heapsort
-from rankr1_rag.selection.parts import Answer, Done, Part, Round, Selection, Set, best, play, step, together
+from rankr1_rag.selection.heapsort import bubblesort, heapsort
 from rankr1_rag.selection.prefixed import prefixed
-from rankr1_rag.selection.tournament import tournament
-from rankr1_rag.selection.voted import orders, voted
+from rankr1_rag.selection.rounds import Answer, Done, Part, Round, Selection, Set, among, best, play, step, together
+from rankr1_rag.selection.tournament import ahead, tournament
+from rankr1_rag.selection.voting import ballot, orders, voted
 from rankr1_rag.selection.window import window
 
 ALGORITHMS: dict[str, Callable[[int, int, int], Selection]] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 
-from rankr1_rag.selection.parts import Done, Selection, Set, step
+from rankr1_rag.selection.rounds import Done, Selection, Set, step
 
 
 def prefixed(selection: Selection) -> Selection:

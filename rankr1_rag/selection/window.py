@@ -6,7 +6,7 @@ what positions an answer names, however few.
 
 from __future__ import annotations
 
-from rankr1_rag.selection.parts import Part, Selection, ask, checked, named
+from rankr1_rag.selection.rounds import Part, Selection, ask, checked, named
 
 
 def window(n: int, k: int, size: int) -> Selection:

@@ -3,6 +3,10 @@
 Each prompt is answered several times; an answer is worth 1 if it keeps the form and names the right passage, else 0;
 what did better than its group becomes likelier. By trl's trainer, with vLLM's rollouts on a GPU. Knows the reward and
 the trainer; knows nothing of how a set was drawn.
+
+The reward of reinforcement learning, as in arXiv 2503.06034: 1.0 where form and label are right, else 0.0.
+
+Knows formats and texts; nothing of models and trainers.
 """
 
 from __future__ import annotations
@@ -13,11 +17,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from rankr1_rag.prompt import Format
-from rankr1_rag.train import course, material
-from rankr1_rag.train.course import Progress, Run
-from rankr1_rag.train.folder import Folder
-from rankr1_rag.train.reward import Reward, reward
-from rankr1_rag.train.settings import GRPO
+from rankr1_rag.train import prompts, trainer
+from rankr1_rag.train.config import GRPO
+from rankr1_rag.train.evaluate import Reward, reward
+from rankr1_rag.train.run_dir import Folder
+from rankr1_rag.train.trainer import Progress, Run
 
 VLLM_MEMORY = 0.3
 """The part of a GPU's memory that vLLM gets beside the model that is trained."""
@@ -25,7 +29,7 @@ VLLM_MEMORY = 0.3
 
 def grpo(settings: GRPO, progress: Progress | None = None) -> Folder:
     """Train, or go on, until the adapter is there: see `course.train`."""
-    return course.train(settings, lambda run: _trainer(run, settings), progress)
+    return trainer.train(settings, lambda run: _trainer(run, settings), progress)
 
 
 def _trainer(run: Run, settings: GRPO) -> Any:
@@ -33,8 +37,8 @@ def _trainer(run: Run, settings: GRPO) -> Any:
     datasets: Any = import_module("datasets")
     vllm = _by_vllm(settings, run.trained.device)
     sequences = settings.batch * settings.generations
-    at_once, accumulated = course.shared_out(sequences, settings.device_batch, run.processes)
-    arguments = course.arguments(
+    at_once, accumulated = trainer.shared_out(sequences, settings.device_batch, run.processes)
+    arguments = trainer.arguments(
         run,
         trl.GRPOConfig,
         per_device_train_batch_size=at_once,
@@ -54,7 +58,7 @@ def _trainer(run: Run, settings: GRPO) -> Any:
         model=run.trained.model,
         args=arguments,
         reward_funcs=rewards(settings.prompt_format),
-        train_dataset=datasets.Dataset.from_list(material.rewarded(run.material, settings, run.trained.count)),
+        train_dataset=datasets.Dataset.from_list(prompts.rewarded(run.material, settings, run.trained.count)),
         processing_class=run.trained.tokenizer,
     )
 

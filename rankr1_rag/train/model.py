@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from rankr1_rag.backends import hub, transformers_model
-from rankr1_rag.backends.chat import rendered
+from rankr1_rag.backends import hub
+from rankr1_rag.backends.chat_template import rendered
+from rankr1_rag.backends.transformers import model as transformers_model
 from rankr1_rag.errors import BackendError
 from rankr1_rag.train import memory
-from rankr1_rag.train.settings import Training
+from rankr1_rag.train.config import Training
 from rankr1_rag.types import Message
 
 INSTALL = 'training needs torch, trl and peft: pip install "rankr1-rag[train]"'

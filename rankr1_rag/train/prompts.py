@@ -1,20 +1,28 @@
 """Sets as the messages that a reranker would send for them: the same cleaning, the same clipping, the same format.
 
 Knows nothing of models: tokens are counted by a function.
+
+What a model learns to write by supervision: a label alone, or a thought that names the passage and its label.
+
+A small model that says what it picks before it picks learns far faster than one shown labels only; such thoughts are
+made from the labels, with no reasoning to imitate. Knows passages and formats; nothing of models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-from rankr1_rag.budget import Budget
-from rankr1_rag.collection import within
+from rankr1_rag.engine.query import Budget
+from rankr1_rag.io.collection import within
 from rankr1_rag.prompt import Format
-from rankr1_rag.train.sets import TrainingSet
+from rankr1_rag.train.config import SFT, Training
+from rankr1_rag.train.data import Example, TrainingSet, read_examples, sets, share, target
+from rankr1_rag.train.model import Trained
 from rankr1_rag.types import Message
 
-Count = Callable[[str], int | None]
+Count: TypeAlias = Callable[[str], int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +51,76 @@ def messages(
     with within(f"query {set.query.id!r}"):
         texts = budget.fit(set.query.text, set.passages + set.given, _Room(context, count))
     return format.messages(texts.query, texts.lines[:n], texts.lines[n:])
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The sets to train on, in order, and those to measure on; `examples` of them were taken."""
+
+    sets: tuple[TrainingSet, ...]
+    held_out: tuple[TrainingSet, ...]
+    examples: tuple[Example, ...]
+
+
+def read(settings: Training) -> Material:
+    """What these settings train on. FileError for bad files; ValueError where a held-out example is trained on too."""
+    examples = share(read_examples(*settings.data), settings.share, settings.seed)
+    held = read_examples(*settings.held_out) if settings.held_out else []
+    _apart(examples, held)
+    train = [
+        one
+        for epoch in range(settings.epochs)
+        for one in sets(examples, size=settings.size, seed=settings.seed, hard=settings.hard, epoch=epoch)
+    ]
+    measured = sets(held, size=settings.size, seed=settings.seed, hard=settings.hard)[: settings.held_sets]
+    return Material(tuple(train), tuple(measured), tuple(examples))
+
+
+def supervised(material: Material, settings: SFT, trained: Trained) -> list[dict[str, Any]]:
+    """Rows of token ids, and which of them are learnt: the completion and its end. ValueError where that is too long.
+
+    Rendered as the backends render it, so that what is learnt is what will be asked.
+    """
+    rows = []
+    for one in material.sets:
+        prompt = trained.ids(asked(one, settings, trained.count))
+        text = target(settings.target, one.passages[one.right], one.right + 1, settings.prompt_format)
+        learnt = [*trained.tokenizer(text, add_special_tokens=False).input_ids, trained.tokenizer.eos_token_id]
+        if len(learnt) > settings.completion_tokens:
+            raise ValueError(
+                f"query {one.query.id!r}: what is to be learnt takes {len(learnt)} tokens and completion_tokens is "
+                f"{settings.completion_tokens}: give more"
+            )
+        rows.append({"input_ids": prompt + learnt, "completion_mask": [0] * len(prompt) + [1] * len(learnt)})
+    return rows
+
+
+def rewarded(material: Material, settings: Training, count: Count) -> list[dict[str, Any]]:
+    """Rows of prompt, number of passages and the place of the right one."""
+    return [
+        {"prompt": asked(one, settings, count), "n": len(one.passages), "right": one.right} for one in material.sets
+    ]
+
+
+def asked(one: TrainingSet, settings: Training, count: Count) -> list[Message]:
+    """The messages of a set, clipped as they are when a reranker asks. ValueError names the query."""
+    return messages(
+        one,
+        settings.prompt_format,
+        count,
+        context=settings.context,
+        think_tokens=settings.completion_tokens if settings.prompt_format.reasoning else 0,
+        query_tokens=settings.query_tokens,
+        passage_tokens=settings.passage_tokens,
+    )
+
+
+def _apart(examples: Iterable[Example], held: Iterable[Example]) -> None:
+    """ValueError where a query is both trained and measured on."""
+    texts = {one.query.text for one in examples}
+    for one in held:
+        if one.query.text in texts:
+            raise ValueError(
+                f"held_out: the query {one.query.text!r:.80} is trained on too, so measuring on it would tell nothing: "
+                "give other examples"
+            )

@@ -12,10 +12,10 @@ from importlib import import_module
 from itertools import chain
 from typing import Any
 
-from rankr1_rag.train import course, material
-from rankr1_rag.train.course import Progress, Run
-from rankr1_rag.train.folder import Folder
-from rankr1_rag.train.settings import SFT
+from rankr1_rag.train import prompts, trainer
+from rankr1_rag.train.config import SFT
+from rankr1_rag.train.run_dir import Folder
+from rankr1_rag.train.trainer import Progress, Run
 
 WINDOW = 16
 """So many batches are ordered by length at once: the rows of a batch are about as long, and little is padded."""
@@ -28,14 +28,14 @@ _IGNORED = -100
 
 def sft(settings: SFT, progress: Progress | None = None) -> Folder:
     """Train, or go on, until the adapter is there: see `course.train`."""
-    return course.train(settings, lambda run: _trainer(run, settings), progress)
+    return trainer.train(settings, lambda run: _trainer(run, settings), progress)
 
 
 def _trainer(run: Run, settings: SFT) -> Any:
     transformers: Any = import_module("transformers")
-    rows = of_a_length(material.supervised(run.material, settings, run.trained), settings.batch, settings.seed)
-    at_once, accumulated = course.shared_out(settings.batch, settings.device_batch, run.processes)
-    arguments = course.arguments(
+    rows = of_a_length(prompts.supervised(run.material, settings, run.trained), settings.batch, settings.seed)
+    at_once, accumulated = trainer.shared_out(settings.batch, settings.device_batch, run.processes)
+    arguments = trainer.arguments(
         run,
         transformers.TrainingArguments,
         per_device_train_batch_size=at_once,

@@ -18,9 +18,9 @@ from pydantic import BaseModel
 
 from rankr1_rag import BackendError, Ranking, Reranker
 from rankr1_rag.backends import Backend, Request
-from rankr1_rag.backends.borrowed import Borrowed
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.backends.wrappers import limited, retried, stored
+from rankr1_rag.frameworks.llm import Borrowed
 from rankr1_rag.types import Completion
 
 REQUEST = Request([{"role": "user", "content": "which?"}], max_tokens=8)

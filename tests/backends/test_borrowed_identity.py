@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field, SecretStr
 
-from rankr1_rag.backends.borrowed_identity import described
 from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.frameworks.llm import described
 
 
 class Kind(Enum):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from openai.types.chat import ChatCompletion
 
-from rankr1_rag.backends.borrowed_reply import completion
+from rankr1_rag.frameworks.llm import completion
 from rankr1_rag.types import Completion
 
 

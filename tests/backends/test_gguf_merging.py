@@ -11,8 +11,8 @@ import pytest
 from gguf import GGMLQuantizationType
 from numpy.typing import NDArray
 
-from rankr1_rag.backends import gguf_file, lora
-from rankr1_rag.backends.gguf_merging import merge
+from rankr1_rag.backends.openvino import gguf_file, lora
+from rankr1_rag.backends.openvino.lora import merge
 from rankr1_rag.errors import BackendError
 from tests.backends import small_model
 from tests.backends.small_model import BLOCKS, HEADS, KV_HEADS, TENSORS, WIDTH, make_adapter, make_model
@@ -29,7 +29,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def merged(base: Path, adapter: Path, kind: int | None = None) -> Path:
     path = adapter / "merged.gguf"
     with path.open("wb") as out:
-        merge(base, lora.read(adapter), out, kind)
+        merge(base, lora.read_lora(adapter), out, kind)
     return path
 
 
@@ -97,7 +97,7 @@ def test_a_qwen_keeps_the_order_of_its_rows(tmp_path: Path, architecture: str) -
 def test_in_float16_the_sum_is_exact_to_the_last_bit(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model.gguf", F16)
     adapter = make_adapter(tmp_path / "lora", ["mlp.up_proj"])
-    low = lora.read(adapter).layers["model.layers.2.mlp.up_proj"]
+    low = lora.read_lora(adapter).layers["model.layers.2.mlp.up_proj"]
     before, after = (small_model.tensors(path)["blk.2.ffn_up.weight"][1] for path in (model, merged(model, adapter)))
     expected = (before + np.float32(low.scale) * (low.b @ low.a)).astype(np.float16)
     assert (after == expected.astype(np.float32)).all()
@@ -173,20 +173,20 @@ def test_the_scale_is_that_of_peft(base: Path, tmp_path: Path, config: dict[str,
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_matrices_may_be_of_any_float_type(tmp_path: Path, dtype: type) -> None:
-    (low, *_) = lora.read(make_adapter(tmp_path, ["mlp.up_proj"], dtype=dtype)).layers.values()
+    (low, *_) = lora.read_lora(make_adapter(tmp_path, ["mlp.up_proj"], dtype=dtype)).layers.values()
     assert low.a.dtype == low.b.dtype == np.float32
 
 
 def test_bfloat16_is_read_as_what_it_is(tmp_path: Path) -> None:
     adapter = make_adapter(tmp_path, ["mlp.up_proj"], dtype=np.float32)
-    exact = lora.read(adapter).layers
+    exact = lora.read_lora(adapter).layers
     matrices = {
         f"base_model.model.{layer}.lora_{half}.weight": matrix
         for layer, low in exact.items()
         for half, matrix in (("A", low.a), ("B", low.b))
     }
     small_model.write_bfloat16(adapter / "adapter_model.safetensors", matrices)
-    for layer, low in lora.read(adapter).layers.items():
+    for layer, low in lora.read_lora(adapter).layers.items():
         np.testing.assert_allclose(low.a, exact[layer].a, rtol=0.01)
         np.testing.assert_allclose(low.b, exact[layer].b, rtol=0.01)
 
@@ -218,7 +218,7 @@ EXTRA = np.ones((2, 2), np.float32)
 )
 def test_what_is_no_pair_of_matrices_is_refused(tmp_path: Path, made: dict[str, Any], problem: str) -> None:
     with pytest.raises(BackendError, match=problem):
-        lora.read(make_adapter(tmp_path, **made))
+        lora.read_lora(make_adapter(tmp_path, **made))
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_a_damaged_adapter_is_told(tmp_path: Path, content: bytes) -> None:
     adapter = make_adapter(tmp_path)
     (adapter / "adapter_model.safetensors").write_bytes(content)
     with pytest.raises(BackendError, match=r"adapter_model.safetensors is no safetensors file|holds no tensor"):
-        lora.read(adapter)
+        lora.read_lora(adapter)
 
 
 OTHER = {f"base_model.model.model.layers.0.mlp.up_proj.lora_{half}.weight": EXTRA for half in "AB"}
@@ -277,4 +277,4 @@ def test_a_config_that_is_no_object_is_told(tmp_path: Path) -> None:
     adapter = make_adapter(tmp_path)
     (adapter / "adapter_config.json").write_text(json.dumps([1]))
     with pytest.raises(BackendError, match="it holds a list"):
-        lora.read(adapter)
+        lora.read_lora(adapter)

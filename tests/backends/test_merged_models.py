@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from gguf import GGMLQuantizationType
 
-from rankr1_rag.backends import merged_models
-from rankr1_rag.backends.merged_models import KEPT, merged
+from rankr1_rag.backends.openvino import merged_models
+from rankr1_rag.backends.openvino.merged_models import KEPT, merged
 from rankr1_rag.errors import BackendError
-from rankr1_rag.locked import LOCKS, locked
+from rankr1_rag.io.files import LOCKS, locked
 from tests.backends.small_model import make_adapter, make_model, tensors
 
 

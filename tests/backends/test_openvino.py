@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from rankr1_rag.backends import Backend, Request, openvino_weights
+from rankr1_rag.backends import Backend, Request
 from rankr1_rag.backends.openvino import OpenVINO
-from rankr1_rag.backends.openvino_weights import BASE
+from rankr1_rag.backends.openvino.weights import BASE
 from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
 from rankr1_rag.types import Completion, Message
 
@@ -313,7 +313,7 @@ def test_pickled_it_is_its_configuration(backend: OpenVINO) -> None:
 
 def test_identity_is_the_content_and_no_path(tmp_path: Path, backend: OpenVINO) -> None:
     weights = tmp_path / "model.gguf"
-    weights.write_bytes(openvino_weights.find(None).read_bytes())
+    weights.write_bytes(weights.find(None).read_bytes())
     moved = OpenVINO(weights, name=backend.model)
     assert backend.model == "SmolLM2-135M-Instruct"
     assert moved.identity == backend.identity
@@ -344,7 +344,7 @@ def test_too_small_a_cache_is_told_at_once() -> None:
 )
 def test_a_damaged_file_is_an_error_and_no_crash(tmp_path: Path, content: bytes | str) -> None:
     weights = tmp_path / "damaged.gguf"
-    whole = openvino_weights.find(None).read_bytes()
+    whole = weights.find(None).read_bytes()
     weights.write_bytes(content if isinstance(content, bytes) else whole[: len(whole) // 2])
     with pytest.raises(BackendError, match=r"damaged\.gguf cannot be loaded"):
         complete(OpenVINO(weights), Request(ask(FRANCE), 1))

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from rankr1_rag.backends import Request, openvino_weights
-from rankr1_rag.backends.openvino import OpenVINO
-from rankr1_rag.backends.openvino_weights import BASE, EMBEDDED
+from rankr1_rag.backends import Request
+from rankr1_rag.backends.openvino import OpenVINO, weights
+from rankr1_rag.backends.openvino.weights import BASE, EMBEDDED
 from rankr1_rag.errors import BackendError
 from rankr1_rag.types import Completion
 from tests.backends.real_sets import CHECKPOINT, conversations
@@ -30,7 +30,7 @@ pytestmark = [
 ]
 
 SETS = conversations()
-SHIPPED = Path(openvino_weights.__file__).parents[1] / "embedded"
+SHIPPED = Path(weights.__file__).parents[1] / "embedded"
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_its_name_and_its_identity_tell_it_from_the_base(backend: OpenVINO) -> N
     assert backend.identity.startswith(f"openvino:{EMBEDDED}:{base.identity.split(':')[-1]}+")
     assert {OpenVINO(EMBEDDED).identity, pickle.loads(pickle.dumps(backend)).identity} == {backend.identity}
     assert OpenVINO(BASE, adapter=SHIPPED).identity == backend.identity.replace(EMBEDDED, BASE)
-    moved = OpenVINO(openvino_weights.find(None), adapter=SHIPPED, name=EMBEDDED)
+    moved = OpenVINO(weights.find(None), adapter=SHIPPED, name=EMBEDDED)
     assert moved.identity == backend.identity
 
 

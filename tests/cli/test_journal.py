@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rankr1_rag.cli.journal import Journal
 from rankr1_rag.errors import FileError
+from rankr1_rag.io.journal import Journal
 
 SETTINGS = {"k": 3}
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rankr1_rag.cli import main
-from rankr1_rag.trec import read_run
+from rankr1_rag.io.trec import read_run
 
 
 def query(number: int, n: int = 12, word: str = "which") -> dict[str, Any]:

@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from rankr1_eval.data import load
-from rankr1_eval.reorder import oracle, shuffled
-from rankr1_eval.results import Read, Row, Run
-from rankr1_eval.retrieve.bm25 import bm25
+from rankr1_eval.retrieval.bm25 import bm25
+from rankr1_eval.scoring import EvaluatedRun, Read, Row
+from rankr1_eval.systems import oracle, shuffled
 from rankr1_eval.types import Question, pooled
 from rankr1_rag.backends.scripted import Scripted
-from rankr1_rag.comparing import Force
+from rankr1_rag.engine.comparison import Force
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Cost, Message, Passage, Ranking
 
@@ -79,7 +79,7 @@ def read(row: str, k: int, question: Question, seen: Sequence[str], corpus: Mapp
     return Read(answer, f"Answer: {answer}", 180 * len(seen) + 60, 8, 0.4)
 
 
-def of(questions: Sequence[Question], skill: float = 0.8, votes: bool = True, ks: Sequence[int] = KS) -> Run:
+def of(questions: Sequence[Question], skill: float = 0.8, votes: bool = True, ks: Sequence[int] = KS) -> EvaluatedRun:
     """A run over these questions with every kind of row but a cross-encoder."""
     pool = pooled(questions)
     corpus = {passage.id: passage for passage in pool}
@@ -102,7 +102,7 @@ def of(questions: Sequence[Question], skill: float = 0.8, votes: bool = True, ks
         answers = {q.query.id: read(name, 0, q, q.supports if name == "gold" else (), corpus) for q in questions}
         rows.append(Row(name, reads=dict.fromkeys(ks, answers)))
     settings = {"retriever": "bm25", "candidates": 20, "read": list(ks), "rows": {"rank-r1": {"k": 5, "size": 10}}}
-    return Run("made", "hotpotqa", tuple(questions), corpus, 20, tuple(rows), settings)
+    return EvaluatedRun("made", "hotpotqa", tuple(questions), corpus, 20, tuple(rows), settings)
 
 
 def row(
@@ -151,7 +151,7 @@ def _orders(
     return orders
 
 
-def hostile(run: Run) -> Run:
+def hostile(run: EvaluatedRun) -> EvaluatedRun:
     """The same hostile text in every place that a stranger can fill, ids left alone."""
     questions = tuple(
         replace(q, query=replace(q.query, text=HOSTILE), answers=(HOSTILE,) * 6, type=HOSTILE) for q in run.questions

@@ -13,27 +13,26 @@ from typing import Any
 
 import pytest
 
+from rankr1_eval.compare import groups, paired, read
 from rankr1_eval.data import load
-from rankr1_eval.folder import question_record
-from rankr1_eval.paired import groups, paired, read
-from rankr1_eval.report.versus import headline, versus
-from rankr1_eval.results import Row, Run
-from rankr1_eval.score import differences, score, to_json
+from rankr1_eval.report.tables import headline, versus
+from rankr1_eval.run_folder import question_record
+from rankr1_eval.scoring import EvaluatedRun, Row, differences, score, to_json
 from rankr1_rag.errors import FileError
 from tests.eval import made_run
 
 
 @pytest.fixture(scope="module")
-def run(shared_data: Path) -> Run:
+def run(shared_data: Path) -> EvaluatedRun:
     return made_run.of(made_run.real_questions(shared_data, 24), skill=0.0, votes=False)
 
 
 @pytest.fixture(scope="module")
-def better(shared_data: Path) -> Run:
+def better(shared_data: Path) -> EvaluatedRun:
     return made_run.of(made_run.real_questions(shared_data, 24), skill=1.0, votes=False)
 
 
-def kept(run: Run, folder: Path, dataset: str = "hotpotqa") -> Path:
+def kept(run: EvaluatedRun, folder: Path, dataset: str = "hotpotqa") -> Path:
     """The run's folder as `qa` leaves it."""
     folder.mkdir(parents=True, exist_ok=True)
     head = {"rankr1_eval": 1, "stage": "load", "settings": {"dataset": dataset, "data": "abc", "pool": 0}}
@@ -43,7 +42,7 @@ def kept(run: Run, folder: Path, dataset: str = "hotpotqa") -> Path:
     return folder
 
 
-def without(run: Run, *ids: str) -> Run:
+def without(run: EvaluatedRun, *ids: str) -> EvaluatedRun:
     """The run without these questions."""
     rows: list[Any] = []
     for row in run.rows:
@@ -51,7 +50,7 @@ def without(run: Run, *ids: str) -> Run:
         orders = {id: order for id, order in row.orders.items() if id not in ids}
         rows.append(type(row)(row.name, orders, reads))
     left = tuple(q for q in run.questions if q.query.id not in ids)
-    return Run(run.name, run.dataset, left, run.passages, run.candidates, tuple(rows), run.settings)
+    return EvaluatedRun(run.name, run.dataset, left, run.passages, run.candidates, tuple(rows), run.settings)
 
 
 def called(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -59,7 +58,7 @@ def called(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_a_difference_is_the_second_minus_the_first(run: Run, better: Run, tmp_path: Path) -> None:
+def test_a_difference_is_the_second_minus_the_first(run: EvaluatedRun, better: EvaluatedRun, tmp_path: Path) -> None:
     found = paired(read(kept(run, tmp_path / "a")), read(kept(better, tmp_path / "b")))
     by = {(pair.row, pair.measure): pair for pair in found.pairs}
     assert by["none", "R@5"].difference.mean == 0
@@ -70,7 +69,7 @@ def test_a_difference_is_the_second_minus_the_first(run: Run, better: Run, tmp_p
     assert found.notes == ()
 
 
-def test_only_common_questions_count_and_that_is_said(run: Run, better: Run, tmp_path: Path) -> None:
+def test_only_common_questions_count_and_that_is_said(run: EvaluatedRun, better: EvaluatedRun, tmp_path: Path) -> None:
     ids = [question.query.id for question in run.questions]
     first = read(kept(without(run, *ids[:4]), tmp_path / "a"))
     second = read(kept(without(better, *ids[-3:]), tmp_path / "b"))
@@ -82,19 +81,19 @@ def test_only_common_questions_count_and_that_is_said(run: Run, better: Run, tmp
     assert pair.second == pytest.approx(sum(each[id] for id in ids[4:-3]) / 17)
 
 
-def test_other_data_and_other_rows_are_said(run: Run, tmp_path: Path) -> None:
-    fewer = Run(run.name, run.dataset, run.questions, run.passages, 20, run.rows[:3], run.settings)
+def test_other_data_and_other_rows_are_said(run: EvaluatedRun, tmp_path: Path) -> None:
+    fewer = EvaluatedRun(run.name, run.dataset, run.questions, run.passages, 20, run.rows[:3], run.settings)
     found = paired(read(kept(run, tmp_path / "a")), read(kept(fewer, tmp_path / "b", "musique")))
     assert any("not the same data set: a has hotpotqa, b has musique" in note for note in found.notes)
     assert any("rows that only one of them has: gold, no-context, rank-r1" in note for note in found.notes)
 
 
-def test_nothing_in_common_is_an_error_that_says_why(run: Run, tmp_path: Path) -> None:
+def test_nothing_in_common_is_an_error_that_says_why(run: EvaluatedRun, tmp_path: Path) -> None:
     ids = [question.query.id for question in run.questions]
     first, second = kept(without(run, *ids[:12]), tmp_path / "a"), kept(without(run, *ids[12:]), tmp_path / "b")
     with pytest.raises(ValueError, match="nothing in common: not one question is in both"):
         paired(read(first), read(second))
-    rows = [Run(run.name, run.dataset, run.questions, {}, 20, (row,), {}) for row in run.rows[:2]]
+    rows = [EvaluatedRun(run.name, run.dataset, run.questions, {}, 20, (row,), {}) for row in run.rows[:2]]
     with pytest.raises(ValueError, match=r"no row with a measure is in both \(rows none; rows oracle\)"):
         paired(read(kept(rows[0], tmp_path / "c")), read(kept(rows[1], tmp_path / "d")))
 
@@ -128,7 +127,7 @@ def test_a_folder_without_scores_is_told_apart_from_a_run_that_is_not_finished(t
         read(tmp_path)
 
 
-def test_the_command_prints_tables_json_and_a_page(run: Run, better: Run, tmp_path: Path) -> None:
+def test_the_command_prints_tables_json_and_a_page(run: EvaluatedRun, better: EvaluatedRun, tmp_path: Path) -> None:
     folders = kept(run, tmp_path / "small"), kept(better, tmp_path / "large") / "scores.json"
     told = called(*folders, "--html", tmp_path / "both.html")
     assert told.returncode == 0, told.stderr
@@ -142,7 +141,7 @@ def test_the_command_prints_tables_json_and_a_page(run: Run, better: Run, tmp_pa
     assert {"row", "against", "group", "measure", "first", "second", "difference", "n"} == set(found["pairs"][0])
 
 
-def test_the_command_names_what_is_wrong_in_one_line(run: Run, tmp_path: Path) -> None:
+def test_the_command_names_what_is_wrong_in_one_line(run: EvaluatedRun, tmp_path: Path) -> None:
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "questions.jsonl").write_text("")
     whole = kept(run, tmp_path / "whole")
@@ -153,7 +152,7 @@ def test_the_command_names_what_is_wrong_in_one_line(run: Run, tmp_path: Path) -
         assert "Traceback" not in told.stderr
 
 
-def test_a_page_says_what_stands_out(run: Run, better: Run, tmp_path: Path) -> None:
+def test_a_page_says_what_stands_out(run: EvaluatedRun, better: EvaluatedRun, tmp_path: Path) -> None:
     same = paired(read(kept(run, tmp_path / "a")), read(kept(run, tmp_path / "b<script>")))
     assert headline(same).endswith(f"Of {len(same.pairs)} differences, 0 stand out.")
     assert "<script" not in versus(same)
@@ -187,7 +186,7 @@ def test_every_other_row_of_a_run_is_compared_with_a_chosen_one(folder: Path) ->
     assert against_none == rows["rank-r1"].differences
 
 
-def test_a_row_of_one_run_is_compared_with_rows_of_another(folder: Path, better: Run, tmp_path: Path) -> None:
+def test_a_row_of_one_run_is_compared_with_rows_of_another(folder: Path, better: EvaluatedRun, tmp_path: Path) -> None:
     found = paired(read(folder), read(kept(better, tmp_path / "b")), "rank-r1:votes=3", ["R@5"])
     assert {pair.row for pair in found.pairs} == {"none", "oracle", "random", "rank-r1"}
     assert {(pair.against, pair.n) for pair in found.pairs} == {("rank-r1:votes=3", 24)}
@@ -216,14 +215,14 @@ def test_questions_are_apart_by_hops_as_the_data_set_says(shared_data: Path, tmp
     questions = load("musique", shared_data / "musique" / "musique_ans_v1.0_dev_sample.jsonl")
     first = Row("none", {one.query.id: tuple(passage.id for passage in one.passages) for one in questions})
     second = Row("rank-r1", {one.query.id: (*one.supports,) for one in questions})
-    scored = read(kept(Run("run", "musique", tuple(questions), {}, 20, (first, second)), tmp_path))
+    scored = read(kept(EvaluatedRun("run", "musique", tuple(questions), {}, 20, (first, second)), tmp_path))
     found = paired(scored, scored, "none", ["All@5"], groups(scored, "hops"))
     assert {pair.group: pair.n for pair in found.pairs} == {"": 100, **Counter(f"{one.hops} hops" for one in questions)}
     assert [pair.group for pair in found.pairs] == ["", "2 hops", "3 hops", "4 hops"]
     assert {pair.second for pair in found.pairs} == {1.0}
     odd = tmp_path / "odd"
     without_hops = [replace(one, hops=None) for one in questions[:3]] + questions[3:]
-    scored = read(kept(Run("run", "musique", tuple(without_hops), {}, 20, (first, second)), odd))
+    scored = read(kept(EvaluatedRun("run", "musique", tuple(without_hops), {}, 20, (first, second)), odd))
     assert paired(scored, scored, "none", ["R@5"], groups(scored, "hops")).notes == (
         "3 questions of odd are in no group, and count in the whole alone",
     )

@@ -21,13 +21,12 @@ from rankr1_eval.comparisons import (
     rivals,
     score,
 )
-from rankr1_eval.errors import StageError
-from rankr1_eval.retrieve.bm25 import bm25, scores_at
+from rankr1_eval.retrieval.bm25 import bm25, scores_at
+from rankr1_eval.types import StageError
 from rankr1_rag import Passage, Query, Reranker
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.errors import BackendError, FileError
-from rankr1_rag.train.examples import Example
-from rankr1_rag.train.sets import TrainingSet
+from rankr1_rag.train.data import Example, TrainingSet
 from rankr1_rag.types import Message
 
 Say = Callable[[Sequence[str]], str]

@@ -11,8 +11,8 @@ import pytest
 
 from rankr1_eval.comparisons import drawn, rivals
 from rankr1_eval.data import load
-from rankr1_eval.training import examples
-from rankr1_rag.train.examples import Example, read_examples, write_examples
+from rankr1_eval.training_examples import examples
+from rankr1_rag.train.data import Example, read_examples, write_examples
 
 slow = pytest.mark.slow
 SMALL = ("--size", "3", "--think-tokens", "4", "--passage-tokens", "24", "--hard", "5")

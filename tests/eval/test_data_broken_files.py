@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankr1_eval.data import load
-from rankr1_eval.data.local import records, whole
+from rankr1_eval.data.loading import records, whole
 from rankr1_rag.errors import FileError
 
 CUT = "the file is cut short, fetch it anew"

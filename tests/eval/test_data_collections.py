@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from rankr1_eval.data import bright, catalogue
+from rankr1_eval.data import collections
 from rankr1_eval.data.collections import from_files, judged
-from rankr1_eval.data.judgements import read_judgements
+from rankr1_eval.data.fields import read_judgements
 from rankr1_rag import Passage
 from rankr1_rag.errors import FileError
-from rankr1_rag.trec import read_qrels, read_run
+from rankr1_rag.io.trec import read_qrels, read_run
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_trec_dl_of_the_catalogue_is_the_collection_by_path(
     local = ir_datasets.create_dataset(
         docs_tsv=tmp_path / "docs.tsv", queries_tsv=folder / "queries.tsv", qrels_trec=folder / "qrels.txt"
     )
-    monkeypatch.setitem(ir_datasets.registry._registered, catalogue.TREC_DL["dl19"], local)
+    monkeypatch.setitem(ir_datasets.registry._registered, collections.TREC_DL["dl19"], local)
     found = judged("dl19")
     expected = from_files(folder / "queries.tsv", folder / "passages.jsonl.gz", folder / "qrels.txt")
     assert (found.name, found.queries, found.qrels, found.excluded) == ("dl19", expected.queries, expected.qrels, {})
@@ -126,12 +126,12 @@ def test_what_cannot_be_fetched_is_named(ir_datasets: Any, shared_data: Path) ->
         ir_datasets.formats.TrecQrels(ir_datasets.util.LocalDownload(qrels), {}),
     )
     with pytest.raises(ConnectionError, match=r"mine could not be fetched \(.*\): try again, or give local files"):
-        catalogue.of_catalogue("mine", local)
+        collections.of_catalogue("mine", local)
 
 
 def test_the_catalogue_has_the_names_that_we_use(ir_datasets: Any) -> None:
     names = set(ir_datasets.registry)
-    assert set(catalogue.TREC_DL.values()) <= names
+    assert set(collections.TREC_DL.values()) <= names
     assert {"beir/scifact/test", "beir/nfcorpus/test", "beir/scidocs", "beir/trec-covid", "beir/fiqa/test"} <= names
     with pytest.raises(ValueError, match=r"BEIR has no 'scifct' with judgements: arguana, .*scifact, trec-covid"):
         judged("beir/scifct")
@@ -150,7 +150,7 @@ DOCUMENTS = [{"id": f"{name}.txt", "content": f"text {name}"} for name in "abc"]
 
 
 def test_bright_keeps_what_each_query_excludes() -> None:
-    found = bright.of_rows("bright/x", rows_of(EXAMPLES), rows_of(DOCUMENTS))
+    found = collections.of_rows("bright/x", rows_of(EXAMPLES), rows_of(DOCUMENTS))
     assert found.queries == {"0": "why", "1": "how"}
     assert found.qrels == {"0": {"a.txt": 1, "b.txt": 1}, "1": {"b.txt": 1}}
     assert found.excluded == {"1": {"a.txt", "c.txt"}}
@@ -162,7 +162,7 @@ def test_bright_keeps_what_each_query_excludes() -> None:
 )
 def test_a_bad_row_of_bright_is_named(change: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=f"bright/x: {said}"):
-        bright.of_rows("bright/x", rows_of([EXAMPLES[0], {**EXAMPLES[1], **change}]), rows_of(DOCUMENTS))
+        collections.of_rows("bright/x", rows_of([EXAMPLES[0], {**EXAMPLES[1], **change}]), rows_of(DOCUMENTS))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankr1_eval.data.sample import corpus, sample
+from rankr1_eval.data.loading import corpus, sample
 from rankr1_eval.types import Question, passage_of, pooled
 from rankr1_rag import Query
 

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from rankr1_eval.errors import StageError
+from rankr1_eval.baselines import FirstStage
 from rankr1_eval.evaluation import Evaluation
-from rankr1_eval.firststage import FirstStage
-from rankr1_eval.folder import Folder
 from rankr1_eval.reader import Reader
 from rankr1_eval.report import write_report
-from rankr1_eval.results import Run
-from rankr1_eval.rows import parse
-from rankr1_eval.score import score
-from rankr1_eval.types import Question, pooled
+from rankr1_eval.run_folder import Folder
+from rankr1_eval.scoring import EvaluatedRun, score
+from rankr1_eval.systems import parse
+from rankr1_eval.types import Question, StageError, pooled
 from rankr1_rag import Reranker
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.errors import BackendError, BackendUnavailable, FileError
@@ -61,7 +59,7 @@ def evaluation(questions: list[Question], model: Model, rows: str = ALL, **other
     return replace(made, **other)  # type: ignore[arg-type]
 
 
-def run(questions: list[Question], model: Model, folder: Path, rows: str = ALL, **other: object) -> Run:
+def run(questions: list[Question], model: Model, folder: Path, rows: str = ALL, **other: object) -> EvaluatedRun:
     with Folder(folder) as opened:
         found = evaluation(questions, model, rows, **other).run(opened, through)
         return replace(found, rows=tuple(replace(row, rankings=dict(row.rankings)) for row in found.rows))

@@ -3,12 +3,11 @@
 import json
 from pathlib import Path
 
-from rankr1_eval.exports import export
 from rankr1_eval.measures.ir import score_run
-from rankr1_eval.results import Read, Row, Run
-from rankr1_eval.score import score
+from rankr1_eval.predictions import export
+from rankr1_eval.scoring import EvaluatedRun, Read, Row, score
 from rankr1_eval.types import Question, pooled
-from rankr1_rag.trec import read_qrels, read_run
+from rankr1_rag.io.trec import read_qrels, read_run
 
 
 def test_runs_qrels_and_predictions_score_as_the_run_does(questions: list[Question], tmp_path: Path) -> None:
@@ -18,7 +17,7 @@ def test_runs_qrels_and_predictions_score_as_the_run_does(questions: list[Questi
     }
     reads = {one.query.id: Read(one.answers[0] if place % 2 else "", "said") for place, one in enumerate(questions)}
     row = Row("rank-r1:votes=3", orders=orders, reads={5: reads})
-    run = Run("demo", "hotpotqa", tuple(questions), {one.id: one for one in corpus}, 9, (row,))
+    run = EvaluatedRun("demo", "hotpotqa", tuple(questions), {one.id: one for one in corpus}, 9, (row,))
     export(run, tmp_path)
     own = score(run).rows["rank-r1:votes=3"].estimates
     found = score_run(
@@ -43,6 +42,6 @@ def test_what_an_earlier_command_wrote_goes_and_what_others_wrote_stays(
         theirs.append(tmp_path / name)
     for path in (*ours, *theirs):
         path.write_text("before")
-    export(Run("demo", "hotpotqa", tuple(questions), {}, 9, ()), tmp_path)
+    export(EvaluatedRun("demo", "hotpotqa", tuple(questions), {}, 9, ()), tmp_path)
     assert not any(path.exists() for path in ours)
     assert all(path.read_text() == "before" for path in theirs)

@@ -19,12 +19,12 @@ from pathlib import Path
 
 import pytest
 
+from rankr1_eval.baselines import FirstStage
 from rankr1_eval.evaluation import Evaluation
-from rankr1_eval.firststage import FirstStage
-from rankr1_eval.folder import Folder
 from rankr1_eval.reader import Reader
-from rankr1_eval.rows import parse
-from rankr1_eval.score import score, to_json
+from rankr1_eval.run_folder import Folder
+from rankr1_eval.scoring import score, to_json
+from rankr1_eval.systems import parse
 from rankr1_eval.types import Question, pooled
 from rankr1_rag import Reranker
 from rankr1_rag.backends import Backend

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankr1_eval.records import Records, read
+from rankr1_eval.run_folder import Records, read
 from rankr1_rag.errors import FileError
 
 SETTINGS = {"k": 5, "model": "m"}

@@ -15,8 +15,7 @@ import pytest
 from rankr1_eval.report import write_report
 from rankr1_eval.report.markdown import markdown
 from rankr1_eval.report.page import page
-from rankr1_eval.results import Read, Row, Run
-from rankr1_eval.score import score
+from rankr1_eval.scoring import EvaluatedRun, Read, Row, score
 from rankr1_rag.explain import clean
 from tests.eval import made_run
 
@@ -63,27 +62,27 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def run(shared_data: Path) -> Run:
+def run(shared_data: Path) -> EvaluatedRun:
     return made_run.of(made_run.real_questions(shared_data, 24))
 
 
-def only(run: Run, *rows: str) -> Run:
+def only(run: EvaluatedRun, *rows: str) -> EvaluatedRun:
     return replace(run, rows=tuple(row for row in run.rows if row.name in rows))
 
 
-def built(run: Run) -> tuple[str, str]:
+def built(run: EvaluatedRun) -> tuple[str, str]:
     scores = score(run)
     return page(run, scores), markdown(run, scores)
 
 
-def test_the_page_holds_only_tags_of_its_own_and_no_inline_style_or_script(run: Run) -> None:
+def test_the_page_holds_only_tags_of_its_own_and_no_inline_style_or_script(run: EvaluatedRun) -> None:
     for each in (run, made_run.hostile(run)):
         seen = Page(built(each)[0])
         assert seen.tags <= set(TAGS.split())
         assert not {name for name, _ in seen.attributes if name.startswith("on") or name in ("style", "src", "href")}
 
 
-def test_hostile_text_is_shown_as_text(run: Run) -> None:
+def test_hostile_text_is_shown_as_text(run: EvaluatedRun) -> None:
     source, plain = built(made_run.hostile(run))
     assert " ".join(clean(made_run.HOSTILE).split())[:100] in Page(source).text
     for text in (source, plain):
@@ -93,13 +92,13 @@ def test_hostile_text_is_shown_as_text(run: Run) -> None:
     assert "<img" not in plain
 
 
-def test_hostile_text_breaks_no_table_of_the_markdown(run: Run) -> None:
+def test_hostile_text_breaks_no_table_of_the_markdown(run: EvaluatedRun) -> None:
     for block in built(made_run.hostile(run))[1].split("\n\n"):
         if block.startswith("|"):
             assert len({len(re.findall(r"(?<!\\)\|", each)) for each in block.splitlines()}) == 1
 
 
-def test_the_policy_allows_the_one_style_sheet_by_its_hash_and_nothing_else(run: Run) -> None:
+def test_the_policy_allows_the_one_style_sheet_by_its_hash_and_nothing_else(run: EvaluatedRun) -> None:
     seen = Page(built(run)[0])
     policy = next(value for value in seen.values("content") if value.startswith("default-src"))
     digest = base64.b64encode(hashlib.sha256(seen.style.encode()).digest()).decode()
@@ -115,7 +114,7 @@ def test_the_policy_allows_the_one_style_sheet_by_its_hash_and_nothing_else(run:
     assert "@import" not in seen.style
 
 
-def test_the_same_run_gives_the_same_bytes(run: Run, tmp_path: Path) -> None:
+def test_the_same_run_gives_the_same_bytes(run: EvaluatedRun, tmp_path: Path) -> None:
     scores = score(run)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -125,7 +124,7 @@ def test_the_same_run_gives_the_same_bytes(run: Run, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["report.html", "report.md"]
 
 
-def test_an_old_report_stays_where_the_new_one_cannot_be_made(run: Run, tmp_path: Path) -> None:
+def test_an_old_report_stays_where_the_new_one_cannot_be_made(run: EvaluatedRun, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("old")
     with pytest.raises(AttributeError):
         write_report(replace(run, questions=(None,)), score(run), tmp_path)  # type: ignore[arg-type]
@@ -133,7 +132,7 @@ def test_an_old_report_stays_where_the_new_one_cannot_be_made(run: Run, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_every_row_and_every_section_is_there(run: Run) -> None:
+def test_every_row_and_every_section_is_there(run: EvaluatedRun) -> None:
     text = Page(built(run)[0]).text
     for name in ("No rerank", "Oracle", "Random order", "Rank-R1", "Rank-R1, votes 3", "Gold context", "No context"):
         assert name in text
@@ -142,7 +141,7 @@ def test_every_row_and_every_section_is_there(run: Run) -> None:
     assert "F1 of the answers with k passages read" in text
 
 
-def test_the_reasoning_stands_beside_the_ranks(run: Run) -> None:
+def test_the_reasoning_stands_beside_the_ranks(run: EvaluatedRun) -> None:
     seen = Page(built(run)[0])
     assert "speaks of it directly" in seen.text
     assert "Chosen from" in seen.text
@@ -153,7 +152,7 @@ def test_one_k_is_drawn_as_bars(shared_data: Path) -> None:
     assert "F1 and exact match with 5 passages read" in text
 
 
-def test_every_drawing_is_told_in_words(run: Run) -> None:
+def test_every_drawing_is_told_in_words(run: EvaluatedRun) -> None:
     source = built(run)[0]
     told = [Page(tag + "</svg>").values("aria-label") for tag in re.findall(r"<svg [^>]*role=\"img\"[^>]*>", source)]
     assert len(told) >= 5
@@ -172,14 +171,14 @@ def test_every_drawing_is_told_in_words(run: Run) -> None:
     ],
     ids=lambda rows: "+".join(rows) or "no rows",
 )
-def test_any_rows_make_a_report(run: Run, rows: tuple[str, ...]) -> None:
+def test_any_rows_make_a_report(run: EvaluatedRun, rows: tuple[str, ...]) -> None:
     source, plain = built(only(run, *rows))
     Page(source)
     for text in (Page(source).text, plain):
         assert not re.search(r"\b(nan|inf|None)\b", text)
 
 
-def test_a_row_without_rankings_or_answers_is_reported(run: Run) -> None:
+def test_a_row_without_rankings_or_answers_is_reported(run: EvaluatedRun) -> None:
     bare = {"none": "none", "rank-r1": "cross-encoder:some/Model-L6"}
     rows = tuple(Row(bare[row.name], row.orders) for row in run.rows if row.name in bare)
     source, plain = built(replace(run, rows=rows))
@@ -188,14 +187,14 @@ def test_a_row_without_rankings_or_answers_is_reported(run: Run) -> None:
     assert "Exact match" not in plain.partition("## How this")[0]
 
 
-def test_one_question_makes_a_report_that_says_so(run: Run) -> None:
+def test_one_question_makes_a_report_that_says_so(run: EvaluatedRun) -> None:
     alone = made_run.of(run.questions[:1])
     source, plain = built(alone)
     assert "One question" in Page(source).text
     assert "One question" in plain
 
 
-def test_a_failed_ranking_and_missing_answers_are_told(run: Run) -> None:
+def test_a_failed_ranking_and_missing_answers_are_told(run: EvaluatedRun) -> None:
     id = run.questions[0].query.id
     rows = []
     for row in run.rows:
@@ -207,7 +206,7 @@ def test_a_failed_ranking_and_missing_answers_are_told(run: Run) -> None:
     assert "1 question without an order or an answer, counted as 0" in text
 
 
-def test_a_model_that_names_nothing_is_an_alarm(run: Run) -> None:
+def test_a_model_that_names_nothing_is_an_alarm(run: EvaluatedRun) -> None:
     mute = made_run.judge(0.5, unparsed=1.0)
     corpus = run.passages
     none = next(row for row in run.rows if row.name == "none")
@@ -222,7 +221,7 @@ def test_a_model_that_names_nothing_is_an_alarm(run: Run) -> None:
     assert 'class="figure alarm"' in source
 
 
-def test_a_very_long_answer_is_cut(run: Run) -> None:
+def test_a_very_long_answer_is_cut(run: EvaluatedRun) -> None:
     rows = [
         replace(row, reads={k: {id: Read("word " * 1000, "") for id in found} for k, found in row.reads.items()})
         for row in run.rows
@@ -239,7 +238,7 @@ def test_fifty_questions_make_a_small_page_and_many_list_only_the_extremes(share
     assert many.count('<details class="case') <= 10
 
 
-def test_settings_stand_at_the_end_whatever_they_hold(run: Run) -> None:
+def test_settings_stand_at_the_end_whatever_they_hold(run: EvaluatedRun) -> None:
     odd = {"a": {"b_c": [1, 2]}, "path": Path("x"), "long": "y" * 2000, "none": None, "text": "t"}
     text = Page(built(replace(run, settings=odd))[0]).text
     for told in ("a b c", "[1, 2]", json.dumps("x"), "null"):

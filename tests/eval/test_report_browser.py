@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rankr1_eval.report import write_report
-from rankr1_eval.score import score
+from rankr1_eval.scoring import score
 from tests.eval import made_run
 
 CHROMIUM = shutil.which("chromium")

@@ -11,14 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankr1_eval.report import charts, story, wording
+from rankr1_eval.report.charts import moves
 from rankr1_eval.report.extremes import extremes
-from rankr1_eval.report.moves import moves
 from rankr1_eval.report.tables import groups, scores_table
-from rankr1_eval.report.view import View, extent
-from rankr1_eval.results import Read, Row, Run
-from rankr1_eval.score import score
-from rankr1_eval.scores import Difference, Estimate, RowScores, Scores
-from rankr1_eval.types import Question
+from rankr1_eval.report.wording import View, extent
+from rankr1_eval.scoring import EvaluatedRun, Read, Row, score
+from rankr1_eval.types import Difference, Estimate, Question, RowScores, Scores
 from rankr1_rag.types import Passage, Query
 
 unit = st.floats(0, 1)
@@ -28,7 +26,7 @@ def question(id: str, supports: tuple[str, ...], type: str = "bridge", hops: int
     return Question(Query(id, f"Question {id}?"), ("yes",), supports, (), type, hops)
 
 
-def run_of(rows: Mapping[str, Mapping[str, str]], supports: Mapping[str, str], answers: str = "") -> Run:
+def run_of(rows: Mapping[str, Mapping[str, str]], supports: Mapping[str, str], answers: str = "") -> EvaluatedRun:
     """Orders as strings of one-letter passage ids; who is in `answers` ("row id") answers right."""
     passages = {id: Passage(id, f"Text {id}", f"Title {id}") for id in "abcdefghijklmnopqrstuvwxyz"}
     made = []
@@ -39,10 +37,10 @@ def run_of(rows: Mapping[str, Mapping[str, str]], supports: Mapping[str, str], a
         question(id, tuple(own), ("bridge", "comparison")[n % 2], 2 + n % 2)
         for n, (id, own) in enumerate(supports.items())
     )
-    return Run("r", "hotpotqa", questions, passages, 8, tuple(made), {"retriever": "bm25"})
+    return EvaluatedRun("r", "hotpotqa", questions, passages, 8, tuple(made), {"retriever": "bm25"})
 
 
-def seen(run: Run) -> View:
+def seen(run: EvaluatedRun) -> View:
     return View(run, score(run))
 
 
@@ -54,7 +52,7 @@ def claiming(change: Difference, n: int = 50) -> View:
         "rank-r1": RowScores("rank-r1", {}, {"R@5": after}, {"R@5": change}, {}),
     }
     questions = tuple(question(str(number), ("a",)) for number in range(n))
-    run = Run("r", "hotpotqa", questions, {}, 20, (Row("none"), Row("rank-r1")), {"retriever": "bm25"})
+    run = EvaluatedRun("r", "hotpotqa", questions, {}, 20, (Row("none"), Row("rank-r1")), {"retriever": "bm25"})
     return View(run, Scores(rows, {}))
 
 
@@ -173,7 +171,7 @@ def test_any_ranks_have_a_place(pairs: list[tuple[int, int]]) -> None:
             orders[name][str(number)] = (*(f"p{place}" for place in range(1, rank)), "support")
     rows = tuple(Row(name, found) for name, found in orders.items())
     questions = tuple(question(str(number), ("support",)) for number in range(len(pairs)))
-    run = Run("r", "hotpotqa", questions, {}, 1500, rows)
+    run = EvaluatedRun("r", "hotpotqa", questions, {}, 1500, rows)
     found = moves(View(run, Scores({}, {})), "rank-r1")
     assert found is not None
     assert sum(map(sum, found.matrix)) == sum(flow.count for flow in found.flows) == len(pairs)

@@ -21,20 +21,16 @@ from rankr1_eval.cli.app import app
 from rankr1_eval.data.collections import from_files
 from rankr1_eval.measures import intervals
 from rankr1_eval.measures.ir import score_run
-from rankr1_eval.reproduce import wording
-from rankr1_eval.reproduce.expected import BM25, EXPECTED, R1_7B, TOLERANCE
-from rankr1_eval.reproduce.figures import rows
-from rankr1_eval.reproduce.prepared import Prepared, prepared
-from rankr1_eval.reproduce.protocol import PAPER, departures
-from rankr1_eval.reproduce.reproducing import Reproducing
-from rankr1_eval.reproduce.results import MEAN, Measured, Reproduction
-from rankr1_eval.reproduce.targets import BRIGHT, parse
+from rankr1_eval.reproduce import reproducing
+from rankr1_eval.reproduce.reproducing import Prepared, Reproducing, prepared
+from rankr1_eval.reproduce.results import MEAN, Measured, Reproduction, rows
+from rankr1_eval.reproduce.targets import BM25, BRIGHT, EXPECTED, PAPER, R1_7B, TOLERANCE, departures, parse
 from rankr1_eval.types import Judged
 from rankr1_rag import Passage, Reranker
 from rankr1_rag.backends.scripted import Scripted
-from rankr1_rag.cli.usage import UsageError
+from rankr1_rag.cli.options import UsageError
 from rankr1_rag.errors import FileError
-from rankr1_rag.trec import Scored, read_run
+from rankr1_rag.io.trec import Scored, read_run
 from rankr1_rag.types import Cost, Message
 
 PAPERS = dict(PAPER, query_tokens=32, passage_tokens=512)
@@ -109,7 +105,7 @@ def test_a_perfect_judge_gives_the_ideal_order_of_the_papers_first_stage(
     assert found.departures == ()
     again = Reproducing(parse("dl19"), replace(reranker, votes=3), tmp_path / "votes").run([one], through).rows[1]
     assert (again.verdict, again.reason) == ("none", "asked otherwise than the paper: votes 3, not 1")
-    assert "OUTSIDE the tolerance" in wording.verdict(found)
+    assert "OUTSIDE the tolerance" in reproducing.verdict(found)
     assert score_run(read_run(tmp_path / "reranked.trec"), dl19.qrels, ["nDCG@10"]).estimates["nDCG@10"].mean == (
         pytest.approx(best.mean)
     )
@@ -164,7 +160,7 @@ def test_without_a_run_a_small_collection_is_retrieved_from_and_that_is_told(tmp
     assert {len(ranked) for ranked in one.run.values()} == {4}
     found = Reproducing(parse("bright/pony"), Reranker(perfect(one)), tmp_path / "out").run([one], through)
     assert "bm25s, not the paper's BM25" in found.rows[-1].reason
-    assert "bm25s, not the paper's BM25" in wording.markdown(found)
+    assert "bm25s, not the paper's BM25" in reproducing.markdown(found)
 
 
 def test_a_sample_is_the_same_every_time_and_grows_into_the_whole(tmp_path: Path) -> None:
@@ -246,7 +242,7 @@ def test_a_verdict_is_given_only_where_the_two_can_be_compared(
     assert (made[-1].verdict, reason in made[-1].reason) == (verdict, True)
     assert bool(made[-1].reason) == (verdict == "none")
     found = Reproduction("dl19", model, made, {}, (), ())
-    assert wording.verdict(found).startswith({"none": "NO VERDICT"}.get(verdict, verdict.upper()))
+    assert reproducing.verdict(found).startswith({"none": "NO VERDICT"}.get(verdict, verdict.upper()))
     said = json.loads(json.dumps(found.to_json()))
     assert said["verdict"] == verdict
     assert said["rows"][-1]["ndcg"]["mean"] == pytest.approx(reranked)

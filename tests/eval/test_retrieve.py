@@ -15,16 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankr1_eval import reorder
+from rankr1_eval import systems
+from rankr1_eval.baselines import FirstStage
 from rankr1_eval.data import load
 from rankr1_eval.evaluation import Evaluation
-from rankr1_eval.firststage import FirstStage
-from rankr1_eval.folder import Folder
 from rankr1_eval.reader import Reader
-from rankr1_eval.results import Run
-from rankr1_eval.retrieve.bm25 import _best, bm25
-from rankr1_eval.retrieve.dense import Dense, shown
-from rankr1_eval.rows import parse
+from rankr1_eval.retrieval.bm25 import _best, bm25
+from rankr1_eval.retrieval.dense import Dense, shown
+from rankr1_eval.run_folder import Folder
+from rankr1_eval.scoring import EvaluatedRun
+from rankr1_eval.systems import parse
 from rankr1_eval.types import Question, pooled
 from rankr1_rag import Passage, Query, Reranker
 from rankr1_rag.backends.scripted import Scripted
@@ -258,7 +258,7 @@ def test_an_empty_corpus_is_told_before_a_model_is_loaded(weights: str) -> None:
 
 @slow
 def test_candidates_are_ordered_by_similarity(weights: str) -> None:
-    order = reorder.dense(weights)(Query("q", PARAPHRASE), TOLD)
+    order = systems.dense(weights)(Query("q", PARAPHRASE), TOLD)
     assert order == tuple(int(scored.id) for scored in Dense(weights).run(TOLD, [Query("q", PARAPHRASE)], 4)["q"])
     assert order[0] == 2
 
@@ -267,7 +267,7 @@ def test_candidates_are_ordered_by_similarity(weights: str) -> None:
 def test_candidates_are_ordered_by_what_a_cross_encoder_predicts(judge: str) -> None:
     from sentence_transformers import CrossEncoder
 
-    order = reorder.cross_encoder(judge)
+    order = systems.cross_encoder(judge)
     model = CrossEncoder(judge)
     for query in (PARAPHRASE, "a loaf", ""):
         scores = model.predict([(query, shown(passage)) for passage in TOLD], show_progress_bar=False)
@@ -281,14 +281,14 @@ def test_a_cross_encoder_with_several_labels_is_refused(weights: str, tmp_path: 
 
     CrossEncoder(weights, num_labels=3).save_pretrained(str(tmp_path))
     with pytest.raises(ValueError, match="gives 3 scores for a pair: one is needed"):
-        reorder.cross_encoder(str(tmp_path))(Query("q", PARAPHRASE), TOLD)
+        systems.cross_encoder(str(tmp_path))(Query("q", PARAPHRASE), TOLD)
 
 
 def through(name: str, total: int, done: Iterator[str]) -> None:
     assert len(set(done)) == total, name
 
 
-def evaluated(questions: list[Question], path: Path, rows: str, first_stage: FirstStage) -> Run:
+def evaluated(questions: list[Question], path: Path, rows: str, first_stage: FirstStage) -> EvaluatedRun:
     backend = Scripted(lambda messages: "Dublin")
     evaluation = Evaluation(
         dataset="hotpotqa",
@@ -313,7 +313,7 @@ def test_rows_by_models_order_the_candidates_of_an_evaluation(
     questions = questions[:5]
     run = evaluated(questions, tmp_path / "run", asked, FirstStage(n=6))
     rows = {row.name.partition(":")[0]: row for row in run.rows}
-    by = {"dense": reorder.dense(weights), "cross-encoder": reorder.cross_encoder(judge)}
+    by = {"dense": systems.dense(weights), "cross-encoder": systems.cross_encoder(judge)}
     for question in questions:
         first = rows["none"].orders[question.query.id]
         candidates = [run.passages[id] for id in first]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rankr1_eval.rows import DEFAULT, FREE, KINDS, parse
+from rankr1_eval.systems import DEFAULT, FREE, KINDS, parse
 
 
 def test_no_rerank_comes_first_and_the_rest_as_given() -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from rankr1_eval.data import load
-from rankr1_eval.results import Read, Row, Run
-from rankr1_eval.score import differences, from_json, score, to_json
+from rankr1_eval.scoring import EvaluatedRun, Read, Row, differences, from_json, score, to_json
 from rankr1_eval.types import Question
 from rankr1_rag.types import Cost, Query
 
@@ -26,8 +25,8 @@ FIRST = dict.fromkeys(RIGHT, ("x", "y", "a", "z", "b"))
 BEST = dict.fromkeys(RIGHT, ("b", "a", "x", "y", "z"))
 
 
-def run(*rows: Row, questions: tuple[Question, ...] = QUESTIONS) -> Run:
-    return Run("run", "hotpotqa", questions, {}, 5, rows)
+def run(*rows: Row, questions: tuple[Question, ...] = QUESTIONS) -> EvaluatedRun:
+    return EvaluatedRun("run", "hotpotqa", questions, {}, 5, rows)
 
 
 NONE = Row("none", FIRST, {2: WRONG, 5: RIGHT})

@@ -21,18 +21,15 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from rankr1_eval.cli.selection import selection
-from rankr1_eval.selection import JUDGES, Case, Study, cases, judges_named, study, ways_for, ways_named
-from rankr1_eval.selection.judges import judge_named, utilities
-from rankr1_eval.selection.labels import Box, places
-from rankr1_eval.selection.panels import frontier
-from rankr1_eval.selection.picture import picture
-from rankr1_eval.selection.playing import played
-from rankr1_eval.selection.study import IDEAL, NONE, Setting
-from rankr1_eval.selection.tables import as_json, as_markdown
-from rankr1_eval.selection.ways import way_named
+from rankr1_eval.simulation import JUDGES, Case, Study, cases, judges_named, study, ways_for, ways_named
+from rankr1_eval.simulation.judges import judge_named, utilities
+from rankr1_eval.simulation.picture import Box, frontier, picture, places
+from rankr1_eval.simulation.study import IDEAL, NONE, Setting, played
+from rankr1_eval.simulation.tables import as_json, as_markdown
+from rankr1_eval.simulation.ways import way_named
 from rankr1_rag.errors import FileError
+from rankr1_rag.io.trec import Qrels
 from rankr1_rag.selection import ALGORITHMS
-from rankr1_rag.trec import Qrels
 
 SMALL = Setting(depth=30, k=5, size=6, repeats=2)
 EVERY = (*JUDGES, "first:1:0", "circular:0.1")

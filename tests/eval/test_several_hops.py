@@ -10,27 +10,23 @@ from typing import Any
 
 import pytest
 
-from rankr1_eval.asked import asked_with
+from rankr1_eval.baselines import FirstStage
 from rankr1_eval.data import load
-from rankr1_eval.errors import StageError
 from rankr1_eval.evaluation import Evaluation
-from rankr1_eval.finishing import finish
-from rankr1_eval.firststage import FirstStage
-from rankr1_eval.folder import Folder
 from rankr1_eval.measures.ir import score_run
+from rankr1_eval.pipeline import asked_with, finish
 from rankr1_eval.reader import Reader
-from rankr1_eval.report.moves import moves
-from rankr1_eval.report.view import View
-from rankr1_eval.results import Row, Run
-from rankr1_eval.retrieve.bm25 import bm25
-from rankr1_eval.rows import parse
-from rankr1_eval.score import score
-from rankr1_eval.scores import Scores
-from rankr1_eval.types import Question, pooled
+from rankr1_eval.report.charts import moves
+from rankr1_eval.report.wording import View
+from rankr1_eval.retrieval.bm25 import bm25
+from rankr1_eval.run_folder import Folder
+from rankr1_eval.scoring import EvaluatedRun, Row, score
+from rankr1_eval.systems import parse
+from rankr1_eval.types import Question, Scores, StageError, pooled
 from rankr1_rag import Reranker
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.errors import BackendError
-from rankr1_rag.trec import read_qrels, read_run
+from rankr1_rag.io.trec import read_qrels, read_run
 from rankr1_rag.types import Message, Query
 
 PLAIN, HOPS, AGAIN = "rank-r1", "rank-r1:hops=2", "rank-r1:hops=2+retrieve=true"
@@ -86,7 +82,7 @@ def evaluation(questions: Sequence[Question], model: Model, rows: str, **other: 
 
 def run(
     questions: Sequence[Question], path: Path, rows: str = f"none,{PLAIN},{HOPS},{AGAIN}", **other: Any
-) -> tuple[Run, Scores, Model]:
+) -> tuple[EvaluatedRun, Scores, Model]:
     model = other.pop("model", None) or Model(questions)
     with Folder(path) as folder:
         found = evaluation(questions, model, rows, **other).run(folder)
@@ -100,19 +96,19 @@ def run(
 
 
 @pytest.fixture(scope="module")
-def whole(asked: list[Question], tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Scores, Path]:
+def whole(asked: list[Question], tmp_path_factory: pytest.TempPathFactory) -> tuple[EvaluatedRun, Scores, Path]:
     """A finished run, its scores and its folder."""
     path = tmp_path_factory.mktemp("whole")
     found, scores, _ = run(asked, path)
     return found, scores, path
 
 
-def row(run: Run, name: str) -> Row:
+def row(run: EvaluatedRun, name: str) -> Row:
     return next(row for row in run.rows if row.name == name)
 
 
 def test_a_row_of_hops_is_what_the_reranker_makes_of_them(
-    asked: list[Question], whole: tuple[Run, Scores, Path]
+    asked: list[Question], whole: tuple[EvaluatedRun, Scores, Path]
 ) -> None:
     found = whole[0]
     with Reranker(Scripted(Model(asked)), k=5, size=4, hops=2) as reranker:
@@ -125,7 +121,7 @@ def test_a_row_of_hops_is_what_the_reranker_makes_of_them(
 
 
 def test_what_is_found_between_the_hops_stands_behind_the_candidates_and_can_be_chosen(
-    asked: list[Question], whole: tuple[Run, Scores, Path]
+    asked: list[Question], whole: tuple[EvaluatedRun, Scores, Path]
 ) -> None:
     found = whole[0]
     first, again = row(found, "none"), row(found, AGAIN)
@@ -142,7 +138,7 @@ def test_what_is_found_between_the_hops_stands_behind_the_candidates_and_can_be_
 
 
 def test_a_passage_is_searched_for_with_the_question_and_what_was_chosen(
-    asked: list[Question], whole: tuple[Run, Scores, Path]
+    asked: list[Question], whole: tuple[EvaluatedRun, Scores, Path]
 ) -> None:
     found = whole[0]
     for question in asked:
@@ -154,7 +150,7 @@ def test_a_passage_is_searched_for_with_the_question_and_what_was_chosen(
         assert [passage.id for passage in ranking.candidates[N:]] == [id for id in wanted if id not in first]
 
 
-def test_scores_and_costs_know_what_was_found(whole: tuple[Run, Scores, Path]) -> None:
+def test_scores_and_costs_know_what_was_found(whole: tuple[EvaluatedRun, Scores, Path]) -> None:
     found, scores, _ = whole
     rows = scores.rows
     assert rows[AGAIN].estimates["R@5"].mean > rows["oracle"].estimates["R@5"].mean
@@ -163,7 +159,7 @@ def test_scores_and_costs_know_what_was_found(whole: tuple[Run, Scores, Path]) -
     assert all("retrieved" not in rows[name].cost for name in ("none", PLAIN, HOPS))
 
 
-def test_other_programs_get_what_was_found(whole: tuple[Run, Scores, Path]) -> None:
+def test_other_programs_get_what_was_found(whole: tuple[EvaluatedRun, Scores, Path]) -> None:
     found, scores, path = whole
     again = row(found, AGAIN)
     name = "rank-r1_hops=2+retrieve=true"
@@ -188,7 +184,7 @@ def test_the_reader_is_shown_a_passage_that_only_the_second_search_found(asked: 
     assert shown
 
 
-def test_the_report_tells_what_was_found_between_the_hops(whole: tuple[Run, Scores, Path]) -> None:
+def test_the_report_tells_what_was_found_between_the_hops(whole: tuple[EvaluatedRun, Scores, Path]) -> None:
     found, scores, path = whole
     page, plain = (" ".join((path / name).read_text("utf-8").split()) for name in ("report.html", "report.md"))
     for text in (page, plain):
@@ -208,7 +204,9 @@ def test_the_report_tells_what_was_found_between_the_hops(whole: tuple[Run, Scor
         assert "retrieved between the hops" in told
 
 
-def test_a_finished_run_asks_and_searches_nothing_again(asked: list[Question], whole: tuple[Run, Scores, Path]) -> None:
+def test_a_finished_run_asks_and_searches_nothing_again(
+    asked: list[Question], whole: tuple[EvaluatedRun, Scores, Path]
+) -> None:
     before, scores, path = whole
     after, again, model = run(asked, path)
     assert model.asked == []
@@ -219,7 +217,7 @@ def test_a_finished_run_asks_and_searches_nothing_again(asked: list[Question], w
 
 
 def test_a_question_that_failed_behind_its_first_hop_is_asked_again_and_no_other(
-    asked: list[Question], whole: tuple[Run, Scores, Path], tmp_path: Path
+    asked: list[Question], whole: tuple[EvaluatedRun, Scores, Path], tmp_path: Path
 ) -> None:
     bad = asked[3].query
     known = Reranker(Scripted(Model(asked))).plan.format.given.partition("{line}")[0]
@@ -264,7 +262,7 @@ def test_what_cannot_be_searched_again_is_told_before_anything_is_asked(
 
 
 def test_hops_of_the_command_serve_a_row_that_only_retrieves_and_false_is_no_search(
-    asked: list[Question], whole: tuple[Run, Scores, Path], tmp_path: Path
+    asked: list[Question], whole: tuple[EvaluatedRun, Scores, Path], tmp_path: Path
 ) -> None:
     both = "rank-r1:retrieve=true,rank-r1:retrieve=false"
     reranker = Reranker(Scripted(Model(asked)), k=5, size=4, hops=2)

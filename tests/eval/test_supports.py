@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankr1_eval.measures.supports import CUTOFFS, scores
+from rankr1_eval.measures.answers import CUTOFFS, scores
 
 ORDERS = st.permutations(list("abcdefghijklmn")).flatmap(lambda ids: st.integers(0, 14).map(lambda n: ids[:n]))
 SUPPORTS = st.sets(st.sampled_from("abcdez"), min_size=1).map(sorted)

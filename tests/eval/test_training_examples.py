@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from rankr1_eval.data import load
-from rankr1_eval.retrieve.bm25 import bm25
-from rankr1_eval.training import ALONE, MISLEADING, MISLED, UNFOUND, UNSUPPORTED, apart, examples, known
+from rankr1_eval.retrieval.bm25 import bm25
+from rankr1_eval.training_examples import ALONE, MISLEADING, MISLED, UNFOUND, UNSUPPORTED, apart, examples, known
 from rankr1_eval.types import Question, pooled
-from rankr1_rag.train.examples import read_examples, write_examples
+from rankr1_rag.train.data import read_examples, write_examples
 
 FILES = {
     "hotpotqa": "train/hotpotqa_train_500.jsonl",

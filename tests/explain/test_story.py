@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from rankr1_rag.explain.chart import chart
-from rankr1_rag.explain.html import page
+from rankr1_rag.explain.html import chart, page
 from rankr1_rag.explain.story import Asked, lede, name, places, round_costs, verdict, warnings
 from rankr1_rag.types import Comparison, Completion, Passage, Ranking
 

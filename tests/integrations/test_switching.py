@@ -16,7 +16,7 @@ from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.postprocessor.rankr1 import RankR1Rerank as Postprocessor
 
 from rankr1_rag import Ranking, Reranker
-from rankr1_rag.backends.openvino_process import Process
+from rankr1_rag.backends.openvino.process import Process
 from rankr1_rag.backends.scripted import Scripted
 from tests.integrations.conftest import PASSAGES, QUERY, knows_best
 from tests.integrations.with_llama_index.conftest import Spoken, ids

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rankr1_rag.train.examples import Example, write_examples
+from rankr1_rag.train.data import Example, write_examples
 from rankr1_rag.types import Passage, Query
 
 SMOLLM2 = Path(os.environ.get("RANKR1_SMOLLM2", Path(__file__).parents[2] / ".venv-train" / "smollm2"))

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from rankr1_rag.errors import FileError
-from rankr1_rag.train import chain
+from rankr1_rag.train import card as card_module
 from rankr1_rag.train.card import write_card
-from rankr1_rag.train.examples import read_examples
-from rankr1_rag.train.folder import Folder, digest, opened
-from rankr1_rag.train.material import Material
-from rankr1_rag.train.processes import ALONE
-from rankr1_rag.train.settings import GRPO, SFT, Training
+from rankr1_rag.train.config import GRPO, SFT, Training
+from rankr1_rag.train.data import read_examples
+from rankr1_rag.train.distributed import ALONE
+from rankr1_rag.train.prompts import Material
+from rankr1_rag.train.run_dir import Folder, digest, opened
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def finished(settings: Training, weights: bytes) -> Path:
     """The folder of a run as it is at its end."""
     with opened(settings, ALONE) as folder:
         material = Material((), (), tuple(read_examples(*settings.data)))
-        write_card(settings, folder, [*chain.before(settings), chain.own(folder, material)])
+        write_card(settings, folder, [*card_module.before(settings), card_module.own(folder, material)])
         (folder.path / "adapter_config.json").write_text("{}", encoding="utf-8")
         (folder.path / "adapter_model.safetensors").write_bytes(weights)
     return folder.path
@@ -70,7 +70,7 @@ def test_a_card_tells_of_all_runs_in_order_with_sources_settings_and_digests(
 def test_the_runs_are_read_from_the_card_alone(three: list[Path], told: dict[str, Any], tmp_path: Path) -> None:
     """As of an adapter that was copied, or comes from the hub."""
     (three[1] / "settings.json").unlink()
-    runs = chain.before(GRPO(**told, out=str(tmp_path / "more"), adapter=str(three[1])))
+    runs = card_module.before(GRPO(**told, out=str(tmp_path / "more"), adapter=str(three[1])))
     assert [(run["training"], run["sources"]) for run in runs] == [("sft", {"made": 12})] * 2
 
 
@@ -79,7 +79,7 @@ def test_what_a_card_does_not_tell_is_read_from_the_run_s_folder(
 ) -> None:
     for path in three:
         (path / "README.md").write_text("by hand", encoding="utf-8")
-    runs = chain.before(GRPO(**told, out=str(tmp_path / "more"), adapter=str(three[2])))
+    runs = card_module.before(GRPO(**told, out=str(tmp_path / "more"), adapter=str(three[2])))
     assert [run["training"] for run in runs] == ["sft", "sft", "grpo"]
     assert [run["sources"] for run in runs] == [{"made": 12}] * 3
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankr1_rag.errors import FileError
-from rankr1_rag.train.examples import Example, read_examples, share, write_examples
+from rankr1_rag.train.data import Example, read_examples, share, write_examples
 from rankr1_rag.types import Passage, Query
 
 

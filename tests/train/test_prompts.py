@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from rankr1_rag import Reranker
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.prompt import FORMATS
+from rankr1_rag.train.data import TrainingSet
 from rankr1_rag.train.prompts import messages
-from rankr1_rag.train.sets import TrainingSet
 from rankr1_rag.types import Message, Passage, Query
 
 NAMING = FORMATS["naming-v1"]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankr1_rag.prompt import FORMATS
-from rankr1_rag.train.reward import Reward, reward
+from rankr1_rag.train.evaluate import Reward, reward
 
 NAMING, PLAIN = FORMATS["naming-v1"], FORMATS["setwise-sft-v0.1"]
 

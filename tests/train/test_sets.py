@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankr1_rag.train.examples import Example
-from rankr1_rag.train.sets import TrainingSet, sets
+from rankr1_rag.train.data import Example, TrainingSet, sets
 from rankr1_rag.types import Passage, Query
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankr1_rag.prompt import FORMATS
-from rankr1_rag.train.targets import name, target
+from rankr1_rag.train.data import name, target
 from rankr1_rag.types import Passage
 
 NAMING, PLAIN, LISTWISE = FORMATS["naming-v1"], FORMATS["setwise-sft-v0.1"], FORMATS["listwise-v1"]

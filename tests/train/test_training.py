@@ -20,12 +20,12 @@ import rankr1_rag
 from rankr1_rag.backends import Request
 from rankr1_rag.errors import BackendError, FileError
 from rankr1_rag.prompt import FORMATS
-from rankr1_rag.train.course import shared_out
-from rankr1_rag.train.folder import Folder
+from rankr1_rag.train.config import GRPO, SFT, Training
+from rankr1_rag.train.distributed import Processes
 from rankr1_rag.train.grpo import grpo, rewards
-from rankr1_rag.train.processes import Processes
-from rankr1_rag.train.settings import GRPO, SFT, Training
+from rankr1_rag.train.run_dir import Folder
 from rankr1_rag.train.sft import sft
+from rankr1_rag.train.trainer import shared_out
 
 pytestmark = [
     pytest.mark.train,
@@ -254,9 +254,9 @@ def test_the_reward_is_one_only_where_form_and_label_are_right() -> None:
 
 def test_the_adapter_answers_in_the_backend_as_it_was_trained(told: dict[str, Any]) -> None:
     from rankr1_rag.backends.transformers import Transformers
-    from rankr1_rag.train.held_out import measure
-    from rankr1_rag.train.material import asked, read
+    from rankr1_rag.train.evaluate import measure
     from rankr1_rag.train.model import load
+    from rankr1_rag.train.prompts import asked, read
 
     folder = sft(supervised(told, epochs=10, save=30))
     settings = supervised({**told, "adapter": str(folder.path)})

@@ -10,7 +10,7 @@ def main() -> None:
     """Run the command line; Ctrl-C ends it with 130 and without a traceback, while it still loads too."""
     try:
         from rankr1_eval.cli.app import app
-        from rankr1_rag.cli.running import run
+        from rankr1_rag.cli.app import run
 
         run(app)
     except KeyboardInterrupt:

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rankr1_rag.cli.usage import UsageError, arguments
+from rankr1_rag.cli.options import UsageError, arguments
 from rankr1_rag.explain import clean
 
 if TYPE_CHECKING:
-    from rankr1_eval.paired import Pair, Paired, Scored
+    from rankr1_eval.compare import Pair, Paired, Scored
 
 By = StrEnum("By", ["type", "hops"])
 
@@ -55,7 +55,7 @@ def compare(
     with arguments():
         found = _compared(first, second, against or "", named, by)
     if html is not None:
-        from rankr1_eval.report.versus import write_versus
+        from rankr1_eval.report.tables import write_versus
 
         write_versus(found, html)
     if as_json:
@@ -65,7 +65,7 @@ def compare(
 
 
 def _compared(first: Path, second: Path | None, against: str, measures: list[str], by: By | None) -> Paired:
-    from rankr1_eval.paired import groups, paired, read
+    from rankr1_eval.compare import groups, paired, read
 
     one = read(first)
     other: Scored = read(second) if second is not None else one

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.text import Text
 
 from rankr1_eval.cli.options import Source
-from rankr1_rag.cli.usage import UsageError, arguments
+from rankr1_rag.cli.options import UsageError, arguments
 from rankr1_rag.explain import clean
 
 if TYPE_CHECKING:
-    from rankr1_eval.training import Made
-    from rankr1_rag.train.examples import Example
+    from rankr1_eval.training_examples import Made
+    from rankr1_rag.train.data import Example
 
 SHARE = 0.1
 
@@ -49,7 +49,7 @@ def examples(
     hardest first. Questions without a support in them are left out and counted. With --known each support is to be
     named when another of its question is known: what hop-aware reranking asks for.
     """
-    from rankr1_rag.train.examples import write_examples
+    from rankr1_rag.train.data import write_examples
 
     _check(out, held_out, held_share)
     with arguments():
@@ -76,8 +76,8 @@ def _check(out: Path, held_out: Path | None, held_share: float | None) -> None:
 
 def _made(source: Source, depth: int, found: int | None, seed: int) -> Made:
     from rankr1_eval import data
-    from rankr1_eval.data.sample import corpus, sample
-    from rankr1_eval.training import examples
+    from rankr1_eval.data.loading import corpus, sample
+    from rankr1_eval.training_examples import examples
 
     everything = data.load(source.dataset, source.data, split=source.split)
     asked = sample(everything, source.questions, seed)
@@ -88,13 +88,13 @@ def _made(source: Source, depth: int, found: int | None, seed: int) -> Made:
 
 
 def _apart(made: Made, held_out: Path | None, share: float, seed: int) -> tuple[Sequence[Example], Sequence[Example]]:
-    from rankr1_eval.training import apart
+    from rankr1_eval.training_examples import apart
 
     return apart(made.examples, share, seed) if held_out is not None else (made.examples, ())
 
 
 def _known(made: Made, some: Sequence[Example], seed: int, depth: int) -> Sequence[Example]:
-    from rankr1_eval.training import known
+    from rankr1_eval.training_examples import known
 
     return known(some, made.passages, seed, depth)
 

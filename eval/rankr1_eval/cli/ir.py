@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rankr1_rag.cli.usage import UsageError, arguments
-from rankr1_rag.collection import within
+from rankr1_rag.cli.options import UsageError, arguments
+from rankr1_rag.io.collection import within
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from rankr1_eval.measures.ir import RunScores
-    from rankr1_eval.scores import Difference
-    from rankr1_rag.trec import Qrels
+    from rankr1_eval.types import Difference
+    from rankr1_rag.io.trec import Qrels
 
 _COMMA = re.compile(r"[,\s]+(?![^(]*\))")
 """Between measures, and not between the arguments of one, as in P(rel=2,judged_only=True)@5."""
@@ -51,7 +51,7 @@ def ir(
     from rich.console import Console
 
     from rankr1_eval.measures.ir import DEFAULT, compared, parsed
-    from rankr1_rag.trec import read_qrels
+    from rankr1_rag.io.trec import read_qrels
 
     if more and not measures:
         raise UsageError(f"{more[0]!r} stands alone: --measures comes before measures")
@@ -72,7 +72,7 @@ def ir(
 
 def _scored(path: str, judgements: Qrels, names: Sequence[str]) -> RunScores:
     from rankr1_eval.measures.ir import score_run
-    from rankr1_rag.trec import read_run
+    from rankr1_rag.io.trec import read_run
 
     run = read_run(path)
     with arguments(), within(path):

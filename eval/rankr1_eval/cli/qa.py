@@ -15,23 +15,18 @@ from rich.console import Console
 from rich.text import Text
 
 from rankr1_eval import data
-from rankr1_eval.cli.embedded import WARNING, is_embedded, repeatable
-from rankr1_eval.cli.options import Reading, Retrieval, Source
-from rankr1_eval.cli.stages import Stages
+from rankr1_eval.cli.options import WARNING, Reading, Retrieval, Source, Stages, is_embedded, repeatable
 from rankr1_eval.cli.table import CAPTION, UNREAD, table
-from rankr1_eval.data.sample import corpus, sample
+from rankr1_eval.data.loading import corpus, sample
 from rankr1_eval.evaluation import Evaluation
-from rankr1_eval.finishing import finish
-from rankr1_eval.folder import Folder, digest
-from rankr1_eval.results import Run
-from rankr1_eval.rows import DEFAULT, KINDS, parse
-from rankr1_eval.score import to_json
-from rankr1_eval.scores import Scores
-from rankr1_eval.types import Question
+from rankr1_eval.pipeline import finish
+from rankr1_eval.run_folder import Folder, digest
+from rankr1_eval.scoring import EvaluatedRun, to_json
+from rankr1_eval.systems import DEFAULT, KINDS, parse
+from rankr1_eval.types import Question, Scores
 from rankr1_rag.checkpoints import BASE
-from rankr1_rag.cli.progress import Job
-from rankr1_rag.cli.settings import Settings
-from rankr1_rag.cli.usage import arguments
+from rankr1_rag.cli.options import Settings, arguments
+from rankr1_rag.cli.report import Job
 from rankr1_rag.explain import clean
 
 THINK_TOKENS = 64
@@ -121,7 +116,7 @@ def _settled(settings: Settings, folder: Folder) -> Settings:
     return replace(repeatable(settings), store=settings.store or str(folder.store), think_tokens=thinks)
 
 
-def _fewer(folder: Folder, run: Run) -> str:
+def _fewer(folder: Folder, run: EvaluatedRun) -> str:
     """Where the folder holds more than was asked for now, that it does."""
     held = folder.held()
     if held == len(run.questions):
@@ -129,7 +124,7 @@ def _fewer(folder: Folder, run: Run) -> str:
     return f"the folder holds {held:,} questions; scores and report are of the {len(run.questions):,} asked for now"
 
 
-def _tell(console: Console, run: Run, scores: Scores, evaluation: Evaluation, folder: Folder) -> None:
+def _tell(console: Console, run: EvaluatedRun, scores: Scores, evaluation: Evaluation, folder: Folder) -> None:
     for k in evaluation.ks:
         console.print(table(run, scores, k))
     console.print(Text(CAPTION if evaluation.reader else UNREAD, style="dim"))

@@ -13,19 +13,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rankr1_eval.cli.embedded import WARNING, is_embedded, repeatable
-from rankr1_eval.cli.material import Material
-from rankr1_eval.cli.stages import Stages
-from rankr1_eval.folder import made
-from rankr1_eval.reproduce import wording
-from rankr1_eval.reproduce.protocol import THINK_TOKENS
-from rankr1_eval.reproduce.targets import KNOWN, Target
+from rankr1_eval.cli.options import WARNING, Material, Stages, is_embedded, repeatable
+from rankr1_eval.reproduce import reproducing
+from rankr1_eval.reproduce.targets import KNOWN, THINK_TOKENS, Target
+from rankr1_eval.run_folder import made
 from rankr1_rag.checkpoints import BASE, CHECKPOINTS
-from rankr1_rag.cli.progress import Job
-from rankr1_rag.cli.settings import Force, Settings
-from rankr1_rag.cli.usage import arguments
+from rankr1_rag.cli.options import Force, Settings, arguments
+from rankr1_rag.cli.report import Job
 from rankr1_rag.explain import clean
-from rankr1_rag.files import writing
+from rankr1_rag.io.files import writing
 
 if TYPE_CHECKING:
     from rankr1_eval.reproduce.results import Reproduction
@@ -88,19 +84,19 @@ def _keep(found: Reproduction, folder: Path) -> None:
     with writing(folder / "reproduction.json") as out:
         json.dump(found.to_json(), out, indent=1)
     with writing(folder / "reproduction.md") as out:
-        out.write(wording.markdown(found))
+        out.write(reproducing.markdown(found))
 
 
 def _tell(console: Console, found: Reproduction, folder: Path) -> None:
-    table = Table(wording.HEADS[0], box=box.SIMPLE_HEAD, caption=wording.CAPTION)
-    for head in wording.HEADS[1:]:
+    table = Table(reproducing.HEADS[0], box=box.SIMPLE_HEAD, caption=reproducing.CAPTION)
+    for head in reproducing.HEADS[1:]:
         table.add_column(head, justify="right", no_wrap=True)
     for row in found.rows:
-        table.add_row(*(Text(clean(cell)) for cell in wording.cells(row)))
+        table.add_row(*(Text(clean(cell)) for cell in reproducing.cells(row)))
     console.print(table)
-    for remark in wording.remarks(found):
+    for remark in reproducing.remarks(found):
         console.print(Text(clean(remark), style="dim"))
-    console.print(Text(clean(wording.verdict(found)), style=STYLES[found.rows[-1].verdict]))
+    console.print(Text(clean(reproducing.verdict(found)), style=STYLES[found.rows[-1].verdict]))
     if found.model == BASE:
         console.print(Text(WARNING, style="yellow"))
     console.print(Text(f"The same, the run and every comparison: {clean(str(folder))}"))

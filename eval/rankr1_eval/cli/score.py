@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rankr1_rag.cli.usage import arguments
+from rankr1_rag.cli.options import arguments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rankr1_eval.predictions import AnswerScores
-    from rankr1_eval.scores import Estimate
+    from rankr1_eval.types import Estimate
 
 SHOWN = 10
 """Questions in the table; all of them are in the JSON."""

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rankr1_rag.cli.usage import UsageError, arguments
-from rankr1_rag.files import writing
+from rankr1_rag.cli.options import UsageError, arguments
+from rankr1_rag.io.files import writing
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rankr1_eval.selection import Case, Judge, Study, Way
-    from rankr1_eval.selection.study import Setting
-    from rankr1_rag.trec import Qrels
+    from rankr1_eval.simulation import Case, Judge, Study, Way
+    from rankr1_eval.simulation.study import Setting
+    from rankr1_rag.io.trec import Qrels
 
 
 Algorithms = Annotated[
@@ -59,9 +59,9 @@ def selection(
     """
     from rich.console import Console
 
-    from rankr1_eval.selection import JUDGES, cases, judges_named, ways_for, ways_named
-    from rankr1_eval.selection.study import Setting
-    from rankr1_eval.selection.tables import as_json as plain
+    from rankr1_eval.simulation import JUDGES, cases, judges_named, ways_for, ways_named
+    from rankr1_eval.simulation.study import Setting
+    from rankr1_eval.simulation.tables import as_json as plain
 
     with arguments():
         setting = Setting(depth, k, size, repeats, seed)
@@ -91,7 +91,7 @@ def _study(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from rankr1_eval.selection import study
+    from rankr1_eval.simulation import study
 
     console = Console(stderr=True)
     columns = (TextColumn("queries"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
@@ -113,8 +113,8 @@ def _command(run: str, qrels: str, setting: Setting, judges: Sequence[str], ways
 
 
 def _write(made: Study, result: dict[str, object], out: Path, command: str) -> None:
-    from rankr1_eval.selection.picture import picture
-    from rankr1_eval.selection.tables import as_markdown
+    from rankr1_eval.simulation.picture import picture
+    from rankr1_eval.simulation.tables import as_markdown
 
     out.mkdir(parents=True, exist_ok=True)
     with writing(out / "selection.json") as file:
@@ -130,8 +130,8 @@ def _tell(console: Console, made: Study, left_out: Sequence[str], out: Path | No
     from rich.table import Table
     from rich.text import Text
 
-    from rankr1_eval.selection.judges import described
-    from rankr1_eval.selection.tables import bound_cells, cells, heads
+    from rankr1_eval.simulation.judges import described
+    from rankr1_eval.simulation.tables import bound_cells, cells, heads
     from rankr1_rag.explain import clean
 
     for judge in dict.fromkeys(line.judge for line in made.lines):

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rankr1_eval.report.wording import sure
-from rankr1_eval.results import Run
-from rankr1_eval.scores import Difference, Estimate, RowScores, Scores
+from rankr1_eval.scoring import EvaluatedRun
+from rankr1_eval.types import Difference, Estimate, RowScores, Scores
 from rankr1_rag.explain import clean
 
 COSTS = (("comparisons", "comp."), ("unparsed", "unparsed"), ("seconds", "s"))
@@ -24,7 +24,7 @@ UNREAD = (
 )
 
 
-def table(run: Run, scores: Scores, k: int) -> Table:
+def table(run: EvaluatedRun, scores: Scores, k: int) -> Table:
     """Support recall, all supports, EM and F1 of each row at k; differences from no rerank in F1.
 
     Where nothing was read there are no answers, and differences are those of support recall.

@@ -4,7 +4,7 @@
 paragraphs, `collections.judged("dl19")` gives a collection. Importing this loads nothing heavy.
 """
 
-from rankr1_eval.data.dataset import Dataset
+from rankr1_eval.data.fields import Dataset
 from rankr1_eval.data.loading import DATASETS, load
 
 __all__ = ["DATASETS", "Dataset", "load"]

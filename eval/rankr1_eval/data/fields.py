@@ -1,13 +1,26 @@
-"""The fields of one record, in the shapes of official files and of the hub, checked. Knows no data set by name."""
+"""Qrels as they lie in files: TREC's four columns, or BEIR's three tab-separated ones under a header.
+
+    query-id	corpus-id	score
+    13	1606628	1
+
+Knows ids; nothing of texts.
+
+The fields of one record, in the shapes of official files and of the hub, checked. Knows no data set by name.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from rankr1_eval.data.dataset import Json
-from rankr1_rag.collection import id_of, of_kind, text_of
+from rankr1_eval.types import Question
+from rankr1_rag.errors import FileError
+from rankr1_rag.io.collection import id_of, of_kind, text_of
+from rankr1_rag.io.files import FilePath, located, numbered_lines
+from rankr1_rag.io.trec import Qrels, read_qrels
 from rankr1_rag.types import Query
 
 Columns = Sequence[Sequence[str]]
@@ -95,3 +108,62 @@ def _row(what: str, row: object, columns: Columns) -> tuple[Any, ...]:
 
 def _first(row: Json, names: Sequence[str]) -> object:
     return next((row[name] for name in names if row.get(name) is not None), None)
+
+
+BEIR = ("query-id", "corpus-id", "score")
+
+
+def read_judgements(path: FilePath) -> Qrels:
+    """The judgements, in file order. FileError on a malformed line or on a passage that is judged twice for a query."""
+    lines = numbered_lines(path)
+    if tuple(next(lines)[1].split()) != BEIR:
+        return read_qrels(path)
+    qrels: Qrels = {}
+    for number, line in lines:
+        query, passage, relevance = located(path, number, _parsed_judgement, line)
+        judged = qrels.setdefault(query, {})
+        if passage in judged:
+            raise FileError(path, number, f"passage {passage!r} is judged a second time for query {query!r}")
+        judged[passage] = relevance
+    if not qrels:
+        raise FileError(path, None, "it holds no judgement below its header")
+    return qrels
+
+
+def _parsed_judgement(line: str) -> tuple[str, str, int]:
+    fields = line.split()
+    if len(fields) != len(BEIR):
+        raise ValueError(f"a line of BEIR qrels has 3 fields, `{' '.join(BEIR)}`, this one has {len(fields)}")
+    if not re.fullmatch(r"[-+]?[0-9]{1,9}", fields[2]):
+        raise ValueError(f"score {fields[2]!r:.80} is not a whole number")
+    return fields[0], fields[1], int(fields[2])
+
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Where the rows lie on the hub: a repository and its config, or `files`, split to the address of a parquet file.
+
+    `files` are for a repository with a loading script, which `datasets` no longer runs.
+    """
+
+    id: str
+    config: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set of questions.
+
+    `read(record, supports)` makes a question of one record, in the official file's shape or the hub's, and raises
+    ValueError where it cannot; `supports` says that a question without a support is an error. `marks` are fields that
+    no other data set has.
+    """
+
+    name: str
+    hub: Hub
+    marks: frozenset[str]
+    read: Callable[[Json, bool], Question]

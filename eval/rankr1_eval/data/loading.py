@@ -1,18 +1,200 @@
-"""Data sets by name, from a local file or the hub, as questions. Every error names the file, the place and the id."""
+"""Data sets by name, from a local file or the hub, as questions. Every error names the file, the place and the id.
+
+Rows from the hub, by `datasets`, which the extra `hub` installs. Knows no data set by name.
+
+Local files of records: a JSON list or JSON lines, gzipped where the name ends in `.gz`.
+
+An official list is one long line, so a place in it is an element and a byte. Knows JSON; nothing of what records mean.
+
+A seeded choice of questions, and the corpus that their paragraphs make together.
+
+The choice follows from the seed and each question's id, and from nothing else: it is the same in every process and
+Python, whatever the order of the file; and a greater sample holds the smaller ones of its seed, so that what was asked
+for 50 questions serves for 100. Knows no file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from hashlib import sha256
+from itertools import chain
+from typing import Any, NoReturn
 
-from rankr1_eval.data import hub, local
-from rankr1_eval.data.dataset import Dataset, Json
-from rankr1_eval.data.hotpotqa import HOTPOTQA, HOTPOTQA_FULLWIKI
-from rankr1_eval.data.musique import MUSIQUE
-from rankr1_eval.data.twowiki import TWOWIKI
-from rankr1_eval.types import Question, passage_of
+from rankr1_eval.data.fields import Dataset, Hub, Json
+from rankr1_eval.data.questions import HOTPOTQA, HOTPOTQA_FULLWIKI, MUSIQUE, TWOWIKI
+from rankr1_eval.types import Question, passage_of, pooled
 from rankr1_rag.errors import FileError
-from rankr1_rag.files import FilePath
+from rankr1_rag.io.collection import parse_object
+from rankr1_rag.io.files import FilePath, numbered_lines
+from rankr1_rag.types import Passage
+
+INSTALL = 'pip install "rankr1-eval[hub]"'
+
+
+def opened(hub: Hub, split: str) -> Any:  # noqa: ANN401
+    """The split as a `datasets.Dataset`, fetched once and kept in the cache of `datasets`.
+
+    ImportError without the extra, ValueError for a split that is not there, ConnectionError where it cannot be had.
+    """
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise ImportError(f"reading {hub.id} from the hub needs datasets: {INSTALL}, or give a local file") from error
+    if hub.files and split not in hub.files:
+        raise ValueError(f"split {split!r}: {hub.id} has {', '.join(hub.files)}")
+    try:
+        if not hub.files:
+            return load_dataset(hub.id, hub.config, split=split)
+        return load_dataset("parquet", data_files={split: hub.files[split]}, split=split)
+    except ValueError:
+        raise
+    except Exception as error:  # of the library that met the network, which is another one from version to version
+        raise unreachable(hub.id, error) from error
+
+
+def unreachable(what: str, error: Exception) -> ConnectionError:
+    """The error for what could not be fetched."""
+    return ConnectionError(f"{what} could not be fetched ({error!s:.300}): try again, or give local files")
+
+
+def rows(table: Any) -> Iterator[tuple[None, Json]]:  # noqa: ANN401
+    """The rows of a `datasets.Dataset` as `local.records` gives those of a file."""
+    for row in table:
+        yield None, row
+
+
+CUT = "the file is cut short, fetch it anew"
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def records(path: FilePath) -> Iterator[tuple[int | None, Json]]:
+    """Each record with its line, which is None in a list that is one line.
+
+    FileError where the file is neither of the two, broken, cut short or empty.
+    """
+    lines = numbered_lines(path)
+    number, first = next(lines)
+    begin = first.lstrip()[:1]
+    if begin == "[":
+        yield from _elements(path, _joined(chain([(number, first)], lines)))
+    elif begin == "{":
+        yield from _lines(path, chain([(number, first)], lines))
+    else:
+        page = ": a web page? Fetch the file itself" if begin == "<" else ""
+        raise FileError(path, number, f"neither a JSON list nor JSON lines, it begins with {first[:60]!r}{page}")
+
+
+def whole(path: FilePath) -> Any:  # noqa: ANN401
+    """The one JSON value that the file is. FileError where it is none."""
+    text = _joined(numbered_lines(path))
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise _broken(path, text, 0, "the file", error) from error
+
+
+def _lines(path: FilePath, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, Json]]:
+    for number, line in lines:
+        try:
+            record = parse_object(line)
+        except ValueError as error:
+            last = f"; this is the last line: {CUT}" if next(lines, None) is None else ""
+            raise FileError(path, number, f"{error}{last}") from error
+        yield number, record
+
+
+def _joined(lines: Iterable[tuple[int, str]]) -> str:
+    """The text again, blank lines included, so that its lines keep their numbers."""
+    parts, before = [], 1
+    for number, line in lines:
+        parts.append("\n" * (number - before) + line)
+        before = number
+    return "".join(parts)
+
+
+def _elements(path: FilePath, text: str) -> Iterator[tuple[int | None, Json]]:
+    decoder = json.JSONDecoder(parse_constant=_refuse)
+    many = "\n" in text.strip()
+    place = _skip(text, text.index("[") + 1)
+    number, line, counted = 0, 1, 0
+    closed = text.startswith("]", place)
+    while not closed:
+        number, line, counted = number + 1, line + text.count("\n", counted, place), place
+        try:
+            element, end = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError) as error:
+            raise _broken(path, text, place, f"element {number}", error) from error
+        if not isinstance(element, dict):
+            raise FileError(path, line if many else None, f"element {number} is {element!r:.60}, not an object")
+        yield line if many else None, element
+        place = _skip(text, end)
+        closed = text.startswith("]", place)
+        if not closed and not text.startswith(",", place):
+            raise _broken(path, text, place, f"the list behind element {number}", "',' or ']' is missing")
+        place = _skip(text, place + 1)
+    if number == 0:
+        place = _skip(text, place + 1)
+    if place < len(text):
+        raise _broken(path, text, place, "the list", "something follows its end")
+
+
+def _skip(text: str, place: int) -> int:
+    found = _SPACE.match(text, place)
+    return found.end() if found else place
+
+
+def _broken(path: FilePath, text: str, place: int, what: str, problem: Exception | str) -> FileError:
+    """The error, with the byte where reading ended, of the line where there are several."""
+    if isinstance(problem, json.JSONDecodeError):
+        place, problem = problem.pos, problem.msg
+    ended = text.rstrip()
+    cut = ended[-1:] not in ("]", "}") or place >= len(ended) or str(problem).startswith("Unterminated string")
+    if isinstance(problem, RecursionError):
+        problem = "JSON nested too deeply to be read"
+    start = text.rfind("\n", 0, place) + 1
+    byte = len(text[start:place].encode("utf-8", "surrogatepass"))
+    line = text.count("\n", 0, place) + 1 if "\n" in ended else None
+    return FileError(path, line, f"{what} is broken at byte {byte}: {CUT if cut else problem}")
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def sample(questions: Sequence[Question], n: int | None, seed: int) -> list[Question]:
+    """N of the questions, in file order; all where `n` is None or more than there are. ValueError below 1."""
+    if n is not None and n < 1:
+        raise ValueError(f"{n} questions: at least 1, or None for all")
+    if n is None or n >= len(questions):
+        return list(questions)
+    chosen = drawn((question.query.id for question in questions), n, seed)
+    return [question for question in questions if question.query.id in chosen]
+
+
+def corpus(
+    questions: Sequence[Question], asked: Iterable[Question], pool: int | None, seed: int
+) -> tuple[Passage, ...]:
+    """The pooled paragraphs, in file order, of `pool` questions: those asked and a seeded sample of the others.
+
+    None takes all questions. ValueError where fewer than those asked are to contribute.
+    """
+    if pool is None:
+        return pooled(questions)
+    ids = {question.query.id for question in asked}
+    if pool < len(ids):
+        raise ValueError(f"a corpus of {pool} questions: it must hold the paragraphs of the {len(ids)} that are asked")
+    others = [question for question in questions if question.query.id not in ids]
+    ids |= drawn((question.query.id for question in others), pool - len(ids), seed)
+    return pooled(question for question in questions if question.query.id in ids)
+
+
+def drawn(ids: Iterable[str], n: int, seed: int) -> set[str]:
+    """N of the ids, all where there are no more."""
+    return set(sorted(ids, key=lambda id: sha256(f"{seed}\n{id}".encode("utf-8", "surrogatepass")).digest())[:n])
+
 
 DATASETS: dict[str, Dataset] = {each.name: each for each in (HOTPOTQA, HOTPOTQA_FULLWIKI, TWOWIKI, MUSIQUE)}
 
@@ -29,8 +211,8 @@ def load(
         raise ValueError(f"data set {dataset!r} is not known: {', '.join(DATASETS)}")
     known = DATASETS[dataset]
     if path is None:
-        return questions(known, hub.rows(hub.opened(known.hub, split)), known.hub.id, supports)
-    return questions(known, local.records(path), path, supports)
+        return questions(known, rows(opened(known.hub, split)), known.hub.id, supports)
+    return questions(known, records(path), path, supports)
 
 
 def questions(

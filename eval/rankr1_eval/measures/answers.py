@@ -1,4 +1,10 @@
-"""Exact match and F1 of answer strings, exactly as the official script of each data set gives them.
+"""How well an order finds the supports of its question: R@k, All@k, RR and nDCG@10.
+
+R@k is the share of the supports among the first k; All@k is 1 where all of them are there, which is what a question of
+several hops needs; RR is 1 by the rank of the first support. A support that the order lacks counts as not found. All
+but All@k come from ir_measures. Knows ids; nothing of texts, judgements or files.
+
+Exact match and F1 of answer strings, exactly as the official script of each data set gives them.
 
 * HotpotQA: `hotpot_evaluate_v1.py` of https://github.com/hotpotqa/hotpot (Yang et al. 2018, arXiv 1809.09600). F1 is 0
   as soon as one side is yes, no or noanswer and the other is not the same.
@@ -17,7 +23,10 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+from rankr1_eval.measures import ir
+from rankr1_eval.types import Each
 
 Scorer = Callable[[str, Sequence[str]], tuple[float, float]]
 """Of a prediction and the right answers (the official one first, aliases after it): exact match and F1."""
@@ -73,3 +82,35 @@ SCORERS: dict[str, Scorer] = {
     "2wikimultihopqa": _hotpotqa,
     "musique": _musique,
 }
+
+
+CUTOFFS = (2, 3, 5, 10)
+
+
+def scores(
+    orders: Mapping[str, Sequence[str]], supports: Mapping[str, Sequence[str]], cutoffs: Sequence[int] = CUTOFFS
+) -> Each:
+    """Measure to question id to score, of every question in `supports`; one without an order scores 0.
+
+    R@k and All@k at each k of `cutoffs`. An order holds passage ids, best first. ValueError where a question has no
+    support, or an order has a passage twice.
+    """
+    for question, wanted in supports.items():
+        order = orders.get(question, ())
+        if not wanted:
+            raise ValueError(f"question {question!r} has no support: there is nothing that an order could find")
+        if len(set(order)) < len(order):
+            raise ValueError(f"question {question!r}: its order has a passage twice")
+    measures = ir.parsed([*(f"R@{k}" for k in cutoffs), "RR", "nDCG@10"])
+    found = ir.measured(
+        {question: orders[question] for question in supports if orders.get(question)},
+        {question: dict.fromkeys(wanted, 1) for question, wanted in supports.items()},
+        measures,
+    )
+    complete = {f"All@{k}": _complete(orders, supports, k) for k in cutoffs}
+    recall = {name: found.pop(name) for name in [f"R@{k}" for k in cutoffs]}
+    return {**recall, **complete, **found}
+
+
+def _complete(orders: Mapping[str, Sequence[str]], supports: Mapping[str, Sequence[str]], k: int) -> dict[str, float]:
+    return {question: float(set(wanted) <= set(orders.get(question, ())[:k])) for question, wanted in supports.items()}

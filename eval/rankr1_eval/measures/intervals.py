@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from rankr1_eval.scores import Difference, Estimate
+from rankr1_eval.types import Difference, Estimate
 
 Table = NDArray[np.float64]
 """A line a question, a column a measure."""

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rankr1_eval.measures import intervals
-from rankr1_eval.scores import Difference, Each, Estimate
-from rankr1_rag.trec import Qrels, Run, Scored
+from rankr1_eval.types import Difference, Each, Estimate
+from rankr1_rag.io.trec import Qrels, Run, Scored
 
 if TYPE_CHECKING:
     from ir_measures import Measure

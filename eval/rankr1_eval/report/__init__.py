@@ -9,13 +9,13 @@ from pathlib import Path
 
 from rankr1_eval.report.markdown import write_markdown
 from rankr1_eval.report.page import write_page
-from rankr1_eval.results import Run
-from rankr1_eval.scores import Scores
+from rankr1_eval.scoring import EvaluatedRun
+from rankr1_eval.types import Scores
 
 __all__ = ["write_markdown", "write_page", "write_report"]
 
 
-def write_report(run: Run, scores: Scores, folder: str | Path) -> None:
+def write_report(run: EvaluatedRun, scores: Scores, folder: str | Path) -> None:
     """Write report.html and report.md into the folder, each whole or not at all."""
     write_page(run, scores, Path(folder) / "report.html")
     write_markdown(run, scores, Path(folder) / "report.md")

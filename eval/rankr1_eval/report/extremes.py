@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rankr1_eval.report.view import View
-from rankr1_eval.report.wording import DASH, percent, row_name
-from rankr1_eval.results import Read, Row
+from rankr1_eval.report.wording import DASH, View, percent, row_name
+from rankr1_eval.scoring import Read, Row
 from rankr1_eval.types import Question
 from rankr1_rag.explain import story
 from rankr1_rag.explain.text import line, start

@@ -10,20 +10,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from rankr1_eval.report import extremes, story, tables
-from rankr1_eval.report.moves import moves
+from rankr1_eval.report.charts import moves
 from rankr1_eval.report.page import settings
-from rankr1_eval.report.view import View
-from rankr1_eval.report.wording import row_name
-from rankr1_eval.results import Run
-from rankr1_eval.scores import Scores
+from rankr1_eval.report.wording import View, row_name
+from rankr1_eval.scoring import EvaluatedRun
+from rankr1_eval.types import Scores
 from rankr1_rag.explain.text import line, start
-from rankr1_rag.files import FilePath, writing
+from rankr1_rag.io.files import FilePath, writing
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]#|~$@])")
 _WIDTH = 160
 
 
-def markdown(run: Run, scores: Scores) -> str:
+def markdown(run: EvaluatedRun, scores: Scores) -> str:
     """The whole file as text."""
     view = View(run, scores)
     blocks = [
@@ -47,7 +46,7 @@ def markdown(run: Run, scores: Scores) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def write_markdown(run: Run, scores: Scores, path: FilePath) -> None:
+def write_markdown(run: EvaluatedRun, scores: Scores, path: FilePath) -> None:
     """Write it: whole or, where something fails, not at all. OSError where the folder cannot be written."""
     content = markdown(run, scores)
     with writing(path) as out:

@@ -16,20 +16,20 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from rankr1_eval.report import charts, extremes, moves, story, tables, wording
-from rankr1_eval.report.view import View
-from rankr1_eval.results import Run
-from rankr1_eval.scores import Scores
+from rankr1_eval.report import charts, extremes, story, tables, wording
+from rankr1_eval.report.wording import View
+from rankr1_eval.scoring import EvaluatedRun
+from rankr1_eval.types import Scores
 from rankr1_rag.explain import clean
 from rankr1_rag.explain.html import mentioned, pieces
 from rankr1_rag.explain.story import name as passage_name
 from rankr1_rag.explain.text import counted, start
-from rankr1_rag.files import FilePath, writing
+from rankr1_rag.io.files import FilePath, writing
 
 _VALUE = 300
 
 
-def page(run: Run, scores: Scores) -> str:
+def page(run: EvaluatedRun, scores: Scores) -> str:
     """The whole file as text; it holds no lone surrogate, so it can always be written as UTF-8."""
     view = View(run, scores)
     gains, losses = extremes.extremes(view)
@@ -46,7 +46,7 @@ def page(run: Run, scores: Scores) -> str:
         drawings=[drawing for drawing in _drawings(view) if drawing is not None],
         bars=charts.answers(view) if len(view.ks) < 2 else None,
         cost_charts=[chart for family in ("R", "F1") if (chart := charts.against_cost(view, family)) is not None],
-        moves=moves.moves(view, view.main) if view.main else None,
+        moves=charts.moves(view, view.main) if view.main else None,
         groups=tables.groups(view),
         gains=gains,
         losses=losses,
@@ -56,7 +56,7 @@ def page(run: Run, scores: Scores) -> str:
     )
 
 
-def write_page(run: Run, scores: Scores, path: FilePath) -> None:
+def write_page(run: EvaluatedRun, scores: Scores, path: FilePath) -> None:
     """Write the page: whole or, where something fails, not at all. OSError where the folder cannot be written."""
     content = page(run, scores)
     with writing(path) as out:
@@ -100,7 +100,7 @@ def _template(name: str) -> Template:
         dataset_name=wording.dataset_name,
         PLOT=tables.PLOT,
         CHART=charts,
-        MOVES=moves,
+        MOVES=charts,
         SWAP=extremes,
     )
     return environment.from_string(_read(name))

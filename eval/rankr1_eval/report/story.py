@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from rankr1_eval.report.tables import alarm
-from rankr1_eval.report.view import View
 from rankr1_eval.report.wording import (
+    View,
     dataset_name,
     difference,
     interval,
@@ -21,8 +21,8 @@ from rankr1_eval.report.wording import (
     short,
     sure,
 )
-from rankr1_eval.score import differences
-from rankr1_eval.scores import Difference
+from rankr1_eval.scoring import differences
+from rankr1_eval.types import Difference
 from rankr1_rag.checkpoints import BASE
 from rankr1_rag.explain.text import counted, line, start
 

@@ -1,28 +1,163 @@
 """The tables of a report as values, for page and Markdown alike: rows by measures, groups of questions, costs.
 
 Knows scores and how numbers are written; nothing of HTML or Markdown.
+
+Two runs, or rows of one, side by side as one HTML file of the same kind as a run's report.
+
+Knows pairs of means and their differences; nothing of models or folders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
+from rankr1_eval.compare import Pair, Paired
 from rankr1_eval.report.charts import scaled
-from rankr1_eval.report.view import View, extent, finite
+from rankr1_eval.report.page import rendered
 from rankr1_eval.report.wording import (
+    BOUNDS,
     DASH,
+    FLOORS,
+    View,
     amount,
+    extent,
+    finite,
     interval,
+    kind,
     measure_name,
     p_value,
     percent,
     points,
     row_name,
     row_note,
+    short,
+    sides,
     sure,
 )
-from rankr1_eval.scores import Difference, Estimate
+from rankr1_eval.types import Difference, Estimate
+from rankr1_rag.explain.text import counted, start
+from rankr1_rag.io.files import FilePath, writing
+
+WIDTH = 220
+_INTERVAL_EDGE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class PairedLine:
+    """One measure of a row, of all questions or of a group; `at`, `low` and `high` are places of the difference."""
+
+    measure: str
+    group: str
+    first: str
+    second: str
+    change: str
+    ends: str
+    p: str
+    turn: int
+    at: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A row with its measures, and what its figures stand beside each other for."""
+
+    name: str
+    sides: tuple[str, str]
+    note: str
+    n: int
+    lines: list[PairedLine]
+
+
+def versus(found: Paired) -> str:
+    """The whole page as text."""
+    reach = max(max(abs(pair.difference.low), abs(pair.difference.high)) for pair in found.pairs) or 0.01
+    blocks = [
+        Block(
+            row_name(row),
+            sides(row, members[0].against, found.first.name, found.second.name),
+            row_note(row),
+            members[0].n,
+            [_line(pair, reach) for pair in members],
+        )
+        for row, group in groupby(sorted(found.pairs, key=_reference), key=lambda pair: pair.row)
+        if (members := list(group))
+    ]
+    return rendered(
+        "versus.html.j2",
+        first=found.first.name,
+        second=found.second.name,
+        alone=found.first.path == found.second.path,
+        headline=headline(found),
+        notes=found.notes,
+        blocks=blocks,
+        WIDTH=WIDTH,
+        reach=points(reach).lstrip("+"),
+    )
+
+
+def write_versus(found: Paired, path: FilePath) -> None:
+    """Write the page: whole or, where something fails, not at all."""
+    content = versus(found)
+    with writing(path) as out:
+        out.write(content)
+
+
+def headline(found: Paired) -> str:
+    """The difference that matters first, no more than its interval bears, and how many others stand out."""
+    pair = _leading(found.pairs)
+    change = pair.difference
+    size = short(points(abs(change.mean)).lstrip("+"))
+    compared = f"{size} points {'more' if change.mean > 0 else 'fewer'} than" if size != "0" else "as much as"
+    verdict = "" if sure(change) or size == "0" else f", which {counted(pair.n, 'question')} cannot tell from chance"
+    moved = sum(sure(one.difference) != 0 for one in found.pairs)
+    first, second = (start(one.name, 40) for one in (found.first, found.second))
+    if pair.row == pair.against:
+        second, first = f" in {second}", f"in {first}"
+    else:
+        first, second = sides(pair.row, pair.against, first, second)[0], ""
+    return (
+        f"{row_name(pair.row)}: {measure_name(pair.measure)} is {percent(pair.second)} %{second}, "
+        f"{compared} {first}{verdict} ({interval(change)}). "
+        f"Of {counted(len(found.pairs), 'difference')}, {moved} {'stands' if moved == 1 else 'stand'} out."
+    )
+
+
+def _leading(pairs: Sequence[Pair]) -> Pair:
+    """Support recall or F1 of the first row that reranks, else the first of all."""
+    own = [pair for pair in pairs if pair.row.startswith("rank-r1")] or list(pairs)
+    wanted = [pair for name in ("R@5", "F1@5") for pair in own if pair.measure == name]
+    return (wanted or own)[0]
+
+
+def _reference(pair: Pair) -> bool:
+    """Whether its row makes no claim; those stand last."""
+    return kind(pair.row) in ("none", *BOUNDS, *FLOORS)
+
+
+def _line(pair: Pair, reach: float) -> PairedLine:
+    change = pair.difference
+    at, low, high = (
+        scaled(value, -reach, reach, _INTERVAL_EDGE, WIDTH - _INTERVAL_EDGE)
+        for value in (change.mean, change.low, change.high)
+    )
+    return PairedLine(
+        measure_name(pair.measure),
+        f"{pair.group}, {counted(pair.n, 'question')}" if pair.group else "",
+        percent(pair.first),
+        percent(pair.second),
+        points(change.mean),
+        interval(change),
+        p_value(change.p),
+        sure(change),
+        at,
+        low,
+        high,
+    )
+
 
 PLOT = 116
 """Width of a cell's plot; its ends are the ends of the column's scale."""
@@ -84,7 +219,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TableLine:
     """A row, or a group of questions, with a cell for each column."""
 
     name: str
@@ -98,7 +233,7 @@ class Table:
     """Columns and lines."""
 
     columns: list[Column]
-    lines: list[Line]
+    lines: list[TableLine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +242,7 @@ class Group:
 
     value: str
     n: int
-    lines: list[Line]
+    lines: list[TableLine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +267,9 @@ def scores_table(view: View, measures: Sequence[str]) -> Table:
     """Every row by these measures."""
     scales = {name: extent(view.estimate(row, name) for row in view.scores.rows) for name in measures}
     lines = [
-        Line(row_name(row), row_note(row), view.tone(row), [_cell(view, row, one, scales[one]) for one in measures])
+        TableLine(
+            row_name(row), row_note(row), view.tone(row), [_cell(view, row, one, scales[one]) for one in measures]
+        )
         for row in view.scores.rows
     ]
     return Table(_columns(scales), [line for line in lines if any(cell.plot for cell in line.cells)])
@@ -146,13 +283,13 @@ def groups(view: View) -> list[Groups]:
     measures = [name for name in (view.at_k("R"), view.at_k("All"), view.at_k("F1")) if name is not None]
     rows = [row for row in ("none", view.main, *view.rivals) if row is not None and row in view.scores.rows]
     found = []
-    for kind, values in view.scores.groups.items():
+    for name, values in view.scores.groups.items():
         if len(values) < 2 or not measures or not rows:
             continue
         each = [values[value].get(row, {}).get(name) for value in values for row in rows for name in measures]
         scales = {name: extent(filter(_drawable, each[place :: len(measures)])) for place, name in enumerate(measures)}
         found.append(
-            Groups(kind, _columns(scales), [_group(view, v, values[v], rows, scales) for v in _sorted(values)])
+            Groups(name, _columns(scales), [_group(view, v, values[v], rows, scales) for v in _sorted(values)])
         )
     return found
 
@@ -233,7 +370,7 @@ def _group(
             _drawn(one, scales[name], references[name]) if one is not None and _drawable(one) else Cell()
             for name, one in estimates.items()
         ]
-        lines.append(Line(row_name(row), "", view.tone(row), cells))
+        lines.append(TableLine(row_name(row), "", view.tone(row), cells))
     n = max((one.n for measures in found.values() for one in measures.values()), default=0)
     return Group(value or "(none given)", n, lines)
 

@@ -14,10 +14,9 @@ from pydantic import Field, InstanceOf
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict  # LangChain makes a schema of it, for which typing's is too little before 3.12
 
-from rankr1_rag.backends.borrowed import Borrowed
-from rankr1_rag.component import Component, copied
-from rankr1_rag.component_candidates import Candidates, Retrievers
-from rankr1_rag.component_settings import live
+from rankr1_rag.frameworks.component import Candidates, Component, Retrievers, copied
+from rankr1_rag.frameworks.fields import live
+from rankr1_rag.frameworks.llm import Borrowed
 from rankr1_rag.types import Passage, Ranking
 
 

@@ -8,8 +8,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 
 from rankr1_rag.backends import Request
-from rankr1_rag.backends.borrowed import Borrowed, innermost
-from rankr1_rag.backends.borrowed_reply import completion
+from rankr1_rag.frameworks.llm import Borrowed, completion, innermost
 from rankr1_rag.types import Completion
 
 _NAMES = ("model_name", "model", "model_id")

@@ -10,9 +10,9 @@ is idle.
 
 from __future__ import annotations
 
-from rankr1_rag.backends.wrappers.limited import limited
-from rankr1_rag.backends.wrappers.retried import retried
-from rankr1_rag.backends.wrappers.spread import spread
-from rankr1_rag.backends.wrappers.stored import stored
+from rankr1_rag.backends.wrappers.base import limited
+from rankr1_rag.backends.wrappers.cache import stored
+from rankr1_rag.backends.wrappers.load_balancer import spread
+from rankr1_rag.backends.wrappers.retry import retried
 
 __all__ = ["limited", "retried", "spread", "stored"]

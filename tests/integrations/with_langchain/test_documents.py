@@ -13,7 +13,7 @@ from langchain_rankr1 import RankR1Rerank
 
 from rankr1_rag import Ranking, Reranker
 from rankr1_rag.backends.scripted import Scripted
-from rankr1_rag.component import REASONING
+from rankr1_rag.frameworks.component import REASONING
 from tests.integrations.conftest import PASSAGES, QUERY, WANTED, shown
 from tests.integrations.with_langchain.parts import Chat, documents, ids
 

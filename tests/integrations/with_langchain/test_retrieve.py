@@ -19,7 +19,7 @@ from pydantic import Field
 
 from rankr1_rag import Passage, Ranking, Reranker
 from rankr1_rag.backends.scripted import Scripted
-from rankr1_rag.component import REASONING
+from rankr1_rag.frameworks.component import REASONING
 from tests.integrations.conftest import PASSAGES, QUERY, WANTED, knows_best, shown
 from tests.integrations.with_langchain.parts import BM25Retriever, Hashed, Traces, documents, ids
 

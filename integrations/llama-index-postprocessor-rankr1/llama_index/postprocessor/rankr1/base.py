@@ -16,10 +16,9 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from llama_index.postprocessor.rankr1.llm import LlamaIndexLLM
 from pydantic import Field, InstanceOf
 
-from rankr1_rag.backends.borrowed import Borrowed
-from rankr1_rag.component import Component
-from rankr1_rag.component_candidates import Candidates, Retrievers
-from rankr1_rag.component_settings import live
+from rankr1_rag.frameworks.component import Candidates, Component, Retrievers
+from rankr1_rag.frameworks.fields import live
+from rankr1_rag.frameworks.llm import Borrowed
 from rankr1_rag.types import Passage, Ranking
 
 dispatcher = get_dispatcher(__name__)

@@ -7,8 +7,7 @@ from inspect import getattr_static
 from llama_index.core.llms import LLM, ChatMessage, ChatResponse, CustomLLM
 
 from rankr1_rag.backends import Request
-from rankr1_rag.backends.borrowed import Borrowed
-from rankr1_rag.backends.borrowed_reply import completion
+from rankr1_rag.frameworks.llm import Borrowed, completion
 from rankr1_rag.types import Completion
 
 

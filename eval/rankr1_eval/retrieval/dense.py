@@ -1,0 +1,102 @@
+"""A dense first stage, and dense reordering, with any model of sentence-transformers (extra `dense`).
+
+Embeddings of a corpus and of queries are kept on disk, by model and content. Knows nothing of rerankers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from rankr1_rag.io.trec import Run, Scored
+from rankr1_rag.types import Passage, Query
+
+MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+class Dense:
+    """An embedding model, loaded on first use: a name of the hub or a folder. ImportError without the extra."""
+
+    def __init__(self, model: str = MODEL, cache: Path | None = None) -> None:
+        try:
+            import sentence_transformers  # noqa: F401
+        except ImportError as error:
+            raise ImportError('dense retrieval needs a library: pip install "rankr1-eval[dense]"') from error
+        self.model, self.cache = model, cache
+        self._loaded: Any = None
+
+    def run(self, corpus: Sequence[Passage], queries: Sequence[Query], n: int) -> Run:
+        """For each query id its best n passages by cosine similarity; equal scores stand in corpus order."""
+        embeddings, row = self._corpus(corpus)
+        asked = self._kept([query.text for query in queries])
+        run: Run = {}
+        for query, embedding in zip(queries, asked, strict=True):
+            scores = (embeddings @ embedding)[row]
+            run[query.id] = [Scored(corpus[place].id, float(scores[place])) for place in _best(scores, n)]
+        return run
+
+    def searching(self, corpus: Sequence[Passage], n: int) -> Callable[[str], list[str]]:
+        """What finds for a text the ids of its best n passages, as `run`; what it embeds is not kept."""
+        embeddings, row = self._corpus(corpus)
+
+        def found(text: str) -> list[str]:
+            (embedding,) = self._embedded([text])
+            return [corpus[place].id for place in _best((embeddings @ embedding)[row], n)]
+
+        return found
+
+    def _corpus(self, corpus: Sequence[Passage]) -> tuple[Any, Any]:
+        """The embeddings of its texts, and for each passage its row there."""
+        import numpy
+
+        if not corpus:
+            raise ValueError("the corpus is empty: there is nothing to retrieve from")
+        # Equal texts are embedded and scored once: in another batch, or another row, the last digit would differ.
+        rows: dict[str, int] = {}
+        row = numpy.array([rows.setdefault(shown(passage), len(rows)) for passage in corpus])
+        return self._kept(list(rows)), row
+
+    def similarities(self, asked: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+        """For each (query, texts) the cosine similarity of each of its texts to it; equal texts are embedded once."""
+        rows: dict[str, int] = {}
+        places = [[rows.setdefault(text, len(rows)) for text in (query, *texts)] for query, texts in asked]
+        embeddings = self._kept(list(rows))
+        return [[float(embeddings[query] @ embeddings[one]) for one in texts] for query, *texts in places]
+
+    def _kept(self, texts: list[str]) -> Any:  # noqa: ANN401
+        """The embeddings of these texts, from the cache or new."""
+        import numpy
+
+        if self.cache is None:
+            return self._embedded(texts)
+        self.cache.mkdir(parents=True, exist_ok=True)
+        key = sha256(repr([self.model, *texts]).encode()).hexdigest()[:24]
+        path = self.cache / f"embeddings-{key}.npy"
+        if path.exists():
+            return numpy.load(path, allow_pickle=False)
+        embeddings = self._embedded(texts)
+        part = path.with_suffix(".part.npy")
+        numpy.save(part, embeddings, allow_pickle=False)
+        part.replace(path)
+        return embeddings
+
+    def _embedded(self, texts: list[str]) -> Any:  # noqa: ANN401
+        """Unit vectors, one row a text."""
+        if self._loaded is None:
+            from sentence_transformers import SentenceTransformer
+
+            self._loaded = SentenceTransformer(self.model, trust_remote_code=False)
+        return self._loaded.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+
+
+def _best(scores: Any, n: int) -> Any:  # noqa: ANN401
+    import numpy
+
+    return numpy.argsort(-scores, kind="stable")[:n]
+
+
+def shown(passage: Passage) -> str:
+    """A passage as a model without a format of its own sees it: title, then text."""
+    return f"{passage.title} {passage.text}".strip()

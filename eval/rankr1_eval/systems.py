@@ -1,0 +1,161 @@
+"""Orders of candidates that no reasoning reranker makes: the rows that a claim is measured against.
+
+Each takes positions' passages and gives positions, best first. Knows nothing of files.
+
+Which rows an evaluation has, as the command line names them: `none`, `gold`, `rank-r1:votes=3+fusion=60`.
+
+| row | what the reader sees |
+|---|---|
+| none | the candidates in first-stage order |
+| random | the candidates in a seeded random order |
+| oracle | the supports among the candidates first, then the others in first-stage order |
+| dense, dense:MODEL | the candidates by similarity, with a model of sentence-transformers |
+| cross-encoder:MODEL | the candidates by a cross-encoder of sentence-transformers |
+| rank-r1, rank-r1:NAME=VALUE+… | the reranker; with arguments of `Reranker` that differ from the command's |
+| rank-r1:hops=2+retrieve=true | of these `retrieve` is true or false: between its hops it asks the first stage again |
+| gold | the supports and nothing else |
+| no-context | no passage |
+
+Knows names and nothing of models.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Literal, get_args
+
+from rankr1_eval.retrieval.dense import Dense, shown
+from rankr1_rag.connect import RERANKING
+from rankr1_rag.scoring import ordered
+from rankr1_rag.types import Passage, Query
+
+Kind = Literal["none", "random", "oracle", "dense", "cross-encoder", "rank-r1", "gold", "no-context"]
+KINDS: tuple[str, ...] = get_args(Kind)
+UNORDERED: tuple[str, ...] = ("gold", "no-context")
+"""Rows without an order: read as they are, whatever k."""
+DEFAULT = ("none", "gold", "rank-r1")
+FREE: tuple[str, ...] = ("none", "oracle", "random")
+"""Rows that ask no model to make their order: the report always has it, whoever reads them."""
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """One row: `model` of dense and cross-encoder ("" is the default), `settings` of the reranker."""
+
+    name: str
+    kind: Kind
+    model: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ordered(self) -> bool:
+        """Whether it orders the candidates; the others are read as they are, whatever k."""
+        return self.kind not in UNORDERED
+
+    @property
+    def file(self) -> str:
+        """A name for files, one for each row."""
+        return file_name(self.name)
+
+
+def file_name(row: str) -> str:
+    """The name of a row as a file's."""
+    return re.sub(r"[^A-Za-z0-9._=+-]", "_", row)
+
+
+def parse(rows: Iterable[str]) -> tuple[RowSpec, ...]:
+    """The rows, "none" first; each may be a comma-separated list. ValueError names what is wrong and what there is."""
+    names = [name.strip() for one in rows for name in one.split(",") if name.strip()]
+    if not names:
+        raise ValueError(f"rows: at least one of {', '.join(KINDS)} is needed")
+    specs = {spec.name: spec for spec in map(_row, names)}
+    files = [spec.file for spec in specs.values()]
+    if len(set(files)) < len(files):
+        raise ValueError(f"rows: two of {', '.join(specs)} would have one file: leave one out")
+    return tuple(sorted(specs.values(), key=lambda spec: spec.kind != "none"))
+
+
+def _row(name: str) -> RowSpec:
+    kind, _, rest = name.partition(":")
+    if kind not in KINDS:
+        raise ValueError(f"row {name!r}: there are {', '.join(KINDS)}")
+    known: Kind = kind  # type: ignore[assignment]
+    if kind in ("dense", "cross-encoder"):
+        if kind == "cross-encoder" and not rest:
+            raise ValueError(
+                f"row {name!r} needs a model: cross-encoder:cross-encoder/ms-marco-MiniLM-L6-v2 for example"
+            )
+        return RowSpec(name, known, rest)
+    if rest and kind != "rank-r1":
+        raise ValueError(f"row {name!r}: {kind} takes nothing after a colon")
+    settings = [_setting(name, one) for one in rest.split("+") if one]
+    if len(dict(settings)) < len(settings):
+        raise ValueError(f"row {name!r}: a setting stands there twice")
+    return RowSpec(name, known, "", dict(settings))
+
+
+def _setting(row: str, given: str) -> tuple[str, object]:
+    name, is_there, value = given.partition("=")
+    name = name.strip().replace("-", "_")
+    if not is_there or name not in RERANKING - {"k"}:
+        raise ValueError(f"row {row!r}: {given!r} is not NAME=VALUE with one of {', '.join(sorted(RERANKING - {'k'}))}")
+    read = _value(value)
+    if name == "retrieve" and not isinstance(read, bool):
+        raise ValueError(f"row {row!r}: retrieve is true, to ask the first stage again between the hops, or false")
+    return name, read
+
+
+def _value(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+Order = tuple[int, ...]
+Reorder = Callable[[Query, Sequence[Passage]], Order]
+
+
+def oracle(passages: Sequence[Passage], supports: Collection[str]) -> Order:
+    """The supports first, then the others as they were."""
+    found = [position for position, passage in enumerate(passages) if passage.id in supports]
+    return ordered(found, len(passages))
+
+
+def shuffled(query: Query, passages: Sequence[Passage], seed: int) -> Order:
+    """A random order, drawn from the seed and the query's id alone."""
+    return tuple(Random(f"{seed}\n{query.id}").sample(range(len(passages)), len(passages)))
+
+
+def dense(model: str) -> Reorder:
+    """By similarity to the query. ImportError without the extra."""
+    embedder = Dense(model) if model else Dense()
+
+    def reorder(query: Query, passages: Sequence[Passage]) -> Order:
+        places = [Passage(str(position), shown(passage)) for position, passage in enumerate(passages)]
+        return tuple(int(scored.id) for scored in embedder.run(places, [query], len(places))[query.id])
+
+    return reorder
+
+
+def cross_encoder(model: str) -> Reorder:
+    """By a cross-encoder of sentence-transformers with one label. ImportError without the extra."""
+    try:
+        from sentence_transformers import CrossEncoder
+    except ImportError as error:
+        raise ImportError('a cross-encoder needs a library: pip install "rankr1-eval[dense]"') from error
+    loaded: list[Any] = []
+
+    def reorder(query: Query, passages: Sequence[Passage]) -> Order:
+        if not loaded:
+            loaded.append(CrossEncoder(model, trust_remote_code=False))
+        scores = loaded[0].predict([(query.text, shown(passage)) for passage in passages], show_progress_bar=False)
+        if scores.ndim != 1:
+            raise ValueError(f"cross-encoder {model!r} gives {scores.shape[1]} scores for a pair: one is needed")
+        return tuple(sorted(range(len(passages)), key=lambda position: -float(scores[position])))
+
+    return reorder

@@ -1,0 +1,126 @@
+"""Sees to it that vLLM's processes end with ours, however it ends: killed, they would go on computing for nobody.
+
+A small process of its own waits at a pipe whose other end only we hold. When that breaks without a word, it kills what
+carries our mark in its environment: vLLM's processes inherit it, those of a start that is not finished too. Linux only,
+as vLLM is; elsewhere nothing is watched. Knows processes; knows nothing of engines.
+
+Whether a script may use an engine that spawns processes: each of them runs the script again from its beginning.
+
+Knows scripts; knows nothing of engines.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
+from pathlib import Path
+from uuid import uuid4
+
+METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
+"""The variable that says how vLLM starts processes."""
+
+_UNGUARDED = (
+    "vLLM computes in processes that it spawns, and each of them runs {file} again from its beginning: put what it "
+    'does into a function, and call that under `if __name__ == "__main__":`'
+)
+
+
+def refuse_unguarded() -> None:
+    """RuntimeError where a script asks at its top level: the processes that are spawned would ask again, and fail."""
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    if file is None or os.environ.get(METHOD, "spawn") != "spawn":
+        return
+    if getattr(getattr(main, "__spec__", None), "name", "").endswith(".__main__"):
+        return  # `python -m package`: multiprocessing leaves that alone
+    frame = sys._getframe()
+    while frame is not None and not (frame.f_code.co_name == "<module>" and frame.f_globals is main.__dict__):
+        frame = frame.f_back  # type: ignore[assignment]
+    if frame is not None and Path(file).suffix == ".py" and not _guarded(Path(file), frame.f_lineno):
+        raise RuntimeError(_UNGUARDED.format(file=file))
+
+
+def _guarded(file: Path, line: int) -> bool:
+    """Whether this line stands in an `if` at top level that asks for `__name__`."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError):
+        return True
+    return any(
+        isinstance(node, ast.If)
+        and node.lineno <= line <= (node.end_lineno or line)
+        and any(isinstance(name, ast.Name) and name.id == "__name__" for name in ast.walk(node.test))
+        for node in tree.body
+    )
+
+
+_NAME = "RANKR1_ENGINE"
+
+_WATCHER = """
+import os, sys
+if not sys.stdin.buffer.read(1):
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            environment = open(f"/proc/{pid}/environ", "rb").read()
+            command = open(f"/proc/{pid}/cmdline", "rb").read()
+            if sys.argv[1].encode() in environment and (b"VLLM" in command or b"multiprocessing" in command):
+                os.kill(int(pid), 9)
+        except OSError:
+            pass
+"""
+
+
+class Watch:
+    """Begins at once and lasts until `over`."""
+
+    def __init__(self) -> None:
+        self._mark = uuid4().hex
+        self._process: subprocess.Popen[bytes] | None = None
+        if Path("/proc/self/environ").exists():
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _WATCHER, f"{_NAME}={self._mark}"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is not for it
+            )
+
+    @contextmanager
+    def marking(self) -> Iterator[None]:
+        """While this lasts, processes that are started carry the mark."""
+        os.environ[_NAME] = self._mark
+        try:
+            yield
+        finally:
+            os.environ.pop(_NAME, None)
+
+    def over(self) -> None:
+        """What was watched has ended in good order."""
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(OSError):
+                self._process.stdin.write(b".")
+                self._process.stdin.close()
+            self._process.wait()
+
+    def forget(self) -> None:
+        """In the child of a fork: let go of the pipe, or the parent's death would go unnoticed while this lives."""
+        if self._process is not None and self._process.stdin is not None:
+            os.close(self._process.stdin.fileno())
+            self._process.returncode = 0
+
+
+@contextmanager
+def deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes started meanwhile do not hear Ctrl-C, which a terminal sends to all: they are ended in good order."""
+    resource_tracker.ensure_running()  # its start would undo this
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,171 @@
+"""Many coroutines on the private loop, fed from an iterable: lazily, a bounded number open, in order of completion.
+
+`open` means started and not yet handed over: no more than that is ever held. Knows nothing of ranking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import queue
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+from rankr1_rag.concurrency.event_loop import Caller, held_up, private_loop, standing
+from rankr1_rag.errors import LoopError
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+Work = Callable[[In], Coroutine[Any, Any, Out]]
+"""Makes the coroutine for an item; called where the items are read."""
+Opened = dict[int, concurrent.futures.Future[Out]]
+
+
+def each(work: Work[In, Out], items: Iterable[In], most: int) -> Iterator[tuple[int, Out]]:
+    """`(index, result)` of each item as it is done, at most `most` open.
+
+    `items` is read in the caller's thread, between results: one that makes its reader wait holds back what is done. An
+    error of `items` is raised after what is open was handed over.
+    """
+    loop, pid = private_loop(), os.getpid()
+    loop.refuse_own_thread()
+    source, broken, ended = enumerate(items), None, False
+    finished: queue.SimpleQueue[int] = queue.SimpleQueue()
+    opened: Opened[Out] = {}
+    try:
+        while True:
+            while not ended and len(opened) < most and finished.empty():
+                try:
+                    index, item = next(source)
+                except StopIteration:
+                    ended = True
+                except Exception as error:
+                    broken, ended = error, True
+                else:
+                    opened[index] = loop.submit(work(item), holding_up=standing())
+                    opened[index].add_done_callback(partial(_put, finished, index))
+            if not opened:
+                break
+            index = finished.get()
+            yield index, opened.pop(index).result()
+            _same_process(pid)
+    finally:
+        _cancel(opened, pid)
+    if broken is not None:
+        raise broken
+
+
+def live(work: Work[In, Out], items: Iterable[In], most: int) -> Iterator[tuple[int, Out]]:
+    """`each` for items that come when they come, a pipe or a queue: they are read in a thread of their own."""
+    loop, pid = private_loop(), os.getpid()
+    loop.refuse_own_thread()
+    finished: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    opened: Opened[Out] = {}
+    free, left, broken = threading.Semaphore(most), threading.Event(), list[Exception]()
+    held = standing()
+
+    def feed() -> None:
+        try:
+            free.acquire()
+            for index, item in enumerate(items):
+                if left.is_set():
+                    return
+                opened[index] = loop.submit(work(item), holding_up=held)
+                opened[index].add_done_callback(partial(_put, finished, index))
+                free.acquire()
+        except Exception as error:
+            broken.append(error)
+        finally:
+            finished.put(None)
+
+    threading.Thread(target=feed, name="rankr1-items", daemon=True).start()
+    feeding = True
+    try:
+        while feeding or opened:
+            if (index := finished.get()) is None:
+                feeding = False
+                continue
+            result = opened.pop(index).result()
+            free.release()
+            yield index, result
+            _same_process(pid)
+    finally:
+        left.set()
+        free.release()
+        _cancel(opened, pid)
+    if broken:
+        raise broken[0]
+
+
+async def aeach(
+    work: Work[In, Out], items: Iterable[In] | AsyncIterable[In], most: int
+) -> AsyncIterator[tuple[int, Out]]:
+    """`each` on the running event loop, from a plain or an async iterable; an async one may wait."""
+    loop, pid = asyncio.get_running_loop(), os.getpid()
+    finished: asyncio.Queue[int | None] = asyncio.Queue()
+    opened: Opened[Out] = {}
+    free, here = asyncio.Semaphore(most), Caller(loop)
+
+    def report(index: int, _: concurrent.futures.Future[Out]) -> None:
+        with suppress(RuntimeError):  # the caller's loop may be closed by now
+            loop.call_soon_threadsafe(finished.put_nowait, index)
+
+    async def feed() -> None:
+        source, index = _aiter(items), 0
+        try:
+            await free.acquire()
+            async for item in source:
+                opened[index] = private_loop().submit(work(item), private_loop().outermost(here), held_up.get())
+                opened[index].add_done_callback(partial(report, index))
+                index += 1
+                await free.acquire()
+        finally:
+            finished.put_nowait(None)
+
+    feeder, feeding = asyncio.create_task(feed()), True
+    try:
+        while feeding or opened:
+            if (index := await finished.get()) is None:
+                feeding = False
+                continue
+            result = opened.pop(index).result()
+            free.release()
+            yield index, result
+        await feeder
+    finally:
+        here.gone = True
+        feeder.cancel()
+        _cancel(opened, pid)
+
+
+async def given(value: Out) -> Out:
+    """The work of an item whose result is known already."""
+    return value
+
+
+async def _aiter(items: Iterable[In] | AsyncIterable[In]) -> AsyncIterator[In]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
+
+
+def _put(finished: queue.SimpleQueue[Any], index: int, _: concurrent.futures.Future[Any]) -> None:
+    finished.put(index)
+
+
+def _same_process(pid: int) -> None:
+    if os.getpid() != pid:
+        raise LoopError("these rankings belong to the process that forked this one: begin anew here")
+
+
+def _cancel(opened: Opened[Any], pid: int) -> None:
+    if os.getpid() == pid:
+        for future in list(opened.values()):
+            future.cancel()

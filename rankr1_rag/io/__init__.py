@@ -1,0 +1,1 @@
+"""Files: JSON lines, TREC runs and qrels, collections, and resumable journals."""

@@ -1,0 +1,168 @@
+"""A file that one process at a time has. Knows nothing of what is in it.
+
+Text files as numbered lines, and files that appear whole or not at all.
+
+`-` is standard input or output, a name that ends in `.gz` is gzipped, everything is UTF-8. Knows nothing of what
+lines mean.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import secrets
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import IO, BinaryIO, ParamSpec, TextIO, TypeVar, cast
+
+from rankr1_rag.errors import FileError
+
+FilePath = str | Path
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def numbered_lines(path: FilePath) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, counted from 1, without their ends, one at a time; a byte order mark is dropped.
+
+    FileError where the bytes are not text (not UTF-8, NUL, damaged gzip), and at the end where there was no line at
+    all.
+    """
+    blank = True
+    for number, raw in _raw_lines(path):
+        line = located(path, number, _decoded, raw)
+        if number == 1:
+            line = line.removeprefix("\ufeff")
+        if line and not line.isspace():
+            blank = False
+            yield number, line
+    if blank:
+        raise FileError(path, None, "the file is empty: it holds not one line")
+
+
+def located(path: FilePath, number: int, parse: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """`parse(*args, **kwargs)`; a ValueError that it raises becomes a FileError that names the file and the line."""
+    try:
+        return parse(*args, **kwargs)
+    except ValueError as error:
+        raise FileError(path, number, str(error)) from error
+
+
+@contextmanager
+def writing(path: FilePath) -> Iterator[TextIO]:
+    """A text stream for a file that takes its name only when all is written: after an error the old file, or none, is
+    there.
+
+    Standard output, pipes and devices are written to as they are.
+    """
+    if str(path) in ("-", "/dev/stdout"):
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    with _destination(Path(path)) as raw, _encoded(raw, _is_gzip(path)) as text:
+        yield text
+
+
+def _is_gzip(path: FilePath) -> bool:
+    return Path(path).suffix == ".gz"
+
+
+def _opened(path: FilePath) -> IO[bytes] | nullcontext[BinaryIO]:
+    if str(path) == "-":
+        return nullcontext(sys.stdin.buffer)
+    return cast(IO[bytes], gzip.open(path)) if _is_gzip(path) else Path(path).open("rb")
+
+
+def _raw_lines(path: FilePath) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    with _opened(path) as stream:
+        try:
+            for number, raw in enumerate(stream, start=1):
+                yield number, raw
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise FileError(path, number + 1, f"damaged or cut short from here on, fetch it anew: {error}") from error
+
+
+def _decoded(raw: bytes) -> str:
+    if raw.startswith(b"\x1f\x8b"):
+        raise ValueError("this is gzip: give the file a name that ends in .gz")
+    try:
+        line = raw.rstrip(b"\r\n").decode()
+    except UnicodeDecodeError as error:
+        column, byte = error.start + 1, raw[error.start]
+        raise ValueError(f"byte 0x{byte:02x} at column {column} is not UTF-8: convert the file to UTF-8") from error
+    if "\0" in line:
+        raise ValueError(f"NUL at column {line.index(chr(0)) + 1}: a binary file, or UTF-16? Convert it to UTF-8")
+    return line
+
+
+@contextmanager
+def _destination(path: Path) -> Iterator[BinaryIO]:
+    if path.parts[:2] == ("/", "dev") or (path.exists() and not path.is_file()):
+        # A pipe, a device or an open file's descriptor must not be replaced; a folder fails here, at once.
+        with path.open("wb") as raw:
+            yield raw
+        return
+    whole = Path(os.path.realpath(path))  # a link stays a link
+    part = whole.with_name(f".{whole.name[:50]}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as raw:
+            yield raw
+            raw.flush()
+            os.fsync(raw.fileno())
+        part.replace(whole)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _encoded(raw: BinaryIO, compress: bool) -> Iterator[TextIO]:
+    # No name and no time in the gzip header: the same lines are the same bytes.
+    packed = gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) if compress else nullcontext(raw)
+    with packed as stream:
+        text = io.TextIOWrapper(cast(BinaryIO, stream), encoding="utf-8", newline="\n")
+        try:
+            yield text
+        finally:
+            text.detach()  # flushed, but `raw` stays open for its owner
+
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing keeps two processes from one output
+    fcntl = None  # type: ignore[assignment]
+
+LOCKS = fcntl is not None
+"""Whether this system can lock."""
+
+
+def locked(path: Path) -> BinaryIO:
+    """The file that now stands at this path, made if there is none, ours alone. FileError if another has it."""
+    while True:
+        file = open(path, "a+b", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
+        try:
+            if _lock(file, path):
+                file.seek(0)
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _lock(file: BinaryIO, path: Path) -> bool:
+    """Whether the file, now locked, still stands at this path: who had it before may have removed it."""
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except BlockingIOError:
+        raise FileError(path, None, "another process is at work on this output: wait for it") from None
+    except FileNotFoundError:
+        return False

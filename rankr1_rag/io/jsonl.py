@@ -1,0 +1,272 @@
+"""JSON lines at the edge: candidates come in, rankings go out, and what came with the candidates goes out with them.
+
+    {"query": "how long does a flea live", "passages": ["A flea …", {"id": "d7", "text": "…", "url": "…"}]}
+
+becomes the same object with the passages reordered and ranked, and all that is our own under one key:
+
+    {"query": {"id": "1", "text": "how …"}, "passages": [{"id": "d7", …, "url": "…", "rank": 1, "score": 1.0}, …],
+     "rankr1": {"version": 1, "order": [1, 0], "k": 1, "cost": {…}, "trace": [{"set": [0, 1], "answer": [1], …}]}}
+
+Knows nothing of prompts, models or algorithms.
+
+The comparisons of a ranking as objects for JSON, and back. Knows one trace; knows nothing of files and lines.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, get_args
+
+from rankr1_rag.io.collection import (
+    PASSAGE_ID,
+    QUERY_ID,
+    Json,
+    as_passage,
+    as_query,
+    id_of,
+    member,
+    of_kind,
+    parse_object,
+    within,
+)
+from rankr1_rag.io.files import FilePath, located, numbered_lines
+from rankr1_rag.scoring import Meaning
+from rankr1_rag.types import Comparison, Completion, Cost, Passage, Query, Ranking, TokenLogprob
+
+
+def positions(record: Mapping[str, Any], name: str, n: int) -> tuple[int, ...]:
+    """Positions of n candidates, from a field."""
+    positions = member(record, name, "an array")
+    for position in positions:
+        if of_kind(f'in "{name}", {position!r:.20}', position, "a whole number") not in range(n):
+            raise ValueError(f'position {position} in "{name}" is not in 0..{n - 1}')
+    return tuple(positions)
+
+
+def comparison_to_json(comparison: Comparison) -> Json:
+    """All its fields by their names, a log-probability of -inf as text; what is given only where something is."""
+    record = asdict(comparison)
+    if not comparison.given:
+        del record["given"]
+    logprobs = comparison.completion.logprobs
+    record["completion"]["logprobs"] = None if logprobs is None else [_logprob_to_json(entry) for entry in logprobs]
+    return record
+
+
+def trace_from_json(own: Mapping[str, Any], n: int) -> tuple[Comparison, ...]:
+    """The comparisons of n candidates under "trace", none where there is none. ValueError says which is bad."""
+    trace = []
+    for place, record in enumerate(member(own, "trace", "an array") if "trace" in own else ()):
+        with within(f"trace[{place}]"):
+            trace.append(_comparison_from_json(of_kind("the comparison", record, "an object"), n))
+    return tuple(trace)
+
+
+def _comparison_from_json(record: Mapping[str, Any], n: int) -> Comparison:
+    members, answer = positions(record, "set", n), positions(record, "answer", n)
+    if not answer or not set(answer) <= set(members):
+        raise ValueError(f'"answer" {list(answer)} names none, or others, of the "set" {list(members)}')
+    return Comparison(
+        set=members,
+        answer=answer,
+        completion=_completion_from_json(member(record, "completion", "an object")),
+        round=member(record, "round", "a whole number"),
+        thought=member(record, "thought", "a string"),
+        parsed=member(record, "parsed", "a boolean"),
+        forced=member(record, "forced", "a boolean"),
+        sample=member(record, "sample", "a whole number"),
+        think_tokens=member(record, "think_tokens", "a whole number") if "think_tokens" in record else 0,
+        probabilities=_probabilities(record, len(members)),
+        given=positions(record, "given", n) if "given" in record else (),
+    )
+
+
+def _probabilities(record: Mapping[str, Any], n: int) -> tuple[float, ...] | None:
+    if record.get("probabilities") is None:
+        return None
+    found = tuple(of_kind("a probability", one, "a number") for one in member(record, "probabilities", "an array"))
+    if len(found) != n or not all(0 <= one <= 1 for one in found):
+        raise ValueError(f'"probabilities" must be {n} numbers from 0 to 1, not {list(found)}')
+    return found
+
+
+def _completion_from_json(record: Mapping[str, Any]) -> Completion:
+    logprobs = None if record.get("logprobs") is None else member(record, "logprobs", "an array")
+    return Completion(
+        text=member(record, "text", "a string"),
+        prompt_tokens=member(record, "prompt_tokens", "a whole number"),
+        cached_tokens=member(record, "cached_tokens", "a whole number"),
+        completion_tokens=member(record, "completion_tokens", "a whole number"),
+        finish_reason=member(record, "finish_reason", "a string"),
+        logprobs=None if logprobs is None else tuple(map(_logprob_from_json, logprobs)),
+        stored=member(record, "stored", "a boolean"),
+    )
+
+
+def _logprob_to_json(entry: TokenLogprob) -> Json:
+    top = [{"token": token, "logprob": _number_to_json(logprob)} for token, logprob in entry.top]
+    return {"token": entry.token, "logprob": _number_to_json(entry.logprob), "top": top}
+
+
+def _logprob_from_json(record: object) -> TokenLogprob:
+    entry = of_kind("the entry in logprobs", record, "an object")
+    top = [_logprob_from_json(alternative) for alternative in entry.get("top", [])]
+    return TokenLogprob(
+        token=member(entry, "token", "a string"),
+        logprob=_number_from_json(entry),
+        top=tuple((alternative.token, alternative.logprob) for alternative in top),
+    )
+
+
+def _number_to_json(number: float) -> float | str:
+    """A forbidden token has the log-probability -inf, for which JSON has no number."""
+    return number if math.isfinite(number) else str(number)
+
+
+def _number_from_json(entry: Json) -> float:
+    if entry.get("logprob") in ("-inf", "inf", "nan"):
+        return float(entry["logprob"])
+    return float(member(entry, "logprob", "a number"))
+
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """One line of input: the query with its candidates, and the object `raw` that they were made from."""
+
+    query: Query
+    passages: tuple[Passage, ...]
+    raw: Json
+    line: int
+
+
+def read_candidates(path: FilePath) -> Iterator[Candidates]:
+    """One line a query, read as it is reached; a bad line raises its FileError then.
+
+    `query` is a text or an object with a text; its id stands in that object or beside it, else it is the line number.
+    `passages` are texts or objects; a passage without an id gets its position.
+    """
+    for number, line in numbered_lines(path):
+        yield located(path, number, candidates_from_json, located(path, number, parse_object, line), number)
+
+
+def read_rankings(path: FilePath) -> Iterator[Ranking]:
+    """The rankings that `to_line(ranking_to_json(…))` wrote, read as they are reached; so are the FileErrors."""
+    for number, line in numbered_lines(path):
+        yield located(path, number, ranking_from_json, located(path, number, parse_object, line))
+
+
+def to_line(record: Mapping[str, Any]) -> str:
+    """One line of JSON with its end, in ASCII: any string survives, lone surrogates too, on any terminal."""
+    return json.dumps(record, allow_nan=False) + "\n"
+
+
+def ranking_to_json(ranking: Ranking, raw: Mapping[str, Any] | None = None, *, trace: bool = True) -> Json:
+    """The ranking as an object for JSON; `trace=False` leaves the trace out and keeps the cost.
+
+    With `raw`, the `Candidates.raw` it came from, all fields that came in go out; a passage's own `score` and `rank`
+    become `retrieval_score` and `retrieval_rank`, unless it has those.
+    """
+    given = _given_passages(ranking, raw or {})
+    query = (raw or {}).get("query")
+    own: Json = {"version": VERSION, "order": list(ranking.order), "k": ranking.k, "failure": ranking.failure}
+    own |= {"score_meaning": ranking.score_meaning, "cost": asdict(ranking.cost)}
+    if ranking.chosen is not None:
+        own["chosen"] = list(ranking.chosen)
+    if ranking.retrieved:
+        own["retrieved"] = ranking.retrieved
+    if trace:
+        own["trace"] = [comparison_to_json(comparison) for comparison in ranking.trace]
+    return {
+        **(raw or {}),
+        "query": {**(query if isinstance(query, dict) else {}), "id": ranking.query.id, "text": ranking.query.text},
+        "passages": [_ranked(given[position], ranking, place) for place, position in enumerate(ranking.order)],
+        "rankr1": own,
+    }
+
+
+def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
+    """The ranking that `ranking_to_json` was given. Written without a trace it has none, but still knows its cost.
+
+    ValueError where the object is not one of ours, or contradicts itself.
+    """
+    passages, own = _passages(record), member(record, "rankr1", "an object")
+    if own.get("version") != VERSION:
+        raise ValueError(f'"rankr1" is of version {own.get("version")!r}, this package reads {VERSION}: update it')
+    order = positions(own, "order", len(passages))
+    if sorted(order) != list(range(len(passages))):
+        raise ValueError(f'"order" must name each of the {len(passages)} passages once, not {list(order)}')
+    cost = _cost_from_json(member(own, "cost", "an object"))
+    ranking = Ranking(
+        query=as_query(member(record, "query", "an object")),
+        candidates=tuple(passages[place] for place in sorted(range(len(order)), key=order.__getitem__)),
+        order=order,
+        k=member(own, "k", "a whole number"),
+        trace=trace_from_json(own, len(passages)),
+        clipped=cost.clipped,
+        seconds=cost.seconds,
+        failure=None if own.get("failure") is None else member(own, "failure", "a string"),
+        chosen=positions(own, "chosen", len(passages)) if "chosen" in own else None,
+        retrieved=member(own, "retrieved", "a whole number") if "retrieved" in own else 0,
+    )
+    if not 0 <= ranking.retrieved <= len(passages):
+        raise ValueError(f'"retrieved" must be 0..{len(passages)}, not {ranking.retrieved}')
+    if not own.get("trace"):
+        vars(ranking)["cost"] = cost  # where its cached_property looks first
+        vars(ranking)["scores"] = tuple(float(member(given, "score", "a number")) for given in record["passages"])
+        vars(ranking)["score_meaning"] = _meaning(own)
+    return ranking
+
+
+def candidates_from_json(raw: Json, number: int) -> Candidates:
+    """The candidates that a line holds; `number` is the line's, the id of a query that has none."""
+    query = as_query(member(raw, "query", "a string or an object"), id_of(raw, QUERY_ID, str(number)))
+    if not query.text.strip():
+        raise ValueError("the query is empty: there is nothing to rank by")
+    return Candidates(query, _passages(raw), raw, number)
+
+
+def _passages(record: Mapping[str, Any]) -> tuple[Passage, ...]:
+    passages = []
+    for position, given in enumerate(member(record, "passages", "an array")):
+        with within(f"passages[{position}]"):
+            passages.append(as_passage(given, str(position)))
+    return tuple(passages)
+
+
+def _given_passages(ranking: Ranking, raw: Mapping[str, Any]) -> list[Any]:
+    own = [{"title": passage.title, "text": passage.text} for passage in ranking.candidates]
+    if "passages" not in raw:
+        return own
+    given, first = member(raw, "passages", "an array"), len(ranking) - ranking.retrieved
+    if len(given) != first:
+        raise ValueError(f"`raw` has {len(given)} passages, the ranking {first}: they do not belong together")
+    return [*given, *own[first:]]
+
+
+def _ranked(given: str | Json, ranking: Ranking, place: int) -> Json:
+    passage = {"text": given} if isinstance(given, str) else dict(given)
+    if all(passage.get(name) is None for name in PASSAGE_ID):
+        passage = {"id": ranking.passages[place].id} | {key: value for key, value in passage.items() if key != "id"}
+    for name in ("rank", "score"):
+        if name in passage:
+            passage.setdefault(f"retrieval_{name}", passage[name])
+    return passage | {"rank": place + 1, "score": ranking.scores[place]}
+
+
+def _cost_from_json(record: Mapping[str, Any]) -> Cost:
+    """A cost; `think_tokens` are not in files of version 0.1.0."""
+    given = {"think_tokens": 0, **record}
+    return Cost(**{field.name: member(given, field.name, "a number") for field in fields(Cost)})
+
+
+def _meaning(own: Mapping[str, Any]) -> str:
+    """Rankings of version 0.1.0 had ordinal scores only."""
+    if (told := own.get("score_meaning", "ordinal")) not in get_args(Meaning):
+        raise ValueError(f'"score_meaning" is {told!r:.40}: one of {", ".join(get_args(Meaning))} is needed')
+    return str(told)

@@ -1,0 +1,129 @@
+"""Fusion of a result with the order in which it was retrieved. Knows orders of positions.
+
+What comparisons say of how sure a selection was: the share that each selected position had where it last won.
+
+Knows sets, answers and probabilities by position; knows nothing of texts and models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, Protocol, TypeVar
+
+Meaning = Literal["probability", "votes", "ordinal"]
+
+ORDINAL_PART = 0.01
+"""The part of a score that only keeps ranks apart where probabilities or votes do not."""
+
+
+class Judged(Protocol):
+    """A comparison, as far as it matters here."""
+
+    @property
+    def set(self) -> tuple[int, ...]:
+        """Positions in shown order."""
+
+    @property
+    def answer(self) -> tuple[int, ...]:
+        """Positions, best first."""
+
+    @property
+    def round(self) -> int:
+        """Counted from 0."""
+
+    @property
+    def probabilities(self) -> tuple[float, ...] | None:
+        """One for each of the set."""
+
+
+J = TypeVar("J", bound=Judged)
+
+
+def meaning(trace: Sequence[Judged]) -> Meaning:
+    """What scores can say: "probability" where labels have one, "votes" where a set was asked several times over."""
+    if any(comparison.probabilities is not None for comparison in trace):
+        return "probability"
+    if any(len(comparison.answer) > 1 for comparison in trace):
+        return "ordinal"  # listwise answers are no votes for one
+    return "votes" if len(decisions(trace)) < len(trace) else "ordinal"
+
+
+def scores(n: int, chosen: Sequence[int], trace: Sequence[Judged]) -> tuple[float, ...]:
+    """A score for each of n ranks, of which `chosen` are the first: strictly decreasing, in (0, 1].
+
+    Of a chosen position it is its share where it last won, at most that of the rank above; of the others 0; all
+    blended with 0.01 of (n - rank + 1) / n. Without shares it is that alone.
+    """
+    ordinal = [(n - place) / n for place in range(n)]
+    if meaning(trace) == "ordinal":
+        return tuple(ordinal)
+    found, least = [], 1.0
+    for place, part in enumerate(ordinal):
+        least = min(least, share(chosen[place], trace)) if place < len(chosen) else 0.0
+        found.append((1 - ORDINAL_PART) * least + ORDINAL_PART * part)
+    return tuple(found)
+
+
+def share(position: int, trace: Sequence[Judged]) -> float:
+    """The mean probability, or the share of the votes, that a position had where it last won, or else was last shown.
+
+    1 for one that was never shown: it was the only one left.
+    """
+    shown = [votes for votes in decisions(trace) if position in votes[0].set]
+    if not shown:
+        return 1.0
+    votes = ([votes for votes in shown if winner(votes) == position] or shown)[-1]
+    known = [probability(position, one) for one in votes if one.probabilities is not None]
+    return sum(known) / len(known) if known else sum(one.answer[0] == position for one in votes) / len(votes)
+
+
+def decisions(trace: Sequence[J]) -> list[list[J]]:
+    """The comparisons by what they decided together: those of one set in one round are votes on it."""
+    found: dict[tuple[int, frozenset[int]], list[J]] = {}
+    for comparison in trace:
+        found.setdefault((comparison.round, frozenset(comparison.set)), []).append(comparison)
+    return list(found.values())
+
+
+def winner(votes: Sequence[Judged]) -> int:
+    """The position that the probabilities favour over these votes on a set, or else most answers: ties, the first."""
+    weights = dict.fromkeys(votes[0].set, 0.0)
+    probable = any(vote.probabilities is not None for vote in votes)
+    for vote in votes:
+        for position in vote.set if probable else vote.answer[:1]:
+            weights[position] += probability(position, vote) if probable else 1.0
+    return min(weights, key=lambda position: (-weights[position], position))
+
+
+def probability(position: int, vote: Judged) -> float:
+    """That of a position in one vote, 0 where none is known."""
+    return vote.probabilities[vote.set.index(position)] if vote.probabilities is not None else 0.0
+
+
+def deciding(position: int, trace: Sequence[J]) -> J | None:
+    """The comparison that speaks most for a position: in the last set that it won, or else of the last that named it.
+
+    Of one that none named, the last it was shown in; None where it was never shown.
+    """
+    shown = [comparison for comparison in trace if position in comparison.set]
+    won = [votes for votes in decisions(shown) if winner(votes) == position]
+    among = won[-1] if won else shown
+    named = [comparison for comparison in among if comparison.answer[0] == position]
+    if won and not named:
+        return max(among, key=lambda vote: probability(position, vote))
+    return next(iter(named[-1:] or shown[-1:]), None)
+
+
+def ordered(chosen: Iterable[int], n: int) -> tuple[int, ...]:
+    """The chosen of n positions, then the rest in first-stage order."""
+    return tuple(dict.fromkeys([*chosen, *range(n)]))
+
+
+def fused(order: tuple[int, ...], constant: float, ranks: Sequence[int] | None = None) -> tuple[int, ...]:
+    """Reciprocal-rank fusion of an order with that in which it was found (Cormack et al., SIGIR 2009, with 60).
+
+    `ranks`: by position, from 1, in the retrieval that found it; the first-stage order if left out.
+    """
+    found = range(1, len(order) + 1) if ranks is None else ranks
+    sums = {p: 1 / (constant + rank) + 1 / (constant + found[p]) for rank, p in enumerate(order, 1)}
+    return tuple(sorted(order, key=sums.__getitem__, reverse=True))

@@ -1,0 +1,125 @@
+"""A selection over some of the positions only, as the stages of a hop-aware reranking need it.
+
+Knows positions. Must not know why the others are left out.
+
+The grammar of a selection: generators that yield a round, are sent its answers, and return what they found.
+
+A `Part` asks and returns something; parts compose with `yield from` (one after another) and `together` (side by
+side). A `Selection` is the part that returns the k best positions. Nothing here does input or output (the idea is
+h11's): whoever drives a part with `step` decides how, and how many at once, sets are shown to a judge.
+
+Knows positions only. Must not know text, prompts, models, or how the rounds are answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+Set: TypeAlias = tuple[int, ...]
+"""2 to `size` distinct positions shown together, in shown order."""
+
+Round: TypeAlias = list[Set]
+"""Sets that do not wait for each other; never empty."""
+
+Answer: TypeAlias = tuple[int, ...]
+"""Positions of a set, best first: one from a setwise judge, all from a listwise one, never none."""
+
+Part: TypeAlias = Generator[Round, list[Answer], T]
+"""Yields rounds, is sent one answer a set in the order of the sets, returns a T."""
+
+Selection: TypeAlias = Part[list[int]]
+"""Returns exactly min(k, n) distinct positions, best first, whatever the answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T]):
+    """What a part returned."""
+
+    value: T
+
+
+def step(part: Part[T], answers: list[Answer] | None = None) -> Round | Done[T]:
+    """The next round, or what the part returned. Leave `answers` out the first time only.
+
+    ValueError where the answers do not fit the round: the driver's error, after which the part is dead.
+    """
+    try:
+        return next(part) if answers is None else part.send(answers)
+    except StopIteration as stop:
+        return Done(stop.value)
+
+
+def ask(sets: Round) -> Part[list[Answer]]:
+    """One round and its answers, each seen to name a best position that is in its set (ValueError)."""
+    answers = yield sets
+    if len(answers) != len(sets):
+        raise ValueError(f"a round of {len(sets)} sets was sent {len(answers)} answers; send one a set, in order")
+    for shown, answer in zip(sets, answers, strict=True):
+        if not answer or answer[0] not in shown:
+            raise ValueError(f"the answer {answer} to the set {shown} does not begin with a position of the set")
+    return answers
+
+
+def named(shown: Set, answer: Answer) -> list[int]:
+    """The positions an answer names, each once, in its order; ValueError where one is not in the set."""
+    positions = list(dict.fromkeys(answer))
+    if strangers := set(positions) - set(shown):
+        raise ValueError(f"the answer {answer} to the set {shown} names {sorted(strangers)}, not in the set")
+    return positions
+
+
+def best(members: Iterable[int]) -> Part[int]:
+    """The best of these positions, shown in first-stage order; a set of one needs no asking."""
+    shown = tuple(sorted(members))
+    if len(shown) == 1:
+        return shown[0]
+    answers = yield from ask([shown])
+    return answers[0][0]
+
+
+def together(parts: Sequence[Part[T]]) -> Part[list[T]]:
+    """Independent parts side by side: each round is one round of every part not yet done; their results in order."""
+    states = [step(part) for part in parts]
+    while any(not isinstance(state, Done) for state in states):
+        rounds = [[] if isinstance(state, Done) else state for state in states]
+        answers = iter((yield from ask([shown for sets in rounds for shown in sets])))
+        for place, sets in enumerate(rounds):
+            if sets:
+                states[place] = step(parts[place], [next(answers) for _ in sets])
+    return [state.value for state in states if isinstance(state, Done)]
+
+
+def play(selection: Selection, judge: Callable[[Set], Answer]) -> list[int]:
+    """Drive a selection with a function, one set after another: for tests, docs and traces."""
+    state = step(selection)
+    while not isinstance(state, Done):
+        state = step(selection, [judge(shown) for shown in state])
+    return state.value
+
+
+def checked(n: int, k: int, size: int) -> int:
+    """How many positions will be selected: min(k, n). ValueError for arguments that make no sense."""
+    if n < 0:
+        raise ValueError(f"n, the number of candidates, must be at least 0, not {n}")
+    if k < 1:
+        raise ValueError(f"k, the number of positions to select, must be at least 1, not {k}")
+    if size < 2:
+        raise ValueError(f"size, the most positions shown together, must be at least 2, not {size}")
+    return min(k, n)
+
+
+def among(selection: Selection, positions: Sequence[int]) -> Selection:
+    """The same selection over these distinct positions in place of 0, 1, 2…; its sets and its result hold them.
+
+    In ascending order they stay in first-stage order, which a selection goes by.
+    """
+    places = {position: place for place, position in enumerate(positions)}
+    state = step(selection)
+    while not isinstance(state, Done):
+        answers = yield [tuple(positions[place] for place in shown) for shown in state]
+        state = step(selection, [tuple(places[position] for position in answer) for answer in answers])
+    return [positions[place] for place in state.value]

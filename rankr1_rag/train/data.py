@@ -1,0 +1,256 @@
+"""Examples as what the trainers read: messages, and what is to be written or rewarded.
+
+Rows of all epochs stand one after another, already in the order in which they are trained on. Knows examples, formats
+and token counts; knows no trainer.
+
+Training examples as JSON lines: a query with passages that are right and passages that are not.
+
+    {"id": "q1", "query": "…", "positives": [{"id": "…", "title": "…", "text": "…"}], "negatives": ["…"], "source": "…"}
+    {"query_id": "1", "query": "…", "positive_passages": [{"docid": "…", "text": "…"}], "negative_passages": […]}
+    {"query": "…", "pos": ["…"], "neg": ["…", "…"]}
+
+The first is the project's own, and may have `"given": […]`, the passages that are known already; the second is
+Tevatron's, the third FlagEmbedding's. Knows nothing of sets and models.
+
+Sets to train and to measure on, drawn from examples: one positive among negatives, in a shown order.
+
+Each set follows from the seed, the epoch and its own example alone, so data may grow and training may resume without
+another set changing. Knows nothing of prompts and models.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any, Literal
+
+from rankr1_rag.errors import FileError
+from rankr1_rag.io.collection import (
+    QUERY_ID,
+    Json,
+    as_passage,
+    as_query,
+    id_of,
+    member,
+    of_kind,
+    parse_object,
+    text_of,
+    within,
+)
+from rankr1_rag.io.files import FilePath, located, numbered_lines, writing
+from rankr1_rag.io.jsonl import to_line
+from rankr1_rag.prompt import Format, sanitise
+from rankr1_rag.settings import check_within
+from rankr1_rag.types import Passage, Query
+
+POSITIVES = ("positives", "positive_passages", "pos")
+NEGATIVES = ("negatives", "negative_passages", "neg")
+GIVEN = ("given",)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A query with at least one positive and one negative, the negatives hardest first; `source` names its data set.
+
+    `given` are passages that are known already: the positives are right beside these. ValueError where there is nothing
+    to be learned from it: an empty query or positive, none of either kind, or a passage (by its id) that is both.
+    """
+
+    query: Query
+    positives: tuple[Passage, ...]
+    negatives: tuple[Passage, ...]
+    source: str = ""
+    given: tuple[Passage, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.query.text.strip():
+            raise ValueError(f"the query {self.query.id!r} is empty: there is nothing to choose by")
+        if not self.positives:
+            raise ValueError(f"query {self.query.id!r} has no positives: one passage at least must be the right one")
+        if not self.negatives:
+            raise ValueError(f"query {self.query.id!r} has no negatives that say something else than its positives")
+        right = {positive.id for positive in self.positives}
+        for passage in self.negatives:
+            if passage.id in right:
+                raise ValueError(f"passage {passage.id!r:.100} is both positive and negative: take it out of one")
+        shown = right | {negative.id for negative in self.negatives}
+        for passage in self.given:
+            if passage.id in shown:
+                raise ValueError(f"passage {passage.id!r:.100} is given and to choose from too: take it out of one")
+        for passage in self.positives:
+            if not (passage.text.strip() or passage.title.strip()):
+                raise ValueError(f"the positive {passage.id!r:.100} is empty: there is nothing to recognise it by")
+
+
+def read_examples(*paths: FilePath) -> list[Example]:
+    """The examples of all the files, in order. FileError for a malformed line, and for an id twice in a file.
+
+    What has no id gets one made of its content: a passage of its title and text, an example of its query and positives.
+    Passages that come again are read once; a negative with the text of a positive under another id is left out.
+    """
+    if not paths:
+        raise ValueError("no file of examples is given: name at least one")
+    return [example for path in paths for example in _of_file(path)]
+
+
+def write_examples(path: FilePath, examples: Iterable[Example]) -> None:
+    """The project's own shape, one line an example. The file appears whole or not at all."""
+    with writing(path) as file:
+        for example in examples:
+            file.write(to_line(_to_json(example)))
+
+
+def share(examples: Sequence[Example], part: float, seed: int) -> list[Example]:
+    """A part in (0, 1] of the examples, rounded, one at least, in their order. ValueError for another part.
+
+    Those with the smallest hashes of seed and query id: a greater part of the same examples holds a smaller one.
+    """
+    if not 0 < part <= 1:
+        raise ValueError(f"part={part!r}: a share above 0 and at most 1 is needed")
+    drawn = sorted(range(len(examples)), key=lambda place: digest(f"{seed}\n{examples[place].query.id}"))
+    return [examples[place] for place in sorted(drawn[: max(1, round(part * len(examples)))])]
+
+
+def digest(text: str) -> str:
+    """64 hexadecimal digits that depend on every byte of any text: the same in every process and Python."""
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def example_from_json(record: Json) -> Example:
+    """The example that a line holds, in any of the shapes. ValueError where it has none of them."""
+    positives, negatives = _passages(record, POSITIVES), _passages(record, NEGATIVES)
+    query = as_query(member(record, "query", "a string or an object"), id_of(record, QUERY_ID, ""))
+    if not query.id:
+        query = replace(query, id=_id(query.text, *(passage.text for passage in positives)))
+    right = {(passage.title, passage.text): passage.id for passage in positives}
+    apart = [passage for passage in negatives if right.get((passage.title, passage.text), passage.id) == passage.id]
+    given = _passages(record, GIVEN) if record.get("given") is not None else ()
+    return Example(query, positives, tuple(apart), text_of(record, ("source",), ""), given)
+
+
+def _of_file(path: FilePath) -> list[Example]:
+    lines: dict[str, int] = {}
+    examples = []
+    for number, line in numbered_lines(path):
+        example = located(path, number, example_from_json, located(path, number, parse_object, line))
+        if (first := lines.setdefault(example.query.id, number)) != number:
+            raise FileError(path, number, f"the example {example.query.id!r} stands here again, after line {first}")
+        examples.append(example)
+    return examples
+
+
+def _passages(record: Json, names: Sequence[str]) -> tuple[Passage, ...]:
+    name = next((name for name in names if record.get(name) is not None), None)
+    if name is None:
+        raise ValueError("field " + " or ".join(f'"{name}"' for name in names) + " is missing or null")
+    passages: dict[Passage, None] = {}
+    for place, given in enumerate(of_kind(f'field "{name}"', record[name], "an array")):
+        with within(f"{name}[{place}]"):
+            passages[_passage(given)] = None
+    return tuple(passages)
+
+
+def _passage(given: object) -> Passage:
+    passage = as_passage(given, "")
+    return passage if passage.id else replace(passage, id=_id(passage.title, passage.text))
+
+
+def _id(*texts: str) -> str:
+    return digest("\n".join(texts))[:16]
+
+
+def _to_json(example: Example) -> dict[str, Any]:
+    record: dict[str, Any] = {"id": example.query.id, "query": example.query.text}
+    parts = {"given": example.given, "positives": example.positives, "negatives": example.negatives}
+    record |= {name: [_passage_to_json(passage) for passage in some] for name, some in parts.items() if some}
+    return record | ({"source": example.source} if example.source else {})
+
+
+def _passage_to_json(passage: Passage) -> dict[str, str]:
+    title = {"title": passage.title} if passage.title else {}
+    return {"id": passage.id, **title, "text": passage.text}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """Passages in shown order, of which only the one at position `right`, counted from 0, is a positive.
+
+    What is `given` is shown as known already, and not to choose from.
+    """
+
+    query: Query
+    passages: tuple[Passage, ...]
+    right: int
+    source: str
+    given: tuple[Passage, ...] = ()
+
+
+def sets(
+    examples: Iterable[Example], *, size: int, seed: int, hard: int | None = None, epoch: int = 0
+) -> list[TrainingSet]:
+    """A set of `size` passages, 2..20, for every positive of every example, in an order drawn from seed and epoch.
+
+    The negatives are drawn without replacement from the first `hard` ≥ 1 of the example, None takes all; fewer than
+    `size` - 1 are all shown. Other positives never are. Where examples are added, the others keep their sets and their
+    order. ValueError for another size or `hard`.
+    """
+    check_within("size", size, 2, 20)
+    if hard is not None:
+        check_within("hard", hard, 1)
+    drawn: dict[tuple[str, int], TrainingSet] = {}
+    for example in examples:
+        for positive in example.positives:
+            key = digest(f"{seed}\n{epoch}\n{example.query.id}\n{positive.id}")
+            drawn[key, len(drawn)] = _drawn(key, example, positive, size, hard)
+    return [drawn[key] for key in sorted(drawn)]
+
+
+def _drawn(key: str, example: Example, positive: Passage, size: int, hard: int | None) -> TrainingSet:
+    generator = random.Random(key)
+    pool = example.negatives[:hard]
+    shown = generator.sample(pool, min(size - 1, len(pool)))
+    right = generator.randint(0, len(shown))
+    shown.insert(right, positive)
+    return TrainingSet(example.query, tuple(shown), right, example.source, example.given)
+
+
+Kind = Literal["label", "naming"]
+
+
+_WORDS = 6
+
+
+"""Words of a passage without a title that name it."""
+
+
+_ROUND = str.maketrans("[]", "()")
+
+
+"""A name in the thought must not look like a label."""
+
+
+def target(kind: Kind, passage: Passage, label: int, format: Format) -> str:
+    """The completion that picks the passage under this label ≥ 1: "label" the answer alone, "naming" a name before it.
+
+    ValueError for a listwise format, and for "naming" in a format without reasoning.
+    """
+    if format.kind != "setwise":
+        raise ValueError(
+            f"format {format.name!r} wants whole orders and a target names one passage: take a setwise one"
+        )
+    if label < 1:
+        raise ValueError(f"label={label}: labels count from 1")
+    if kind == "label":
+        return format.answer(label - 1)
+    if not format.reasoning:
+        raise ValueError(f"format {format.name!r} has no thought that could name the passage: take target 'label'")
+    return format.answer(label - 1, name(passage, format))
+
+
+def name(passage: Passage, format: Format) -> str:
+    """The title as the format shows it, else the first six words of the text; on one line, no label or tag in it."""
+    title = format.line(Passage("", "", passage.title))
+    words = title.split() or format.line(passage).split()[:_WORDS]
+    return sanitise(" ".join(words)).translate(_ROUND)

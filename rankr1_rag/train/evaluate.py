@@ -1,0 +1,127 @@
+"""Accuracy on held-out sets while a model is trained: each asked once, greedily, and read by the strict parse.
+
+Knows a model of transformers and what it should answer; knows no trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import chain
+from operator import itemgetter
+from typing import Any
+
+from rankr1_rag.prompt import Format
+from rankr1_rag.train.data import TrainingSet
+from rankr1_rag.train.distributed import ALONE, Processes
+from rankr1_rag.train.model import Trained, writing
+from rankr1_rag.types import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """What a text earned, in parts: it is in the `format`, to the letter, and its label is `right`.
+
+    Of a text in another form, `right` says what the kind parse of inference reads.
+    """
+
+    format: bool
+    right: bool
+
+    @property
+    def value(self) -> float:
+        """1.0 for both parts, else 0.0."""
+        return float(self.format and self.right)
+
+
+def reward(format: Format, text: str, n: int, right: int) -> Reward:
+    """The reward of a whole completion for a set of n, of which the passage at position `right` is the positive."""
+    kept = format.strict(text, n)
+    places = kept or (None if format.thinking(text) else format.parse(text, n))
+    return Reward(kept is not None, places is not None and places[0] == right)
+
+
+BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Of `sets` held-out sets: the shares answered right and in the form, and mean tokens of a completion.
+
+    `places`: how often each place was named, relative to an equal share: 1.0 each when balanced.
+    """
+
+    sets: int
+    accuracy: float
+    format_rate: float
+    completion_tokens: float
+    places: tuple[float, ...]
+
+
+def measure(
+    trained: Trained,
+    asked: Sequence[Sequence[Message]],
+    held: Sequence[TrainingSet],
+    format: Format,
+    most: int,
+    processes: Processes = ALONE,
+) -> Measured:
+    """Ask for each set, the batches shared out; `asked` are its messages, `most` the longest completion in tokens."""
+    batches = [asked[start : start + BATCH] for start in range(0, len(asked), BATCH)]
+    with _answering(trained.model):
+        ours = [
+            (place, _written(trained, batches[place], most))
+            for place in range(processes.number, len(batches), processes.count)
+        ]
+    written = chain.from_iterable(batch for _, batch in sorted(processes.gathered(ours), key=itemgetter(0)))
+    texts, lengths = zip(*written, strict=True)
+    rewards = [reward(format, text, len(one.passages), one.right) for text, one in zip(texts, held, strict=True)]
+    named = [format.strict(text, len(one.passages)) for text, one in zip(texts, held, strict=True)]
+    size = max(len(one.passages) for one in held)
+    counts = [sum(answer == (place,) for answer in named) for place in range(size)]
+    kept = sum(counts)
+    return Measured(
+        sets=len(held),
+        accuracy=sum(one.value for one in rewards) / len(held),
+        format_rate=sum(one.format for one in rewards) / len(held),
+        completion_tokens=sum(lengths) / len(held),
+        places=tuple(round(count * size / kept, 3) if kept else 0.0 for count in counts),
+    )
+
+
+@contextmanager
+def _answering(model: Any) -> Iterator[None]:
+    """The model as it is when it is used: no dropout, no gradients, 16-bit products, uncompiled.
+
+    Compiled layers would be compiled anew for every length, and soon given up on.
+    """
+    torch: Any = import_module("torch")
+    training = model.training
+    model.eval()
+    try:
+        with (
+            torch.compiler.set_stance("force_eager"),
+            writing(model),
+            torch.autocast(model.device.type, torch.bfloat16),
+        ):
+            yield
+    finally:
+        model.train(training)
+
+
+def _written(trained: Trained, asked: Sequence[Sequence[Message]], most: int) -> list[tuple[str, int]]:
+    """What the model writes to each of these messages, and in how many tokens."""
+    torch: Any = import_module("torch")
+    tokenizer, model = trained.tokenizer, trained.model
+    prompts = [trained.ids(messages) for messages in asked]
+    width, pad = max(map(len, prompts)), tokenizer.pad_token_id
+    padded = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    written = model.generate(
+        input_ids=padded, attention_mask=mask, max_new_tokens=most, do_sample=False, pad_token_id=pad
+    )[:, width:].tolist()
+    ends = {tokenizer.eos_token_id, pad}
+    cut = [row[: next((i for i, token in enumerate(row) if token in ends), len(row))] for row in written]
+    return [(tokenizer.decode(row, skip_special_tokens=True), len(row) + 1) for row in cut]
