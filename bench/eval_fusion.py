@@ -96,7 +96,7 @@ def ranks(one: Ranking, search: Callable[[str], list[Passage]]) -> list[int]:
     first = len(one.candidates) - one.retrieved
     if not one.retrieved:
         return list(range(1, first + 1))
-    known = one.candidates[one.trace[-1].given[-1]]
+    known = one.candidates[one.trace[-1].known[-1]]
     found = [passage.id for passage in search(" ".join(filter(None, (one.query.text, known.title, known.text))))]
     return [*range(1, first + 1), *(found.index(passage.id) + 1 for passage in one.candidates[first:])]
 

@@ -11,7 +11,7 @@
 #
 #     bench/study.sh DATA runs/study-7b --backend vllm --model ielabgroup/Rank-R1-7B-v0.1 --read 5
 #     bench/study.sh DATA runs/study-hops --backend vllm --model Qwen/Qwen2.5-7B-Instruct --adapter ADAPTER --format rank-r1-v0.1 \
-#         --think-tokens 2032 --read 5
+#         --reasoning-tokens 2032 --read 5
 #
 # Killed, the same command goes on where it was.
 set -euo pipefail

@@ -61,8 +61,8 @@ rerank() { # name, the model's options
 }
 
 smollm2=(--model SmolLM2-135M-Instruct)
-naming=(--size 5 --format naming-v1 --think-tokens 32 --force unparsed --passage-tokens 64)
-label=(--size 5 --format label-v1 --think-tokens 0 --passage-tokens 64)
+naming=(--size 5 --format naming-v1 --reasoning-tokens 32 --force unparsed --passage-tokens 64)
+label=(--size 5 --format label-v1 --reasoning-tokens 0 --passage-tokens 64)
 cold=("${smollm2[@]}" --adapter "$out/cold-18" "${naming[@]}")
 all=("${smollm2[@]}" --adapter "$out/grpo-100" "${naming[@]}")
 few=("${smollm2[@]}" --adapter "$out/grpo-18" "${naming[@]}")

@@ -40,7 +40,7 @@ from rankr1_rag.selection import Done, heapsort, step
 
 HERE = Path(__file__).parent
 K, SIZE, PASSAGE, COMPLETION = 10, 20, 60, 128
-SETTINGS: dict[str, Any] = {"k": K, "size": SIZE, "think_tokens": COMPLETION - 16, "passage_tokens": PASSAGE}
+SETTINGS: dict[str, Any] = {"k": K, "size": SIZE, "reasoning_tokens": COMPLETION - 16, "passage_tokens": PASSAGE}
 FORMAT = FORMATS["rank-r1-v0.1"]
 
 
@@ -151,7 +151,7 @@ class Rows:
             lines = (self.work.folder / "run.bm25.top100.trec").read_text().splitlines(keepends=True)
             ids = [id for id, text in read_queries(self.work.folder / "queries.tsv").items() if text in wanted]
             run.write_text("".join(line for line in lines if line.split()[0] in ids))
-            options = {"k": K, "size": SIZE, "think-tokens": COMPLETION - 16, "passage-tokens": PASSAGE}
+            options = {"k": K, "size": SIZE, "reasoning-tokens": COMPLETION - 16, "passage-tokens": PASSAGE}
             flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
             files = ["--queries", "queries.tsv", "--passages", "passages.jsonl.gz"]
             files = [str(self.work.folder / one) if one[0] != "-" else one for one in files]

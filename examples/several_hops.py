@@ -27,5 +27,5 @@ print("Found by the question:", ", ".join(one.title for one in ranking.candidate
 print("Found by the question and what was chosen:", ", ".join(one.title for one in ranking.candidates[first:]))
 for rank, passage in enumerate(ranking.passages[: ranking.k], 1):
     print(f"{rank}. {passage.title}: {passage.text[:60]}…")
-known = [ranking.candidates[position].title for position in ranking.trace[-1].given]
+known = [ranking.candidates[position].title for position in ranking.trace[-1].known]
 print("Shown as known when the second was chosen:", ", ".join(known))

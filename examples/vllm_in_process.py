@@ -23,7 +23,7 @@ QUERIES = ["Where was the author of Dracula born?", "Which novel is set in Whitb
 
 def main(model: str) -> None:
     backend = VLLM(model, context=4096)
-    with Reranker(retried(backend), k=2, think_tokens=64, force="unparsed", probabilities=True) as reranker:
+    with Reranker(retried(backend), k=2, reasoning_tokens=64, force="unparsed", probabilities=True) as reranker:
         total = Cost()
         for index, ranking in reranker.rank_many((query, PASSAGES) for query in QUERIES):
             if isinstance(ranking, Exception):

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from rankr1_rag.backends.hub import BASES
 from rankr1_rag.backends.openvino import weights
-from rankr1_rag.engine.comparison import Force
 from rankr1_rag.prompt import FORMATS, Format
+from rankr1_rag.types import Force
 
 EMBEDDED = weights.EMBEDDED
 """The name of the embedded CPU default."""
@@ -25,7 +25,7 @@ BASE = weights.BASE
 class Checkpoint:
     """A model that this project knows: its base and adapter, and how it wants to be asked.
 
-    `size` is the set size and `think_tokens` the thinking budget that a `Reranker` takes unless told otherwise;
+    `size` is the set size and `reasoning_tokens` the thinking budget that a `Reranker` takes unless told otherwise;
     `query_tokens` and `passage_tokens` are how long the texts were that it was trained on, None where any length is;
     `fusion` is the constant by which its result is fused with the first-stage order, None where it stands alone.
     """
@@ -35,16 +35,16 @@ class Checkpoint:
     adapter: str | None
     format: Format
     size: int = 20
-    think_tokens: int = 0
+    reasoning_tokens: int = 0
     force: Force = "truncated"
     query_tokens: int | None = None
     passage_tokens: int | None = None
     fusion: float | None = None
 
 
-def _released(series: str, format: Format, think_tokens: int) -> list[Checkpoint]:
+def _released(series: str, format: Format, reasoning_tokens: int) -> list[Checkpoint]:
     return [
-        Checkpoint(name, base, name, format, think_tokens=think_tokens)
+        Checkpoint(name, base, name, format, reasoning_tokens=reasoning_tokens)
         for name, base in BASES.items()
         if name.startswith(f"ielabgroup/{series}-")
     ]
@@ -53,20 +53,20 @@ def _released(series: str, format: Format, think_tokens: int) -> list[Checkpoint
 CHECKPOINTS: dict[str, Checkpoint] = {
     checkpoint.name: checkpoint
     for checkpoint in [
-        *_released("Rank-R1", FORMATS["rank-r1-v0.1"], think_tokens=2032),
-        *_released("Setwise-SFT", FORMATS["setwise-sft-v0.1"], think_tokens=0),
+        *_released("Rank-R1", FORMATS["rank-r1-v0.1"], reasoning_tokens=2032),
+        *_released("Setwise-SFT", FORMATS["setwise-sft-v0.1"], reasoning_tokens=0),
         Checkpoint(
             EMBEDDED,
             BASE,
             EMBEDDED,
             FORMATS["naming-v1"],
             size=5,
-            think_tokens=32,
+            reasoning_tokens=32,
             force="unparsed",
             passage_tokens=64,
             fusion=2,
         ),
-        Checkpoint(BASE, BASE, None, FORMATS["rank-r1-v0.1"], size=10, think_tokens=32, force="unparsed"),
+        Checkpoint(BASE, BASE, None, FORMATS["rank-r1-v0.1"], size=10, reasoning_tokens=32, force="unparsed"),
     ]
 }
 """Known checkpoints by name: `CHECKPOINTS["ielabgroup/Rank-R1-7B-v0.1"].base` is "Qwen/Qwen2.5-7B-Instruct"."""

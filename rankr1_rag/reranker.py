@@ -23,13 +23,12 @@ from rankr1_rag.backends import Backend
 from rankr1_rag.concurrency import streams
 from rankr1_rag.concurrency.event_loop import private_loop
 from rankr1_rag.concurrency.per_loop import PerLane, PerLoop
-from rankr1_rag.engine.comparison import Force
 from rankr1_rag.engine.query import Budget, Retrieve, Stages
 from rankr1_rag.engine.selection_loop import Engine
 from rankr1_rag.errors import LoopError
 from rankr1_rag.prompt import Format
 from rankr1_rag.settings import Fusion, Plan, Votes, check_within, decide, one_of, vote
-from rankr1_rag.types import Passage, Query, Ranking, read_candidates, read_query
+from rankr1_rag.types import Force, Passage, Query, Ranking, read_candidates, read_query
 
 Item = tuple[str | Query, Iterable[Passage | str]]
 """A query with its candidates, first-stage best first."""
@@ -53,7 +52,7 @@ class Reranker:
       first-stage order: fewer prompt tokens for a backend that caches prefixes, another place for the best. See
       bench/prefix.md.
     * `temperature` ≥ 0; 0 is greedy.
-    * `think_tokens` ≥ 0: the budget of a thought; one that runs over it is ended and its label forced.
+    * `reasoning_tokens` ≥ 0: the budget of a thought; one that runs over it is ended and its label forced.
     * `force`: "truncated" forces a label where the budget cut the text off, "unparsed" after every text without a
       valid answer, "never" as published.
     * `strict`: raise UnparsedError where an answer names no passage, instead of trusting the retriever, counted.
@@ -66,7 +65,8 @@ class Reranker:
     * `in_flight` ≥ 1: queries open at once. A backend that itself awaits `arank` of this reranker needs two.
     * `query_tokens`, `passage_tokens` ≥ 1: clip to so many tokens even where the context holds more.
 
-    `format`, `size`, `think_tokens`, `force`, `fusion` and the two limits default to what the table of checkpoints says
+    `format`, `size`, `reasoning_tokens`, `force`, `fusion` and the two limits default to what the table of checkpoints
+    says
     of `backend.model`, else to "rank-r1-v0.1", 20, 1,024, "truncated", "off" and no limit: see `plan`. A wrong value is
     a ValueError or TypeError here and not later. The algorithms and sizes are those of arXiv 2503.06034.
     """
@@ -81,7 +81,7 @@ class Reranker:
     temperature: float = 0.0
     probabilities: bool = False
     prefix_order: bool = False
-    think_tokens: int | None = None
+    reasoning_tokens: int | None = None
     force: Force | None = None
     strict: bool = False
     on_failure: Literal["raise", "first_stage"] = "raise"
@@ -104,7 +104,7 @@ class Reranker:
     @cached_property
     def plan(self) -> Plan:
         """What the settings left open, decided: backend, format, algorithm, size, thinking budget, limits of texts."""
-        asked = self.format, self.algorithm, self.size, self.think_tokens, self.force
+        asked = self.format, self.algorithm, self.size, self.reasoning_tokens, self.force
         plan = decide(self.backend, *asked, self.query_tokens, self.passage_tokens, self.fusion)
         plan = vote(plan, self.votes, self.seed, self.temperature, self.probabilities, self.prefix_order)
         return replace(plan, hops=self.hops)
@@ -221,7 +221,7 @@ class Reranker:
     @cached_property
     def _budget(self) -> Budget:
         plan = self.plan
-        thinks = plan.think_tokens * plan.format.reasoning
+        thinks = plan.reasoning_tokens * plan.format.reasoning
         return Budget(plan.format, plan.size, thinks, plan.query_tokens, plan.passage_tokens)
 
     @cached_property

@@ -11,12 +11,13 @@ from typing import Literal, TypeVar
 
 from rankr1_rag.backends import Backend
 from rankr1_rag.checkpoints import CHECKPOINTS, Checkpoint
-from rankr1_rag.engine.comparison import Comparing, Force
+from rankr1_rag.engine.comparison import Comparing
 from rankr1_rag.engine.selection_loop import Engine
 from rankr1_rag.prompt import FORMATS, Format
 from rankr1_rag.selection import ALGORITHMS, LISTWISE, Selection, ballot, prefixed, voted
+from rankr1_rag.types import Force
 
-UNKNOWN = Checkpoint("", "", None, FORMATS["rank-r1-v0.1"], size=20, think_tokens=1024)
+UNKNOWN = Checkpoint("", "", None, FORMATS["rank-r1-v0.1"], size=20, reasoning_tokens=1024)
 """How a model that is not in the table is asked."""
 
 T = TypeVar("T", bound=str)
@@ -38,7 +39,7 @@ class Plan:
     format: Format
     algorithm: str
     size: int
-    think_tokens: int
+    reasoning_tokens: int
     force: Force
     query_tokens: int | None = None
     passage_tokens: int | None = None
@@ -63,7 +64,7 @@ class Plan:
         comparing = Comparing(
             self.backend,
             self.format,
-            self.think_tokens,
+            self.reasoning_tokens,
             self.force,
             strict,
             temperature,
@@ -78,7 +79,7 @@ def decide(
     format: Format | str | None,
     algorithm: str | None,
     size: int | None,
-    think_tokens: int | None,
+    reasoning_tokens: int | None,
     force: Force | None,
     query_tokens: int | None = None,
     passage_tokens: int | None = None,
@@ -88,18 +89,20 @@ def decide(
     backend = _backend(backend)
     known = CHECKPOINTS.get(backend.model, UNKNOWN)
     format = known.format if format is None else _format(format)
-    thinks = think_tokens if think_tokens is not None else known.think_tokens
-    if think_tokens is None and format.reasoning and not known.format.reasoning:
-        thinks = UNKNOWN.think_tokens
+    thinks = reasoning_tokens if reasoning_tokens is not None else known.reasoning_tokens
+    if reasoning_tokens is None and format.reasoning and not known.format.reasoning:
+        thinks = UNKNOWN.reasoning_tokens
     force = one_of("force", force if force is not None else known.force, _FORCES)
     if thinks == 0 and force == "never" and format.reasoning:
-        raise ValueError("think_tokens=0 with force='never' leaves nothing to ask: allow a thought, or force the label")
+        raise ValueError(
+            "reasoning_tokens=0 with force='never' leaves nothing to ask: allow a thought, or force the label"
+        )
     return Plan(
         backend=backend,
         format=format,
         algorithm=_algorithm(algorithm, format),
         size=check_within("size", size if size is not None else known.size, 2, 20),
-        think_tokens=check_within("think_tokens", thinks, 0),
+        reasoning_tokens=check_within("reasoning_tokens", thinks, 0),
         force=force,
         query_tokens=_clip("query_tokens", query_tokens, known.query_tokens),
         passage_tokens=_clip("passage_tokens", passage_tokens, known.passage_tokens),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Literal
 
 from rankr1_rag import scoring
 
@@ -67,7 +68,7 @@ class Comparison:
     `set` holds positions in shown order, `answer` positions best first. `completion` is the whole transcript: the
     thought, whatever was added to make the model answer (`forced`), the label; its tokens are summed. `parsed` is
     False where the text named no passage of the set and the answer is the retriever's own: the set's first-stage
-    best. `given` are positions that were shown as known already. `round` counts from 0. `think_tokens` of the
+    best. `known` are positions that were shown as known already. `round` counts from 0. `reasoning_tokens` of the
     completion are thought. `probabilities` of the labels, along `set`, sum 1, where they were asked for.
     """
 
@@ -75,13 +76,13 @@ class Comparison:
     answer: tuple[int, ...]
     completion: Completion
     round: int
-    thought: str = ""
+    reasoning: str = ""
     parsed: bool = True
     forced: bool = False
     sample: int = 0
-    think_tokens: int = 0
+    reasoning_tokens: int = 0
     probabilities: tuple[float, ...] | None = None
-    given: tuple[int, ...] = ()
+    known: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,8 @@ class Cost:
     """What a ranking cost. Costs add up: `sum(costs, Cost())`; rounds and seconds then add up too.
 
     `passages_read` counts a passage each time it is shown, to choose from or as known; `cached_tokens` are part of
-    `prompt_tokens`, `think_tokens` of `completion_tokens`; `seconds` is wall time from the opening of the query to its
+    `prompt_tokens`, `reasoning_tokens` of `completion_tokens`; `seconds` is wall time from the opening of the query to
+    its
     ranking; `clipped` counts texts that were cut to fit, once a query each; `stored` counts comparisons that a store
     answered, whose tokens are counted as if they were asked now.
     """
@@ -105,7 +107,7 @@ class Cost:
     clipped: int = 0
     stored: int = 0
     seconds: float = 0.0
-    think_tokens: int = 0
+    reasoning_tokens: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
@@ -131,7 +133,7 @@ class Explanation:
     @property
     def reasoning(self) -> str:
         """The model's thought in that comparison; "" where it gave none or was not asked."""
-        return self.comparison.thought if self.comparison else ""
+        return self.comparison.reasoning if self.comparison else ""
 
     def __str__(self) -> str:
         name = self.passage.title or self.passage.id or f"position {self.position}"
@@ -191,7 +193,7 @@ class Ranking:
         return Cost(
             comparisons=len(self.trace),
             rounds=len({comparison.round for comparison in self.trace}),
-            passages_read=sum(len(comparison.set) + len(comparison.given) for comparison in self.trace),
+            passages_read=sum(len(comparison.set) + len(comparison.known) for comparison in self.trace),
             prompt_tokens=sum(completion.prompt_tokens for completion in completions),
             cached_tokens=sum(completion.cached_tokens for completion in completions),
             completion_tokens=sum(completion.completion_tokens for completion in completions),
@@ -200,7 +202,7 @@ class Ranking:
             clipped=self.clipped,
             stored=sum(completion.stored for completion in completions),
             seconds=self.seconds,
-            think_tokens=sum(comparison.think_tokens for comparison in self.trace),
+            reasoning_tokens=sum(comparison.reasoning_tokens for comparison in self.trace),
         )
 
     def explain(self, rank: int) -> Explanation:
@@ -254,3 +256,7 @@ def _passage(position: int, passage: Passage | str) -> Passage:
     if not isinstance(passage, Passage) or not isinstance(passage.text, str) or not isinstance(passage.title, str):
         raise TypeError(f"passage {position} is neither a str nor a Passage with a text: {passage!r:.200}")
     return passage
+
+
+Force = Literal["truncated", "unparsed", "never"]
+"""When a label is forced: where the budget cut the text off, after every text without an answer, or never."""

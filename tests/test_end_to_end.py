@@ -16,7 +16,7 @@ pytest.importorskip("bm25s", reason="the first stage is not installed")
 def test_twenty_questions_of_hotpotqa_lose_no_candidate_and_their_cost_adds_up(shared_data: Path) -> None:
     questions, pool = hotpotqa.load(shared_data / "hotpotqa" / "dev_distractor_sample.json")
     found = first_stage(questions[:20], pool, 20)
-    with Reranker(k=5, think_tokens=8, fusion="off") as reranker:
+    with Reranker(k=5, reasoning_tokens=8, fusion="off") as reranker:
         items = [(question.query, best) for question, best in zip(questions, found, strict=False)]
         results = dict(reranker.rank_many(items))
     assert sorted(results) == list(range(20))

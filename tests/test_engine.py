@@ -37,13 +37,13 @@ class Recorded:
 
 def test_a_truncated_thought_costs_a_few_tokens_and_never_a_comparison() -> None:
     backend = Recorded(CUT, LABEL)
-    ranking = Reranker(backend, think_tokens=8).rank("which?", PAIR)
+    ranking = Reranker(backend, reasoning_tokens=8).rank("which?", PAIR)
     assert ranking.order == (1, 0)
     comparison = ranking.trace[0]
     assert comparison.forced
     assert comparison.parsed
     assert comparison.completion.text == "<think>let me see, the first </think> <answer>[2]</answer>"
-    assert comparison.thought == "let me see, the first"
+    assert comparison.reasoning == "let me see, the first"
     assert (ranking.cost.prompt_tokens, ranking.cost.cached_tokens, ranking.cost.completion_tokens) == (110, 50, 13)
     thought, label = backend.requests
     assert thought.max_tokens == 8 + 16
@@ -110,14 +110,14 @@ def test_never_leaves_a_truncated_thought_as_published() -> None:
 
 def test_without_a_budget_the_label_is_asked_for_at_once() -> None:
     backend = Recorded(LABEL)
-    ranking = Reranker(backend, think_tokens=0).rank("which?", PAIR)
+    ranking = Reranker(backend, reasoning_tokens=0).rank("which?", PAIR)
     assert ranking.order == (1, 0)
     assert backend.requests[0].messages[-1]["content"] == "<think> </think> <answer>["
 
 
 def test_a_format_without_reasoning_spends_no_tokens_on_thought() -> None:
     backend = Recorded(Completion("<answer>[2]</answer>"))
-    Reranker(backend, format="setwise-sft-v0.1", think_tokens=500).rank("which?", PAIR)
+    Reranker(backend, format="setwise-sft-v0.1", reasoning_tokens=500).rank("which?", PAIR)
     assert backend.requests[0].max_tokens == 16
 
 
@@ -134,7 +134,7 @@ def test_the_cost_tells_which_comparisons_a_store_answered(tmp_path: Path) -> No
     ranking = None
     for _ in range(2):
         backend = stored(Recorded(CUT, LABEL), tmp_path / "store.sqlite")
-        with Reranker(backend, think_tokens=8) as reranker:
+        with Reranker(backend, reasoning_tokens=8) as reranker:
             before, ranking = ranking, reranker.rank("which?", PAIR)
     assert before is not None
     assert ranking is not None
@@ -153,7 +153,7 @@ def rerank(backend: Backend, passages: list[str], query: str = "which?", **setti
 
 def test_passages_share_what_the_context_leaves_and_a_clip_is_counted() -> None:
     backend = Recorded(Completion("<answer>[1]</answer>"), context=1_000)
-    ranking = rerank(backend, ["short", "word " * 20_000, "w " * 5_000], think_tokens=100)
+    ranking = rerank(backend, ["short", "word " * 20_000, "w " * 5_000], reasoning_tokens=100)
     lengths = [len(line.split()) for line in shown(backend)]
     assert ranking.cost.clipped == 2
     assert lengths[0] == 2
@@ -171,7 +171,7 @@ def test_what_fits_is_shown_whole() -> None:
 
 def test_a_query_takes_at_most_a_quarter_of_the_context() -> None:
     backend = Recorded(Completion("<answer>[1]</answer>"), context=1_000)
-    ranking = rerank(backend, PAIR, query="why " * 5_000, think_tokens=10)
+    ranking = rerank(backend, PAIR, query="why " * 5_000, reasoning_tokens=10)
     assert ranking.cost.clipped == 1
     assert ranking.query.text == "why " * 5_000
 
@@ -188,7 +188,7 @@ def test_a_context_too_small_for_the_set_says_what_to_lower() -> None:
     backend = Recorded(Completion("<answer>[1]</answer>"), context=512)
     with pytest.raises(
         ValueError,
-        match=r"a context of 512 tokens leaves 0 .* lower the set size \(20\) below 20, or think_tokens \(1024\)",
+        match=r"a context of 512 tokens leaves 0 .* lower the set size \(20\) below 20, or reasoning_tokens \(1024\)",
     ):
         rerank(backend, ["a"] * 30)
 

@@ -177,7 +177,7 @@ def test_only_a_value_error_is_given_a_place() -> None:
 
 
 def test_standard_output_by_its_other_name_is_not_replaced(tmp_path: Path) -> None:
-    code = "from rankr1_rag.files import writing\nwith writing('/dev/stdout') as out: print('two', file=out)"
+    code = "from rankr1_rag.io.files import writing\nwith writing('/dev/stdout') as out: print('two', file=out)"
     with (tmp_path / "log").open("w+") as log:
         log.write("one\n")
         log.flush()

@@ -53,10 +53,10 @@ def test_the_second_stage_knows_what_the_first_chose() -> None:
     assert ranking.passages[:2] == (FILM, DIRECTOR)
     assert sorted(ranking.order) == list(range(len(candidates)))
     film = candidates.index(FILM)
-    first = [one for one in ranking.trace if not one.given]
-    second = [one for one in ranking.trace if one.given]
+    first = [one for one in ranking.trace if not one.known]
+    second = [one for one in ranking.trace if one.known]
     assert ranking.trace == (*first, *second)
-    assert {one.given for one in second} == {(film,)}
+    assert {one.known for one in second} == {(film,)}
     assert all(film not in one.set for one in second)
     assert min(one.round for one in second) == max(one.round for one in first) + 1
     assert ranking.cost.passages_read == sum(len(one.set) for one in ranking.trace) + len(second)
@@ -101,7 +101,7 @@ def test_a_ranking_in_stages_is_read_as_it_was_written(settings: dict[str, Any])
     written = ranking_to_json(ranking)
     assert ranking_from_json(written) == ranking
     assert ("retrieved" in written["rankr1"]) == ("retrieve" in settings)
-    assert any("given" in one for one in written["rankr1"]["trace"]) == ("hops" in settings)
+    assert any("known" in one for one in written["rankr1"]["trace"]) == ("hops" in settings)
 
 
 def test_what_a_second_retrieval_finds_is_a_candidate_like_the_others() -> None:
@@ -220,5 +220,7 @@ def test_known_passages_take_their_share_of_the_context() -> None:
     backend = Scripted(model, context=600, count=lambda text: len(text.split()))
     passages = [Passage(str(n), "word " * 500) for n in range(6)]
     for hops in (1, 2, 3):
-        Reranker(backend, k=4, size=3, hops=hops, format="naming-v1", think_tokens=32).rank(Query("", "q"), passages)
+        Reranker(backend, k=4, size=3, hops=hops, format="naming-v1", reasoning_tokens=32).rank(
+            Query("", "q"), passages
+        )
     assert max(longest) <= 600 - 192

@@ -26,7 +26,7 @@ needs_data = pytest.mark.skipif(not DL19.is_dir(), reason=f"no {DL19}: set RANKR
 PASSAGES = (Passage("a", "A"), Passage("b", "B", "Title"), Passage("a", "A again"))
 COMPLETION = Completion("<think>B.</think> <answer>[2]</answer>", 40, 8, 9, "stop")
 TRACE = (
-    Comparison((0, 1), (1,), COMPLETION, round=0, thought="B."),
+    Comparison((0, 1), (1,), COMPLETION, round=0, reasoning="B."),
     Comparison((1, 2), (1,), Completion("no", 40, 0, 1, "length"), round=1, parsed=False, forced=True, sample=2),
 )
 RANKING = Ranking(Query("q", "which?"), PASSAGES, (1, 0, 2), k=1, trace=TRACE, clipped=3, seconds=0.5)
@@ -61,11 +61,11 @@ def test_all_that_is_ours_stands_under_one_key_in_the_words_of_the_project() -> 
             "stored": False,
         },
         "round": 0,
-        "thought": "B.",
+        "reasoning": "B.",
         "parsed": True,
         "forced": False,
         "sample": 0,
-        "think_tokens": 0,
+        "reasoning_tokens": 0,
         "probabilities": None,
     }
 
@@ -169,7 +169,7 @@ completions = st.builds(
 def comparisons(draw: st.DrawFn, n: int) -> Comparison:
     members = tuple(draw(st.permutations(range(n)))[: draw(st.integers(1, n))])
     answer = tuple(draw(st.permutations(members))[: draw(st.integers(1, len(members)))])
-    fields = {"completion": completions, "round": small, "thought": texts, "sample": small}
+    fields = {"completion": completions, "round": small, "reasoning": texts, "sample": small}
     flags = {"parsed": st.booleans(), "forced": st.booleans()}
     return draw(st.builds(Comparison, st.just(members), st.just(answer), **fields, **flags))
 

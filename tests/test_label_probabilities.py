@@ -149,7 +149,7 @@ def test_scores_outlive_a_file_without_a_trace() -> None:
 
 def test_an_answer_without_a_thought_has_no_tokens_of_thought() -> None:
     backend = Scripted(lambda _: Completion("<answer>[1]</answer>", completion_tokens=8))
-    assert Reranker(backend, format="setwise-sft-v0.1").rank("which?", ["a", "b"]).cost.think_tokens == 0
+    assert Reranker(backend, format="setwise-sft-v0.1").rank("which?", ["a", "b"]).cost.reasoning_tokens == 0
 
 
 def test_scores_stay_apart_for_ten_thousand_candidates() -> None:
@@ -206,7 +206,7 @@ def test_an_answer_that_its_own_probabilities_contradict_is_unsure() -> None:
 def test_numbers_that_are_no_log_probabilities_are_left_out() -> None:
     odd = (("1", nan), ("2", -3.0), ("3", inf))
     said = Completion("2]</answer>", logprobs=(TokenLogprob("2", -3.0, odd), TokenLogprob("]", 0.0, (("]", 0.0),))))
-    ranking = Reranker(Scripted(lambda _: said), think_tokens=0, probabilities=True).rank("which?", ["a", "b", "c"])
+    ranking = Reranker(Scripted(lambda _: said), reasoning_tokens=0, probabilities=True).rank("which?", ["a", "b", "c"])
     assert ranking.trace[0].probabilities == (0.0, 1.0, 0.0)
     assert ranking_from_json(json.loads(to_line(ranking_to_json(ranking)))) == ranking
 
@@ -312,10 +312,10 @@ def test_the_tokens_of_a_thought_are_all_that_stand_before_the_answer() -> None:
 
     free = Completion("<think>one two three</think> <answer>[2]</answer>", completion_tokens=4)
     ranking = Reranker(Scripted(lambda _: free, count=words)).rank("which?", ["a", "b"])
-    assert ranking.trace[0].think_tokens == 4 - words("</think> <answer>[2]</answer>")
+    assert ranking.trace[0].reasoning_tokens == 4 - words("</think> <answer>[2]</answer>")
     cut, _ = ranked({"a": 1.0, "b": 2.0})
-    assert cut.trace[0].think_tokens == 9
-    assert cut.cost.think_tokens == 9 * cut.cost.comparisons
+    assert cut.trace[0].reasoning_tokens == 9
+    assert cut.cost.reasoning_tokens == 9 * cut.cost.comparisons
 
 
 def test_strict_still_raises_where_probabilities_are_wanted() -> None:

@@ -1,90 +1,77 @@
-"""Imports only point down: each module may import only what stands below it."""
+"""Imports only point down: each package may import only what is below it."""
 
 import ast
-import io
-import tokenize
+import subprocess
+import sys
 from pathlib import Path
 
-import pytest
-
-PACKAGE = Path(__file__).parent.parent / "rankr1_rag"
-
+ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"errors", "evidence"},
+    {"errors", "scoring", "selection"},
     {"types"},
-    {"files", "fusion", "inputs", "locked", "notice", "selection", "prompt", "loop"},
-    {"collection", "backends", "trec", "many"},
-    {"budget", "comparing", "retrieving"},
+    {"concurrency"},
+    {"io"},
+    {"backends", "prompt"},
+    {"checkpoints", "explain"},
+    {"settings"},
     {"engine"},
-    {"checkpoints"},
-    {"plan"},
-    {"stages"},
-    {"reranker"},
-    {"jsonlines_trace"},
-    {"jsonlines", "explain", "demo", "connect"},
-    {"component_candidates", "component_settings", "cross_encoder", "train"},
-    {"component"},
+    {"reranker", "train"},
+    {"connect", "demo"},
+    {"cross_encoder", "frameworks"},
     {"cli"},
     {"__main__"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
-APART = [{"selection", "prompt"}, {"selection", "backends"}, {"prompt", "backends"}]
+FRAMEWORKS = ("langchain", "langchain_core", "llama_index", "pydantic", "rankr1_eval", "sentence_transformers")
 
 
-def part(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def imported(path: Path) -> set[str]:
-    names = set()
+def imports(path: Path) -> set[str]:
+    """The full names of all modules and of what is taken from them, wherever in the file they are imported."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    return {name.split(".")[1] for name in names if name.startswith("rankr1_rag.") and name.split(".")[1] in HEIGHT}
+    return names
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_only_point_down(path: Path) -> None:
-    name = part(path)
-    if name == "__init__":
-        return
-    assert name in HEIGHT, f"{name} stands in no layer: add it"
-    for other in imported(path) - {name}:
-        assert HEIGHT[other] < HEIGHT[name], f"{name} imports {other}"
+def part(path: Path, package: str) -> str:
+    return path.relative_to(ROOT / package).parts[0].removesuffix(".py")
 
 
-def test_the_three_worlds_meet_only_in_the_engine() -> None:
-    for path in PACKAGE.rglob("*.py"):
-        for pair in APART:
-            if part(path) in pair:
-                assert not imported(path) & (pair - {part(path)}), path
+def test_imports_of_the_core_point_down() -> None:
+    wrong = []
+    for path in sorted((ROOT / "rankr1_rag").rglob("*.py")):
+        name = part(path, "rankr1_rag")
+        if name == "__init__":
+            continue
+        assert name in HEIGHT, f"{name} is in no layer: add it to LAYERS"
+        for other in {one.split(".")[1] for one in imports(path) if one.startswith("rankr1_rag.")} & HEIGHT.keys():
+            if other != name and HEIGHT[other] >= HEIGHT[name]:
+                wrong.append(f"{path.relative_to(ROOT)} imports {other}")
+    assert not wrong
 
 
-def code_lines(path: Path) -> int:
-    """Lines that hold code: no blank ones, comments or docstrings."""
-    text = path.read_text(encoding="utf-8")
-    told: set[int] = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            told |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    empty = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-    lines: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type not in empty:
-            lines |= set(range(token.start[0], token.end[0] + 1))
-    return len(lines - told)
+def test_the_core_knows_no_framework_and_no_evaluation() -> None:
+    for path in (ROOT / "rankr1_rag").rglob("*.py"):
+        known = {one for one in imports(path) if one.split(".")[0] in FRAMEWORKS}
+        if part(path, "rankr1_rag") == "frameworks":
+            known = {one for one in known if not one.startswith("pydantic")}
+        assert not known, f"{path.relative_to(ROOT)} imports {known}"
 
 
-INTEGRATIONS = PACKAGE.parent / "integrations"
+def test_only_the_command_line_of_the_evaluation_knows_command_lines() -> None:
+    for path in (ROOT / "eval" / "rankr1_eval").rglob("*.py"):
+        known = {one for one in imports(path) if one.startswith(("rankr1_eval.cli", "rankr1_rag.cli", "typer"))}
+        assert part(path, "eval/rankr1_eval") in ("cli", "__main__") or not known, f"{path} imports {known}"
 
 
-@pytest.mark.parametrize(
-    "package", ["llama-index-postprocessor-rankr1/llama_index", "langchain-rankr1/langchain_rankr1"]
-)
-def test_an_integration_translates_and_decides_nothing_in_less_than_a_hundred_lines(package: str) -> None:
-    files = sorted((INTEGRATIONS / package).rglob("*.py"))
-    assert len(files) == 3
-    assert 0 < sum(map(code_lines, files)) < 100
+def test_help_of_the_evaluation_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from rankr1_eval.cli.app import app; "
+        "heavy = {'numpy', 'scipy', 'matplotlib', 'torch', 'datasets', 'bm25s', 'ir_measures'}; "
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60, cwd=ROOT / "eval")

@@ -35,7 +35,7 @@ ERRORS = [
 
 
 def parameters(function: Callable[..., Any]) -> list[str]:
-    return [record.RENAMED.get(name, name) for name in inspect.signature(function).parameters]
+    return list(inspect.signature(function).parameters)
 
 
 @pytest.mark.parametrize(

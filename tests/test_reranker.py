@@ -222,9 +222,9 @@ def test_fusion_with_the_first_stage_lies_between_the_two(judge: Scripted, numbe
         ({"votes": 0}, "votes=0"),
         ({"seed": "x"}, "seed='x'"),
         ({"temperature": "1"}, "temperature='1'"),
-        ({"think_tokens": 0, "force": "never"}, "leaves nothing to ask"),
+        ({"reasoning_tokens": 0, "force": "never"}, "leaves nothing to ask"),
         ({"votes": "often"}, "votes='often'"),
-        ({"think_tokens": -1}, "think_tokens=-1"),
+        ({"reasoning_tokens": -1}, "reasoning_tokens=-1"),
         ({"temperature": -0.1}, "temperature=-0.1"),
         ({"temperature": float("nan")}, "temperature=nan"),
         ({"force": "always"}, "force='always'"),
@@ -452,7 +452,7 @@ def test_a_known_checkpoint_brings_its_settings_and_an_unknown_name_is_not_guess
     model: str, format: str, size: int, think: int
 ) -> None:
     plan = Reranker(Scripted(_named, model=model)).plan
-    assert (plan.format.name, plan.size, plan.think_tokens, plan.force) == (format, size, think, "truncated")
+    assert (plan.format.name, plan.size, plan.reasoning_tokens, plan.force) == (format, size, think, "truncated")
 
 
 def test_the_embedded_checkpoint_is_shown_texts_as_long_as_it_was_trained_on() -> None:
@@ -473,7 +473,7 @@ def test_a_trace_tells_every_comparison(judge: Scripted) -> None:
         answer=(1,),
         completion=Completion("<think>0 is the lowest</think> <answer>[2]</answer>"),
         round=0,
-        thought="0 is the lowest",
+        reasoning="0 is the lowest",
     )
 
 

@@ -196,11 +196,11 @@ def test_a_cross_encoder_has_no_place_for_what_is_found_between() -> None:
 def test_room_is_kept_for_as_many_known_passages_as_there_can_be(hops: int) -> None:
     backend = Scripted(first_shown, context=4096, count=lambda text: len(text.split()))
     passages = [Passage(str(place), f"{place} " + "word " * 600) for place in range(5)]
-    assert Reranker(backend, k=1, hops=hops, think_tokens=32).rank("q", passages).cost.clipped == 0
+    assert Reranker(backend, k=1, hops=hops, reasoning_tokens=32).rank("q", passages).cost.clipped == 0
 
 
 def test_a_context_that_known_passages_fill_is_refused_by_the_name_of_hops() -> None:
     backend = Scripted(first_shown, context=900, count=lambda text: len(text.split()))
     passages = [Passage(str(place), "word " * 50) for place in range(60)]
     with pytest.raises(ValueError, match=r"each of 3 passages and 49 known beside them .* or hops"):
-        Reranker(backend, k=50, size=3, hops=60, think_tokens=32).rank("q", passages)
+        Reranker(backend, k=50, size=3, hops=60, reasoning_tokens=32).rank("q", passages)

@@ -55,7 +55,7 @@ def drawn(
     a single comparison has nothing that could be.
     """
     for example in examples:
-        if example.given:
+        if example.known:
             raise ValueError(
                 f"the example {example.query.id!r:.100} has passages that are known already, which a single comparison "
                 "does not show: give examples made without --known"

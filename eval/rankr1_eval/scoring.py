@@ -90,7 +90,7 @@ COSTS = (
     "prompt_tokens",
     "cached_tokens",
     "completion_tokens",
-    "think_tokens",
+    "reasoning_tokens",
     "unparsed",
     "forced",
     "seconds",

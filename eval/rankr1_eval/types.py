@@ -103,7 +103,8 @@ class RowScores:
     """One row's scores. `differences` are from the row "none", empty where there is none and for that row itself.
 
     `cost` holds means. A question: comparisons, rounds, passages_read, prompt_tokens, cached_tokens, completion_tokens,
-    think_tokens, unparsed, forced and seconds, all 0 for a row that no model ordered, and retrieved, the passages found
+    reasoning_tokens, unparsed, forced and seconds, all 0 for a row that no model ordered, and retrieved, the passages
+    found
     between hops, for a row that retrieves there. A reading (a question at one k):
     reader_prompt_tokens, reader_completion_tokens, reader_seconds, and reader_empty, the share that brought no answer
     string. Seconds are of what was asked, not of what a store held, and not there where it held all. `missing` are the

@@ -21,7 +21,7 @@ if __name__ == "__main__":
     data, out = Path(sys.argv[1]), Path(sys.argv[2])
     questions = load("hotpotqa", data)
     asked = sample(questions, 2, seed=0)
-    with Folder(out) as folder, Reranker(connect(store=folder.store), k=5, think_tokens=16) as reranker:
+    with Folder(out) as folder, Reranker(connect(store=folder.store), k=5, reasoning_tokens=16) as reranker:
         evaluation = Evaluation(
             dataset="hotpotqa",
             questions=asked,

@@ -88,7 +88,7 @@ class Settings:
         str | None, _option("Keep completions in this SQLite file: what is there is not asked again.", MODEL)
     ] = None
     format: Annotated[str | None, _option(f"The prompt format: {', '.join(FORMATS)}.", PROMPT)] = None
-    think_tokens: Annotated[int | None, _option("Budget of a thought; then its label is forced.", PROMPT)] = None
+    reasoning_tokens: Annotated[int | None, _option("Budget of a thought; then its label is forced.", PROMPT)] = None
     force: Annotated[Force | None, _option("When a label is forced.", PROMPT)] = None
     temperature: Annotated[float, _option("0 is greedy.", PROMPT)] = 0.0
     query_tokens: Annotated[int | None, _option("Clip queries to so many tokens.", PROMPT)] = None

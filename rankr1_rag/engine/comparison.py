@@ -8,18 +8,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from rankr1_rag.backends import Backend, Request
 from rankr1_rag.errors import BackendError, RankR1Error, UnparsedError
 from rankr1_rag.prompt import Forced, Format, Shares, continued, shares, tokens
 from rankr1_rag.selection import Set
-from rankr1_rag.types import Comparison, Completion, Message
+from rankr1_rag.types import Comparison, Completion, Force, Message
 
 T = TypeVar("T")
 
-Force = Literal["truncated", "unparsed", "never"]
-"""When a label is forced: where the budget cut the text off, after every text without an answer, or never."""
 
 ALTERNATIVES = 20
 """Log-probabilities asked for at each token of a label: the most that servers give."""
@@ -39,7 +37,7 @@ class Comparing:
 
     backend: Backend
     format: Format
-    think_tokens: int
+    reasoning_tokens: int
     force: Force = "truncated"
     strict: bool = False
     temperature: float = 0.0
@@ -48,18 +46,18 @@ class Comparing:
     _answers: dict[str, int] = field(default_factory=dict)
 
     async def compare(
-        self, query: str, lines: Sequence[str], shown: Set, round: int, sample: int, given: Set = ()
+        self, query: str, lines: Sequence[str], shown: Set, round: int, sample: int, known: Set = ()
     ) -> Comparison:
         """Show the lines at these positions, read the answer. BackendError, and with `strict` UnparsedError.
 
-        Those at the positions `given` are shown as known already.
+        Those at the positions `known` are shown as known already.
         """
         n = len(shown)
-        texts, known = ([lines[position] for position in some] for some in (shown, given))
-        messages = self.format.messages(query, texts, known)
+        texts, context = ([lines[position] for position in some] for some in (shown, known))
+        messages = self.format.messages(query, texts, context)
         first, forced, label = _NOTHING_YET, None, None
-        if self.think_tokens or not self.format.reasoning:
-            budget = self.think_tokens * self.format.reasoning + self.format.answer_tokens(n)
+        if self.reasoning_tokens or not self.format.reasoning:
+            budget = self.reasoning_tokens * self.format.reasoning + self.format.answer_tokens(n)
             first = await self._complete(messages, budget, sample)
         completion, places = first, self._read(first, n)
         if places is None and self._must_force(first):
@@ -79,18 +77,18 @@ class Comparing:
             answer=self._trust_the_retriever(shown) if places is None else tuple([shown[place] for place in places]),
             completion=completion,
             round=round,
-            thought=self.format.thought(completion.text),
+            reasoning=self.format.reasoning_of(completion.text),
             parsed=places is not None,
             forced=forced is not None,
             sample=sample,
-            think_tokens=await self._thought_tokens(first, cut=forced is not None),
+            reasoning_tokens=await self._thought_tokens(first, cut=forced is not None),
             probabilities=probabilities,
-            given=given,
+            known=known,
         )
 
     def _read(self, completion: Completion, n: int) -> tuple[int, ...] | None:
         """The answer. What a thought says that the budget cut off is none: models quote the example they are given."""
-        if completion.finish_reason == "length" and self.format.thinking(completion.text):
+        if completion.finish_reason == "length" and self.format.is_reasoning(completion.text):
             return None
         return self.format.parse(completion.text, n)
 
@@ -152,7 +150,7 @@ class Comparing:
             return 0
         if cut:
             return first.completion_tokens
-        rest = self.format.after_thought(first.text)
+        rest = self.format.after_reasoning(first.text)
         if (count := self._answers.get(rest)) is None:
             count = await self._count(rest)
             if len(rest) <= _SHORT and len(self._answers) < _MEMORY:

@@ -64,7 +64,7 @@ class Budget:
 
     format: Format
     size: int
-    think_tokens: int
+    reasoning_tokens: int
     query_tokens: int | None = None
     passage_tokens: int | None = None
     known: int = 0
@@ -84,16 +84,17 @@ class Budget:
         """Tokens for each passage of a full set, and for each that is known beside it."""
         if backend.context is None or n == 0:
             return None
-        known, shown = [""] * self.known, n + self.known * self.format.given_times
+        known, shown = [""] * self.known, n + self.known * self.format.known_times
         text = "\n".join(message["content"] for message in self.format.messages(query, [""] * n, known))
-        completion = self.think_tokens + 2 * self.format.answer_tokens(n)
+        completion = self.reasoning_tokens + 2 * self.format.answer_tokens(n)
         share = (backend.context - MARGIN - completion - tokens(text, backend.count)) // shown
         if share < LEAST:
             beside = f" and {self.known} known beside them" if self.known else ""
             raise ValueError(
                 f"a context of {backend.context} tokens leaves {max(share, 0)} tokens for each of {n} passages{beside} "
-                f"after {completion} for the completion: lower the set size ({self.size}) below {n}, or think_tokens "
-                f"({self.think_tokens}){', or hops' if self.known else ''}"
+                f"after {completion} for the completion: lower the set size ({self.size}) below {n}, or "
+                f"reasoning_tokens "
+                f"({self.reasoning_tokens}){', or hops' if self.known else ''}"
             )
         return share
 

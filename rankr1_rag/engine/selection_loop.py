@@ -29,7 +29,7 @@ class Task:
     """One query being ranked: its selection, its texts (clean and clipped), and the comparisons made so far.
 
     `lines` are the candidates as shown, by position. `trace` grows by whole rounds, in the order asked; when a
-    backend fails it keeps what the last round had finished. `given` are positions that are known already: they are
+    backend fails it keeps what the last round had finished. `known` are positions that are known already: they are
     shown beside every set.
     """
 
@@ -37,7 +37,7 @@ class Task:
     query: str
     lines: Sequence[str]
     trace: list[Comparison] = field(default_factory=list)
-    given: tuple[int, ...] = ()
+    known: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Engine:
         asked.append(await self._compare(task, shown, number, 0))
 
     async def _compare(self, task: Task, shown: Set, number: int, sample: int) -> Comparison:
-        return await self.comparing.compare(task.query, task.lines, shown, number, sample, task.given)
+        return await self.comparing.compare(task.query, task.lines, shown, number, sample, task.known)
 
 
 def _unsure(comparison: Comparison) -> bool:

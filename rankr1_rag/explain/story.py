@@ -97,7 +97,7 @@ class Asked:
     @property
     def transcript(self) -> str:
         """All that the model wrote; a thought that the server split off comes first."""
-        thought, text = self.comparison.thought, self.comparison.completion.text
+        thought, text = self.comparison.reasoning, self.comparison.completion.text
         return text if thought.strip() in text else f"{thought}\n\n{text}"
 
 
@@ -141,7 +141,7 @@ def rounds(ranking: Ranking) -> dict[int, list[Asked]]:
 
 def known(ranking: Ranking, comparison: Comparison) -> str:
     """What was known already when this was asked: "A; B", or "" for nothing."""
-    return "; ".join(name(ranking, position) for position in comparison.given)
+    return "; ".join(name(ranking, position) for position in comparison.known)
 
 
 def round_costs(ranking: Ranking) -> dict[str, Cost]:

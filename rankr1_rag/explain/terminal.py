@@ -83,7 +83,9 @@ def cost_table(costs: Mapping[str, Cost], whole: Cost | None = None) -> Table:
         figures = [f"{getattr(cost, field):,}" for field in _FIGURES]
         table.add_row(Text(line(label)), *figures, f"{cost.seconds:,.1f}" if cost.seconds else "")
     stored = f", from the store {whole.stored:,}" if whole.stored else ""
-    thought = f", thought {whole.think_tokens / whole.comparisons:,.0f} tokens each" if whole.think_tokens else ""
+    thought = (
+        f", thought {whole.reasoning_tokens / whole.comparisons:,.0f} tokens each" if whole.reasoning_tokens else ""
+    )
     counts = f"unparsed {whole.unparsed:,}, forced {whole.forced:,}, clipped {whole.clipped:,}"
     table.caption = Text(f"{counts}{thought}{stored}")
     table.caption_justify = "left"
@@ -130,8 +132,8 @@ def _asked(ranking: Ranking, asked: Asked, thoughts: bool) -> RenderableType:
         parts.append(Text(f"answered {asked.listing}"))
     if asked.flags:
         parts.append(Text(", ".join(asked.flags), style="yellow"))
-    if thoughts and comparison.thought.strip():
-        parts.append(Text(clean(comparison.thought.strip()), style="dim"))
+    if thoughts and comparison.reasoning.strip():
+        parts.append(Text(clean(comparison.reasoning.strip()), style="dim"))
     parts.append(Text(asked.tokens, style="dim italic"))
     grid = Table.grid(padding=(0, 1), expand=True)
     grid.add_column(justify="right", min_width=3)

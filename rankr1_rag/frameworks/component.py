@@ -155,7 +155,7 @@ class Component(Settings):
             model = self._borrowed(self.llm)
             if "context" in given:
                 model.context = check_within("context", given.pop("context"), 1)
-            model.sets_limit, model.sets_temperature = "think_tokens" in given, "temperature" in given
+            model.sets_limit, model.sets_temperature = "reasoning_tokens" in given, "temperature" in given
             _ = model.identity if self.store is not None else None  # told now, if it cannot be told
             backend = wrapped(model, given.pop("requests", None), given.pop("store", None))
             return Reranker(backend, k=self.top_n, **given)

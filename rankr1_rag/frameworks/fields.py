@@ -16,9 +16,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, 
 from pydantic.json_schema import SkipJsonSchema
 
 from rankr1_rag.connect import Kind
-from rankr1_rag.engine.comparison import Force
 from rankr1_rag.reranker import Reranker
-from rankr1_rag.types import Ranking
+from rankr1_rag.types import Force, Ranking
 
 REASONING = "rankr1_reasoning"
 """The key of the reasoning that chose a passage, in its metadata; "" where none did."""
@@ -96,7 +95,9 @@ class Settings(BaseModel):
     hops: int | None = _given("Stages: each later one is shown what was chosen before; 1: the query alone.")
     seed: int | None = _given("Draws the orders of votes, and samples.")
     temperature: float | None = _given("0, the default, is greedy; an llm keeps its own where this is not given.")
-    think_tokens: int | None = _given("The budget of a thought, then its label is forced; an llm keeps its own limit.")
+    reasoning_tokens: int | None = _given(
+        "The budget of a thought, then its label is forced; an llm keeps its own limit."
+    )
     force: Force | None = _given("When a label is forced.")
     strict: bool | None = _given("Raise UnparsedError where an answer names no passage.")
     on_failure: Literal["raise", "first_stage"] | None = _given("What becomes of a query whose model fails.")

@@ -49,8 +49,8 @@ def positions(record: Mapping[str, Any], name: str, n: int) -> tuple[int, ...]:
 def comparison_to_json(comparison: Comparison) -> Json:
     """All its fields by their names, a log-probability of -inf as text; what is given only where something is."""
     record = asdict(comparison)
-    if not comparison.given:
-        del record["given"]
+    if not comparison.known:
+        del record["known"]
     logprobs = comparison.completion.logprobs
     record["completion"]["logprobs"] = None if logprobs is None else [_logprob_to_json(entry) for entry in logprobs]
     return record
@@ -74,13 +74,13 @@ def _comparison_from_json(record: Mapping[str, Any], n: int) -> Comparison:
         answer=answer,
         completion=_completion_from_json(member(record, "completion", "an object")),
         round=member(record, "round", "a whole number"),
-        thought=member(record, "thought", "a string"),
+        reasoning=member(record, "reasoning", "a string"),
         parsed=member(record, "parsed", "a boolean"),
         forced=member(record, "forced", "a boolean"),
         sample=member(record, "sample", "a whole number"),
-        think_tokens=member(record, "think_tokens", "a whole number") if "think_tokens" in record else 0,
+        reasoning_tokens=member(record, "reasoning_tokens", "a whole number") if "reasoning_tokens" in record else 0,
         probabilities=_probabilities(record, len(members)),
-        given=positions(record, "given", n) if "given" in record else (),
+        known=positions(record, "known", n) if "known" in record else (),
     )
 
 
@@ -260,8 +260,8 @@ def _ranked(given: str | Json, ranking: Ranking, place: int) -> Json:
 
 
 def _cost_from_json(record: Mapping[str, Any]) -> Cost:
-    """A cost; `think_tokens` are not in files of version 0.1.0."""
-    given = {"think_tokens": 0, **record}
+    """A cost; `reasoning_tokens` are not in files of version 0.1.0."""
+    given = {"reasoning_tokens": 0, **record}
     return Cost(**{field.name: member(given, field.name, "a number") for field in fields(Cost)})
 
 

@@ -60,8 +60,8 @@ class Format:
     by `separator`. `reasoning` says whether the model is asked to think; `bridge` is what the model writes between
     thought and answer.
 
-    Passages that are known already are each shown as `given`, which holds `{line}`: all of them where `user` holds
-    `{given}`, before the passages, or, in a format that has no such place, behind the query.
+    Passages that are known already are each shown as `known`, which holds `{line}`: all of them where `user` holds
+    `{known}`, before the passages, or, in a format that has no such place, behind the query.
     """
 
     name: str
@@ -72,43 +72,43 @@ class Format:
     separator: str
     reasoning: bool
     bridge: str
-    given: str = " (already known: {line})"
+    known: str = " (already known: {line})"
 
     def __post_init__(self) -> None:
         if self.user.count("{docs}") != 1:
             raise ValueError(f"format {self.name!r}: the user text must hold {{docs}} exactly once")
         if self.user.count("{query}") not in (1, 2):
             raise ValueError(f"format {self.name!r}: the user text must hold {{query}} once or twice")
-        if self.user.count("{given}") > 1 or "{given}" in self.user.partition("{docs}")[2]:
-            raise ValueError(f"format {self.name!r}: the user text may hold {{given}} once, before {{docs}}")
-        if self.given.count("{line}") != 1:
+        if self.user.count("{known}") > 1 or "{known}" in self.user.partition("{docs}")[2]:
+            raise ValueError(f"format {self.name!r}: the user text may hold {{known}} once, before {{docs}}")
+        if self.known.count("{line}") != 1:
             raise ValueError(f"format {self.name!r}: the text of a known passage must hold {{line}} exactly once")
         if "{num}" not in self.prefix:
             raise ValueError(f"format {self.name!r}: the prefix {self.prefix!r} must hold {{num}}")
 
     @property
-    def given_times(self) -> int:
+    def known_times(self) -> int:
         """How often a known passage is shown in one prompt: with every query, where it has no place of its own."""
-        return 1 if "{given}" in self.user else self.user.count("{query}")
+        return 1 if "{known}" in self.user else self.user.count("{query}")
 
-    def render(self, query: str, passages: Sequence[Passage], given: Sequence[Passage] = ()) -> list[Message]:
+    def render(self, query: str, passages: Sequence[Passage], known: Sequence[Passage] = ()) -> list[Message]:
         """The messages that show a query, the passages known already and 1..n to choose from, cleaned."""
-        lines, known = ([self.line(passage) for passage in some] for some in (passages, given))
-        return self.messages(sanitise(query), lines, known)
+        lines, context = ([self.line(passage) for passage in some] for some in (passages, known))
+        return self.messages(sanitise(query), lines, context)
 
     def line(self, passage: Passage) -> str:
         """A passage as it is shown, cleaned and without its label: `title text`."""
         text = sanitise(passage.text)
         return sanitise(f"{sanitise(passage.title)} {text}".strip()) if passage.title else text.strip()
 
-    def messages(self, query: str, lines: Sequence[str], given: Sequence[str] = ()) -> list[Message]:
+    def messages(self, query: str, lines: Sequence[str], known: Sequence[str] = ()) -> list[Message]:
         """`render` for texts that are clean already: the engine cleans and clips each passage once a query."""
-        known = "".join([self.given.replace("{line}", line) for line in given])
+        context = "".join([self.known.replace("{line}", line) for line in known])
         docs = self.separator.join([head + line for head, line in zip(self._heads(len(lines)), lines, strict=True)])
         before, between, after = self._user_parts
         if between is None:
-            query, known = query + known, ""
-        shown = f"{query.join(before)}{known}{query.join(between or [''])}{docs}{query.join(after)}"
+            query, context = query + context, ""
+        shown = f"{query.join(before)}{context}{query.join(between or [''])}{docs}{query.join(after)}"
         return [{"role": "system", "content": self.system}, {"role": "user", "content": shown}]
 
     def answer_tokens(self, n: int) -> int:
@@ -140,26 +140,26 @@ class Format:
         fits = len(labels) == 1 and labels[0] <= n if self.kind == "setwise" else sorted(labels) == [*range(1, n + 1)]
         return tuple(label - 1 for label in labels) if fits else None
 
-    def answer(self, place: int, thought: str | None = None) -> str:
+    def answer(self, place: int, reasoning: str | None = None) -> str:
         """What a model is to write that picks the passage at this place, counted from 0; for a setwise format."""
         answer = f"<answer>[{place + 1}]</answer>"
-        return answer if thought is None else f"<think> {thought} </think>{self.bridge}{answer}"
+        return answer if reasoning is None else f"<think> {reasoning} </think>{self.bridge}{answer}"
 
-    def thinking(self, text: str) -> bool:
+    def is_reasoning(self, text: str) -> bool:
         """Whether a transcript ends inside its thought: more `<think>` than `</think>`.
 
         Such a text gives no answer yet, whatever `parse` reads in it: a thought may quote the example of the prompt.
         """
-        return parsing.thinking(text)
+        return parsing.ends_in_reasoning(text)
 
-    def thought(self, text: str) -> str:
+    def reasoning_of(self, text: str) -> str:
         """The reasoning in a transcript, without its tags; "" where there is none."""
-        start, end = parsing.thought(text)
+        start, end = parsing.reasoning_span(text)
         return text[start:end].strip()
 
-    def after_thought(self, text: str) -> str:
+    def after_reasoning(self, text: str) -> str:
         """What follows the reasoning: the tag that ends it, and the answer."""
-        return text[parsing.thought(text)[1] :]
+        return text[parsing.reasoning_span(text)[1] :]
 
     def force(self, messages: Sequence[Message], text: str, n: int, *, can_continue: bool) -> Forced:
         """What to send so that a model that wrote `text` and gave no answer gives its label now.
@@ -168,9 +168,9 @@ class Format:
         bracket (`… </think> <answer>[`), which is how the label would have been tokenized. Another is asked in a new
         user turn.
         """
-        in_thought = self.thinking(text) or self._untagged(text)
-        text = parsing.without_begun_answer(text, in_thought=in_thought)
-        if self.thinking(text):
+        in_reasoning = self.is_reasoning(text) or self._untagged(text)
+        text = parsing.without_begun_answer(text, in_reasoning=in_reasoning)
+        if self.is_reasoning(text):
             text = f"{text} </think>"
         elif self._untagged(text):
             text = f"<think>{text} </think>"
@@ -199,7 +199,7 @@ class Format:
 
     def _untagged(self, text: str) -> bool:
         """Whether a text is all thought because a model that was asked to think set no tag yet."""
-        return self.reasoning and not parsing.thoughtful(text)
+        return self.reasoning and not parsing.has_reasoning_tag(text)
 
     def _heads(self, n: int) -> tuple[str, ...]:
         heads = self._all_heads
@@ -216,5 +216,5 @@ class Format:
         Without a place for what is known there is nothing in between.
         """
         before, _, after = self.user.partition("{docs}")
-        before, known, between = before.partition("{given}")
+        before, known, between = before.partition("{known}")
         return before.split("{query}"), between.split("{query}") if known else None, after.split("{query}")

@@ -115,12 +115,12 @@ NAMING_V1 = Format(
     name="naming-v1",
     kind="setwise",
     system="Pick the passage that helps most to answer the query.",
-    user="Query: {query}\n{given}{docs}\nQuery: {query}",
+    user="Query: {query}\n{known}{docs}\nQuery: {query}",
     prefix="[{num}] ",
     separator="\n",
     reasoning=True,
     bridge=" ",
-    given="Known: {line}\n",
+    known="Known: {line}\n",
 )
 """A setwise format of this project's own for small models, which see the query before and after the passages: the
 thought names the passage that is picked, then comes its label."""

@@ -61,17 +61,17 @@ def exact_labels(text: str, *, reasoning: bool) -> list[int] | None:
     return [int(label) for label in _EXACT_LABEL.findall(answer[1])] if answer else None
 
 
-def thinking(text: str) -> bool:
+def ends_in_reasoning(text: str) -> bool:
     """Whether a text ends inside its thought: more `<think>` than `</think>`."""
     return sum(-1 if tag[1] else 1 for tag in _THINK_TAG.finditer(text)) > 0
 
 
-def thoughtful(text: str) -> bool:
+def has_reasoning_tag(text: str) -> bool:
     """Whether a text opens or ends a thought."""
     return _THINK_TAG.search(text) is not None
 
 
-def thought(text: str) -> tuple[int, int]:
+def reasoning_span(text: str) -> tuple[int, int]:
     """Where the reasoning of a text starts and ends."""
     start, end, depth = 0, None, 0
     for tag in _THINK_TAG.finditer(text):
@@ -87,10 +87,10 @@ def thought(text: str) -> tuple[int, int]:
     return start, end
 
 
-def without_begun_answer(text: str, *, in_thought: bool) -> str:
-    """The text up to an answer, or a tag, that it begins and does not end; `in_thought` only near its end."""
+def without_begun_answer(text: str, *, in_reasoning: bool) -> str:
+    """The text up to an answer, or a tag, that it begins and does not end; `in_reasoning` only near its end."""
     start = max((tag.end() for tag in _END_TAG.finditer(text)), default=0)
-    if in_thought:
+    if in_reasoning:
         start = max(start, len(text) - _BEGUN_ANSWER)
     begun = _ANSWER_BEGUN.search(text, start)
     text = text[: begun.start()].rstrip() if begun else text

@@ -9,7 +9,7 @@ Training examples as JSON lines: a query with passages that are right and passag
     {"query_id": "1", "query": "…", "positive_passages": [{"docid": "…", "text": "…"}], "negative_passages": […]}
     {"query": "…", "pos": ["…"], "neg": ["…", "…"]}
 
-The first is the project's own, and may have `"given": […]`, the passages that are known already; the second is
+The first is the project's own, and may have `"known": […]`, the passages that are known already; the second is
 Tevatron's, the third FlagEmbedding's. Knows nothing of sets and models.
 
 Sets to train and to measure on, drawn from examples: one positive among negatives, in a shown order.
@@ -47,14 +47,14 @@ from rankr1_rag.types import Passage, Query
 
 POSITIVES = ("positives", "positive_passages", "pos")
 NEGATIVES = ("negatives", "negative_passages", "neg")
-GIVEN = ("given",)
+KNOWN = ("known",)
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """A query with at least one positive and one negative, the negatives hardest first; `source` names its data set.
 
-    `given` are passages that are known already: the positives are right beside these. ValueError where there is nothing
+    `known` are passages that are known already: the positives are right beside these. ValueError where there is nothing
     to be learned from it: an empty query or positive, none of either kind, or a passage (by its id) that is both.
     """
 
@@ -62,7 +62,7 @@ class Example:
     positives: tuple[Passage, ...]
     negatives: tuple[Passage, ...]
     source: str = ""
-    given: tuple[Passage, ...] = ()
+    known: tuple[Passage, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.query.text.strip():
@@ -76,9 +76,9 @@ class Example:
             if passage.id in right:
                 raise ValueError(f"passage {passage.id!r:.100} is both positive and negative: take it out of one")
         shown = right | {negative.id for negative in self.negatives}
-        for passage in self.given:
+        for passage in self.known:
             if passage.id in shown:
-                raise ValueError(f"passage {passage.id!r:.100} is given and to choose from too: take it out of one")
+                raise ValueError(f"passage {passage.id!r:.100} is known and to choose from too: take it out of one")
         for passage in self.positives:
             if not (passage.text.strip() or passage.title.strip()):
                 raise ValueError(f"the positive {passage.id!r:.100} is empty: there is nothing to recognise it by")
@@ -126,7 +126,7 @@ def example_from_json(record: Json) -> Example:
         query = replace(query, id=_id(query.text, *(passage.text for passage in positives)))
     right = {(passage.title, passage.text): passage.id for passage in positives}
     apart = [passage for passage in negatives if right.get((passage.title, passage.text), passage.id) == passage.id]
-    given = _passages(record, GIVEN) if record.get("given") is not None else ()
+    given = _passages(record, KNOWN) if record.get("known") is not None else ()
     return Example(query, positives, tuple(apart), text_of(record, ("source",), ""), given)
 
 
@@ -163,7 +163,7 @@ def _id(*texts: str) -> str:
 
 def _to_json(example: Example) -> dict[str, Any]:
     record: dict[str, Any] = {"id": example.query.id, "query": example.query.text}
-    parts = {"given": example.given, "positives": example.positives, "negatives": example.negatives}
+    parts = {"known": example.known, "positives": example.positives, "negatives": example.negatives}
     record |= {name: [_passage_to_json(passage) for passage in some] for name, some in parts.items() if some}
     return record | ({"source": example.source} if example.source else {})
 
@@ -177,14 +177,14 @@ def _passage_to_json(passage: Passage) -> dict[str, str]:
 class TrainingSet:
     """Passages in shown order, of which only the one at position `right`, counted from 0, is a positive.
 
-    What is `given` is shown as known already, and not to choose from.
+    What is `known` is shown as known already, and not to choose from.
     """
 
     query: Query
     passages: tuple[Passage, ...]
     right: int
     source: str
-    given: tuple[Passage, ...] = ()
+    known: tuple[Passage, ...] = ()
 
 
 def sets(
@@ -213,7 +213,7 @@ def _drawn(key: str, example: Example, positive: Passage, size: int, hard: int |
     shown = generator.sample(pool, min(size - 1, len(pool)))
     right = generator.randint(0, len(shown))
     shown.insert(right, positive)
-    return TrainingSet(example.query, tuple(shown), right, example.source, example.given)
+    return TrainingSet(example.query, tuple(shown), right, example.source, example.known)
 
 
 Kind = Literal["label", "naming"]

@@ -39,7 +39,7 @@ class Reward:
 def reward(format: Format, text: str, n: int, right: int) -> Reward:
     """The reward of a whole completion for a set of n, of which the passage at position `right` is the positive."""
     kept = format.strict(text, n)
-    places = kept or (None if format.thinking(text) else format.parse(text, n))
+    places = kept or (None if format.is_reasoning(text) else format.parse(text, n))
     return Reward(kept is not None, places is not None and places[0] == right)
 
 

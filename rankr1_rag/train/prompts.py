@@ -37,7 +37,7 @@ def messages(
     count: Count,
     *,
     context: int | None,
-    think_tokens: int,
+    reasoning_tokens: int,
     query_tokens: int | None = None,
     passage_tokens: int | None = None,
 ) -> list[Message]:
@@ -45,11 +45,11 @@ def messages(
 
     Arguments as those of `Reranker`; `context` None is no limit, `count` gives None where it cannot tell.
     """
-    thinks = think_tokens * format.reasoning
+    thinks = reasoning_tokens * format.reasoning
     n = len(set.passages)
-    budget = Budget(format, n, thinks, query_tokens, passage_tokens, known=len(set.given))
+    budget = Budget(format, n, thinks, query_tokens, passage_tokens, known=len(set.known))
     with within(f"query {set.query.id!r}"):
-        texts = budget.fit(set.query.text, set.passages + set.given, _Room(context, count))
+        texts = budget.fit(set.query.text, set.passages + set.known, _Room(context, count))
     return format.messages(texts.query, texts.lines[:n], texts.lines[n:])
 
 
@@ -109,7 +109,7 @@ def asked(one: TrainingSet, settings: Training, count: Count) -> list[Message]:
         settings.prompt_format,
         count,
         context=settings.context,
-        think_tokens=settings.completion_tokens if settings.prompt_format.reasoning else 0,
+        reasoning_tokens=settings.completion_tokens if settings.prompt_format.reasoning else 0,
         query_tokens=settings.query_tokens,
         passage_tokens=settings.passage_tokens,
     )

@@ -171,7 +171,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     begin = """
         import asyncio, threading, time
         from rankr1_rag import Completion, Reranker
-        from rankr1_rag.backends.borrowed import Borrowed
+        from rankr1_rag.frameworks.llm import Borrowed
         class Model(Borrowed):
             def chat(self, request):
                 asked.set()

@@ -77,7 +77,7 @@ def test_a_damaged_file_is_made_anew(base: Path, adapter: Path, cache: Path, dam
 
 
 def test_of_processes_at_once_one_makes_it_and_all_have_it(base: Path, adapter: Path, cache: Path) -> None:
-    code = "import sys; from pathlib import Path; from rankr1_rag.backends.merged_models import merged\n"
+    code = "import sys; from pathlib import Path; from rankr1_rag.backends.openvino.merged_models import merged\n"
     code += "with merged(*map(Path, sys.argv[1:])) as (path, notice): print(path, path.stat().st_ino, notice)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", code, str(base), str(adapter)]

@@ -58,7 +58,7 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         import asyncio, os, signal, sys, threading, time
         from rankr1_rag.backends import Request
         from rankr1_rag.backends.openvino import OpenVINO
-        from rankr1_rag.backends.openvino_weights import BASE
+        from rankr1_rag.backends.openvino.weights import BASE
         from rankr1_rag.errors import BackendError
         def run(request): return asyncio.run(backend.complete(request))
         def ask(text, n): return Request([{"role": "user", "content": text}], n)

@@ -68,7 +68,7 @@ def partial_adapter(folder: Path) -> Path:
 
 
 def test_the_embedded_default_keeps_its_format(backend: OpenVINO) -> None:
-    completions = complete(backend, *(Request(messages, CHECKPOINT.think_tokens + 16) for messages in SETS))
+    completions = complete(backend, *(Request(messages, CHECKPOINT.reasoning_tokens + 16) for messages in SETS))
     kept = [CHECKPOINT.format.strict(completion.text, CHECKPOINT.size) for completion in completions]
     assert sum(answer is not None for answer in kept) >= 29
 

@@ -37,7 +37,7 @@ def completions(backend: Backend, logprobs: int = 0) -> list[Completion]:
     """To every set, one at a time."""
 
     async def ask() -> list[Completion]:
-        tokens = CHECKPOINT.think_tokens + 16
+        tokens = CHECKPOINT.reasoning_tokens + 16
         requests = [Request(messages, tokens, logprobs=logprobs) for messages in conversations()]
         found = [await backend.complete(request) for request in requests]
         await backend.close()

@@ -253,7 +253,7 @@ def test_one_backend_serves_several_loops_and_threads(backend: Transformers) -> 
 def test_a_small_model_ranks_with_forced_labels(backend: Transformers) -> None:
     kinds = ("cats", "dogs", "rain", "tea", "France and its capital Paris", "cars", "fish", "snow")
     passages = [Passage(kind, f"A text about {kind}.") for kind in kinds]
-    ranking = Reranker(backend, k=3, size=5, think_tokens=8, force="unparsed").rank(FRANCE, passages)
+    ranking = Reranker(backend, k=3, size=5, reasoning_tokens=8, force="unparsed").rank(FRANCE, passages)
     assert sorted(ranking.order) == list(range(8))
     assert ranking.cost.unparsed == 0
     assert ranking.cost.cached_tokens > ranking.cost.prompt_tokens / 3

@@ -408,7 +408,7 @@ def trec(pytestconfig: pytest.Config) -> list[tuple[str, list[Passage]]]:
 
 
 def test_not_one_of_a_thousand_comparisons_is_unparsed(backend: VLLM, trec: list[tuple[str, list[Passage]]]) -> None:
-    cheap = {"size": 3, "think_tokens": 16, "passage_tokens": 12, "query_tokens": 12}
+    cheap = {"size": 3, "reasoning_tokens": 16, "passage_tokens": 12, "query_tokens": 12}
     reranker = Reranker(backend, k=1, force="unparsed", in_flight=128, **cheap)  # type: ignore[arg-type]
     chunks = [(query, passages[start : start + 10]) for query, passages in trec for start in range(0, 90, 10)]
     comparisons = []
@@ -419,7 +419,7 @@ def test_not_one_of_a_thousand_comparisons_is_unparsed(backend: VLLM, trec: list
             break
     assert len(comparisons) >= 1_000
     assert [comparison for comparison in comparisons if not comparison.parsed] == []
-    assert max(comparison.think_tokens for comparison in comparisons) <= 16 + 16
+    assert max(comparison.reasoning_tokens for comparison in comparisons) <= 16 + 16
     assert all(comparison.answer[0] in comparison.set for comparison in comparisons)
 
 
@@ -432,7 +432,9 @@ def test_labels_have_probabilities_and_rankings_scores_of_them(
     backend: VLLM, trec: list[tuple[str, list[Passage]]]
 ) -> None:
     query, passages = trec[0]
-    reranker = Reranker(backend, k=3, size=6, think_tokens=16, force="unparsed", probabilities=True, passage_tokens=24)
+    reranker = Reranker(
+        backend, k=3, size=6, reasoning_tokens=16, force="unparsed", probabilities=True, passage_tokens=24
+    )
     ranking = reranker.rank(query, passages[:14])
     assert ranking.score_meaning == "probability"
     for comparison in ranking.trace:
@@ -478,7 +480,7 @@ def exact(messages: list[Message], choices: tuple[str, ...]) -> dict[str, float]
 def test_the_probabilities_are_the_models_own(backend: VLLM, trec: list[tuple[str, list[Passage]]]) -> None:
     query, passages = trec[1]
     lines = [Passage(passage.id, " ".join(passage.text.split()[:12])) for passage in passages[:20]]
-    reranker = Reranker(backend, k=1, size=20, think_tokens=0, probabilities=True, force="truncated")
+    reranker = Reranker(backend, k=1, size=20, reasoning_tokens=0, probabilities=True, force="truncated")
     (comparison,) = reranker.rank(query, lines).trace
     assert comparison.probabilities is not None
     shown = [lines[position] for position in comparison.set]
@@ -493,7 +495,7 @@ def test_the_probabilities_are_the_models_own(backend: VLLM, trec: list[tuple[st
 
 def test_auto_votes_ask_again_only_in_unsure_sets(backend: VLLM, trec: list[tuple[str, list[Passage]]]) -> None:
     query, passages = trec[2]
-    reranker = Reranker(backend, k=2, size=5, think_tokens=8, force="unparsed", votes="auto", passage_tokens=24)
+    reranker = Reranker(backend, k=2, size=5, reasoning_tokens=8, force="unparsed", votes="auto", passage_tokens=24)
     trace = reranker.rank(query, passages[:15]).trace
     first: dict[tuple[int, frozenset[int]], list[Any]] = {}
     for comparison in trace:
@@ -515,7 +517,7 @@ def test_a_ballot_is_one_round(backend: VLLM, trec: list[tuple[str, list[Passage
         algorithm="ballot",
         votes=8,
         temperature=1.0,
-        think_tokens=8,
+        reasoning_tokens=8,
         force="unparsed",
         passage_tokens=16,
     )

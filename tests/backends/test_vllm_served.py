@@ -30,7 +30,7 @@ pytestmark = [*needs_vllm, pytest.mark.slow, pytest.mark.usefixtures("environmen
 
 KEY = "sk-of-the-vllm-server-0123456789"
 WRONG = "sk-another-key-that-must-not-be-seen"
-RANKING = {"k": 3, "size": 6, "think_tokens": 24, "force": "unparsed"}
+RANKING = {"k": 3, "size": 6, "reasoning_tokens": 24, "force": "unparsed"}
 CONTEXT = 1_536
 
 
@@ -113,7 +113,7 @@ def failing(backend: Backend, request: Request | None = None) -> BackendError:
 
 COMMAND = [sys.executable, "-m", "rankr1_rag", "rerank"]
 MODEL = ("--backend", "openai", "--server", "vllm")
-HOW = ("--k", "3", "--size", "6", "--think-tokens", "24", "--force", "unparsed")
+HOW = ("--k", "3", "--size", "6", "--reasoning-tokens", "24", "--force", "unparsed")
 
 
 def written(folder: Path, n: int) -> Path:
@@ -175,7 +175,7 @@ def test_an_adapter_is_asked_by_the_name_it_is_served_by(server: Server, key: st
 
 def test_labels_have_probabilities_that_sum_to_one(server: Server, key: str) -> None:
     backend = OpenAI(NAME, base_url=server.url, server="vllm", context=CONTEXT)
-    reranker = Reranker(backend, k=1, size=12, think_tokens=8, force="unparsed", probabilities=True)
+    reranker = Reranker(backend, k=1, size=12, reasoning_tokens=8, force="unparsed", probabilities=True)
     ranking = reranker.rank("which thing?", [f"the thing of {place}" for place in range(12)])
     reranker.close()
     assert ranking.score_meaning == "probability"

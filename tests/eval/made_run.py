@@ -14,9 +14,8 @@ from rankr1_eval.scoring import EvaluatedRun, Read, Row
 from rankr1_eval.systems import oracle, shuffled
 from rankr1_eval.types import Question, pooled
 from rankr1_rag.backends.scripted import Scripted
-from rankr1_rag.engine.comparison import Force
 from rankr1_rag.reranker import Reranker
-from rankr1_rag.types import Cost, Message, Passage, Ranking
+from rankr1_rag.types import Cost, Force, Message, Passage, Ranking
 
 KS = (2, 3, 5)
 HOSTILE = (
@@ -125,7 +124,7 @@ def cost(ranking: Ranking, votes: int) -> Cost:
         ranking.cost,
         prompt_tokens=150 * ranking.cost.passages_read,
         completion_tokens=90 * ranking.cost.comparisons,
-        think_tokens=80 * ranking.cost.comparisons,
+        reasoning_tokens=80 * ranking.cost.comparisons,
         seconds=0.7 * ranking.cost.comparisons,
     )
     return sum([one] * votes, Cost())
@@ -168,7 +167,7 @@ def _hostile_row(row: Row) -> Row:
         id: replace(
             ranking,
             candidates=tuple(replace(p, title=HOSTILE, text=HOSTILE) for p in ranking.candidates),
-            trace=tuple(replace(comparison, thought=HOSTILE * 40) for comparison in ranking.trace),
+            trace=tuple(replace(comparison, reasoning=HOSTILE * 40) for comparison in ranking.trace),
         )
         for id, ranking in row.rankings.items()
     }

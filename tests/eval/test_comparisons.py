@@ -100,7 +100,7 @@ def test_more_draws_and_more_examples_keep_the_sets_that_were() -> None:
     assert not few.keys() & drawn(made(5), size=5, hard=None, seed=1).keys()
 
 
-KNOWN = [replace(example, given=(Passage("k", "a pond"),)) for example in made(2)]
+KNOWN = [replace(example, known=(Passage("k", "a pond"),)) for example in made(2)]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_what_was_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
     assert again.asked == 0
 
 
-@pytest.mark.parametrize("changed", [{"think_tokens": 7}, {"seed": 2}, {"size": 5}, {"passage_tokens": 9}])
+@pytest.mark.parametrize("changed", [{"reasoning_tokens": 7}, {"seed": 2}, {"size": 5}, {"passage_tokens": 9}])
 def test_another_setting_is_told_by_name(tmp_path: Path, changed: dict[str, int]) -> None:
     with opened(tmp_path / "out.jsonl", reranker(Model(perfect)), 20):
         pass

@@ -15,7 +15,7 @@ from rankr1_eval.training_examples import examples
 from rankr1_rag.train.data import Example, read_examples, write_examples
 
 slow = pytest.mark.slow
-SMALL = ("--size", "3", "--think-tokens", "4", "--passage-tokens", "24", "--hard", "5")
+SMALL = ("--size", "3", "--reasoning-tokens", "4", "--passage-tokens", "24", "--hard", "5")
 
 
 @pytest.fixture(scope="module")

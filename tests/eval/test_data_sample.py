@@ -48,7 +48,7 @@ def test_neither_the_global_random_state_nor_the_process_matters() -> None:
     random.seed(2)
     assert ids(sample(QUESTIONS, 5, 7)) == chosen
     code = (
-        "from rankr1_eval.data.sample import sample; from rankr1_eval.types import Question;"
+        "from rankr1_eval.data.loading import sample; from rankr1_eval.types import Question;"
         "from rankr1_rag import Query;"
         "print([q.query.id for q in sample([Question(Query(f'q{n}', ''), ('',), (), ()) for n in range(60)], 5, 7)])"
     )

@@ -23,7 +23,7 @@ FILES = {
     "2wikimultihopqa": "2wikimultihopqa/dev_sample.json",
     "musique": "musique/musique_ans_v1.0_dev_sample.jsonl",
 }
-THREE = ("--questions", "3", "--candidates", "8", "--think-tokens", "16")
+THREE = ("--questions", "3", "--candidates", "8", "--reasoning-tokens", "16")
 
 
 def command(data: Path, out: Path, dataset: str, *more: str) -> list[str]:

@@ -120,7 +120,7 @@ def test_nought_has_no_sign(share: float) -> None:
     [
         ("none", "No rerank"),
         ("rank-r1:votes=3+fusion=60", "Rank-R1, votes 3, fusion 60"),
-        ("rank-r1:think_tokens=0", "Rank-R1, think tokens 0"),
+        ("rank-r1:reasoning_tokens=0", "Rank-R1, think tokens 0"),
         ("cross-encoder:owner/model/", "Cross-encoder model"),
         ("something", "something"),
     ],

@@ -311,7 +311,7 @@ SLOW = r"""
 import sys, time
 from pathlib import Path
 from rankr1_eval.data.collections import from_files
-from rankr1_eval.reproduce.prepared import prepared
+from rankr1_eval.reproduce.reproducing import prepared
 from rankr1_eval.reproduce.reproducing import Reproducing
 from rankr1_eval.reproduce.targets import parse
 from rankr1_rag import Passage, Reranker
@@ -384,7 +384,7 @@ def options(files: Mapping[str, Path]) -> list[object]:
         (["bright/physics"], "BRIGHT has no collection 'physics': biology, earth_science"),
         (["bright/pony", "--queries", "q.tsv"], "give all three, or none"),
         (["bright/pony", "--format", "none"], "format='none'"),
-        (["bright/pony", "--think-tokens", "-1"], "think_tokens=-1"),
+        (["bright/pony", "--reasoning-tokens", "-1"], "reasoning_tokens=-1"),
     ],
 )
 def test_a_wrong_argument_is_told_before_anything_is_asked(

@@ -109,7 +109,7 @@ def test_titles_count_and_inflections_do_not() -> None:
 def test_another_process_finds_the_same(shared_data: Path) -> None:
     script = f"""
 from rankr1_eval.data import load
-from rankr1_eval.retrieve.bm25 import bm25
+from rankr1_eval.retrieval.bm25 import bm25
 from rankr1_eval.types import pooled
 questions = load("musique", {str(shared_data / MUSIQUE)!r})
 print(bm25(pooled(questions), [question.query for question in questions], 20))
@@ -137,9 +137,9 @@ def test_the_best_are_the_first_of_a_stable_sort(scores: list[float], n: int) ->
 @pytest.mark.parametrize(
     "asked",
     [
-        "from rankr1_eval.retrieve.dense import Dense; Dense()",
-        "from rankr1_eval.reorder import dense; dense('')",
-        "from rankr1_eval.reorder import cross_encoder; cross_encoder('a/b')",
+        "from rankr1_eval.retrieval.dense import Dense; Dense()",
+        "from rankr1_eval.systems import dense; dense('')",
+        "from rankr1_eval.systems import cross_encoder; cross_encoder('a/b')",
     ],
 )
 def test_a_missing_extra_is_told_with_what_installs_it(asked: str) -> None:

@@ -16,8 +16,8 @@ def test_every_kind_can_be_named() -> None:
 
 
 def test_a_reranker_takes_settings() -> None:
-    (row,) = parse(["rank-r1:votes=3+fusion=60+algorithm=ahead+think-tokens=0"])
-    assert row.settings == {"votes": 3, "fusion": 60, "algorithm": "ahead", "think_tokens": 0}
+    (row,) = parse(["rank-r1:votes=3+fusion=60+algorithm=ahead+reasoning-tokens=0"])
+    assert row.settings == {"votes": 3, "fusion": 60, "algorithm": "ahead", "reasoning_tokens": 0}
     assert row.ordered
 
 

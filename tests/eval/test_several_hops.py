@@ -116,7 +116,7 @@ def test_a_row_of_hops_is_what_the_reranker_makes_of_them(
             first = [found.passages[id] for id in row(found, "none").orders[question.query.id]]
             wanted, kept = reranker.rank(question.query, first), row(found, HOPS).rankings[question.query.id]
             assert (kept.order, kept.trace) == (wanted.order, wanted.trace)
-            assert {comparison.given for comparison in kept.trace} == {(), (kept.order[0],)}
+            assert {comparison.known for comparison in kept.trace} == {(), (kept.order[0],)}
     assert not row(found, HOPS).retrieved
 
 
@@ -220,7 +220,7 @@ def test_a_question_that_failed_behind_its_first_hop_is_asked_again_and_no_other
     asked: list[Question], whole: tuple[EvaluatedRun, Scores, Path], tmp_path: Path
 ) -> None:
     bad = asked[3].query
-    known = Reranker(Scripted(Model(asked))).plan.format.given.partition("{line}")[0]
+    known = Reranker(Scripted(Model(asked))).plan.format.known.partition("{line}")[0]
     failing = Model(asked, lambda text: bad.text + known in text)
     with pytest.raises(StageError, match="1 of 30 questions failed"):
         run(asked, tmp_path, AGAIN, model=failing, reader=None)
@@ -292,5 +292,5 @@ def test_three_hops_search_twice(asked: list[Question], tmp_path: Path) -> None:
     found, _, _ = run(asked[:6], tmp_path, "none,rank-r1:hops=3+retrieve=true", reader=None)
     three = row(found, "rank-r1:hops=3+retrieve=true")
     for ranking in three.rankings.values():
-        assert {len(comparison.given) for comparison in ranking.trace} == {0, 1, 2}
+        assert {len(comparison.known) for comparison in ranking.trace} == {0, 1, 2}
     assert score(found).rows[three.name].cost["retrieved"] > 0

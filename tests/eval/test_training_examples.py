@@ -80,7 +80,7 @@ def test_each_support_is_to_be_named_where_another_is_known(shared_data: Path, t
     misled = 0
     for one in made:
         origin = by[one.query.id.rpartition("+")[0]]
-        (positive,), (beside,) = one.positives, one.given
+        (positive,), (beside,) = one.positives, one.known
         assert (one.query.text, one.source) == (origin.query.text, dataset)
         assert positive in origin.positives
         assert not {passage.id for passage in origin.positives} & {passage.id for passage in one.negatives}
@@ -158,7 +158,7 @@ def test_the_command_makes_examples_in_which_a_support_is_known(shared_data: Pat
     assert found.returncode == 0, found.stderr
     train, kept = read_examples(out), read_examples(held)
     assert (len(train), len(kept)) == (900, 100)
-    assert all(len(one.given) == 1 for one in train)
+    assert all(len(one.known) == 1 for one in train)
     assert not {one.query.text for one in train} & {one.query.text for one in kept}
 
 

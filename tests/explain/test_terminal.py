@@ -27,7 +27,7 @@ def test_the_whole_tournament_is_told(ordinary: Ranking) -> None:
     for told in ["Which river?", "Round 1 · 2 comparisons", "Round 3 · 1 comparison", "→ Title 9  first-stage rank 10"]:
         assert told in text
     for comparison in ordinary.trace:
-        assert comparison.thought in text
+        assert comparison.reasoning in text
     assert "2:0" in text
     assert "↑9" in text
     assert "✓ selected; 10 more follow" in text
@@ -68,7 +68,7 @@ def test_no_line_is_wider_than_the_terminal(ordinary: Ranking, hostile: Ranking,
 
 def test_a_long_word_in_a_thought_is_folded_and_not_cut(ordinary: Ranking) -> None:
     thought = "ß" * 500
-    ranking = replace(ordinary, trace=(replace(ordinary.trace[0], thought=thought),))
+    ranking = replace(ordinary, trace=(replace(ordinary.trace[0], reasoning=thought),))
     assert shown(ranking).count("ß") == 500
 
 

@@ -23,14 +23,11 @@ from typing import Any
 from rankr1_rag import BackendError, BackendUnavailable, Completion, Passage, Query, Ranking, Reranker
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.backends.wrappers import limited, retried, stored
-from rankr1_rag.jsonlines import ranking_from_json, ranking_to_json, to_line
+from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json, to_line
+from rankr1_rag.io.trec import run_entry, write_run
 from rankr1_rag.prompt import FORMATS
-from rankr1_rag.trec import run_entry, write_run
 from rankr1_rag.types import TokenLogprob
 from tests.mortal_server import mortal
-
-RENAMED = {"thought": "reasoning", "given": "known", "think_tokens": "reasoning_tokens"}
-"""Today's names of fields, options and JSON keys, with their new names. The recorded results use the new ones."""
 
 FOLDER = Path(__file__).parent
 STORE = FOLDER / "store.sql"
@@ -131,12 +128,11 @@ def reranker(
     scripted: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Reranker:
-    """A reranker with the judge as its model. `settings` have their new names."""
+    """A reranker with the judge as its model."""
     format = settings.get("format")
     answer = judge(reasoning=format not in ("setwise-sft-v0.1", "label-v1"), listwise=format == "listwise-v1")
-    old = {new: old for old, new in RENAMED.items()}
     backend = wrapped(Scripted(changed(answer), **(scripted or {})))
-    return Reranker(backend, **{old.get(name, name): value for name, value in settings.items()})
+    return Reranker(backend, **settings)
 
 
 def ranked(n: int, **settings: Any) -> Ranking:
@@ -144,9 +140,9 @@ def ranked(n: int, **settings: Any) -> Ranking:
 
 
 def plain(value: Any) -> Any:
-    """As JSON with the new names, without times and without digits that depend on the C library."""
+    """As JSON, without times and without digits that depend on the C library."""
     if isinstance(value, dict):
-        return {RENAMED.get(key, key): plain(one) for key, one in value.items() if key != "seconds"}
+        return {key: plain(one) for key, one in value.items() if key != "seconds"}
     if isinstance(value, list | tuple):
         return [plain(one) for one in value]
     return (round(value, 9) if math.isfinite(value) else str(value)) if isinstance(value, float) else value

@@ -54,7 +54,7 @@ def test_the_model_is_loaded_once_at_the_first_query_and_never_for_an_empty_one(
         start(process, settings)
 
     monkeypatch.setattr(Process, "__init__", counted)
-    small: dict[str, Any] = {"think_tokens": 4, "size": 6}
+    small: dict[str, Any] = {"reasoning_tokens": 4, "size": 6}
     rerank, compressor = Postprocessor(top_n=1, **small), Compressor(top_n=1, **small)
     assert rerank.postprocess_nodes([], query_str=QUERY) == []
     assert compressor.compress_documents([], QUERY) == []

@@ -88,14 +88,14 @@ def test_nothing_known_changes_nothing(format: Format) -> None:
 @pytest.mark.parametrize(
     ("user", "shown"),
     [
-        ("{query}|{given}|{query}{docs}", "q|<x><y>|qD"),
-        ("{given}{docs}{query}", "<x><y>Dq"),
+        ("{query}|{known}|{query}{docs}", "q|<x><y>|qD"),
+        ("{known}{docs}{query}", "<x><y>Dq"),
         ("{docs}{query}", "Dq<x><y>"),
         ("{query}{docs}{query}", "q<x><y>Dq<x><y>"),
     ],
 )
 def test_what_is_known_stands_wherever_a_format_has_it_or_behind_the_query(user: str, shown: str) -> None:
-    mine = Format("mine", "setwise", "", user, "{num}", "", False, "", given="<{line}>")
+    mine = Format("mine", "setwise", "", user, "{num}", "", False, "", known="<{line}>")
     given = [Passage("", "x"), Passage("", "y")]
     assert mine.render("q", [Passage("", "D")], given)[1]["content"] == shown.replace("D", "1D")
 
@@ -128,9 +128,9 @@ def test_more_than_twenty_passages_are_still_numbered() -> None:
         ({"user": "{docs}"}, "{query} once or twice"),
         ({"user": "{query}{query}{docs}{query}"}, "{query} once or twice"),
         ({"prefix": "- "}, "num"),
-        ({"user": "{query} {docs} {given}"}, "{given} once, before {docs}"),
-        ({"user": "{query} {given} {given} {docs}"}, "{given} once, before {docs}"),
-        ({"given": "known"}, "{line} exactly once"),
+        ({"user": "{query} {docs} {known}"}, "{known} once, before {docs}"),
+        ({"user": "{query} {known} {known} {docs}"}, "{known} once, before {docs}"),
+        ({"known": "known"}, "{line} exactly once"),
     ],
 )
 def test_a_format_without_its_slots_is_refused(changes: dict[str, str], problem: str) -> None:

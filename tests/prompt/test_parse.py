@@ -123,7 +123,7 @@ def test_every_label_that_was_shown_is_read_back(label: int, n: int) -> None:
     ],
 )
 def test_the_thought_is_the_reasoning_without_its_tags(text: str, thought: str) -> None:
-    assert SETWISE.thought(text) == thought
+    assert SETWISE.reasoning_of(text) == thought
 
 
 @pytest.mark.parametrize(
@@ -143,14 +143,14 @@ def test_the_thought_is_the_reasoning_without_its_tags(text: str, thought: str) 
     ],
 )
 def test_a_text_with_an_open_thought_is_still_thinking(text: str, thinking: bool) -> None:
-    assert SETWISE.thinking(text) is thinking
+    assert SETWISE.is_reasoning(text) is thinking
 
 
 def test_an_example_quoted_in_a_thought_gives_way_to_the_forced_label() -> None:
     thought = "<think>Like <think> so </think> <answer>[3]</answer>. Now passage one sa"
     forced = SETWISE.force(MESSAGES, thought, 12, can_continue=True)
     assert forced.text == f"{thought} </think> <answer>["
-    assert not SETWISE.thinking(forced.text)
+    assert not SETWISE.is_reasoning(forced.text)
     assert SETWISE.parse(forced.text + "5]</answer>", 12) == (4,)
 
 
@@ -177,7 +177,7 @@ def test_no_text_takes_time_that_grows_with_its_square(text: str) -> None:
     """At 200,000 characters and more, one of the square would take minutes."""
     for format in FORMATS.values():
         assert format.parse(text, 20) is None
-        assert len(format.thought(text)) <= len(text)
+        assert len(format.reasoning_of(text)) <= len(text)
         assert "<answer>" in format.force(MESSAGES, text, 20, can_continue=True).text
 
 

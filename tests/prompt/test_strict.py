@@ -106,7 +106,7 @@ def test_whatever_strict_reads_parse_reads_alike(text: str, n: int) -> None:
         places = format.strict(text, n)
         if places is not None:
             assert format.parse(text, n) == places
-            assert not format.thinking(text)
+            assert not format.is_reasoning(text)
             assert len(places) == (n if format.kind == "listwise" else 1)
 
 
@@ -117,7 +117,7 @@ def test_what_a_format_wants_written_is_in_its_form(place: int, n: int, thought:
         if format.kind == "setwise":
             text = format.answer(place, thought if format.reasoning else None)
             assert format.strict(text, n) == expected
-            assert format.thought(text) == (thought.strip() if format.reasoning else "")
+            assert format.reasoning_of(text) == (thought.strip() if format.reasoning else "")
 
 
 @pytest.mark.parametrize("name", [name for name, format in FORMATS.items() if format.kind == "setwise"])

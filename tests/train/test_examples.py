@@ -66,8 +66,8 @@ FLEAS = Example(
 def test_an_example_is_read_in_every_shape(tmp_path: Path, record: dict[str, Any]) -> None:
     assert one(tmp_path, record) == FLEAS
     assert one(tmp_path, record | {"source": "insects"}).source == "insects"
-    known = one(tmp_path, record | {"given": [{"id": "d4", "title": "Lice", "text": "A month."}]})
-    assert known == replace(FLEAS, given=(Passage("d4", "A month.", "Lice"),))
+    known = one(tmp_path, record | {"known": [{"id": "d4", "title": "Lice", "text": "A month."}]})
+    assert known == replace(FLEAS, known=(Passage("d4", "A month.", "Lice"),))
 
 
 BARE = {"query": "which?", "positives": ["A", "B"], "negatives": ["C", "D"]}
@@ -155,8 +155,8 @@ def test_no_file_at_all_is_refused() -> None:
         ({"positives": ()}, "no positives"),
         ({"negatives": ()}, "no negatives"),
         ({"negatives": FLEAS.positives}, "both positive and negative"),
-        ({"given": FLEAS.positives}, "passage 'd1' is given and to choose from too"),
-        ({"given": FLEAS.negatives[1:]}, "passage 'd3' is given and to choose from too"),
+        ({"known": FLEAS.positives}, "passage 'd1' is known and to choose from too"),
+        ({"known": FLEAS.negatives[1:]}, "passage 'd3' is known and to choose from too"),
     ],
 )
 def test_an_example_made_by_hand_is_held_to_the_same(changes: dict[str, Any], says: str) -> None:

@@ -62,11 +62,11 @@ def test_other_examples_change_no_set_and_no_order(
 
 def test_what_is_known_is_shown_beside_and_not_to_choose_from() -> None:
     known = (Passage("k", "known"),)
-    (one,) = sets([replace(example("q"), given=known)], size=5, seed=1)
-    assert one.given == known
+    (one,) = sets([replace(example("q"), known=known)], size=5, seed=1)
+    assert one.known == known
     assert not set(known) & set(one.passages)
     (plain,) = sets([example("q")], size=5, seed=1)
-    assert replace(one, given=()) == plain
+    assert replace(one, known=()) == plain
 
 
 def test_the_global_state_of_chance_is_neither_used_nor_changed() -> None:

@@ -49,7 +49,7 @@ def test_nothing_in_a_passage_becomes_a_label_or_a_tag(text: str, evil: str) -> 
         assert not re.search(r"[\[\]\n]|</?(?:think|answer)>|<\|im_end\|>", named, re.IGNORECASE)
         written = target("naming", passage, 3, NAMING)
         assert NAMING.strict(written, 5) == NAMING.parse(written, 5) == (2,)
-        assert NAMING.thought(written) == named.strip()
+        assert NAMING.reasoning_of(written) == named.strip()
 
 
 @given(st.text(st.characters(exclude_characters="[]<>")), st.text(st.characters(exclude_characters="[]<>")))

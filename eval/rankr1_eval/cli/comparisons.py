@@ -155,7 +155,7 @@ def _asked(
         if more := len(records) - len(sets):
             told = f"{out} holds {more:,} more comparisons; the figures are of the {len(sets):,} asked for now"
             stages.console.print(Text(clean(told), style="yellow"))
-        written = bool(plan.think_tokens) or not plan.format.reasoning
+        written = bool(plan.reasoning_tokens) or not plan.format.reasoning
         return score(sets, answered(records, sets), rivals, written=written), records.settings
 
 

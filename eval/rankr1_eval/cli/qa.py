@@ -112,8 +112,8 @@ def _told(source: Source, everything: Sequence[Question], seed: int) -> dict[str
 def _settled(settings: Settings, folder: Folder) -> Settings:
     """With a store in the run's folder, and a budget for thoughts where the untrained model would have its own."""
     untrained = is_embedded(settings) and settings.model == BASE
-    thinks = THINK_TOKENS if settings.think_tokens is None and untrained else settings.think_tokens
-    return replace(repeatable(settings), store=settings.store or str(folder.store), think_tokens=thinks)
+    thinks = THINK_TOKENS if settings.reasoning_tokens is None and untrained else settings.reasoning_tokens
+    return replace(repeatable(settings), store=settings.store or str(folder.store), reasoning_tokens=thinks)
 
 
 def _fewer(folder: Folder, run: EvaluatedRun) -> str:

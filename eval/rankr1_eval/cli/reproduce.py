@@ -68,11 +68,11 @@ def _settled(settings: Settings, target: Target, folder: Path) -> Settings:
     """The paper's settings where none are given, the embedded model's own where it is asked, a store in the folder."""
     embedded = is_embedded(settings)
     known = embedded or settings.model in CHECKPOINTS
-    thinks, force, store = settings.think_tokens, settings.force, settings.store
+    thinks, force, store = settings.reasoning_tokens, settings.force, settings.store
     query, passage = settings.query_tokens, settings.passage_tokens
     return replace(
         repeatable(settings),
-        think_tokens=THINK_TOKENS if thinks is None and not known else thinks,
+        reasoning_tokens=THINK_TOKENS if thinks is None and not known else thinks,
         force=Force.never if force is None and not embedded else force,
         query_tokens=target.query_tokens if query is None and not embedded else query,
         passage_tokens=target.passage_tokens if passage is None and not embedded else passage,

@@ -66,7 +66,7 @@ class Reason:
     name: str
     support: bool
     verdict: str
-    thought: str
+    reasoning: str
     comparison: Comparison | None
     ranking: Ranking
 

@@ -240,7 +240,7 @@ def _row_doubts(name: str, cost: Mapping[str, float]) -> Iterator[str]:
             f"{name}: {share} % of the comparisons gave no answer that could be parsed; there the retriever was "
             "trusted, not the model."
         )
-    if alarm(cost, "forced") and cost.get("think_tokens"):
+    if alarm(cost, "forced") and cost.get("reasoning_tokens"):
         share = percent(cost["forced"] / asked, 0)
         yield f"{name}: {share} % of the labels had to be forced, so the thoughts may not be the reasons."
     if alarm(cost, "reader_empty"):

@@ -173,7 +173,7 @@ COSTS = {
     "prompt_tokens": "prompt tokens",
     "cached_tokens": "of them cached",
     "completion_tokens": "completion tokens",
-    "think_tokens": "of them thought",
+    "reasoning_tokens": "of them thought",
     "unparsed": "unparsed",
     "forced": "forced",
     "seconds": "seconds",

@@ -39,7 +39,7 @@ PAPER: Mapping[str, Any] = {
     "algorithm": "heapsort",
     "votes": 1,
     "temperature": 0.0,
-    "think_tokens": THINK_TOKENS,
+    "reasoning_tokens": THINK_TOKENS,
     "force": "never",
     "fusion": None,
     "prefix_order": False,
@@ -55,7 +55,7 @@ def departures(reranker: Reranker, target: Target, depth: int) -> tuple[str, ...
     if (known := CHECKPOINTS.get(plan.backend.model)) is not None:
         paper["format"] = known.format.name
     if not plan.format.reasoning:
-        del paper["think_tokens"], paper["force"]
+        del paper["reasoning_tokens"], paper["force"]
     here = {**LATER, **asked_with(reranker), "depth": depth}
     return tuple(f"{name} {here[name]}, not {value}" for name, value in paper.items() if here[name] != value)
 

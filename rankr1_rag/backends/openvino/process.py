@@ -35,7 +35,7 @@ LOADED = 0
 
 _log = logging.getLogger("rankr1_rag")
 
-_START = "import sys; sys.path[:] = {path!r}; from rankr1_rag.backends.openvino_worker import main; main({fd})"
+_START = "import sys; sys.path[:] = {path!r}; from rankr1_rag.backends.openvino.worker import main; main({fd})"
 
 
 @dataclass(frozen=True, slots=True)

