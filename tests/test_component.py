@@ -21,6 +21,8 @@ from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.component import REASONING, Component
 from rankr1_rag.connect import RERANKING, connect
 
+pytestmark = pytest.mark.third_party
+
 KEY = "sk-not-to-be-seen-0123456789"
 SERVER: dict[str, Any] = {"model": "m", "base_url": "http://127.0.0.1:9/v1"}
 PASSAGES = [Passage(str(n), f"number {n}") for n in (3, 1, 2, 0)]

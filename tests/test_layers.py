@@ -2,6 +2,8 @@
 
 import ast
 import io
+import subprocess
+import sys
 import tokenize
 from pathlib import Path
 
@@ -27,6 +29,12 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
+OPTIONAL = [
+    *("llama_index", "langchain", "langchain_classic", "langchain_core", "langchain_rankr1", "rankr1_eval"),
+    *("accelerate", "datasets", "matplotlib", "peft", "sentence_transformers", "torch", "transformers", "trl", "vllm"),
+]
+NOT_IMPORTED = {"rankr1_rag.__main__", "rankr1_rag.train.shared_prompts"}
+"""The command line runs at import; shared_prompts derives a class from one of torch."""
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 APART = [{"selection", "prompt"}, {"selection", "backends"}, {"prompt", "backends"}]
 
@@ -61,6 +69,19 @@ def test_the_three_worlds_meet_only_in_the_engine() -> None:
         for pair in APART:
             if part(path) in pair:
                 assert not imported(path) & (pair - {part(path)}), path
+
+
+def test_no_module_needs_a_framework_or_torch() -> None:
+    modules = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in PACKAGE.rglob("*.py")]
+    code = f"""
+import importlib, sys
+for name in {OPTIONAL}:
+    sys.modules[name] = None  # importing it fails
+for name in {sorted(set(modules) - NOT_IMPORTED)}:
+    importlib.import_module(name.removesuffix(".__init__"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def code_lines(path: Path) -> int:

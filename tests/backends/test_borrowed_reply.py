@@ -10,6 +10,8 @@ from openai.types.chat import ChatCompletion
 from rankr1_rag.backends.borrowed_reply import completion
 from rankr1_rag.types import Completion
 
+pytestmark = pytest.mark.third_party
+
 
 class FinishReason(Enum):
     """As in Google's libraries."""

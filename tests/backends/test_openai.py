@@ -33,7 +33,7 @@ from tests.llama_server import serving
 if TYPE_CHECKING:
     from tests.backends.conftest import Server
 
-pytestmark = pytest.mark.usefixtures("environment")
+pytestmark = [pytest.mark.third_party, pytest.mark.usefixtures("environment")]
 
 USER = {"role": "user", "content": "Which passage?"}
 BEGUN = {"role": "assistant", "content": "<think>The second.</think> <answer>["}

@@ -11,6 +11,8 @@ from rankr1_rag.backends.wrappers import retried
 from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
 from rankr1_rag.types import Completion
 
+pytestmark = pytest.mark.third_party
+
 REQUEST = Request([{"role": "user", "content": "which?"}], max_tokens=8)
 
 
