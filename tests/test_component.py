@@ -127,7 +127,6 @@ def test_several_servers_are_a_setting_that_prints_pickles_and_goes_into_json() 
         ({**SERVER, "server": "ollama"}, "server"),
         ({**SERVER, "timeout": 0}, "timeout=0"),
     ],
-    ids=str,
 )
 def test_wrong_settings_are_a_value_error_that_names_them(settings: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
@@ -204,7 +203,6 @@ def test_a_key_is_in_nothing_that_is_printed_or_kept() -> None:
         {"backend": KEY},
         {"model": 5},
     ],
-    ids=str,
 )
 def test_a_key_is_in_no_error_of_wrong_settings(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError) as caught:

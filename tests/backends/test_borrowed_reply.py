@@ -148,7 +148,7 @@ JUNK: list[object] = [
 ]
 
 
-@pytest.mark.parametrize("told", JUNK, ids=repr)
+@pytest.mark.parametrize("told", JUNK)
 def test_what_tells_nothing_is_no_error(told: object) -> None:
     assert completion("[1]", "", told) == Completion("[1]")
 
