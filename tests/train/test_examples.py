@@ -155,8 +155,8 @@ def test_no_file_at_all_is_refused() -> None:
         ({"positives": ()}, "no positives"),
         ({"negatives": ()}, "no negatives"),
         ({"negatives": FLEAS.positives}, "both positive and negative"),
-        ({"known": FLEAS.positives}, "passage 'd1' is known and to choose from too"),
-        ({"known": FLEAS.negatives[1:]}, "passage 'd3' is known and to choose from too"),
+        ({"known": FLEAS.positives}, "passage 'd1' is both known and a candidate"),
+        ({"known": FLEAS.negatives[1:]}, "passage 'd3' is both known and a candidate"),
     ],
 )
 def test_an_example_made_by_hand_is_held_to_the_same(changes: dict[str, Any], says: str) -> None:

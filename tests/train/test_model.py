@@ -10,9 +10,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from bench.shared_prompts import _drawn
 from rankr1_rag.train.config import SFT
 from rankr1_rag.train.model import load, writing
-from rankr1_rag.train.shared_prompts import _drawn
 
 pytestmark = [
     pytest.mark.train,

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 from trl import GRPOConfig, GRPOTrainer
 
-from rankr1_rag.train.shared_prompts import SharedPrompts, _distinct, _ended, _handed, _sampled
+from bench.shared_prompts import SharedPrompts, _distinct, _ended, _handed, _sampled
 
 pytestmark = [
     pytest.mark.train,
@@ -57,7 +57,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor, int]:
     return torch.tensor(ids), torch.tensor(mask), 3
 
 
-def told(kind: Any, model: Path, folder: Path) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+def common(kind: Any, model: Path, folder: Path) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
     made = trainer(kind, model, folder)
     ids, mask, keep = batch()
     logps, entropies, _ = made._get_per_token_logps_and_entropies(made.model, ids, mask, keep, compute_entropy=True)
