@@ -36,6 +36,7 @@ class TrainingProgress:
         self._task = self._progress.add_task(title, total=None, figures="loading")
 
     def __call__(self, step: int, steps: int, line: Mapping[str, Any]) -> None:
+        """Show a log line."""
         if held := line.get("held_out"):
             self._console.print(
                 f"step {step} of {steps}: {held['sets']} held-out sets, {held['accuracy']:.3f} right, "
@@ -116,6 +117,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
 
 
 def print_result(folder: RunDir, as_json: bool) -> None:
+    """Print where the adapter is, and the first and last scores on held-out sets."""
     measured = [one["held_out"] for one in folder.records() if "held_out" in one]
     if as_json:
         typer.echo(json.dumps({"adapter": str(folder.path), "held_out": measured[-1] if measured else None}))

@@ -99,7 +99,7 @@ class SFT(Training):
 
     target: Annotated[
         Kind,
-        "Completion to learn: 'label' (the label alone) or 'naming' (reasoning that names the passage, then its label).",
+        "Completion to learn: 'label' (the label alone) or 'naming' (the passage's name, then its label).",
         COURSE,
     ] = "label"
     format: Annotated[str, f"Prompt format: {', '.join(FORMATS)}.", PROMPT] = "setwise-sft-v0.1"

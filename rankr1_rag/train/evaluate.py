@@ -66,7 +66,7 @@ def measure(
     most: int,
     processes: Processes = ALONE,
 ) -> HeldOutScores:
-    """Ask each set once; `asked` are its messages, `most` the longest completion in tokens. Processes share the batches."""
+    """Ask each set once, by all processes; `asked` are its messages, `most` the longest completion in tokens."""
     batches = [asked[start : start + BATCH] for start in range(0, len(asked), BATCH)]
     with inference(trained.model):
         ours = [

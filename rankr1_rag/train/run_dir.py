@@ -81,6 +81,10 @@ class RunDir:
                 break
         return found
 
+    def has_scores(self, step: int) -> bool:
+        """Whether the log has scores on held-out sets at this step."""
+        return any(record["step"] == step and "held_out" in record for record in self.records())
+
     def cut_log(self, step: int) -> None:
         """Remove what was logged after a step, where the run resumes."""
         kept = [record for record in self.records() if record["step"] <= step]
@@ -90,7 +94,7 @@ class RunDir:
 
 @contextmanager
 def opened(settings: Training, processes: Processes) -> Iterator[RunDir]:
-    """The folder of this run, locked. FileError if it holds a run with other settings or another process uses it."""
+    """The folder of this run, locked. FileError if another process uses it or it holds a run with other settings."""
     path = Path(settings.out).expanduser()
     with ExitStack() as held:
 

@@ -61,7 +61,7 @@ def make_trainer(run: Run, settings: SFT) -> Any:
 
 
 def group_by_length(rows: Sequence[dict[str, Any]], batch: int, seed: int) -> list[dict[str, Any]]:
-    """The rows in an order drawn by the seed: batches of similar lengths, each from neighbouring rows. Keeps all rows."""
+    """All rows in an order drawn by the seed: batches of similar lengths, each from neighbouring rows."""
     ordered: list[dict[str, Any]] = []
     for start in range(0, len(rows), WINDOW * batch):
         window = sorted(rows[start : start + WINDOW * batch], key=lambda row: len(row["input_ids"]))

@@ -212,34 +212,31 @@ def callbacks(run: Run) -> list[Any]:
     transformers: Any = import_module("transformers")
     prompts = [asked(one, run.settings, run.trained.count) for one in run.material.held_out]
 
-    def has_scores(step: int) -> bool:
-        return any(one["step"] == step and "held_out" in one for one in run.folder.records())
-
     class Evaluation(transformers.TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if not run.processes.from_main(lambda: has_scores(state.global_step)):
-                self._measure(state)  # a new run, or one that was killed during an evaluation
+            if not run.processes.from_main(lambda: run.folder.has_scores(state.global_step)):
+                evaluate(run, prompts, state)  # a new run, or one that was killed during an evaluation
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self._measure(state)
+            evaluate(run, prompts, state)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if run.progress and state.is_world_process_zero and logs:
                 run.progress(state.global_step, state.max_steps, record(state.global_step, logs))
 
-        def _measure(self, state: Any) -> None:
-            if not prompts:
-                return
-            settings, held = run.settings, run.material.held_out
-            scores = measure(  # by all processes
-                run.trained, prompts, held, settings.prompt_format, settings.completion_tokens, run.processes
-            )
-            if state.is_world_process_zero:
-                append(run.folder, {"step": state.global_step, "held_out": asdict(scores)})
-                if run.progress:
-                    run.progress(state.global_step, state.max_steps, {"held_out": asdict(scores)})
-
     return [log_callback(run.folder), Evaluation()]
+
+
+def evaluate(run: Run, prompts: Sequence[Any], state: Any) -> None:
+    """Measure on the held-out sets, by all processes; the main one logs the scores. `state` is the trainer's."""
+    if not prompts:
+        return
+    settings, held = run.settings, run.material.held_out
+    scores = measure(run.trained, prompts, held, settings.prompt_format, settings.completion_tokens, run.processes)
+    if state.is_world_process_zero:
+        append(run.folder, {"step": state.global_step, "held_out": asdict(scores)})
+        if run.progress:
+            run.progress(state.global_step, state.max_steps, {"held_out": asdict(scores)})
 
 
 def last_checkpoint(folder: RunDir) -> str | None:

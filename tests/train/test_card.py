@@ -1,4 +1,4 @@
-"""The card of an adapter tells of all runs that made it."""
+"""The card of an adapter lists all runs that made it."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ def test_what_a_card_does_not_tell_is_read_from_the_run_s_folder(
     assert [run["sources"] for run in runs] == [{"made": 12}] * 3
 
 
-def test_an_adapter_that_tells_nothing_is_named(three: list[Path], common: dict[str, Any], tmp_path: Path) -> None:
+def test_an_adapter_without_records_is_named(three: list[Path], common: dict[str, Any], tmp_path: Path) -> None:
     (three[0] / "README.md").write_text("by hand", encoding="utf-8")
     (three[0] / "settings.json").unlink()
     text = card(finished(SFT(**common, out=str(tmp_path / "other"), adapter=str(three[0])), b"other"))
-    assert f"The adapter `{three[0]}` says neither how nor on what it was trained." in text
+    assert f"The adapter `{three[0]}` has no record of its training." in text
 
 
 def test_metadata_of_a_card_are_lines_of_yaml(three: list[Path]) -> None:
