@@ -68,7 +68,7 @@ def named_model(base: Path, folder: Path) -> Path:
     return named
 
 
-def has_weights(node: Any) -> bool:  # noqa: ANN401
+def has_weights(node: Any) -> bool:
     """Whether the second input comes from a constant."""
     source = node.input(1).get_source_output().get_node()
     while source.get_type_name() != "Constant" and source.inputs():

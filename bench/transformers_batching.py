@@ -123,9 +123,9 @@ class MicroBatched:
 
     def _generate(
         self,
-        torch: Any,  # noqa: ANN401
-        model: Any,  # noqa: ANN401
-        tokenizer: Any,  # noqa: ANN401
+        torch: Any,
+        model: Any,
+        tokenizer: Any,
         ends: tuple[int, ...],
         batch: list[Prepared],
     ) -> list[Completion]:
