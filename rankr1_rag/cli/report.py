@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from rankr1_rag.backends import Backend, Request
-from rankr1_rag.backends.wrappers.base import Around
+from rankr1_rag.backends.wrappers.base import BackendWrapper
 from rankr1_rag.explain import clean, cost_table
 from rankr1_rag.io.give_up import GiveUp
 from rankr1_rag.types import Completion, Cost, Query, Ranking
@@ -80,7 +80,7 @@ class Job:
         self._progress.stop()
 
 
-class _Counted(Around):
+class _Counted(BackendWrapper):
     def __init__(self, backend: Backend, job: Job) -> None:
         super().__init__(backend)
         self._job = job
