@@ -19,7 +19,7 @@ from rankr1_rag.backends import Request
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.connect import RERANKING, connect
 from rankr1_rag.frameworks.component import REASONING, Component
-from rankr1_rag.frameworks.llm import Borrowed
+from rankr1_rag.frameworks.llm import FrameworkLLM
 
 pytestmark = pytest.mark.third_party
 
@@ -32,7 +32,7 @@ embedded = pytest.mark.skipif(
 )
 
 
-class Asked(Borrowed):
+class Asked(FrameworkLLM):
     """A function of the messages is the model."""
 
     def chat(self, request: Request) -> Completion:
@@ -45,7 +45,7 @@ class Asked(Borrowed):
 class Mine(Component):
     """A component of no framework, around functions."""
 
-    def _borrowed(self, llm: Any) -> Borrowed:
+    def _borrowed(self, llm: Any) -> FrameworkLLM:
         return Asked(llm, "mine")
 
 
@@ -175,7 +175,7 @@ def test_a_path_is_kept_as_text(tmp_path: Path) -> None:
 
 
 def test_a_model_of_the_pipeline_may_have_a_store_and_a_limit(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a store cannot tell which model this is: llm is a function"):
+    with pytest.raises(ValueError, match="cannot identify the model for the store: llm is a function"):
         Mine(llm=last, store=tmp_path / "store")
     component = Mine(llm=Known(), requests=2, store=tmp_path / "store")
     assert repr(component.ranker.plan.backend).startswith("stored(limited(Asked(")
