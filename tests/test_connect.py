@@ -78,7 +78,7 @@ def test_where_there_is_none_a_model_is_run_here_and_loaded_later(kind: Any, tmp
         ({"base_url": "http://127.0.0.1:9/v1"}, "needs a model"),
         ({**SERVER, "base_url": []}, "base_url is empty, or one of its addresses is"),
         ({**SERVER, "base_url": ["http://a/v1", ""]}, "base_url is empty, or one of its addresses is"),
-        ({**SERVER, "base_url": ["http://a/v1", "b"]}, "base_url 'b' is no address"),
+        ({**SERVER, "base_url": ["http://a/v1", "b"]}, "base_url='b' is no address"),
         ({**SERVER, "base_url": ["http://a/v1", "http://b/v1", "http://a/v1/"]}, "names http://a/v1 more than once"),
         ({**SERVER, "server": "ollama"}, "ollama"),
         ({**SERVER, "context": 0}, "context=0"),
