@@ -18,7 +18,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from rankr1_rag.backends.transformers.text import Choices, Prepared, Text
+from rankr1_rag.backends.transformers.text import Choices, ModelTokenizer, TokenizedRequest
 from rankr1_rag.types import Completion, TokenLogprob
 
 State = list[tuple[Any, Any]]
@@ -154,7 +154,7 @@ def _common(one: list[int], other: list[int]) -> int:
 class Writing:
     """Written token by token with `take`; done once `reason` says why. `ends` are the tokens that end a turn."""
 
-    def __init__(self, prepared: Prepared, text: Text, ends: tuple[int, ...]) -> None:
+    def __init__(self, prepared: TokenizedRequest, text: ModelTokenizer, ends: tuple[int, ...]) -> None:
         self.prepared = prepared
         self.tokens: list[int] = []
         self.reason = ""

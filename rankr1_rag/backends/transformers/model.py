@@ -21,7 +21,7 @@ _PLAIN = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ModelSettings:
     """What a model is loaded with; `dtype` "auto" is the checkpoint's own, `device` None the best there is."""
 
     base: Source
@@ -32,7 +32,7 @@ class Settings:
     max_batch: int
 
 
-def load(settings: Settings) -> Any:  # noqa: ANN401  # a torch.nn.Module, and torch may not be installed
+def load(settings: ModelSettings) -> Any:  # noqa: ANN401  # a torch.nn.Module, and torch may not be installed
     """The model, ready to compute. BackendError that says what is wrong with it."""
     base, adapter = settings.base, settings.adapter
     for needed in (hub.ADAPTER_CONFIG, hub.ADAPTER):

@@ -13,9 +13,9 @@ from importlib import import_module
 from typing import Any
 
 from rankr1_rag.backends import Request
-from rankr1_rag.backends.chat_template import rendered, utf8
+from rankr1_rag.backends.chat_template import before_stop, check_length, render_prompt, utf8
 from rankr1_rag.backends.hub import Source
-from rankr1_rag.errors import BackendError, PromptTooLong
+from rankr1_rag.errors import BackendError
 
 _TAIL = 64
 """Characters of the prompt that can have a say in how the text after it is tokenized."""
@@ -45,7 +45,7 @@ class Choices:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class TokenizedRequest:
     """A request ready to be computed: the tokens of its prompt, and the most that may follow."""
 
     request: Request
@@ -54,7 +54,7 @@ class Prepared:
     choices: Choices | None
 
 
-class Text:
+class ModelTokenizer:
     """The tokenizer of one model, loaded at first use (some seconds, with the library), safe from any thread."""
 
     def __init__(self, source: Source) -> None:
@@ -86,9 +86,9 @@ class Text:
         """One token as text, control tokens too."""
         return str(self.load().decode([token]))
 
-    def prepare(self, request: Request, context: int | None) -> Prepared:
+    def prepare(self, request: Request, context: int | None) -> TokenizedRequest:
         """Render, tokenize and check the length: PromptTooLong."""
-        prompt_text = rendered(self.load(), request.messages, self._source.name)
+        prompt_text = render_prompt(self.load(), request.messages, self._source.name)
         prompt, most, choices = self.encode(prompt_text), request.max_tokens, None
         if request.choices:
             choices = Choices()
@@ -96,12 +96,8 @@ class Text:
                 tokens = self._after(prompt_text[-_TAIL:], choice)
                 choices.add(tokens, choice)
                 most = max(most, len(tokens) + 1)
-        if context is not None and len(prompt) + most > context:
-            raise PromptTooLong(
-                f"a prompt of {len(prompt)} tokens and a completion of up to {most} are longer than the context of "
-                f"{context}: show fewer or shorter passages, or lower max_tokens"
-            )
-        return Prepared(request, prompt, most, choices)
+        check_length(len(prompt), most, context)
+        return TokenizedRequest(request, prompt, most, choices)
 
     def _after(self, before: str, choice: str) -> list[int]:
         """The choice as it is tokenized behind this text; by itself, where its first token reaches into the text."""
@@ -117,8 +113,7 @@ class Text:
 
     def before(self, tokens: list[int], stops: tuple[str, ...]) -> str:
         """The text up to the first stop string."""
-        text = self.decode(tokens)
-        return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
+        return before_stop(self.decode(tokens), stops)
 
 
 def _tokenizer(source: Source) -> Any:  # noqa: ANN401
