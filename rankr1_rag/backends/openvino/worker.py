@@ -63,7 +63,7 @@ def _load(pipe: Connection[Any, Any], settings: PipelineSettings) -> tuple[Pipel
     """The loop with its model, the adapter merged into it, and a warning for the user, if any."""
     if settings.adapter is None:
         return PipelineLoop(pipe, settings, settings.path), None
-    from rankr1_rag.backends.openvino.merged_models import merged as merged_model
+    from rankr1_rag.backends.openvino.lora import merged_model
 
     with merged_model(settings.path, settings.adapter) as (path, warning):
         return PipelineLoop(pipe, settings, path), warning

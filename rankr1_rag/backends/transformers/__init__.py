@@ -15,8 +15,7 @@ from pathlib import Path
 
 from rankr1_rag.backends import hub
 from rankr1_rag.backends.local_model import LocalModel
-from rankr1_rag.backends.transformers.model import ModelSettings
-from rankr1_rag.backends.transformers.text import ModelTokenizer
+from rankr1_rag.backends.transformers.model import ModelSettings, ModelTokenizer
 from rankr1_rag.backends.transformers.worker import ModelThread
 
 

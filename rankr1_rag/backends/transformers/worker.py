@@ -1,8 +1,8 @@
 """The thread of a model: a running batch that requests join and leave at every step.
 
-transformers has a continuous batching of its own, which cannot do this: its sampler has no state of a request, so no
-choices, no seeds and no alternatives, greedy and sampled requests cannot run together, and it takes all of a CPU's
-memory.
+Micro-batches of `generate()` make 2 to 3 times fewer comparisons a second: see bench/transformers_batching.md. The
+continuous batching of transformers itself has no state of a request in its sampler, so no choices, no seeds and no
+alternatives; greedy and sampled requests cannot run together, and it takes all of a CPU's memory.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from typing import Any
 from rankr1_rag.backends import Request, hub
 from rankr1_rag.backends.local_model import ModelWorker
 from rankr1_rag.backends.transformers import model as models
-from rankr1_rag.backends.transformers.batch import Batch, Kept, Writing
-from rankr1_rag.backends.transformers.model import ModelSettings
-from rankr1_rag.backends.transformers.text import ModelTokenizer
+from rankr1_rag.backends.transformers.decoding import Decoding, PrefixCache, RunningBatch
+from rankr1_rag.backends.transformers.model import ModelSettings, ModelTokenizer
 from rankr1_rag.errors import BackendError, BackendUnavailable
 
 
@@ -55,25 +54,25 @@ class BatchLoop:
     The prompt that they continue has most likely just been computed and is still kept.
     """
 
-    def __init__(self, worker: ModelWorker, settings: ModelSettings, text: ModelTokenizer) -> None:
-        self._text = text
+    def __init__(self, worker: ModelWorker, settings: ModelSettings, tokenizer: ModelTokenizer) -> None:
         self._worker = worker
+        self._tokenizer = tokenizer
         self._context = hub.context(settings.base, settings.context)
-        tokenizer = text.load()
+        loaded = tokenizer.load()
         self._model = models.load(settings)
-        self._ends = models.ends(self._model, tokenizer)
-        self._most = settings.max_batch
-        self._kept = Kept(settings.max_batch)
-        self._batch = Batch(self._model)
-        self._rows: list[tuple[int, Writing]] = []
-        self._continuing: deque[tuple[int, Writing]] = deque()
-        self._waiting: deque[tuple[int, Writing]] = deque()
+        self._ends = models.ends(self._model, loaded)
+        self._max_batch = settings.max_batch
+        self._cache = PrefixCache(settings.max_batch)
+        self._batch = RunningBatch(self._model)
+        self._rows: list[tuple[int, Decoding]] = []
+        self._continuing: deque[tuple[int, Decoding]] = deque()
+        self._waiting: deque[tuple[int, Decoding]] = deque()
 
     def run(self) -> None:
         """Step until the worker has ended."""
         while not self._worker.ended:
             self._receive()
-            while (line := self._continuing or self._waiting) and len(self._rows) < self._most:
+            while (line := self._continuing or self._waiting) and len(self._rows) < self._max_batch:
                 self._read(*line.popleft())
                 self._receive()
             if self._rows and not self._worker.ended:
@@ -92,69 +91,71 @@ class BatchLoop:
 
     def _enqueue(self, number: int, request: Request) -> None:
         try:
-            writing = Writing(self._text.prepare(request, self._context), self._text, self._ends)
+            decoding = Decoding(self._tokenizer.prepare(request, self._context), self._tokenizer, self._ends)
             line = self._continuing if request.messages[-1]["role"] == "assistant" else self._waiting
-            line.append((number, writing))
+            line.append((number, decoding))
         except Exception as error:
             self._worker.answer(number, self._backend_error(error))
 
-    def _read(self, number: int, writing: Writing) -> None:
-        prompt = writing.prepared.prompt
+    def _read(self, number: int, decoding: Decoding) -> None:
+        """Read a prompt, and let its request join the batch unless its first token ends it."""
 
         def read() -> Any:  # noqa: ANN401
-            writing.cached, begun = self._kept.find(prompt)
-            return self._batch.read(prompt, begun, lambda: self._worker.is_open(number))
+            decoding.cached, begun = self._cache.find(decoding.prompt)
+            return self._batch.read(decoding.prompt, begun, lambda: self._worker.is_open(number))
 
         try:
-            done = None if writing.reason else self._spared(read)
-            if done is not None:
-                state, scores = done
-                writing.take(scores)
-                if not writing.reason:
-                    self._spared(lambda: self._batch.join(state))
-                    self._rows.append((number, writing))
+            if not decoding.reason:  # else no choice was left
+                done = self._with_memory(read)
+                if done is None:
                     return
-                self._kept.add(writing.all, state)
-            if writing.reason:
-                self._worker.answer(number, writing.completion())
+                state, scores = done
+                decoding.take(scores)
+                if not decoding.reason:
+                    self._with_memory(lambda: self._batch.join(state))
+                    self._rows.append((number, decoding))
+                    return
+                self._cache.add([*decoding.prompt, *decoding.tokens], state)
+            self._worker.answer(number, decoding.completion())
         except Exception as error:
             self._worker.answer(number, self._backend_error(error))
 
     def _step(self) -> None:
         try:
-            self._leave({row for row, (number, _) in enumerate(self._rows) if not self._worker.is_open(number)})
+            self._remove({row for row, (number, _) in enumerate(self._rows) if not self._worker.is_open(number)})
             if self._rows:
-                scores = self._spared(lambda: self._batch.step([writing.tokens[-1] for _, writing in self._rows]))
-                best = scores.argmax(-1).tolist()
-                for (_, writing), row, token in zip(self._rows, scores, best, strict=True):
-                    writing.take(token if writing.plain else row)
-                self._leave({row for row, (_, writing) in enumerate(self._rows) if writing.reason})
+                last = [decoding.tokens[-1] for _, decoding in self._rows]
+                scores = self._with_memory(lambda: self._batch.step(last))
+                for (_, decoding), row, best in zip(self._rows, scores, scores.argmax(-1).tolist(), strict=True):
+                    decoding.take(best if decoding.is_plain else row)
+                self._remove({row for row, (_, decoding) in enumerate(self._rows) if decoding.reason})
         except Exception as error:
             failure = self._backend_error(error)
-            failed, self._rows, self._batch = self._rows, [], Batch(self._model)
+            failed, self._rows, self._batch = self._rows, [], RunningBatch(self._model)
             for number, _ in failed:
                 self._worker.answer(number, type(failure)(str(failure)))
 
-    def _leave(self, rows: set[int]) -> None:
-        """Take rows out of the batch and answer those that are finished."""
+    def _remove(self, rows: set[int]) -> None:
+        """Take rows out of the batch and answer those that have finished."""
         if not rows:
             return
         for row in sorted(rows):
-            number, writing = self._rows[row]
-            if writing.reason:
-                self._kept.add(writing.all, self._spared(partial(self._batch.row, row)))
-                self._worker.answer(number, writing.completion())
+            number, decoding = self._rows[row]
+            if decoding.reason:
+                state = self._with_memory(partial(self._batch.row, row))
+                self._cache.add([*decoding.prompt, *decoding.tokens], state)
+                self._worker.answer(number, decoding.completion())
         self._rows = [one for row, one in enumerate(self._rows) if row not in rows]
         self._batch.leave(rows)
 
-    def _spared(self, compute: Callable[[], Any]) -> Any:  # noqa: ANN401
-        """Compute; where memory runs out once more, without what is only kept."""
+    def _with_memory(self, compute: Callable[[], Any]) -> Any:  # noqa: ANN401
+        """Compute; where memory runs out, once more without the kept prompts."""
         try:
             return compute()
         except Exception as error:
-            if not (len(self._kept) and models.out_of_memory(error)):
+            if not (len(self._cache) and models.out_of_memory(error)):
                 raise
-            self._kept.clear()
+            self._cache.clear()
         models.release()
         return compute()
 
@@ -162,10 +163,10 @@ class BatchLoop:
         if isinstance(error, BackendError):
             return error
         if models.out_of_memory(error):
-            self._kept.clear()
+            self._cache.clear()
             models.release()
             return BackendError(
-                f"out of memory with {len(self._rows)} of at most {self._most} requests computed together: lower "
+                f"out of memory with {len(self._rows)} of at most {self._max_batch} requests computed together: lower "
                 "max_batch, or show fewer or shorter passages"
             )
         return BackendError(f"transformers: {models.short(error)}")
