@@ -23,6 +23,7 @@ from rankr1_rag.backends import Backend
 from rankr1_rag.concurrency import streams
 from rankr1_rag.concurrency.event_loop import private_loop
 from rankr1_rag.concurrency.per_loop import PerLane, PerLoop
+from rankr1_rag.engine.comparison import Comparing
 from rankr1_rag.engine.query import Budget, Retrieve, Stages
 from rankr1_rag.engine.selection_loop import Engine
 from rankr1_rag.errors import LoopError
@@ -226,7 +227,18 @@ class Reranker:
 
     @cached_property
     def _engine(self) -> Engine:
-        return self.plan.engine(self.temperature, self.strict)
+        plan = self.plan
+        comparing = Comparing(
+            plan.backend,
+            plan.format,
+            plan.reasoning_tokens,
+            plan.force,
+            self.strict,
+            self.temperature,
+            plan.seed,
+            plan.probabilities or plan.votes == "auto",
+        )
+        return Engine(comparing, auto=plan.votes == "auto")
 
     @cached_property
     def _gates(self) -> PerLoop[PerLane[asyncio.Semaphore]]:

@@ -11,8 +11,6 @@ from typing import Literal, TypeVar
 
 from rankr1_rag.backends import Backend
 from rankr1_rag.checkpoints import CHECKPOINTS, Checkpoint
-from rankr1_rag.engine.comparison import Comparing
-from rankr1_rag.engine.selection_loop import Engine
 from rankr1_rag.prompt import FORMATS, Format
 from rankr1_rag.selection import ALGORITHMS, LISTWISE, Selection, ballot, prefixed, voted
 from rankr1_rag.types import Force
@@ -58,20 +56,6 @@ class Plan:
         if self.prefix_order:
             selection = prefixed(selection)
         return selection if self.votes == "auto" else voted(selection, self.votes, self.seed)
-
-    def engine(self, temperature: float, strict: bool) -> Engine:
-        """What asks."""
-        comparing = Comparing(
-            self.backend,
-            self.format,
-            self.reasoning_tokens,
-            self.force,
-            strict,
-            temperature,
-            self.seed,
-            self.probabilities or self.votes == "auto",
-        )
-        return Engine(comparing, auto=self.votes == "auto")
 
 
 def decide(
