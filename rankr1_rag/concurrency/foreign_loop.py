@@ -48,7 +48,7 @@ async def on_loop(who: Caller, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     result = asyncio.wrap_future(_begun(who, work))
     try:
         while not (await asyncio.wait([result], timeout=_LOOK))[0]:
-            if who.loop.is_closed() or (who.gone and not who.loop.is_running()):
+            if who.loop.is_closed() or (who.cancelled and not who.loop.is_running()):
                 raise BackendError("the event loop of the caller ended while its request was open")
         return result.result()
     finally:
@@ -64,7 +64,7 @@ def _begun(who: Caller, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]
     left = RuntimeError("cancelled on its caller's event loop")
 
     def begin() -> None:
-        if who.gone:
+        if who.cancelled:
             _fail(future, left)
         elif not future.cancelled():
             try:

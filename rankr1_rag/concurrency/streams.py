@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from rankr1_rag.concurrency.event_loop import Caller, held_up, private_loop, standing
+from rankr1_rag.concurrency.event_loop import Caller, blocked_loop, private_loop, running_or_blocked_loop
 from rankr1_rag.errors import LoopError
 
 In = TypeVar("In")
@@ -46,7 +46,7 @@ def each(work: Work[In, Out], items: Iterable[In], most: int) -> Iterator[tuple[
                 except Exception as error:
                     broken, ended = error, True
                 else:
-                    opened[index] = loop.submit(work(item), holding_up=standing())
+                    opened[index] = loop.submit(work(item), blocks=running_or_blocked_loop())
                     opened[index].add_done_callback(partial(_put, finished, index))
             if not opened:
                 break
@@ -66,7 +66,7 @@ def live(work: Work[In, Out], items: Iterable[In], most: int) -> Iterator[tuple[
     finished: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     opened: Opened[Out] = {}
     free, left, broken = threading.Semaphore(most), threading.Event(), list[Exception]()
-    held = standing()
+    held = running_or_blocked_loop()
 
     def feed() -> None:
         try:
@@ -74,7 +74,7 @@ def live(work: Work[In, Out], items: Iterable[In], most: int) -> Iterator[tuple[
             for index, item in enumerate(items):
                 if left.is_set():
                     return
-                opened[index] = loop.submit(work(item), holding_up=held)
+                opened[index] = loop.submit(work(item), blocks=held)
                 opened[index].add_done_callback(partial(_put, finished, index))
                 free.acquire()
         except Exception as error:
@@ -119,7 +119,7 @@ async def aeach(
         try:
             await free.acquire()
             async for item in source:
-                opened[index] = private_loop().submit(work(item), private_loop().outermost(here), held_up.get())
+                opened[index] = private_loop().submit(work(item), private_loop().root_caller(here), blocked_loop.get())
                 opened[index].add_done_callback(partial(report, index))
                 index += 1
                 await free.acquire()
@@ -137,7 +137,7 @@ async def aeach(
             yield index, result
         await feeder
     finally:
-        here.gone = True
+        here.cancelled = True
         feeder.cancel()
         _cancel(opened, pid)
 

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.openai.dialects import DIALECTS, ReplyError, body, completion
 from rankr1_rag.backends.openai.errors import Asked, failure, is_error, parsed, redacted
-from rankr1_rag.concurrency.per_loop import PerLoop
+from rankr1_rag.concurrency.event_loop import PerLoop
 from rankr1_rag.errors import BackendError, BackendUnavailable
 from rankr1_rag.types import Completion
 

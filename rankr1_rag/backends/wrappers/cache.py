@@ -28,7 +28,7 @@ from weakref import WeakSet
 
 from rankr1_rag.backends import Backend, Request
 from rankr1_rag.backends.wrappers.base import Around
-from rankr1_rag.concurrency.per_loop import PerLane, PerLoop
+from rankr1_rag.concurrency.event_loop import PerLoop
 from rankr1_rag.errors import BackendError, StoreError
 from rankr1_rag.types import Completion, TokenLogprob
 
@@ -260,12 +260,12 @@ class Stored(Around):
         self.hits = 0
         self.misses = 0
         self._file = StoreFile(path)
-        self._flights: PerLoop[PerLane[dict[bytes, _Flight]]] = PerLoop(partial(PerLane, dict))
+        self._flights: PerLoop[dict[bytes, _Flight]] = PerLoop(dict, per_caller=True)
 
     async def complete(self, request: Request) -> Completion:
         """The stored completion, or a new one, which is stored; cancelling never takes back what was finished."""
         key = _key(self.identity, request)
-        flights = self._flights.get().get()
+        flights = self._flights.get()
         while (flight := flights.get(key)) is not None:
             try:
                 completion = await flight.join()

@@ -18,7 +18,7 @@ from functools import partial
 from itertools import takewhile
 
 from rankr1_rag.backends import Backend, Request
-from rankr1_rag.concurrency.per_loop import PerLoop
+from rankr1_rag.concurrency.event_loop import PerLoop
 from rankr1_rag.errors import BackendUnavailable
 from rankr1_rag.types import Completion
 
