@@ -1,6 +1,6 @@
 """How long a step of training takes on this CPU: with memory kept or not, compiled or not, prompts shared or not.
 
-    .venv-train/bin/python -m bench.training MODEL EXAMPLES.jsonl > bench/training.md
+    .venv-test/bin/python -m bench.training MODEL EXAMPLES.jsonl > bench/training.md
 
 MODEL is a folder of SmolLM2-135M-Instruct, the examples as `rankr1-eval examples` makes them. Each is a run of twenty
 steps in a folder that is thrown away; timed are the last ten. What keeps memory keeps it until the process ends, so

@@ -21,6 +21,8 @@ from rankr1_rag.connect import RERANKING, connect
 from rankr1_rag.frameworks.component import REASONING, Component
 from rankr1_rag.frameworks.llm import Borrowed
 
+pytestmark = pytest.mark.third_party
+
 KEY = "sk-not-to-be-seen-0123456789"
 SERVER: dict[str, Any] = {"model": "m", "base_url": "http://127.0.0.1:9/v1"}
 PASSAGES = [Passage(str(n), f"number {n}") for n in (3, 1, 2, 0)]
@@ -125,7 +127,6 @@ def test_several_servers_are_a_setting_that_prints_pickles_and_goes_into_json() 
         ({**SERVER, "server": "ollama"}, "server"),
         ({**SERVER, "timeout": 0}, "timeout=0"),
     ],
-    ids=str,
 )
 def test_wrong_settings_are_a_value_error_that_names_them(settings: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
@@ -202,7 +203,6 @@ def test_a_key_is_in_nothing_that_is_printed_or_kept() -> None:
         {"backend": KEY},
         {"model": 5},
     ],
-    ids=str,
 )
 def test_a_key_is_in_no_error_of_wrong_settings(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError) as caught:

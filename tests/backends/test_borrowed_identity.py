@@ -59,7 +59,6 @@ class Model(BaseModel):
         {"eos_token": "</s>"},
         {"not_a_field": 3},
     ],
-    ids=str,
 )
 def test_whatever_decides_a_completion_tells_models_apart(change: dict[str, Any]) -> None:
     assert described(Model(**change)) != described(Model())
@@ -74,7 +73,6 @@ def test_whatever_decides_a_completion_tells_models_apart(change: dict[str, Any]
         {"metadata": {"run": "7"}},
         {"token": "sk-8"},
     ],
-    ids=str,
 )
 def test_keys_connections_and_notes_do_not(change: dict[str, Any]) -> None:
     assert described(Model(**change)) == described(Model())

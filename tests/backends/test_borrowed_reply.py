@@ -10,6 +10,8 @@ from openai.types.chat import ChatCompletion
 from rankr1_rag.frameworks.llm import completion
 from rankr1_rag.types import Completion
 
+pytestmark = pytest.mark.third_party
+
 
 class FinishReason(Enum):
     """As in Google's libraries."""
@@ -146,7 +148,7 @@ JUNK: list[object] = [
 ]
 
 
-@pytest.mark.parametrize("told", JUNK, ids=repr)
+@pytest.mark.parametrize("told", JUNK)
 def test_what_tells_nothing_is_no_error(told: object) -> None:
     assert completion("[1]", "", told) == Completion("[1]")
 

@@ -17,6 +17,8 @@ from rankr1_rag.errors import BackendError
 from tests.backends import small_model
 from tests.backends.small_model import BLOCKS, HEADS, KV_HEADS, TENSORS, WIDTH, make_adapter, make_model
 
+pytestmark = pytest.mark.third_party
+
 F16, Q4_1, Q8_0 = GGMLQuantizationType.F16, GGMLQuantizationType.Q4_1, GGMLQuantizationType.Q8_0
 Array = NDArray[Any]
 

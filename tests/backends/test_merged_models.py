@@ -20,6 +20,8 @@ from rankr1_rag.errors import BackendError
 from rankr1_rag.io.files import LOCKS, locked
 from tests.backends.small_model import make_adapter, make_model, tensors
 
+pytestmark = pytest.mark.third_party
+
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import traceback
 from collections.abc import Iterator
 from copy import deepcopy
@@ -33,7 +32,7 @@ from tests.llama_server import serving
 if TYPE_CHECKING:
     from tests.backends.conftest import Server
 
-pytestmark = pytest.mark.usefixtures("environment")
+pytestmark = [pytest.mark.third_party, pytest.mark.usefixtures("environment")]
 
 USER = {"role": "user", "content": "Which passage?"}
 BEGUN = {"role": "assistant", "content": "<think>The second.</think> <answer>["}
@@ -321,19 +320,15 @@ def test_a_refused_connection_may_work_later() -> None:
 
 def test_a_server_that_hangs_is_given_up_and_the_connection_closed(server: Server) -> None:
     server.answers.append(server.Answer(hang=20))
-    begun = time.perf_counter()
     error = failing(OpenAI("m", base_url=server.url, timeout=0.3))
     assert isinstance(error, BackendUnavailable)
     assert "no answer within timeout=0.3 s" in str(error)
-    assert time.perf_counter() - begun < 3
     assert server.hung_up.wait(5)
 
 
 def test_a_server_that_trickles_is_given_up_too(server: Server) -> None:
     server.answers.append(server.Answer(server.chat(), trickle=0.05))
-    begun = time.perf_counter()
     assert "no answer within timeout=0.3 s" in str(failing(OpenAI("m", base_url=server.url, timeout=0.3)))
-    assert time.perf_counter() - begun < 3
 
 
 def test_cancelling_closes_the_request_and_the_next_one_works(server: Server) -> None:

@@ -596,21 +596,3 @@ def test_leaving_without_close_ends_and_loses_nothing(store: Path) -> None:
     """
     python(script)
     assert rows(store) == 1
-
-
-def test_it_costs_less_than_a_millisecond(store: Path) -> None:
-    async def seconds() -> tuple[float, float]:
-        backend = stored(Scripted(lambda messages: "[1]"), store)
-        begun = time.perf_counter()
-        for i in range(200):
-            await backend.complete(asking(str(i)))
-        written = time.perf_counter()
-        for i in range(200):
-            await backend.complete(asking(str(i)))
-        read = time.perf_counter()
-        await backend.close()
-        return (written - begun) / 200, (read - written) / 200
-
-    write, read = asyncio.run(seconds())
-    assert read < 0.005
-    assert write < 0.02

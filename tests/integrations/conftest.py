@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,14 @@ WANTED = ["dracula", "stoker", "dublin"]
 """What the reader needs, best first, which no first stage here gives in this order."""
 
 Said = Callable[[Sequence[Any]], str]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests here use a framework, but for those that build wheels."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent) and item.path.name != "test_wheels.py":
+            item.add_marker(pytest.mark.third_party)
 
 
 def shown(messages: Sequence[Any]) -> list[str]:

@@ -37,6 +37,7 @@ def learned(model: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
     return logits.detach(), [weight.grad for weight in model.parameters() if weight.grad is not None]
 
 
+@pytest.mark.smoke
 def test_frozen_weights_in_16_bits_change_no_number(thin: Path, tmp_path: Path) -> None:
     ours = loaded(thin, tmp_path).eval()
     whole = AutoModelForCausalLM.from_pretrained(thin, dtype=torch.float32, attn_implementation="eager")

@@ -67,6 +67,7 @@ def told(kind: Any, model: Path, folder: Path) -> tuple[torch.Tensor, torch.Tens
     return logps[real].detach(), entropies[real], gradients
 
 
+@pytest.mark.smoke
 def test_log_probabilities_entropies_and_gradients_are_trl_s_own(thin: Path, tmp_path: Path) -> None:
     ours, theirs = (told(kind, thin, tmp_path) for kind in (SharedPrompts, GRPOTrainer))
     torch.testing.assert_close(ours[0], theirs[0], rtol=1e-4, atol=1e-5)

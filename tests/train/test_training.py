@@ -100,6 +100,7 @@ def test_a_finished_run_is_left_as_it_is(told: dict[str, Any]) -> None:
     assert (folder.path / "adapter_model.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.smoke
 def test_a_killed_run_goes_on_to_the_same_adapter(told: dict[str, Any], tmp_path: Path) -> None:
     whole = sft(supervised(told, out=str(tmp_path / "whole")))
     settings = supervised(told)
@@ -134,6 +135,7 @@ def test_two_processes_are_one_run(told: dict[str, Any], thin: Path, tmp_path: P
     assert (run.checkpoints / "checkpoint-3" / "rng_state_1.pth").exists()  # the second was there
 
 
+@pytest.mark.smoke
 def test_reinforcement_on_two_processes_logs_once(told: dict[str, Any], thin: Path) -> None:
     settings = reinforced({**told, "model": str(thin)}, steps=2, save=1, generations=2, completion_tokens=4)
     asked_again([*LAUNCHED, *command(settings)[1:]])
@@ -214,6 +216,7 @@ def test_a_checkpoint_that_a_kill_left_unfinished_is_not_gone_on_from(tmp_path: 
     assert not (folder.checkpoints / "checkpoint-10").exists()
 
 
+@pytest.mark.smoke
 def test_reinforcement_learning_runs_and_logs_reward_form_and_length(told: dict[str, Any]) -> None:
     folder = grpo(reinforced(told))
     logged = [line for line in folder.records() if "loss" in line]
@@ -252,6 +255,7 @@ def test_the_reward_is_one_only_where_form_and_label_are_right() -> None:
     assert right(**given) == [1.0, 0.0, 1.0]
 
 
+@pytest.mark.smoke
 def test_the_adapter_answers_in_the_backend_as_it_was_trained(told: dict[str, Any]) -> None:
     from rankr1_rag.backends.transformers import Transformers
     from rankr1_rag.train.evaluate import measure
@@ -285,6 +289,7 @@ def test_other_settings_do_not_go_on_with_a_run(told: dict[str, Any]) -> None:
         sft(supervised(told, size=4))
 
 
+@pytest.mark.smoke
 def test_changed_data_do_not_go_on_with_a_run(told: dict[str, Any], examples: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.jsonl"
     shutil.copy(examples, copy)
