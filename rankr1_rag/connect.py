@@ -1,6 +1,6 @@
 """A backend from the plain arguments that a user has (a runtime, a model, an address), and a reranker from all options.
 
-The stack is `stored(limited(retried(backend)))`, with `spread` innermost if there are several servers.
+The stack is `stored(limited(retried(backend)))`, with `load_balanced` innermost if there are several servers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, get_type_hints
 
 from rankr1_rag.backends import Backend
-from rankr1_rag.backends.wrappers import limited, retried, spread, stored
+from rankr1_rag.backends.wrappers import limited, load_balanced, retried, stored
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.settings import Connection, Option, no_such_option, options
 
@@ -109,4 +109,4 @@ def _servers(one: Connection, arguments: Mapping[str, Any]) -> Backend:
     addresses = [getattr(server, "base_url") for server in servers]  # noqa: B009
     if twice := sorted({address for address in addresses if addresses.count(address) > 1}):
         raise ValueError(f"base_url lists {' and '.join(twice)} more than once: list each server once")
-    return servers[0] if len(servers) == 1 else spread(servers)
+    return servers[0] if len(servers) == 1 else load_balanced(servers)

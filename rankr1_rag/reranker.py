@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
@@ -12,17 +11,25 @@ from typing import Annotated, Any, Self
 
 from rankr1_rag.backends import Backend
 from rankr1_rag.concurrency import streams
-from rankr1_rag.concurrency.event_loop import private_loop
-from rankr1_rag.concurrency.per_loop import PerLane, PerLoop
-from rankr1_rag.engine.query import Budget, Retrieve, Stages
-from rankr1_rag.engine.selection_loop import Engine
+from rankr1_rag.concurrency.event_loop import PerLoop, private_loop
+from rankr1_rag.engine.query import Budget, QueryRun, Retrieve
+from rankr1_rag.engine.selection_loop import Comparer, SelectionLoop
 from rankr1_rag.errors import LoopError
 from rankr1_rag.settings import MODEL, SELECTION, Option, Plan, Settings, options, with_options
-from rankr1_rag.types import Passage, Query, Ranking, read_candidates, read_query
+from rankr1_rag.types import Passage, Query, Ranking
 
 Item = tuple[str | Query, Iterable[Passage | str]]
 """A query with its candidates, first-stage best first."""
-Asked = tuple[Query, tuple[Passage, ...], int | None, Retrieve | None]
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """The state of a reranker in this process: what runs its queries, which are open, whether it was closed."""
+
+    loop: SelectionLoop
+    gates: PerLoop[asyncio.Semaphore]
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    closed: bool = False
 
 
 @with_options
@@ -73,13 +80,12 @@ class Reranker(Settings):
         k: int | None = None,
         retrieve: Retrieve | None = None,
     ) -> Ranking:
-        """Rerank the candidates, first-stage best first. Not from a coroutine on the private loop: LoopError.
+        """Rerank the candidates, first-stage best first. LoopError in a coroutine on the private loop.
 
-        Strings become passages, their position the id. `k` ≥ 1 and `retrieve`: for this time. BackendError,
-        UnparsedError as set, and whatever `retrieve` raises.
+        Strings become passages, their position the id. `k` ≥ 1 and `retrieve` apply to this query only. Raises
+        BackendError and UnparsedError as the settings say, and whatever `retrieve` raises.
         """
-        private_loop().refuse_own_thread()
-        return private_loop().call(self._rank(*self._read(query, passages, k, retrieve)))
+        return private_loop().call(self._rank(self._read(query, passages, k, retrieve)))
 
     async def arank(
         self,
@@ -90,14 +96,14 @@ class Reranker(Settings):
         retrieve: Retrieve | None = None,
     ) -> Ranking:
         """`rank`, from any event loop; cancelling it cancels its open comparisons."""
-        return await private_loop().wait(self._rank(*self._read(query, passages, k, retrieve)))
+        return await private_loop().wait(self._rank(self._read(query, passages, k, retrieve)))
 
     def rank_many(self, items: Iterable[Item], *, live: bool = False) -> Iterator[tuple[int, Ranking | Exception]]:
         """Rerank many: `(index, Ranking)` in order of completion, lazily, at most `in_flight` of them open or waiting.
 
-        A query that fails comes back as its error and the others go on. If `items` raises, what is open is finished
-        first. Leaving early cancels the rest. `items` is read in the caller's thread, between results; for items that
-        come when they come (a pipe, a queue) `live=True` reads them in a thread of their own.
+        The result of a query that fails is its error; the others continue. If `items` raises, open queries are
+        completed first. Leaving early cancels the rest. `items` is read in the caller's thread, between results;
+        `live=True` reads it in a thread of its own, for items that arrive over time, from a pipe or a queue.
         """
         return (streams.live if live else streams.each)(self._outcome, items, self.in_flight)
 
@@ -106,7 +112,7 @@ class Reranker(Settings):
         return streams.aeach(self._outcome, items, self.in_flight)
 
     def close(self) -> None:
-        """End what is open with a LoopError and close the backend, others' use of it included. Safe to call twice."""
+        """End open queries with a LoopError and close the backend, for its other users too. Safe to call twice."""
         if private_loop().alive:
             private_loop().call(self._close())
 
@@ -115,8 +121,8 @@ class Reranker(Settings):
         await private_loop().wait(self._close())
 
     async def _close(self) -> None:
-        self.__dict__["_closed"] = True
-        for task in tuple(self._tasks):
+        self._session.closed = True
+        for task in tuple(self._session.tasks):
             task.cancel()
         await self.plan.backend.close()
 
@@ -126,11 +132,11 @@ class Reranker(Settings):
         passages: Iterable[Passage | str],
         k: int | None = None,
         retrieve: Retrieve | None = None,
-    ) -> Asked:
-        """What is to be ranked, how many of them to select, and what finds more."""
-        retrieve = self._check(self.retrieve if retrieve is None else retrieve)
+    ) -> QueryRun:
         options(Reranker)["k"].check(k)
-        return read_query(query), read_candidates(passages), self.k if k is None else k, retrieve
+        k = self.k if k is None else k
+        retrieve = self.retrieve if retrieve is None else self._check(retrieve)
+        return QueryRun(query, passages, k, retrieve)
 
     def _check(self, retrieve: Retrieve | None) -> Retrieve | None:
         if retrieve is not None and not callable(retrieve):
@@ -140,59 +146,55 @@ class Reranker(Settings):
         return retrieve
 
     def _outcome(self, item: Item) -> Coroutine[Any, Any, Ranking | Exception]:
+        """Read an item here and now; the coroutine that ranks it returns an error of either instead of raising it."""
+        run: QueryRun | Exception
         try:
             query, passages = item
-            return self._caught(*self._read(query, passages))
+            run = self._read(query, passages)
         except Exception as error:
-            return streams.given(error)
+            run = error
 
-    async def _caught(self, *asked: Any) -> Ranking | Exception:  # noqa: ANN401
-        try:
-            return await self._rank(*asked)
-        except Exception as error:
-            return error
+        async def outcome() -> Ranking | Exception:
+            if isinstance(run, Exception):
+                return run
+            try:
+                return await self._rank(run)
+            except Exception as error:
+                return error
 
-    async def _rank(
-        self, query: Query, candidates: tuple[Passage, ...], k: int | None, retrieve: Retrieve | None
-    ) -> Ranking:
-        task = asyncio.current_task()
+        return outcome()
+
+    async def _rank(self, run: QueryRun) -> Ranking:
+        session, task = self._session, asyncio.current_task()
         assert task is not None
-        self._tasks.add(task)
+        closed = LoopError("this reranker was closed: make a new one")
+        session.tasks.add(task)
         try:
-            self._refuse_closed()
-            if len(candidates) < 2 and not (candidates and retrieve):
-                return Ranking(query, candidates, tuple(range(len(candidates))), k=len(candidates))
-            async with self._gates.get().get():
-                stages = Stages(self._engine, self.plan, self._budget, query, candidates, k, retrieve)
-                return await stages.ranking(self.plan.fusion, or_first_stage=self.on_failure == "first_stage")
+            if session.closed:
+                raise closed
+            if len(run.candidates) < 2 and not (run.candidates and run.retrieve):
+                n = len(run.candidates)
+                return Ranking(run.query, run.candidates, tuple(range(n)), k=n)
+            async with session.gates.get():
+                return await session.loop.run(run)
         except asyncio.CancelledError:
-            self._refuse_closed()
+            if session.closed:
+                raise closed from None
             raise
         finally:
-            self._tasks.discard(task)
-
-    def _refuse_closed(self) -> None:
-        if "_closed" in self.__dict__:
-            raise LoopError("this reranker was closed: make a new one")
+            session.tasks.discard(task)
 
     @cached_property
-    def _budget(self) -> Budget:
+    def _session(self) -> Session:
+        """Used on the private loop only."""
         plan = self.plan
         thinks = plan.reasoning_tokens * plan.format.reasoning
-        return Budget(plan.format, plan.size, thinks, plan.query_tokens, plan.passage_tokens)
-
-    @cached_property
-    def _engine(self) -> Engine:
-        return self.plan.engine(self.temperature, self.strict)
-
-    @cached_property
-    def _gates(self) -> PerLoop[PerLane[asyncio.Semaphore]]:
-        return PerLoop(partial(PerLane, partial(asyncio.Semaphore, self.in_flight)))
-
-    @cached_property
-    def _tasks(self) -> set[asyncio.Task[Any]]:
-        """What is open now, on the private loop."""
-        return set()
+        budget = Budget(plan.format, plan.size, thinks, plan.query_tokens, plan.passage_tokens)
+        comparer = Comparer(plan)
+        return Session(
+            loop=SelectionLoop(plan, comparer, budget, self.on_failure),
+            gates=PerLoop(partial(asyncio.Semaphore, self.in_flight), per_caller=True),
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings only: a copy in another process makes its own plan and counts its own open queries."""
@@ -209,23 +211,3 @@ class Reranker(Settings):
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self.aclose()
-
-
-_log = logging.getLogger("rankr1_rag")
-
-
-def notice(ranking: Ranking) -> None:
-    """Warn where the model failed, or where at least half of its answers named no passage."""
-    cost, query = ranking.cost, ranking.query.text
-    if ranking.failure:
-        _log.warning("query %.100r stays in first-stage order: %s", query, ranking.failure)
-    elif cost.unparsed and 2 * cost.unparsed >= cost.comparisons:
-        last = next(one.completion.text for one in reversed(ranking.trace) if not one.parsed)
-        _log.warning(
-            "query %.100r: %d of %d answers name no passage, the retriever was trusted there; the last ends %r. "
-            "force='unparsed' asks such a model for its label once more",
-            query,
-            cost.unparsed,
-            cost.comparisons,
-            last[-100:],
-        )

@@ -17,10 +17,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from rankr1_rag.backends import Backend
 from rankr1_rag.checkpoints import CHECKPOINTS, Checkpoint
-from rankr1_rag.engine.comparison import Comparing
-from rankr1_rag.engine.selection_loop import Engine
 from rankr1_rag.prompt import FORMATS, Format
-from rankr1_rag.selection import ALGORITHMS, LISTWISE, Selection, voted
+from rankr1_rag.selection import ALGORITHMS, LISTWISE
 from rankr1_rag.types import Force
 
 Kind = Literal["openvino", "openai", "vllm", "transformers"]
@@ -325,25 +323,6 @@ class Plan:
     fusion: float | None
     temperature: float
     strict: bool
-
-    def selection(self, n: int, k: int) -> Selection:
-        """The selection of k of n candidates."""
-        selection = ALGORITHMS[self.algorithm](n, k, self.size)
-        return selection if self.votes == "auto" else voted(selection, self.votes, self.seed)
-
-    def engine(self, temperature: float, strict: bool) -> Engine:
-        """What asks."""
-        comparing = Comparing(
-            self.backend,
-            self.format,
-            self.reasoning_tokens,
-            self.force,
-            strict,
-            temperature,
-            self.seed,
-            self.probabilities or self.votes == "auto",
-        )
-        return Engine(comparing, auto=self.votes == "auto")
 
 
 Rule = tuple[Callable[[Any], object], str]

@@ -12,7 +12,7 @@ from rankr1_rag.backends import Backend
 from rankr1_rag.backends.openai import OpenAI
 from rankr1_rag.backends.openvino import OpenVINO, weights
 from rankr1_rag.backends.scripted import Scripted
-from rankr1_rag.backends.wrappers import limited, retried, spread, stored
+from rankr1_rag.backends.wrappers import limited, load_balanced, retried, stored
 from rankr1_rag.connect import CONNECTING, RERANKING, connect, reranker, wrapped
 from rankr1_rag.errors import BackendError
 
@@ -36,8 +36,10 @@ def test_several_addresses_are_servers_with_one_model(addresses: Any) -> None:
     urls = addresses(["http://a:8000/v1", "http://b:8000/v1/"])
     backend: Any = connect(model="m", base_url=urls, server="vllm", context=99, timeout=7, requests=3)
     servers = backend.backend.backend.backends
-    assert isinstance(backend.backend.backend, spread)
-    assert repr(backend).startswith("limited(retried(spread([OpenAI('m', base_url='http://a:8000/v1', server='vllm'), ")
+    assert isinstance(backend.backend.backend, load_balanced)
+    assert repr(backend).startswith(
+        "limited(retried(load_balanced([OpenAI('m', base_url='http://a:8000/v1', server='vllm'), "
+    )
     assert [(one.base_url, one.context, one.timeout) for one in servers] == [
         ("http://a:8000/v1", 99, 7),
         ("http://b:8000/v1", 99, 7),
@@ -55,7 +57,7 @@ def test_a_list_of_one_address_is_that_address() -> None:
 def test_where_there_is_none_a_model_is_run_here_and_loaded_later(kind: Any, tmp_path: Path) -> None:
     for backend in (connect(kind), connect(kind, str(tmp_path)), connect(kind, context=99)):
         assert isinstance(backend, OpenVINO)
-        assert backend._process is None
+        assert backend._worker is None
     assert connect(kind).model == "SmolLM2-135M-Rank-R1"
     assert connect(kind, "SmolLM2-135M-Instruct").model == "SmolLM2-135M-Instruct"
 
@@ -64,7 +66,7 @@ def test_where_there_is_none_a_model_is_run_here_and_loaded_later(kind: Any, tmp
     ("arguments", "problem"),
     [
         ({"options": {"zzz": 2}}, r"OpenVINO: there is no option 'zzz' \(its options are adapter, name, context, "),
-        ({**SERVER, "base_url": ["http://a/v1", "b"]}, "base_url 'b' is no address"),
+        ({**SERVER, "base_url": ["http://a/v1", "b"]}, "base_url='b' is no address"),
         ({**SERVER, "base_url": ["http://a/v1", "http://b/v1", "http://a/v1/"]}, "lists http://a/v1 more than once"),
     ],
     ids=str,

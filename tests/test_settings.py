@@ -22,7 +22,7 @@ from rankr1_rag.cli.options import CommandSettings, UsageError, with_settings
 from rankr1_rag.connect import connect
 from rankr1_rag.cross_encoder import RankR1CrossEncoder
 from rankr1_rag.frameworks.component import Component
-from rankr1_rag.frameworks.llm import Borrowed
+from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.settings import (
     CONNECTION_RULES,
     MODEL,
@@ -46,7 +46,7 @@ TYPED = [pytest.param(name, option, id=name) for name, option in TABLE.items() i
 class Mine(Component):
     """A component of no framework."""
 
-    def _borrowed(self, llm: Any) -> Borrowed:
+    def _borrowed(self, llm: Any) -> FrameworkLLM:
         raise NotImplementedError
 
 

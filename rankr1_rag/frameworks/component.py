@@ -17,8 +17,8 @@ from rankr1_rag.connect import CONNECTING, RERANKING, reranker, wrapped
 from rankr1_rag.engine.query import Retrieve
 from rankr1_rag.engine.retrieval import Retriever
 from rankr1_rag.frameworks.fields import OWN, REASONING, ComponentFields
-from rankr1_rag.frameworks.llm import Borrowed
-from rankr1_rag.reranker import Reranker, notice
+from rankr1_rag.frameworks.llm import FrameworkLLM
+from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Passage, Ranking
 
 Item = TypeVar("Item")
@@ -117,7 +117,7 @@ class Component(ComponentFields):  # type: ignore[misc]
     _retriever: Retriever | None = PrivateAttr(default=None)
 
     @abstractmethod
-    def _borrowed(self, llm: Any) -> Borrowed:  # noqa: ANN401
+    def _borrowed(self, llm: Any) -> FrameworkLLM:  # noqa: ANN401
         """The backend around a model of the pipeline."""
 
     def model_post_init(self, context: Any, /) -> None:  # noqa: ANN401
@@ -156,7 +156,7 @@ class Component(ComponentFields):  # type: ignore[misc]
         return self._reranker
 
     def rank(self, query: str, passages: Iterable[Passage], retrieve: Retrieve | None = None) -> Ranking:
-        """`Reranker.rank` of the `top_n`, passed to `on_ranking`; problems are logged, see `notice`."""
+        """`Reranker.rank` of the `top_n`, passed to `on_ranking`; problems are logged, see `Ranking.log_problems`."""
         return self._reported(self._reranker.rank(query, passages, k=self.top_n or sys.maxsize, retrieve=retrieve))
 
     async def arank(self, query: str, passages: Iterable[Passage], retrieve: Retrieve | None = None) -> Ranking:
@@ -165,7 +165,7 @@ class Component(ComponentFields):  # type: ignore[misc]
         return self._reported(await self._reranker.arank(query, passages, k=k, retrieve=retrieve))
 
     def _reported(self, ranking: Ranking) -> Ranking:
-        notice(ranking)
+        ranking.log_problems()
         if self.on_ranking is not None:
             self.on_ranking(ranking)
         return ranking
