@@ -294,7 +294,7 @@ def test_a_ballot_is_one_round_of_samples_of_one_prompt() -> None:
 
 
 def test_a_ballot_has_no_more_candidates_than_fit_a_set() -> None:
-    with pytest.raises(ValueError, match="must be at most 10, the size of a set"):
+    with pytest.raises(ValueError, match="needs at most 10 candidates, the set size"):
         ranked(TWELVE, algorithm=BALLOT, votes=8, temperature=0.7, size=10)
 
 

@@ -1,4 +1,4 @@
-r"""What is neutralised in queries, titles and passages, so that a text cannot speak for the model or the template.
+r"""Neutralises text in queries, titles and passages that would speak for the model or the chat template.
 
 | in the text | in the prompt | why |
 |---|---|---|
@@ -15,7 +15,7 @@ r"""What is neutralised in queries, titles and passages, so that a text cannot s
 In any case; with white space and invisible characters inside, of which the latter are dropped; with what looks like
 `< > | [ ] /` for them (`‹ › ⟨ ⟩ 《 》 ＜ ＞ ｜ ￨ ［ ］` …: `_OPEN` to `_SLASHES`); and in letters that compatibility
 normalisation (NFKC) makes plain, as it does full-width ones. Text without such things is left untouched, to the byte.
-The time grows with the length of the text and no faster. Knows nothing of formats and models.
+The time is linear in the length of the text.
 """
 
 from __future__ import annotations

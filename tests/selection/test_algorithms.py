@@ -160,7 +160,12 @@ def test_nothing_is_asked_about_fewer_than_two_candidates(name: str, n: int, exp
 @every_algorithm
 @pytest.mark.parametrize(
     ("n", "k", "size", "complaint"),
-    [(-1, 1, 2, "n, .* not -1"), (5, 0, 2, "k, .* not 0"), (5, -3, 2, "k, .* not -3"), (5, 1, 1, "size, .* not 1")],
+    [
+        (-1, 1, 2, r"n, .* \(got -1\)"),
+        (5, 0, 2, r"k, .* \(got 0\)"),
+        (5, -3, 2, r"k, .* \(got -3\)"),
+        (5, 1, 1, r"size, .* \(got 1\)"),
+    ],
 )
 def test_a_bad_argument_is_refused_when_the_algorithm_is_called(
     name: str, n: int, k: int, size: int, complaint: str

@@ -145,5 +145,5 @@ def test_the_same_set_in_another_round_is_shown_in_other_orders() -> None:
 
 @pytest.mark.parametrize("votes", [0, -2])
 def test_fewer_than_one_vote_is_refused_when_voted_is_called(votes: int) -> None:
-    with pytest.raises(ValueError, match=f"votes, .* not {votes}"):
+    with pytest.raises(ValueError, match=rf"votes must .* \(got {votes}\)"):
         voted(ALGORITHMS["heapsort"](5, 1, 3), votes, 0)
