@@ -1,4 +1,4 @@
-"""Probabilities of labels through the reranker: what is asked for them, the scores they make, votes where unsure."""
+"""Label probabilities through the reranker: their requests, the scores made of them, votes on unsure answers."""
 
 from __future__ import annotations
 
@@ -90,24 +90,23 @@ def test_a_comparison_holds_the_probability_of_each_of_its_passages() -> None:
     assert all(sum(one.probabilities or ()) == pytest.approx(1) for one in ranking.trace)
     assert [len(one.choices) for one in backend.requests[:2]] == [0, 12]
     assert backend.requests[1].logprobs == 20
+    assert ranking.cost.reasoning_tokens == 9 * ranking.cost.comparisons  # all of a truncated text
 
 
-def test_it_takes_one_short_request_more_where_labels_of_two_digits_begin_alike() -> None:
-    lowest = {name: 13 - weight for name, weight in TWELVE.items()}
-    ranking, backend = ranked(lowest, probabilities=True)
-    assert ranking.trace[0].answer == (0,)  # label 1: what follows it was said, and 10 to 12 with it
+def test_one_short_request_more_tells_labels_apart_that_begin_alike() -> None:
+    ranking, _ = ranked({name: 13 - weight for name, weight in TWELVE.items()}, probabilities=True)
+    assert ranking.trace[0].answer == (0,)  # label 1: its log-probabilities have the rest of 10 to 12 too
     assert ranking.trace[0].completion.prompt_tokens == 190
     middle = {name: 30.0 if name.endswith("e") else weight for name, weight in TWELVE.items()}
     ranking, backend = ranked(middle, probabilities=True)
-    assert ranking.trace[0].answer == (4,)  # label 5: 1 and 10 to 12 are asked for
-    follow = backend.requests[2]
-    assert follow.messages[-1]["content"].endswith("<answer>[1")
-    assert follow.choices == ("]</answer>", "0]</answer>", "1]</answer>", "2]</answer>")
+    assert ranking.trace[0].answer == (4,)  # label 5: 1 and 10 to 12 need a request
+    assert backend.requests[2].messages[-1]["content"].endswith("<answer>[1")
+    assert backend.requests[2].choices == ("]</answer>", "0]</answer>", "1]</answer>", "2]</answer>")
     assert ranking.trace[0].completion.prompt_tokens == 290
     assert ranking.trace[0].probabilities == pytest.approx([weight / 103 for weight in middle.values()])
 
 
-def test_a_given_answer_is_asked_for_again_from_where_it_stands() -> None:
+def test_an_answer_is_requested_again_from_its_place_in_the_text() -> None:
     free = "<think>Hm. The form is <answer>[1]</answer>.</think>\n<answer>[N]</answer>"
     ranking, backend = ranked(TWELVE, Spelling(TWELVE, free=free), probabilities=True)
     assert not ranking.trace[0].forced
@@ -116,15 +115,20 @@ def test_a_given_answer_is_asked_for_again_from_where_it_stands() -> None:
     assert ranking.trace[0].probabilities == pytest.approx([weight / 78 for weight in range(1, 13)])
 
 
-def test_scores_are_the_probabilities_and_strictly_decrease() -> None:
+def test_scores_are_the_probabilities_strictly_decrease_and_survive_a_file() -> None:
     ranking, _ = ranked(TWELVE, probabilities=True)
-    assert ranking.score_meaning == "probability"
-    assert ranking.order[:3] == (11, 10, 9)
+    assert (ranking.score_meaning, ranking.order[:3]) == ("probability", (11, 10, 9))
     shares = [12 / 78, min(12 / 78, 11 / 66), min(12 / 78, 10 / 55)]
     assert ranking.scores[:3] == pytest.approx(shares, abs=0.01)
-    as_float32 = np.asarray(ranking.scores, dtype=np.float32)
-    assert (np.diff(as_float32) < 0).all()
-    assert 0 < min(ranking.scores) < max(ranking.scores) <= 1
+    for trace in (True, False):
+        again = ranking_from_json(json.loads(to_line(ranking_to_json(ranking, trace=trace))))
+        assert (again.scores, again.score_meaning) == (ranking.scores, "probability")
+        assert again.trace == (ranking.trace if trace else ())
+    many = {f"p{i}": 1.0 for i in range(10_000)}
+    for scores in (ranking.scores, Reranker(Spelling(many), k=2, probabilities=True).rank("which?", [*many]).scores):
+        assert (np.diff(np.asarray(scores, dtype=np.float32)) < 0).all()
+        assert 0 < min(scores) < max(scores) <= 1
+    assert len({f"{score:.6f}" for score in scores}) == 10_000
 
 
 def test_a_guess_that_a_passage_lost_does_not_lower_its_score() -> None:
@@ -133,82 +137,25 @@ def test_a_guess_that_a_passage_lost_does_not_lower_its_score() -> None:
     assert min(ranking.scores[:10]) > 0.8
 
 
+@pytest.mark.parametrize(
+    ("settings", "meaning"),
+    [
+        ({}, "ordinal"),
+        ({"votes": 3}, "votes"),
+        ({"probabilities": True, "fusion": 60}, "ordinal"),
+        ({"probabilities": True}, "probability"),
+    ],
+)
+def test_scores_mean_what_was_requested(settings: dict[str, Any], meaning: str) -> None:
+    ranking, backend = ranked(TWELVE, **settings)
+    assert (ranking.score_meaning, ranking.scores[0] == pytest.approx(1.0)) == (meaning, meaning != "probability")
+    probable = "probabilities" in settings
+    assert (ranking.trace[0].probabilities is not None) == any(one.logprobs for one in backend.requests) == probable
+
+
 def test_listwise_votes_are_no_shares_of_a_passage() -> None:
     backend = Scripted(lambda _: "<answer>[1] > [2]</answer>")
-    ranking = Reranker(backend, format="listwise-v1", votes=2).rank("which?", ["a", "b", "c"])
-    assert ranking.score_meaning == "ordinal"
-
-
-def test_scores_outlive_a_file_without_a_trace() -> None:
-    ranking, _ = ranked(TWELVE, probabilities=True)
-    again = ranking_from_json(json.loads(to_line(ranking_to_json(ranking, trace=False))))
-    assert (again.scores, again.score_meaning) == (ranking.scores, "probability")
-    whole = ranking_from_json(json.loads(to_line(ranking_to_json(ranking))))
-    assert (whole.scores, whole.score_meaning, whole.trace) == (ranking.scores, "probability", ranking.trace)
-
-
-def test_an_answer_without_a_thought_has_no_tokens_of_thought() -> None:
-    backend = Scripted(lambda _: Completion("<answer>[1]</answer>", completion_tokens=8))
-    assert Reranker(backend, format="setwise-sft-v0.1").rank("which?", ["a", "b"]).cost.reasoning_tokens == 0
-
-
-def test_scores_stay_apart_for_ten_thousand_candidates() -> None:
-    many = {f"p{i}": 1.0 for i in range(10_000)}
-    ranking = Reranker(Spelling(many), k=2, probabilities=True).rank("which?", list(many))
-    assert (np.diff(np.asarray(ranking.scores, dtype=np.float32)) < 0).all()
-    assert len({f"{score:.6f}" for score in ranking.scores}) == 10_000
-
-
-def test_without_them_scores_are_ordinal_and_nothing_more_is_asked() -> None:
-    ranking, backend = ranked(TWELVE)
-    assert ranking.score_meaning == "ordinal"
-    assert ranking.trace[0].probabilities is None
-    assert not any(one.logprobs for one in backend.requests)
-
-
-def test_votes_make_scores_their_share() -> None:
-    ranking, _ = ranked(TWELVE, votes=3)
-    assert ranking.score_meaning == "votes"
-    assert ranking.scores[0] == pytest.approx(1.0)
-
-
-def test_a_fused_or_failed_ranking_has_ordinal_scores() -> None:
-    assert ranked(TWELVE, probabilities=True, fusion=60)[0].score_meaning == "ordinal"
-
-
-def test_auto_votes_only_where_the_answer_is_unsure() -> None:
-    sure = {f"p{i}": 10.0 ** (6 - i) for i in range(6)}
-    ranking, _ = ranked(sure, votes="auto")
-    assert ranking.cost.comparisons == len({(one.round, frozenset(one.set)) for one in ranking.trace})
-    unsure = {f"p{i}": 1.0 for i in range(6)}
-    ranking, _ = ranked(unsure, votes="auto")
-    assert ranking.cost.comparisons == 5 * len({(one.round, frozenset(one.set)) for one in ranking.trace})
-    assert all(len({one.set for one in ranking.trace if one.round == number}) == 5 for number in range(3))
-
-
-def test_auto_is_not_led_astray_by_a_liking_for_the_first_place() -> None:
-    weights = {"plain": 1.0, "better": 1.2, "best": 1.5, "worse": 0.9}
-    alone, _ = ranked(weights, Spelling(weights, first=1.0))
-    assert alone.order[0] == 0
-    voted, _ = ranked(weights, Spelling(weights, first=1.0), votes="auto")
-    assert voted.order[0] == 2
-
-
-def test_an_answer_that_its_own_probabilities_contradict_is_unsure() -> None:
-    weights = {"a": 90.0, "b": 6.0, "c": 4.0}
-    backend = Spelling(weights, free="<answer>[3]</answer>")
-    ranking, _ = ranked(weights, backend, votes="auto")
-    assert ranking.order[0] == 0
-    assert ranking.cost.comparisons > ranking.cost.rounds
-    assert ranking.explain(1).comparison is not None
-
-
-def test_numbers_that_are_no_log_probabilities_are_left_out() -> None:
-    odd = (("1", nan), ("2", -3.0), ("3", inf))
-    said = Completion("2]</answer>", logprobs=(TokenLogprob("2", -3.0, odd), TokenLogprob("]", 0.0, (("]", 0.0),))))
-    ranking = Reranker(Scripted(lambda _: said), reasoning_tokens=0, probabilities=True).rank("which?", ["a", "b", "c"])
-    assert ranking.trace[0].probabilities == (0.0, 1.0, 0.0)
-    assert ranking_from_json(json.loads(to_line(ranking_to_json(ranking)))) == ranking
+    assert Reranker(backend, format="listwise-v1", votes=2).rank("q", ["a", "b", "c"]).score_meaning == "ordinal"
 
 
 def test_a_vote_in_a_set_that_was_lost_is_no_win() -> None:
@@ -221,44 +168,62 @@ def test_a_vote_in_a_set_that_was_lost_is_no_win() -> None:
     assert deciding(0, trace) is trace[1]
 
 
-def test_text_that_no_tokenizer_takes_costs_no_comparison() -> None:
-    free = Completion("<think>x</think>\ud800 <answer>[2]</answer>", completion_tokens=9)
-    backend = Scripted(lambda _: free, count=lambda text: len(text.encode()))
-    assert Reranker(backend).rank("which?", ["a", "b"]).order == (1, 0)
+@pytest.mark.parametrize(
+    ("weights", "votes"),
+    [
+        ({f"p{i}": 10.0 ** (6 - i) for i in range(6)}, 1),
+        ({f"p{i}": 1.0 for i in range(6)}, 5),
+        ({"a": 1.0, "b": 1.0}, 2),
+    ],
+    ids=["sure", "unsure", "a pair has two orders"],
+)
+def test_auto_votes_in_new_orders_only_on_unsure_answers(weights: dict[str, float], votes: int) -> None:
+    ranking, _ = ranked(weights, votes="auto")
+    sets = {(one.round, frozenset(one.set)) for one in ranking.trace}
+    orders = {(one.round, one.set) for one in ranking.trace}
+    assert len(ranking.trace) == len(orders) == votes * len(sets)
 
 
-def test_a_store_keeps_no_completion_that_lacks_what_was_asked_for(tmp_path: Path) -> None:
-    bare = Scripted(lambda _: "<answer>[1]</answer>", identity="same")
-    with pytest.raises(BackendError):
-        Reranker(stored(bare, tmp_path / "s"), probabilities=True).rank("which?", ["a", "b"])
-    mended = Spelling({"a": 1.0, "b": 2.0}, free="<answer>[N]</answer>")
-    mended.identity = "same"  # type: ignore[misc]
-    ranking = Reranker(stored(mended, tmp_path / "s"), probabilities=True).rank("which?", ["a", "b"])
-    assert ranking.trace[0].probabilities is not None
+def test_auto_is_not_misled_by_a_bias_for_the_first_place_or_by_a_contradiction() -> None:
+    weights = {"plain": 1.0, "better": 1.2, "best": 1.5, "worse": 0.9}
+    assert ranked(weights, Spelling(weights, first=1.0))[0].order[0] == 0
+    assert ranked(weights, Spelling(weights, first=1.0), votes="auto")[0].order[0] == 2
+    weights = {"a": 90.0, "b": 6.0, "c": 4.0}
+    ranking, _ = ranked(weights, Spelling(weights, free="<answer>[3]</answer>"), votes="auto")
+    assert ranking.order[0] == 0
+    assert ranking.cost.comparisons > ranking.cost.rounds
+    assert ranking.explain(1).comparison is not None
 
 
-def test_a_pair_has_two_orders_and_so_two_votes() -> None:
-    ranking, _ = ranked({"a": 1.0, "b": 1.0}, votes="auto")
-    assert sorted(one.set for one in ranking.trace) == [(0, 1), (1, 0)]
+def test_an_unparsed_answer_is_unsure_and_voted_on_unless_strict() -> None:
+    answers = iter(["no label"] + ["<answer>[2]</answer>"] * 9)
+
+    class Late(Spelling):
+        async def complete(self, request: Request) -> Completion:
+            return Completion(next(answers)) if not request.choices else await super().complete(request)
+
+    ranking = Reranker(Late({"a": 1.0, "b": 9.0}), votes="auto").rank("which?", ["a", "b"])
+    assert (ranking.cost.unparsed, ranking.order) == (1, (1, 0))
+    with pytest.raises(UnparsedError):
+        ranked({"a": 1.0, "b": 2.0}, Spelling({"a": 1.0, "b": 2.0}, free="none"), probabilities=True, strict=True)
 
 
-def test_an_unparsed_answer_is_unsure_and_voted_on() -> None:
-    said = iter(["no label"] + ["<answer>[2]</answer>"] * 9)
-    backend = Spelling({"a": 1.0, "b": 9.0}, free="x")
-
-    async def complete(request: Request) -> Completion:
-        return Completion(next(said)) if not request.choices else await Spelling.complete(backend, request)
-
-    backend.complete = complete  # type: ignore[method-assign]
-    ranking = Reranker(backend, votes="auto").rank("which?", ["a", "b"])
-    assert ranking.cost.unparsed == 1
-    assert ranking.order == (1, 0)
+def test_numbers_that_are_no_log_probabilities_are_left_out() -> None:
+    odd = (("1", nan), ("2", -3.0), ("3", inf))
+    said = Completion("2]</answer>", logprobs=(TokenLogprob("2", -3.0, odd), TokenLogprob("]", 0.0, (("]", 0.0),))))
+    ranking = Reranker(Scripted(lambda _: said), reasoning_tokens=0, probabilities=True).rank("which?", ["a", "b", "c"])
+    assert ranking.trace[0].probabilities == (0.0, 1.0, 0.0)
+    assert ranking_from_json(json.loads(to_line(ranking_to_json(ranking)))) == ranking
 
 
-def test_a_backend_without_alternatives_is_told_so() -> None:
-    bare = Scripted(lambda _: "<think>x</think> <answer>[1]</answer>")
+def test_a_backend_without_alternatives_is_an_error_and_nothing_of_it_is_stored(tmp_path: Path) -> None:
+    bare = Scripted(lambda _: "<think>x</think> <answer>[1]</answer>", identity="same")
     with pytest.raises(BackendError, match="'scripted' returned no usable top log-probabilities"):
-        Reranker(bare, probabilities=True).rank("which?", ["a", "b"])
+        Reranker(stored(bare, tmp_path / "s"), probabilities=True).rank("which?", ["a", "b"])
+    repaired = Spelling({"a": 1.0, "b": 2.0}, free="<answer>[N]</answer>")
+    repaired.identity = "same"  # type: ignore[misc]
+    ranking = Reranker(stored(repaired, tmp_path / "s"), probabilities=True).rank("which?", ["a", "b"])
+    assert ranking.trace[0].probabilities is not None
 
 
 @pytest.mark.parametrize(
@@ -304,20 +269,3 @@ def test_prefix_order_shows_likely_winners_last_and_selects_the_same() -> None:
     assert cached.order == plain.order
     assert cached.trace[0].set == tuple(reversed(range(12)))
     assert all(sorted(one.set) == list(dict.fromkeys(sorted(one.set))) for one in cached.trace)
-
-
-def test_the_tokens_of_a_thought_are_all_that_stand_before_the_answer() -> None:
-    def words(text: str) -> int:
-        return len(text.split())
-
-    free = Completion("<think>one two three</think> <answer>[2]</answer>", completion_tokens=4)
-    ranking = Reranker(Scripted(lambda _: free, count=words)).rank("which?", ["a", "b"])
-    assert ranking.trace[0].reasoning_tokens == 4 - words("</think> <answer>[2]</answer>")
-    cut, _ = ranked({"a": 1.0, "b": 2.0})
-    assert cut.trace[0].reasoning_tokens == 9
-    assert cut.cost.reasoning_tokens == 9 * cut.cost.comparisons
-
-
-def test_strict_still_raises_where_probabilities_are_wanted() -> None:
-    with pytest.raises(UnparsedError):
-        ranked({"a": 1.0, "b": 2.0}, Spelling({"a": 1.0, "b": 2.0}, free="none"), probabilities=True, strict=True)
