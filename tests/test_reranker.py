@@ -200,10 +200,10 @@ def test_a_failing_backend_may_leave_the_first_stage_order_marked_as_such(number
         (
             ["I like them all", "dunno"],
             4,
-            "query 'which?': .* answers name no passage, .*ends '(dunno|I like them all)'",
+            r"query 'which\?': .* answers name no passage, .*ends '(dunno|I like them all)'",
         ),
         ([FIRST, "dunno"], 4, "answers name no passage"),
-        ([OSError("gone")], 4, "query 'which?' keeps the first-stage order: .*gone"),
+        ([OSError("gone")], 4, r"query 'which\?' keeps the first-stage order: .*gone"),
     ],
 )
 def test_problems_are_logged_for_callers_that_drop_the_ranking(
