@@ -11,8 +11,8 @@ ORDINAL_PART = 0.01
 """The part of a score that separates ranks with equal probabilities or votes."""
 
 
-class Judged(Protocol):
-    """The part of a comparison that scores are made of."""
+class Vote(Protocol):
+    """The part of a comparison that scores are made of; comparisons of one set in one round are votes on it."""
 
     @property
     def set(self) -> tuple[int, ...]:
@@ -31,10 +31,10 @@ class Judged(Protocol):
         """One for each of the set."""
 
 
-J = TypeVar("J", bound=Judged)
+J = TypeVar("J", bound=Vote)
 
 
-def meaning(trace: Sequence[Judged]) -> Meaning:
+def meaning(trace: Sequence[Vote]) -> Meaning:
     """What scores can mean: "probability" with label probabilities, "votes" if a set was compared more than once."""
     if any(comparison.probabilities is not None for comparison in trace):
         return "probability"
@@ -43,7 +43,7 @@ def meaning(trace: Sequence[Judged]) -> Meaning:
     return "votes" if len(decisions(trace)) < len(trace) else "ordinal"
 
 
-def scores(n: int, chosen: Sequence[int], trace: Sequence[Judged]) -> tuple[float, ...]:
+def scores(n: int, chosen: Sequence[int], trace: Sequence[Vote]) -> tuple[float, ...]:
     """A score for each of n ranks, of which `chosen` are the first: strictly decreasing, in (0, 1].
 
     For a chosen position it is its share, at most that of the rank above; for the others 0; all blended with 0.01 of
@@ -59,7 +59,7 @@ def scores(n: int, chosen: Sequence[int], trace: Sequence[Judged]) -> tuple[floa
     return tuple(found)
 
 
-def share(position: int, trace: Sequence[Judged]) -> float:
+def share(position: int, trace: Sequence[Vote]) -> float:
     """The mean probability, or the share of the votes, of a position in the last set that it won, or was shown in.
 
     1 for a position that was never shown: it was the only one left.
@@ -80,7 +80,7 @@ def decisions(trace: Sequence[J]) -> list[list[J]]:
     return list(found.values())
 
 
-def winner(votes: Sequence[Judged]) -> int:
+def winner(votes: Sequence[Vote]) -> int:
     """The position with the highest probability over these votes on a set, or else with most votes; ties: the first."""
     weights = dict.fromkeys(votes[0].set, 0.0)
     probable = any(vote.probabilities is not None for vote in votes)
@@ -90,7 +90,7 @@ def winner(votes: Sequence[Judged]) -> int:
     return min(weights, key=lambda position: (-weights[position], position))
 
 
-def probability(position: int, vote: Judged) -> float:
+def probability(position: int, vote: Vote) -> float:
     """The probability of a position in one vote; 0 if unknown."""
     return vote.probabilities[vote.set.index(position)] if vote.probabilities is not None else 0.0
 
