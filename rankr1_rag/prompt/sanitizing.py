@@ -2,7 +2,7 @@ r"""Neutralises text in queries, titles and passages that would speak for the mo
 
 | in the text | in the prompt | why |
 |---|---|---|
-| `<think>` `</think>` `<answer>` `</answer>` `<answer/>` | `(think)` `(/think)` … | ends the reasoning, gives an answer |
+| `<think>` `</think>` `<answer>` `</answer>` `<answer/>` | `(think)` `(/think)` … | ends reasoning, gives an answer |
 | `<s>` `</s>` `<bos>` `<eos>` `<pad>` `<unk>` `<<SYS>>` | `(s)` … `<(SYS)>` | control tokens of Llama, Mistral, Gemma |
 | `<start_of_turn>` `<end_of_turn>` | `(start_of_turn)` … | control tokens of Gemma |
 | `<tool_call>` `<tool_response>` and their ends | `(tool_call)` … | control tokens of Qwen |
