@@ -71,10 +71,13 @@ def ask(backend: Backend, *requests: Request) -> list[Completion]:
 
 
 def ask_together(backend: Backend, n: int) -> list[str]:
-    """The texts of the completions of `n` different requests, made at once."""
+    """The texts of the completions of `n` different requests, made at once; the backend is closed."""
 
     async def whole() -> list[Completion]:
-        return await asyncio.gather(*(backend.complete(asking(str(number))) for number in range(n)))
+        try:
+            return await asyncio.gather(*(backend.complete(asking(str(number))) for number in range(n)))
+        finally:
+            await backend.close()
 
     return [completion.text for completion in run(whole())]
 
@@ -85,8 +88,9 @@ def code(script: str) -> str:
 
 def python(script: str, *options: str, errors: str = "") -> str:
     """The output of a script in a process of its own, which must succeed and print nothing but `errors`."""
-    command = [*COMMAND[:-1], *options, "-c", code(script) if "-S" not in options else textwrap.dedent(script)]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
+    command = [*COMMAND[:-1], *options, "-c", code(script)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert errors in done.stderr if errors else done.stderr == ""
     return done.stdout
