@@ -181,7 +181,7 @@ def test_who_awaits_has_its_async_method_on_his_own_loop_and_no_other_holds_it_u
     if how == "async":
         assert where == [("async", threading.current_thread().name, loop) for loop in loops]
     else:
-        assert where == [("sync", "rankr1-borrowed", None)] * 2
+        assert where == [("sync", "rankr1-call", None)] * 2
 
 
 @each_way
