@@ -380,7 +380,7 @@ def test_when_all_servers_are_gone_every_address_is_named() -> None:
 
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize(("status", "says"), [(401, "the key sent was"), (404, "is there a server with the model")])
-def test_a_server_with_another_key_or_model_is_told_and_not_passed_over(server: Server, status: int, says: str) -> None:
+def test_a_server_with_another_key_or_model_is_an_error(server: Server, status: int, says: str) -> None:
     with mortal() as good:
         backend = load_balanced([OpenAI("m", base_url=good.url), OpenAI("m", base_url=server.url)])
 

@@ -330,7 +330,7 @@ def test_cancelling_closes_the_request_and_the_next_one_works(server: Server) ->
         ({}, {"RANKR1_API_KEY": "mine"}, "mine"),
         ({}, {"RANKR1_API_KEY": " mine\n"}, "mine"),
         ({"api_key_env": "OTHER_KEY"}, {"RANKR1_API_KEY": "mine", "OTHER_KEY": "other"}, "other"),
-        ({"api_key": "given", "api_key_env": "OTHER_KEY"}, {"OTHER_KEY": "other"}, "given"),
+        ({"api_key": "explicit", "api_key_env": "OTHER_KEY"}, {"OTHER_KEY": "other"}, "explicit"),
     ],
 )
 def test_no_key_of_openai_goes_to_another_host(
@@ -401,9 +401,9 @@ def test_a_key_that_the_server_echoes_is_in_no_error_and_no_log(
     for text in (f"Incorrect API key: {KEY}", f"got Bearer {KEY}", "Incorrect key sk-not-t****6789"):
         server.answers.append(server.Answer({"error": {"message": text}}, status=status))
         error = failing(OpenAI("m", base_url=server.url))
-        told = "".join(traceback.format_exception(error))
-        assert KEY not in told + caplog.text
-        assert "6789" not in told
+        text = "".join(traceback.format_exception(error))
+        assert KEY not in text + caplog.text
+        assert "6789" not in text
         assert pickle.loads(pickle.dumps(error)).args == error.args
 
 
@@ -429,10 +429,10 @@ def test_a_key_is_in_no_repr_identity_or_pickle(server: Server, environment: pyt
     backend = OpenAI("m", base_url=f"{server.url}?key={KEY}")
     assert KEY not in f"{backend!r} {backend.identity} {vars(backend)['_api_key']}"
     assert KEY.encode() not in pickle.dumps(OpenAI("m", base_url=server.url))
-    given = OpenAI("m", base_url=server.url, api_key=KEY)
-    assert KEY not in f"{given!r} {given.identity} {vars(given)}"
+    explicit = OpenAI("m", base_url=server.url, api_key=KEY)
+    assert KEY not in f"{explicit!r} {explicit.identity} {vars(explicit)}"
     with pytest.raises(TypeError, match="use api_key_env="):
-        pickle.dumps(given)
+        pickle.dumps(explicit)
 
 
 # ---- what it is
@@ -446,7 +446,7 @@ def test_it_is_a_backend() -> None:
     assert repr(backend) == "OpenAI('m', base_url='http://localhost:8000/v1', server='vllm')"
 
 
-def test_identity_tells_addresses_apart_until_the_revision_is_named() -> None:
+def test_identities_differ_by_address_unless_there_is_a_revision() -> None:
     here, there = "http://a:8000/v1", "http://b:8000/v1"
     assert OpenAI("m", base_url=here).identity != OpenAI("m", base_url=there).identity
     assert OpenAI("m", base_url=here).identity == OpenAI("m", base_url=here + "/").identity
@@ -543,9 +543,9 @@ def test_pickles_and_copies_ask_for_themselves(server: Server, environment: pyte
     for copy in (pickle.loads(pickle.dumps(backend)), deepcopy(backend)):
         assert (copy.identity, copy.context, repr(copy)) == (backend.identity, 9, repr(backend))
         assert ask(copy).text == "<answer>[1]</answer>"
-    given = deepcopy(OpenAI("m", base_url=server.url, api_key="given"))
-    ask(given)
-    assert server.seen[-1].headers["Authorization"] == "Bearer given"
+    explicit = deepcopy(OpenAI("m", base_url=server.url, api_key="explicit"))
+    ask(explicit)
+    assert server.seen[-1].headers["Authorization"] == "Bearer explicit"
 
 
 FORKING = """

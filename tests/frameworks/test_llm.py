@@ -215,7 +215,7 @@ def test_a_loop_that_is_closed_under_an_open_request_blocks_nobody() -> None:
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
-    assert reranker.rank(*ITEM).order[0] == 1  # the place in flight was given back
+    assert reranker.rank(*ITEM).order[0] == 1  # the place in flight is free again
 
 
 class Model(BaseModel):
