@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rankr1_eval.compare import Pair, Scored, groups, paired, read
-from rankr1_eval.report.wording import row_name
+from rankr1_eval.report.wording import system_name
 from rankr1_eval.types import Difference, Estimate
 
 SETS = {"hotpotqa": "HotpotQA", "2wikimultihopqa": "2WikiMultihopQA", "musique": "MuSiQue"}
@@ -45,7 +45,7 @@ def spelled(one: Estimate | Difference, sign: str = "") -> str:
 
 def label(row: str) -> str:
     """What a row is called here."""
-    return "Dense" if row.startswith("dense") else row_name(row)
+    return "Dense" if row.startswith("dense") else system_name(row)
 
 
 def means(runs: dict[str, Scored], measures: Sequence[str], rows: Iterable[str] = ()) -> None:
@@ -67,7 +67,7 @@ def moved(runs: dict[str, Scored], against: str, measures: Sequence[str], rows: 
     for name, run in runs.items():
         pairs = paired(run, run, against, measures).pairs
         for row in rows:
-            line(SETS[name], row_name(row), *(spelled(one.difference, "+") for one in pairs if one.row == row))
+            line(SETS[name], system_name(row), *(spelled(one.difference, "+") for one in pairs if one.row == row))
 
 
 def apart(runs: dict[str, Scored], by: str, rows: Sequence[str]) -> None:
@@ -108,7 +108,7 @@ def main(out: Path) -> None:
             by,
             "questions",
             "plain",
-            *(f"{row_name(row)}, less it" for row in HOPS),
+            *(f"{system_name(row)}, less it" for row in HOPS),
         )
         apart(runs, by, HOPS)
     if (out / "read").is_dir():

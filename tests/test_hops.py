@@ -150,13 +150,13 @@ def test_what_was_found_later_is_told_as_such() -> None:
     film, director = story.places(ranking)[:2]
     assert (film.moved, director.moved) == ("↑12", "new")
     assert film.origin == story.origin(ranking, 12) == "first-stage rank 13"
-    assert director.origin == story.origin(ranking, 13) == story.FOUND
-    assert story.FOUND in page(ranking)
+    assert director.origin == story.origin(ranking, 13) == story.RETRIEVED
+    assert story.RETRIEVED in page(ranking)
     console = Console(width=100, record=True, file=io.StringIO())
     show(ranking, console)
-    assert story.FOUND in console.export_text()
+    assert story.RETRIEVED in console.export_text()
     first = ranked([FILM, *OTHERS], k=2, hops=2, fusion=0, retrieve=lambda _: [DIRECTOR])
-    assert "where the first stage had it" in story.lede(first)
+    assert "as in the first stage" in story.lede(first)
 
 
 @pytest.mark.parametrize(

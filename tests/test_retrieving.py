@@ -167,15 +167,15 @@ def test_after_a_failure_what_was_found_stands_behind_the_first_stage_order() ->
 def test_the_page_gives_what_was_found_between_no_first_stage_rank() -> None:
     ranking = hopping(format="naming-v1").rank("q", [A, B], retrieve=lambda _: [NEW])
     drawn = chart(ranking)
-    assert [row.position for row in drawn.left] == [0, 1]
-    assert sorted(row.position for row in drawn.right if row.position is not None) == [0, 1, 2]
-    assert {curve.position for curve in drawn.curves} == {0, 1}
+    assert [label.rank for label in drawn.left] == ["1", "2"]
+    assert [label.rank for label in drawn.right] == ["1", "2", "3"]
+    assert {slope.left for slope in drawn.slopes} == {0, 1}
     assert ">new <bdi>N</bdi></span>" in page(
         hopping(format="naming-v1", k=3).rank("q", [A], retrieve=lambda _: [NEW, B])
     )
     lone = hopping().rank("q", [A], retrieve=lambda _: [NEW])
     assert story.lede(lone) == (
-        "No comparison was needed: 1 candidate in first-stage order, then 1 found between two stages."
+        "No comparison was needed: 1 candidate in first-stage order, then 1 retrieved between hops."
     )
 
 

@@ -24,7 +24,7 @@ meta ol p path section small span style summary svg title ul
 """
 ATTRIBUTES = """
 aria-hidden aria-label aria-labelledby charset class content d data-position dir height href http-equiv id
-lang name open preserveaspectratio role start title viewbox
+lang name open preserveaspectratio role start stroke-width title viewbox
 """
 VOID = {"meta", "path"}
 
