@@ -26,7 +26,7 @@ from rankr1_eval.baselines import FirstStage, Retriever
 from rankr1_eval.data import DATASETS
 from rankr1_eval.data.collections import from_files, judged
 from rankr1_eval.reader import Reader
-from rankr1_eval.reproduce.reproducing import Prepared, prepared
+from rankr1_eval.reproduce.reproducing import PreparedCollection, prepare
 from rankr1_eval.reproduce.targets import Target, parse
 from rankr1_eval.retrieval.dense import MODEL
 from rankr1_eval.types import Judged
@@ -121,11 +121,11 @@ class Material:
             )
         return target
 
-    def prepared(self, target: Target, seed: int) -> Iterator[Prepared]:
+    def prepared(self, target: Target, seed: int) -> Iterator[PreparedCollection]:
         """Each collection when it is reached, all of their runs being there. FileError, ValueError, ImportError."""
         runs = {name: self._run(target, name) for name in target.collections}
         return (
-            prepared(self._judged(name), run, self.depth, self.sample, seed, self._files) for name, run in runs.items()
+            prepare(self._judged(name), run, self.depth, self.sample, seed, self._files) for name, run in runs.items()
         )
 
     def _run(self, target: Target, name: str) -> Path | None:

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rankr1_eval.cli.options import WARNING, Material, Stages, is_embedded, repeatable
-from rankr1_eval.reproduce import reproducing
-from rankr1_eval.reproduce.targets import KNOWN, THINK_TOKENS, Target
+from rankr1_eval.reproduce.results import CAPTION, HEADS, cells, markdown, remarks, verdict
+from rankr1_eval.reproduce.targets import KNOWN, REASONING_TOKENS, Target
 from rankr1_eval.run_folder import made
 from rankr1_rag.checkpoints import BASE, CHECKPOINTS
 from rankr1_rag.cli.options import Force, Settings, arguments
@@ -51,12 +51,12 @@ def reproduce(
     made(folder)
     job = Job(Console(stderr=True), None)
     with _settled(settings, wanted, folder).reranker(job) as reranker, arguments():
-        from rankr1_eval.reproduce.reproducing import Reproducing
+        from rankr1_eval.reproduce import reproducing
 
-        reproducing = Reproducing(wanted, reranker, folder, material.depth)
         collections = material.prepared(wanted, settings.seed)
         with job:
-            found = reproducing.run(collections, Stages(job, Console(stderr=True), "queries"))
+            stages = Stages(job, Console(stderr=True), "queries")
+            found = reproducing.reproduce(wanted, reranker, folder, collections, material.depth, stages)
     _keep(found, folder)
     if as_json:
         typer.echo(json.dumps(found.to_json()))
@@ -72,7 +72,7 @@ def _settled(settings: Settings, target: Target, folder: Path) -> Settings:
     query, passage = settings.query_tokens, settings.passage_tokens
     return replace(
         repeatable(settings),
-        reasoning_tokens=THINK_TOKENS if thinks is None and not known else thinks,
+        reasoning_tokens=REASONING_TOKENS if thinks is None and not known else thinks,
         force=Force.never if force is None and not embedded else force,
         query_tokens=target.query_tokens if query is None and not embedded else query,
         passage_tokens=target.passage_tokens if passage is None and not embedded else passage,
@@ -84,19 +84,19 @@ def _keep(found: Reproduction, folder: Path) -> None:
     with writing(folder / "reproduction.json") as out:
         json.dump(found.to_json(), out, indent=1)
     with writing(folder / "reproduction.md") as out:
-        out.write(reproducing.markdown(found))
+        out.write(markdown(found))
 
 
 def _tell(console: Console, found: Reproduction, folder: Path) -> None:
-    table = Table(reproducing.HEADS[0], box=box.SIMPLE_HEAD, caption=reproducing.CAPTION)
-    for head in reproducing.HEADS[1:]:
+    table = Table(HEADS[0], box=box.SIMPLE_HEAD, caption=CAPTION)
+    for head in HEADS[1:]:
         table.add_column(head, justify="right", no_wrap=True)
     for row in found.rows:
-        table.add_row(*(Text(clean(cell)) for cell in reproducing.cells(row)))
+        table.add_row(*(Text(clean(cell)) for cell in cells(row)))
     console.print(table)
-    for remark in reproducing.remarks(found):
+    for remark in remarks(found):
         console.print(Text(clean(remark), style="dim"))
-    console.print(Text(clean(reproducing.verdict(found)), style=STYLES[found.rows[-1].verdict]))
+    console.print(Text(clean(verdict(found)), style=STYLES[found.rows[-1].verdict]))
     if found.model == BASE:
         console.print(Text(WARNING, style="yellow"))
     console.print(Text(f"The same, the run and every comparison: {clean(str(folder))}"))

@@ -95,9 +95,9 @@ def against_cost(view: View, family: str) -> PointChart | None:
     measure = view.at_k(family)
     names = [name for name in view.scores.rows if view.systems[name].orders and kind(name) not in (*BOUNDS, "random")]
     cost = {name: view.scores.rows[name].cost for name in names}
-    unit, fields = "tokens read and written", ("prompt_tokens", "completion_tokens")
+    unit, fields = "tokens read and written", ["prompt_tokens", "completion_tokens"]
     if not any(one.get(field) for one in cost.values() for field in fields):
-        unit, fields = "comparisons", ("comparisons",)
+        unit, fields = "comparisons", ["comparisons"]
     costs = {name: sum(one.get(field, 0.0) for field in fields) for name, one in cost.items()}
     means = {name: one for name in names if (one := view.estimate(name, measure))}
     if measure is None or not any(costs[name] for name in means):

@@ -106,11 +106,11 @@ def lede(view: View) -> Iterator[str]:
         for name, system in view.systems.items()
         if name == "none" or system.retrieved
     }
-    for name, found in ranks.items():
-        share = percent(sum(rank is not None for rank in found) / max(1, len(found)))
+    for name, placed in ranks.items():
+        share = percent(sum(rank is not None for rank in placed) / max(1, len(placed)))
         if name != "none":
             yield f"{system_name(name)} has {share} % of them with the passages it retrieves between its hops."
-        elif None in found:
+        elif None in placed:
             yield f"Of the supports {share} % are among the candidates: no order of these can find more."
 
 
