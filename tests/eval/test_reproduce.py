@@ -354,7 +354,7 @@ def test_killed_at_any_moment_it_goes_on_and_asks_nothing_twice(tmp_path: Path) 
     assert not (killed / "out" / "reranked.trec").exists()
     assert finished(killed) == finished(whole)
     lines = asked.read_text().splitlines()
-    assert len(lines) <= len(set(lines)) + 1, "at most the one that was under way"
+    assert len(lines) <= len(set(lines)) + 1, "at most the one under way"
     assert set(lines) == set((whole / "asked").read_text().splitlines())
     assert (killed / "out" / "reranked.trec").read_text() == (whole / "out" / "reranked.trec").read_text()
 

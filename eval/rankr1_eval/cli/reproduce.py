@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich import box
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rankr1_eval.cli.options import WARNING, Material, Stages, is_embedded, repeatable
-from rankr1_eval.reproduce.results import CAPTION, HEADS, cells, markdown, remarks, verdict
+from rankr1_eval.reproduce.results import CAPTION, HEADS, Reproduction, cells, markdown, remarks, verdict
 from rankr1_eval.reproduce.targets import KNOWN, REASONING_TOKENS, Target
 from rankr1_eval.run_folder import made
 from rankr1_rag.checkpoints import BASE, CHECKPOINTS
@@ -22,9 +22,6 @@ from rankr1_rag.cli.options import Force, Settings, arguments
 from rankr1_rag.cli.report import Job
 from rankr1_rag.explain import clean
 from rankr1_rag.io.files import writing
-
-if TYPE_CHECKING:
-    from rankr1_eval.reproduce.results import Reproduction
 
 STYLES = {"within": "bold green", "outside": "bold red", "none": "bold yellow"}
 

@@ -66,7 +66,7 @@ class PointChart:
 def curve(view: View, family: str, title: str, among: Sequence[int] | None = None) -> PointChart | None:
     """A family of measures against k, one line a system; None if there are fewer than two k."""
     measures = {k: name for k, name in view.family(family).items() if among is None or k in among}
-    found = {name: [view.estimate(name, one) for one in measures.values()] for name in view.scores.rows}
+    found = {name: [view.estimate(name, one) for one in measures.values()] for name in view.scores.systems}
     means = {name: [one for one in ones if one] for name, ones in found.items() if all(ones)}
     if len(measures) < 2 or not means:
         return None
@@ -93,8 +93,10 @@ def against_cost(view: View, family: str) -> PointChart | None:
     The cost is in tokens, or in comparisons if no tokens were counted. Bounds and random order are left out.
     """
     measure = view.at_k(family)
-    names = [name for name in view.scores.rows if view.systems[name].orders and kind(name) not in (*BOUNDS, "random")]
-    cost = {name: view.scores.rows[name].cost for name in names}
+    names = [
+        name for name in view.scores.systems if view.systems[name].orders and kind(name) not in (*BOUNDS, "random")
+    ]
+    cost = {name: view.scores.systems[name].cost for name in names}
     unit, fields = "tokens read and written", ["prompt_tokens", "completion_tokens"]
     if not any(one.get(field) for one in cost.values() for field in fields):
         unit, fields = "comparisons", ["comparisons"]
@@ -201,7 +203,7 @@ class AnswerBars:
 def answer_bars(view: View) -> AnswerBars | None:
     """F1 and exact match at the report's k; None if nothing was read."""
     measure, exact = view.at_k("F1"), view.at_k("EM")
-    means = {name: one for name in view.scores.rows if (one := view.estimate(name, measure))}
+    means = {name: one for name in view.scores.systems if (one := view.estimate(name, measure))}
     if measure is None or not means:
         return None
     bars = [

@@ -70,7 +70,7 @@ def setting_lines(values: Mapping[str, object], under: str = "") -> Iterator[tup
 def versus(found: Paired) -> str:
     """The page of a comparison: a table of measures for each system, bounds and floors last."""
     reach = max(max(abs(pair.difference.low), abs(pair.difference.high)) for pair in found.pairs) or 0.01
-    pairs = sorted(found.pairs, key=lambda pair: kind(pair.row) in ("none", *BOUNDS, *FLOORS))
+    pairs = sorted(found.pairs, key=lambda pair: kind(pair.system) in ("none", *BOUNDS, *FLOORS))
     return render(
         "rankr1_eval.report/versus.html.j2",
         wording=wording,
@@ -79,7 +79,7 @@ def versus(found: Paired) -> str:
         alone=found.first.path == found.second.path,
         headline=versus_headline(found),
         notes=found.notes,
-        blocks=[list(members) for _, members in groupby(pairs, key=lambda pair: pair.row)],
+        blocks=[list(members) for _, members in groupby(pairs, key=lambda pair: pair.system)],
         place=lambda value: wording.scaled(value, -reach, reach, 5, VERSUS_WIDTH - 5),
         WIDTH=VERSUS_WIDTH,
         reach=points(reach).lstrip("+"),
@@ -91,7 +91,7 @@ def versus_headline(found: Paired) -> str:
 
     The main one is support recall or F1 at 5 of the first system of Rank-R1, else the first of all.
     """
-    own = [pair for pair in found.pairs if pair.row.startswith("rank-r1")] or list(found.pairs)
+    own = [pair for pair in found.pairs if pair.system.startswith("rank-r1")] or list(found.pairs)
     pair = next((one for name in ("R@5", "F1@5") for one in own if one.measure == name), own[0])
     change = pair.difference
     size = short(points(abs(change.mean)).lstrip("+"))
@@ -100,10 +100,10 @@ def versus_headline(found: Paired) -> str:
     certain = sum(sure(one.difference) != 0 for one in found.pairs)
     first, second = (start(one.name, 40) for one in (found.first, found.second))
     where, other = f" in {second}", f"in {first}"
-    if pair.row != pair.against:
-        where, other = "", sides(pair.row, pair.against, first, second)[0]
+    if pair.system != pair.against:
+        where, other = "", sides(pair.system, pair.against, first, second)[0]
     return (
-        f"{system_name(pair.row)}: {wording.measure_name(pair.measure)} is {percent(pair.second)} %{where}, "
+        f"{system_name(pair.system)}: {wording.measure_name(pair.measure)} is {percent(pair.second)} %{where}, "
         f"{compared} {other}{doubt} ({wording.interval(change)}). Of {counted(len(found.pairs), 'difference')}, "
         f"{certain} {'is' if certain == 1 else 'are'} statistically significant."
     )

@@ -42,7 +42,7 @@ def over(view: View) -> str:
     n = len(view.run.questions)
     parts = [dataset_name(line(view.run.dataset)), counted(n, "question"), f"{view.run.candidates:,} candidates each"]
     models = view.run.settings.get("models", {})
-    if models.get("reranker") and any(system.rankings for system in view.run.rows):
+    if models.get("reranker") and any(system.rankings for system in view.run.systems):
         parts.append(f"reranked by {line(models['reranker'])}")
     if models.get("reader"):
         parts.append(f"read by {line(models['reader'])}")
@@ -88,10 +88,10 @@ def compared(view: View, change: Difference, name: str) -> str:
 
 def lede(view: View) -> Iterator[str]:
     """What follows the headline: other systems of Rank-R1, the answers, the bounds."""
-    recall, f1, main = view.at_k("R"), view.at_k("F1"), view.scores.rows.get(view.main or "")
+    recall, f1, main = view.at_k("R"), view.at_k("F1"), view.scores.systems.get(view.main or "")
     for name in view.rivals:
         found = view.estimate(name, recall)
-        change = differences(view.scores.rows[name], main).get(recall or "") if main else None
+        change = differences(view.scores.systems[name], main).get(recall or "") if main else None
         if recall and main and found and change:
             share = f"{system_name(name)} finds {percent(found.mean, 0)} % in the first {recall.partition('@')[2]}"
             yield f"{share}, {compared(view, change, system_name(main.name))}"
@@ -163,7 +163,7 @@ def warnings(view: View) -> Iterator[str]:
 
 def system_warnings(view: View) -> Iterator[str]:
     """Reasons to doubt the numbers of one system."""
-    for name, scored in view.scores.rows.items():
+    for name, scored in view.scores.systems.items():
         cost, title = scored.cost, system_name(name)
         asked = cost.get("comparisons", 0.0)
         if alarm(cost, "unparsed"):

@@ -77,9 +77,11 @@ class MeasureTable:
 
 def scores_table(view: View, measures: Sequence[str]) -> MeasureTable:
     """Every system by these measures, over all questions."""
-    columns = [MeasureColumn(one, *extent(view.estimate(name, one) for name in view.scores.rows)) for one in measures]
+    columns = [
+        MeasureColumn(one, *extent(view.estimate(name, one) for name in view.scores.systems)) for one in measures
+    ]
     lines = []
-    for name in view.scores.rows:
+    for name in view.scores.systems:
         cells = [
             MeasureCell(
                 view.estimate(name, one),
@@ -97,7 +99,7 @@ def scores_table(view: View, measures: Sequence[str]) -> MeasureTable:
 def group_tables(view: View) -> list[MeasureTable]:
     """By type and by hops: no rerank, the main system and its rivals. A single group is left out."""
     measures = [name for name in (view.at_k("R"), view.at_k("All"), view.at_k("F1")) if name is not None]
-    systems = [name for name in ("none", view.main, *view.rivals) if name is not None and name in view.scores.rows]
+    systems = [name for name in ("none", view.main, *view.rivals) if name is not None and name in view.scores.systems]
     tables = []
     for kind, values in view.scores.groups.items():
         if len(values) < 2 or not measures or not systems:
@@ -136,9 +138,9 @@ def cost_table(view: View) -> tuple[list[str], list[tuple[str, str, list[tuple[s
 
     Cells are (figure, whether it is an alarm); all are means a question.
     """
-    used = [key for key in COSTS if any(scored.cost.get(key) for scored in view.scores.rows.values())]
+    used = [key for key in COSTS if any(scored.cost.get(key) for scored in view.scores.systems.values())]
     lines = []
-    for name, scored in view.scores.rows.items():
+    for name, scored in view.scores.systems.items():
         if any(scored.cost.get(key) for key in used):
             cells = []
             for key in used:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from rankr1_eval.scoring import EvaluatedRun, Row
+from rankr1_eval.scoring import EvaluatedRun, SystemRun
 from rankr1_eval.systems import UNORDERED
 from rankr1_eval.types import Difference, Estimate, Question, Scores
 
@@ -52,9 +52,9 @@ class View:
     scores: Scores
 
     @cached_property
-    def systems(self) -> dict[str, Row]:
+    def systems(self) -> dict[str, SystemRun]:
         """The systems by name, in the run's order."""
-        return {system.name: system for system in self.run.rows}
+        return {system.name: system for system in self.run.systems}
 
     @cached_property
     def questions(self) -> dict[str, Question]:
@@ -80,7 +80,7 @@ class View:
     @cached_property
     def ks(self) -> list[int]:
         """The numbers of passages that were read."""
-        return sorted({k for system in self.run.rows for k in system.reads if kind(system.name) not in UNORDERED})
+        return sorted({k for system in self.run.systems for k in system.reads if kind(system.name) not in UNORDERED})
 
     @cached_property
     def k(self) -> int:
@@ -90,7 +90,7 @@ class View:
     @cached_property
     def measures(self) -> list[str]:
         """Every measure of any system, in order of appearance."""
-        return list(dict.fromkeys(name for scored in self.scores.rows.values() for name in scored.estimates))
+        return list(dict.fromkeys(name for scored in self.scores.systems.values() for name in scored.estimates))
 
     def family(self, name: str) -> dict[int, str]:
         """By k, the measures of that name: {2: "R@2", 5: "R@5"} of "R"."""
@@ -109,25 +109,25 @@ class View:
 
     def estimate(self, system: str | None, measure: str | None) -> Estimate | None:
         """A system's mean."""
-        scored = self.scores.rows.get(system or "")
+        scored = self.scores.systems.get(system or "")
         return finite(scored.estimates.get(measure or "")) if scored else None
 
     def difference(self, system: str | None, measure: str | None) -> Difference | None:
         """A system's difference from no rerank."""
-        scored = self.scores.rows.get(system or "")
+        scored = self.scores.systems.get(system or "")
         found = scored.differences.get(measure or "") if scored else None
         return found if found and all(map(math.isfinite, (found.mean, found.low, found.high, found.p))) else None
 
     def each(self, system: str | None, measure: str | None) -> Mapping[str, float]:
         """Question id to score; empty if there are none."""
-        scored = self.scores.rows.get(system or "")
+        scored = self.scores.systems.get(system or "")
         return scored.each.get(measure or "", {}) if scored else {}
 
     def best(self, measure: str) -> set[str]:
         """The systems with the greatest mean, without bounds; empty if all are equal or 0."""
         found = {
             name: e.mean
-            for name in self.scores.rows
+            for name in self.scores.systems
             if kind(name) not in BOUNDS and (e := self.estimate(name, measure))
         }
         most = max(found.values(), default=0.0)
