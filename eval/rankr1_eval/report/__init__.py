@@ -13,7 +13,7 @@ from rankr1_eval.scoring import EvaluatedRun
 from rankr1_eval.types import Scores
 from rankr1_rag.io.files import writing
 
-__all__ = ["markdown", "page", "write_report"]
+__all__ = ["write_report"]
 
 
 def write_report(run: EvaluatedRun, scores: Scores, folder: str | Path) -> None:
