@@ -6,6 +6,7 @@ import io
 import json
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ from rankr1_eval.simulation.judges import judge_named, utilities
 from rankr1_eval.simulation.picture import frontier, picture
 from rankr1_eval.simulation.study import IDEAL, NONE, played, way_named, ways_named
 from rankr1_eval.simulation.tables import as_json, as_markdown
+from rankr1_rag.cli.options import UsageError
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.trec import Qrels
 from rankr1_rag.selection import ALGORITHMS
@@ -79,31 +81,24 @@ def test_a_perfect_judge_gives_the_ideal_ndcg_with_every_exact_algorithm(few: Qu
 def test_the_bounds_of_the_real_run_are_those_of_its_own_order_and_of_the_ideal_one(
     collection: tuple[Path, Path],
 ) -> None:
+    def dcg(grades: Sequence[int]) -> float:
+        return sum(grade / math.log2(2 + place) for place, grade in enumerate(sorted(grades, reverse=True)[:10]))
+
     found, qrels, left_out = judged_queries(*collection, 100)
     result = made((found, qrels), ["perfect"], ["window"], Setting(repeats=1))
+    ideal = [dcg(one.grades) / dcg(list(qrels[one.query].values())) for one in found]
     assert result.bounds[NONE]["ndcg"].mean == pytest.approx(0.5058, abs=5e-5)
-    assert result.bounds[IDEAL]["ndcg"].mean == pytest.approx(_ideal(found, qrels, 10))
+    assert result.bounds[IDEAL]["ndcg"].mean == pytest.approx(sum(ideal) / len(ideal))
     assert (result.queries, left_out, result.reference) == (43, [], "window")
 
 
-def _ideal(cases: list[JudgedQuery], qrels: Qrels, k: int) -> float:
-    def dcg(grades: Sequence[int]) -> float:
-        return sum(grade / math.log2(2 + place) for place, grade in enumerate(sorted(grades, reverse=True)[:k]))
-
-    return sum(dcg(case.grades) / dcg(list(qrels[case.query].values())) for case in cases) / len(cases)
-
-
 def test_the_same_seed_gives_the_same_json_whatever_the_global_random_state(few: Queries) -> None:
-    def text(seed: int) -> str:
-        setting = replace(SMALL, seed=seed)
-        result = made(few, ["noisy:0.5", "circular:1"], ["heapsort", "tournament:3"], setting)
-        return json.dumps(as_json(result, {}))
-
-    random.seed(1)
-    first = text(0)
-    random.seed(2)
-    assert text(0) == first
-    assert text(1) != first
+    texts = []
+    for state, seed in enumerate((0, 0, 1)):
+        random.seed(state)
+        result = made(few, ["noisy:0.5", "circular:1"], ["heapsort", "tournament:3"], replace(SMALL, seed=seed))
+        texts.append(json.dumps(as_json(result, {})))
+    assert texts[0] == texts[1] != texts[2]
 
 
 def test_no_figure_depends_on_the_order_in_which_queries_judges_and_algorithms_are_played(
@@ -118,12 +113,10 @@ def test_no_figure_depends_on_the_order_in_which_queries_judges_and_algorithms_a
 
 def test_a_judge_without_noise_is_perfect_and_one_without_bias_is_only_noisy(few: Queries) -> None:
     ways = ["heapsort", "tournament:3", "window"]
-    judges = ["perfect", "noisy:0", "circular:0", "ends:0:0", "noisy:0.5", "first:0:0.5", "last:0:0.5", "ends:0:0.5"]
-    found = figures(made(few, judges, ways))
-    for way in ways:
-        for judge in judges:
-            like = "noisy:0.5" if judge.endswith("0.5") else "perfect"
-            assert found[judge, way] == found[like, way], (judge, way)
+    like = {"perfect": ["noisy:0", "circular:0", "ends:0:0"], "noisy:0.5": ["first:0:0.5", "last:0:0.5", "ends:0:0.5"]}
+    found = figures(made(few, [name for plain, same in like.items() for name in (plain, *same)], ways))
+    for plain, same in like.items():
+        assert all(found[judge, way] == found[plain, way] for judge in same for way in ways)
 
 
 def test_a_ballot_is_played_where_all_candidates_fit_in_one_set(collection: tuple[Path, Path]) -> None:
@@ -202,12 +195,9 @@ def test_a_circular_judge_keeps_to_its_preferences_and_has_circles_among_them() 
     ("arguments", "told"),
     [
         (["--depth", 5, "-k", 6], r"k=6: at least 1, and at most the depth, 5"),
-        (["-k", 0], r"k=0: at least 1"),
         (["--size", 1], r"size=1: a set holds 2 to 20 passages"),
-        (["--size", 21], r"size=21: a set holds 2 to 20 passages"),
         (["--repeats", 0], r"repeats=0: at least 1"),
         (["--algorithm", "quicksort"], r"no algorithm is called 'quicksort': there are ahead, bubblesort"),
-        (["--algorithm", "heapsort:x"], r"'x' is not a whole number"),
         (["--algorithm", "heapsort:0"], r"'0' is not a whole number from 1"),
         (["--algorithm", "ballot"], r"no algorithm is called 'ballot'"),
         (["--algorithm", "ballot:8"], r"'ballot:8' shows all candidates in one set of at most 20, and depth is 100"),
@@ -215,16 +205,14 @@ def test_a_circular_judge_keeps_to_its_preferences_and_has_circles_among_them() 
         (["--judge", "honest"], r"no judge is called 'honest': there are perfect, noisy:NOISE"),
         (["--judge", "noisy"], r"no judge is called 'noisy'"),
         (["--judge", "noisy:-1"], r"judge 'noisy:-1': '-1' is not a number from 0"),
-        (["--judge", "first:nan:1"], r"'nan' is not a number"),
         (["--judge", "perfect", "--judge", "perfect"], r"judge 'perfect' is named twice"),
+        (["--out", __file__], r"is a file: name a folder"),
     ],
 )
 def test_a_wrong_argument_is_told_with_its_value(arguments: list[object], told: str) -> None:
     error = invoked("--run", "no.run", "--qrels", "no.qrels", *arguments).exception
-    assert error is not None
-    with pytest.raises(Exception, match=told):
-        raise error
-    assert type(error).__name__ == "UsageError"
+    assert isinstance(error, UsageError)
+    assert re.search(told, str(error))
 
 
 def written(folder: Path, run: str, qrels: str) -> list[object]:
@@ -237,28 +225,21 @@ def written(folder: Path, run: str, qrels: str) -> list[object]:
     ("run", "qrels", "told"),
     [
         ("q Q0 a 1 2 t\nq2 Q0 a 1 2 t\n", "q 0 a 1\n", r"qrels: no judgement of query 'q2' of .*run"),
-        ("q Q0 a 1 nan t\n", "q 0 a 1\n", r"run:1: score 'nan' is not a finite number"),
         ("q Q0 a 1 2 t\nq Q0 a 2 1 t\n", "q 0 a 1\n", r"run:2: passage 'a' stands a second time"),
-        ("q Q0 a 1 2 t\n", "", r"qrels: the file is empty"),
-        ("q 0 a 1\n", "q 0 a 1\n", r"run:1: a run line has 6 fields"),
     ],
 )
 def test_a_bad_file_is_told_with_its_place(tmp_path: Path, run: str, qrels: str, told: str) -> None:
     error = invoked(*written(tmp_path, run, qrels)).exception
     assert isinstance(error, FileError)
-    with pytest.raises(FileError, match=told):
-        raise error
+    assert re.search(told, str(error))
 
 
-def test_ties_of_a_run_keep_the_order_of_the_file_and_what_is_unjudged_or_junk_is_grade_0(tmp_path: Path) -> None:
-    written(tmp_path, "q Q0 b 1 1 t\nq Q0 a 2 1 t\nq Q0 c 3 1 t\n", "q 0 a 2\nq 0 b -1\nother 0 a 1\n")
+def test_ties_keep_the_order_of_the_file_and_unjudged_or_junk_is_grade_0(tmp_path: Path) -> None:
+    files = written(tmp_path, "q Q0 b 1 1 t\nq Q0 a 2 1 t\nq Q0 c 3 1 t\n", "q 0 a 2\nq 0 b -1\nother 0 a 1\n")
     found, qrels, left_out = judged_queries(tmp_path / "run", tmp_path / "qrels", 3)
     assert found == [JudgedQuery("q", ("b", "a", "c"), (0, 2, 0))]
     assert (list(qrels), left_out) == (["q"], ["other"])
-
-
-def test_judged_queries_that_the_run_lacks_are_left_out_and_told(tmp_path: Path) -> None:
-    told = invoked(*written(tmp_path, "q Q0 b 1 2 t\nq Q0 a 2 1 t\n", "q 0 a 2\nother 0 a 1\n"), "--judge", "perfect")
+    told = invoked(*files, "--judge", "perfect")
     assert told.exit_code == 0
     assert "1 judged queries are not in the run and were left out: other" in told.stdout
 
@@ -285,12 +266,6 @@ def test_the_command_writes_its_files_and_prints_the_same_json(tmp_path: Path, c
     ElementTree.fromstring((folder / "selection.svg").read_text())
 
 
-def test_a_file_where_the_folder_should_be_is_told_before_any_work(tmp_path: Path) -> None:
-    (tmp_path / "out").touch()
-    error = invoked("--run", "no.run", "--qrels", "no.qrels", "--out", tmp_path / "out").exception
-    assert "is a file: name a folder" in str(error)
-
-
 def test_the_table_on_the_terminal_holds_every_algorithm_and_both_bounds(collection: tuple[Path, Path]) -> None:
     run, qrels = collection
     small = ["--depth", 12, "-k", 3, "--size", 12, "--repeats", 1, "--judge", "noisy:1"]
@@ -299,14 +274,11 @@ def test_the_table_on_the_terminal_holds_every_algorithm_and_both_bounds(collect
     assert max(map(len, told.splitlines())) <= 80
 
 
-def test_the_picture_is_a_valid_image_and_the_same_bytes_again(few: Queries) -> None:
+def test_the_picture_is_a_valid_image(few: Queries) -> None:
     result = made(few, ["perfect", "noisy:1"], ways_for(SMALL.depth, SMALL.size))
-    data = picture(result, "png")
-    assert picture(result, "png") == data
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(picture(result, "png"))) as image:
         image.load()
-        assert image.format == "PNG"
-        assert image.width > 1000
+        assert (image.format, image.width > 1000) == ("PNG", True)
 
 
 def test_one_candidate_needs_no_comparison_and_is_still_drawn() -> None:
