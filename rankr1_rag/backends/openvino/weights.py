@@ -17,7 +17,7 @@ from functools import partial
 from math import prod
 from pathlib import Path
 
-from rankr1_rag.backends.hub import ADAPTER, ADAPTER_CONFIG, Source
+from rankr1_rag.backends.hub import ADAPTER, ADAPTER_CONFIG, CheckpointFiles
 from rankr1_rag.errors import BackendError
 
 EMBEDDED = "SmolLM2-135M-Rank-R1"
@@ -65,7 +65,7 @@ def adapter(model: str | Path | None, folder: str | Path | None) -> Path | None:
     if not path.is_dir():
         raise FileNotFoundError(f"no adapter folder at {str(folder)!r}: give one that peft's save_pretrained wrote")
     for name in (ADAPTER_CONFIG, ADAPTER):
-        Source(str(path), path, ADAPTER_CONFIG).file(name)
+        CheckpointFiles(str(path), path, ADAPTER_CONFIG).file(name)
     if find(model).is_dir():
         raise ValueError(
             f"adapter: {str(model)!r} is a folder exported for OpenVINO, into which none can be merged: give the .gguf "
