@@ -79,7 +79,7 @@ def make_adapter(
     inner: int = INNER,
     **config: Any,
 ) -> Path:
-    """Random matrices for these modules of all blocks, and other tensors beside or instead."""
+    """Random matrices for these modules of all blocks, and other tensors besides."""
     dice, made = np.random.default_rng(6), {}
     for block in range(blocks):
         for name in modules:
@@ -89,9 +89,9 @@ def make_adapter(
             made[f"{begin}.lora_B.weight"] = dice.normal(size=(rows, rank)).astype(dtype)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({**made, **(tensors or {})}, folder / "adapter_model.safetensors")
-    told: dict[str, Any] = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "bias": "none"}
-    told |= {"base_model_name_or_path": "its/base", "target_modules": [name.split(".")[-1] for name in modules]}
-    (folder / "adapter_config.json").write_text(json.dumps(told | config), encoding="utf-8")
+    settings: dict[str, Any] = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "bias": "none"}
+    settings |= {"base_model_name_or_path": "its/base", "target_modules": [name.split(".")[-1] for name in modules]}
+    (folder / "adapter_config.json").write_text(json.dumps(settings | config), encoding="utf-8")
     return folder
 
 
@@ -102,8 +102,8 @@ def write_bfloat16(path: Path, matrices: Mapping[str, Array]) -> None:
         cut = (matrix.view(np.uint32) >> 16).astype(np.uint16).tobytes()
         header[name] = {"dtype": "BF16", "shape": matrix.shape, "data_offsets": [len(data), len(data) + len(cut)]}
         data += cut
-    told = json.dumps(header).encode()
-    path.write_bytes(len(told).to_bytes(8, "little") + told + data)
+    begin = json.dumps(header).encode()
+    path.write_bytes(len(begin).to_bytes(8, "little") + begin + data)
 
 
 def tensors(path: Path) -> dict[str, tuple[str, Array]]:

@@ -225,7 +225,7 @@ def test_text_ends_before_the_first_stop_string(backend: Any) -> None:
     ids=["labels", "prefixes", "words", "patterns", "quotes", "unicode", "spaces", "one"],
 )
 def test_the_completion_is_exactly_one_of_the_choices(backend: Any, choices: tuple[str, ...]) -> None:
-    requests = [Request(ask("Choose."), 1, temperature=3.0, choices=choices, sample=sample) for sample in range(6)]
+    requests = [Request(ask("Choose."), 1, temperature=2.0, choices=choices, sample=sample) for sample in range(6)]
     completions = complete(backend, *requests)
     assert {completion.text for completion in completions} <= set(choices)
     assert {completion.finish_reason for completion in completions} == {"stop"}
@@ -233,7 +233,7 @@ def test_the_completion_is_exactly_one_of_the_choices(backend: Any, choices: tup
 
 @pytest.mark.smoke
 def test_choices_differ(backend: Any) -> None:
-    requests = [Request(ask("Choose."), 1, temperature=3.0, choices=LABELS, sample=sample) for sample in range(12)]
+    requests = [Request(ask("Choose."), 1, temperature=2.0, choices=LABELS, sample=sample) for sample in range(20)]
     assert len({completion.text for completion in complete(backend, *requests)}) > 3
 
 

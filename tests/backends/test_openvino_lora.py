@@ -95,7 +95,7 @@ def test_what_is_not_changed_is_the_same_byte_for_byte(base: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("of_base", "modules", "written", "told"),
+    ("of_base", "modules", "written", "file_type"),
     [
         (Q4_1, [*TENSORS], F16, 1),
         (Q4_1, ["mlp.up_proj"], F16, 3),
@@ -104,10 +104,10 @@ def test_what_is_not_changed_is_the_same_byte_for_byte(base: Path, tmp_path: Pat
     ],
 )
 def test_the_file_says_that_it_is_of_floats_only_where_nothing_is_quantised(
-    tmp_path: Path, of_base: GGMLQuantizationType, modules: list[str], written: int, told: int
+    tmp_path: Path, of_base: GGMLQuantizationType, modules: list[str], written: int, file_type: int
 ) -> None:
     path = merged(make_model(tmp_path / "base.gguf", of_base), make_adapter(tmp_path, modules), written)
-    assert small_model.metadata(path)["general.file_type"] == told
+    assert small_model.metadata(path)["general.file_type"] == file_type
 
 
 def test_a_copy_without_a_change_is_the_file_itself(base: Path, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def descendants(pid: int) -> set[int]:
 
 
 def gone(pids: set[int], seconds: float = 10.0) -> bool:
-    """Whether these processes have ended, within so many seconds."""
+    """Whether these processes have ended, within this time."""
     import psutil
 
     _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=seconds)
@@ -393,12 +393,12 @@ def test_auto_votes_ask_again_only_in_unsure_sets(backend: VLLM, trec: list[tupl
     first: dict[tuple[int, frozenset[int]], list[Any]] = {}
     for comparison in trace:
         first.setdefault((comparison.round, frozenset(comparison.set)), []).append(comparison)
-    asked = {}
+    votes = {}
     for key, comparisons in first.items():
         best, second = sorted(comparisons[0].probabilities, reverse=True)[:2]
         assert (len(comparisons) > 1) == (best - second < 0.5)
-        asked[key] = len(comparisons)
-    assert set(asked.values()) <= {1, 2, 5}  # two orders are all that a set of two has
+        votes[key] = len(comparisons)
+    assert set(votes.values()) <= {1, 2, 5}  # two orders are all that a set of two has
 
 
 def test_a_ballot_is_one_round(backend: VLLM, trec: list[tuple[str, list[Passage]]]) -> None:

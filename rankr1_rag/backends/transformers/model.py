@@ -79,8 +79,8 @@ def release() -> None:
 
 def ends(model: Any, tokenizer: Any) -> tuple[int, ...]:  # noqa: ANN401
     """The tokens that end a turn, the tokenizer's own first."""
-    told = getattr(model.generation_config, "eos_token_id", None)
-    tokens = [tokenizer.eos_token_id, *(told if isinstance(told, list) else [told])]
+    eos = getattr(model.generation_config, "eos_token_id", None)
+    tokens = [tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])]
     return tuple(dict.fromkeys(token for token in tokens if token is not None))
 
 
