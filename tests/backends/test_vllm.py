@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import gzip
 import json
 import math
 import os
@@ -16,14 +15,12 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
-from struct import pack, unpack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rankr1_rag import Passage, Ranking, Reranker
+from rankr1_rag import Passage, Ranking, Reranker, demo
 from rankr1_rag.backends import Backend, Request
 from rankr1_rag.backends.wrappers import retried
 from rankr1_rag.errors import BackendError, BackendUnavailable
@@ -280,63 +277,18 @@ def test_identity_is_the_content_and_the_settings_and_no_path(backend: VLLM) -> 
 # ---- rankings
 
 
-@pytest.fixture(scope="module")
-def trec(pytestconfig: pytest.Config) -> list[tuple[str, list[Passage]]]:
-    """The queries of TREC DL 2019 with their 100 first-stage candidates."""
-    data = Path(os.environ.get("RANKR1_SHARED_DATA", pytestconfig.rootpath.parent / "shared" / "data"))
-    folder = data / "trec-dl-2019"
-    if not folder.is_dir():
-        pytest.skip(f"no TREC data at {folder}: set RANKR1_SHARED_DATA")
-    with gzip.open(folder / "passages.jsonl.gz", "rt", encoding="utf-8") as lines:
-        texts = {record["docid"]: record["text"] for record in map(json.loads, lines)}
-    queries = dict(
-        line.split("\t") for line in (folder / "queries.tsv").read_text(encoding="utf-8").splitlines() if line
+def test_not_one_of_many_comparisons_is_unparsed(backend: VLLM) -> None:
+    corpus = demo.passages()
+    chunks = [(one.query, corpus[at : at + 10]) for one in demo.questions() for at in range(0, 60, 10)]
+    reranker = Reranker(
+        backend, k=1, size=3, reasoning_tokens=16, passage_tokens=12, query_tokens=12, force="unparsed", in_flight=64
     )
-    run: dict[str, list[Passage]] = {}
-    for line in (folder / "run.bm25.top100.trec").read_text(encoding="utf-8").splitlines():
-        query, _, passage, *_ = line.split()
-        if passage in texts:
-            run.setdefault(query, []).append(Passage(passage, texts[passage]))
-    return [(queries[query], passages) for query, passages in run.items()]
-
-
-def test_not_one_of_a_thousand_comparisons_is_unparsed(backend: VLLM, trec: list[tuple[str, list[Passage]]]) -> None:
-    cheap = {"size": 3, "reasoning_tokens": 16, "passage_tokens": 12, "query_tokens": 12}
-    reranker = Reranker(backend, k=1, force="unparsed", in_flight=128, **cheap)  # type: ignore[arg-type]
-    chunks = [(query, passages[start : start + 10]) for query, passages in trec for start in range(0, 90, 10)]
-    comparisons = []
-    for _, ranking in reranker.rank_many(item for item in chunks if len(item[1]) > 1):
-        assert isinstance(ranking, Ranking)
-        comparisons += ranking.trace
-        if len(comparisons) >= 1_000:
-            break
-    assert len(comparisons) >= 1_000
+    rankings = [ranking for _, ranking in reranker.rank_many(chunks)]
+    comparisons = [one for ranking in rankings if isinstance(ranking, Ranking) for one in ranking.trace]
+    assert len(comparisons) >= 300
     assert [comparison for comparison in comparisons if not comparison.parsed] == []
     assert max(comparison.reasoning_tokens for comparison in comparisons) <= 16 + 16
     assert all(comparison.answer[0] in comparison.set for comparison in comparisons)
-
-
-def float32(score: float) -> float:
-    value: float = unpack("f", pack("f", score))[0]
-    return value
-
-
-def test_labels_have_probabilities_and_rankings_scores_of_them(
-    backend: VLLM, trec: list[tuple[str, list[Passage]]]
-) -> None:
-    query, passages = trec[0]
-    reranker = Reranker(
-        backend, k=3, size=6, reasoning_tokens=16, force="unparsed", probabilities=True, passage_tokens=24
-    )
-    ranking = reranker.rank(query, passages[:14])
-    assert ranking.score_meaning == "probability"
-    for comparison in ranking.trace:
-        assert comparison.probabilities is not None
-        assert len(comparison.probabilities) == len(comparison.set)
-        assert sum(comparison.probabilities) == pytest.approx(1, abs=1e-6)
-    single = [float32(score) for score in ranking.scores]
-    assert all(a > b for a, b in pairwise(single))
-    assert 0 < single[-1] < single[0] <= 1
 
 
 def exact(messages: list[Message], choices: tuple[str, ...]) -> dict[str, float]:
@@ -370,9 +322,9 @@ def exact(messages: list[Message], choices: tuple[str, ...]) -> dict[str, float]
     return walk("", [])
 
 
-def test_the_probabilities_are_the_models_own(backend: VLLM, trec: list[tuple[str, list[Passage]]]) -> None:
-    query, passages = trec[1]
-    lines = [Passage(passage.id, " ".join(passage.text.split()[:12])) for passage in passages[:20]]
+def test_the_probabilities_are_the_models_own(backend: VLLM) -> None:
+    query = demo.questions()[1].query.text
+    lines = [Passage(passage.id, " ".join(passage.text.split()[:12])) for passage in demo.passages()[:20]]
     reranker = Reranker(backend, k=1, size=20, reasoning_tokens=0, probabilities=True, force="truncated")
     (comparison,) = reranker.rank(query, lines).trace
     assert comparison.probabilities is not None
@@ -384,39 +336,6 @@ def test_the_probabilities_are_the_models_own(backend: VLLM, trec: list[tuple[st
     assert len({round(probability, 2) for probability in wanted.values()}) > 2
     pairs = zip(forced.choices, comparison.probabilities, strict=True)
     assert sum(abs(wanted[choice] - found) for choice, found in pairs) / 2 < 0.1  # total variation; bfloat16
-
-
-def test_auto_votes_ask_again_only_in_unsure_sets(backend: VLLM, trec: list[tuple[str, list[Passage]]]) -> None:
-    query, passages = trec[2]
-    reranker = Reranker(backend, k=2, size=5, reasoning_tokens=8, force="unparsed", votes="auto", passage_tokens=24)
-    trace = reranker.rank(query, passages[:15]).trace
-    first: dict[tuple[int, frozenset[int]], list[Any]] = {}
-    for comparison in trace:
-        first.setdefault((comparison.round, frozenset(comparison.set)), []).append(comparison)
-    votes = {}
-    for key, comparisons in first.items():
-        best, second = sorted(comparisons[0].probabilities, reverse=True)[:2]
-        assert (len(comparisons) > 1) == (best - second < 0.5)
-        votes[key] = len(comparisons)
-    assert set(votes.values()) <= {1, 2, 5}  # two orders are all that a set of two has
-
-
-def test_a_ballot_is_one_round(backend: VLLM, trec: list[tuple[str, list[Passage]]]) -> None:
-    query, passages = trec[3]
-    reranker = Reranker(
-        backend,
-        k=3,
-        size=10,
-        algorithm="ballot",
-        votes=8,
-        temperature=1.0,
-        reasoning_tokens=8,
-        force="unparsed",
-        passage_tokens=16,
-    )
-    ranking = reranker.rank(query, passages[:10])
-    assert (ranking.cost.rounds, ranking.cost.comparisons) == (1, 8)
-    assert ranking.score_meaning == "votes"
 
 
 # ---- ends, expected and not; last, as they take the engine away
