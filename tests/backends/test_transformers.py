@@ -17,7 +17,7 @@ import pytest
 from rankr1_rag import Passage, Reranker
 from rankr1_rag.backends import Backend, Request
 from rankr1_rag.backends.transformers import Transformers
-from rankr1_rag.errors import BackendError
+from rankr1_rag.errors import BackendError, BackendUnavailable
 from rankr1_rag.types import Completion, Message
 from tests.backends.small_model import make_checkpoint
 
@@ -110,6 +110,16 @@ def test_a_small_model_ranks_with_forced_labels(backend: Transformers) -> None:
     assert sorted(ranking.order) == list(range(8))
     assert ranking.cost.unparsed == 0
     assert ranking.cost.cached_tokens > ranking.cost.prompt_tokens / 3
+
+
+def test_a_thread_that_is_lost_is_started_again(model: Path) -> None:
+    backend = make(model)
+    first = backend.worker()
+    first.end(BackendUnavailable("gone"))
+    first.join(30)
+    with pytest.raises(BackendUnavailable, match="gone"):
+        first.ask("complete", Request(STORY, 1))
+    assert once(backend, Request(STORY, 2)).completion_tokens == 2
 
 
 # ---- adapters
