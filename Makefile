@@ -39,16 +39,16 @@ test-lowest: .venv-lowest/.ready  ## the tests that use other libraries, lowest 
 	$(LOWEST)/python -m pytest $(PARALLEL) -m third_party
 
 test-train: .venv-test/.ready  ## training with a real model: some steps of each kind, killed and resumed
-	$(TEST)/python -m pytest -m train
+	$(TEST)/python -m pytest -m train tests/train tests/backends
 
 smoke-train: .venv-test/.ready  ## the most important tests of training, in 3 minutes
-	$(TEST)/python -m pytest -m "train and smoke"
+	$(TEST)/python -m pytest -m "train and smoke" tests/train
 
 test-vllm: .venv-vllm/.ready  ## the backends on vLLM and transformers, in process and served, with a real model
-	$(CPU_VLLM) $(VLLM)/python -m pytest -m vllm
+	$(CPU_VLLM) $(VLLM)/python -m pytest -m vllm tests/backends
 
 smoke-vllm: .venv-vllm/.ready  ## the most important tests of vLLM and transformers, in 6 minutes
-	$(CPU_VLLM) $(VLLM)/python -m pytest -m "vllm and smoke"
+	$(CPU_VLLM) $(VLLM)/python -m pytest -m "vllm and smoke" tests/backends
 
 wheels: .venv-test/.ready  ## rankr1-rag, rankr1-eval and the packages under integrations/, into dist/
 	$(TEST)/python -m pip wheel --quiet --no-deps --wheel-dir dist . $(PACKAGES:%=./%)

@@ -28,10 +28,10 @@ from openvino_genai import (
 )
 
 from bench.openvino_merged import EXACT, WRITTEN, conversations
-from rankr1_rag.backends import gguf_file, lora, openvino_weights
-from rankr1_rag.backends.gguf_file import F16
-from rankr1_rag.backends.gguf_merging import merge
 from rankr1_rag.backends.hub import ADAPTER
+from rankr1_rag.backends.openvino import gguf_file, lora, weights
+from rankr1_rag.backends.openvino.gguf_file import F16
+from rankr1_rag.backends.openvino.lora import merge
 
 LAYERS = (
     "self_attn.q_proj",
@@ -68,7 +68,7 @@ def named_model(base: Path, folder: Path) -> Path:
     return named
 
 
-def has_weights(node: Any) -> bool:  # noqa: ANN401
+def has_weights(node: Any) -> bool:
     """Whether the second input comes from a constant."""
     source = node.input(1).get_source_output().get_node()
     while source.get_type_name() != "Constant" and source.inputs():
@@ -117,9 +117,9 @@ class Variant:
 
 
 def main(rounds: int) -> None:
-    base, adapter_folder = openvino_weights.find(None), openvino_weights.adapter(None, None)
+    base, adapter_folder = weights.find(None), weights.adapter(None, None)
     assert adapter_folder is not None
-    read = lora.read(adapter_folder)
+    read = lora.read_lora(adapter_folder)
     (scale,) = {low.scale for low in read.layers.values()}
     adapter = Adapter(str(adapter_folder / ADAPTER))
     with tempfile.TemporaryDirectory() as place:

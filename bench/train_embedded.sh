@@ -28,7 +28,7 @@ of() {
 }
 
 train() { # sft or grpo, further options
-    .venv-test/bin/rankr1 train "$1" --model .venv-test/smollm2 --format naming-v1 --size 5 --passage-tokens 64 \
+    .venv-test/bin/python -m bench.shared_prompts "$1" --model .venv-test/smollm2 --format naming-v1 --size 5 --passage-tokens 64 \
         --completion-tokens 48 --dropout 0 --batch 8 "${@:2}"
 }
 

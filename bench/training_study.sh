@@ -31,7 +31,7 @@ train() { # sft or grpo, name, further options
     for name in "${sets[@]}"; do
         options+=(--data "$out/data/$name.jsonl" --held-out "$out/data/$name-held.jsonl")
     done
-    .venv-test/bin/rankr1 train "$1" "${options[@]}" "${@:3}"
+    .venv-test/bin/python -m bench.shared_prompts "$1" "${options[@]}" "${@:3}"
 }
 
 supervised=(--rank 8 --alpha 16 --learning-rate 6e-4 --batch 8 --steps 220 --save 110 --compile)

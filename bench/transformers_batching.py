@@ -20,9 +20,9 @@ from typing import Any
 
 from rankr1_rag import Cost, Query, Ranking, Reranker, demo
 from rankr1_rag.backends import Backend, Request, hub
-from rankr1_rag.backends import transformers_model as models
 from rankr1_rag.backends.transformers import Transformers
-from rankr1_rag.backends.transformers_text import Choices, Prepared, Text
+from rankr1_rag.backends.transformers import model as models
+from rankr1_rag.backends.transformers.text import Choices, Prepared, Text
 from rankr1_rag.errors import BackendError
 from rankr1_rag.types import Completion, Passage
 
@@ -71,7 +71,7 @@ class MicroBatched:
         return True
 
     def count(self, text: str) -> int:
-        return self._text.count(text)
+        return int(self._text.count(text))
 
     async def complete(self, request: Request) -> Completion:
         future: Future[Completion] = Future()
@@ -123,9 +123,9 @@ class MicroBatched:
 
     def _generate(
         self,
-        torch: Any,  # noqa: ANN401
-        model: Any,  # noqa: ANN401
-        tokenizer: Any,  # noqa: ANN401
+        torch: Any,
+        model: Any,
+        tokenizer: Any,
         ends: tuple[int, ...],
         batch: list[Prepared],
     ) -> list[Completion]:
@@ -202,7 +202,7 @@ def load(queries: int = 20) -> list[tuple[Query, tuple[Passage, ...]]]:
 
 def rank(backend: Backend, tokens: int, in_flight: int, items: list[Any]) -> tuple[float, Cost, list[Ranking]]:
     """Comparisons a second, what they cost, and the rankings."""
-    reranker = Reranker(backend, k=3, size=5, think_tokens=tokens, in_flight=in_flight)
+    reranker = Reranker(backend, k=3, size=5, reasoning_tokens=tokens, in_flight=in_flight)
     begin = time.perf_counter()
     results = dict(reranker.rank_many(items))
     seconds = time.perf_counter() - begin

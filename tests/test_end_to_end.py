@@ -8,8 +8,6 @@ from bench import hotpotqa
 from rankr1_rag import Cost, Ranking, Reranker
 from rankr1_rag.demo import first_stage
 
-pytestmark = pytest.mark.third_party
-
 pytest.importorskip("openvino_genai", reason="the embedded backend is not installed")
 pytest.importorskip("bm25s", reason="the first stage is not installed")
 

@@ -25,8 +25,8 @@ OPTIONAL = [
     *("llama_index", "langchain", "langchain_classic", "langchain_core", "langchain_rankr1", "rankr1_eval"),
     *("accelerate", "datasets", "matplotlib", "peft", "sentence_transformers", "torch", "transformers", "trl", "vllm"),
 ]
-NOT_IMPORTED = {"rankr1_rag.__main__", "rankr1_rag.train.shared_prompts"}
-"""The command line runs at import; shared_prompts derives a class from one of torch."""
+NOT_IMPORTED = {"rankr1_rag.__main__"}
+"""The command line runs at import."""
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 FRAMEWORKS = ("langchain", "langchain_core", "llama_index", "pydantic", "rankr1_eval", "sentence_transformers")
 

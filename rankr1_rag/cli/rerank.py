@@ -62,7 +62,7 @@ class Asking:
                     yield one, _whole(outcome, one)
                     continue
                 self.report.fail(one.query, outcome)
-                if self.report.hopeless:
+                if self.report.give_up.is_due:
                     if journal is not None:
                         journal.give_up(one.index)
                     return

@@ -18,7 +18,7 @@ from rankr1_rag.concurrency.foreign_loop import in_thread, on_loop
 
 @dataclass(frozen=True, slots=True)
 class Retriever:
-    """What finds objects for a text, called as its owner would call it; `Borrowed` is the same for models.
+    """What finds objects for a text, called as its owner would call it; `FrameworkLLM` is the same for models.
 
     `sync` is called in a thread of its own; what it gives may have to be awaited. `native`, where there is one, is
     awaited on the event loop of a caller who awaits. Where one raises NotImplementedError the other is asked.

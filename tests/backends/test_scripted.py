@@ -42,7 +42,7 @@ def test_another_type_is_the_scripts_fault() -> None:
     async def wrong(messages: object) -> int:
         return 3
 
-    with pytest.raises(TypeError, match=r"Scripted\(.*wrong.* gave int, not a str or a Completion"):
+    with pytest.raises(TypeError, match=r"Scripted\(.*wrong.* must return a str or a Completion, not int"):
         ask(Scripted(wrong))
 
 

@@ -217,7 +217,7 @@ def test_a_prompt_beyond_the_servers_context_says_what_to_do(server: Server, key
     error = failing(OpenAI(NAME, base_url=server.url, server="vllm"), Request(user("word " * 2_000), 4))
     assert isinstance(error, PromptTooLong)
     assert str(CONTEXT) in str(error)
-    assert "give context= the server's limit" in str(error)
+    assert "set context= to the server's limit" in str(error)
 
 
 def test_passages_are_clipped_to_the_context_that_was_told(server: Server, key: str) -> None:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,9 +27,9 @@ Said = Callable[[Sequence[Any]], str]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests here use a framework, but for those that build wheels."""
+    """All tests here use a framework. Wheels and examples are tried with the newest versions only."""
     for item in items:
-        if item.path.is_relative_to(Path(__file__).parent) and item.path.name != "test_wheels.py":
+        if item.path.parent.name in ("with_langchain", "with_llama_index") or item.path.name == "test_switching.py":
             item.add_marker(pytest.mark.third_party)
 
 

@@ -14,7 +14,9 @@ from rankr1_rag.types import Passage, Query
 SMOLLM2 = Path(os.environ.get("RANKR1_SMOLLM2", Path(__file__).parents[2] / ".venv-test" / "smollm2"))
 NEEDED = ("torch", "trl", "peft", "datasets", "matplotlib")
 
-collect_ignore = [] if all(map(find_spec, NEEDED)) else ["test_model.py", "test_training.py", "test_shared_prompts.py"]
+collect_ignore = (
+    [] if all(map(find_spec, NEEDED)) else ["test_model.py", "test_training.py", "test_bench_shared_prompts.py"]
+)
 """Tests that need the libraries of training, which `.venv-lowest` and `.venv-vllm` lack."""
 
 
