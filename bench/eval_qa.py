@@ -26,7 +26,7 @@ tokens) and as reader of the first 5. It was trained for neither: this shows tha
 takes, and what an untrained model is worth. Minutes are wall time of reranking and reading. In brackets the 95 %
 interval; the last column is the paired difference in support recall from no rerank.
 
-| data set | minutes | row | R@5 | All@5 | EM@5 | F1@5 | comparisons | prompt + completion tokens | ΔR@5 |
+| data set | minutes | system | R@5 | All@5 | EM@5 | F1@5 | comparisons | prompt + completion tokens | ΔR@5 |
 |---|---|---|---|---|---|---|---|---|---|"""
 
 
@@ -37,11 +37,11 @@ def spelled(given: dict[str, float] | None) -> str:
 
 
 def taken(scores: dict[str, Any]) -> float:
-    """Wall seconds of the stages rerank and read of a row, in a run that was not interrupted."""
+    """Wall seconds of the stages rerank and read of a system, in a run that was not interrupted."""
     return QUESTIONS * float(sum(scores["cost"].get(name, 0.0) for name in ("seconds", "reader_seconds")))
 
 
-def row(name: str, scores: dict[str, Any]) -> str:
+def system(name: str, scores: dict[str, Any]) -> str:
     means = [spelled(scores["estimates"].get(measure)) for measure in ("R@5", "All@5", "EM@5", "F1@5")]
     cost = scores["cost"]
     asked = cost.get("comparisons", 0)
@@ -69,11 +69,11 @@ def main() -> None:
         subprocess.run(
             [*command, "--questions", str(QUESTIONS), "--out", str(folder)], check=True, stdout=subprocess.DEVNULL
         )
-        rows = json.loads((folder / "scores.json").read_text(encoding="utf-8"))["rows"]
-        minutes = sum(map(taken, rows.values())) / 60
-        for place, (name, scores) in enumerate(rows.items()):
+        systems = json.loads((folder / "scores.json").read_text(encoding="utf-8"))["systems"]
+        minutes = sum(map(taken, systems.values())) / 60
+        for place, (name, scores) in enumerate(systems.items()):
             first = f"{dataset} | {minutes:.1f}" if not place else " | "
-            print(f"| {first} | {row(name, scores)} |", flush=True)
+            print(f"| {first} | {system(name, scores)} |", flush=True)
     print(NOTES.read_text(encoding="utf-8"), end="")
 
 

@@ -1,4 +1,4 @@
-"""What the score of a run takes: seconds and memory, by the number of questions and rows.
+"""What the score of a run takes: seconds and memory, by the number of questions and systems.
 
     python -m bench.eval_scoring
 
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rankr1_eval.scoring import Row
+    from rankr1_eval.scoring import SystemRun
     from rankr1_eval.types import Question
 
 REPEATS = 3
@@ -32,7 +32,7 @@ def scored(questions: int, reranked: int, ks: tuple[int, ...]) -> dict[str, floa
 
     asked = _questions(questions)
     names = ["none", "gold", *(f"rank-r1:votes={n + 1}" for n in range(reranked)), "oracle", "random"]
-    run = EvaluatedRun("made up", "hotpotqa", asked, {}, 20, tuple(_row(name, asked, ks) for name in names))
+    run = EvaluatedRun("made up", "hotpotqa", asked, {}, 20, tuple(_system(name, asked, ks) for name in names))
     start = time.perf_counter()
     score(run)
     return {
@@ -58,8 +58,8 @@ def _questions(n: int) -> tuple[Question, ...]:
     )
 
 
-def _row(name: str, asked: Sequence[Question], ks: Sequence[int]) -> Row:
-    from rankr1_eval.scoring import Read, Row
+def _system(name: str, asked: Sequence[Question], ks: Sequence[int]) -> SystemRun:
+    from rankr1_eval.scoring import Read, SystemRun
     from rankr1_rag.types import Cost
 
     chance = random.Random(name)
@@ -69,10 +69,10 @@ def _row(name: str, asked: Sequence[Question], ks: Sequence[int]) -> Row:
     answers = [[one.answers[0], one.answers[0].lower() + " or so", "another thing", "yes"] for one in asked]
     reads = {k: {id: Read(chance.choice(said), "") for id, said in zip(ids, answers, strict=True)} for k in ks}
     if name == "gold":
-        return Row(name, reads=reads)
+        return SystemRun(name, reads=reads)
     if name in ("oracle", "random"):
-        return Row(name, orders)
-    return Row(name, orders, reads, costs=dict.fromkeys(ids, Cost(comparisons=20)))
+        return SystemRun(name, orders)
+    return SystemRun(name, orders, reads, costs=dict.fromkeys(ids, Cost(comparisons=20)))
 
 
 def measured(questions: int, reranked: int, ks: tuple[int, ...]) -> dict[str, list[float]]:
@@ -84,22 +84,25 @@ def measured(questions: int, reranked: int, ks: tuple[int, ...]) -> dict[str, li
 
 def report() -> str:
     """The figures as Markdown."""
-    rows = ["| questions | rows | read at k | seconds, median (min–max) | peak memory, MiB |", "|---|---|---|---|---|"]
+    systems = [
+        "| questions | systems | read at k | seconds, median (min–max) | peak memory, MiB |",
+        "|---|---|---|---|---|",
+    ]
     for questions, reranked, ks in SETTINGS:
         runs = measured(questions, reranked, ks)
         spent, peak = runs["seconds"], statistics.median(runs["peak_mib"])
         middle = f"{statistics.median(spent):.1f} ({spent[0]:.1f}–{spent[-1]:.1f})"
-        rows.append(f"| {questions:,} | {reranked + 4} | {', '.join(map(str, ks))} | {middle} | {peak:.0f} |")
+        systems.append(f"| {questions:,} | {reranked + 4} | {', '.join(map(str, ks))} | {middle} | {peak:.0f} |")
     return "\n".join(
         [
             "# What the score of a run takes",
             "",
-            "Made by `python -m bench.eval_scoring > bench/eval_scoring.md`: the rows none, gold, one or five reranked "
-            "ones, and oracle and random, which are not read: with one the default of `qa`. Orders of 20, all "
+            "Made by `python -m bench.eval_scoring > bench/eval_scoring.md`: the systems none, gold, one or five "
+            "reranked ones, and oracle and random, which are not read: with one the default of `qa`. Orders of 20, all "
             "measures, 5,000 resamples and 10,000 sign flips, differences from no rerank, groups by type and hops, "
             f"{REPEATS} processes each. Target: 10,000 questions in under 10 seconds.",
             "",
-            *rows,
+            *systems,
             "",
         ]
     )

@@ -1,6 +1,6 @@
 """What bench/study.sh found, as tables: `python -m bench.eval_study OUT`, which it ends with.
 
-Knows runs of `rankr1-eval qa` and how to pair their rows; asks no model.
+Knows runs of `rankr1-eval qa` and how to pair their systems; asks no model.
 """
 
 from __future__ import annotations
@@ -43,63 +43,63 @@ def spelled(one: Estimate | Difference, sign: str = "") -> str:
     return f"{100 * one.mean:{sign}.1f} ({100 * one.low:{sign}.1f} to {100 * one.high:{sign}.1f})"
 
 
-def label(row: str) -> str:
-    """What a row is called here."""
-    return "Dense" if row.startswith("dense") else row_name(row)
+def label(system: str) -> str:
+    """What a system is called here."""
+    return "Dense" if system.startswith("dense") else row_name(system)
 
 
-def means(runs: dict[str, Scored], measures: Sequence[str], rows: Iterable[str] = ()) -> None:
-    """A line for each row of each run: its means and what it cost."""
+def means(runs: dict[str, Scored], measures: Sequence[str], systems: Iterable[str] = ()) -> None:
+    """A line for each system of each run: its means and what it cost."""
     for name, run in runs.items():
-        for row in rows or run.scores.rows:
-            scores = run.scores.rows[row]
+        for system in systems or run.scores.systems:
+            scores = run.scores.systems[system]
             if measures[0] not in scores.estimates:
                 continue
             cost = scores.cost
             asked = cost.get("comparisons", 0.0)
             tokens = f"{cost['prompt_tokens']:,.0f} + {cost['completion_tokens']:,.0f}" if asked else ""
             told = [spelled(scores.estimates[measure]) for measure in measures]
-            line(SETS[name], label(row), *told, f"{asked:.1f}" if asked else "", tokens)
+            line(SETS[name], label(system), *told, f"{asked:.1f}" if asked else "", tokens)
 
 
-def moved(runs: dict[str, Scored], against: str, measures: Sequence[str], rows: Sequence[str]) -> None:
-    """A line for each of these rows of each run: its paired differences from another."""
+def moved(runs: dict[str, Scored], against: str, measures: Sequence[str], systems: Sequence[str]) -> None:
+    """A line for each of these systems of each run: its paired differences from another."""
     for name, run in runs.items():
         pairs = paired(run, run, against, measures).pairs
-        for row in rows:
-            line(SETS[name], row_name(row), *(spelled(one.difference, "+") for one in pairs if one.row == row))
+        for system in systems:
+            line(SETS[name], row_name(system), *(spelled(one.difference, "+") for one in pairs if one.system == system))
 
 
-def apart(runs: dict[str, Scored], by: str, rows: Sequence[str]) -> None:
+def apart(runs: dict[str, Scored], by: str, systems: Sequence[str]) -> None:
     """A line for each group of questions: support recall@5 and how it differs from plain reranking."""
     for name, run in runs.items():
         pairs = paired(run, run, PLAIN, ("R@5",), groups(run, by)).pairs
         found: dict[str, dict[str, Pair]] = {}
         for one in pairs:
-            found.setdefault(one.group, {})[one.row] = one
+            found.setdefault(one.group, {})[one.system] = one
         for group, each in found.items():
-            plain = f"{100 * each[rows[0]].first:.1f}"
-            changes = [spelled(each[row].difference, "+") for row in rows]
-            line(SETS[name], group or "all", each[rows[0]].n, plain, *changes)
+            plain = f"{100 * each[systems[0]].first:.1f}"
+            changes = [spelled(each[system].difference, "+") for system in systems]
+            line(SETS[name], group or "all", each[systems[0]].n, plain, *changes)
 
 
 def main(out: Path) -> None:
     """Print all tables."""
     runs = {name: read(out / name) for name in SETS}
-    dense = next(row for row in runs["musique"].scores.rows if row.startswith("dense"))
+    dense = next(system for system in runs["musique"].scores.systems if system.startswith("dense"))
     print(HEAD)
     print(
-        "\n" + ", ".join(f"{SETS[name]} {len(run.scores.rows['none'].each['R@5'])}" for name, run in runs.items()),
+        "\n" + ", ".join(f"{SETS[name]} {len(run.scores.systems['none'].each['R@5'])}" for name, run in runs.items()),
         end=" ",
     )
     print("questions.")
-    head("Evidence", "data set", "row", *EVIDENCE, "comparisons", "prompt + completion tokens")
+    head("Evidence", "data set", "system", *EVIDENCE, "comparisons", "prompt + completion tokens")
     means(runs, EVIDENCE)
-    head("Less plain reranking, question by question", "data set", "row", *EVIDENCE)
+    head("Less plain reranking, question by question", "data set", "system", *EVIDENCE)
     moved(runs, PLAIN, EVIDENCE, HOPS)
-    head("Less BM25", "data set", "row", *EVIDENCE)
+    head("Less BM25", "data set", "system", *EVIDENCE)
     moved(runs, "none", EVIDENCE, (PLAIN, "rank-r1:fusion=off", *HOPS))
-    head("Less dense", "data set", "row", *EVIDENCE)
+    head("Less dense", "data set", "system", *EVIDENCE)
     moved(runs, dense, EVIDENCE, (PLAIN, *HOPS))
     for by in ("type", "hops"):
         head(
@@ -108,16 +108,16 @@ def main(out: Path) -> None:
             by,
             "questions",
             "plain",
-            *(f"{row_name(row)}, less it" for row in HOPS),
+            *(f"{row_name(system)}, less it" for system in HOPS),
         )
         apart(runs, by, HOPS)
     if (out / "read").is_dir():
         runs = {name: read(out / "read" / name) for name in SETS}
         print("\nAnd read, by SmolLM2-135M-Instruct, a nested sample of 60 questions of each set.")
-    if "EM@5" in runs["musique"].scores.rows["none"].estimates:
-        head("Answers", "data set", "row", *ANSWERS, "comparisons", "prompt + completion tokens")
+    if "EM@5" in runs["musique"].scores.systems["none"].estimates:
+        head("Answers", "data set", "system", *ANSWERS, "comparisons", "prompt + completion tokens")
         means(runs, ANSWERS)
-        head("Answers, less plain reranking", "data set", "row", *ANSWERS)
+        head("Answers, less plain reranking", "data set", "system", *ANSWERS)
         moved(runs, PLAIN, ANSWERS, HOPS)
 
 

@@ -37,7 +37,7 @@ def loaded(path: Path) -> dict[str, Any] | None:
 
 
 def comparisons(out: Path) -> None:
-    """The table of single comparisons: a row for each rival, then for each model."""
+    """The table of single comparisons: a system for each rival, then for each model."""
     found = {name: told for name in MODELS if (told := loaded(out / "comparisons" / f"{name}.json"))}
     richest = max(found.values(), key=lambda told: len(told["all"]["accuracy"]))
     print(f"\n## {richest['all']['comparisons']:,} comparisons: one support, four other finds of BM25\n")
@@ -45,18 +45,18 @@ def comparisons(out: Path) -> None:
     print("|---|---|---|---|---|---|---|---|")
     for name, label in RIVALS.items():
         if name in richest["all"]["accuracy"]:
-            print(_row(richest, name, label, "", ""))
+            print(_system(richest, name, label, "", ""))
     for name, told in found.items():
         moved = told["all"]["differences"].get("against")
         form = told["format"]
         kept = f"{100 * form['mean']:.1f}" if form else ""
-        print(_row(told, "model", MODELS[name], spelled(moved, "+") if moved else "", kept))
+        print(_system(told, "model", MODELS[name], spelled(moved, "+") if moved else "", kept))
 
 
-def _row(told: dict[str, Any], row: str, label: str, moved: str, form: str) -> str:
-    own = [f"{100 * told['sources'][name]['accuracy'][row]['mean']:.1f}" for name in SETS]
-    places = [f"{max(one['mean'] for one in told['places'][row]):.2f}"]
-    return f"| {' | '.join([label, spelled(told['all']['accuracy'][row]), *own, moved, form, *places])} |"
+def _system(told: dict[str, Any], system: str, label: str, moved: str, form: str) -> str:
+    own = [f"{100 * told['sources'][name]['accuracy'][system]['mean']:.1f}" for name in SETS]
+    places = [f"{max(one['mean'] for one in told['places'][system]):.2f}"]
+    return f"| {' | '.join([label, spelled(told['all']['accuracy'][system]), *own, moved, form, *places])} |"
 
 
 def reranked(out: Path) -> None:
@@ -65,20 +65,24 @@ def reranked(out: Path) -> None:
     print(f"| | fusion | {' | '.join(SETS.values())} |\n|---|---|---|---|---|")
     for name, label in {"dense": "dense, over all passages", **MODELS}.items():
         runs = [
-            run["rows"] for dataset in SETS if (run := loaded(out / "reranked" / f"{name}-{dataset}" / "scores.json"))
+            run["systems"]
+            for dataset in SETS
+            if (run := loaded(out / "reranked" / f"{name}-{dataset}" / "scores.json"))
         ]
         if len(runs) < len(SETS):
             continue
         if name == "dense":
-            print(f"| BM25 itself, % | | {' | '.join(spelled(rows['none']['estimates']['R@5']) for rows in runs)} |")
+            print(
+                f"| BM25 itself, % | | {' | '.join(spelled(systems['none']['estimates']['R@5']) for systems in runs)} |"
+            )
             print(f"| the best order of its 20 | | {_above(runs, 'oracle')} |")
-        for row in [row for row in runs[0] if row.startswith(("dense:", "rank-r1:"))]:
-            print(f"| {label} | {row.partition('fusion=')[2]} | {_above(runs, row)} |")
+        for system in [system for system in runs[0] if system.startswith(("dense:", "rank-r1:"))]:
+            print(f"| {label} | {system.partition('fusion=')[2]} | {_above(runs, system)} |")
 
 
-def _above(runs: list[dict[str, Any]], row: str) -> str:
-    """The cells of one row: how much more than BM25, on each data set."""
-    return " | ".join(spelled(rows[row]["differences"]["R@5"], "+") for rows in runs)
+def _above(runs: list[dict[str, Any]], system: str) -> str:
+    """The cells of one system: how much more than BM25, on each data set."""
+    return " | ".join(spelled(systems[system]["differences"]["R@5"], "+") for systems in runs)
 
 
 def main(out: Path) -> None:

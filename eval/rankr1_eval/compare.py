@@ -1,7 +1,6 @@
-"""Two runs side by side: for each row and measure that both have, both means and the paired difference.
+"""Two runs side by side: for each system and measure that both have, both means and the paired difference.
 
-Or all rows against a chosen one, of the same run or another. Everything is over the questions that both sides asked, so
-that nothing else can differ. Knows scores and the folders that hold them; nothing of models or pages.
+Or all systems against a chosen one, of the same run or another. Everything is over the questions of both sides.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 
 from rankr1_eval import run_folder
 from rankr1_eval.scoring import common, differences, from_json
-from rankr1_eval.types import Difference, RowScores, Scores
+from rankr1_eval.types import Difference, Scores, SystemScores
 from rankr1_rag.errors import FileError
 
 SCORES = "scores.json"
@@ -47,11 +46,11 @@ class Scored:
 class Pair:
     """One measure: means over n common questions, the difference second minus first.
 
-    `row` is the second run's; the first one's is `against`, the same where none was chosen. `group` is the type, or the
-    number of hops, of these questions; "" is all of them.
+    `system` is the second run's; the first one's is `against`, the same where none was chosen. `group` is the type, or
+    the number of hops, of these questions; "" is all of them.
     """
 
-    row: str
+    system: str
     measure: str
     first: float
     second: float
@@ -97,17 +96,19 @@ def read(path: Path) -> Scored:
 def paired(
     first: Scored, second: Scored, against: str = "", measures: Sequence[str] = (), by: Groups | None = None
 ) -> Paired:
-    """Both runs on what they have in common: row by row or, where one of the first run's is named, all `against` it.
+    """Both runs on what they have in common: system by system, or all `against` one of the first run's.
 
     `measures` are all where none is named. The questions of each group in `by` stand apart too. ValueError where there
-    is nothing in common, or no such row or measure.
+    is nothing in common, or no such system or measure.
     """
     _check(first, second, against, measures)
-    rows = _rows(first, second, against)
-    both = [(first.scores.rows[against or name], row) for name, row in rows.items()]
+    systems = _systems(first, second, against)
+    both = [(first.scores.systems[against or name], system) for name, system in systems.items()]
     pairs = tuple(pair for one, other in both for pair in _pairs(one, other, measures, by or {}))
     if not pairs and against:
-        raise ValueError(f"{second.path} has nothing that row {against!r} could be compared in: {', '.join(rows)}")
+        raise ValueError(
+            f"{second.path} has nothing that system {against!r} could be compared in: {', '.join(systems)}"
+        )
     if not pairs:
         raise ValueError(f"{first.path} and {second.path} have nothing in common: {_why_nothing(first, second)}")
     return Paired(first, second, pairs, (*_notes(first, second, against), *_ungrouped(first, by)))
@@ -129,21 +130,25 @@ def groups(scored: Scored, by: str) -> Groups:
 
 
 def _check(first: Scored, second: Scored, against: str, measures: Sequence[str]) -> None:
-    if against and against not in first.scores.rows:
-        raise ValueError(f"{first.path} has no row {against!r} to compare with: it has {', '.join(first.scores.rows)}")
-    known = dict.fromkeys(name for one in (first, second) for row in one.scores.rows.values() for name in row.each)
+    if against and against not in first.scores.systems:
+        raise ValueError(
+            f"{first.path} has no system {against!r} to compare with: it has {', '.join(first.scores.systems)}"
+        )
+    known = dict.fromkeys(
+        name for one in (first, second) for system in one.scores.systems.values() for name in system.each
+    )
     if unknown := [name for name in measures if name not in known]:
         raise ValueError(f"measure {unknown[0]!r}: there are {', '.join(known)}")
 
 
-def _rows(first: Scored, second: Scored, against: str) -> dict[str, RowScores]:
-    """The second run's rows that have a partner, which is not the very same row."""
+def _systems(first: Scored, second: Scored, against: str) -> dict[str, SystemScores]:
+    """The second run's systems that have a partner, which is not the very same system."""
     same = against if first.path.resolve() == second.path.resolve() else ""
-    named = {name: row for name, row in second.scores.rows.items() if name != same}
-    return named if against else {name: row for name, row in named.items() if name in first.scores.rows}
+    named = {name: system for name, system in second.scores.systems.items() if name != same}
+    return named if against else {name: system for name, system in named.items() if name in first.scores.systems}
 
 
-def _pairs(first: RowScores, second: RowScores, measures: Sequence[str], by: Groups) -> list[Pair]:
+def _pairs(first: SystemScores, second: SystemScores, measures: Sequence[str], by: Groups) -> list[Pair]:
     shared = common(first, second)
     told = [name for name in first.each if name in second.each and (not measures or name in measures)]
     pairs: list[Pair] = []
@@ -156,19 +161,19 @@ def _pairs(first: RowScores, second: RowScores, measures: Sequence[str], by: Gro
     return pairs
 
 
-def _mean(row: RowScores, measure: str, ids: list[str]) -> float:
-    return sum(row.each[measure][id] for id in ids) / len(ids)
+def _mean(system: SystemScores, measure: str, ids: list[str]) -> float:
+    return sum(system.each[measure][id] for id in ids) / len(ids)
 
 
 def _asked(scored: Scored) -> set[str]:
-    return {id for row in scored.scores.rows.values() for each in row.each.values() for id in each}
+    return {id for system in scored.scores.systems.values() for each in system.each.values() for id in each}
 
 
 def _why_nothing(first: Scored, second: Scored) -> str:
     if not _asked(first) & _asked(second):
         return "not one question is in both"
-    rows = (", ".join(one.scores.rows) or "none" for one in (first, second))
-    return "no row with a measure is in both (rows {}; rows {})".format(*rows)
+    systems = (", ".join(one.scores.systems) or "none" for one in (first, second))
+    return "no system with a measure is in both (systems {}; systems {})".format(*systems)
 
 
 def _ungrouped(first: Scored, by: Groups | None) -> list[str]:
@@ -192,8 +197,8 @@ def _notes(first: Scored, second: Scored, against: str) -> list[str]:
             f"not the same questions: {first.name} has {len(ours_asked):,}, {second.name} {len(theirs_asked):,}; "
             f"all figures are over the {both:,} that are in both"
         )
-    if not against and (lone := sorted(first.scores.rows.keys() ^ second.scores.rows.keys())):
-        notes.append(f"rows that only one of them has: {', '.join(lone)}")
+    if not against and (lone := sorted(first.scores.systems.keys() ^ second.scores.systems.keys())):
+        notes.append(f"systems that only one of them has: {', '.join(lone)}")
     return notes
 
 

@@ -188,14 +188,14 @@ if TYPE_CHECKING:
     from rankr1_eval.measures.intervals import Table
 
 MODEL = "model"
-"""The row of the model that is measured; the others are rivals."""
+"""The system of the model that is measured; the others are rivals."""
 RIGHT = "right"
 """Where the right passages stand: what the places of a perfect model would be."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Some comparisons: accuracy by row, and by rival the paired difference, the model's accuracy less the rival's."""
+    """Some comparisons: accuracy by system, and by rival the paired difference, the model's less the rival's."""
 
     comparisons: int
     questions: int
@@ -207,8 +207,8 @@ class Group:
 class Result:
     """All comparisons and those of each source.
 
-    `places` of a row: how often each place was chosen, among the answers that could be read, as a multiple of its fair
-    share; 1 is fair. `format` is the share of answers in exactly the form asked for, None where the model was not left
+    `places` of a system: how often each place was chosen, among the answers that could be read, as a multiple of its
+    fair share; 1 is fair. `format` is the share of answers in exactly the form asked for, None where the model was not left
     to write one. `unparsed` and `forced` count comparisons, `completion_tokens` is a mean.
     """
 
@@ -236,13 +236,15 @@ def score(
 
     All by comparison id, every one in each mapping.
     """
-    rows: dict[str, Choices] = {MODEL: {id: one.chosen for id, one in answered.items()}, **rivals}
+    systems: dict[str, Choices] = {MODEL: {id: one.chosen for id, one in answered.items()}, **rivals}
     sources = sorted({one.source for one in sets.values()} - {""})
     told = [answered[id] for id in sets]
     return Result(
-        all=_group(sets, rows),
-        sources={name: _group({id: one for id, one in sets.items() if one.source == name}, rows) for name in sources},
-        places=_places(sets, rows),
+        all=_group(sets, systems),
+        sources={
+            name: _group({id: one for id, one in sets.items() if one.source == name}, systems) for name in sources
+        },
+        places=_places(sets, systems),
         format=_format(sets, answered) if written else None,
         unparsed=sum(one.chosen is None for one in told),
         forced=sum(one.forced for one in told),
@@ -250,27 +252,27 @@ def score(
     )
 
 
-def _group(sets: Mapping[str, TrainingSet], rows: Mapping[str, Choices]) -> Group:
+def _group(sets: Mapping[str, TrainingSet], systems: Mapping[str, Choices]) -> Group:
     from rankr1_eval.measures import intervals
 
-    right = {name: [float(chosen[id] == one.right) for id, one in sets.items()] for name, chosen in rows.items()}
+    right = {name: [float(chosen[id] == one.right) for id, one in sets.items()] for name, chosen in systems.items()}
     table, count = _sums(sets, list(right.values())), _sums(sets, [[1.0] * len(sets)])
     accuracy = intervals.estimates(table, weights=count)
     apart = intervals.differences(table[:, :1] - table[:, 1:], weights=count)
     return Group(
         len(sets),
         len(table),
-        dict(zip(rows, accuracy, strict=True)),
-        dict(zip(list(rows)[1:], apart, strict=True)),
+        dict(zip(systems, accuracy, strict=True)),
+        dict(zip(list(systems)[1:], apart, strict=True)),
     )
 
 
-def _places(sets: Mapping[str, TrainingSet], rows: Mapping[str, Choices]) -> dict[str, tuple[Estimate, ...]]:
-    """By row the share of each place; none of a place that no answered set has."""
+def _places(sets: Mapping[str, TrainingSet], systems: Mapping[str, Choices]) -> dict[str, tuple[Estimate, ...]]:
+    """By system the share of each place; none of a place that no answered set has."""
     from rankr1_eval.measures import intervals
 
     most = max(len(one.passages) for one in sets.values())
-    shown = {**rows, RIGHT: {id: one.right for id, one in sets.items()}}
+    shown = {**systems, RIGHT: {id: one.right for id, one in sets.items()}}
     columns = {
         (name, place): column
         for name, chosen in shown.items()

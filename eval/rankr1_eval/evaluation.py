@@ -1,4 +1,4 @@
-"""One evaluation of multi-hop questions: the stages put together over the rows that were asked for.
+"""One evaluation of multi-hop questions: the stages put together over the systems that were asked for.
 
 Knows every part by its values; nothing of the command line. What is asked and finished is never asked again.
 """
@@ -15,8 +15,8 @@ from rankr1_eval.baselines import FirstStage
 from rankr1_eval.pipeline import Tell, asked_with, quietly
 from rankr1_eval.reader import PROMPT, Reader
 from rankr1_eval.run_folder import Folder, Rankings, Records, cost_of, digest, read_of, retrieved_of
-from rankr1_eval.scoring import EvaluatedRun, Read, Row
-from rankr1_eval.systems import FREE, RowSpec, parse
+from rankr1_eval.scoring import EvaluatedRun, Read, SystemRun
+from rankr1_eval.systems import FREE, Order, System, parse
 from rankr1_eval.types import Question
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Passage, Query
@@ -24,9 +24,9 @@ from rankr1_rag.types import Passage, Query
 
 @dataclass(frozen=True)
 class _Files:
-    """The records of one row: of its orders, None where it has none, and of what was read of the first k."""
+    """The records of one system: of its orders, None where it has none, and of what was read of the first k."""
 
-    spec: RowSpec
+    spec: System
     orders: Records | None
     reads: Mapping[int, Records]
 
@@ -35,7 +35,7 @@ class _Files:
 class Evaluation:
     """What is evaluated, on what, by whom. `source` tells where the questions come from; `ks` what the reader sees.
 
-    Without a reader nothing is read and rows without an order are left out; `ks` are where support recall is told.
+    Without a reader nothing is read and systems without an order are left out; `ks` are where support recall is told.
     """
 
     dataset: str
@@ -43,23 +43,23 @@ class Evaluation:
     corpus: Sequence[Passage]
     source: Mapping[str, object]
     first_stage: FirstStage
-    rows: Sequence[RowSpec]
+    systems: Sequence[System]
     ks: Sequence[int]
     reranker: Reranker
     reader: Reader | None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """ValueError where the rows, their settings and what is read do not go together."""
+        """ValueError where the systems, their settings and what is read do not go together."""
         if self.reranker.retrieve is not None:
             raise ValueError(
-                "the reranker's own retrieve= may find what the corpus lacks: leave it out and name the row "
+                "the reranker's own retrieve= may find what the corpus lacks: leave it out and name the system "
                 "rank-r1:hops=2+retrieve=true, which searches the corpus"
             )
-        for spec in self._rows:
+        for spec in self._systems:
             if spec.kind == "rank-r1":
                 self._reranker(spec)
-        if self.reader and max(self.ks) > self.first_stage.n and any(spec.ordered for spec in self.rows):
+        if self.reader and max(self.ks) > self.first_stage.n and any(spec.ordered for spec in self.systems):
             raise ValueError(f"the first {max(self.ks)} passages are to be read of {self.first_stage.n} candidates")
 
     def run(self, folder: Folder, tell: Tell = quietly) -> EvaluatedRun:
@@ -67,7 +67,7 @@ class Evaluation:
         kept = folder.questions(self.source)
         told = {**self.source, **self.first_stage.telling(self.corpus)}
         found = folder.candidates(told)
-        files = [self._files(spec, folder, told) for spec in self._rows]  # so that nothing is asked before all fit
+        files = [self._files(spec, folder, told) for spec in self._systems]  # so that nothing is asked before all fit
         tell("load", len(self.questions), pipeline.load(kept, self.questions))
         folder.write_passages(self.corpus)
         first = self.first_stage.over(self.questions, self.corpus)
@@ -78,7 +78,7 @@ class Evaluation:
             questions=tuple(self.questions),
             passages=self._passages,
             candidates=self.first_stage.n,
-            rows=tuple(self._row(one, found, tell) for one in files),
+            systems=tuple(self._system(one, found, tell) for one in files),
             settings=self.telling(told),
             cutoffs=tuple(self.ks),
         )
@@ -86,7 +86,7 @@ class Evaluation:
     def telling(self, told: Mapping[str, object]) -> dict[str, Any]:
         """The settings for the reader of the report."""
         reads = self.reader.backend.model if self.reader else ""
-        asked = {spec.name: self._asked(spec) for spec in self._rows if spec.kind == "rank-r1"}
+        asked = {spec.name: self._asked(spec) for spec in self._systems if spec.kind == "rank-r1"}
         return {
             **told,
             "questions": len(self.questions),
@@ -96,13 +96,13 @@ class Evaluation:
             "absent": sum(id not in self._passages for question in self.questions for id in question.supports),
             "models": {"reranker": self.reranker.plan.backend.model} | ({"reader": reads} if reads else {}),
             "reader": self._reading,
-            "rows": asked,
+            "systems": asked,
         }
 
     @property
-    def _rows(self) -> list[RowSpec]:
+    def _systems(self) -> list[System]:
         """Those that were asked for, and behind them those that cost nothing, to be ranked and not read."""
-        asked = [spec for spec in self.rows if spec.ordered or self.reader]
+        asked = [spec for spec in self.systems if spec.ordered or self.reader]
         kinds = {spec.kind for spec in asked}
         return [*asked, *(spec for spec in parse(FREE) if spec.kind not in kinds)]
 
@@ -121,25 +121,25 @@ class Evaluation:
             return {}
         return {"reader": self.reader.backend.identity, "tokens": self.reader.tokens, "prompt": PROMPT}
 
-    def _files(self, spec: RowSpec, folder: Folder, candidates: Mapping[str, object]) -> _Files:
-        """The records of a row, opened: FileError where they were made with other settings."""
+    def _files(self, spec: System, folder: Folder, candidates: Mapping[str, object]) -> _Files:
+        """The records of a system, opened: FileError where they were made with other settings."""
         asked = {**self._asked(spec), "candidates": digest(sorted(candidates.items()))} if spec.ordered else {}
         orders = folder.orders(spec, asked) if spec.ordered else None  # first: it tells a changed setting by its name
-        ks = [k for k in self.ks if spec in self.rows and self.reader] if spec.ordered else [0]
+        ks = [k for k in self.ks if spec in self.systems and self.reader] if spec.ordered else [0]
         order, source = digest(sorted(asked.items(), key=str)), digest(self.source)
         reads = {k: folder.reads(spec, k, {**self._reading, "k": k, "order": order, "source": source}) for k in ks}
         return _Files(spec, orders, reads)
 
-    def _row(self, files: _Files, found: Records, tell: Tell) -> Row:
-        """Order the candidates as the row says, then read."""
+    def _system(self, files: _Files, found: Records, tell: Tell) -> SystemRun:
+        """Order the candidates as the system says, then read."""
         spec, records = files.spec, files.orders
         if records is None:
             read = self._read(files.reads[0], 0, partial(self._given, spec), tell)
-            return Row(spec.name, reads=dict.fromkeys(self.ks, read))
+            return SystemRun(spec.name, reads=dict.fromkeys(self.ks, read))
         tell(records.stage, len(self.questions), self._order(spec, records, found))
         orders = {question.query.id: tuple(records[question.query.id]["order"]) for question in self.questions}
         queries = {question.query.id: question.query for question in self.questions}
-        return Row(
+        return SystemRun(
             name=spec.name,
             orders=orders,
             reads={k: self._read(kept, k, partial(self._first, orders, k), tell) for k, kept in files.reads.items()},
@@ -148,8 +148,8 @@ class Evaluation:
             retrieved={id: retrieved_of(records[id]) for id in queries} if spec.settings.get("retrieve") else {},
         )
 
-    def _order(self, spec: RowSpec, records: Records, found: Records) -> Iterator[str]:
-        """The stage rerank of one row."""
+    def _order(self, spec: System, records: Records, found: Records) -> Iterator[str]:
+        """The stage rerank of one system."""
 
         def pool(query: Query) -> tuple[Passage, ...]:
             return pipeline.candidates(found[query.id], self._passages)
@@ -158,8 +158,8 @@ class Evaluation:
             return pipeline.rerank(records, [one.query for one in self.questions], pool, self._reranker(spec))
         return pipeline.reorder(records, self.questions, pool, self._reorder(spec))
 
-    def _reorder(self, spec: RowSpec) -> Callable[[Question, Sequence[Passage]], systems.Order]:
-        """The order of a row without a reasoning model."""
+    def _reorder(self, spec: System) -> Callable[[Question, Sequence[Passage]], Order]:
+        """The order of a system without a reasoning model."""
         if spec.kind == "oracle":
             return lambda question, passages: systems.oracle(passages, question.supports)
         if spec.kind == "random":
@@ -169,18 +169,18 @@ class Evaluation:
         by = systems.dense(spec.model) if spec.kind == "dense" else systems.cross_encoder(spec.model)
         return lambda question, passages: by(question.query, passages)
 
-    def _reranker(self, spec: RowSpec) -> Reranker:
-        """The reranker with the row's own settings, on the same backend. ValueError that names the row."""
+    def _reranker(self, spec: System) -> Reranker:
+        """The reranker with the system's own settings, on the same backend. ValueError that names the system."""
         settings = dict(spec.settings)
         try:
             if "retrieve" in settings:
                 settings["retrieve"] = self._search if settings["retrieve"] else None
             return replace(self.reranker, **settings) if settings else self.reranker
         except (ValueError, TypeError) as error:
-            raise ValueError(f"row {spec.name!r}: {error}") from error
+            raise ValueError(f"system {spec.name!r}: {error}") from error
 
-    def _asked(self, spec: RowSpec) -> dict[str, object]:
-        """What the order of a row depends on, beside its candidates."""
+    def _asked(self, spec: System) -> dict[str, object]:
+        """What the order of a system depends on, beside its candidates."""
         if spec.kind == "random":
             return {"seed": self.seed}
         if spec.kind != "rank-r1":
@@ -190,7 +190,7 @@ class Evaluation:
     def _read(
         self, records: Records, k: int, context: Callable[[Question], tuple[Passage, ...]], tell: Tell
     ) -> Mapping[str, Read]:
-        """The stage read of one row at one k."""
+        """The stage read of one system at one k."""
         assert self.reader is not None
         title = f"{records.stage}, first {k}" if k else records.stage
         reading = pipeline.read(records, self.questions, context, self.reader, self.reranker.in_flight)
@@ -200,7 +200,7 @@ class Evaluation:
     def _first(self, orders: Mapping[str, tuple[str, ...]], k: int, question: Question) -> tuple[Passage, ...]:
         return tuple(self._passages[id] for id in orders[question.query.id][:k])
 
-    def _given(self, spec: RowSpec, question: Question) -> tuple[Passage, ...]:
+    def _given(self, spec: System, question: Question) -> tuple[Passage, ...]:
         """The supports, as far as the corpus has them, or nothing."""
         supports = question.supports if spec.kind == "gold" else ()
         return tuple(self._passages[id] for id in supports if id in self._passages)

@@ -123,7 +123,7 @@ Pool = Callable[[Query], tuple[Passage, ...]]
 def reorder(
     records: Records, questions: Sequence[Question], pool: Pool, order: Callable[[Question, Sequence[Passage]], Order]
 ) -> Iterator[str]:
-    """Keep the order that a function gives, for rows without a reasoning model."""
+    """Keep the order that a function gives, for systems without a reasoning model."""
     watch = Watch()
     for question in questions:
         if question.query.id not in records:

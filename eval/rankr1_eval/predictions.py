@@ -8,8 +8,8 @@ prediction counts as 0; it is told. Knows files of answer strings and measures; 
 A run in the forms that other programs read: TREC runs and qrels, and answer strings as `rankr1-eval score` has them.
 
     supports.qrels          the supports of each question, relevance 1
-    runs/ROW.trec           the order of a row; scores are 1 / rank
-    predictions/ROW@K.json  {question id: answer string}
+    runs/SYSTEM.trec           the order of a system; scores are 1 / rank
+    predictions/SYSTEM@K.json  {question id: answer string}
 
 Knows values and formats.
 """
@@ -38,9 +38,9 @@ def export(run: EvaluatedRun, folder: Path) -> str:
     TREC files part their fields by white space: a question whose id holds some can be in none.
     """
     _remove_stale(folder)
-    for row in run.rows:
-        for k, reads in row.reads.items():
-            with writing(folder / "predictions" / f"{file_name(row.name)}@{k}.json") as out:
+    for system in run.systems:
+        for k, reads in system.reads.items():
+            with writing(folder / "predictions" / f"{file_name(system.name)}@{k}.json") as out:
                 json.dump({id: read.answer for id, read in reads.items()}, out)
     try:
         _as_trec(run, folder)
@@ -50,22 +50,24 @@ def export(run: EvaluatedRun, folder: Path) -> str:
 
 
 def _remove_stale(folder: Path) -> None:
-    """What an earlier command wrote of the folder's rows, perhaps over other questions; no file of anybody else's."""
+    """Remove what an earlier command wrote of the folder's systems, and no other file."""
     for name in ("predictions", "runs"):
         (folder / name).mkdir(exist_ok=True)
-    for row in {
+    for system in {
         path.stem.partition("@")[0] for stage in ("rerank", "read") for path in (folder / stage).glob("*.jsonl")
     }:
-        for stale in [folder / "runs" / f"{row}.trec", *(folder / "predictions").glob(f"{row}@*.json")]:
+        for stale in [folder / "runs" / f"{system}.trec", *(folder / "predictions").glob(f"{system}@*.json")]:
             stale.unlink(missing_ok=True)
 
 
 def _as_trec(run: EvaluatedRun, folder: Path) -> None:
     write_qrels(folder / "supports.qrels", {one.query.id: dict.fromkeys(one.supports, 1) for one in run.questions})
-    for row in run.rows:
-        if row.orders:
-            ranked = ((id, [(one, 1 / rank) for rank, one in enumerate(order, 1)]) for id, order in row.orders.items())
-            write_run(folder / "runs" / f"{file_name(row.name)}.trec", ranked, tag=file_name(row.name))
+    for system in run.systems:
+        if system.orders:
+            ranked = (
+                (id, [(one, 1 / rank) for rank, one in enumerate(order, 1)]) for id, order in system.orders.items()
+            )
+            write_run(folder / "runs" / f"{file_name(system.name)}.trec", ranked, tag=file_name(system.name))
 
 
 Group = Mapping[str, Mapping[str, Estimate]]

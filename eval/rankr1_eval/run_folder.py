@@ -3,8 +3,8 @@
     questions.jsonl     load        the questions asked, with their answers and the ids of their supports
     passages.jsonl      load        the corpus, one passage a line
     candidates.jsonl    retrieve    for each question the ids of its candidates, best first, with their scores
-    rerank/ROW.jsonl    rerank      for each question the order of one row, with the trace where a model reasoned
-    read/ROW@K.jsonl    read        for each question what the reader said of the first k
+    rerank/SYSTEM.jsonl    rerank      for each question the order of one system, with the trace where a model reasoned
+    read/SYSTEM@K.jsonl    read        for each question what the reader said of the first k
     scores.json, report.html, report.md          score; beside them what `exports` writes
     completions.sqlite              what models said: nothing is asked twice
 
@@ -32,7 +32,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rankr1_eval.scoring import Read
-from rankr1_eval.systems import RowSpec
+from rankr1_eval.systems import System
 from rankr1_eval.types import Question
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.files import locked, writing
@@ -195,16 +195,18 @@ class Folder:
         """The records of the stage retrieve."""
         return self._open(self.path / "candidates.jsonl", "retrieve", settings, "candidates")
 
-    def orders(self, row: RowSpec, settings: Mapping[str, object]) -> Records:
-        """The records of the stage rerank, one row."""
+    def orders(self, system: System, settings: Mapping[str, object]) -> Records:
+        """The records of the stage rerank, one system."""
         return self._open(
-            self.path / "rerank" / f"{row.file}.jsonl", f"rerank {row.name}", settings, "order", "seconds"
+            self.path / "rerank" / f"{system.file}.jsonl", f"rerank {system.name}", settings, "order", "seconds"
         )
 
-    def reads(self, row: RowSpec, k: int, settings: Mapping[str, object]) -> Records:
-        """The records of the stage read, one row at one k."""
-        name = f"{row.file}@{k}" if row.ordered else row.file
-        return self._open(self.path / "read" / f"{name}.jsonl", f"read {row.name}", settings, "shown", "answer", "text")
+    def reads(self, system: System, k: int, settings: Mapping[str, object]) -> Records:
+        """The records of the stage read, one system at one k."""
+        name = f"{system.file}@{k}" if system.ordered else system.file
+        return self._open(
+            self.path / "read" / f"{name}.jsonl", f"read {system.name}", settings, "shown", "answer", "text"
+        )
 
     def _open(self, path: Path, stage: str, settings: Mapping[str, object], *fields: str) -> Records:
         records = self._opened.enter_context(Records(path, stage, settings, fields))
@@ -283,7 +285,7 @@ def read_of(record: Json) -> Read:
 
 
 class Rankings(Mapping[str, Ranking]):
-    """The rankings of a row, read one at a time: all their traces together may be large."""
+    """The rankings of a system, read one at a time: all their traces together may be large."""
 
     def __init__(self, queries: Mapping[str, Query], records: Records, passages: Mapping[str, Passage]) -> None:
         self._queries, self._records, self._passages = queries, records, passages

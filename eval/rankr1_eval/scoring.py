@@ -1,16 +1,16 @@
-"""The score of a finished run: each question's measures by row, their means, what differs from no reranking, groups.
+"""The score of a finished run: each question's measures by system, their means, what differs from no reranking, groups.
 
-A row has support measures (R@k, All@k, RR, nDCG@10) where it has orders, EM@k and F1@k for each k it was read at.
-Everything is over all the questions of the run: what a row lacks counts as 0 and is told in `RowScores.missing`, which
-a finished `qa` has none of. Knows runs and measures; nothing of files or models.
+A system has support measures (R@k, All@k, RR, nDCG@10) where it has orders, EM@k and F1@k for each k it was read at.
+Everything is over all the questions of the run: what a system lacks counts as 0 and is named in
+`SystemScores.missing`; a finished `qa` has none.
 
 The scores of a run as values: each question's, their means with intervals, paired differences, groups.
 
 Knows no file and no measure by name: `score.py` fills them in.
 
-A finished run as values: what each row ranked and answered, for the score and for the report.
+A finished run as values: what each system ranked and answered, for the score and for the report.
 
-A *row* is one way to order or choose what the reader sees: "none" (first-stage order), "oracle", "random", "dense",
+A *system* is one way to order or choose what the reader sees: "none" (first-stage order), "oracle", "random", "dense",
 "cross-encoder", "rank-r1"; "gold" and "no-context" have no order, only answers. Knows nothing of models.
 """
 
@@ -22,7 +22,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rankr1_eval.measures import answers
-from rankr1_eval.types import Difference, Each, Estimate, Question, RowScores, Scores
+from rankr1_eval.types import Difference, Each, Estimate, Question, Scores, SystemScores
 from rankr1_rag.types import Cost, Passage, Ranking
 
 
@@ -42,8 +42,8 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row: `orders`, question id to passage ids, best first (empty for rows without an order); `reads`, k to
+class SystemRun:
+    """One system: `orders`, question id to passage ids, best first (empty for systems without an order); `reads`, k to
     question id to what the reader said of the first k; `rankings` where a reasoning reranker made the order; `costs`
     of the reranking by question id, `Cost.seconds` being wall time of the stage; `retrieved`, where the reranker
     retrieves again between its hops, question id to how many passages of the order are no candidates.
@@ -59,7 +59,7 @@ class Row:
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """One evaluation: its questions, the passages by id, the rows in the order asked for ("none" first where it is).
+    """One evaluation: its questions, the passages by id, the systems in the order asked for ("none" first where it is).
 
     `settings` is what it was made with, for the reader of the report. Support recall is told at `cutoffs` too.
     """
@@ -69,7 +69,7 @@ class EvaluatedRun:
     questions: tuple[Question, ...]
     passages: Mapping[str, Passage]
     candidates: int
-    rows: tuple[Row, ...]
+    systems: tuple[SystemRun, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     cutoffs: tuple[int, ...] = ()
 
@@ -81,7 +81,7 @@ VERSION = 1
 """Of what `to_json` gives."""
 
 BASELINE = "none"
-"""The row that the others are compared with: first-stage order."""
+"""The system that the others are compared with: first-stage order."""
 
 COSTS = (
     "comparisons",
@@ -102,7 +102,7 @@ GROUPS: Mapping[str, Callable[[Question], str | int | None]] = {
 }
 
 Estimates = dict[str, dict[str, Estimate]]
-"""By row and measure."""
+"""By system and measure."""
 
 
 def score(run: EvaluatedRun) -> Scores:
@@ -110,32 +110,36 @@ def score(run: EvaluatedRun) -> Scores:
     ids = [question.query.id for question in run.questions]
     if not ids or len(set(ids)) < len(ids):
         raise ValueError(f"run {run.name!r}: {len(ids)} questions with {len(set(ids))} ids: needed is one, each once")
-    each = {row.name: {**_support_scores(run, row), **_answer_scores(run, row)} for row in run.rows}
+    each = {system.name: {**_support_scores(run, system), **_answer_scores(run, system)} for system in run.systems}
     means = estimates(each, ids)
-    apart = _differences([(each[row], each[BASELINE]) for row in each], ids) if BASELINE in each else [{} for _ in each]
-    rows = {
-        row.name: RowScores(
-            row.name,
-            each[row.name],
-            means[row.name],
-            {} if row.name == BASELINE else differs,
-            _cost(row),
-            _missing(row, ids),
+    apart = (
+        _differences([(each[system], each[BASELINE]) for system in each], ids)
+        if BASELINE in each
+        else [{} for _ in each]
+    )
+    systems = {
+        system.name: SystemScores(
+            system.name,
+            each[system.name],
+            means[system.name],
+            {} if system.name == BASELINE else differs,
+            _cost(system),
+            _missing(system, ids),
         )
-        for row, differs in zip(run.rows, apart, strict=True)
+        for system, differs in zip(run.systems, apart, strict=True)
     }
-    return Scores(rows, grouped(each, run.questions))
+    return Scores(systems, grouped(each, run.questions))
 
 
 def estimates(each: Mapping[str, Each], ids: Sequence[str]) -> Estimates:
-    """Of each row and measure the mean over these questions, with its interval."""
+    """Of each system and measure the mean over these questions, with its interval."""
     from rankr1_eval.measures import intervals
 
-    columns = [(row, measure) for row, measures in each.items() for measure in measures]
-    found = intervals.estimates(_table([each[row][measure] for row, measure in columns], ids)) if columns else []
-    means: Estimates = {row: {} for row in each}
-    for (row, measure), estimate in zip(columns, found, strict=True):
-        means[row][measure] = estimate
+    columns = [(system, measure) for system, measures in each.items() for measure in measures]
+    found = intervals.estimates(_table([each[system][measure] for system, measure in columns], ids)) if columns else []
+    means: Estimates = {system: {} for system in each}
+    for (system, measure), estimate in zip(columns, found, strict=True):
+        means[system][measure] = estimate
     return means
 
 
@@ -149,7 +153,7 @@ def grouped(each: Mapping[str, Each], questions: Iterable[Question]) -> dict[str
     return groups
 
 
-def differences(a: RowScores, b: RowScores, among: Sequence[str] | None = None) -> dict[str, Difference]:
+def differences(a: SystemScores, b: SystemScores, among: Sequence[str] | None = None) -> dict[str, Difference]:
     """Of each measure that both have, `a` minus `b` on the questions that both have; {} where there are none.
 
     `among` are the questions that count, all of them common, where not all do.
@@ -158,11 +162,11 @@ def differences(a: RowScores, b: RowScores, among: Sequence[str] | None = None) 
     return _differences([(a.each, b.each)], ids)[0] if ids else {}
 
 
-def common(a: RowScores, b: RowScores) -> list[str]:
+def common(a: SystemScores, b: SystemScores) -> list[str]:
     """The questions that both have scores of in all that both measure, in the first one's order."""
     shared = [measure for measure in a.each if measure in b.each]
     ids = next(iter(a.each.values()), {})
-    return [id for id in ids if all(id in row.each[name] for row in (a, b) for name in shared)]
+    return [id for id in ids if all(id in system.each[name] for system in (a, b) for name in shared)]
 
 
 def to_json(scores: Scores) -> dict[str, Any]:
@@ -175,24 +179,24 @@ def from_json(record: object) -> Scores:
     if not isinstance(record, dict) or record.get("rankr1_eval") != VERSION:
         raise ValueError("these are no scores of a run: scores.json in the folder of a finished run holds them")
     try:
-        rows = {
-            name: RowScores(
-                row["name"],
-                {measure: dict(found) for measure, found in row["each"].items()},
-                _estimated(row["estimates"]),
-                {measure: Difference(**found) for measure, found in row["differences"].items()},
-                row["cost"],
-                tuple(row["missing"]),
+        systems = {
+            name: SystemScores(
+                system["name"],
+                {measure: dict(found) for measure, found in system["each"].items()},
+                _estimated(system["estimates"]),
+                {measure: Difference(**found) for measure, found in system["differences"].items()},
+                system["cost"],
+                tuple(system["missing"]),
             )
-            for name, row in record["rows"].items()
+            for name, system in record["systems"].items()
         }
         groups = {
-            name: {value: {row: _estimated(found) for row, found in by.items()} for value, by in values.items()}
+            name: {value: {system: _estimated(found) for system, found in by.items()} for value, by in values.items()}
             for name, values in record["groups"].items()
         }
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"these scores are damaged, make them anew: {error!r}") from error
-    return Scores(rows, groups)
+    return Scores(systems, groups)
 
 
 def _estimated(record: Mapping[str, Mapping[str, Any]]) -> dict[str, Estimate]:
@@ -218,22 +222,22 @@ def _table(columns: Sequence[Mapping[str, float]], ids: Sequence[str]) -> Table:
     return np.array([[column[id] for id in ids] for column in columns], dtype=np.float64).T
 
 
-def _support_scores(run: EvaluatedRun, row: Row) -> Each:
+def _support_scores(run: EvaluatedRun, system: SystemRun) -> Each:
     from rankr1_eval.measures import answers
 
-    if not row.orders:
+    if not system.orders:
         return {}
     found = {question.query.id: question.supports for question in run.questions}
-    cutoffs = sorted({*answers.CUTOFFS, *run.cutoffs, *(k for other in run.rows for k in other.reads)})
-    return answers.scores({id: row.orders.get(id, ()) for id in found}, found, cutoffs)
+    cutoffs = sorted({*answers.CUTOFFS, *run.cutoffs, *(k for other in run.systems for k in other.reads)})
+    return answers.scores({id: system.orders.get(id, ()) for id in found}, found, cutoffs)
 
 
-def _answer_scores(run: EvaluatedRun, row: Row) -> Each:
-    if not row.reads:
+def _answer_scores(run: EvaluatedRun, system: SystemRun) -> Each:
+    if not system.reads:
         return {}
     scorer = answers.scorer(run.dataset)
     each: dict[str, dict[str, float]] = {}
-    for k, reads in sorted(row.reads.items()):
+    for k, reads in sorted(system.reads.items()):
         em, f1 = each[f"EM@{k}"], each[f"F1@{k}"] = {}, {}
         for question in run.questions:
             id = question.query.id
@@ -241,15 +245,15 @@ def _answer_scores(run: EvaluatedRun, row: Row) -> Each:
     return each
 
 
-def _missing(row: Row, ids: Iterable[str]) -> tuple[str, ...]:
-    needed: list[Mapping[str, object]] = [*([row.orders] if row.orders else []), *row.reads.values()]
+def _missing(system: SystemRun, ids: Iterable[str]) -> tuple[str, ...]:
+    needed: list[Mapping[str, object]] = [*([system.orders] if system.orders else []), *system.reads.values()]
     return tuple(id for id in ids if not all(id in found for found in needed))
 
 
-def _cost(row: Row) -> dict[str, float]:
-    asked = list(row.costs.values())
+def _cost(system: SystemRun) -> dict[str, float]:
+    asked = list(system.costs.values())
     total = sum(asked, Cost())
-    reads = [read for found in row.reads.values() for read in found.values()]
+    reads = [read for found in system.reads.values() for read in found.values()]
     cost = {name: getattr(total, name) / max(1, len(asked)) for name in COSTS}
     for name in READING:
         cost[f"reader_{name}"] = sum(getattr(read, name) for read in reads) / max(1, len(reads))
@@ -260,7 +264,7 @@ def _cost(row: Row) -> dict[str, float]:
         cost[name] = sum(known) / max(1, len(known))
         if found and not known:  # all of it came from a store: what it took is not known here
             del cost[name]
-    if row.retrieved:
-        cost["retrieved"] = sum(row.retrieved.values()) / len(row.retrieved)
+    if system.retrieved:
+        cost["retrieved"] = sum(system.retrieved.values()) / len(system.retrieved)
     cost["reader_empty"] = sum(not read.answer.strip() for read in reads) / max(1, len(reads))
     return cost

@@ -1,10 +1,10 @@
-"""Orders of candidates that no reasoning reranker makes: the rows that a claim is measured against.
+"""Orders of candidates that no reasoning reranker makes: the systems that a claim is measured against.
 
 Each takes positions' passages and gives positions, best first. Knows nothing of files.
 
-Which rows an evaluation has, as the command line names them: `none`, `gold`, `rank-r1:votes=3+fusion=60`.
+Which systems an evaluation has, as the command line names them: `none`, `gold`, `rank-r1:votes=3+fusion=60`.
 
-| row | what the reader sees |
+| system | what the reader sees |
 |---|---|
 | none | the candidates in first-stage order |
 | random | the candidates in a seeded random order |
@@ -43,8 +43,8 @@ FREE: tuple[str, ...] = ("none", "oracle", "random")
 
 
 @dataclass(frozen=True)
-class RowSpec:
-    """One row: `model` of dense and cross-encoder ("" is the default), `settings` of the reranker."""
+class System:
+    """One system: `model` of dense and cross-encoder ("" is the default), `settings` of the reranker."""
 
     name: str
     kind: Kind
@@ -58,54 +58,58 @@ class RowSpec:
 
     @property
     def file(self) -> str:
-        """A name for files, one for each row."""
+        """A name for files, one for each system."""
         return file_name(self.name)
 
 
-def file_name(row: str) -> str:
-    """The name of a row as a file's."""
-    return re.sub(r"[^A-Za-z0-9._=+-]", "_", row)
+def file_name(system: str) -> str:
+    """The name of a system as a file's."""
+    return re.sub(r"[^A-Za-z0-9._=+-]", "_", system)
 
 
-def parse(rows: Iterable[str]) -> tuple[RowSpec, ...]:
-    """The rows, "none" first; each may be a comma-separated list. ValueError names what is wrong and what there is."""
-    names = [name.strip() for one in rows for name in one.split(",") if name.strip()]
+def parse(systems: Iterable[str]) -> tuple[System, ...]:
+    """The systems, "none" first; each may be a comma-separated list. ValueError for one that is unknown or wrong."""
+    names = [name.strip() for one in systems for name in one.split(",") if name.strip()]
     if not names:
-        raise ValueError(f"rows: at least one of {', '.join(KINDS)} is needed")
-    specs = {spec.name: spec for spec in map(_row, names)}
+        raise ValueError(f"systems: at least one of {', '.join(KINDS)} is needed")
+    specs = {spec.name: spec for spec in map(_system, names)}
     files = [spec.file for spec in specs.values()]
     if len(set(files)) < len(files):
-        raise ValueError(f"rows: two of {', '.join(specs)} would have one file: leave one out")
+        raise ValueError(f"systems: two of {', '.join(specs)} would have one file: leave one out")
     return tuple(sorted(specs.values(), key=lambda spec: spec.kind != "none"))
 
 
-def _row(name: str) -> RowSpec:
+def _system(name: str) -> System:
     kind, _, rest = name.partition(":")
     if kind not in KINDS:
-        raise ValueError(f"row {name!r}: there are {', '.join(KINDS)}")
+        raise ValueError(f"system {name!r}: there are {', '.join(KINDS)}")
     known: Kind = kind  # type: ignore[assignment]
     if kind in ("dense", "cross-encoder"):
         if kind == "cross-encoder" and not rest:
             raise ValueError(
-                f"row {name!r} needs a model: cross-encoder:cross-encoder/ms-marco-MiniLM-L6-v2 for example"
+                f"system {name!r} needs a model: cross-encoder:cross-encoder/ms-marco-MiniLM-L6-v2 for example"
             )
-        return RowSpec(name, known, rest)
+        return System(name, known, rest)
     if rest and kind != "rank-r1":
-        raise ValueError(f"row {name!r}: {kind} takes nothing after a colon")
+        raise ValueError(f"system {name!r}: {kind} takes nothing after a colon")
     settings = [_setting(name, one) for one in rest.split("+") if one]
     if len(dict(settings)) < len(settings):
-        raise ValueError(f"row {name!r}: a setting stands there twice")
-    return RowSpec(name, known, "", dict(settings))
+        raise ValueError(f"system {name!r}: a setting stands there twice")
+    return System(name, known, "", dict(settings))
 
 
-def _setting(row: str, given: str) -> tuple[str, object]:
+def _setting(system: str, given: str) -> tuple[str, object]:
     name, is_there, value = given.partition("=")
     name = name.strip().replace("-", "_")
     if not is_there or name not in RERANKING - {"k"}:
-        raise ValueError(f"row {row!r}: {given!r} is not NAME=VALUE with one of {', '.join(sorted(RERANKING - {'k'}))}")
+        raise ValueError(
+            f"system {system!r}: {given!r} is not NAME=VALUE with one of {', '.join(sorted(RERANKING - {'k'}))}"
+        )
     read = _value(value)
     if name == "retrieve" and not isinstance(read, bool):
-        raise ValueError(f"row {row!r}: retrieve is true, to ask the first stage again between the hops, or false")
+        raise ValueError(
+            f"system {system!r}: retrieve is true, to ask the first stage again between the hops, or false"
+        )
     return name, read
 
 

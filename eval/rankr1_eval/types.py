@@ -99,14 +99,12 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class RowScores:
-    """One row's scores. `differences` are from the row "none", empty where there is none and for that row itself.
+class SystemScores:
+    """One system's scores. `differences` are from the system "none", empty without it and for itself.
 
     `cost` holds means. A question: comparisons, rounds, passages_read, prompt_tokens, cached_tokens, completion_tokens,
-    reasoning_tokens, unparsed, forced and seconds, all 0 for a row that no model ordered, and retrieved, the passages
-    found
-    between hops, for a row that retrieves there. A reading (a question at one k):
-    reader_prompt_tokens, reader_completion_tokens, reader_seconds, and reader_empty, the share that brought no answer
+    reasoning_tokens, unparsed, forced and seconds, all 0 for a system that no model ordered, and retrieved, the
+    passages found between hops, for a system that retrieves there. A reading (a question at one k): reader_prompt_tokens, reader_completion_tokens, reader_seconds, and reader_empty, the share that brought no answer
     string. Seconds are of what was asked, not of what a store held, and not there where it held all. `missing` are the
     ids of questions that lack an order or a reading, because something failed: what is missing counts as 0.
     """
@@ -121,7 +119,7 @@ class RowScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """A run's scores by row. `groups`: "type" or "hops" to its value to row to measure to estimate."""
+    """A run's scores by system. `groups`: "type" or "hops" to its value to system to measure to estimate."""
 
-    rows: Mapping[str, RowScores]
+    systems: Mapping[str, SystemScores]
     groups: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Estimate]]]]

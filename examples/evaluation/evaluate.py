@@ -28,12 +28,12 @@ if __name__ == "__main__":
             corpus=corpus(questions, asked, None, seed=0),
             source={"data": str(data)},
             first_stage=FirstStage("bm25", n=10),
-            rows=parse(["none", "rank-r1", "gold"]),
+            systems=parse(["none", "rank-r1", "gold"]),
             ks=(5,),
             reranker=reranker,
             reader=Reader(reranker.plan.backend),
         )
         run = evaluation.run(folder)
         scores, _ = finish(run, out)
-    for name, row in scores.rows.items():
-        print(name, {measure: round(found.mean, 3) for measure, found in row.estimates.items()})
+    for name, system in scores.systems.items():
+        print(name, {measure: round(found.mean, 3) for measure, found in system.estimates.items()})

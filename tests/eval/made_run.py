@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rankr1_eval.data import load
 from rankr1_eval.retrieval.bm25 import bm25
-from rankr1_eval.scoring import EvaluatedRun, Read, Row
+from rankr1_eval.scoring import EvaluatedRun, Read, SystemRun
 from rankr1_eval.systems import oracle, shuffled
 from rankr1_eval.types import Question, pooled
 from rankr1_rag.backends.scripted import Scripted
@@ -63,10 +63,10 @@ def ranked(question: Question, candidates: Sequence[Passage], model: Judge, forc
         return reranker.rank(question.query, candidates)
 
 
-def read(row: str, k: int, question: Question, seen: Sequence[str], corpus: Mapping[str, Passage]) -> Read:
+def read(system: str, k: int, question: Question, seen: Sequence[str], corpus: Mapping[str, Passage]) -> Read:
     """A reader that is mostly right where it sees every support."""
     chance = drawn(
-        row if row in ("gold", "no-context") else "", question.query.id, len(set(question.supports) & set(seen))
+        system if system in ("gold", "no-context") else "", question.query.id, len(set(question.supports) & set(seen))
     )
     share = len(set(question.supports) & set(seen)) / len(question.supports)
     if chance.random() < 0.12 + 0.6 * share**2:
@@ -79,7 +79,7 @@ def read(row: str, k: int, question: Question, seen: Sequence[str], corpus: Mapp
 
 
 def of(questions: Sequence[Question], skill: float = 0.8, votes: bool = True, ks: Sequence[int] = KS) -> EvaluatedRun:
-    """A run over these questions with every kind of row but a cross-encoder."""
+    """A run over these questions with every kind of system but a cross-encoder."""
     pool = pooled(questions)
     corpus = {passage.id: passage for passage in pool}
     found = bm25(pool, [question.query for question in questions], 20)
@@ -89,33 +89,33 @@ def of(questions: Sequence[Question], skill: float = 0.8, votes: bool = True, ks
         name: {q.query.id: ranked(q, [corpus[id] for id in first[q.query.id]], model) for q in questions}
         for name, model in asked.items()
     }
-    rows = [
-        row(name, _orders(name, questions, first, corpus), questions, corpus, ks)
+    systems = [
+        system(name, _orders(name, questions, first, corpus), questions, corpus, ks)
         for name in ("none", "oracle", "random")
     ]
-    rows += [
-        row(name, {id: tuple(p.id for p in one.passages) for id, one in found.items()}, questions, corpus, ks, found)
+    systems += [
+        system(name, {id: tuple(p.id for p in one.passages) for id, one in found.items()}, questions, corpus, ks, found)
         for name, found in rankings.items()
     ]
     for name in ("gold", "no-context"):
         answers = {q.query.id: read(name, 0, q, q.supports if name == "gold" else (), corpus) for q in questions}
-        rows.append(Row(name, reads=dict.fromkeys(ks, answers)))
-    settings = {"retriever": "bm25", "candidates": 20, "read": list(ks), "rows": {"rank-r1": {"k": 5, "size": 10}}}
-    return EvaluatedRun("made", "hotpotqa", tuple(questions), corpus, 20, tuple(rows), settings)
+        systems.append(SystemRun(name, reads=dict.fromkeys(ks, answers)))
+    settings = {"retriever": "bm25", "candidates": 20, "read": list(ks), "systems": {"rank-r1": {"k": 5, "size": 10}}}
+    return EvaluatedRun("made", "hotpotqa", tuple(questions), corpus, 20, tuple(systems), settings)
 
 
-def row(
+def system(
     name: str,
     orders: Mapping[str, tuple[str, ...]],
     questions: Sequence[Question],
     corpus: Mapping[str, Passage],
     ks: Sequence[int],
     rankings: Mapping[str, Ranking] | None = None,
-) -> Row:
-    """A row read at each k."""
+) -> SystemRun:
+    """A system read at each k."""
     reads = {k: {q.query.id: read(name, k, q, orders[q.query.id][:k], corpus) for q in questions} for k in ks}
     costs = {id: cost(ranking, 3 if "votes" in name else 1) for id, ranking in (rankings or {}).items()}
-    return Row(name, orders, reads, rankings or {}, costs)
+    return SystemRun(name, orders, reads, rankings or {}, costs)
 
 
 def cost(ranking: Ranking, votes: int) -> Cost:
@@ -156,19 +156,23 @@ def hostile(run: EvaluatedRun) -> EvaluatedRun:
         replace(q, query=replace(q.query, text=HOSTILE), answers=(HOSTILE,) * 6, type=HOSTILE) for q in run.questions
     )
     passages = {id: replace(passage, title=HOSTILE, text=HOSTILE) for id, passage in run.passages.items()}
-    rows = tuple(_hostile_row(row) for row in run.rows)
-    return replace(run, name=HOSTILE, questions=questions, passages=passages, rows=rows, settings={HOSTILE: HOSTILE})
+    systems = tuple(_hostile_row(system) for system in run.systems)
+    return replace(
+        run, name=HOSTILE, questions=questions, passages=passages, systems=systems, settings={HOSTILE: HOSTILE}
+    )
 
 
-def _hostile_row(row: Row) -> Row:
-    name = f"rank-r1:{HOSTILE}" if row.name.startswith("rank-r1:") else row.name
-    reads = {k: {id: Read(HOSTILE * (1 if k % 2 else 30), HOSTILE) for id in found} for k, found in row.reads.items()}
+def _hostile_row(system: SystemRun) -> SystemRun:
+    name = f"rank-r1:{HOSTILE}" if system.name.startswith("rank-r1:") else system.name
+    reads = {
+        k: {id: Read(HOSTILE * (1 if k % 2 else 30), HOSTILE) for id in found} for k, found in system.reads.items()
+    }
     rankings = {
         id: replace(
             ranking,
             candidates=tuple(replace(p, title=HOSTILE, text=HOSTILE) for p in ranking.candidates),
             trace=tuple(replace(comparison, reasoning=HOSTILE * 40) for comparison in ranking.trace),
         )
-        for id, ranking in row.rankings.items()
+        for id, ranking in system.rankings.items()
     }
-    return replace(row, name=name, reads=reads, rankings=rankings)
+    return replace(system, name=name, reads=reads, rankings=rankings)

@@ -17,7 +17,7 @@ from rankr1_eval.compare import groups, paired, read
 from rankr1_eval.data import load
 from rankr1_eval.report.tables import headline, versus
 from rankr1_eval.run_folder import question_record
-from rankr1_eval.scoring import EvaluatedRun, Row, differences, score, to_json
+from rankr1_eval.scoring import EvaluatedRun, SystemRun, differences, score, to_json
 from rankr1_rag.errors import FileError
 from tests.eval import made_run
 
@@ -46,13 +46,13 @@ def kept(run: EvaluatedRun, folder: Path, dataset: str = "hotpotqa") -> Path:
 
 def without(run: EvaluatedRun, *ids: str) -> EvaluatedRun:
     """The run without these questions."""
-    rows: list[Any] = []
-    for row in run.rows:
-        reads = {k: {id: one for id, one in found.items() if id not in ids} for k, found in row.reads.items()}
-        orders = {id: order for id, order in row.orders.items() if id not in ids}
-        rows.append(type(row)(row.name, orders, reads))
+    systems: list[Any] = []
+    for system in run.systems:
+        reads = {k: {id: one for id, one in found.items() if id not in ids} for k, found in system.reads.items()}
+        orders = {id: order for id, order in system.orders.items() if id not in ids}
+        systems.append(type(system)(system.name, orders, reads))
     left = tuple(q for q in run.questions if q.query.id not in ids)
-    return EvaluatedRun(run.name, run.dataset, left, run.passages, run.candidates, tuple(rows), run.settings)
+    return EvaluatedRun(run.name, run.dataset, left, run.passages, run.candidates, tuple(systems), run.settings)
 
 
 def called(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -62,7 +62,7 @@ def called(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def test_a_difference_is_the_second_minus_the_first(run: EvaluatedRun, better: EvaluatedRun, tmp_path: Path) -> None:
     found = paired(read(kept(run, tmp_path / "a")), read(kept(better, tmp_path / "b")))
-    by = {(pair.row, pair.measure): pair for pair in found.pairs}
+    by = {(pair.system, pair.measure): pair for pair in found.pairs}
     assert by["none", "R@5"].difference.mean == 0
     assert by["rank-r1", "R@5"].difference.mean > 0
     for pair in found.pairs:
@@ -78,16 +78,16 @@ def test_only_common_questions_count_and_that_is_said(run: EvaluatedRun, better:
     found = paired(first, second)
     assert {pair.n for pair in found.pairs} == {17}
     assert any("a has 20, b 21; all figures are over the 17 that are in both" in note for note in found.notes)
-    pair = next(pair for pair in found.pairs if (pair.row, pair.measure) == ("rank-r1", "R@5"))
-    each = second.scores.rows["rank-r1"].each["R@5"]
+    pair = next(pair for pair in found.pairs if (pair.system, pair.measure) == ("rank-r1", "R@5"))
+    each = second.scores.systems["rank-r1"].each["R@5"]
     assert pair.second == pytest.approx(sum(each[id] for id in ids[4:-3]) / 17)
 
 
 def test_other_data_and_other_rows_are_said(run: EvaluatedRun, tmp_path: Path) -> None:
-    fewer = EvaluatedRun(run.name, run.dataset, run.questions, run.passages, 20, run.rows[:3], run.settings)
+    fewer = EvaluatedRun(run.name, run.dataset, run.questions, run.passages, 20, run.systems[:3], run.settings)
     found = paired(read(kept(run, tmp_path / "a")), read(kept(fewer, tmp_path / "b", "musique")))
     assert any("not the same data set: a has hotpotqa, b has musique" in note for note in found.notes)
-    assert any("rows that only one of them has: gold, no-context, rank-r1" in note for note in found.notes)
+    assert any("systems that only one of them has: gold, no-context, rank-r1" in note for note in found.notes)
 
 
 def test_nothing_in_common_is_an_error_that_says_why(run: EvaluatedRun, tmp_path: Path) -> None:
@@ -95,9 +95,9 @@ def test_nothing_in_common_is_an_error_that_says_why(run: EvaluatedRun, tmp_path
     first, second = kept(without(run, *ids[:12]), tmp_path / "a"), kept(without(run, *ids[12:]), tmp_path / "b")
     with pytest.raises(ValueError, match="nothing in common: not one question is in both"):
         paired(read(first), read(second))
-    rows = [EvaluatedRun(run.name, run.dataset, run.questions, {}, 20, (row,), {}) for row in run.rows[:2]]
-    with pytest.raises(ValueError, match=r"no row with a measure is in both \(rows none; rows oracle\)"):
-        paired(read(kept(rows[0], tmp_path / "c")), read(kept(rows[1], tmp_path / "d")))
+    systems = [EvaluatedRun(run.name, run.dataset, run.questions, {}, 20, (system,), {}) for system in run.systems[:2]]
+    with pytest.raises(ValueError, match=r"no system with a measure is in both \(systems none; systems oracle\)"):
+        paired(read(kept(systems[0], tmp_path / "c")), read(kept(systems[1], tmp_path / "d")))
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def test_nothing_in_common_is_an_error_that_says_why(run: EvaluatedRun, tmp_path
         (b"\xff\xfe", "not JSON"),
         (b"[" * 100_000, "not JSON"),
         (b"[]", "no scores of a run"),
-        (b'{"rankr1_eval": 99, "rows": {}, "groups": {}}', "no scores of a run"),
-        (b'{"rankr1_eval": 1, "rows": {"none": {}}, "groups": {}}', "damaged"),
+        (b'{"rankr1_eval": 99, "systems": {}, "groups": {}}', "no scores of a run"),
+        (b'{"rankr1_eval": 1, "systems": {"none": {}}, "groups": {}}', "damaged"),
     ],
 )
 def test_what_is_no_scores_file_is_named(content: bytes, problem: str, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_the_command_prints_tables_json_and_a_page(run: EvaluatedRun, better: Ev
     assert "Rank-R1: Support recall@5" in page
     found = json.loads(called(*folders, "--json").stdout)
     assert [one["name"] for one in found["runs"]] == ["small", "large"]
-    assert {"row", "against", "group", "measure", "first", "second", "difference", "n"} == set(found["pairs"][0])
+    assert {"system", "against", "group", "measure", "first", "second", "difference", "n"} == set(found["pairs"][0])
 
 
 def test_the_command_names_what_is_wrong_in_one_line(run: EvaluatedRun, tmp_path: Path) -> None:
@@ -164,33 +164,33 @@ def test_a_page_says_what_stands_out(run: EvaluatedRun, better: EvaluatedRun, tm
 
 @pytest.fixture(scope="module")
 def folder(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with two rows that rerank."""
-    return kept(made_run.of(made_run.real_questions(shared_data, 40)), tmp_path_factory.mktemp("rows") / "several")
+    """A run with two systems that rerank."""
+    return kept(made_run.of(made_run.real_questions(shared_data, 40)), tmp_path_factory.mktemp("systems") / "several")
 
 
 def test_every_other_row_of_a_run_is_compared_with_a_chosen_one(folder: Path) -> None:
     scored = read(folder)
     found = paired(scored, scored, "rank-r1", ["R@2", "R@5", "All@5"])
-    pairs = {(pair.row, pair.measure): pair for pair in found.pairs}
-    assert {row for row, _ in pairs} == {"none", "oracle", "random", "rank-r1:votes=3"}, "gold has no order"
+    pairs = {(pair.system, pair.measure): pair for pair in found.pairs}
+    assert {system for system, _ in pairs} == {"none", "oracle", "random", "rank-r1:votes=3"}, "gold has no order"
     assert {measure for _, measure in pairs} == {"R@2", "R@5", "All@5"}
-    rows = scored.scores.rows
-    for (row, measure), pair in pairs.items():
+    systems = scored.scores.systems
+    for (system, measure), pair in pairs.items():
         assert (pair.against, pair.group, pair.n) == ("rank-r1", "", 40)
-        assert pair.difference == differences(rows[row], rows["rank-r1"])[measure]
+        assert pair.difference == differences(systems[system], systems["rank-r1"])[measure]
         assert (pair.first, pair.second) == pytest.approx(
-            (rows["rank-r1"].estimates[measure].mean, rows[row].estimates[measure].mean)
+            (systems["rank-r1"].estimates[measure].mean, systems[system].estimates[measure].mean)
         )
     assert found.notes == ()
     against_none = {
-        pair.measure: pair.difference for pair in paired(scored, scored, "none").pairs if pair.row == "rank-r1"
+        pair.measure: pair.difference for pair in paired(scored, scored, "none").pairs if pair.system == "rank-r1"
     }
-    assert against_none == rows["rank-r1"].differences
+    assert against_none == systems["rank-r1"].differences
 
 
 def test_a_row_of_one_run_is_compared_with_rows_of_another(folder: Path, better: EvaluatedRun, tmp_path: Path) -> None:
     found = paired(read(folder), read(kept(better, tmp_path / "b")), "rank-r1:votes=3", ["R@5"])
-    assert {pair.row for pair in found.pairs} == {"none", "oracle", "random", "rank-r1"}
+    assert {pair.system for pair in found.pairs} == {"none", "oracle", "random", "rank-r1"}
     assert {(pair.against, pair.n) for pair in found.pairs} == {("rank-r1:votes=3", 24)}
     assert "Rank-R1, votes 3 in several" in versus(found)
 
@@ -198,13 +198,13 @@ def test_a_row_of_one_run_is_compared_with_rows_of_another(folder: Path, better:
 def test_the_questions_of_a_type_stand_apart(folder: Path, shared_data: Path) -> None:
     scored = read(folder)
     found = paired(scored, scored, "rank-r1", ["R@5"], groups(scored, "type"))
-    pairs = {pair.group: pair for pair in found.pairs if pair.row == "rank-r1:votes=3"}
+    pairs = {pair.group: pair for pair in found.pairs if pair.system == "rank-r1:votes=3"}
     assert list(pairs) == ["", "bridge", "comparison"]
     assert pairs[""].n == pairs["bridge"].n + pairs["comparison"].n == 40
-    rows, changed = scored.scores.rows, 0.0
+    systems, changed = scored.scores.systems, 0.0
     for type in ("bridge", "comparison"):
         own = [one.query.id for one in made_run.real_questions(shared_data, 40) if one.type == type]
-        each = [rows[row].each["R@5"] for row in ("rank-r1", "rank-r1:votes=3")]
+        each = [systems[system].each["R@5"] for system in ("rank-r1", "rank-r1:votes=3")]
         first, second = (sum(one[id] for id in own) / len(own) for one in each)
         assert (pairs[type].first, pairs[type].second) == pytest.approx((first, second))
         assert pairs[type].difference.mean == pytest.approx(second - first)
@@ -215,8 +215,8 @@ def test_the_questions_of_a_type_stand_apart(folder: Path, shared_data: Path) ->
 
 def test_questions_are_apart_by_hops_as_the_data_set_says(shared_data: Path, tmp_path: Path) -> None:
     questions = load("musique", shared_data / "musique" / "musique_ans_v1.0_dev_sample.jsonl")
-    first = Row("none", {one.query.id: tuple(passage.id for passage in one.passages) for one in questions})
-    second = Row("rank-r1", {one.query.id: (*one.supports,) for one in questions})
+    first = SystemRun("none", {one.query.id: tuple(passage.id for passage in one.passages) for one in questions})
+    second = SystemRun("rank-r1", {one.query.id: (*one.supports,) for one in questions})
     scored = read(kept(EvaluatedRun("run", "musique", tuple(questions), {}, 20, (first, second)), tmp_path))
     found = paired(scored, scored, "none", ["All@5"], groups(scored, "hops"))
     assert {pair.group: pair.n for pair in found.pairs} == {"": 100, **Counter(f"{one.hops} hops" for one in questions)}
@@ -233,12 +233,12 @@ def test_questions_are_apart_by_hops_as_the_data_set_says(shared_data: Path, tmp
 def test_a_row_or_measure_that_is_not_there_is_named_with_those_that_are(folder: Path, tmp_path: Path) -> None:
     scored = read(folder)
     with pytest.raises(
-        ValueError, match=r"no row 'rank-r1:hops=2' to compare with: it has none, oracle, random, rank-r1"
+        ValueError, match=r"no system 'rank-r1:hops=2' to compare with: it has none, oracle, random, rank-r1"
     ):
         paired(scored, scored, "rank-r1:hops=2")
     with pytest.raises(ValueError, match=r"measure 'R@4': there are R@2, R@3, R@5"):
         paired(scored, scored, "rank-r1", ["R@4"])
-    with pytest.raises(ValueError, match="has nothing that row 'gold' could be compared in"):
+    with pytest.raises(ValueError, match="has nothing that system 'gold' could be compared in"):
         paired(scored, scored, "gold", ["R@5"])
     alone = tmp_path / "scores.json"
     alone.write_bytes((folder / "scores.json").read_bytes())
@@ -248,11 +248,11 @@ def test_a_row_or_measure_that_is_not_there_is_named_with_those_that_are(folder:
 
 def test_the_command_compares_the_rows_of_one_run(folder: Path, tmp_path: Path) -> None:
     asked = (folder, "--against", "rank-r1", "--measures", "R@5, All@5", "--by", "type")
-    told = called(*asked, "--html", tmp_path / "rows.html")
+    told = called(*asked, "--html", tmp_path / "systems.html")
     assert told.returncode == 0, told.stderr
     for text in ("Rank-R1, votes 3, 40 questions", "Rank-R1, votes 3: bridge, 35 questions", "All@5"):
         assert text in told.stdout
-    page = (tmp_path / "rows.html").read_text("utf-8")
+    page = (tmp_path / "systems.html").read_text("utf-8")
     assert "Rows of one run side by side" in page
     assert re.search(r"Rank-R1, votes 3: Support recall@5 is [\d.]+ %, .* Rank-R1", page)
     assert re.search(r"Support recall@5 <small><bdi>bridge, \d+ questions</bdi></small>", page)
@@ -261,4 +261,4 @@ def test_the_command_compares_the_rows_of_one_run(folder: Path, tmp_path: Path) 
     assert {pair["group"] for pair in found["pairs"]} == {"", "bridge", "comparison"}
     alone = called(folder)
     assert alone.returncode == 2
-    assert "--against with one of its rows" in " ".join(alone.stderr.split())
+    assert "--against with one of its systems" in " ".join(alone.stderr.split())

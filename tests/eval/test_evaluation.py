@@ -1,4 +1,4 @@
-"""The stages put together: what a row is, and that nothing finished is ever asked again."""
+"""The stages put together: what a system is, and that nothing finished is ever asked again."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +45,7 @@ class Model:
         return f"<think>the last</think> <answer>[{labels[-1]}]</answer>" if labels else "Answer: Dublin."
 
 
-def evaluation(questions: list[Question], model: Model, rows: str = ALL, **other: object) -> Evaluation:
+def evaluation(questions: list[Question], model: Model, systems: str = ALL, **other: object) -> Evaluation:
     backend = Scripted(model)
     made = Evaluation(
         dataset="demo",
@@ -53,7 +53,7 @@ def evaluation(questions: list[Question], model: Model, rows: str = ALL, **other
         corpus=pooled(questions),
         source={"dataset": "demo"},
         first_stage=FirstStage(n=8),
-        rows=parse([rows]),
+        systems=parse([systems]),
         ks=(2, 5),
         reranker=Reranker(backend, k=5, size=4),
         reader=Reader(backend),
@@ -61,35 +61,37 @@ def evaluation(questions: list[Question], model: Model, rows: str = ALL, **other
     return replace(made, **other)  # type: ignore[arg-type]
 
 
-def run(questions: list[Question], model: Model, folder: Path, rows: str = ALL, **other: object) -> EvaluatedRun:
+def run(questions: list[Question], model: Model, folder: Path, systems: str = ALL, **other: object) -> EvaluatedRun:
     with Folder(folder) as opened:
-        found = evaluation(questions, model, rows, **other).run(opened, through)
-        return replace(found, rows=tuple(replace(row, rankings=dict(row.rankings)) for row in found.rows))
+        found = evaluation(questions, model, systems, **other).run(opened, through)
+        return replace(
+            found, systems=tuple(replace(system, rankings=dict(system.rankings)) for system in found.systems)
+        )
 
 
 def test_every_row_orders_the_same_candidates(questions: list[Question], tmp_path: Path) -> None:
     found = run(questions, Model(), tmp_path)
-    rows = {row.name: row for row in found.rows}
+    systems = {system.name: system for system in found.systems}
     for question in questions:
-        first = rows["none"].orders[question.query.id]
+        first = systems["none"].orders[question.query.id]
         assert len(first) == len(set(first)) == 8
         for name in ("random", "oracle", "rank-r1", "rank-r1:votes=3"):
-            assert sorted(rows[name].orders[question.query.id]) == sorted(first)
-        supported = [id in question.supports for id in rows["oracle"].orders[question.query.id]]
+            assert sorted(systems[name].orders[question.query.id]) == sorted(first)
+        supported = [id in question.supports for id in systems["oracle"].orders[question.query.id]]
         assert supported == sorted(supported, reverse=True)
-    assert rows["random"].orders != rows["none"].orders
-    assert rows["gold"].orders == {}
+    assert systems["random"].orders != systems["none"].orders
+    assert systems["gold"].orders == {}
 
 
 def test_a_row_is_read_at_every_k(questions: list[Question], tmp_path: Path) -> None:
     model = Model()
     found = run(questions[:3], model, tmp_path, "none,gold,no-context")
-    rows = {row.name: row for row in found.rows}
-    assert set(rows["none"].reads) == set(rows["gold"].reads) == {2, 5}
-    assert rows["gold"].reads[2] is rows["gold"].reads[5]
+    systems = {system.name: system for system in found.systems}
+    assert set(systems["none"].reads) == set(systems["gold"].reads) == {2, 5}
+    assert systems["gold"].reads[2] is systems["gold"].reads[5]
     read = [text for text in model.asked if "Question:" in text]
     assert len(read) == 3 * 4, "none at two k, gold and no-context once each"
-    answered = rows["none"].reads[2][questions[0].query.id]
+    answered = systems["none"].reads[2][questions[0].query.id]
     assert (answered.answer, answered.text) == ("Dublin.", "Answer: Dublin.")
 
 
@@ -97,23 +99,23 @@ def test_rows_that_cost_nothing_are_always_ranked_and_only_read_if_asked_for(
     questions: list[Question], tmp_path: Path
 ) -> None:
     found = run(questions, Model(), tmp_path, "rank-r1")
-    assert [row.name for row in found.rows] == ["rank-r1", "none", "oracle", "random"]
-    assert [bool(row.reads) for row in found.rows] == [True, False, False, False]
+    assert [system.name for system in found.systems] == ["rank-r1", "none", "oracle", "random"]
+    assert [bool(system.reads) for system in found.systems] == [True, False, False, False]
 
 
 def test_the_reasoning_comes_back_from_the_file(questions: list[Question], tmp_path: Path) -> None:
     found = run(questions, Model(), tmp_path, "rank-r1")
-    ranking = found.rows[0].rankings[questions[0].query.id]
+    ranking = found.systems[0].rankings[questions[0].query.id]
     assert ranking.explain(1).reasoning == "the last"
-    assert ranking.cost.comparisons == found.rows[0].costs[questions[0].query.id].comparisons > 0
+    assert ranking.cost.comparisons == found.systems[0].costs[questions[0].query.id].comparisons > 0
 
 
 def test_a_finished_run_asks_nothing_again(questions: list[Question], tmp_path: Path) -> None:
     before, again = run(questions, Model(), tmp_path), Model()
     after = run(questions, again, tmp_path)
     assert again.asked == []
-    assert [row.orders for row in after.rows] == [row.orders for row in before.rows]
-    assert [row.reads for row in after.rows] == [row.reads for row in before.rows]
+    assert [system.orders for system in after.systems] == [system.orders for system in before.systems]
+    assert [system.reads for system in after.systems] == [system.reads for system in before.systems]
 
 
 def test_a_run_grows_by_questions_rows_and_k(questions: list[Question], tmp_path: Path) -> None:
@@ -133,7 +135,7 @@ def test_what_fails_is_told_and_what_was_finished_is_kept(questions: list[Questi
         run(questions, Model(lambda text: bad in text), tmp_path, "rank-r1")
     again = Model()
     found = run(questions, again, tmp_path, "rank-r1")
-    assert len(found.rows[0].orders) == 15
+    assert len(found.systems[0].orders) == 15
     assert all(bad in text for text in again.asked if "Question:" not in text)
 
 
@@ -170,10 +172,10 @@ def test_a_strict_reranker_fails_a_question_and_not_the_run(questions: list[Ques
 def test_a_ranking_that_failed_is_asked_again_and_read_again(questions: list[Question], tmp_path: Path) -> None:
     bad = questions[1].query
     patient = Reranker(Scripted(Model(lambda text: bad.text in text)), k=5, size=4, on_failure="first_stage")
-    before = run(questions, Model(), tmp_path, "none,rank-r1", reranker=patient, ks=(5,)).rows[1]
+    before = run(questions, Model(), tmp_path, "none,rank-r1", reranker=patient, ks=(5,)).systems[1]
     assert before.rankings[bad.id].failure
     again = Model()
-    after = run(questions, again, tmp_path, "none,rank-r1", ks=(5,)).rows[1]
+    after = run(questions, again, tmp_path, "none,rank-r1", ks=(5,)).systems[1]
     assert after.rankings[bad.id].failure is None
     assert all(bad.text in text for text in again.asked)
     assert [text for text in again.asked if "Question:" in text], "it was read again"
@@ -181,7 +183,7 @@ def test_a_ranking_that_failed_is_asked_again_and_read_again(questions: list[Que
 
 def test_nothing_is_asked_before_all_rows_fit(questions: list[Question], tmp_path: Path) -> None:
     model = Model()
-    with pytest.raises(ValueError, match="row 'rank-r1:size=1': size=1"):
+    with pytest.raises(ValueError, match="system 'rank-r1:size=1': size=1"):
         run(questions, model, tmp_path, "none,rank-r1:size=1")
     with pytest.raises(ValueError, match="first 9 passages are to be read of 8 candidates"):
         run(questions, model, tmp_path, "none", ks=(9,))
@@ -222,7 +224,7 @@ def test_own_paragraphs_are_candidates_in_file_order(questions: list[Question], 
     found = run(questions, Model(), tmp_path, "none", first_stage=FirstStage("own", n=4), ks=(2,))
     for question in questions:
         own = list(dict.fromkeys(passage.id for passage in question.passages))
-        assert list(found.rows[0].orders[question.query.id]) == own[:4]
+        assert list(found.systems[0].orders[question.query.id]) == own[:4]
 
 
 def test_a_run_of_ones_own_gives_the_candidates(questions: list[Question], tmp_path: Path) -> None:
@@ -236,7 +238,7 @@ def test_a_run_of_ones_own_gives_the_candidates(questions: list[Question], tmp_p
         )
     )
     found = run(questions, Model(), tmp_path / "out", "none", first_stage=FirstStage("run", n=4, run=path), ks=(2,))
-    assert set(found.rows[0].orders.values()) == {tuple(ids[:4])}
+    assert set(found.systems[0].orders.values()) == {tuple(ids[:4])}
     path.write_text(f"{questions[0].query.id} Q0 nowhere 1 1.0 mine\n")
     with pytest.raises(FileError, match=r"'nowhere' is not in passages.jsonl"):
         run(questions, Model(), tmp_path / "other", "none", first_stage=FirstStage("run", n=4, run=path), ks=(2,))
@@ -255,12 +257,12 @@ def test_without_a_reader_there_is_support_recall_and_nothing_is_read(
 ) -> None:
     model = Model()
     found = run(questions, model, tmp_path, reader=None, ks=(7,))
-    assert [row.name for row in found.rows] == ["none", "random", "oracle", "rank-r1", "rank-r1:votes=3"]
-    assert not any(row.reads for row in found.rows)
+    assert [system.name for system in found.systems] == ["none", "random", "oracle", "rank-r1", "rank-r1:votes=3"]
+    assert not any(system.reads for system in found.systems)
     assert not any("Question:" in text for text in model.asked)
     scores = score(found)
-    assert {"R@5", "All@5", "R@7"} <= set(scores.rows["rank-r1"].estimates)
-    assert "F1@5" not in scores.rows["rank-r1"].estimates
+    assert {"R@5", "All@5", "R@7"} <= set(scores.systems["rank-r1"].estimates)
+    assert "F1@5" not in scores.systems["rank-r1"].estimates
     write_report(found, scores, tmp_path)
     assert "Nothing was read" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert not list((tmp_path / "read").iterdir())
@@ -274,4 +276,4 @@ def test_what_was_ranked_without_a_reader_is_read_later_and_not_asked_again(
     found = run(questions, later, tmp_path)
     assert later.asked
     assert all("Question:" in text for text in later.asked)
-    assert all(row.reads for row in found.rows)
+    assert all(system.reads for system in found.systems)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rankr1_eval.measures.ir import score_run
 from rankr1_eval.predictions import export
-from rankr1_eval.scoring import EvaluatedRun, Read, Row, score
+from rankr1_eval.scoring import EvaluatedRun, Read, SystemRun, score
 from rankr1_eval.types import Question, pooled
 from rankr1_rag.io.trec import read_qrels, read_run
 
@@ -16,10 +16,10 @@ def test_runs_qrels_and_predictions_score_as_the_run_does(questions: list[Questi
         one.query.id: tuple(passage.id for passage in corpus[place : place + 9]) for place, one in enumerate(questions)
     }
     reads = {one.query.id: Read(one.answers[0] if place % 2 else "", "said") for place, one in enumerate(questions)}
-    row = Row("rank-r1:votes=3", orders=orders, reads={5: reads})
+    row = SystemRun("rank-r1:votes=3", orders=orders, reads={5: reads})
     run = EvaluatedRun("demo", "hotpotqa", tuple(questions), {one.id: one for one in corpus}, 9, (row,))
     export(run, tmp_path)
-    own = score(run).rows["rank-r1:votes=3"].estimates
+    own = score(run).systems["rank-r1:votes=3"].estimates
     found = score_run(
         read_run(tmp_path / "runs" / "rank-r1_votes=3.trec"),
         read_qrels(tmp_path / "supports.qrels"),

@@ -60,7 +60,7 @@ class Model:
 
 
 def finished(
-    questions: Sequence[Question], path: Path, row: str, algorithm: str, in_flight: int, backend: Backend
+    questions: Sequence[Question], path: Path, system: str, algorithm: str, in_flight: int, backend: Backend
 ) -> object:
     """The evaluation in the folder at `path`, from where it was to its end: its scores, but for what is time."""
     evaluation = Evaluation(
@@ -69,14 +69,14 @@ def finished(
         corpus=pooled(questions),
         source={"dataset": "the demo"},
         first_stage=FirstStage(n=8),
-        rows=parse(["none,gold", row]),
+        systems=parse(["none,gold", system]),
         ks=(2, 5),
         reranker=Reranker(backend, k=5, size=4, algorithm=algorithm, in_flight=in_flight),
         reader=Reader(backend),
     )
     with Folder(path) as folder:
         scores = to_json(score(evaluation.run(folder, through)))
-    for found in scores["rows"].values():
+    for found in scores["systems"].values():
         for name in ("seconds", "reader_seconds"):
             found["cost"].pop(name, None)
     return scores
@@ -89,10 +89,10 @@ def through(name: str, total: int, ids: Iterator[str]) -> None:
 class Torn:
     """The folder of a run that is killed: what was asked, and what of that is kept, as the files tell."""
 
-    def __init__(self, path: Path, questions: Sequence[Question], row: str, algorithm: str, in_flight: int) -> None:
+    def __init__(self, path: Path, questions: Sequence[Question], system: str, algorithm: str, in_flight: int) -> None:
         path.mkdir()
         self.path, self.out, self.log = path, path / "out", path / "asked"
-        self.asking = (row, algorithm, str(in_flight))
+        self.asking = (system, algorithm, str(in_flight))
         (path / "questions").write_bytes(pickle.dumps(questions))
 
     def start(self, most: int) -> subprocess.Popen[str]:
@@ -129,7 +129,7 @@ class Torn:
 
 
 @pytest.mark.parametrize(
-    ("row", "algorithm", "in_flight", "at_once"),
+    ("system", "algorithm", "in_flight", "at_once"),
     [
         ("rank-r1", "bubblesort", 1, 1),
         ("rank-r1", "tournament", 8, 2 * 8),
@@ -138,15 +138,15 @@ class Torn:
     ids=["one at a time", "eight queries, two sets each", "eight queries in two hops, four sets each"],
 )
 def test_killed_at_any_moment_it_finishes_with_the_same_scores_and_asks_nothing_twice(
-    questions: list[Question], tmp_path: Path, row: str, algorithm: str, in_flight: int, at_once: int
+    questions: list[Question], tmp_path: Path, system: str, algorithm: str, in_flight: int, at_once: int
 ) -> None:
     whole = Model(tmp_path / "asked", 0)
     backend = stored(Scripted(whole), tmp_path / "store")
-    scores = finished(questions, tmp_path / "whole", row, algorithm, in_flight, backend)
+    scores = finished(questions, tmp_path / "whole", system, algorithm, in_flight, backend)
     wanted = Counter(whole.log.read_text().splitlines())
     assert set(wanted.values()) == {1}
 
-    torn, dice, lost = Torn(tmp_path / "torn", questions, row, algorithm, in_flight), random.Random(in_flight), 0
+    torn, dice, lost = Torn(tmp_path / "torn", questions, system, algorithm, in_flight), random.Random(in_flight), 0
     for until in sorted(dice.sample(range(1, len(wanted) - at_once), KILLS)):
         torn.kill(len(wanted), until, dice.uniform(0, 2 * SLEEP * in_flight))
         under_way = len(torn.asked) - torn.kept - lost
@@ -160,17 +160,17 @@ def test_killed_at_any_moment_it_finishes_with_the_same_scores_and_asks_nothing_
     assert asked.total() == len(wanted) + lost
     assert torn.kept == len(wanted)
     again = Model(tmp_path / "again", 0)
-    assert finished(questions, torn.out, row, algorithm, in_flight, Scripted(again)) == scores
+    assert finished(questions, torn.out, system, algorithm, in_flight, Scripted(again)) == scores
     assert not again.asked, "what the stages keep needs no store"
 
 
-def main(path: Path, row: str, algorithm: str, in_flight: int, most: int) -> None:
+def main(path: Path, system: str, algorithm: str, in_flight: int, most: int) -> None:
     """The process that is killed."""
     out = path / "out"
     out.mkdir(exist_ok=True)
     questions = pickle.loads((path / "questions").read_bytes())
     model = Model(path / "asked", SLEEP * in_flight, most)
-    finished(questions, out, row, algorithm, in_flight, stored(Scripted(model), out / "completions.sqlite"))
+    finished(questions, out, system, algorithm, in_flight, stored(Scripted(model), out / "completions.sqlite"))
 
 
 if __name__ == "__main__":

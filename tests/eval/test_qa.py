@@ -42,19 +42,21 @@ def done(asked: list[str]) -> str:
 def figures(out: Path) -> object:
     """All that must not depend on when a process was killed: everything but what time it took."""
     scores = json.loads((out / "scores.json").read_text())
-    for row in scores["rows"].values():
+    for system in scores["systems"].values():
         for name in ("seconds", "reader_seconds", "cached_tokens", "stored"):
-            row["cost"].pop(name, None)
+            system["cost"].pop(name, None)
     return scores
 
 
 @pytest.mark.parametrize("dataset", FILES)
 def test_it_runs_end_to_end_with_its_defaults(shared_data: Path, tmp_path: Path, dataset: str) -> None:
     scores = json.loads(done(command(shared_data, tmp_path / "run", dataset, "--json")))
-    assert list(scores["rows"]) == ["none", "gold", "rank-r1", "oracle", "random"]
-    assert scores["rows"]["rank-r1"]["cost"]["comparisons"] > 0
-    assert {"F1@5", "EM@5", "R@5", "All@5"} <= set(scores["rows"]["rank-r1"]["estimates"])
-    assert scores["rows"]["oracle"]["estimates"]["R@5"]["mean"] >= scores["rows"]["none"]["estimates"]["R@5"]["mean"]
+    assert list(scores["systems"]) == ["none", "gold", "rank-r1", "oracle", "random"]
+    assert scores["systems"]["rank-r1"]["cost"]["comparisons"] > 0
+    assert {"F1@5", "EM@5", "R@5", "All@5"} <= set(scores["systems"]["rank-r1"]["estimates"])
+    assert (
+        scores["systems"]["oracle"]["estimates"]["R@5"]["mean"] >= scores["systems"]["none"]["estimates"]["R@5"]["mean"]
+    )
     page = (tmp_path / "run" / "report.html").read_text()
     assert "<!doctype html>" in page
     assert (tmp_path / "run" / "report.md").stat().st_size
@@ -99,12 +101,12 @@ def test_killed_at_any_moment_it_finishes_with_the_same_scores(shared_data: Path
 
 def test_a_finished_run_asks_no_model(shared_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    done(command(shared_data, out, "hotpotqa", "--rows", "none,rank-r1"))
+    done(command(shared_data, out, "hotpotqa", "--systems", "none,rank-r1"))
     before = figures(out)
     stages = [*out.glob("rerank/*.jsonl"), *out.glob("read/*.jsonl")]
     written = {path: path.read_bytes() for path in stages}
     shutil.rmtree(out / "read")  # … and what its store holds is not asked again either
-    text = done(command(shared_data, out, "hotpotqa", "--rows", "none,rank-r1"))
+    text = done(command(shared_data, out, "hotpotqa", "--systems", "none,rank-r1"))
     assert "report.html" in text
     assert figures(out) == before
     assert all(path.read_bytes() == content for path, content in written.items() if "rerank" in path.parts)
@@ -117,20 +119,20 @@ def test_without_a_reader_support_recall_is_told_alone(shared_data: Path, tmp_pa
     assert "ΔR" in told
     assert "F1" not in told
     scores = json.loads((out / "scores.json").read_text())
-    assert list(scores["rows"]) == ["none", "rank-r1", "oracle", "random"]
+    assert list(scores["systems"]) == ["none", "rank-r1", "oracle", "random"]
     assert "Nothing was read" in (out / "report.md").read_text()
     assert not list((out / "predictions").iterdir())
 
 
 def test_hops_and_a_second_retrieval_are_rows_that_are_compared_by_hops(shared_data: Path, tmp_path: Path) -> None:
     out, again = tmp_path / "run", "rank-r1:hops=2+retrieve=true"
-    rows = ("--rows", f"none,rank-r1,{again}", "--no-read", "--k", "3")
-    scores = json.loads(done(command(shared_data, out, "musique", *rows, "--json")))
-    assert scores["rows"][again]["cost"]["retrieved"] > 0
-    assert scores["rows"][again]["cost"]["comparisons"] > scores["rows"]["rank-r1"]["cost"]["comparisons"] > 0
+    systems = ("--systems", f"none,rank-r1,{again}", "--no-read", "--k", "3")
+    scores = json.loads(done(command(shared_data, out, "musique", *systems, "--json")))
+    assert scores["systems"][again]["cost"]["retrieved"] > 0
+    assert scores["systems"][again]["cost"]["comparisons"] > scores["systems"]["rank-r1"]["cost"]["comparisons"] > 0
     apart = ("--against", "rank-r1", "--measures", "R@2,R@5,All@5", "--by", "hops", "--json")
     found = json.loads(done([sys.executable, "-m", "rankr1_eval", "compare", str(out), *apart]))
-    assert {pair["row"] for pair in found["pairs"]} == {"none", again, "oracle", "random"}
+    assert {pair["system"] for pair in found["pairs"]} == {"none", again, "oracle", "random"}
     assert {pair["group"] for pair in found["pairs"]} > {""}
 
 
@@ -138,12 +140,12 @@ def test_hops_and_a_second_retrieval_are_rows_that_are_compared_by_hops(shared_d
     ("arguments", "told"),
     [
         (("--dataset", "hotpot"), "hotpotqa"),
-        (("--rows", "none,best"), "row 'best'"),
+        (("--systems", "none,best"), "system 'best'"),
         (("--candidates", "1"), "at least 2"),
         (("--retriever", "run"), "a run is needed"),
         (("--data", "nowhere.json"), "nowhere.json"),
-        (("--rows", "rank-r1:votes=0"), "votes"),
-        (("--retriever", "own", "--rows", "rank-r1:hops=2+retrieve=true"), "take the retriever bm25 or dense"),
+        (("--systems", "rank-r1:votes=0"), "votes"),
+        (("--retriever", "own", "--systems", "rank-r1:hops=2+retrieve=true"), "take the retriever bm25 or dense"),
         (("--reader-server", "vllm"), "--reader-model"),
         (("--no-read", "--read", "2"), "--no-read reads nothing"),
     ],

@@ -15,7 +15,7 @@ import pytest
 from rankr1_eval.report import write_report
 from rankr1_eval.report.markdown import markdown
 from rankr1_eval.report.page import page
-from rankr1_eval.scoring import EvaluatedRun, Read, Row, score
+from rankr1_eval.scoring import EvaluatedRun, Read, SystemRun, score
 from rankr1_rag.explain import clean
 from tests.eval import made_run
 
@@ -69,7 +69,7 @@ def run(shared_data: Path) -> EvaluatedRun:
 
 
 def only(run: EvaluatedRun, *rows: str) -> EvaluatedRun:
-    return replace(run, rows=tuple(row for row in run.rows if row.name in rows))
+    return replace(run, systems=tuple(row for row in run.systems if row.name in rows))
 
 
 def built(run: EvaluatedRun) -> tuple[str, str]:
@@ -182,8 +182,8 @@ def test_any_rows_make_a_report(run: EvaluatedRun, rows: tuple[str, ...]) -> Non
 
 def test_a_row_without_rankings_or_answers_is_reported(run: EvaluatedRun) -> None:
     bare = {"none": "none", "rank-r1": "cross-encoder:some/Model-L6"}
-    rows = tuple(Row(bare[row.name], row.orders) for row in run.rows if row.name in bare)
-    source, plain = built(replace(run, rows=rows))
+    rows = tuple(SystemRun(bare[row.name], row.orders) for row in run.systems if row.name in bare)
+    source, plain = built(replace(run, systems=rows))
     assert "Cross-encoder Model-L6" in Page(source).text
     assert "The reasoning behind" not in source
     assert "Exact match" not in plain.partition("## How this")[0]
@@ -199,11 +199,11 @@ def test_one_question_makes_a_report_that_says_so(run: EvaluatedRun) -> None:
 def test_a_failed_ranking_and_missing_answers_are_told(run: EvaluatedRun) -> None:
     id = run.questions[0].query.id
     rows = []
-    for row in run.rows:
+    for row in run.systems:
         rankings = {key: replace(one, failure="503 <busy>") if key == id else one for key, one in row.rankings.items()}
         reads = {k: {key: read for key, read in found.items() if key != id} for k, found in row.reads.items()}
         rows.append(replace(row, rankings=rankings, reads=reads))
-    text = Page(built(replace(run, rows=tuple(rows)))[0]).text
+    text = Page(built(replace(run, systems=tuple(rows)))[0]).text
     assert "in 1 question the model failed and the first-stage order stands (503 <busy>)" in text
     assert "1 question without an order or an answer, counted as 0" in text
 
@@ -211,14 +211,14 @@ def test_a_failed_ranking_and_missing_answers_are_told(run: EvaluatedRun) -> Non
 def test_a_model_that_names_nothing_is_an_alarm(run: EvaluatedRun) -> None:
     mute = made_run.judge(0.5, unparsed=1.0)
     corpus = run.passages
-    none = next(row for row in run.rows if row.name == "none")
+    none = next(row for row in run.systems if row.name == "none")
     rankings = {
         q.query.id: made_run.ranked(q, [corpus[id] for id in none.orders[q.query.id]], mute, force="never")
         for q in run.questions[:4]
     }
     orders = {id: tuple(p.id for p in one.passages) for id, one in rankings.items()}
-    row = Row("rank-r1", orders, {}, rankings, {id: one.cost for id, one in rankings.items()})
-    source = built(replace(run, questions=run.questions[:4], rows=(none, row)))[0]
+    row = SystemRun("rank-r1", orders, {}, rankings, {id: one.cost for id, one in rankings.items()})
+    source = built(replace(run, questions=run.questions[:4], systems=(none, row)))[0]
     assert "100 % of the comparisons gave no answer that could be parsed" in Page(source).text
     assert 'class="figure alarm"' in source
 
@@ -226,9 +226,9 @@ def test_a_model_that_names_nothing_is_an_alarm(run: EvaluatedRun) -> None:
 def test_a_very_long_answer_is_cut(run: EvaluatedRun) -> None:
     rows = [
         replace(row, reads={k: {id: Read("word " * 1000, "") for id in found} for k, found in row.reads.items()})
-        for row in run.rows
+        for row in run.systems
     ]
-    source, plain = built(replace(run, rows=tuple(rows)))
+    source, plain = built(replace(run, systems=tuple(rows)))
     assert "word " * 60 not in source
     assert "word " * 60 not in plain
 

@@ -15,8 +15,8 @@ from rankr1_eval.report.charts import moves
 from rankr1_eval.report.extremes import extremes
 from rankr1_eval.report.tables import groups, scores_table
 from rankr1_eval.report.wording import View, extent
-from rankr1_eval.scoring import EvaluatedRun, Read, Row, score
-from rankr1_eval.types import Difference, Estimate, Question, RowScores, Scores
+from rankr1_eval.scoring import EvaluatedRun, Read, SystemRun, score
+from rankr1_eval.types import Difference, Estimate, Question, Scores, SystemScores
 from rankr1_rag.types import Passage, Query
 
 unit = st.floats(0, 1)
@@ -32,7 +32,7 @@ def run_of(rows: Mapping[str, Mapping[str, str]], supports: Mapping[str, str], a
     made = []
     for name, orders in rows.items():
         reads = {5: {id: Read("yes" if f"{name} {id}" in answers else "no", "") for id in supports}} if answers else {}
-        made.append(Row(name, {id: tuple(order) for id, order in orders.items()}, reads))
+        made.append(SystemRun(name, {id: tuple(order) for id, order in orders.items()}, reads))
     questions = tuple(
         question(id, tuple(own), ("bridge", "comparison")[n % 2], 2 + n % 2)
         for n, (id, own) in enumerate(supports.items())
@@ -48,11 +48,13 @@ def claiming(change: Difference, n: int = 50) -> View:
     """A view whose only result is this difference of support recall."""
     before, after = Estimate(0.5, 0.4, 0.6, n), Estimate(0.5 + change.mean, 0.4, 0.9, n)
     rows = {
-        "none": RowScores("none", {}, {"R@5": before}, {}, {}),
-        "rank-r1": RowScores("rank-r1", {}, {"R@5": after}, {"R@5": change}, {}),
+        "none": SystemScores("none", {}, {"R@5": before}, {}, {}),
+        "rank-r1": SystemScores("rank-r1", {}, {"R@5": after}, {"R@5": change}, {}),
     }
     questions = tuple(question(str(number), ("a",)) for number in range(n))
-    run = EvaluatedRun("r", "hotpotqa", questions, {}, 20, (Row("none"), Row("rank-r1")), {"retriever": "bm25"})
+    run = EvaluatedRun(
+        "r", "hotpotqa", questions, {}, 20, (SystemRun("none"), SystemRun("rank-r1")), {"retriever": "bm25"}
+    )
     return View(run, Scores(rows, {}))
 
 
@@ -120,7 +122,7 @@ def test_nought_has_no_sign(share: float) -> None:
     [
         ("none", "No rerank"),
         ("rank-r1:votes=3+fusion=60", "Rank-R1, votes 3, fusion 60"),
-        ("rank-r1:reasoning_tokens=0", "Rank-R1, think tokens 0"),
+        ("rank-r1:reasoning_tokens=0", "Rank-R1, reasoning tokens 0"),
         ("cross-encoder:owner/model/", "Cross-encoder model"),
         ("something", "something"),
     ],
@@ -169,7 +171,7 @@ def test_any_ranks_have_a_place(pairs: list[tuple[int, int]]) -> None:
     for number, (before, after) in enumerate(pairs):
         for name, rank in (("none", before), ("rank-r1", after)):
             orders[name][str(number)] = (*(f"p{place}" for place in range(1, rank)), "support")
-    rows = tuple(Row(name, found) for name, found in orders.items())
+    rows = tuple(SystemRun(name, found) for name, found in orders.items())
     questions = tuple(question(str(number), ("support",)) for number in range(len(pairs)))
     run = EvaluatedRun("r", "hotpotqa", questions, {}, 1500, rows)
     found = moves(View(run, Scores({}, {})), "rank-r1")

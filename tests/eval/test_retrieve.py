@@ -290,7 +290,7 @@ def through(name: str, total: int, done: Iterator[str]) -> None:
     assert len(set(done)) == total, name
 
 
-def evaluated(questions: list[Question], path: Path, rows: str, first_stage: FirstStage) -> EvaluatedRun:
+def evaluated(questions: list[Question], path: Path, systems: str, first_stage: FirstStage) -> EvaluatedRun:
     backend = Scripted(lambda messages: "Dublin")
     evaluation = Evaluation(
         dataset="hotpotqa",
@@ -298,7 +298,7 @@ def evaluated(questions: list[Question], path: Path, rows: str, first_stage: Fir
         corpus=pooled(questions),
         source={"dataset": "the demo"},
         first_stage=first_stage,
-        rows=parse([rows]),
+        systems=parse([systems]),
         ks=(2,),
         reranker=Reranker(backend, k=5, size=4),
         reader=Reader(backend),
@@ -314,18 +314,18 @@ def test_rows_by_models_order_the_candidates_of_an_evaluation(
     asked = f"none,dense:{weights},cross-encoder:{judge}"
     questions = questions[:5]
     run = evaluated(questions, tmp_path / "run", asked, FirstStage(n=6))
-    rows = {row.name.partition(":")[0]: row for row in run.rows}
+    systems = {system.name.partition(":")[0]: system for system in run.systems}
     by = {"dense": systems.dense(weights), "cross-encoder": systems.cross_encoder(judge)}
     for question in questions:
-        first = rows["none"].orders[question.query.id]
+        first = systems["none"].orders[question.query.id]
         candidates = [run.passages[id] for id in first]
         for name, order in by.items():
             wanted = tuple(first[position] for position in order(question.query, candidates))
-            assert rows[name].orders[question.query.id] == wanted
-            assert rows[name].reads[2][question.query.id].answer == "Dublin"
-            assert rows[name].costs[question.query.id].seconds > 0
-    assert rows["dense"].orders != rows["none"].orders != rows["cross-encoder"].orders
-    assert evaluated(questions, tmp_path / "run", asked, FirstStage(n=6)).rows[1].orders == run.rows[1].orders
+            assert systems[name].orders[question.query.id] == wanted
+            assert systems[name].reads[2][question.query.id].answer == "Dublin"
+            assert systems[name].costs[question.query.id].seconds > 0
+    assert systems["dense"].orders != systems["none"].orders != systems["cross-encoder"].orders
+    assert evaluated(questions, tmp_path / "run", asked, FirstStage(n=6)).systems[1].orders == run.systems[1].orders
 
 
 @slow
@@ -336,10 +336,10 @@ def test_an_embedding_model_is_a_first_stage_and_a_finished_run_loads_none(
     first_stage = FirstStage("dense", n=6, model=str(model), cache=path)
     run = evaluated(questions, path, "none", first_stage)
     wanted = Dense(weights).run(pooled(questions), [question.query for question in questions], 6)
-    assert run.rows[0].orders == {id: tuple(scored.id for scored in ranked) for id, ranked in wanted.items()}
+    assert run.systems[0].orders == {id: tuple(scored.id for scored in ranked) for id, ranked in wanted.items()}
     assert run.settings["dense"] == str(model)
     assert list(path.glob("embeddings-*.npy"))
     shutil.rmtree(model)
-    assert evaluated(questions, path, "none", first_stage).rows[0].orders == run.rows[0].orders
+    assert evaluated(questions, path, "none", first_stage).systems[0].orders == run.systems[0].orders
     (path / "candidates.jsonl").unlink()  # … and what its cache holds is not embedded again either
-    assert evaluated(questions, path, "none", first_stage).rows[0].orders == run.rows[0].orders
+    assert evaluated(questions, path, "none", first_stage).systems[0].orders == run.systems[0].orders

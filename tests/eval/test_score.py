@@ -1,4 +1,4 @@
-"""A run's scores: what each row is worth, what is missing, how far a row is from no reranking."""
+"""A run's scores: what each system is worth, what is missing, how far a system is from no reranking."""
 
 import json
 from dataclasses import replace
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rankr1_eval.data import load
-from rankr1_eval.scoring import EvaluatedRun, Read, Row, differences, from_json, score, to_json
+from rankr1_eval.scoring import EvaluatedRun, Read, SystemRun, differences, from_json, score, to_json
 from rankr1_eval.types import Question
 from rankr1_rag.types import Cost, Query
 
@@ -27,65 +27,65 @@ FIRST = dict.fromkeys(RIGHT, ("x", "y", "a", "z", "b"))
 BEST = dict.fromkeys(RIGHT, ("b", "a", "x", "y", "z"))
 
 
-def run(*rows: Row, questions: tuple[Question, ...] = QUESTIONS) -> EvaluatedRun:
-    return EvaluatedRun("run", "hotpotqa", questions, {}, 5, rows)
+def run(*systems: SystemRun, questions: tuple[Question, ...] = QUESTIONS) -> EvaluatedRun:
+    return EvaluatedRun("run", "hotpotqa", questions, {}, 5, systems)
 
 
-NONE = Row("none", FIRST, {2: WRONG, 5: RIGHT})
-OURS = Row(
+NONE = SystemRun("none", FIRST, {2: WRONG, 5: RIGHT})
+OURS = SystemRun(
     "rank-r1", BEST, {2: RIGHT, 5: RIGHT}, {}, dict.fromkeys(RIGHT, Cost(comparisons=3, seconds=2.0, unparsed=1))
 )
-GOLD = Row("gold", {}, {2: RIGHT, 5: RIGHT})
+GOLD = SystemRun("gold", {}, {2: RIGHT, 5: RIGHT})
 
 
 def test_a_row_has_support_measures_where_it_has_orders_and_em_and_f1_at_each_k() -> None:
-    rows = score(run(NONE, OURS, GOLD)).rows
+    systems = score(run(NONE, OURS, GOLD)).systems
     answers = ["EM@2", "F1@2", "EM@5", "F1@5"]
-    assert list(rows["gold"].each) == answers
-    assert list(rows["none"].each)[-4:] == answers
-    assert len(rows["none"].each) == 14
-    assert list(rows) == ["none", "rank-r1", "gold"]
-    assert {name: one.mean for name, one in rows["none"].estimates.items()} == pytest.approx(
+    assert list(systems["gold"].each) == answers
+    assert list(systems["none"].each)[-4:] == answers
+    assert len(systems["none"].each) == 14
+    assert list(systems) == ["none", "rank-r1", "gold"]
+    assert {name: one.mean for name, one in systems["none"].estimates.items()} == pytest.approx(
         {"R@2": 0, "R@3": 0.5, "R@5": 1, "R@10": 1, "All@2": 0, "All@3": 0, "All@5": 1, "All@10": 1, "RR": 1 / 3}
-        | {"nDCG@10": rows["none"].each["nDCG@10"]["q1"], "EM@2": 0, "F1@2": 0, "EM@5": 1, "F1@5": 1}
+        | {"nDCG@10": systems["none"].each["nDCG@10"]["q1"], "EM@2": 0, "F1@2": 0, "EM@5": 1, "F1@5": 1}
     )
 
 
 def test_differences_are_from_no_rerank_and_only_in_what_both_have() -> None:
-    rows = score(run(NONE, OURS, GOLD)).rows
-    assert rows["none"].differences == {}
-    assert list(rows["gold"].differences) == ["EM@2", "F1@2", "EM@5", "F1@5"]
-    assert rows["rank-r1"].differences["R@2"].mean == 1
-    assert rows["rank-r1"].differences["R@2"].p == 2 / 16
-    assert (rows["rank-r1"].differences["F1@5"].mean, rows["rank-r1"].differences["F1@5"].p) == (0, 1)
+    systems = score(run(NONE, OURS, GOLD)).systems
+    assert systems["none"].differences == {}
+    assert list(systems["gold"].differences) == ["EM@2", "F1@2", "EM@5", "F1@5"]
+    assert systems["rank-r1"].differences["R@2"].mean == 1
+    assert systems["rank-r1"].differences["R@2"].p == 2 / 16
+    assert (systems["rank-r1"].differences["F1@5"].mean, systems["rank-r1"].differences["F1@5"].p) == (0, 1)
 
 
 def test_without_the_row_none_there_is_nothing_to_differ_from() -> None:
-    assert score(run(OURS, GOLD)).rows["rank-r1"].differences == {}
+    assert score(run(OURS, GOLD)).systems["rank-r1"].differences == {}
 
 
 def test_costs_are_means_a_question_and_of_the_reader_means_a_reading() -> None:
-    rows = score(run(NONE, OURS)).rows
-    assert rows["rank-r1"].cost["comparisons"] == 3
-    assert rows["rank-r1"].cost["seconds"] == 2
-    assert rows["rank-r1"].cost["unparsed"] == 1
-    assert rows["none"].cost["comparisons"] == 0
-    assert rows["none"].cost["reader_prompt_tokens"] == 100
-    assert rows["none"].cost["reader_completion_tokens"] == 5
-    assert rows["none"].cost["reader_seconds"] == 1
-    assert rows["none"].cost["reader_empty"] == 0.5
+    systems = score(run(NONE, OURS)).systems
+    assert systems["rank-r1"].cost["comparisons"] == 3
+    assert systems["rank-r1"].cost["seconds"] == 2
+    assert systems["rank-r1"].cost["unparsed"] == 1
+    assert systems["none"].cost["comparisons"] == 0
+    assert systems["none"].cost["reader_prompt_tokens"] == 100
+    assert systems["none"].cost["reader_completion_tokens"] == 5
+    assert systems["none"].cost["reader_seconds"] == 1
+    assert systems["none"].cost["reader_empty"] == 0.5
 
 
 def test_what_a_row_lacks_counts_as_0_and_is_told() -> None:
     orders = {id: order for id, order in BEST.items() if id != "q2"}
     reads = {id: read for id, read in RIGHT.items() if id != "q3"}
-    found = score(run(NONE, Row("rank-r1", orders, {2: RIGHT, 5: reads}))).rows["rank-r1"]
+    found = score(run(NONE, SystemRun("rank-r1", orders, {2: RIGHT, 5: reads}))).systems["rank-r1"]
     assert found.missing == ("q2", "q3")
     assert found.each["R@2"] == {"q1": 1, "q2": 0, "q3": 1, "q4": 1}
     assert found.each["F1@5"] == {"q1": 1, "q2": 1, "q3": 0, "q4": 1}
     assert found.estimates["R@2"].n == found.estimates["F1@5"].n == 4
     assert found.differences["F1@5"].mean == -0.25
-    assert score(run(NONE)).rows["none"].missing == ()
+    assert score(run(NONE)).systems["none"].missing == ()
 
 
 def test_groups_are_by_type_and_by_hops_where_questions_have_them() -> None:
@@ -98,13 +98,13 @@ def test_groups_are_by_type_and_by_hops_where_questions_have_them() -> None:
 
 
 def test_one_question_has_scores_without_spread_and_a_p_of_1() -> None:
-    rows = score(run(NONE, OURS, questions=QUESTIONS[:1])).rows
-    assert (rows["rank-r1"].estimates["R@2"].low, rows["rank-r1"].estimates["R@2"].high) == (1, 1)
-    assert (rows["rank-r1"].differences["R@2"].mean, rows["rank-r1"].differences["R@2"].p) == (1, 1)
+    systems = score(run(NONE, OURS, questions=QUESTIONS[:1])).systems
+    assert (systems["rank-r1"].estimates["R@2"].low, systems["rank-r1"].estimates["R@2"].high) == (1, 1)
+    assert (systems["rank-r1"].differences["R@2"].mean, systems["rank-r1"].differences["R@2"].p) == (1, 1)
 
 
 def test_rows_without_orders_and_reads_are_scored_as_nothing() -> None:
-    assert score(run(Row("none"))).rows["none"].estimates == {}
+    assert score(run(SystemRun("none"))).systems["none"].estimates == {}
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_an_unknown_data_set_has_no_answer_scores() -> None:
 
 
 def test_scores_come_back_from_json_as_they_were() -> None:
-    scores = score(run(NONE, OURS, GOLD, Row("random", {"q1": ("a",)}, {2: RIGHT})))
+    scores = score(run(NONE, OURS, GOLD, SystemRun("random", {"q1": ("a",)}, {2: RIGHT})))
     assert from_json(json.loads(json.dumps(to_json(scores)))) == scores
 
 
@@ -138,20 +138,20 @@ def test_json_that_is_no_scores_is_refused(record: object) -> None:
 
 def test_damaged_scores_are_refused() -> None:
     record = to_json(score(run(NONE)))
-    del record["rows"]["none"]["estimates"]["R@2"]["low"]
+    del record["systems"]["none"]["estimates"]["R@2"]["low"]
     with pytest.raises(ValueError, match="damaged, make them anew"):
         from_json(record)
 
 
 def test_two_runs_differ_on_the_questions_and_measures_that_both_have() -> None:
-    a = score(run(OURS, questions=QUESTIONS[:3])).rows["rank-r1"]
-    b = score(run(Row("rank-r1", FIRST, {2: WRONG}), questions=QUESTIONS[1:])).rows["rank-r1"]
+    a = score(run(OURS, questions=QUESTIONS[:3])).systems["rank-r1"]
+    b = score(run(SystemRun("rank-r1", FIRST, {2: WRONG}), questions=QUESTIONS[1:])).systems["rank-r1"]
     found = differences(a, b)
     assert set(found) == set(b.each)
     assert found["F1@2"].mean == 1
     assert found["F1@2"].p == 0.5, "two questions"
     assert differences(b, a)["F1@2"].mean == -1
-    other = score(run(NONE, questions=QUESTIONS[3:])).rows["none"]
+    other = score(run(NONE, questions=QUESTIONS[3:])).systems["none"]
     assert differences(a, other) == {}
 
 
@@ -160,8 +160,8 @@ def test_a_made_run_over_real_questions_is_what_its_parts_say(shared_data: Path)
     made = made_run.of(questions)
     scores = score(made)
     assert score(made) == scores
-    oracle, none = scores.rows["oracle"], scores.rows["none"]
+    oracle, none = scores.systems["oracle"], scores.systems["none"]
     assert oracle.estimates["R@2"].mean >= none.estimates["R@2"].mean
     assert oracle.estimates["R@10"].mean >= oracle.estimates["R@5"].mean >= oracle.estimates["All@5"].mean
     ids = [one.query.id for one in questions]
-    assert all(list(values) == ids for row in scores.rows.values() for values in row.each.values())
+    assert all(list(values) == ids for system in scores.systems.values() for values in system.each.values())

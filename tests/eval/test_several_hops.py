@@ -20,7 +20,7 @@ from rankr1_eval.report.charts import moves
 from rankr1_eval.report.wording import View
 from rankr1_eval.retrieval.bm25 import bm25
 from rankr1_eval.run_folder import Folder
-from rankr1_eval.scoring import EvaluatedRun, Row, score
+from rankr1_eval.scoring import EvaluatedRun, SystemRun, score
 from rankr1_eval.systems import parse
 from rankr1_eval.types import Question, Scores, StageError, pooled
 from rankr1_rag import Reranker
@@ -64,7 +64,7 @@ class Model:
         return f"<think>it is named</think> <answer>[{(right or shown[0])[0]}]</answer>"
 
 
-def evaluation(questions: Sequence[Question], model: Model, rows: str, **other: Any) -> Evaluation:
+def evaluation(questions: Sequence[Question], model: Model, systems: str, **other: Any) -> Evaluation:
     backend = Scripted(model)
     made: dict[str, Any] = {
         "dataset": "hotpotqa",
@@ -72,7 +72,7 @@ def evaluation(questions: Sequence[Question], model: Model, rows: str, **other: 
         "corpus": pooled(questions),
         "source": {"dataset": "hotpotqa"},
         "first_stage": FirstStage(n=N),
-        "rows": parse([rows]),
+        "systems": parse([systems]),
         "ks": (2, 5),
         "reranker": Reranker(backend, k=5, size=4),
         "reader": Reader(backend),
@@ -81,15 +81,15 @@ def evaluation(questions: Sequence[Question], model: Model, rows: str, **other: 
 
 
 def run(
-    questions: Sequence[Question], path: Path, rows: str = f"none,{PLAIN},{HOPS},{AGAIN}", **other: Any
+    questions: Sequence[Question], path: Path, systems: str = f"none,{PLAIN},{HOPS},{AGAIN}", **other: Any
 ) -> tuple[EvaluatedRun, Scores, Model]:
     model = other.pop("model", None) or Model(questions)
     with Folder(path) as folder:
-        found = evaluation(questions, model, rows, **other).run(folder)
+        found = evaluation(questions, model, systems, **other).run(folder)
         scores, left_out = finish(found, path)
         assert not left_out
         return (
-            replace(found, rows=tuple(replace(row, rankings=dict(row.rankings)) for row in found.rows)),
+            replace(found, systems=tuple(replace(system, rankings=dict(system.rankings)) for system in found.systems)),
             scores,
             model,
         )
@@ -103,8 +103,8 @@ def whole(asked: list[Question], tmp_path_factory: pytest.TempPathFactory) -> tu
     return found, scores, path
 
 
-def row(run: EvaluatedRun, name: str) -> Row:
-    return next(row for row in run.rows if row.name == name)
+def system(run: EvaluatedRun, name: str) -> SystemRun:
+    return next(system for system in run.systems if system.name == name)
 
 
 def test_a_row_of_hops_is_what_the_reranker_makes_of_them(
@@ -113,18 +113,18 @@ def test_a_row_of_hops_is_what_the_reranker_makes_of_them(
     found = whole[0]
     with Reranker(Scripted(Model(asked)), k=5, size=4, hops=2) as reranker:
         for question in asked[:5]:
-            first = [found.passages[id] for id in row(found, "none").orders[question.query.id]]
-            wanted, kept = reranker.rank(question.query, first), row(found, HOPS).rankings[question.query.id]
+            first = [found.passages[id] for id in system(found, "none").orders[question.query.id]]
+            wanted, kept = reranker.rank(question.query, first), system(found, HOPS).rankings[question.query.id]
             assert (kept.order, kept.trace) == (wanted.order, wanted.trace)
             assert {comparison.known for comparison in kept.trace} == {(), (kept.order[0],)}
-    assert not row(found, HOPS).retrieved
+    assert not system(found, HOPS).retrieved
 
 
 def test_what_is_found_between_the_hops_stands_behind_the_candidates_and_can_be_chosen(
     asked: list[Question], whole: tuple[EvaluatedRun, Scores, Path]
 ) -> None:
     found = whole[0]
-    first, again = row(found, "none"), row(found, AGAIN)
+    first, again = system(found, "none"), system(found, AGAIN)
     new_supports = 0
     for question in asked:
         id = question.query.id
@@ -142,7 +142,7 @@ def test_a_passage_is_searched_for_with_the_question_and_what_was_chosen(
 ) -> None:
     found = whole[0]
     for question in asked:
-        ranking = row(found, AGAIN).rankings[question.query.id]
+        ranking = system(found, AGAIN).rankings[question.query.id]
         chosen = ranking.passages[0]
         text = f"{question.query.text} {chosen.title} {chosen.text}"
         wanted = [one.id for one in bm25(pooled(asked), [Query("q", text)], N)["q"]]
@@ -152,22 +152,22 @@ def test_a_passage_is_searched_for_with_the_question_and_what_was_chosen(
 
 def test_scores_and_costs_know_what_was_found(whole: tuple[EvaluatedRun, Scores, Path]) -> None:
     found, scores, _ = whole
-    rows = scores.rows
-    assert rows[AGAIN].estimates["R@5"].mean > rows["oracle"].estimates["R@5"].mean
-    assert rows[AGAIN].cost["comparisons"] >= rows[HOPS].cost["comparisons"] > 0
-    assert rows[AGAIN].cost["retrieved"] == sum(row(found, AGAIN).retrieved.values()) / len(found.questions) > 0
-    assert all("retrieved" not in rows[name].cost for name in ("none", PLAIN, HOPS))
+    systems = scores.systems
+    assert systems[AGAIN].estimates["R@5"].mean > systems["oracle"].estimates["R@5"].mean
+    assert systems[AGAIN].cost["comparisons"] >= systems[HOPS].cost["comparisons"] > 0
+    assert systems[AGAIN].cost["retrieved"] == sum(system(found, AGAIN).retrieved.values()) / len(found.questions) > 0
+    assert all("retrieved" not in systems[name].cost for name in ("none", PLAIN, HOPS))
 
 
 def test_other_programs_get_what_was_found(whole: tuple[EvaluatedRun, Scores, Path]) -> None:
     found, scores, path = whole
-    again = row(found, AGAIN)
+    again = system(found, AGAIN)
     name = "rank-r1_hops=2+retrieve=true"
     trec = read_run(path / "runs" / f"{name}.trec")
     assert {id: tuple(scored.id for scored in ranked) for id, ranked in trec.items()} == again.orders
     other = score_run(trec, read_qrels(path / "supports.qrels"), ["R@5"])
     assert sum(other.each["R@5"].values()) / len(found.questions) == pytest.approx(
-        scores.rows[AGAIN].estimates["R@5"].mean
+        scores.systems[AGAIN].estimates["R@5"].mean
     )
 
 
@@ -177,7 +177,7 @@ def test_the_reader_is_shown_a_passage_that_only_the_second_search_found(asked: 
     shown = 0
     for question in asked:
         id = question.query.id
-        new = set(row(found, AGAIN).orders[id][:5]) - set(row(found, "none").orders[id])
+        new = set(system(found, AGAIN).orders[id][:5]) - set(system(found, "none").orders[id])
         for one in new:
             assert any(question.query.text in text and found.passages[one].text[:80].strip() in text for text in read)
             shown += 1
@@ -194,7 +194,7 @@ def test_the_report_tells_what_was_found_between_the_hops(whole: tuple[Evaluated
         assert re.search(
             r"Rank-R1, hops 2, retrieve true finds \d+ % in the first 5, [\d.]+ points more than Rank-R1 ", text
         )
-    alone = replace(found, rows=tuple(one for one in found.rows if one.name in ("none", AGAIN)))
+    alone = replace(found, systems=tuple(one for one in found.systems if one.name in ("none", AGAIN)))
     moved = moves(View(alone, scores), AGAIN)
     assert moved is not None
     assert moved.missing >= moved.found >= moved.read > 3
@@ -210,9 +210,9 @@ def test_a_finished_run_asks_and_searches_nothing_again(
     before, scores, path = whole
     after, again, model = run(asked, path)
     assert model.asked == []
-    assert [one.orders for one in after.rows] == [one.orders for one in before.rows]
-    assert [one.retrieved for one in after.rows] == [one.retrieved for one in before.rows]
-    assert [one.rankings for one in after.rows] == [one.rankings for one in before.rows]
+    assert [one.orders for one in after.systems] == [one.orders for one in before.systems]
+    assert [one.retrieved for one in after.systems] == [one.retrieved for one in before.systems]
+    assert [one.rankings for one in after.systems] == [one.rankings for one in before.systems]
     assert again == scores
 
 
@@ -227,7 +227,7 @@ def test_a_question_that_failed_behind_its_first_hop_is_asked_again_and_no_other
     found, _, again = run(asked, tmp_path, AGAIN, reader=None)
     assert again.asked
     assert all(bad.text in text for text in again.asked)
-    assert row(found, AGAIN).orders == row(whole[0], AGAIN).orders
+    assert system(found, AGAIN).orders == system(whole[0], AGAIN).orders
 
 
 def test_a_run_does_not_mix_with_one_that_searched_otherwise(asked: list[Question]) -> None:
@@ -239,24 +239,28 @@ def test_a_run_does_not_mix_with_one_that_searched_otherwise(asked: list[Questio
 
 
 @pytest.mark.parametrize(
-    ("rows", "other", "told"),
+    ("systems", "other", "told"),
     [
-        (AGAIN, {"first_stage": FirstStage("own", n=N)}, f"row '{re.escape(AGAIN)}': retrieve=true .* bm25 or dense"),
+        (
+            AGAIN,
+            {"first_stage": FirstStage("own", n=N)},
+            f"system '{re.escape(AGAIN)}': retrieve=true .* bm25 or dense",
+        ),
         (
             AGAIN,
             {"first_stage": FirstStage("run", n=N, run=Path("nowhere"))},
             "'run' finds nothing for another text",
         ),
-        ("rank-r1:retrieve=true", {}, r"row 'rank-r1:retrieve=true': .*hops=2"),
-        ("rank-r1:hops=0", {}, "row 'rank-r1:hops=0': hops=0"),
+        ("rank-r1:retrieve=true", {}, r"system 'rank-r1:retrieve=true': .*hops=2"),
+        ("rank-r1:hops=0", {}, "system 'rank-r1:hops=0': hops=0"),
     ],
 )
 def test_what_cannot_be_searched_again_is_told_before_anything_is_asked(
-    asked: list[Question], tmp_path: Path, rows: str, other: dict[str, Any], told: str
+    asked: list[Question], tmp_path: Path, systems: str, other: dict[str, Any], told: str
 ) -> None:
     model = Model(asked)
     with pytest.raises(ValueError, match=told):
-        run(asked, tmp_path, f"none,{rows}", model=model, **other)
+        run(asked, tmp_path, f"none,{systems}", model=model, **other)
     assert model.asked == []
     assert not list(tmp_path.iterdir()) or not (tmp_path / "candidates.jsonl").exists()
 
@@ -267,13 +271,13 @@ def test_hops_of_the_command_serve_a_row_that_only_retrieves_and_false_is_no_sea
     both = "rank-r1:retrieve=true,rank-r1:retrieve=false"
     reranker = Reranker(Scripted(Model(asked)), k=5, size=4, hops=2)
     found, _, _ = run(asked, tmp_path, both, reranker=reranker, reader=None)
-    assert row(found, "rank-r1:retrieve=true").orders == row(whole[0], AGAIN).orders
-    assert row(found, "rank-r1:retrieve=false").orders == row(whole[0], HOPS).orders
+    assert system(found, "rank-r1:retrieve=true").orders == system(whole[0], AGAIN).orders
+    assert system(found, "rank-r1:retrieve=false").orders == system(whole[0], HOPS).orders
 
 
 def test_a_search_of_ones_own_is_refused_because_it_may_find_what_the_corpus_lacks(asked: list[Question]) -> None:
     own = Reranker(Scripted(Model(asked)), hops=2, retrieve=lambda text: ["elsewhere"])
-    with pytest.raises(ValueError, match="name the row rank-r1:hops=2"):
+    with pytest.raises(ValueError, match="name the system rank-r1:hops=2"):
         evaluation(asked, Model(asked), "none", reranker=own)
 
 
@@ -290,7 +294,7 @@ def test_the_first_stage_finds_the_same_for_a_text_from_any_thread(asked: list[Q
 
 def test_three_hops_search_twice(asked: list[Question], tmp_path: Path) -> None:
     found, _, _ = run(asked[:6], tmp_path, "none,rank-r1:hops=3+retrieve=true", reader=None)
-    three = row(found, "rank-r1:hops=3+retrieve=true")
+    three = system(found, "rank-r1:hops=3+retrieve=true")
     for ranking in three.rankings.values():
         assert {len(comparison.known) for comparison in ranking.trace} == {0, 1, 2}
-    assert score(found).rows[three.name].cost["retrieved"] > 0
+    assert score(found).systems[three.name].cost["retrieved"] > 0

@@ -1,4 +1,4 @@
-"""`rankr1-eval compare`: two runs, or the rows of one, side by side, on the questions that both asked."""
+"""`rankr1-eval compare`: two runs, or the systems of one, side by side, on the questions that both asked."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ def compare(
     ] = None,
     *,
     against: Annotated[
-        str | None, typer.Option(help="A row of the first: every other row is compared with it. Else with its like.")
+        str | None,
+        typer.Option(help="A system of the first: every other system is compared with it. Else with its like."),
     ] = None,
     measures: Annotated[str | None, typer.Option(help="Only these, comma-separated: R@2,R@5,All@5.")] = None,
     by: Annotated[By | None, typer.Option(help="Also apart, by what kind of question it is.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a self-contained page here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Compare two finished runs: both means of every row and measure that both have, and the paired difference.
+    """Compare two finished runs: both means of every system and measure that both have, and the paired difference.
 
-    Or, with --against, the rows of one run. Only questions that both sides asked count; differences come with a 95 %
+    Or, with --against, the systems of one run. Only questions that both sides asked count; differences come with a 95 %
     bootstrap interval and the p of a randomisation test.
 
         rankr1-eval compare runs/hotpotqa-3b runs/hotpotqa-7b --html compare.html
@@ -47,7 +48,7 @@ def compare(
         rankr1-eval compare runs/hotpotqa --against rank-r1 --measures R@5,All@5 --by type
     """
     if second is None and not against:
-        raise UsageError("one run has nothing to be compared with: give another, or --against with one of its rows")
+        raise UsageError("one run has nothing to be compared with: give another, or --against with one of its systems")
     for path in (first, second):
         if path is not None and not path.exists():
             raise UsageError(f"{path} does not exist: give a run's folder, or its scores.json")
@@ -75,7 +76,7 @@ def _compared(first: Path, second: Path | None, against: str, measures: list[str
 def _tell(found: Paired, console: Console) -> None:
     for note in found.notes:
         console.print(Text(clean(f"Note: {note}"), style="yellow"))
-    for _, members in groupby(found.pairs, key=lambda pair: (pair.row, pair.group)):
+    for _, members in groupby(found.pairs, key=lambda pair: (pair.system, pair.group)):
         console.print(_table(found, list(members)))
 
 
@@ -83,10 +84,10 @@ def _table(found: Paired, pairs: list[Pair]) -> Table:
     from rankr1_eval.report.wording import interval, p_value, percent, points, row_name, sides, sure
 
     n, group = pairs[0].n, f": {clean(pairs[0].group)}" if pairs[0].group else ""
-    title = Text(f"{row_name(clean(pairs[0].row))}{group}, {n:,} {'question' if n == 1 else 'questions'}, percent")
+    title = Text(f"{row_name(clean(pairs[0].system))}{group}, {n:,} {'question' if n == 1 else 'questions'}, percent")
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     table.add_column("measure", no_wrap=True)
-    for head in sides(pairs[0].row, pairs[0].against, found.first.name, found.second.name):
+    for head in sides(pairs[0].system, pairs[0].against, found.first.name, found.second.name):
         table.add_column(Text(clean(head)), justify="right")
     for head in ("difference", "95 % interval", "p"):
         table.add_column(head, justify="right", no_wrap=True)

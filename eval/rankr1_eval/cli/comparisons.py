@@ -26,13 +26,15 @@ from rankr1_rag.cli.report import Job
 from rankr1_rag.explain import clean
 
 NAMES = {"first": "shown first", "bm25": "BM25", "dense": "dense", RIGHT: "the right ones"}
-CAPTION = "Right answers in percent, with 95 % bootstrap intervals over questions. Δ: the model less the row, points."
+CAPTION = (
+    "Right answers in percent, with 95 % bootstrap intervals over questions. Δ: the model less the system, points."
+)
 PLACES = "How often each place is named, as a multiple of its fair share, with 95 % intervals: 1 is fair."
 
 
 def tell(console: Console, result: Result, names: Mapping[str, str], size: int) -> None:
-    """Both tables and a line; `names` of rows beside those that are always called the same."""
-    called = {**NAMES, **{row: clean(name) for row, name in names.items()}}
+    """Both tables and a line; `names` of systems beside those that are always called the same."""
+    called = {**NAMES, **{system: clean(name) for system, name in names.items()}}
     console.print(_accuracy(result, called, size))
     console.print(Text(CAPTION, style="dim"))
     console.print(_places(result, called))
@@ -44,24 +46,24 @@ def _accuracy(result: Result, names: Mapping[str, str], size: int) -> Table:
     groups = {"all": result.all, **(result.sources if len(result.sources) > 1 else {})}
     number = f"{result.all.comparisons:,} comparisons of {size} passages, {result.all.questions:,} questions"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=number, title_justify="left")
-    table.add_column("row", overflow="fold", min_width=8)
+    table.add_column("system", overflow="fold", min_width=8)
     for name, group in groups.items():
         table.add_column(Text.assemble(clean(name), (f"\n{group.comparisons:,}", "dim")), justify="right")
     table.add_column("Δ", justify="right", no_wrap=True)
-    for row in result.all.accuracy:
-        cells = [_share(group, row) for group in groups.values()]
-        table.add_row(Text(names[row]), *cells, _change(result.all.differences.get(row)))
+    for system in result.all.accuracy:
+        cells = [_share(group, system) for group in groups.values()]
+        table.add_row(Text(names[system]), *cells, _change(result.all.differences.get(system)))
     return table
 
 
 def _places(result: Result, names: Mapping[str, str]) -> Table:
-    rows = {row: places for row, places in result.places.items() if row != "first"}
+    systems = {system: places for system, places in result.places.items() if system != "first"}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("place", justify="right")
-    for row in rows:
-        table.add_column(Text(names[row], overflow="fold"), justify="right")
-    for place in range(max(map(len, rows.values()))):
-        table.add_row(str(place + 1), *(_multiple(found[place : place + 1]) for found in rows.values()))
+    for system in systems:
+        table.add_column(Text(names[system], overflow="fold"), justify="right")
+    for place in range(max(map(len, systems.values()))):
+        table.add_row(str(place + 1), *(_multiple(found[place : place + 1]) for found in systems.values()))
     return table
 
 
@@ -73,9 +75,9 @@ def _line(result: Result) -> str:
     )
 
 
-def _share(group: Group, row: str) -> Text:
-    found = group.accuracy[row]
-    style = "bold" if row == MODEL else ""
+def _share(group: Group, system: str) -> Text:
+    found = group.accuracy[system]
+    style = "bold" if system == MODEL else ""
     return Text.assemble((percent(found.mean), style), (f"\n{interval(found)}", "dim"))
 
 

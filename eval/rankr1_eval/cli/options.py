@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from time import monotonic
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -26,7 +26,6 @@ from rankr1_eval.baselines import FirstStage, Retriever
 from rankr1_eval.data import DATASETS
 from rankr1_eval.data.collections import from_files, judged
 from rankr1_eval.reader import Reader
-from rankr1_eval.reproduce.reproducing import Prepared, prepared
 from rankr1_eval.reproduce.targets import Target, parse
 from rankr1_eval.retrieval.dense import MODEL
 from rankr1_eval.types import Judged
@@ -37,6 +36,9 @@ from rankr1_rag.connect import connect
 from rankr1_rag.errors import FileError
 from rankr1_rag.explain import clean
 from rankr1_rag.reranker import Reranker
+
+if TYPE_CHECKING:
+    from rankr1_eval.reproduce.reproducing import Prepared
 
 ALONE = "max_batch=1"
 WARNING = f"{BASE} has 135 million parameters and was never trained for this: it shows that the path works."
@@ -123,6 +125,8 @@ class Material:
 
     def prepared(self, target: Target, seed: int) -> Iterator[Prepared]:
         """Each collection when it is reached, all of their runs being there. FileError, ValueError, ImportError."""
+        from rankr1_eval.reproduce.reproducing import prepared
+
         runs = {name: self._run(target, name) for name in target.collections}
         return (
             prepared(self._judged(name), run, self.depth, self.sample, seed, self._files) for name, run in runs.items()

@@ -39,7 +39,7 @@ def qa(
     retrieval: Retrieval,
     reading: Reading,
     settings: Settings,
-    rows: Annotated[
+    systems: Annotated[
         str, typer.Option(help=f"What to compare, comma-separated: {', '.join(KINDS)}; rank-r1:votes=3 and so on.")
     ] = ",".join(DEFAULT),
     out: Annotated[
@@ -57,7 +57,7 @@ def qa(
     """
     console, path = Console(stderr=as_json), out or Path("runs") / source.dataset
     with arguments():
-        evaluation = _asked(source, retrieval, rows, reading.ks(settings.k), settings.seed, path)
+        evaluation = _asked(source, retrieval, systems, reading.ks(settings.k), settings.seed, path)
     with Folder(path) as folder:
         settings = _settled(settings, folder)
         job = Job(Console(stderr=True), None)
@@ -71,10 +71,10 @@ def qa(
 
 
 def _asked(
-    source: Source, retrieval: Retrieval, rows: str, ks: tuple[int, ...], seed: int, path: Path
+    source: Source, retrieval: Retrieval, systems: str, ks: tuple[int, ...], seed: int, path: Path
 ) -> Callable[..., Evaluation]:
     """The evaluation, but for its models. ValueError, FileError."""
-    specs, first_stage = parse(rows.split(",")), retrieval.first_stage(path)
+    specs, first_stage = parse(systems.split(",")), retrieval.first_stage(path)
     everything = data.load(source.dataset, source.data, split=source.split)
     asked = sample(everything, source.questions, seed)
     return partial(
@@ -84,7 +84,7 @@ def _asked(
         corpus=corpus(everything, asked, source.pool, seed),
         source=_told(source, everything, seed),
         first_stage=first_stage,
-        rows=specs,
+        systems=specs,
         ks=ks,
         seed=seed,
     )

@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from rankr1_eval.cli.options import WARNING, Material, Stages, is_embedded, repeatable
-from rankr1_eval.reproduce import reproducing
 from rankr1_eval.reproduce.targets import KNOWN, THINK_TOKENS, Target
 from rankr1_eval.run_folder import made
 from rankr1_rag.checkpoints import BASE, CHECKPOINTS
@@ -81,6 +80,8 @@ def _settled(settings: Settings, target: Target, folder: Path) -> Settings:
 
 
 def _keep(found: Reproduction, folder: Path) -> None:
+    from rankr1_eval.reproduce import reproducing
+
     with writing(folder / "reproduction.json") as out:
         json.dump(found.to_json(), out, indent=1)
     with writing(folder / "reproduction.md") as out:
@@ -88,6 +89,8 @@ def _keep(found: Reproduction, folder: Path) -> None:
 
 
 def _tell(console: Console, found: Reproduction, folder: Path) -> None:
+    from rankr1_eval.reproduce import reproducing
+
     table = Table(reproducing.HEADS[0], box=box.SIMPLE_HEAD, caption=reproducing.CAPTION)
     for head in reproducing.HEADS[1:]:
         table.add_column(head, justify="right", no_wrap=True)

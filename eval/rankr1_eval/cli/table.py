@@ -10,7 +10,7 @@ from rich.text import Text
 
 from rankr1_eval.report.wording import sure
 from rankr1_eval.scoring import EvaluatedRun
-from rankr1_eval.types import Difference, Estimate, RowScores, Scores
+from rankr1_eval.types import Difference, Estimate, Scores, SystemScores
 from rankr1_rag.explain import clean
 
 COSTS = (("comparisons", "comp."), ("unparsed", "unparsed"), ("seconds", "s"))
@@ -25,24 +25,26 @@ UNREAD = (
 
 
 def table(run: EvaluatedRun, scores: Scores, k: int) -> Table:
-    """Support recall, all supports, EM and F1 of each row at k; differences from no rerank in F1.
+    """Support recall, all supports, EM and F1 of each system at k; differences from no rerank in F1.
 
     Where nothing was read there are no answers, and differences are those of support recall.
     """
-    names = ("R", "All", "EM", "F1") if any(row.reads for row in run.rows) else ("R", "All")
+    names = ("R", "All", "EM", "F1") if any(system.reads for system in run.systems) else ("R", "All")
     main, shown = "F1" if "F1" in names else "R", [f"{name}@{k}" for name in names]
-    costs = [(name, head) for name, head in COSTS if any(row.cost.get(name) for row in scores.rows.values())]
+    costs = [(name, head) for name, head in COSTS if any(system.cost.get(name) for system in scores.systems.values())]
     out = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         title=f"{len(run.questions):,} {run.dataset} questions, top {run.candidates} of {len(run.passages):,} passages",
     )
-    out.add_column("row", overflow="fold", min_width=8)
+    out.add_column("system", overflow="fold", min_width=8)
     for name in [*shown, f"Δ{main}", *(head for _, head in costs)]:
         out.add_column(name, justify="right", no_wrap=True)
-    for row in scores.rows.values():
-        means = [_mean(row.estimates.get(name)) for name in shown]
-        out.add_row(Text(clean(row.name)), *means, _change(row.differences.get(f"{main}@{k}")), *_costs(row, costs))
+    for system in scores.systems.values():
+        means = [_mean(system.estimates.get(name)) for name in shown]
+        out.add_row(
+            Text(clean(system.name)), *means, _change(system.differences.get(f"{main}@{k}")), *_costs(system, costs)
+        )
     return out
 
 
@@ -67,6 +69,6 @@ def _change(difference: Difference | None) -> Text:
     )
 
 
-def _costs(row: RowScores, shown: Sequence[tuple[str, str]]) -> list[str]:
-    asked = bool(row.cost.get("comparisons"))
-    return [f"{row.cost[name]:.1f}" if asked and name in row.cost else "" for name, _ in shown]
+def _costs(system: SystemScores, shown: Sequence[tuple[str, str]]) -> list[str]:
+    asked = bool(system.cost.get("comparisons"))
+    return [f"{system.cost[name]:.1f}" if asked and name in system.cost else "" for name, _ in shown]

@@ -25,7 +25,6 @@ import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from rankr1_eval.measures import ir
 from rankr1_eval.types import Each
 
 Scorer = Callable[[str, Sequence[str]], tuple[float, float]]
@@ -95,6 +94,8 @@ def scores(
     R@k and All@k at each k of `cutoffs`. An order holds passage ids, best first. ValueError where a question has no
     support, or an order has a passage twice.
     """
+    from rankr1_eval.measures import ir  # heavy: numpy and ir_measures
+
     for question, wanted in supports.items():
         order = orders.get(question, ())
         if not wanted:

@@ -230,7 +230,7 @@ def scaled(value: float, low: float, high: float, start: float, end: float) -> f
 def curve(view: View, family: str, title: str, among: Sequence[int] | None = None) -> Chart | None:
     """A family of measures against k, one line a row; None where there are fewer than two k."""
     measures = {k: name for k, name in view.family(family).items() if among is None or k in among}
-    rows = {row: [view.estimate(row, name) for name in measures.values()] for row in view.scores.rows}
+    rows = {row: [view.estimate(row, name) for name in measures.values()] for row in view.scores.systems}
     rows = {row: found for row, found in rows.items() if all(found)}
     if len(measures) < 2 or not rows:
         return None
@@ -276,7 +276,7 @@ def against_cost(view: View, family: str) -> Chart | None:
 def answers(view: View) -> Bars | None:
     """F1 and exact match at the report's k as bars; None where nothing was read."""
     f1, exact = view.at_k("F1"), view.at_k("EM")
-    rows = {row: one for row in view.scores.rows if (one := view.estimate(row, f1))}
+    rows = {row: one for row in view.scores.systems if (one := view.estimate(row, f1))}
     if f1 is None or not rows:
         return None
     _, end = extent(rows.values(), 0.2)
@@ -295,8 +295,8 @@ def answers(view: View) -> Bars | None:
 
 def _costs(view: View) -> tuple[str, dict[str, float]]:
     """The unit that tells the rows apart, and the cost of each row that orders the candidates and knows no supports."""
-    rows = [row for row in view.scores.rows if view.rows[row].orders and kind(row) not in (*BOUNDS, "random")]
-    cost = {row: view.scores.rows[row].cost for row in rows}
+    rows = [row for row in view.scores.systems if view.rows[row].orders and kind(row) not in (*BOUNDS, "random")]
+    cost = {row: view.scores.systems[row].cost for row in rows}
     tokens = {row: cost[row].get("prompt_tokens", 0.0) + cost[row].get("completion_tokens", 0.0) for row in rows}
     if any(tokens.values()):
         return "tokens read and written", tokens

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rankr1_eval.report.wording import DASH, View, percent, row_name
-from rankr1_eval.scoring import Read, Row
+from rankr1_eval.scoring import Read, SystemRun
 from rankr1_eval.types import Question
 from rankr1_rag.explain import story
 from rankr1_rag.explain.text import line, start
@@ -132,7 +132,7 @@ def _case(view: View, id: str, gain: bool) -> Case:
         gain,
         [one for name, label in (("F1", "F1"), ("R", "support recall")) if (one := _change(view, id, name, label))],
         " / ".join(start(answer, _ANSWER) or "(empty)" for answer in shown) + (f" / {more} more" if more > 0 else ""),
-        [_answered(view, row, question) for row in view.run.rows],
+        [_answered(view, row, question) for row in view.run.systems],
         _swap(view, view.main, question),
         _reasons(ranking, set(question.supports), view.k) if ranking is not None else [],
     )
@@ -146,9 +146,9 @@ def _change(view: View, id: str, family: str, label: str) -> Change | None:
     return Change(f"{label} {percent(before, 0)} → {percent(after, 0)}", after > before)
 
 
-def _answered(view: View, row: Row, question: Question) -> Answered:
+def _answered(view: View, row: SystemRun, question: Question) -> Answered:
     read = _read(view, row, question.query.id)
-    scored = view.scores.rows.get(row.name)
+    scored = view.scores.systems.get(row.name)
     names = scored.each if scored else {}
     f1, exact = (_score(view, names, family, question.query.id) for family in ("F1", "EM"))
     ranks = ", ".join(DASH if rank is None else str(rank) for rank in view.ranks(row.name, question))
@@ -163,7 +163,7 @@ def _answered(view: View, row: Row, question: Question) -> Answered:
     )
 
 
-def _read(view: View, row: Row, id: str) -> Read | None:
+def _read(view: View, row: SystemRun, id: str) -> Read | None:
     """At the report's k."""
     return row.reads.get(view.k, {}).get(id)
 

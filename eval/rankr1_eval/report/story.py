@@ -48,7 +48,7 @@ def _models(view: View) -> Iterator[str]:
     """Who reranked and who read: the rows are called by what they do, whatever model does it."""
     models = view.run.settings.get("models", {})
     for role, did in (("reranker", "reranked by"), ("reader", "read by")):
-        if models.get(role) and (role == "reader" or any(row.rankings for row in view.run.rows)):
+        if models.get(role) and (role == "reader" or any(row.rankings for row in view.run.systems)):
             yield f"{did} {line(models[role])}"
 
 
@@ -151,12 +151,12 @@ def _answers(view: View) -> Iterator[str]:
 
 def _rivals(view: View) -> Iterator[str]:
     """Each other row of Rank-R1 against the one that the report is about."""
-    measure, main = view.at_k("R"), view.scores.rows.get(view.main or "")
+    measure, main = view.at_k("R"), view.scores.systems.get(view.main or "")
     for row in view.rivals:
         found = view.estimate(row, measure)
         if measure is None or main is None or found is None:
             continue
-        if change := differences(view.scores.rows[row], main).get(measure):
+        if change := differences(view.scores.systems[row], main).get(measure):
             begun = f"{row_name(row)} finds {percent(found.mean, 0)} % in the first {measure.partition('@')[2]}"
             yield f"{begun}, {_against(view, change, row_name(main.name))}"
 
@@ -216,7 +216,7 @@ def _doubts(view: View) -> Iterator[str]:
     if absent := view.run.settings.get("absent"):
         of = f"{absent:,} of {view.run.settings['supports']:,} supports"
         yield f"{of} are not in the corpus at all: nothing can find them, and gold context lacks them."
-    for name, scored in view.scores.rows.items():
+    for name, scored in view.scores.systems.items():
         yield from _row_doubts(row_name(name), scored.cost)
         if missing := len(scored.missing):
             yield f"{row_name(name)}: {counted(missing, 'question')} without an order or an answer, counted as 0."

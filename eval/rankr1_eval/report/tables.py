@@ -83,7 +83,7 @@ def versus(found: Paired) -> str:
             members[0].n,
             [_line(pair, reach) for pair in members],
         )
-        for row, group in groupby(sorted(found.pairs, key=_reference), key=lambda pair: pair.row)
+        for row, group in groupby(sorted(found.pairs, key=_reference), key=lambda pair: pair.system)
         if (members := list(group))
     ]
     return rendered(
@@ -115,12 +115,12 @@ def headline(found: Paired) -> str:
     verdict = "" if sure(change) or size == "0" else f", which {counted(pair.n, 'question')} cannot tell from chance"
     moved = sum(sure(one.difference) != 0 for one in found.pairs)
     first, second = (start(one.name, 40) for one in (found.first, found.second))
-    if pair.row == pair.against:
+    if pair.system == pair.against:
         second, first = f" in {second}", f"in {first}"
     else:
-        first, second = sides(pair.row, pair.against, first, second)[0], ""
+        first, second = sides(pair.system, pair.against, first, second)[0], ""
     return (
-        f"{row_name(pair.row)}: {measure_name(pair.measure)} is {percent(pair.second)} %{second}, "
+        f"{row_name(pair.system)}: {measure_name(pair.measure)} is {percent(pair.second)} %{second}, "
         f"{compared} {first}{verdict} ({interval(change)}). "
         f"Of {counted(len(found.pairs), 'difference')}, {moved} {'stands' if moved == 1 else 'stand'} out."
     )
@@ -128,14 +128,14 @@ def headline(found: Paired) -> str:
 
 def _leading(pairs: Sequence[Pair]) -> Pair:
     """Support recall or F1 of the first row that reranks, else the first of all."""
-    own = [pair for pair in pairs if pair.row.startswith("rank-r1")] or list(pairs)
+    own = [pair for pair in pairs if pair.system.startswith("rank-r1")] or list(pairs)
     wanted = [pair for name in ("R@5", "F1@5") for pair in own if pair.measure == name]
     return (wanted or own)[0]
 
 
 def _reference(pair: Pair) -> bool:
     """Whether its row makes no claim; those stand last."""
-    return kind(pair.row) in ("none", *BOUNDS, *FLOORS)
+    return kind(pair.system) in ("none", *BOUNDS, *FLOORS)
 
 
 def _line(pair: Pair, reach: float) -> PairedLine:
@@ -182,7 +182,7 @@ COSTS = {
     "reader_seconds": "reader seconds",
     "reader_empty": "reader gave nothing",
 }
-"""What is told of a row's cost, by its name in `RowScores.cost`."""
+"""What is told of a row's cost, by its name in `SystemScores.cost`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,12 +265,12 @@ class CostLine:
 
 def scores_table(view: View, measures: Sequence[str]) -> Table:
     """Every row by these measures."""
-    scales = {name: extent(view.estimate(row, name) for row in view.scores.rows) for name in measures}
+    scales = {name: extent(view.estimate(row, name) for row in view.scores.systems) for name in measures}
     lines = [
         TableLine(
             row_name(row), row_note(row), view.tone(row), [_cell(view, row, one, scales[one]) for one in measures]
         )
-        for row in view.scores.rows
+        for row in view.scores.systems
     ]
     return Table(_columns(scales), [line for line in lines if any(cell.plot for cell in line.cells)])
 
@@ -281,7 +281,7 @@ def groups(view: View) -> list[Groups]:
     A single group tells nothing.
     """
     measures = [name for name in (view.at_k("R"), view.at_k("All"), view.at_k("F1")) if name is not None]
-    rows = [row for row in ("none", view.main, *view.rivals) if row is not None and row in view.scores.rows]
+    rows = [row for row in ("none", view.main, *view.rivals) if row is not None and row in view.scores.systems]
     found = []
     for name, values in view.scores.groups.items():
         if len(values) < 2 or not measures or not rows:
@@ -296,10 +296,10 @@ def groups(view: View) -> list[Groups]:
 
 def costs(view: View) -> tuple[list[str], list[CostLine]]:
     """Names of the columns in which any row has a figure, and the rows that have one; all are means a question."""
-    used = [key for key in COSTS if any(row.cost.get(key) for row in view.scores.rows.values())]
+    used = [key for key in COSTS if any(row.cost.get(key) for row in view.scores.systems.values())]
     lines = [
         CostLine(row_name(name), view.tone(name), [(_figure(row.cost, key), alarm(row.cost, key)) for key in used])
-        for name, row in view.scores.rows.items()
+        for name, row in view.scores.systems.items()
         if any(row.cost.get(key) for key in used)
     ]
     return [COSTS[key] for key in used], lines

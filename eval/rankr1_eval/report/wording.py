@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from rankr1_eval.scoring import EvaluatedRun, Row
+from rankr1_eval.scoring import EvaluatedRun, SystemRun
 from rankr1_eval.systems import UNORDERED
 from rankr1_eval.types import Difference, Estimate, Question, Scores
 
@@ -31,9 +31,9 @@ class View:
     scores: Scores
 
     @cached_property
-    def rows(self) -> dict[str, Row]:
+    def rows(self) -> dict[str, SystemRun]:
         """The rows by name, in the run's order."""
-        return {row.name: row for row in self.run.rows}
+        return {row.name: row for row in self.run.systems}
 
     @cached_property
     def questions(self) -> dict[str, Question]:
@@ -54,7 +54,7 @@ class View:
     @cached_property
     def ks(self) -> list[int]:
         """How many passages were read."""
-        return sorted({k for row in self.run.rows for k in row.reads if kind(row.name) not in UNORDERED})
+        return sorted({k for row in self.run.systems for k in row.reads if kind(row.name) not in UNORDERED})
 
     @cached_property
     def k(self) -> int:
@@ -64,7 +64,7 @@ class View:
     @cached_property
     def measures(self) -> list[str]:
         """Every measure that a row was scored by, in the order in which they are met."""
-        return list(dict.fromkeys(name for row in self.scores.rows.values() for name in row.estimates))
+        return list(dict.fromkeys(name for row in self.scores.systems.values() for name in row.estimates))
 
     def family(self, name: str) -> dict[int, str]:
         """By k, the measures of that name: {2: "R@2", 5: "R@5"} of "R"."""
@@ -84,7 +84,7 @@ class View:
 
     def estimate(self, row: str | None, measure: str | None) -> Estimate | None:
         """A row's mean, None where it has none."""
-        scored = self.scores.rows.get(row or "")
+        scored = self.scores.systems.get(row or "")
         if scored is None or measure is None:
             return None
         found = scored.estimates.get(measure)
@@ -92,19 +92,19 @@ class View:
 
     def difference(self, row: str | None, measure: str | None) -> Difference | None:
         """A row's difference from no rerank, None where there is none."""
-        scored = self.scores.rows.get(row or "")
+        scored = self.scores.systems.get(row or "")
         found = scored.differences.get(measure or "") if scored else None
         return found if found is not None and finite(found.mean, found.low, found.high, found.p) else None
 
     def each(self, row: str | None, measure: str | None) -> Mapping[str, float]:
         """Question id to score; empty where there is none."""
-        scored = self.scores.rows.get(row or "")
+        scored = self.scores.systems.get(row or "")
         return scored.each.get(measure or "", {}) if scored else {}
 
     def best(self, measure: str) -> set[str]:
         """The rows with the greatest mean, bounds left out; none where there is nothing to choose from."""
         found = {
-            row: e.mean for row in self.scores.rows if kind(row) not in BOUNDS and (e := self.estimate(row, measure))
+            row: e.mean for row in self.scores.systems if kind(row) not in BOUNDS and (e := self.estimate(row, measure))
         }
         most = max(found.values(), default=0.0)
         best = {row for row in found if math.isclose(found[row], most)}
