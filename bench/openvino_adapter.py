@@ -29,9 +29,8 @@ from openvino_genai import (
 
 from bench.openvino_merged import EXACT, WRITTEN, conversations
 from rankr1_rag.backends.hub import ADAPTER
-from rankr1_rag.backends.openvino import gguf_file, lora, weights
-from rankr1_rag.backends.openvino.gguf_file import F16
-from rankr1_rag.backends.openvino.lora import merge
+from rankr1_rag.backends.openvino import lora, weights
+from rankr1_rag.backends.openvino.lora import F16, merge
 
 LAYERS = (
     "self_attn.q_proj",
@@ -57,7 +56,7 @@ def named_model(base: Path, folder: Path) -> Path:
     model = openvino.Core().read_model(raw / "openvino_model.xml")
     nodes = [op for op in model.get_ordered_ops() if op.get_type_name() == "MatMul" and has_weights(op)]
     nodes.sort(key=lambda op: int(op.friendly_name.rpartition("_")[2]))
-    metadata = gguf_file.read(base).metadata
+    metadata = weights.read_header(base).metadata
     blocks = int(str(metadata[f"{metadata['general.architecture']}.block_count"]))
     for place in range(blocks * len(LAYERS)):
         block, layer = divmod(place, len(LAYERS))
@@ -119,7 +118,7 @@ class Variant:
 def main(rounds: int) -> None:
     base, adapter_folder = weights.find(None), weights.adapter(None, None)
     assert adapter_folder is not None
-    read = lora.read_lora(adapter_folder)
+    read = lora.read_adapter(adapter_folder)
     (scale,) = {low.scale for low in read.layers.values()}
     adapter = Adapter(str(adapter_folder / ADAPTER))
     with tempfile.TemporaryDirectory() as place:

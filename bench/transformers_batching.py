@@ -20,9 +20,9 @@ from typing import Any
 
 from rankr1_rag import Cost, Query, Ranking, Reranker, demo
 from rankr1_rag.backends import Backend, Request, hub
+from rankr1_rag.backends.chat_template import before_stop
 from rankr1_rag.backends.transformers import Transformers
 from rankr1_rag.backends.transformers import model as models
-from rankr1_rag.backends.transformers.text import Choices, Prepared, Text
 from rankr1_rag.errors import BackendError
 from rankr1_rag.types import Completion, Passage
 
@@ -45,10 +45,10 @@ class MicroBatched:
 
     def __init__(self, model: str, adapter: str | None, name: str, max_batch: int = 16) -> None:
         weights = hub.weights(model, adapter, name)
-        self._settings = models.Settings(weights.base, weights.adapter, "auto", None, None, max_batch)
+        self._settings = models.ModelSettings(weights.base, weights.adapter, "auto", None, None, max_batch)
         self._name = weights.name
-        self._text = Text(weights.base)
-        self._waiting: list[tuple[Prepared, Future[Completion]]] = []
+        self._text = models.ModelTokenizer(weights.base)
+        self._waiting: list[tuple[models.TokenizedRequest, Future[Completion]]] = []
         self._news = threading.Condition()
         self._closed = False
         self.calls: list[int] = []
@@ -108,7 +108,7 @@ class MicroBatched:
                     if not future.done():
                         future.set_exception(BackendError(f"transformers: {models.short(error)}"))
 
-    def _next_batch(self) -> list[tuple[Prepared, Future[Completion]]]:
+    def _next_batch(self) -> list[tuple[models.TokenizedRequest, Future[Completion]]]:
         """Up to `max_batch` requests like the oldest one, those that continue an assistant message first."""
         with self._news:
             self._news.wait_for(lambda: self._waiting or self._closed)
@@ -127,7 +127,7 @@ class MicroBatched:
         model: Any,
         tokenizer: Any,
         ends: tuple[int, ...],
-        batch: list[Prepared],
+        batch: list[models.TokenizedRequest],
     ) -> list[Completion]:
         longest = max(len(one.prompt) for one in batch)
         ids = torch.tensor([[ends[0]] * (longest - len(one.prompt)) + one.prompt for one in batch])
@@ -148,7 +148,7 @@ class MicroBatched:
         )[:, longest:].tolist()
         return [self._completion(one, tokens, ends) for one, tokens in zip(batch, written, strict=True)]
 
-    def _completion(self, prepared: Prepared, tokens: list[int], ends: tuple[int, ...]) -> Completion:
+    def _completion(self, prepared: models.TokenizedRequest, tokens: list[int], ends: tuple[int, ...]) -> Completion:
         if prepared.choices is not None:
             node = prepared.choices
             for token in tokens:
@@ -158,33 +158,33 @@ class MicroBatched:
             return Completion(node.whole, len(prepared.prompt), completion_tokens=len(tokens), finish_reason="stop")
         tokens = tokens[: prepared.most]
         end = next((place + 1 for place, token in enumerate(tokens) if token in ends), len(tokens))
-        text = self._text.before(tokens[:end], prepared.request.stop)
-        stopped = tokens[end - 1] in ends or self._text.stopped(tokens[:end], prepared.request.stop)
+        text = before_stop(self._text.decode(tokens[:end]), prepared.request.stop)
+        stopped = tokens[end - 1] in ends or self._text.has_stopped(tokens[:end], prepared.request.stop)
         reason = "stop" if stopped else "length"
         return Completion(text, len(prepared.prompt), completion_tokens=end, finish_reason=reason)
 
 
-def kind(prepared: Prepared) -> tuple[object, ...]:
+def kind(prepared: models.TokenizedRequest) -> tuple[object, ...]:
     """Requests of one kind can share a call."""
     request = prepared.request
     seed = (request.seed, request.sample) if request.temperature > 0 else None
     return prepared.choices is not None, request.temperature, request.stop, seed
 
 
-def depth(tree: Choices | None) -> int:
+def depth(tree: models.ChoiceTree | None) -> int:
     """Tokens until only one choice is left; its end needs no model."""
-    if tree is None or tree.foregone() is not None:
+    if tree is None or tree.only_rest() is not None:
         return 0
     return 1 + max(depth(node) for node in tree.next.values())
 
 
-def allowed(tree: Choices | None, said: list[int], ends: tuple[int, ...]) -> list[int]:
+def allowed(tree: models.ChoiceTree | None, said: list[int], ends: tuple[int, ...]) -> list[int]:
     """Tokens that continue a choice; an end token where one is whole or certain."""
     for token in said:
         if tree is None or token not in tree.next:
             return [ends[0]]
         tree = tree.next[token]
-    if tree is None or not tree.next or tree.foregone() is not None:
+    if tree is None or not tree.next or tree.only_rest() is not None:
         return [ends[0]]
     return [*tree.next, *(ends[:1] if tree.whole is not None else ())]
 

@@ -262,7 +262,7 @@ def test_a_failure_that_is_hidden_is_logged(caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.WARNING, "rankr1_rag"):
         ranking = Mine(llm=broken, on_failure="first_stage").rank("which?", PASSAGES)
     assert ranking.order == (0, 1, 2, 3)
-    assert caplog.messages == ["query 'which?' stays in first-stage order: BackendError: out of memory"]
+    assert caplog.messages == ["query 'which?' keeps the first-stage order: BackendError: out of memory"]
     with pytest.raises(BackendError, match="out of memory"):
         Mine(llm=broken).rank("which?", PASSAGES)
 

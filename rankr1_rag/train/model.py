@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from rankr1_rag.backends import hub
-from rankr1_rag.backends.chat_template import rendered
+from rankr1_rag.backends.chat_template import render_prompt
 from rankr1_rag.backends.transformers import model as transformers_model
 from rankr1_rag.errors import BackendError
 from rankr1_rag.train.config import Training
@@ -33,7 +33,7 @@ class Trained:
 
     def ids(self, messages: Sequence[Message]) -> list[int]:
         """The tokens of a prompt up to the start of the completion, rendered as the backends render it."""
-        text = rendered(self.tokenizer, messages, "the model")
+        text = render_prompt(self.tokenizer, messages, "the model")
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
 

@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 
 from rankr1_rag.backends import Backend, Request
-from rankr1_rag.concurrency.per_loop import PerLane, PerLoop
+from rankr1_rag.concurrency.event_loop import PerLoop
 from rankr1_rag.types import Completion
 
 
@@ -64,11 +64,11 @@ class Limited(BackendWrapper):
             raise ValueError(f"limited needs n >= 1 (got n={n})")
         super().__init__(backend)
         self.n = n
-        self._slots = PerLoop(partial(PerLane, partial(asyncio.Semaphore, n)))
+        self._slots = PerLoop(partial(asyncio.Semaphore, n), per_caller=True)
 
     async def complete(self, request: Request) -> Completion:
         """Complete as soon as one of the `n` slots is free."""
-        async with self._slots.get().get():
+        async with self._slots.get():
             return await self.backend.complete(request)
 
     def __repr__(self) -> str:

@@ -19,7 +19,7 @@ from weakref import WeakSet
 
 from rankr1_rag.backends import Backend, Request
 from rankr1_rag.backends.wrappers.base import BackendWrapper
-from rankr1_rag.concurrency.per_loop import PerLane, PerLoop
+from rankr1_rag.concurrency.event_loop import PerLoop
 from rankr1_rag.errors import BackendError, StoreError
 from rankr1_rag.types import Completion, TokenLogprob
 
@@ -50,12 +50,12 @@ class Stored(BackendWrapper):
         self.hits = 0
         self.misses = 0
         self._file = StoreFile(path)
-        self._pending: PerLoop[PerLane[dict[bytes, PendingRequest]]] = PerLoop(partial(PerLane, dict))
+        self._pending: PerLoop[dict[bytes, PendingRequest]] = PerLoop(dict, per_caller=True)
 
     async def complete(self, request: Request) -> Completion:
         """The stored completion, or a new one, which is stored; cancelling never undoes a finished one."""
         key = fingerprint(self.identity, request)
-        pending = self._pending.get().get()
+        pending = self._pending.get()
         while (other := pending.get(key)) is not None:
             try:
                 completion = await other.result()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rankr1_rag.backends import Backend, Request
-from rankr1_rag.concurrency.per_loop import PerLoop
+from rankr1_rag.concurrency.event_loop import PerLoop
 from rankr1_rag.errors import BackendUnavailable
 from rankr1_rag.types import Completion
 
