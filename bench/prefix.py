@@ -192,7 +192,7 @@ def table(setting: Setting, number: int, cell: Callable[[list[Case]], str], judg
 
 def section(setting: Setting, number: int) -> str:
     tables = {
-        "Passages read that stand in a beginning shown in an earlier round": lambda cases: passages(cases, False),
+        "Passages read that are in a beginning shown in an earlier round": lambda cases: passages(cases, False),
         "… in an earlier round, or earlier in the same round": lambda cases: passages(cases, True),
         "Thousand prompt tokens to compute for a query, of all its prompt tokens (the share saved)": prefill,
     }
@@ -214,9 +214,9 @@ Made by `python -m bench.prefix > bench/prefix.md`.
 
 Means over {number} seeded cases. A passage is read from the cache only where all passages before it in the prompt are
 the same as in an earlier prompt of the query. Tokens: the prompt of `rank-r1-v0.1`, passages of TREC DL 2019 clipped to
-{WORDS} words (75 tokens on average), cached in blocks of {BLOCK} and never evicted; what stands before the passages is
+{WORDS} words (75 tokens on average), cached in blocks of {BLOCK} and never evicted; text before the passages is
 read once a set of the first round and then always cached. Judges: perfect, and Plackett-Luce noise as in ballot.md.
-Where all candidates fit in one set the three algorithms ask the same sets, one a round: one column stands for all.
+Where all candidates fit in one set the three algorithms ask the same sets, one a round: one column is for all.
 """
     notes = NOTES.read_text(encoding="utf-8")
     print("\n".join([head, *(section(setting, number) for setting in SETTINGS), notes]), end="")
