@@ -297,7 +297,7 @@ def page() -> str:
 
 Made by `python -m tests.test_settings` from the table in `rankr1_rag/settings.py`.
 
-The names are the same everywhere: keyword arguments in Python, `--name-with-hyphens` on the command line. The framework
+The names are the same everywhere: keyword arguments in Python, with hyphens on the command line (`reasoning_tokens=` is `--reasoning-tokens`). The framework
 components take all of them, with `top_n` for `k`.
 
 A `Reranker` selects k=10 passages, because the paper and most leaderboards measure nDCG@10. The components, `rankr1
