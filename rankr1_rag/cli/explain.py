@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from rankr1_rag.cli.options import Settings, arguments
+from rankr1_rag.cli.options import CommandSettings, arguments
 from rankr1_rag.cli.report import Job
 from rankr1_rag.errors import FileError
 from rankr1_rag.explain import show, write_page
@@ -22,7 +22,7 @@ from rankr1_rag.types import Ranking
 def explain(
     input: Annotated[str, typer.Argument(help="Output or input of `rankr1 rerank`; - for standard input.")],
     *,
-    settings: Settings,
+    settings: CommandSettings,
     query_id: Annotated[str | None, typer.Option("--query", "-q", help="Query id (default: the first query).")] = None,
     html: Annotated[str | None, typer.Option(help="Path for a self-contained page, instead of the terminal.")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Number of ranks (default: the selected ones).")] = None,
@@ -44,7 +44,7 @@ def explain(
             show(ranking, Console(), top=top)
 
 
-def _ranking(path: str, query_id: str | None, settings: Settings, stack: ExitStack) -> Ranking:
+def _ranking(path: str, query_id: str | None, settings: CommandSettings, stack: ExitStack) -> Ranking:
     """The ranking in the file, or a new one, whose reranker the stack closes."""
     for number, line in numbered_lines(path):
         record = located(path, number, parse_object, line)

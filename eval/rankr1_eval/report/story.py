@@ -156,8 +156,8 @@ def warnings(view: View) -> Iterator[str]:
         yield "One question: it shows that everything runs, and says nothing about any other question."
     elif n < FEW:
         yield (
-            f"{n} questions are few: only a large difference can be distinguished from chance. Look at the intervals, not at "
-            "the means."
+            f"{n} questions are few: only a large difference can be distinguished from chance. Look at the intervals, "
+            "not at the means."
         )
 
 

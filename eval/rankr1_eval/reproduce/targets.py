@@ -26,7 +26,6 @@ PAPER: Mapping[str, Any] = {
     "reasoning_tokens": REASONING_TOKENS,
     "force": "never",
     "fusion": None,
-    "prefix_order": False,
     "hops": 1,
 }
 """The paper's settings; queries and passages are clipped as the target says."""
