@@ -269,53 +269,10 @@ def test_fusion_with_the_first_stage_is_between_the_two_and_keeps_what_was_selec
     assert winner != ranking.order[0]
 
 
-@pytest.mark.parametrize(
-    ("settings", "problem"),
-    [
-        ({"k": 0}, "k=0"),
-        ({"k": True}, "k=True"),
-        ({"size": 1}, r"size=1: a whole number in 2\.\.20"),
-        ({"size": 21}, "size=21"),
-        ({"algorithm": "quicksort"}, "algorithm='quicksort': one of"),
-        ({"algorithm": "window"}, "needs a listwise format"),
-        ({"format": "rank-r2"}, "format='rank-r2': one of"),
-        ({"votes": 0}, "votes=0"),
-        ({"seed": "x"}, "seed='x'"),
-        ({"temperature": "1"}, "temperature='1'"),
-        ({"reasoning_tokens": 0, "force": "never"}, "leaves nothing to ask"),
-        ({"votes": "often"}, "votes='often'"),
-        ({"reasoning_tokens": -1}, "reasoning_tokens=-1"),
-        ({"temperature": -0.1}, "temperature=-0.1"),
-        ({"temperature": float("nan")}, "temperature=nan"),
-        ({"force": "always"}, "force='always'"),
-        ({"on_failure": "ignore"}, "on_failure='ignore'"),
-        ({"fusion": -1}, "fusion=-1"),
-        ({"fusion": "60"}, "fusion='60': a number ≥ 0 is needed, 60 for example, or 'off'"),
-        ({"in_flight": 0}, "in_flight=0"),
-        ({"query_tokens": 0}, "query_tokens=0"),
-    ],
-)
-def test_a_wrong_setting_is_refused_when_the_reranker_is_made(
-    settings: dict[str, object], problem: str, judge: Scripted
-) -> None:
-    with pytest.raises(ValueError, match=problem):
-        Reranker(judge, **settings)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("backend", ["ielabgroup/Rank-R1-7B-v0.1", len, Scripted])
 def test_what_is_no_backend_is_a_type_error(backend: object) -> None:
     with pytest.raises(TypeError, match="is no backend"):
         Reranker(backend)  # type: ignore[arg-type]
-
-
-def test_what_is_no_format_is_a_type_error(judge: Scripted) -> None:
-    with pytest.raises(TypeError, match="format=5"):
-        Reranker(judge, format=5)  # type: ignore[arg-type]
-
-
-def test_an_unknown_setting_is_a_type_error(judge: Scripted) -> None:
-    with pytest.raises(TypeError, match="top_n"):
-        Reranker(judge, top_n=3)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("query", ["", "  \n", Query("q1", "")])

@@ -10,7 +10,6 @@ model: see `play`. This package does not know text, prompts, models or asyncio.
     bubblesort   as in the setwise paper, right at every set size
     window       sliding window, for listwise answers
     voted        any of these with several votes on each set
-    prefixed     any of these with sets shown so that prompts begin alike
     among        any of these over a part of the positions
     ballot       several votes on one set of all candidates, in one round; not exact, so not among the ALGORITHMS
 """
@@ -20,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rankr1_rag.selection.heapsort import bubblesort, heapsort
-from rankr1_rag.selection.prefixed import prefixed
 from rankr1_rag.selection.rounds import Answer, Done, Part, Round, Selection, Set, among, best, play, step, together
 from rankr1_rag.selection.tournament import ahead, tournament
 from rankr1_rag.selection.voting import ballot, orders, voted
@@ -55,7 +53,6 @@ __all__ = [
     "heapsort",
     "orders",
     "play",
-    "prefixed",
     "step",
     "together",
     "tournament",

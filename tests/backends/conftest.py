@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that answers what a test tells it to, and keeps what it was sent."""
+"""A real HTTP server on loopback that answers as a test wants, and keeps its requests."""
 
 import json
 import os
@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """`answers` are given one a request, then good ones; `seen` is what was asked; `url` is a base_url."""
+    """Uses `answers`, one a request, then good ones; `seen` are its requests, `url` is a base_url."""
 
     daemon_threads = True
     request_queue_size = 64
