@@ -261,7 +261,7 @@ class Comparer:
         request = Request(
             messages,
             max_tokens,
-            self.plan.temperature,
+            plan.temperature,
             choices=choices,
             logprobs=logprobs,
             seed=plan.seed,
