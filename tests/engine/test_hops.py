@@ -123,24 +123,24 @@ def test_known_and_found_passages_are_shown_as_such() -> None:
     film, director = story.places(ranking)[:2]
     assert (film.moved, director.moved) == ("↑12", "new")
     assert film.origin == story.origin(ranking, 12) == "first-stage rank 13"
-    assert director.origin == story.origin(ranking, 13) == story.FOUND
+    assert director.origin == story.origin(ranking, 13) == story.RETRIEVED
     console = Console(width=100, record=True, file=io.StringIO())
     show(ranking, console)
-    assert story.FOUND in page(ranking)
-    assert story.FOUND in console.export_text()
+    assert story.RETRIEVED in page(ranking)
+    assert story.RETRIEVED in console.export_text()
     first = ranked([FILM, *OTHERS], k=2, hops=2, fusion=0, retrieve=lambda _: [DIRECTOR])
-    assert "where the first stage had it" in story.lede(first)
+    assert "as in the first stage" in story.lede(first)
     lone = hopping().rank("q", [A], retrieve=lambda _: [NEW])
     assert story.lede(lone) == (
-        "No comparison was needed: 1 candidate in first-stage order, then 1 found between two stages."
+        "No comparison was needed: 1 candidate in first-stage order, then 1 retrieved between hops."
     )
 
 
 def test_the_page_has_no_first_stage_rank_for_found_passages() -> None:
     drawn = chart(hopping(format="naming-v1").rank("q", [A, B], retrieve=lambda _: [NEW]))
-    assert [row.position for row in drawn.left] == [0, 1]
-    assert sorted(row.position for row in drawn.right if row.position is not None) == [0, 1, 2]
-    assert {curve.position for curve in drawn.curves} == {0, 1}
+    assert [label.rank for label in drawn.left] == ["1", "2"]
+    assert [label.rank for label in drawn.right] == ["1", "2", "3"]
+    assert {slope.left for slope in drawn.slopes} == {0, 1}
     ranking = hopping(format="naming-v1", k=3).rank("q", [A], retrieve=lambda _: [NEW, B])
     assert ">new <bdi>N</bdi></span>" in page(ranking)
 
