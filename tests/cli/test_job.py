@@ -127,7 +127,7 @@ def test_a_store_that_cannot_be_saved_withholds_no_result(shell: Any) -> None:
 
     shell.server.judge = breaking
     shell.run(*JOB, "--k", "1", "--store", "store.sqlite", code=1)
-    assert "1 completions were given out but not saved" in shell.said
+    assert "1 completions were returned but not saved" in shell.said
     assert "1 query in" in shell.said
     assert ids(shell, "out.jsonl") == ["fine0"]
     assert not (shell.folder / "out.jsonl.partial").exists()
