@@ -18,7 +18,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from rankr1_rag.cli.options import Settings, UsageError, arguments
+from rankr1_rag.cli.options import CommandSettings, UsageError, arguments
 from rankr1_rag.cli.report import Job, Report, queries_of
 from rankr1_rag.cli.sources import Work, from_json_lines, from_trec, is_stream
 from rankr1_rag.explain.text import counted
@@ -27,7 +27,6 @@ from rankr1_rag.io.journal import Journal
 from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json, to_line
 from rankr1_rag.io.trec import run_entry, write_run
 from rankr1_rag.reranker import Reranker
-from rankr1_rag.settings import BALLOT
 from rankr1_rag.types import Passage, Query, Ranking
 
 
@@ -126,7 +125,7 @@ _INPUT = (
 def rerank(
     input: Annotated[str | None, typer.Argument(help=_INPUT)] = None,
     *,
-    settings: Settings,
+    settings: CommandSettings,
     run: Annotated[str | None, typer.Option(help="A TREC run to rerank, instead of JSON lines.")] = None,
     queries: Annotated[str | None, typer.Option(help="Its queries: id<TAB>text, or JSON lines.")] = None,
     passages: Annotated[str | None, typer.Option(help="Its passages: id<TAB>text, or JSON lines.")] = None,
@@ -150,13 +149,12 @@ def rerank(
     report = Report()
     job = Job(report.console, total)
     with settings.reranker(job) as reranker:  # closed last: a store that cannot be saved withholds no result
-        _check_depth(reranker, depth)
         asking = Asking(reranker, work, depth, report, job, live=total is None)
         if is_stream(out):
             _print(out, result, asking)
             report.end(as_json=as_json)
             return
-        with Journal(Path(out), {**settings.telling(), "depth": depth}, restart=restart) as journal:
+        with Journal(Path(out), {**settings.fingerprint(), "depth": depth}, restart=restart) as journal:
             _keep(out, result, asking, journal)
             report.end(as_json=as_json, kept=_KEPT)
 
@@ -168,13 +166,6 @@ def _check_out(out: str, inputs: Iterable[str | None], overwrite: bool, as_json:
         raise UsageError("--json prints a summary on standard output, where the result goes: give it an --out")
     if not is_stream(out) and Path(out).exists() and not overwrite:
         raise UsageError(f"{out} exists: give another --out, or --overwrite")
-
-
-def _check_depth(reranker: Reranker, depth: int) -> None:
-    if reranker.plan.algorithm == BALLOT and depth > reranker.plan.size:
-        raise UsageError(
-            f"--algorithm {BALLOT} shows all candidates at once: give --depth {reranker.plan.size} or less"
-        )
 
 
 def _work(

@@ -16,6 +16,7 @@ from rankr1_eval.cli.reproduce import reproduce
 from rankr1_eval.cli.score import score
 from rankr1_eval.cli.selection import selection
 from rankr1_rag.cli.options import with_settings
+from rankr1_rag.settings import TOP_N
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -35,11 +36,11 @@ def _rankr1_eval(
     """What reranking does to rankings and to the answers of multi-hop questions."""
 
 
-app.command(no_args_is_help=True)(with_settings(qa, k=5))
-app.command(no_args_is_help=True)(selection)
+app.command(no_args_is_help=True)(with_settings(qa, k=TOP_N))
+app.command(no_args_is_help=True, hidden=True)(selection)
 app.command(no_args_is_help=True)(score)
 app.command(no_args_is_help=True)(ir)
 app.command(no_args_is_help=True)(compare)
 app.command(no_args_is_help=True)(with_settings(examples, split="train"))
-app.command(no_args_is_help=True)(with_settings(comparisons, without=ALONE, size=5))
+app.command(no_args_is_help=True, hidden=True)(with_settings(comparisons, without=ALONE, size=5))
 app.command(no_args_is_help=True)(with_settings(reproduce, k=10, algorithm="heapsort"))

@@ -21,7 +21,7 @@ from rankr1_eval.cli.options import Stages, repeatable
 from rankr1_eval.comparisons import MODEL, RIGHT, Group, Result
 from rankr1_eval.report.wording import amount, interval, p_value, percent, points, sure
 from rankr1_eval.types import Difference, Estimate
-from rankr1_rag.cli.options import Settings, arguments
+from rankr1_rag.cli.options import CommandSettings, arguments
 from rankr1_rag.cli.report import Job
 from rankr1_rag.explain import clean
 
@@ -99,8 +99,8 @@ if TYPE_CHECKING:
     from rankr1_rag.reranker import Reranker
     from rankr1_rag.train.data import TrainingSet
 
-ALONE = ("k", "algorithm", "votes", "probabilities", "prefix_order", "hops", "fusion", "strict", "on_failure", "seed")
-"""Settings that have no say in a single comparison, and the seed, which draws other things here."""
+ALONE = ("k", "algorithm", "votes", "probabilities", "hops", "fusion", "strict", "on_failure", "seed")
+"""CommandSettings that have no say in a single comparison, and the seed, which draws other things here."""
 AGAINST = "against"
 
 
@@ -108,7 +108,7 @@ def comparisons(
     examples: Annotated[list[Path], typer.Argument(help="Examples, as `rankr1-eval examples` and `rankr1 train`.")],
     *,
     out: Annotated[Path, typer.Option(help="The comparisons, JSON lines; a file that is there is gone on with.")],
-    settings: Settings,
+    settings: CommandSettings,
     hard: Annotated[int, typer.Option(help="Negatives are drawn from the first so many of an example.", min=1)] = 20,
     draws: Annotated[int, typer.Option(help="Ask about each positive so often, among others.", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="Draws the sets, and samples.", min=0)] = 1,
@@ -170,7 +170,7 @@ def _tell(result: Result, reranker: Reranker, against: Path | None) -> None:
 
 
 def _drawn(
-    examples: list[Path], settings: Settings, hard: int, draws: int, dense: str | None, against: Path | None
+    examples: list[Path], settings: CommandSettings, hard: int, draws: int, dense: str | None, against: Path | None
 ) -> tuple[Mapping[str, TrainingSet], Mapping[str, Choices]]:
     """The sets, and what others choose; before any model is asked, so that what is wrong is told at once."""
     from rankr1_eval.comparisons import drawn, elsewhere, rivals

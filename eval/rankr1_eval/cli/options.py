@@ -11,7 +11,7 @@ Knows names and files; asks nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -30,34 +30,33 @@ from rankr1_eval.reproduce.targets import Target, parse
 from rankr1_eval.retrieval.dense import MODEL
 from rankr1_eval.types import Judged
 from rankr1_rag.checkpoints import BASE, EMBEDDED
-from rankr1_rag.cli.options import BackendName, Server, Settings
+from rankr1_rag.cli.options import CommandSettings
 from rankr1_rag.cli.report import Job
 from rankr1_rag.connect import connect
 from rankr1_rag.errors import FileError
 from rankr1_rag.explain import clean
 from rankr1_rag.reranker import Reranker
+from rankr1_rag.settings import Kind, Option, Server
 
 if TYPE_CHECKING:
     from rankr1_eval.reproduce.reproducing import Prepared
 
-ALONE = "max_batch=1"
 WARNING = f"{BASE} has 135 million parameters and was never trained for this: it shows that the path works."
 
 
-def is_embedded(settings: Settings) -> bool:
+def is_embedded(settings: CommandSettings) -> bool:
     """Whether these settings ask the embedded model, trained or not."""
-    return settings.backend is BackendName.openvino and settings.model in (None, EMBEDDED, BASE)
+    return settings.kind == "openvino" and settings.model in (None, EMBEDDED, BASE)
 
 
-def repeatable(settings: Settings) -> Settings:
+def repeatable(settings: CommandSettings) -> CommandSettings:
     """The embedded model computes one request at a time.
 
     Beside others near ties fall either way (bench/openvino.md): a run that was killed would go on to another result.
     """
-    given = settings.option or []
-    if not is_embedded(settings) or any(one.replace("-", "_").startswith("max_batch=") for one in given):
+    if not is_embedded(settings):
         return settings
-    return replace(settings, option=[*given, ALONE])
+    return replace(settings, options={"max_batch": 1, **(settings.options or {})})
 
 
 class Stages:
@@ -196,10 +195,16 @@ class Retrieval:
 class Reading:
     """Who reads; where nothing is said the reranker's model, and of the embedded one what it was before training."""
 
-    reader_backend: Annotated[BackendName | None, _option("Where another reader runs.", "Reader")] = None
+    reader_backend: Annotated[
+        Kind | None, Option("Model runtime of another reader", "Reader", "openai with an address, else the reranker's")
+    ] = None
     reader_model: Annotated[str | None, _option("Its name, as --model is the reranker's.", "Reader")] = None
-    reader_base_url: Annotated[list[str] | None, _option("Its server's address, ending in /v1.", "Reader")] = None
-    reader_server: Annotated[Server | None, _option("What runs there.", "Reader")] = None
+    reader_base_url: Annotated[
+        str | Sequence[str] | None, Option("Server address of another reader, ending in /v1", "Reader", "none")
+    ] = None
+    reader_server: Annotated[
+        Server | None, Option("Server software of another reader", "Reader", "other, without constraints")
+    ] = None
     reader_api_key_env: Annotated[str | None, _option("The variable that holds its key.", "Reader")] = None
     reader_tokens: Annotated[
         int, _option("Most tokens of an answer; more for a model that thinks first.", "Reader", min=1)
@@ -213,7 +218,7 @@ class Reading:
         """How many passages the reader sees."""
         return tuple(sorted(set(self.read or [k])))
 
-    def reader(self, settings: Settings, reranker: Reranker, job: Job) -> Reader | None:
+    def reader(self, settings: CommandSettings, reranker: Reranker, job: Job) -> Reader | None:
         """None where nothing is to be read. ValueError, StoreError as `connect` has them."""
         if self.no_read:
             named = self.reader_backend, self.reader_model, self.reader_base_url, self.reader_server
@@ -229,10 +234,10 @@ class Reading:
             return Reader(job.counted(backend), self.reader_tokens, own=True)
         kind = self.reader_backend or (None if self.reader_base_url else settings.backend)
         backend = connect(
-            kind.value if kind else None,  # type: ignore[arg-type]
+            kind,
             self.reader_model,
-            base_url=self.reader_base_url or None,
-            server=self.reader_server.value if self.reader_server else None,
+            base_url=self.reader_base_url,
+            server=self.reader_server,
             api_key_env=self.reader_api_key_env,
             timeout=settings.timeout,
             attempts=settings.attempts,

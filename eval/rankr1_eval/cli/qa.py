@@ -25,7 +25,7 @@ from rankr1_eval.scoring import EvaluatedRun, to_json
 from rankr1_eval.systems import DEFAULT, KINDS, parse
 from rankr1_eval.types import Question, Scores
 from rankr1_rag.checkpoints import BASE
-from rankr1_rag.cli.options import Settings, arguments
+from rankr1_rag.cli.options import CommandSettings, arguments
 from rankr1_rag.cli.report import Job
 from rankr1_rag.explain import clean
 
@@ -38,7 +38,7 @@ def qa(
     source: Source,
     retrieval: Retrieval,
     reading: Reading,
-    settings: Settings,
+    settings: CommandSettings,
     systems: Annotated[
         str, typer.Option(help=f"What to compare, comma-separated: {', '.join(KINDS)}; rank-r1:votes=3 and so on.")
     ] = ",".join(DEFAULT),
@@ -57,7 +57,7 @@ def qa(
     """
     console, path = Console(stderr=as_json), out or Path("runs") / source.dataset
     with arguments():
-        evaluation = _asked(source, retrieval, systems, reading.ks(settings.k), settings.seed, path)
+        evaluation = _asked(source, retrieval, systems, reading.ks(settings.top), settings.seed, path)
     with Folder(path) as folder:
         settings = _settled(settings, folder)
         job = Job(Console(stderr=True), None)
@@ -109,7 +109,7 @@ def _told(source: Source, everything: Sequence[Question], seed: int) -> dict[str
     return {"dataset": source.dataset, "data": digest(asked), "pool": source.pool, "seed": seed}
 
 
-def _settled(settings: Settings, folder: Folder) -> Settings:
+def _settled(settings: CommandSettings, folder: Folder) -> CommandSettings:
     """With a store in the run's folder, and a budget for thoughts where the untrained model would have its own."""
     untrained = is_embedded(settings) and settings.model == BASE
     thinks = THINK_TOKENS if settings.reasoning_tokens is None and untrained else settings.reasoning_tokens

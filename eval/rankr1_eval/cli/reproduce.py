@@ -17,7 +17,7 @@ from rankr1_eval.cli.options import WARNING, Material, Stages, is_embedded, repe
 from rankr1_eval.reproduce.targets import KNOWN, THINK_TOKENS, Target
 from rankr1_eval.run_folder import made
 from rankr1_rag.checkpoints import BASE, CHECKPOINTS
-from rankr1_rag.cli.options import Force, Settings, arguments
+from rankr1_rag.cli.options import CommandSettings, arguments
 from rankr1_rag.cli.report import Job
 from rankr1_rag.explain import clean
 from rankr1_rag.io.files import writing
@@ -32,7 +32,7 @@ def reproduce(
     target: Annotated[str, typer.Argument(help=f"One of {KNOWN}.")],
     *,
     material: Material,
-    settings: Settings,
+    settings: CommandSettings,
     out: Annotated[
         Path | None,
         typer.Option(help="The folder of the run; one that is there goes on. [default: runs/reproduce/TARGET]"),
@@ -63,7 +63,7 @@ def reproduce(
         _tell(Console(), found, folder)
 
 
-def _settled(settings: Settings, target: Target, folder: Path) -> Settings:
+def _settled(settings: CommandSettings, target: Target, folder: Path) -> CommandSettings:
     """The paper's settings where none are given, the embedded model's own where it is asked, a store in the folder."""
     embedded = is_embedded(settings)
     known = embedded or settings.model in CHECKPOINTS
@@ -72,7 +72,7 @@ def _settled(settings: Settings, target: Target, folder: Path) -> Settings:
     return replace(
         repeatable(settings),
         reasoning_tokens=THINK_TOKENS if thinks is None and not known else thinks,
-        force=Force.never if force is None and not embedded else force,
+        force="never" if force is None and not embedded else force,
         query_tokens=target.query_tokens if query is None and not embedded else query,
         passage_tokens=target.passage_tokens if passage is None and not embedded else passage,
         store=str(folder / "completions.sqlite") if store is None else store,
