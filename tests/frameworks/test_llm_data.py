@@ -1,16 +1,116 @@
-"""What real replies look like, and what is read out of them."""
+"""The data of a framework LLM: its identity for the store, and the fields of its replies."""
 
+import json
 from enum import Enum
+from pathlib import Path
 from types import SimpleNamespace as Object
 from typing import Any
 
 import pytest
 from openai.types.chat import ChatCompletion
+from pydantic import BaseModel, Field, SecretStr
 
-from rankr1_rag.frameworks.llm import completion_from_reply
+from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.frameworks.llm import completion_from_reply, describe
 from rankr1_rag.types import Completion
 
 pytestmark = pytest.mark.third_party
+
+
+class Kind(Enum):
+    CHAT = "chat"
+
+
+def to_prompt(text: str) -> str:
+    return text
+
+
+def to_other_prompt(text: str) -> str:
+    return text.upper()
+
+
+class Model(BaseModel):
+    model_config = {"arbitrary_types_allowed": True, "extra": "allow"}
+    model: str = "m"
+    api_base: str = "http://localhost/v1"
+    temperature: float | None = None
+    api_key: str = "sk-secret-0"
+    secret: SecretStr = SecretStr("sk-secret-1")
+    default_headers: dict[str, str] = Field(default_factory=lambda: {"Authorization": "sk-secret-2", "x-team": "a"})
+    path: Path = Path("model.gguf")
+    kind: Kind = Kind.CHAT
+    stop: tuple[str, ...] = ()
+    client: Any = Field(default=None, exclude=True)
+    to_prompt: Any = Field(default=to_prompt, exclude=True)
+    eos_token: str = "<eos>"
+    words: frozenset[str] = frozenset({"one", "two", "three"})
+    metadata: dict[str, str] = Field(default_factory=dict)
+    inner: Any = None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "n"},
+        {"api_base": "http://elsewhere/v1"},
+        {"temperature": 1.0},
+        {"path": Path("other.gguf")},
+        {"stop": ("x",)},
+        {"default_headers": {"x-team": "b"}},
+        {"inner": Model(model="n")},
+        {"inner": [Model(), {"deeper": Model(model="n")}]},
+        {"inner": Scripted(lambda messages: "", identity="one")},
+        {"to_prompt": to_other_prompt},
+        {"eos_token": "</s>"},
+        {"not_a_field": 3},
+    ],
+)
+def test_models_differ_by_everything_that_a_completion_depends_on(change: dict[str, Any]) -> None:
+    assert describe(Model(**change)) != describe(Model())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"api_key": "sk-other"},
+        {"secret": SecretStr("x")},
+        {"client": object()},
+        {"metadata": {"run": "7"}},
+        {"token": "sk-8"},
+    ],
+)
+def test_models_do_not_differ_by_keys_connections_and_notes(change: dict[str, Any]) -> None:
+    assert describe(Model(**change)) == describe(Model())
+
+
+def test_it_is_plain_data_without_secrets() -> None:
+    assert "sk-secret" not in json.dumps(describe(Model(inner=Model())))
+
+
+def test_two_classes_with_the_same_fields_are_two_models() -> None:
+    class Other(Model):
+        pass
+
+    assert describe(Other()) != describe(Model())
+
+
+@pytest.mark.parametrize("value", [lambda messages: "", object(), print], ids=["lambda", "object", "function"])
+def test_a_value_without_settings_is_an_error_that_names_its_field(value: object) -> None:
+    with pytest.raises(ValueError, match="cannot identify the model for the store: inner is a"):
+        describe(Model(inner=value))
+    with pytest.raises(ValueError, match="cannot identify the model for the store: llm is a"):
+        describe(value)
+
+
+def test_an_identity_replaces_the_settings() -> None:
+    assert describe(Scripted(lambda messages: "", identity="one")) == "one"
+
+
+def test_a_set_is_described_in_a_fixed_order() -> None:
+    assert describe(Model())["words"] == sorted(f'"{word}"' for word in ("one", "two", "three"))  # type: ignore[index]
+
+
+# ---- replies
 
 
 class FinishReason(Enum):
@@ -83,13 +183,13 @@ REPLIES: dict[str, tuple[tuple[object, ...], tuple[int, int, int, str]]] = {
 }
 
 
-@pytest.mark.parametrize(("told", "read"), REPLIES.values(), ids=REPLIES)
-def test_the_tokens_and_the_end_are_read_whoever_made_the_reply(
-    told: tuple[object, ...], read: tuple[int, int, int, str]
+@pytest.mark.parametrize(("sources", "expected"), REPLIES.values(), ids=REPLIES)
+def test_tokens_and_finish_reason_are_read_from_every_providers_reply(
+    sources: tuple[object, ...], expected: tuple[int, int, int, str]
 ) -> None:
-    one = completion_from_reply("[1]", "", *told)
+    one = completion_from_reply("[1]", "", *sources)
     assert one.text == "[1]"
-    assert (one.prompt_tokens, one.cached_tokens, one.completion_tokens, one.finish_reason) == read
+    assert (one.prompt_tokens, one.cached_tokens, one.completion_tokens, one.finish_reason) == expected
 
 
 def test_cached_tokens_are_part_of_the_prompt() -> None:
@@ -99,15 +199,15 @@ def test_cached_tokens_are_part_of_the_prompt() -> None:
     assert (one.prompt_tokens, one.cached_tokens) == (12, 8)
 
 
-def test_the_first_that_tells_a_thing_counts() -> None:
-    told = ({"prompt_tokens": 1}, None, {"prompt_tokens": 2, "completion_tokens": 3, "finish_reason": "length"})
-    assert completion_from_reply("", "", *told) == Completion(
+def test_the_first_source_of_a_value_counts() -> None:
+    sources = ({"prompt_tokens": 1}, None, {"prompt_tokens": 2, "completion_tokens": 3, "finish_reason": "length"})
+    assert completion_from_reply("", "", *sources) == Completion(
         "", prompt_tokens=1, completion_tokens=3, finish_reason="length"
     )
 
 
 @pytest.mark.parametrize(
-    ("text", "thought", "reason", "whole"),
+    ("text", "reasoning", "reason", "whole"),
     [
         ("[1]", "", "stop", "[1]"),
         ("[1]", "hm", "stop", "<think>hm</think>[1]"),
@@ -119,10 +219,10 @@ def test_the_first_that_tells_a_thing_counts() -> None:
         (None, "", "stop", ""),
     ],
 )
-def test_a_thought_that_is_had_apart_stands_before_the_text_and_stays_open_where_it_was_cut_off(
-    text: str | None, thought: str, reason: str, whole: str
+def test_separate_reasoning_is_put_before_the_text_and_stays_open_if_it_was_cut_off(
+    text: str | None, reasoning: str, reason: str, whole: str
 ) -> None:
-    assert completion_from_reply(text, thought, {"finish_reason": reason}).text == whole
+    assert completion_from_reply(text, reasoning, {"finish_reason": reason}).text == whole
 
 
 JUNK: list[object] = [
@@ -150,10 +250,10 @@ JUNK: list[object] = [
 ]
 
 
-@pytest.mark.parametrize("told", JUNK)
-def test_what_tells_nothing_is_no_error(told: object) -> None:
-    assert completion_from_reply("[1]", "", told) == Completion("[1]")
+@pytest.mark.parametrize("source", JUNK)
+def test_a_source_without_information_is_no_error(source: object) -> None:
+    assert completion_from_reply("[1]", "", source) == Completion("[1]")
 
 
-def test_nothing_told_is_a_text_that_ended_by_itself() -> None:
+def test_without_sources_a_text_has_ended_by_itself() -> None:
     assert completion_from_reply("[1]", "") == Completion("[1]", finish_reason="stop")
