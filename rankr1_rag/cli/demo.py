@@ -1,4 +1,4 @@
-"""`rankr1 demo`: a small multi-hop corpus, reranked before your eyes, with what came of it, good or bad."""
+"""`rankr1 demo`: a small multi-hop corpus is reranked, and its support recall before and after is printed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rankr1_rag.types import Cost, Passage, Ranking
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class DemoResult:
     """A question with its candidates before and after."""
 
     question: corpus.Question
@@ -44,15 +44,15 @@ class Answered:
 def demo(
     *,
     settings: CommandSettings,
-    html: Annotated[str | None, typer.Option(help="Also write the most changed question here, as a page.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    html: Annotated[str | None, typer.Option(help="File of a page about the question that changed most.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Output as JSON.")] = False,
 ) -> None:
-    """Rerank the BM25 top 20 of 15 multi-hop questions and show what it did: no arguments needed.
+    """Rerank the BM25 top 20 of 15 multi-hop questions and print the support recall before and after.
 
-    With --backend openai --base-url … the same for a model on a server.
+    It needs no arguments. With --base-url … --model … it uses a model on a server.
     """
     console = Console()
-    if not (as_json or console.is_terminal):  # no progress bar will tell that something is going on
+    if not (as_json or console.is_terminal):  # and so without a progress bar
         console.print("Reranking the BM25 top 20 of 15 questions; with the embedded model a minute or two ...")
     job = Job(Console(stderr=True), None)
     with settings.reranker(job) as reranker:
@@ -64,27 +64,27 @@ def demo(
         if as_json:
             typer.echo(json.dumps(_figures(answered, settings.top, seconds)))
         else:
-            _tell(console, answered, settings, seconds)
+            print_results(console, answered, settings, seconds)
             if html is not None:
-                console.print(Text(f"\nThe comparisons of one question, to look at: {clean(html)}"))
+                console.print(Text(f"\nComparisons of one question: {clean(html)}"))
 
 
-def _answered(reranker: Reranker, job: Job) -> list[Answered]:
-    with arguments():  # what is not installed
+def _answered(reranker: Reranker, job: Job) -> list[DemoResult]:
+    with arguments():  # an ImportError: not installed
         asked = corpus.questions()
         found = corpus.first_stage(asked, corpus.passages())
     rankings: dict[int, Ranking] = {}
     with job:
         for index, outcome in reranker.rank_many((q.query, best) for q, best in zip(asked, found, strict=True)):
             if isinstance(outcome, Exception):
-                with arguments():  # those that only a query shows, like a context too small for it
+                with arguments():  # an error of a query, for example a context that is too small
                     raise outcome
             rankings[index] = outcome
             job.advance()
-    return [Answered(question, found[index], rankings[index]) for index, question in enumerate(asked)]
+    return [DemoResult(question, found[index], rankings[index]) for index, question in enumerate(asked)]
 
 
-def _figures(answered: Sequence[Answered], k: int, seconds: float) -> dict[str, object]:
+def _figures(answered: Sequence[DemoResult], k: int, seconds: float) -> dict[str, object]:
     n = len(answered)
     return {
         "k": k,
@@ -98,11 +98,12 @@ def _figures(answered: Sequence[Answered], k: int, seconds: float) -> dict[str, 
     }
 
 
-def _cost(answered: Sequence[Answered]) -> Cost:
+def _cost(answered: Sequence[DemoResult]) -> Cost:
     return sum((one.ranking.cost for one in answered), Cost())
 
 
-def _tell(console: Console, answered: Sequence[Answered], settings: CommandSettings, seconds: float) -> None:
+def print_results(console: Console, answered: Sequence[DemoResult], settings: CommandSettings, seconds: float) -> None:
+    """The table of ranks, the greatest gain and loss, the cost and the verdict."""
     k = settings.top
     console.print(_table(answered, k))
     for title, one in (
@@ -117,7 +118,7 @@ def _tell(console: Console, answered: Sequence[Answered], settings: CommandSetti
     _verdict(console, _figures(answered, k, seconds), settings)
 
 
-def _table(answered: Sequence[Answered], k: int) -> Table:
+def _table(answered: Sequence[DemoResult], k: int) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD,
         title=f"Ranks of the two supports among 20 (- not found), gain in recall@{k}",
@@ -141,19 +142,19 @@ def _spelled(ranks: Sequence[int | None]) -> str:
     return ", ".join("-" if rank is None else str(rank) for rank in ranks)
 
 
-def _story(console: Console, title: str, one: Answered) -> None:
+def _story(console: Console, title: str, one: DemoResult) -> None:
     why = one.ranking.explain(1)
     asked = f"{one.question.query.text} (answer: {one.question.answer})"
-    chosen = f"First now is {why.passage.title!r}. The model's thought where it was chosen last:"
+    chosen = f"First now is {why.passage.title!r}. The reasoning of the comparison that it won last:"
     console.print(Text.assemble((f"\n{title}: ", "bold"), clean(asked)))
     console.print(Text(clean(chosen)))
-    console.print(Text(" ".join(clean(why.reasoning).split()) or "no reasoning was given", style="dim italic"))
+    console.print(Text(" ".join(clean(why.reasoning).split()) or "no reasoning", style="dim italic"))
 
 
 def _forced(console: Console, cost: Cost) -> None:
     if cost.forced:
-        text = f"{cost.forced:,} of {cost.comparisons:,} labels had to be forced: there the model came to no answer by "
-        console.print(Text(text + "itself, and what it thought need not be the reason.", style="yellow"))
+        text = f"{cost.forced:,} of {cost.comparisons:,} answers were forced: the model gave none itself, and its "
+        console.print(Text(text + "reasoning need not be the reason.", style="yellow"))
 
 
 def _verdict(console: Console, figures: dict[str, object], settings: CommandSettings) -> None:
@@ -173,10 +174,9 @@ def _verdict(console: Console, figures: dict[str, object], settings: CommandSett
         trained = "never trained to rerank" if settings.model == BASE else "trained on two CPU cores"
         console.print(
             Text(
-                f"\n{settings.model or EMBEDDED} is here to run anywhere: it has 135 million parameters and was "
-                f"{trained}. The figures above are what it measured. For a model that reasons, serve a Rank-R1 "
-                "checkpoint and run\n"
-                "  rankr1 demo --backend openai --base-url http://HOST:8000/v1 --server vllm --model MODEL",
+                f"\n{settings.model or EMBEDDED} runs anywhere: it has 135 million parameters and was {trained}. For "
+                "a model that reasons, serve a Rank-R1 checkpoint and run\n"
+                "  rankr1 demo --base-url http://HOST:8000/v1 --server vllm --model MODEL",
                 style="yellow",
             )
         )

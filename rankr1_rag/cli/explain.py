@@ -21,18 +21,20 @@ from rankr1_rag.types import Ranking
 
 
 def explain(
-    input: Annotated[str, typer.Argument(help="What `rankr1 rerank` wrote, or what it reads; - for standard input.")],
+    input: Annotated[str, typer.Argument(help="Output or input of `rankr1 rerank`; - for standard input.")],
     *,
     settings: CommandSettings,
-    query_id: Annotated[str | None, typer.Option("--query", "-q", help="The id of the query; else the first.")] = None,
-    html: Annotated[str | None, typer.Option(help="Write a self-contained page here instead.")] = None,
-    top: Annotated[int | None, typer.Option(min=1, help="Ranks to show; else those that were selected.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the ranking with its trace as JSON.")] = False,
+    query_id: Annotated[str | None, typer.Option("--query", "-q", help="Id of the query (default: the first).")] = None,
+    html: Annotated[
+        str | None, typer.Option(help="File of a self-contained page, written instead of printing.")
+    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Number of ranks to show (default: those selected).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Output as JSON: the ranking with its trace.")] = False,
 ) -> None:
     """Show how one query's ranking came about, with the reasoning.
 
-    A line that was reranked is shown as it is, without a model; one that was not is reranked first, with the options of
-    the model, the prompt and the selection.
+    A line that was reranked is shown as it is, without a model. Another line is reranked first, with the options of the
+    model, the prompt and the selection.
     """
     with ExitStack() as stack:
         ranking = _ranking(input, query_id, settings, stack)
@@ -46,13 +48,13 @@ def explain(
 
 
 def _ranking(path: str, query_id: str | None, settings: CommandSettings, stack: ExitStack) -> Ranking:
-    """The ranking in the file or else a new one, whose reranker the stack closes."""
+    """The ranking in the file, else a new one, whose reranker the stack closes."""
     for number, record in _records(path):
         if "rankr1" in record:
             ranking = located(path, number, ranking_from_json, record)
             if query_id in (None, ranking.query.id):
                 if ranking.cost.comparisons and not ranking.trace:
-                    raise FileError(path, number, "written with --no-trace: rerank again to see the comparisons")
+                    raise FileError(path, number, "it was written with --no-trace: rerank again to see the comparisons")
                 return ranking
         else:
             work = located(path, number, candidates_from_json, record, number)
