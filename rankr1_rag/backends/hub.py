@@ -167,7 +167,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _suggestion(name: str) -> str:
+def suggestion(name: str) -> str:
+    """The end of an error for a misspelt name of a released adapter."""
     near = difflib.get_close_matches(name, BASES, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near and near[0] != name else ""
 
@@ -188,12 +189,12 @@ def download(repository: str, name: str, revision: str | None) -> Path:
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise BackendError(
             f"{repository!r} is neither a folder here nor, for you, a repository on the Hugging Face hub: correct the "
-            f"name, or log in with `hf auth login` if it is private{_suggestion(repository)}"
+            f"name, or log in with `hf auth login` if it is private{suggestion(repository)}"
         ) from error
     except errors.LocalEntryNotFoundError as error:
         raise BackendError(
             f"{repository!r} is no folder here and not in the hub's cache, and the Hugging Face hub cannot be reached: "
-            f"download it where it can (`hf download {repository}`) and give the folder{_suggestion(repository)}"
+            f"download it where it can (`hf download {repository}`) and give the folder{suggestion(repository)}"
         ) from error
     except errors.EntryNotFoundError as error:
         raise BackendError(f"{repository} on the Hugging Face hub holds no {name}") from error

@@ -280,7 +280,7 @@ def test_wrong_hops_and_retrievers_are_refused(settings: dict[str, Any], error: 
 def test_a_retriever_for_one_query_needs_hops_and_a_cross_encoder_takes_none() -> None:
     with pytest.raises(ValueError, match="needs hops >= 2"):
         hopping(hops=1).rank("q", [A, B], retrieve=lambda _: [])
-    with pytest.raises(ValueError, match="retrieve= finds documents that are at no position"):
+    with pytest.raises(ValueError, match="retrieve= finds documents that have no position"):
         RankR1CrossEncoder(hopping(retrieve=lambda _: [NEW]))
 
 

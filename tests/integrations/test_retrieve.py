@@ -172,8 +172,8 @@ def test_wrong_settings_are_refused_when_it_is_made(both: Framework) -> None:
     for settings, problem in (
         ({"reranker": Reranker(judge)}, "hops"),
         ({"hops": 1, "model": "m", "base_url": "http://localhost:1/v1"}, "hops"),
-        ({"reranker": Reranker(judge, hops=2), "retrieve": "bm25"}, "is a str, neither a"),
-        ({"reranker": Reranker(judge, hops=2), "retrieve": both.items}, "is a list, neither a"),
+        ({"reranker": Reranker(judge, hops=2), "retrieve": "bm25"}, "retrieve= is a str: "),
+        ({"reranker": Reranker(judge, hops=2), "retrieve": both.items}, "retrieve= is a list: "),
         ({"reranker": Reranker(judge, hops=2, retrieve=lambda _: [])}, "reranker= has a retrieve="),
         ({"reranker": Reranker(judge, hops=2), "retriever": retriever}, "did you mean 'retrieve'"),
     ):

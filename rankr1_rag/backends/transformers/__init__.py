@@ -60,7 +60,9 @@ class Transformers(LocalModel[ModelThread]):
             context=context,
             max_batch=max_batch,
         )
-        _check_installed("torch", "transformers", *(["peft"] if self._settings.adapter else []))
+        for package in ("torch", "transformers", *(["peft"] if self._settings.adapter else [])):
+            if importlib.util.find_spec(package) is None:
+                raise ImportError(f'{package} is not installed: pip install "rankr1-rag[transformers]"')
         self._tokenizer = ModelTokenizer(self._settings.base)
 
     @property
@@ -72,7 +74,7 @@ class Transformers(LocalModel[ModelThread]):
     def identity(self) -> str:
         """The name, what the base and the adapter are (a digest of a folder, else the hub's commit), and the dtype.
 
-        Reads all of a folder's files, a second for a gigabyte. BackendError where they are not to be had.
+        Reads all of a folder's files, a second for a gigabyte. BackendError where they cannot be read.
         """
         return f"transformers:{Path(self.model).name}:{self._weights.digest}:{self._settings.dtype}"
 
@@ -93,12 +95,6 @@ class Transformers(LocalModel[ModelThread]):
         """In the child of a fork: the tokenizer is the parent's too."""
         super().forked()
         self._tokenizer = ModelTokenizer(self._settings.base)
-
-
-def _check_installed(*packages: str) -> None:
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise ImportError(f'{package} is not installed: pip install "rankr1-rag[transformers]"')
 
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")

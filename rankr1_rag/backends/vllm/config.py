@@ -64,7 +64,7 @@ def check_adapter(weights: Weights, config: Any) -> None:  # noqa: ANN401  # of 
     if weights.adapter is None:
         return
     width, layers = int(config.hidden_size), int(config.num_hidden_layers)
-    for name, shape in _shapes(weights.adapter.file(ADAPTER)).items():
+    for name, shape in tensor_shapes(weights.adapter.file(ADAPTER)).items():
         if "visual" in name or "vision" in name:
             continue
         found = shape[1] if _READS.search(name) else shape[0] if _WRITES.search(name) else width
@@ -77,7 +77,7 @@ def check_adapter(weights: Weights, config: Any) -> None:  # noqa: ANN401  # of 
             )
 
 
-def _shapes(path: Path) -> dict[str, list[int]]:
+def tensor_shapes(path: Path) -> dict[str, list[int]]:
     """The shape of every tensor in a safetensors file, from its header."""
     try:
         with path.open("rb") as stream:
