@@ -24,7 +24,15 @@ BANNED = {
     "is had": r"\b(?:is|are|be|was) had\b",
 }
 BAN = re.compile("|".join(f"(?:{pattern})" for pattern in BANNED.values()), re.IGNORECASE)
-PROSE = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "eval/*.md", "integrations/*/README.md", "bench/*.md"]
+PROSE = [
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "docs/*.md",
+    "eval/*.md",
+    "integrations/*/README.md",
+    "bench/*.md",
+]
 
 
 def test_no_part_grows_unless_the_budget_says_so() -> None:
@@ -35,7 +43,9 @@ def test_no_part_grows_unless_the_budget_says_so() -> None:
         for name, value in figures.items()
         if value > budget[part][name]
     ]
-    assert not grown, "remove code, or enter the growth in tests/budget.json with its reason in the commit: " + str(grown)
+    assert not grown, "remove code, or enter the growth in tests/budget.json with its reason in the commit: " + str(
+        grown
+    )
 
 
 def test_no_class_name_means_two_things() -> None:

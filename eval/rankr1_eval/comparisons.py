@@ -208,8 +208,8 @@ class Result:
     """All comparisons and those of each source.
 
     `places` of a system: how often each place was chosen, among the answers that could be read, as a multiple of its
-    fair share; 1 is fair. `format` is the share of answers in exactly the form asked for, None where the model was not left
-    to write one. `unparsed` and `forced` count comparisons, `completion_tokens` is a mean.
+    fair share; 1 is fair. `format` is the share of answers in exactly the form asked for, None where the model was not
+    left to write one. `unparsed` and `forced` count comparisons, `completion_tokens` is a mean.
     """
 
     all: Group

@@ -104,7 +104,8 @@ class SystemScores:
 
     `cost` holds means. A question: comparisons, rounds, passages_read, prompt_tokens, cached_tokens, completion_tokens,
     reasoning_tokens, unparsed, forced and seconds, all 0 for a system that no model ordered, and retrieved, the
-    passages found between hops, for a system that retrieves there. A reading (a question at one k): reader_prompt_tokens, reader_completion_tokens, reader_seconds, and reader_empty, the share that brought no answer
+    passages found between hops, for a system that retrieves there. A reading (a question at one k):
+    reader_prompt_tokens, reader_completion_tokens, reader_seconds, and reader_empty, the share that brought no answer
     string. Seconds are of what was asked, not of what a store held, and not there where it held all. `missing` are the
     ids of questions that lack an order or a reading, because something failed: what is missing counts as 0.
     """

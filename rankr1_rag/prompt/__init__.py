@@ -1,7 +1,7 @@
-"""Text: how a comparison is put to a model and how its answer is read. The only place where labels exist.
+"""Text: how a comparison is shown to a model and how its answer is read. The only place where labels exist.
 
 `Format` is one frozen value with `render`, `parse` and `force`, shared by inference, evaluation and the training
-reward; `FORMATS` holds them by name. `sanitise` and `clip` make passages safe and short. Knows nothing of
+reward; `FORMATS` holds them by name. `sanitise` and `clip` make passages safe and short. This package does not know
 algorithms, engines or backends: a passage is text, an answer is places in the shown order.
 """
 

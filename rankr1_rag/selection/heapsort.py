@@ -1,12 +1,4 @@
-"""Bubblesort with sets: the best bubbles up from the back, one set after another, once for each of the k places.
-
-Knows which sets of an earlier pass still hold. The reference implementation of the setwise paper guesses that, and at
-size 20 loses passages of the top k.
-
-Heapsort with sets: a set is a node of the heap with its children, `size - 1` of them.
-
-Knows the shape of the heap, and which of its sets do not wait for each other.
-"""
+"""Heapsort and bubblesort with sets in place of pairs, as in the setwise paper, right at every set size."""
 
 from __future__ import annotations
 
@@ -19,44 +11,46 @@ from rankr1_rag.selection.rounds import Part, Selection, best, checked, together
 def heapsort(n: int, k: int, size: int) -> Selection:
     """The k best by setwise heapsort (arXiv 2310.09497, §3.2), the algorithm of the Rank-R1 paper (arXiv 2503.06034).
 
-    Two departures, neither of which changes the result: the heap is built level by level, all nodes of a level side by
-    side, and the k-th best is taken without mending the heap below it. Sets of two make a binary heap.
+    Two departures, neither of which changes the result: the heap is built level by level, all nodes of a level at once,
+    and the k-th best is taken without repairing the heap below it. Sets of two make a binary heap.
     """
-    return _heapsort(n, checked(n, k, size), size)
+    return heapsorted(n, checked(n, k, size), size)
 
 
-def _heapsort(n: int, k: int, size: int) -> Selection:
+def heapsorted(n: int, k: int, size: int) -> Selection:
+    """`heapsort` of checked arguments."""
     heap = list(range(n))
-    for level in reversed(list(_levels(n, _children(size)))):
-        yield from together([_sift(heap, node, size) for node in level])
+    for level in reversed(list(levels(n, children(size)))):
+        yield from together([sift(heap, node, size) for node in level])
     chosen = heap[: min(k, 1)]
     while len(chosen) < k:
         last = heap.pop()
         heap[0] = last
         if len(chosen) == k - 1:
-            chosen.append((yield from _best_of_family(heap, 0, size)))
+            chosen.append((yield from best_of_family(heap, 0, size)))
         else:
-            yield from _sift(heap, 0, size)
+            yield from sift(heap, 0, size)
             chosen.append(heap[0])
     return chosen
 
 
-def _children(size: int) -> int:
+def children(size: int) -> int:
+    """Children of a node: a set holds a node with its children, but a heap needs two at least."""
     return max(2, size - 1)
 
 
-def _levels(n: int, children: int) -> Iterator[range]:
-    """The nodes with children, level by level from the root."""
-    start, stop, parents = 0, 1, (n - 2) // children + 1
+def levels(n: int, most: int) -> Iterator[range]:
+    """The nodes with children, level by level from the root, if a node has `most` of them."""
+    start, stop, parents = 0, 1, (n - 2) // most + 1
     while start < parents:
         yield range(start, min(stop, parents))
-        start, stop = stop, children * stop + 1
+        start, stop = stop, most * stop + 1
 
 
-def _sift(heap: list[int], node: int, size: int) -> Part[None]:
+def sift(heap: list[int], node: int, size: int) -> Part[None]:
     """Let the position at `node` sink until none of its children is better."""
-    while (first := _children(size) * node + 1) < len(heap):
-        winner = yield from _best_of_family(heap, node, size)
+    while (first := children(size) * node + 1) < len(heap):
+        winner = yield from best_of_family(heap, node, size)
         if winner == heap[node]:
             return
         child = heap.index(winner, first)
@@ -64,10 +58,10 @@ def _sift(heap: list[int], node: int, size: int) -> Part[None]:
         node = child
 
 
-def _best_of_family(heap: list[int], node: int, size: int) -> Part[int]:
+def best_of_family(heap: list[int], node: int, size: int) -> Part[int]:
     """The best of a node and its children; of three with sets of two, the children play first."""
-    first = _children(size) * node + 1
-    family = heap[first : first + _children(size)]
+    first = children(size) * node + 1
+    family = heap[first : first + children(size)]
     if len(family) == size:
         family = [(yield from best(family))]
     return (yield from best([heap[node], *family]))
@@ -77,12 +71,14 @@ def bubblesort(n: int, k: int, size: int) -> Selection:
     """The k best by setwise bubblesort (arXiv 2310.09497, §3.2), at every set size.
 
     The order is cut, from the back, into sets that share their borders. A border is *settled* while its position is
-    known to be the best of all behind it, so that a pass starts at the foremost settled border.
+    known to be the best of all behind it, so that a pass starts at the foremost settled border. The reference
+    implementation guesses that, and at size 20 loses passages of the top k.
     """
-    return _bubblesort(n, checked(n, k, size), size)
+    return bubblesorted(n, checked(n, k, size), size)
 
 
-def _bubblesort(n: int, k: int, size: int) -> Selection:
+def bubblesorted(n: int, k: int, size: int) -> Selection:
+    """`bubblesort` of checked arguments."""
     order = list(range(n))
     settled = set[int]()
     for place in range(k):

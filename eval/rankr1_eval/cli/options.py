@@ -39,7 +39,7 @@ from rankr1_rag.reranker import Reranker
 from rankr1_rag.settings import Kind, Option, Server
 
 if TYPE_CHECKING:
-    from rankr1_eval.reproduce.reproducing import Prepared
+    from rankr1_eval.reproduce.reproducing import PreparedCollection
 
 WARNING = f"{BASE} has 135 million parameters and was never trained for this: it shows that the path works."
 
@@ -122,13 +122,13 @@ class Material:
             )
         return target
 
-    def prepared(self, target: Target, seed: int) -> Iterator[Prepared]:
+    def prepared(self, target: Target, seed: int) -> Iterator[PreparedCollection]:
         """Each collection when it is reached, all of their runs being there. FileError, ValueError, ImportError."""
-        from rankr1_eval.reproduce.reproducing import prepared
+        from rankr1_eval.reproduce.reproducing import prepare
 
         runs = {name: self._run(target, name) for name in target.collections}
         return (
-            prepared(self._judged(name), run, self.depth, self.sample, seed, self._files) for name, run in runs.items()
+            prepare(self._judged(name), run, self.depth, self.sample, seed, self._files) for name, run in runs.items()
         )
 
     def _run(self, target: Target, name: str) -> Path | None:

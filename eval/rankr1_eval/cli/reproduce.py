@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich import box
@@ -14,16 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from rankr1_eval.cli.options import WARNING, Material, Stages, is_embedded, repeatable
-from rankr1_eval.reproduce.targets import KNOWN, THINK_TOKENS, Target
+from rankr1_eval.reproduce.results import CAPTION, HEADS, Reproduction, cells, markdown, remarks, verdict
+from rankr1_eval.reproduce.targets import KNOWN, REASONING_TOKENS, Target
 from rankr1_eval.run_folder import made
 from rankr1_rag.checkpoints import BASE, CHECKPOINTS
 from rankr1_rag.cli.options import CommandSettings, arguments
 from rankr1_rag.cli.report import Job
 from rankr1_rag.explain import clean
 from rankr1_rag.io.files import writing
-
-if TYPE_CHECKING:
-    from rankr1_eval.reproduce.results import Reproduction
 
 STYLES = {"within": "bold green", "outside": "bold red", "none": "bold yellow"}
 
@@ -50,12 +48,12 @@ def reproduce(
     made(folder)
     job = Job(Console(stderr=True), None)
     with _settled(settings, wanted, folder).reranker(job) as reranker, arguments():
-        from rankr1_eval.reproduce.reproducing import Reproducing
+        from rankr1_eval.reproduce import reproducing
 
-        reproducing = Reproducing(wanted, reranker, folder, material.depth)
         collections = material.prepared(wanted, settings.seed)
         with job:
-            found = reproducing.run(collections, Stages(job, Console(stderr=True), "queries"))
+            stages = Stages(job, Console(stderr=True), "queries")
+            found = reproducing.reproduce(wanted, reranker, folder, collections, material.depth, stages)
     _keep(found, folder)
     if as_json:
         typer.echo(json.dumps(found.to_json()))
@@ -71,7 +69,7 @@ def _settled(settings: CommandSettings, target: Target, folder: Path) -> Command
     query, passage = settings.query_tokens, settings.passage_tokens
     return replace(
         repeatable(settings),
-        reasoning_tokens=THINK_TOKENS if thinks is None and not known else thinks,
+        reasoning_tokens=REASONING_TOKENS if thinks is None and not known else thinks,
         force="never" if force is None and not embedded else force,
         query_tokens=target.query_tokens if query is None and not embedded else query,
         passage_tokens=target.passage_tokens if passage is None and not embedded else passage,
@@ -80,26 +78,22 @@ def _settled(settings: CommandSettings, target: Target, folder: Path) -> Command
 
 
 def _keep(found: Reproduction, folder: Path) -> None:
-    from rankr1_eval.reproduce import reproducing
-
     with writing(folder / "reproduction.json") as out:
         json.dump(found.to_json(), out, indent=1)
     with writing(folder / "reproduction.md") as out:
-        out.write(reproducing.markdown(found))
+        out.write(markdown(found))
 
 
 def _tell(console: Console, found: Reproduction, folder: Path) -> None:
-    from rankr1_eval.reproduce import reproducing
-
-    table = Table(reproducing.HEADS[0], box=box.SIMPLE_HEAD, caption=reproducing.CAPTION)
-    for head in reproducing.HEADS[1:]:
+    table = Table(HEADS[0], box=box.SIMPLE_HEAD, caption=CAPTION)
+    for head in HEADS[1:]:
         table.add_column(head, justify="right", no_wrap=True)
     for row in found.rows:
-        table.add_row(*(Text(clean(cell)) for cell in reproducing.cells(row)))
+        table.add_row(*(Text(clean(cell)) for cell in cells(row)))
     console.print(table)
-    for remark in reproducing.remarks(found):
+    for remark in remarks(found):
         console.print(Text(clean(remark), style="dim"))
-    console.print(Text(clean(reproducing.verdict(found)), style=STYLES[found.rows[-1].verdict]))
+    console.print(Text(clean(verdict(found)), style=STYLES[found.rows[-1].verdict]))
     if found.model == BASE:
         console.print(Text(WARNING, style="yellow"))
     console.print(Text(f"The same, the run and every comparison: {clean(str(folder))}"))

@@ -16,8 +16,7 @@ from rankr1_rag.io.files import writing
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rankr1_eval.simulation import Case, Judge, Study, Way
-    from rankr1_eval.simulation.study import Setting
+    from rankr1_eval.simulation import Judge, JudgedQuery, Setting, Study, Way
     from rankr1_rag.io.trec import Qrels
 
 
@@ -59,8 +58,7 @@ def selection(
     """
     from rich.console import Console
 
-    from rankr1_eval.simulation import JUDGES, cases, judges_named, ways_for, ways_named
-    from rankr1_eval.simulation.study import Setting
+    from rankr1_eval.simulation import JUDGES, Setting, judged_queries, judges_named, ways_for, ways_named
     from rankr1_eval.simulation.tables import as_json as plain
 
     with arguments():
@@ -68,7 +66,7 @@ def selection(
         judges = judges_named(judge or JUDGES)
         ways = ways_named(algorithm or ways_for(depth, size), depth, size)
     _check_folder(out)
-    played, judgements, left_out = cases(run, qrels, depth)
+    played, judgements, left_out = judged_queries(run, qrels, depth)
     made = _study(played, judgements, setting, judges, ways)
     result = plain(made, {"run": run, "qrels": qrels, "left_out": left_out})
     if out is not None:
@@ -86,7 +84,7 @@ def _check_folder(out: Path | None) -> None:
 
 
 def _study(
-    played: list[Case], judgements: Qrels, setting: Setting, judges: Mapping[str, Judge], ways: Sequence[Way]
+    played: list[JudgedQuery], judgements: Qrels, setting: Setting, judges: Mapping[str, Judge], ways: Sequence[Way]
 ) -> Study:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -131,18 +129,16 @@ def _tell(console: Console, made: Study, left_out: Sequence[str], out: Path | No
     from rich.text import Text
 
     from rankr1_eval.simulation.judges import described
-    from rankr1_eval.simulation.tables import bound_cells, cells, heads
+    from rankr1_eval.simulation.tables import cells, heads, judge_lines
     from rankr1_rag.explain import clean
 
-    for judge in dict.fromkeys(line.judge for line in made.lines):
+    for judge in made.judges:
         table = Table(box=box.SIMPLE_HEAD, title=f"{judge}: {described(judge)}", title_justify="left", padding=0)
         for place, head in enumerate(heads(made)):
             head = head.replace("recall", "recall\n").replace("comparisons", "compa-\nrisons").replace("passages ", "")
             table.add_column(head, justify="right" if place else "left", no_wrap=True)
-        for name in made.bounds:
-            table.add_row(*bound_cells(made, name), style="dim")
-        for line in made.under(judge):
-            table.add_row(*cells(made, line))
+        for line in judge_lines(made, judge):
+            table.add_row(*cells(line), style="dim" if line.way in made.bounds else "")
         console.print(table)
     if left_out:
         told = f"{len(left_out)} judged queries are not in the run and were left out: {left_out[0]}, …"
