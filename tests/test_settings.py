@@ -297,8 +297,8 @@ def page() -> str:
 
 Made by `python -m tests.test_settings` from the table in `rankr1_rag/settings.py`.
 
-The names are the same everywhere: keyword arguments in Python, `--name-with-hyphens` on the command line. The framework
-components take all of them, with `top_n` for `k`.
+The names are the same everywhere; on the command line they have hyphens (`reasoning_tokens=` is `--reasoning-tokens`).
+The framework components take all of them, with `top_n` for `k`.
 
 A `Reranker` selects k=10 passages, because the paper and most leaderboards measure nDCG@10. The components, `rankr1
 demo` and `rankr1-eval qa` select {TOP_N}, because a language model reads the result. `k=None` or `top_n=None` is all.

@@ -35,6 +35,7 @@ USER = {"role": "user", "content": "Which passage?"}
 STARTED = {"role": "assistant", "content": "<think>The second.</think> <answer>["}
 REQUEST = Request([USER], max_tokens=8)
 FORCED = Request([USER, STARTED], max_tokens=9, choices=("1]</answer>", "12]</answer>"))
+GONE, WRONG = BackendUnavailable, BackendError
 KEY = "sk-not-to-be-seen-0123456789"
 
 
@@ -184,50 +185,34 @@ def test_a_server_that_counts_nothing_is_no_error(server: Server, usage: object)
 @pytest.mark.parametrize(
     ("answer", "kind", "message"),
     [
-        ({"status": 500, "body": "boom"}, BackendUnavailable, "answered 500: boom"),
-        ({"status": 502, "body": "<html>Bad gateway</html>"}, BackendUnavailable, "502: <html>"),
-        ({"status": 503, "body": {"error": {"message": "loading"}}}, BackendUnavailable, "503: loading$"),
-        ({"status": 429, "body": {"error": "slow"}}, BackendUnavailable, "429: slow"),
-        ({"status": 429, "body": {"error": {"code": "insufficient_quota"}}}, BackendError, "no credit left"),
-        ({"status": 400, "body": {"error": {"message": "bad"}}}, BackendError, "400: bad$"),
-        ({"status": 422, "body": {"detail": [{"loc": "seed"}]}}, BackendError, "422: .*seed"),
-        (
-            {"status": 401, "body": {"error": {"message": "who?"}}},
-            BackendError,
-            "who.* a dummy, as RANKR1_API_KEY is not",
-        ),
-        ({"status": 404, "body": {"error": {"message": "none"}}}, BackendError, "model 'm' at http.*/v1/models; .*/v1"),
-        (
-            {"status": 307, "body": "", "headers": {"Location": "http://x/?k=1"}},
-            BackendError,
-            "redirects to 'http://x/'",
-        ),
-        ({"drop": True}, BackendUnavailable, "cannot be reached or broke off"),
-        ({"cut": True}, BackendUnavailable, "cannot be reached or broke off"),
-        ({"body": '{"choices": [{"mess'}, BackendUnavailable, "incomplete answer"),
-        ({"body": ""}, BackendUnavailable, "incomplete answer"),
-        ({"body": "<!doctype html><p>hello"}, BackendError, "web page.*end in /v1"),
-        ({"body": {"error": {"message": "overloaded"}}}, BackendUnavailable, "200: overloaded"),
-        ({"body": {"error": {"message": "busy", "code": 429}}}, BackendUnavailable, "429: busy"),
-        ({"body": {"error": {"message": "no", "code": 400}}}, BackendError, "400: no"),
-        ({"body": {"object": "error", "message": "gone", "code": 404}}, BackendError, "404: gone"),
-        ({"body": {"error": "The model is overloaded [2]"}}, BackendUnavailable, "overloaded"),
-        ({"body": []}, BackendUnavailable, "no choices"),
-        ({"body": {"choices": []}}, BackendUnavailable, "no choices"),
-        ({"body": {"choices": None}}, BackendUnavailable, "no choices"),
-        ({"body": {"choices": [{"text": "[1]"}]}}, BackendUnavailable, "no message"),
-        (
-            {"body": {"choices": [{"message": {"role": "assistant"}, "finish_reason": "stop"}]}},
-            BackendUnavailable,
-            "no content",
-        ),
-        ({"body": {"choices": [{"message": {"content": None}}]}}, BackendUnavailable, "no content"),
-        ({"body": {"choices": [{"message": {"content": [1]}}]}}, BackendUnavailable, "not a text"),
-        (
-            {"body": {"choices": [{"message": {"content": "[1"}, "finish_reason": "abort"}]}},
-            BackendUnavailable,
-            "abort",
-        ),
+        ({"status": 500, "body": "boom"}, GONE, "answered 500: boom"),
+        ({"status": 502, "body": "<html>Bad gateway</html>"}, GONE, "502: <html>"),
+        ({"status": 503, "body": {"error": {"message": "loading"}}}, GONE, "503: loading$"),
+        ({"status": 429, "body": {"error": "slow"}}, GONE, "429: slow"),
+        ({"status": 429, "body": {"error": {"code": "insufficient_quota"}}}, WRONG, "no credit left"),
+        ({"status": 400, "body": {"error": {"message": "bad"}}}, WRONG, "400: bad$"),
+        ({"status": 422, "body": {"detail": [{"loc": "seed"}]}}, WRONG, "422: .*seed"),
+        ({"status": 401, "body": {"error": {"message": "who?"}}}, WRONG, "who.* a dummy, as RANKR1_API_KEY is not"),
+        ({"status": 404, "body": {"error": {"message": "none"}}}, WRONG, "model 'm' at http.*/v1/models; .*/v1"),
+        ({"status": 307, "body": "", "headers": {"Location": "http://x/?k=1"}}, WRONG, "redirects to 'http://x/'"),
+        ({"drop": True}, GONE, "cannot be reached or broke off"),
+        ({"cut": True}, GONE, "cannot be reached or broke off"),
+        ({"body": '{"choices": [{"mess'}, GONE, "incomplete answer"),
+        ({"body": ""}, GONE, "incomplete answer"),
+        ({"body": "<!doctype html><p>hello"}, WRONG, "web page.*end in /v1"),
+        ({"body": {"error": {"message": "overloaded"}}}, GONE, "200: overloaded"),
+        ({"body": {"error": {"message": "busy", "code": 429}}}, GONE, "429: busy"),
+        ({"body": {"error": {"message": "no", "code": 400}}}, WRONG, "400: no"),
+        ({"body": {"object": "error", "message": "gone", "code": 404}}, WRONG, "404: gone"),
+        ({"body": {"error": "The model is overloaded [2]"}}, GONE, "overloaded"),
+        ({"body": []}, GONE, "no choices"),
+        ({"body": {"choices": []}}, GONE, "no choices"),
+        ({"body": {"choices": None}}, GONE, "no choices"),
+        ({"body": {"choices": [{"text": "[1]"}]}}, GONE, "no message"),
+        ({"body": {"choices": [{"message": {"role": "assistant"}, "finish_reason": "stop"}]}}, GONE, "no content"),
+        ({"body": {"choices": [{"message": {"content": None}}]}}, GONE, "no content"),
+        ({"body": {"choices": [{"message": {"content": [1]}}]}}, GONE, "not a text"),
+        ({"body": {"choices": [{"message": {"content": "[1"}, "finish_reason": "abort"}]}}, GONE, "abort"),
     ],
 )
 def test_what_is_no_answer_is_an_error(

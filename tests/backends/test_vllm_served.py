@@ -1,4 +1,4 @@
-"""A real vLLM server with a real model, asked as a library and from the command line, and each of its faults."""
+"""A real vLLM server with a real model, used as a library and from the command line, and each of its faults."""
 
 from __future__ import annotations
 
@@ -238,16 +238,16 @@ def test_a_name_that_the_server_does_not_know_is_told_with_how_to_list_the_model
     assert f"lists its models at {server.url}/models" in str(error)
 
 
-@pytest.mark.parametrize("given", ["in the environment", "as an argument", "not at all"])
-def test_a_wrong_key_is_told_by_where_it_came_from(server: Server, environment: pytest.MonkeyPatch, given: str) -> None:
-    if given == "in the environment":
+@pytest.mark.parametrize("source", ["in the environment", "as an argument", "not at all"])
+def test_a_wrong_key_is_named_by_its_source(server: Server, environment: pytest.MonkeyPatch, source: str) -> None:
+    if source == "in the environment":
         environment.setenv("RANKR1_API_KEY", WRONG)
-    backend = OpenAI(NAME, base_url=server.url, server="vllm", api_key=WRONG if given == "as an argument" else None)
-    error = failing(retried(backend, first_wait=30))  # it is not asked again
+    backend = OpenAI(NAME, base_url=server.url, server="vllm", api_key=WRONG if source == "as an argument" else None)
+    error = failing(retried(backend, first_wait=30))  # it is not tried again
     assert type(error) is BackendError
     assert "401" in str(error)
     said = {"in the environment": "that in RANKR1_API_KEY", "as an argument": "api_key=", "not at all": "a dummy"}
-    assert said[given] in str(error)
+    assert said[source] in str(error)
     assert WRONG not in str(error) + repr(error.__cause__) + repr(error.__context__)
 
 
