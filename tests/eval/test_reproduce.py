@@ -386,7 +386,7 @@ def test_the_command_goes_through_with_the_embedded_model_and_again_for_nothing(
     line = ["dl19", *options(dl19_files), "--sample", 2, "--depth", 12, "--k", 3, "--out", tmp_path, "--json"]
     line = [sys.executable, "-W", "error", "-m", "rankr1_eval", "reproduce", *map(str, line)]
     first, again = (
-        json.loads(subprocess.run(line, capture_output=True, text=True, check=True, timeout=200).stdout)
+        json.loads(subprocess.run(line, capture_output=True, text=True, check=True, timeout=600).stdout)
         for _ in range(2)
     )
     assert first == again == json.loads((tmp_path / "reproduction.json").read_text())
