@@ -24,9 +24,9 @@ from rankr1_rag.demo import DemoQuestion, first_stage
 K, N = 5, 20
 SETTINGS: dict[str, dict[str, object]] = {
     "as it comes": {},
-    "no thought": {"reasoning_tokens": 0},
-    "no thought, sets of 5": {"reasoning_tokens": 0, "size": 5},
-    "no thought, fused with BM25": {"reasoning_tokens": 0, "fusion": 60},
+    "no reasoning": {"reasoning_tokens": 0},
+    "no reasoning, sets of 5": {"reasoning_tokens": 0, "size": 5},
+    "no reasoning, fused with BM25": {"reasoning_tokens": 0, "fusion": 60},
 }
 
 

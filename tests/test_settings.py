@@ -46,7 +46,7 @@ TYPED = [pytest.param(name, option, id=name) for name, option in TABLE.items() i
 class Mine(Component):
     """A component of no framework."""
 
-    def _borrowed(self, llm: Any) -> FrameworkLLM:
+    def _wrap_llm(self, llm: Any) -> FrameworkLLM:
         raise NotImplementedError
 
 

@@ -49,7 +49,7 @@ def demo(
 ) -> None:
     """Rerank the BM25 top 20 of 15 multi-hop questions and print the result. It needs no arguments.
 
-    With --backend openai --base-url … it does the same with a model on a server.
+    With --base-url … it does the same with a model on a server.
     """
     console = Console()
     if not (as_json or console.is_terminal):  # there is no progress bar
@@ -64,7 +64,7 @@ def demo(
         if as_json:
             typer.echo(json.dumps(_figures(answered, settings.top, seconds)))
         else:
-            _tell(console, answered, settings, seconds)
+            _print(console, answered, settings, seconds)
             if html is not None:
                 console.print(Text(f"\nThe comparisons of one question: {clean(html)}"))
 
@@ -102,7 +102,7 @@ def _cost(answered: Sequence[RerankedQuestion]) -> Cost:
     return sum((one.ranking.cost for one in answered), Cost())
 
 
-def _tell(console: Console, answered: Sequence[RerankedQuestion], settings: CommandSettings, seconds: float) -> None:
+def _print(console: Console, answered: Sequence[RerankedQuestion], settings: CommandSettings, seconds: float) -> None:
     k = settings.top
     console.print(_table(answered, k))
     for title, one in (
@@ -175,7 +175,7 @@ def _verdict(console: Console, figures: dict[str, object], settings: CommandSett
             Text(
                 f"\n{settings.model or EMBEDDED} runs on any machine: it has 135 million parameters and was {trained}. "
                 "The figures above are its own. For a model that reasons, serve a Rank-R1 checkpoint and run\n"
-                "  rankr1 demo --backend openai --base-url http://HOST:8000/v1 --server vllm --model MODEL",
+                "  rankr1 demo --base-url http://HOST:8000/v1 --server vllm --model MODEL",
                 style="yellow",
             )
         )

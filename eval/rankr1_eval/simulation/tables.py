@@ -54,7 +54,7 @@ def cells(line: StudyLine) -> list[str]:
         f"{short(ndcg.mean)} [{short(ndcg.low)}, {short(ndcg.high)}]",
         change,
         short(line.scores["recall"].mean),
-        *(f"{line.scores[cost].mean:,.1f}" for cost in COSTS[:2]),
+        *(f"{line.scores[cost].mean:,.1f}" if line.scores[cost].mean else "0" for cost in COSTS[:2]),
         f"{line.scores['passages_read'].mean:,.0f}",
     ]
 
