@@ -30,7 +30,6 @@ from typing import Any, Literal, get_args
 
 from rankr1_eval.retrieval.dense import Dense, shown
 from rankr1_rag.connect import RERANKING
-from rankr1_rag.scoring import ordered
 from rankr1_rag.types import Passage, Query
 
 Kind = Literal["none", "random", "oracle", "dense", "cross-encoder", "rank-r1", "gold", "no-context"]
@@ -127,7 +126,7 @@ Reorder = Callable[[Query, Sequence[Passage]], Order]
 def oracle(passages: Sequence[Passage], supports: Collection[str]) -> Order:
     """The supports first, then the others as they were."""
     found = [position for position, passage in enumerate(passages) if passage.id in supports]
-    return ordered(found, len(passages))
+    return tuple(dict.fromkeys([*found, *range(len(passages))]))
 
 
 def shuffled(query: Query, passages: Sequence[Passage], seed: int) -> Order:
