@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import PrivateAttr
 
+from rankr1_rag.concurrency.foreign_loop import Retriever
 from rankr1_rag.connect import CONNECTING, RERANKING, reranker, wrapped
 from rankr1_rag.engine.query import Retrieve
-from rankr1_rag.engine.retrieval import Retriever
 from rankr1_rag.frameworks.fields import OWN, REASONING, ComponentFields
 from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.reranker import Reranker

@@ -17,11 +17,10 @@ from typing import Any
 from rankr1_rag.train import card
 from rankr1_rag.train.card import write_card
 from rankr1_rag.train.config import Training
-from rankr1_rag.train.distributed import ALONE, Processes, joined
 from rankr1_rag.train.evaluate import measure
 from rankr1_rag.train.model import Trained, check_installed, load
 from rankr1_rag.train.prompts import TrainingData, asked, read_training_data
-from rankr1_rag.train.run_dir import RunDir, opened
+from rankr1_rag.train.run_dir import ALONE, Processes, RunDir, joined, opened
 
 NAMES = {
     "loss": "loss",
