@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import count
 from pathlib import Path
@@ -41,10 +41,12 @@ class Asking:
     report: Report
     job: Job
     live: bool
+    finished: dict[int, str] = field(default_factory=dict)
+    """By index the ids in the journal of this run's queries."""
 
     def ranked(self, journal: Journal | None = None) -> Iterator[tuple[Work, Ranking]]:
         """Each query with its ranking as it is done; failures go to the report, what the journal has is passed over."""
-        opened: dict[int, Work] = {}
+        opened: dict[int, Work] = {}  # by its number in this run
         numbers = count()
 
         def items() -> Iterator[tuple[Query, tuple[Passage, ...]]]:
@@ -64,17 +66,18 @@ class Asking:
                 self.report.fail(one.query, outcome)
                 if self.report.hopeless:
                     if journal is not None:
-                        journal.give_up(one.index)
+                        journal.note(gave_up_at=one.index)
                     return
 
     def _rest(self, journal: Journal) -> Iterator[Work]:
-        """What is not done: first what comes behind the place where the last run gave up, then what stands before."""
+        """What is not done: first what comes after the place where the last run gave up, then what comes before it."""
         before = []
         for one in self.work:
-            if journal.done(one.index, one.key):
+            if one.id in journal:
+                self.finished[one.index] = one.id
                 self.report.before += 1
                 self.job.advance()
-            elif one.index <= journal.gave_up_at:
+            elif one.index <= journal.notes.get("gave_up_at", -1):
                 before.append(one)
             else:
                 yield one
@@ -156,7 +159,16 @@ def rerank(
             _print(out, result, asking)
             report.end(as_json=as_json)
             return
-        with Journal(Path(out), {**settings.telling(), "depth": depth}, restart=restart) as journal:
+        path = Path(out)
+        with Journal(
+            path.with_name(path.name + ".partial"),
+            "rankr1 rerank",
+            {**settings.telling(), "depth": depth},
+            ("record",),
+            remedy="begin again with --restart",
+            restart=restart,
+            temporary=True,
+        ) as journal:
             _keep(out, result, asking, journal)
             report.end(as_json=as_json, kept=_KEPT)
 
@@ -206,16 +218,17 @@ def _keep(out: str, result: Result, asking: Asking, journal: Journal) -> None:
     report = asking.report
     try:
         for one, ranking in asking.ranked(journal):
-            journal.add(one.index, one.key, ranking_to_json(ranking, one.raw))
+            journal.add(one.id, {"record": ranking_to_json(ranking, one.raw)})
+            asking.finished[one.index] = one.id
         if report.failed:
             return
         with writing(out) as file:
-            for record in journal.records():
-                result.write(file, record)
+            for _, id in sorted(asking.finished.items()):
+                result.write(file, journal[id]["record"])
     except BaseException:
         done = f"{queries_of(len(journal))} done and kept" if len(journal) else "nothing was done yet"
-        report.say(f"stopped: {done}, the same command goes on with the rest")
+        report.say(f"stopped: {done}, the same command asks for the rest")
         raise
-    if journal.left_out:
-        report.say(f"{counted(journal.left_out, 'record')} of another input left out")
-    journal.finish()
+    if left_out := len(journal) - len(asking.finished):
+        report.say(f"{counted(left_out, 'record')} of another input left out")
+    journal.clear()

@@ -34,10 +34,10 @@ class Work:
     line: int | None = None
 
     @property
-    def key(self) -> str:
-        """A digest of all that comes out again: what is to be reranked, and what came with it."""
+    def id(self) -> str:
+        """Its index, and a digest of all that comes out again: what is to be reranked, and what came with it."""
         whole = repr((self.query, self.candidates, json.dumps(self.raw, sort_keys=True)))
-        return sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return f"{self.index} {sha256(whole.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
 def is_stream(path: str) -> bool:

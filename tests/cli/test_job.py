@@ -135,7 +135,7 @@ def test_a_journal_that_cannot_be_written_is_named_and_keeps_what_it_has(shell: 
     shell.write("in.jsonl", lines(range(20)))
     shell.run(*JOB, "--in-flight", "1", code=1, before="ulimit -f 8")
     assert "error: out.jsonl.partial: File too large" in shell.said
-    assert "done and kept, the same command goes on with the rest" in shell.said
+    assert "done and kept, the same command asks for the rest" in shell.said
     shell.run(*JOB)
     assert len(shell.lines("out.jsonl")) == 20
     assert "more done before" in shell.said

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from rankr1_eval.data import collections
-from rankr1_eval.data.collections import from_files, judged
-from rankr1_eval.data.fields import read_judgements
+from rankr1_eval.data.collections import from_files, judged, read_judgements
 from rankr1_rag import Passage
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.trec import read_qrels, read_run

@@ -11,7 +11,7 @@ from rankr1_eval.baselines import FirstStage
 from rankr1_eval.evaluation import Evaluation
 from rankr1_eval.reader import Reader
 from rankr1_eval.report import write_report
-from rankr1_eval.run_folder import Folder
+from rankr1_eval.run_folder import RunFolder
 from rankr1_eval.scoring import EvaluatedRun, score
 from rankr1_eval.systems import parse
 from rankr1_eval.types import Question, StageError, pooled
@@ -60,7 +60,7 @@ def evaluation(questions: list[Question], model: Model, systems: str = ALL, **ot
 
 
 def run(questions: list[Question], model: Model, folder: Path, systems: str = ALL, **other: object) -> EvaluatedRun:
-    with Folder(folder) as opened:
+    with RunFolder(folder) as opened:
         found = evaluation(questions, model, systems, **other).run(opened, through)
         return replace(
             found, systems=tuple(replace(system, rankings=dict(system.rankings)) for system in found.systems)

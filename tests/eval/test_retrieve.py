@@ -20,9 +20,9 @@ from rankr1_eval.baselines import FirstStage
 from rankr1_eval.data import load
 from rankr1_eval.evaluation import Evaluation
 from rankr1_eval.reader import Reader
-from rankr1_eval.retrieval.bm25 import _best, bm25
+from rankr1_eval.retrieval.bm25 import best, bm25
 from rankr1_eval.retrieval.dense import Dense, shown
-from rankr1_eval.run_folder import Folder
+from rankr1_eval.run_folder import RunFolder
 from rankr1_eval.scoring import EvaluatedRun
 from rankr1_eval.systems import parse
 from rankr1_eval.types import Question, pooled
@@ -131,7 +131,7 @@ print(bm25(pooled(questions), [question.query for question in questions], 20))
 @given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0]), min_size=1), st.integers(1, 120))
 def test_the_best_are_the_first_of_a_stable_sort(scores: list[float], n: int) -> None:
     wanted = sorted(range(len(scores)), key=lambda place: -scores[place])[:n]
-    assert _best(numpy.array(scores, "float32"), n).tolist() == wanted
+    assert best(numpy.array(scores, "float32"), n).tolist() == wanted
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def evaluated(questions: list[Question], path: Path, systems: str, first_stage: 
         reranker=Reranker(backend, k=5, size=4),
         reader=Reader(backend),
     )
-    with Folder(path) as folder:
+    with RunFolder(path) as folder:
         return evaluation.run(folder, through)
 
 

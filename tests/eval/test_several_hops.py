@@ -14,12 +14,12 @@ from rankr1_eval.baselines import FirstStage
 from rankr1_eval.data import load
 from rankr1_eval.evaluation import Evaluation
 from rankr1_eval.measures.ir import score_run
-from rankr1_eval.pipeline import asked_with, finish
+from rankr1_eval.pipeline import finish, result_settings
 from rankr1_eval.reader import Reader
 from rankr1_eval.report.charts import moves
 from rankr1_eval.report.wording import View
 from rankr1_eval.retrieval.bm25 import bm25
-from rankr1_eval.run_folder import Folder
+from rankr1_eval.run_folder import RunFolder
 from rankr1_eval.scoring import EvaluatedRun, SystemRun, score
 from rankr1_eval.systems import parse
 from rankr1_eval.types import Question, Scores, StageError, pooled
@@ -84,7 +84,7 @@ def run(
     questions: Sequence[Question], path: Path, systems: str = f"none,{PLAIN},{HOPS},{AGAIN}", **other: Any
 ) -> tuple[EvaluatedRun, Scores, Model]:
     model = other.pop("model", None) or Model(questions)
-    with Folder(path) as folder:
+    with RunFolder(path) as folder:
         found = evaluation(questions, model, systems, **other).run(folder)
         scores, left_out = finish(found, path)
         assert not left_out
@@ -232,10 +232,13 @@ def test_a_question_that_failed_behind_its_first_hop_is_asked_again_and_no_other
 
 def test_a_run_does_not_mix_with_one_that_searched_otherwise(asked: list[Question]) -> None:
     with Reranker(Scripted(Model(asked))) as plain:
-        assert "hops" not in asked_with(plain), "runs from before there were hops go on"
+        assert "hops" not in result_settings(plain), "runs from before there were hops go on"
         several = replace(plain, hops=2)
-        assert asked_with(several) == {**asked_with(plain), "hops": 2}
-        assert asked_with(replace(several, retrieve=lambda text: [])) == {**asked_with(several), "retrieve": True}
+        assert result_settings(several) == {**result_settings(plain), "hops": 2}
+        assert result_settings(replace(several, retrieve=lambda text: [])) == {
+            **result_settings(several),
+            "retrieve": True,
+        }
 
 
 @pytest.mark.parametrize(

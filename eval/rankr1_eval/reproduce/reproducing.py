@@ -27,13 +27,14 @@ from typing import Any
 from rankr1_eval import pipeline
 from rankr1_eval.data.loading import drawn
 from rankr1_eval.measures import ir
-from rankr1_eval.pipeline import Tell, asked_with, quietly
+from rankr1_eval.pipeline import Progress, quietly, result_settings
 from rankr1_eval.reproduce.results import Measured, Reproduction, Row, rows
 from rankr1_eval.reproduce.targets import DEPTH, Target, departures
 from rankr1_eval.retrieval.bm25 import bm25
-from rankr1_eval.run_folder import Records, cost_of
-from rankr1_eval.types import Judged
+from rankr1_eval.run_folder import cost_of, stage_records
+from rankr1_eval.types import JudgedCollection
 from rankr1_rag.errors import FileError
+from rankr1_rag.io.journal import Journal
 from rankr1_rag.io.trec import Qrels, Run, Scored, read_run, write_run
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Cost, Passage, Query
@@ -138,7 +139,7 @@ class Prepared:
 
 
 def prepared(
-    collection: Judged,
+    collection: JudgedCollection,
     path: Path | None,
     depth: int = 100,
     sample: int | None = None,
@@ -176,7 +177,7 @@ def prepared(
     )
 
 
-def _given(collection: Judged, judged: Qrels, path: Path) -> Run:
+def _given(collection: JudgedCollection, judged: Qrels, path: Path) -> Run:
     run = read_run(path)
     if not judged.keys() & run.keys():
         there, wanted = (", ".join(map(repr, islice(ids, 3))) for ids in (run, judged))
@@ -189,7 +190,7 @@ def _given(collection: Judged, judged: Qrels, path: Path) -> Run:
     return run
 
 
-def _retrieved(collection: Judged, judged: Qrels, depth: int) -> Run:
+def _retrieved(collection: JudgedCollection, judged: Qrels, depth: int) -> Run:
     if collection.everything is None:
         raise ValueError(f"{collection.name} cannot be retrieved from here: give a run")
     corpus = list(islice(collection.everything(), MOST + 1))
@@ -203,7 +204,7 @@ def _kept(scored: Iterable[Scored], excluded: Collection[str], depth: int) -> li
     return list(islice((one for one in scored if one.id not in excluded), depth))
 
 
-def _passages(collection: Judged, run: Run, path: Path | None) -> Mapping[str, Passage]:
+def _passages(collection: JudgedCollection, run: Run, path: Path | None) -> Mapping[str, Passage]:
     """The texts of all candidates, looked up at once."""
     found = collection.passages({scored.id for ranked in run.values() for scored in ranked})
     for query, ranked in run.items():
@@ -230,7 +231,7 @@ class Reproducing:
     folder: Path
     depth: int = DEPTH
 
-    def run(self, collections: Iterable[Prepared], tell: Tell = quietly) -> Reproduction:
+    def run(self, collections: Iterable[Prepared], tell: Progress = quietly) -> Reproduction:
         """Rerank and score, one collection at a time. StageError where a model failed for some queries."""
         found: list[Measured] = []
         notes: list[str] = []
@@ -249,14 +250,14 @@ class Reproducing:
 
     @property
     def _settings(self) -> dict[str, Any]:
-        return {**asked_with(self.reranker), "depth": self.depth}
+        return {**result_settings(self.reranker), "depth": self.depth}
 
-    def _measured(self, one: Prepared, tell: Tell) -> Measured:
+    def _measured(self, one: Prepared, tell: Progress) -> Measured:
         place = self.folder / one.name.partition("/")[2] if self.target.grouped else self.folder
         place.mkdir(parents=True, exist_ok=True)
-        asked = {**asked_with(self.reranker), **one.source}
-        with Records(place / "rerank.jsonl", f"rerank {one.name}", asked) as records:
-            tell(records.stage, len(one.queries), pipeline.rerank(records, one.queries, one.pool, self.reranker))
+        asked = {**result_settings(self.reranker), **one.source}
+        with stage_records(place / "rerank.jsonl", f"rerank {one.name}", asked) as records:
+            tell(records.kind, len(one.queries), pipeline.rerank(records, one.queries, one.pool, self.reranker))
             order, costs, failed = _taken(one, records)
         write_run(place / "reranked.trec", order.items())
         return Measured(
@@ -271,7 +272,7 @@ class Reproducing:
         )
 
 
-def _taken(one: Prepared, records: Records) -> tuple[Run, Cost, int]:
+def _taken(one: Prepared, records: Journal) -> tuple[Run, Cost, int]:
     """The orders of the queries asked, what they cost together, and how many are no more than the first stage's."""
     order: Run = {}
     costs, failed = Cost(), 0
