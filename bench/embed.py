@@ -1,6 +1,6 @@
 """Puts a trained adapter into the package, as the embedded default: float16 tensors, its settings, its card.
 
-    .venv-train/bin/python -m bench.embed RUN
+    .venv-test/bin/python -m bench.embed RUN
 
 RUN is the folder of `rankr1 train`. Paths of the machine it was trained on are not taken along.
 """

@@ -93,7 +93,7 @@ def report() -> str:
         [
             "# What an integration costs",
             "",
-            f"Made by `python -m bench.integrations` in `.venv-frameworks` ({versions}): {N} candidates with title and "
+            f"Made by `python -m bench.integrations` in `.venv-test` ({versions}): {N} candidates with title and "
             f"metadata, top {TOP_N}, sets of 20, a model that answers at once. Processor time of the whole process, "
             f"{PAIRS} pairs run in turn. Target: at most 1 ms added to `Reranker.arank` over the same passages.",
             "",

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from rankr1_rag.backends import Backend, Request
-from rankr1_rag.backends.wrappers.base import Around
+from rankr1_rag.backends.wrappers.base import BackendWrapper
 from rankr1_rag.types import Completion
 
 _LINE = re.compile(r"^\[(\d+)\] (.*)$", re.MULTILINE)
@@ -33,7 +33,7 @@ class Tally:
         return taken
 
 
-class Judged(Around):
+class Judged(BackendWrapper):
     """Around a backend. `worth` is the true worth of a passage by how its text begins; `noise` is that of the judge.
 
     The answer is drawn after Plackett and Luce: the greatest worth / noise + Gumbel noise, drawn from the seed, the set

@@ -20,8 +20,7 @@ from openvino_genai import ContinuousBatchingPipeline, GenerationConfig, Schedul
 
 from rankr1_rag import demo
 from rankr1_rag.backends.openvino import lora, weights
-from rankr1_rag.backends.openvino.gguf_file import F16, Q8_0
-from rankr1_rag.backends.openvino.lora import merge
+from rankr1_rag.backends.openvino.lora import F16, Q8_0, merge
 from rankr1_rag.checkpoints import CHECKPOINTS, EMBEDDED
 from rankr1_rag.prompt import clip
 from rankr1_rag.types import Message
@@ -80,7 +79,7 @@ class Model:
 def main(rounds: int) -> None:
     base, folder = weights.find(None), weights.adapter(None, None)
     assert folder is not None
-    adapter, models = lora.read_lora(folder), {}
+    adapter, models = lora.read_adapter(folder), {}
     with tempfile.TemporaryDirectory() as place:
         for name, kind, properties in (("exact", F16, EXACT), ("float16", F16, {}), ("Q8_0", Q8_0, {})):
             path = Path(place) / f"{name}.gguf"

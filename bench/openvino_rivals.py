@@ -64,18 +64,18 @@ class Batches:
     def serve(self) -> None:
         from openvino_genai import ContinuousBatchingPipeline, SchedulerConfig
 
-        from rankr1_rag.backends.openvino.text import Text
+        from rankr1_rag.backends.openvino.worker import PromptEncoder
 
         scheduler = SchedulerConfig()
         scheduler.num_kv_blocks = CACHE // 32
         scheduler.enable_prefix_caching = True
         pipeline = ContinuousBatchingPipeline(str(find(None)), scheduler, "CPU", {})
-        text = Text(pipeline.get_tokenizer(), 8_192)
+        encoder = PromptEncoder(pipeline.get_tokenizer(), 8_192)
         while True:
             waiting = [self.line.get()]
             while len(waiting) < BATCH and not self.line.empty():
                 waiting.append(self.line.get())
-            prepared = [text.prepare(request) for request, _ in waiting]
+            prepared = [encoder.encode(0, request) for request, _ in waiting]
             results = pipeline.generate([one.prompt.input_ids for one in prepared], [one.config for one in prepared])
             for (_, future), result in zip(waiting, results, strict=True):
                 future.set_result(len(result.m_generation_ids[0]))

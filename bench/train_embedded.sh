@@ -15,7 +15,7 @@ files=(hotpotqa_train_500.jsonl 2wikimultihopqa_train_500.json musique_train_100
 # A tenth of the questions is held out, the same ones of both kinds. The file that is written last says that both are there.
 examples() { # data set, file, name of what is made, further options
     local made="$out/data/$3"
-    [ -e "$made-held.jsonl" ] || .venv-eval/bin/rankr1-eval examples --dataset "$1" --data "$data/$2" "${@:4}" \
+    [ -e "$made-held.jsonl" ] || .venv-test/bin/rankr1-eval examples --dataset "$1" --data "$data/$2" "${@:4}" \
         --out "$made.jsonl" --held-out "$made-held.jsonl"
 }
 
@@ -28,7 +28,7 @@ of() {
 }
 
 train() { # sft or grpo, further options
-    .venv-train/bin/rankr1 train "$1" --model .venv-train/smollm2 --format naming-v1 --size 5 --passage-tokens 64 \
+    .venv-test/bin/python -m bench.shared_prompts "$1" --model .venv-test/smollm2 --format naming-v1 --size 5 --passage-tokens 64 \
         --completion-tokens 48 --dropout 0 --batch 8 "${@:2}"
 }
 
@@ -44,4 +44,4 @@ train sft "${plain[@]}" --target naming --hard 20 --prompt-tokens 544 --rank 8 -
     --save 200 --compile --out "$out/cold"
 train sft "${both[@]}" --adapter "$out/cold" --target naming --hard 20 --prompt-tokens 1024 --seed 2 --learning-rate 5e-4 \
     --steps 320 --save 80 --held-sets 435 --compile --out "$out/both"
-echo "Into the package with it: .venv-train/bin/python -m bench.embed $out/both"
+echo "Into the package with it: .venv-test/bin/python -m bench.embed $out/both"

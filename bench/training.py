@@ -1,6 +1,6 @@
 """How long a step of training takes on this CPU: with memory kept or not, compiled or not, prompts shared or not.
 
-    .venv-train/bin/python -m bench.training MODEL EXAMPLES.jsonl > bench/training.md
+    .venv-test/bin/python -m bench.training MODEL EXAMPLES.jsonl > bench/training.md
 
 MODEL is a folder of SmolLM2-135M-Instruct, the examples as `rankr1-eval examples` makes them. Each is a run of twenty
 steps in a folder that is thrown away; timed are the last ten. What keeps memory keeps it until the process ends, so
@@ -15,14 +15,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import trl
 
-from rankr1_rag.train import grpo as grpo_module
-from rankr1_rag.train import memory
+from bench.shared_prompts import SharedPrompts, keep_memory
 from rankr1_rag.train.config import GRPO, SFT
 from rankr1_rag.train.grpo import grpo
 from rankr1_rag.train.sft import sft
@@ -39,10 +39,10 @@ def seconds(train: Callable[[T, Progress], object], settings: T) -> float:
     """Of a step, the mean of the last ten."""
     at: dict[int, float] = {}
 
-    def told(step: int, *_: object) -> None:
+    def progress(step: int, *_: object) -> None:
         at.setdefault(step, time.perf_counter())
 
-    train(settings, told)
+    train(settings, progress)
     return (at[STEPS] - at[STEPS - TIMED]) / TIMED
 
 
@@ -65,18 +65,16 @@ def main(model: str, examples: str) -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        vars(memory)["keep"], kept = lambda: None, memory.keep
-        told = SFT(**shared, target="naming", batch=2 * SETS, out=str(out / "handed_back"), learning_rate=1e-3)
-        handed_back = seconds(sft, told)
-        vars(memory)["keep"] = kept
+        plain = SFT(**shared, target="naming", batch=2 * SETS, out=str(out / "handed_back"), learning_rate=1e-3)
+        handed_back = seconds(sft, plain)
+        keep_memory()
         cold = SFT(
             **shared, target="naming", batch=2 * SETS, compile=True, out=str(out / "compiled"), learning_rate=1e-3
         )
         compiled = seconds(sft, cold)
-        eager = seconds(sft, replace(told, out=str(out / "eager")))
+        eager = seconds(sft, replace(plain, out=str(out / "eager")))
         reinforced = {**shared, "adapter": cold.out, "batch": SETS, "generations": 8}
-        ours = seconds(grpo, GRPO(**reinforced, out=str(out / "shared")))
-        vars(grpo_module)["_shared_prompts"] = lambda: trl.GRPOTrainer
+        ours = seconds(partial(grpo, trainer_class=SharedPrompts), GRPO(**reinforced, out=str(out / "shared")))
         rows = seconds(grpo, GRPO(**reinforced, out=str(out / "rows")))
     print(f"torch {torch.__version__}, trl {trl.__version__}, {torch.get_num_threads()} threads\n")
     print("| step | seconds | ratio |\n|---|---|---|")

@@ -18,7 +18,7 @@ dev=(hotpotqa/dev_distractor_sample.json 2wikimultihopqa/dev_sample.json musique
 mkdir -p "$out"/{data,dev,comparisons,reranked}
 
 for i in "${!sets[@]}"; do
-    make=(.venv-eval/bin/rankr1-eval examples --dataset "${sets[i]}")
+    make=(.venv-test/bin/rankr1-eval examples --dataset "${sets[i]}")
     made="$out/data/${sets[i]}" asked="$out/dev/${sets[i]}.jsonl"
     [ -e "$made-held.jsonl" ] ||
         "${make[@]}" --data "$data/train/${train[i]}" --found 20 --out "$made.jsonl" --held-out "$made-held.jsonl"
@@ -26,12 +26,12 @@ for i in "${!sets[@]}"; do
 done
 
 train() { # sft or grpo, name, further options
-    local options=(--model .venv-train/smollm2 --size 5 --hard 20 --passage-tokens 64 --prompt-tokens 544 --completion-tokens 48
+    local options=(--model .venv-test/smollm2 --size 5 --hard 20 --passage-tokens 64 --prompt-tokens 544 --completion-tokens 48
         --dropout 0 --seed 1 --held-sets 256 --out "$out/$2") name
     for name in "${sets[@]}"; do
         options+=(--data "$out/data/$name.jsonl" --held-out "$out/data/$name-held.jsonl")
     done
-    .venv-train/bin/rankr1 train "$1" "${options[@]}" "${@:3}"
+    .venv-test/bin/python -m bench.shared_prompts "$1" "${options[@]}" "${@:3}"
 }
 
 supervised=(--rank 8 --alpha 16 --learning-rate 6e-4 --batch 8 --steps 220 --save 110 --compile)
@@ -47,7 +47,7 @@ train sft label --held-sets 64 --target label --format label-v1 "${supervised[@]
 ask() { # name, the model's options
     local file="$out/comparisons/$1.jsonl" first="$out/comparisons/cold-18.jsonl" against=()
     [ "$file" = "$first" ] || against=(--against "$first")
-    .venv-eval/bin/rankr1-eval comparisons "$out"/dev/*.jsonl --out "$file" --seed 7 --option max_batch=8 "${@:2}" "${against[@]}" \
+    .venv-test/bin/rankr1-eval comparisons "$out"/dev/*.jsonl --out "$file" --seed 7 --option max_batch=8 "${@:2}" "${against[@]}" \
         --json >"$file.told"
     mv "$file.told" "$out/comparisons/$1.json"  # whole, or as it was
 }
@@ -55,7 +55,7 @@ ask() { # name, the model's options
 rerank() { # name, the model's options
     local i
     for i in "${!sets[@]}"; do
-        .venv-eval/bin/rankr1-eval qa --dataset "${sets[i]}" --data "$data/${dev[i]}" --questions 30 --k 5 --no-read --option max_batch=8 \
+        .venv-test/bin/rankr1-eval qa --dataset "${sets[i]}" --data "$data/${dev[i]}" --questions 30 --k 5 --no-read --option max_batch=8 \
             --systems none,rank-r1:fusion=off,rank-r1:fusion=2 "${@:2}" --out "$out/reranked/$1-${sets[i]}" >/dev/null
     done
 }
@@ -81,4 +81,4 @@ rerank grpo-100 "${all[@]}"
 rerank grpo-18 "${few[@]}"
 rerank label "${alone[@]}"
 rerank untrained "${smollm2[@]}" "${naming[@]}"
-.venv-eval/bin/python -m bench.eval_training_study "$out" >&3
+.venv-test/bin/python -m bench.eval_training_study "$out" >&3

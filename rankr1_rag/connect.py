@@ -1,6 +1,6 @@
 """A backend from the simple arguments that a user has (a kind, a model, an address), and a reranker from them all.
 
-The stack is `stored(limited(retried(backend)))`, with `spread` innermost where there are several servers. For the
+The stack is `stored(limited(retried(backend)))`, with `load_balanced` innermost for several servers. For the
 command line and the integrations; knows nothing of either.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import fields
 from typing import Any, Literal, TypeVar, get_args
 
 from rankr1_rag.backends import Backend
-from rankr1_rag.backends.wrappers import limited, retried, spread, stored
+from rankr1_rag.backends.wrappers import limited, load_balanced, retried, stored
 from rankr1_rag.reranker import Reranker
 
 B = TypeVar("B", bound=Backend)
@@ -43,7 +43,7 @@ def connect(
     "openvino": `model` is a GGUF file and, if wanted, the LoRA `adapter` on it, a folder; or an OpenVINO folder, or
     None for the embedded default. "vllm" and "transformers": a released checkpoint, or a name of the hub or folder,
     and the `adapter` likewise. "openai": `model` as the server calls it; `server` is its dialect, see
-    `backends.openai`; several addresses in `base_url` are servers with one model, see `wrappers.spread`. None is
+    `backends.openai`; several addresses in `base_url` are servers with one model, see `wrappers.load_balanced`. None is
     "openai" where there is a `base_url`, else "openvino".
 
     `options` are further arguments of the backend's class, `{"tensor_parallel": 2}` for example. What does not belong
@@ -170,4 +170,4 @@ def _openai(model: str | None, base_url: str | Sequence[str] | None, arguments: 
     addresses = [one.base_url for one in servers]
     if twice := sorted({address for address in addresses if addresses.count(address) > 1}):
         raise ValueError(f"base_url names {' and '.join(twice)} more than once: once is enough for each server")
-    return servers[0] if len(servers) == 1 else spread(servers)
+    return servers[0] if len(servers) == 1 else load_balanced(servers)

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from rankr1_rag.connect import CONNECTING, RERANKING, reranker
-from rankr1_rag.reranker import Reranker, notice
+from rankr1_rag.reranker import Reranker
 from rankr1_rag.settings import check_within
 from rankr1_rag.types import Ranking
 
@@ -74,7 +74,7 @@ class RankR1CrossEncoder:
         if top_k is not None:
             top_k = check_within("top_k", index(top_k), 1)
         self.last = ranking = self.reranker.rank(query, documents, k=top_k)
-        notice(ranking)
+        ranking.log_problems()
         results: list[dict[str, Any]] = [
             {"corpus_id": position, "score": score}
             for position, score in zip(ranking.order[:top_k], ranking.scores, strict=False)

@@ -1,38 +1,36 @@
-"""What someone who never looks at a `Ranking` has to hear: logged as a warning, by the logger `rankr1_rag`.
-
-For edges that hand on an order and no more. Knows rankings and nothing of those edges.
-
-The facade: a query and its candidates in, a `Ranking` out; one at a time or any number at once.
-
-Composes algorithm, votes, format and backend; the engine does the rest. Knows nothing of files, frameworks or servers.
-
-What a caller may hand over as a query and as candidates, and what is refused. Knows the words and nothing else.
-"""
+"""The facade: a query and its candidates in, a `Ranking` out; one at a time or any number at once."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from rankr1_rag.backends import Backend
 from rankr1_rag.concurrency import streams
-from rankr1_rag.concurrency.event_loop import private_loop
-from rankr1_rag.concurrency.per_loop import PerLane, PerLoop
-from rankr1_rag.engine.query import Budget, Retrieve, Stages
-from rankr1_rag.engine.selection_loop import Engine
+from rankr1_rag.concurrency.event_loop import PerLoop, private_loop
+from rankr1_rag.engine.query import Budget, QueryRun, Retrieve
+from rankr1_rag.engine.selection_loop import Comparer, SelectionLoop
 from rankr1_rag.errors import LoopError
 from rankr1_rag.prompt import Format
 from rankr1_rag.settings import Fusion, Plan, Votes, check_within, decide, one_of, vote
-from rankr1_rag.types import Force, Passage, Query, Ranking, read_candidates, read_query
+from rankr1_rag.types import Force, Passage, Query, Ranking
 
 Item = tuple[str | Query, Iterable[Passage | str]]
 """A query with its candidates, first-stage best first."""
-Asked = tuple[Query, tuple[Passage, ...], int | None, Retrieve | None]
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """The state of a reranker in this process: what runs its queries, which are open, whether it was closed."""
+
+    loop: SelectionLoop
+    gates: PerLoop[asyncio.Semaphore]
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    closed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,13 +115,12 @@ class Reranker:
         k: int | None = None,
         retrieve: Retrieve | None = None,
     ) -> Ranking:
-        """Rerank the candidates, first-stage best first. Not from a coroutine on the private loop: LoopError.
+        """Rerank the candidates, first-stage best first. LoopError in a coroutine on the private loop.
 
-        Strings become passages, their position the id. `k` ≥ 1 and `retrieve`: for this time. BackendError,
-        UnparsedError as set, and whatever `retrieve` raises.
+        Strings become passages, their position the id. `k` ≥ 1 and `retrieve` apply to this query only. Raises
+        BackendError and UnparsedError as the settings say, and whatever `retrieve` raises.
         """
-        private_loop().refuse_own_thread()
-        return private_loop().call(self._rank(*self._read(query, passages, k, retrieve)))
+        return private_loop().call(self._rank(self._read(query, passages, k, retrieve)))
 
     async def arank(
         self,
@@ -134,14 +131,14 @@ class Reranker:
         retrieve: Retrieve | None = None,
     ) -> Ranking:
         """`rank`, from any event loop; cancelling it cancels its open comparisons."""
-        return await private_loop().wait(self._rank(*self._read(query, passages, k, retrieve)))
+        return await private_loop().wait(self._rank(self._read(query, passages, k, retrieve)))
 
     def rank_many(self, items: Iterable[Item], *, live: bool = False) -> Iterator[tuple[int, Ranking | Exception]]:
         """Rerank many: `(index, Ranking)` in order of completion, lazily, at most `in_flight` of them open or waiting.
 
-        A query that fails comes back as its error and the others go on. If `items` raises, what is open is finished
-        first. Leaving early cancels the rest. `items` is read in the caller's thread, between results; for items that
-        come when they come (a pipe, a queue) `live=True` reads them in a thread of their own.
+        The result of a query that fails is its error; the others continue. If `items` raises, open queries are
+        completed first. Leaving early cancels the rest. `items` is read in the caller's thread, between results;
+        `live=True` reads it in a thread of its own, for items that arrive over time, from a pipe or a queue.
         """
         return (streams.live if live else streams.each)(self._outcome, items, self.in_flight)
 
@@ -150,7 +147,7 @@ class Reranker:
         return streams.aeach(self._outcome, items, self.in_flight)
 
     def close(self) -> None:
-        """End what is open with a LoopError and close the backend, others' use of it included. Safe to call twice."""
+        """End open queries with a LoopError and close the backend, for its other users too. Safe to call twice."""
         if private_loop().alive:
             private_loop().call(self._close())
 
@@ -159,8 +156,8 @@ class Reranker:
         await private_loop().wait(self._close())
 
     async def _close(self) -> None:
-        self.__dict__["_closed"] = True
-        for task in tuple(self._tasks):
+        self._session.closed = True
+        for task in tuple(self._session.tasks):
             task.cancel()
         await self.plan.backend.close()
 
@@ -170,72 +167,68 @@ class Reranker:
         passages: Iterable[Passage | str],
         k: int | None = None,
         retrieve: Retrieve | None = None,
-    ) -> Asked:
-        """What is to be ranked, how many of them to select, and what finds more."""
-        retrieve = self._check(self.retrieve if retrieve is None else retrieve)
-        return read_query(query), read_candidates(passages), self.k if k is None else check_within("k", k, 1), retrieve
+    ) -> QueryRun:
+        k = self.k if k is None else check_within("k", k, 1)
+        retrieve = self.retrieve if retrieve is None else self._check(retrieve)
+        return QueryRun(query, passages, k, retrieve)
 
     def _check(self, retrieve: Retrieve | None) -> Retrieve | None:
         if retrieve is not None and not callable(retrieve):
-            raise TypeError(f"retrieve= is a {type(retrieve).__name__}, not a function of a text")
+            raise TypeError(f"retrieve= must be a function of a text (got a {type(retrieve).__name__})")
         if retrieve is not None and self.hops < 2:
-            raise ValueError("retrieve= finds more between two stages, and hops=1 is a single one: give hops=2")
+            raise ValueError("retrieve= needs hops >= 2 (got hops=1)")
         return retrieve
 
     def _outcome(self, item: Item) -> Coroutine[Any, Any, Ranking | Exception]:
+        """Read an item here and now; the coroutine that ranks it returns an error of either instead of raising it."""
+        run: QueryRun | Exception
         try:
             query, passages = item
-            return self._caught(*self._read(query, passages))
+            run = self._read(query, passages)
         except Exception as error:
-            return streams.given(error)
+            run = error
 
-    async def _caught(self, *asked: Any) -> Ranking | Exception:  # noqa: ANN401
-        try:
-            return await self._rank(*asked)
-        except Exception as error:
-            return error
+        async def outcome() -> Ranking | Exception:
+            if isinstance(run, Exception):
+                return run
+            try:
+                return await self._rank(run)
+            except Exception as error:
+                return error
 
-    async def _rank(
-        self, query: Query, candidates: tuple[Passage, ...], k: int | None, retrieve: Retrieve | None
-    ) -> Ranking:
-        task = asyncio.current_task()
+        return outcome()
+
+    async def _rank(self, run: QueryRun) -> Ranking:
+        session, task = self._session, asyncio.current_task()
         assert task is not None
-        self._tasks.add(task)
+        closed = LoopError("this reranker was closed: make a new one")
+        session.tasks.add(task)
         try:
-            self._refuse_closed()
-            if len(candidates) < 2 and not (candidates and retrieve):
-                return Ranking(query, candidates, tuple(range(len(candidates))), k=len(candidates))
-            async with self._gates.get().get():
-                stages = Stages(self._engine, self.plan, self._budget, query, candidates, k, retrieve)
-                return await stages.ranking(self.plan.fusion, or_first_stage=self.on_failure == "first_stage")
+            if session.closed:
+                raise closed
+            if len(run.candidates) < 2 and not (run.candidates and run.retrieve):
+                n = len(run.candidates)
+                return Ranking(run.query, run.candidates, tuple(range(n)), k=n)
+            async with session.gates.get():
+                return await session.loop.run(run)
         except asyncio.CancelledError:
-            self._refuse_closed()
+            if session.closed:
+                raise closed from None
             raise
         finally:
-            self._tasks.discard(task)
-
-    def _refuse_closed(self) -> None:
-        if "_closed" in self.__dict__:
-            raise LoopError("this reranker was closed: make a new one")
+            session.tasks.discard(task)
 
     @cached_property
-    def _budget(self) -> Budget:
+    def _session(self) -> Session:
+        """Used on the private loop only."""
         plan = self.plan
         thinks = plan.reasoning_tokens * plan.format.reasoning
-        return Budget(plan.format, plan.size, thinks, plan.query_tokens, plan.passage_tokens)
-
-    @cached_property
-    def _engine(self) -> Engine:
-        return self.plan.engine(self.temperature, self.strict)
-
-    @cached_property
-    def _gates(self) -> PerLoop[PerLane[asyncio.Semaphore]]:
-        return PerLoop(partial(PerLane, partial(asyncio.Semaphore, self.in_flight)))
-
-    @cached_property
-    def _tasks(self) -> set[asyncio.Task[Any]]:
-        """What is open now, on the private loop."""
-        return set()
+        budget = Budget(plan.format, plan.size, thinks, plan.query_tokens, plan.passage_tokens)
+        comparer = Comparer(plan, self.temperature, self.strict)
+        return Session(
+            loop=SelectionLoop(plan, comparer, budget, self.on_failure),
+            gates=PerLoop(partial(asyncio.Semaphore, self.in_flight), per_caller=True),
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings only: a copy in another process makes its own plan and counts its own open queries."""
@@ -252,23 +245,3 @@ class Reranker:
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self.aclose()
-
-
-_log = logging.getLogger("rankr1_rag")
-
-
-def notice(ranking: Ranking) -> None:
-    """Warn where the model failed, or where at least half of its answers named no passage."""
-    cost, query = ranking.cost, ranking.query.text
-    if ranking.failure:
-        _log.warning("query %.100r stays in first-stage order: %s", query, ranking.failure)
-    elif cost.unparsed and 2 * cost.unparsed >= cost.comparisons:
-        last = next(one.completion.text for one in reversed(ranking.trace) if not one.parsed)
-        _log.warning(
-            "query %.100r: %d of %d answers name no passage, the retriever was trusted there; the last ends %r. "
-            "force='unparsed' asks such a model for its label once more",
-            query,
-            cost.unparsed,
-            cost.comparisons,
-            last[-100:],
-        )

@@ -11,10 +11,8 @@ from typing import Literal, TypeVar
 
 from rankr1_rag.backends import Backend
 from rankr1_rag.checkpoints import CHECKPOINTS, Checkpoint
-from rankr1_rag.engine.comparison import Comparing
-from rankr1_rag.engine.selection_loop import Engine
 from rankr1_rag.prompt import FORMATS, Format
-from rankr1_rag.selection import ALGORITHMS, LISTWISE, Selection, ballot, prefixed, voted
+from rankr1_rag.selection import ALGORITHMS, LISTWISE
 from rankr1_rag.types import Force
 
 UNKNOWN = Checkpoint("", "", None, FORMATS["rank-r1-v0.1"], size=20, reasoning_tokens=1024)
@@ -49,29 +47,6 @@ class Plan:
     prefix_order: bool = False
     hops: int = 1
     fusion: float | None = None
-
-    def selection(self, n: int, k: int) -> Selection:
-        """What picks k of n candidates. ValueError where a ballot has more candidates than fit one set."""
-        if self.algorithm == BALLOT and isinstance(self.votes, int):
-            return ballot(n, k, self.size, self.votes)
-        selection = ALGORITHMS[self.algorithm](n, k, self.size)
-        if self.prefix_order:
-            selection = prefixed(selection)
-        return selection if self.votes == "auto" else voted(selection, self.votes, self.seed)
-
-    def engine(self, temperature: float, strict: bool) -> Engine:
-        """What asks."""
-        comparing = Comparing(
-            self.backend,
-            self.format,
-            self.reasoning_tokens,
-            self.force,
-            strict,
-            temperature,
-            self.seed,
-            self.probabilities or self.votes == "auto",
-        )
-        return Engine(comparing, auto=self.votes == "auto")
 
 
 def decide(

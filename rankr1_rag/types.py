@@ -5,7 +5,8 @@ Frozen and picklable. Knows nothing of prompts, models, algorithms or files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal
@@ -223,39 +224,33 @@ class Ranking:
             comparison=scoring.deciding(position, self.trace),
         )
 
+    def log_problems(self) -> None:
+        """Log a warning if the model failed, or if at least half of its answers name no passage.
+
+        For callers that return an order and drop the ranking.
+        """
+        if not (self.failure or (self.cost.unparsed and 2 * self.cost.unparsed >= self.cost.comparisons)):
+            return
+        log, query = logging.getLogger("rankr1_rag"), self.query.text
+        if self.failure:
+            log.warning("query %.100r keeps the first-stage order: %s", query, self.failure)
+        else:
+            last = next(one.completion.text for one in reversed(self.trace) if not one.parsed)
+            log.warning(
+                "query %.100r: %d of %d answers name no passage, so the first-stage order decided; the last answer "
+                "ends %r. force='unparsed' requests the label of such a model once more",
+                query,
+                self.cost.unparsed,
+                self.cost.comparisons,
+                last[-100:],
+            )
+
     def __len__(self) -> int:
         return len(self.order)
 
     def __repr__(self) -> str:
         failure = f", failure={self.failure!r}" if self.failure else ""
         return f"Ranking({self.query!r:.200}, order={list(self.order)!r:.120}, k={self.k}, {self.cost}{failure})"
-
-
-def read_query(query: str | Query) -> Query:
-    """A `Query` of a query or a text. ValueError where it is empty, TypeError where it is neither."""
-    read = Query("", query) if isinstance(query, str) else query
-    if not isinstance(read, Query) or not isinstance(read.text, str):
-        raise TypeError(f"a query is a str or a Query with a text, not {query!r}")
-    if not read.text.strip():
-        raise ValueError(f"the query {read.id!r} is empty: there is nothing to rank by")
-    return read
-
-
-def read_candidates(passages: Iterable[Passage | str]) -> tuple[Passage, ...]:
-    """Passages of passages and texts; a text gets its position as id. TypeError names the position that is neither."""
-    if isinstance(passages, (str, Passage, Mapping, Set)):
-        raise TypeError(
-            f"passages are a sequence of passages, first-stage best first, not one {type(passages).__name__}"
-        )
-    return tuple(_passage(position, passage) for position, passage in enumerate(passages))
-
-
-def _passage(position: int, passage: Passage | str) -> Passage:
-    if isinstance(passage, str):
-        return Passage(str(position), passage)
-    if not isinstance(passage, Passage) or not isinstance(passage.text, str) or not isinstance(passage.title, str):
-        raise TypeError(f"passage {position} is neither a str nor a Passage with a text: {passage!r:.200}")
-    return passage
 
 
 Force = Literal["truncated", "unparsed", "never"]

@@ -3,26 +3,29 @@
 import os
 import random
 import re
+import signal
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from rankr1_rag import Passage
 from rankr1_rag.backends.scripted import Scripted
 
 ROOT = Path(__file__).parent.parent
 
-if find_spec("hypothesis"):  # not in the environment of the frameworks
-    from hypothesis import settings
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
-    settings.register_profile("untimed", deadline=None)
-    settings.load_profile("untimed")
+# A shell ignores Ctrl-C for `make test &`, and child processes inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 collect_ignore = [] if find_spec("llama_index") and find_spec("langchain_core") else ["integrations"]
 collect_ignore += [] if find_spec("rankr1_eval") else ["eval"]
-"""What is tested in an environment of its own: `make test-integrations`, `make test-eval`."""
+"""What the environment does not hold: `.venv-vllm` has neither the frameworks nor the evaluation."""
 
 
 @pytest.fixture(scope="session")

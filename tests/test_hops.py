@@ -189,9 +189,9 @@ def test_a_wrong_number_of_hops_is_refused(hops: Any, judge: Scripted) -> None:
 
 
 def test_a_second_retrieval_without_a_second_stage_is_refused(judge: Scripted) -> None:
-    with pytest.raises(ValueError, match="give hops=2"):
+    with pytest.raises(ValueError, match=r"retrieve= needs hops >= 2 \(got hops=1\)"):
         Reranker(judge, retrieve=lambda _: [])
-    with pytest.raises(ValueError, match="give hops=2"):
+    with pytest.raises(ValueError, match=r"retrieve= needs hops >= 2 \(got hops=1\)"):
         Reranker(judge).rank("q", ["a", "b"], retrieve=lambda _: [])
 
 

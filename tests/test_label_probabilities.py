@@ -257,7 +257,7 @@ def test_an_unparsed_answer_is_unsure_and_voted_on() -> None:
 
 def test_a_backend_without_alternatives_is_told_so() -> None:
     bare = Scripted(lambda _: "<think>x</think> <answer>[1]</answer>")
-    with pytest.raises(BackendError, match="'scripted' gives no alternatives of a token"):
+    with pytest.raises(BackendError, match="'scripted' returned no usable top log-probabilities"):
         Reranker(bare, probabilities=True).rank("which?", ["a", "b"])
 
 

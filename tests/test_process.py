@@ -32,7 +32,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
         from rankr1_rag import Reranker, Passage
         from rankr1_rag.backends.scripted import Scripted
         Reranker(Scripted(lambda m: "<answer>[1]</answer>")).rank("q", ["a", "b"])
-        heavy = {"openai", "openvino_genai", "torch", "numpy", "rich", "typer", "jinja2", "sqlite3", "tenacity"}
+        heavy = {"openai", "openvino_genai", "torch", "numpy", "rich", "typer", "jinja2", "sqlite3"}
         print(sorted(heavy & set(sys.modules)))
     """)
     assert done.stdout.strip() == "[]", done.stderr

@@ -267,11 +267,11 @@ def test_an_empty_query_is_refused(query: str | Query, judge: Scripted) -> None:
 @pytest.mark.parametrize(
     ("query", "passages", "problem"),
     [
-        (7, ["a"], "a query is a str or a Query"),
-        (None, ["a"], "a query is a str or a Query"),
-        ("q", "abc", "not one str"),
-        ("q", {"id": "text"}, "not one dict"),
-        ("q", {"a", "b"}, "not one set"),
+        (7, ["a"], "a query must be a str or a Query"),
+        (None, ["a"], "a query must be a str or a Query"),
+        ("q", "abc", "got one str"),
+        ("q", {"id": "text"}, "got one dict"),
+        ("q", {"a", "b"}, "got one set"),
         ("q", ["a", None], "passage 1 is neither"),
         ("q", [{"text": "a"}], "passage 0 is neither"),
         ("q", [Passage("a", None)], "passage 0"),  # type: ignore[arg-type]

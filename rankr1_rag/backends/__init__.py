@@ -1,8 +1,8 @@
-"""What a backend is: one method, and what one must know about it.
+"""The backend protocol: a language model turns a `Request` (messages, limits) into a `Completion` (text, tokens).
 
-A backend turns a `Request` (messages, limits) into a `Completion` (text, token counts). It knows tokens and servers; it
-knows nothing of queries, passages, labels or algorithms. Each backend has a module of its own, which imports what it
-needs only when it is used; `wrappers` holds backends around backends: `stored`, `retried`, `limited`, `spread`.
+Backends know tokens and servers; they know nothing of queries, passages, labels or algorithms. Each has a module of its
+own, which imports its libraries when it is used. `wrappers` holds backends around backends: `stored`, `retried`,
+`limited`, `load_balanced`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from rankr1_rag.types import Completion, Message
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One completion asked of a backend.
+    """The request of one completion.
 
-    `messages` may end with an assistant message: a backend with `can_continue` goes on writing it. `max_tokens` is the
-    most tokens of the completion, ≥ 1. `temperature` 0 is greedy. The text ends before the first of `stop`. With
-    `choices` the completion is exactly one of these strings (a backend that cannot constrain says so in its docstring
-    and completes freely). `logprobs` is the number of alternatives wanted for each token (0: none). `sample` tells
-    apart several completions of the same prompt.
+    `messages` may end with an assistant message: a backend with `can_continue` continues it. `max_tokens` is the limit
+    of the completion, ≥ 1. `temperature` 0 is greedy. The text ends before the first of `stop`. With `choices` the
+    completion is exactly one of these strings (a backend that cannot constrain says so in its docstring and completes
+    freely). `logprobs` is the number of alternatives to return for each token (0: none). `sample` distinguishes several
+    completions of the same prompt.
     """
 
     messages: Sequence[Message]
@@ -41,7 +41,7 @@ class Backend(Protocol):
 
     @property
     def model(self) -> str:
-        """The name under which the table of checkpoints knows it."""
+        """Its name in the table of checkpoints."""
 
     @property
     def identity(self) -> str:
@@ -49,17 +49,17 @@ class Backend(Protocol):
 
     @property
     def context(self) -> int | None:
-        """Longest prompt and completion together, in tokens; None where unknown."""
+        """Longest prompt and completion together, in tokens; None if unknown."""
 
     @property
     def can_continue(self) -> bool:
-        """A final assistant message is continued; if not, the forced label is asked for in a new user turn."""
+        """Whether a final assistant message is continued; if not, the forced answer is requested in a new user turn."""
 
     def count(self, text: str) -> int | None:
-        """Tokens of this text, None where the tokenizer is not at hand. Called for every passage, from any thread."""
+        """Tokens of this text, None if there is no tokenizer. Called for every passage, from any thread."""
 
     async def complete(self, request: Request) -> Completion:
-        """Complete, or raise a `BackendError`; `BackendUnavailable` where asking again may help."""
+        """Complete, or raise a `BackendError`; `BackendUnavailable` if another attempt may help."""
 
     async def close(self) -> None:
-        """Give back memory, connections and processes. Safe to call twice."""
+        """Release memory, connections and processes. Safe to call twice."""

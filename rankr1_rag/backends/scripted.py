@@ -1,7 +1,4 @@
-"""A backend that answers with a function: the test seam of this package, for its tests and for yours.
-
-Knows nothing of models. What the function says is taken as it is: limits, stop strings and choices are not enforced.
-"""
+"""A backend that answers with a function, for the tests of this package and of its users."""
 
 from __future__ import annotations
 
@@ -10,8 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from rankr1_rag.backends import Request
 from rankr1_rag.types import Completion, Message
 
-Answer = str | Completion
-Script = Callable[[Sequence[Message]], Answer | Awaitable[Answer]]
+Script = Callable[[Sequence[Message]], str | Completion | Awaitable[str | Completion]]
 
 
 class Scripted:
@@ -19,8 +15,8 @@ class Scripted:
 
         Scripted(lambda messages: "<think>The second names the year.</think> <answer>[2]</answer>")
 
-    `f` gives the text, or a whole `Completion` where token counts, logprobs or a finish reason matter. Two scripts that
-    share a store need an `identity` each: the default is made of `model` alone.
+    `f` returns the text, or a `Completion` with token counts, logprobs or a finish reason; limits, stop strings and
+    choices are not enforced. Two scripts that share a store need an `identity` each: the default is made of `model`.
     """
 
     def __init__(
@@ -41,22 +37,22 @@ class Scripted:
         self.can_continue = can_continue
 
     def count(self, text: str) -> int | None:
-        """What the `count` it was made with says, else None."""
+        """The result of the `count` argument, or None."""
         return None if self._count is None else self._count(text)
 
     async def complete(self, request: Request) -> Completion:
-        """What the script says to these messages."""
-        said = self._f(request.messages)
-        if not isinstance(said, str | Completion):
-            said = await said
-        if isinstance(said, Completion):
-            return said
-        if not isinstance(said, str):
-            raise TypeError(f"the script of {self!r} gave {type(said).__name__}, not a str or a Completion")
-        return Completion(said)
+        """The script's answer to these messages."""
+        answer = self._f(request.messages)
+        if not isinstance(answer, str | Completion):
+            answer = await answer
+        if isinstance(answer, Completion):
+            return answer
+        if not isinstance(answer, str):
+            raise TypeError(f"the script of {self!r} must return a str or a Completion, not {type(answer).__name__}")
+        return Completion(answer)
 
     async def close(self) -> None:
-        """Nothing to give back."""
+        """Nothing to release."""
 
     def __repr__(self) -> str:
         return f"Scripted({getattr(self._f, '__qualname__', self._f)!s}, identity={self.identity!r})"

@@ -17,9 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from rankr1_rag.backends import Backend, Request
-from rankr1_rag.backends.wrappers.base import Around
-from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong, UnparsedError
+from rankr1_rag.backends.wrappers.base import BackendWrapper
 from rankr1_rag.explain import clean, cost_table
+from rankr1_rag.io.give_up import GiveUp
 from rankr1_rag.types import Completion, Cost, Query, Ranking
 
 
@@ -80,7 +80,7 @@ class Job:
         self._progress.stop()
 
 
-class _Counted(Around):
+class _Counted(BackendWrapper):
     def __init__(self, backend: Backend, job: Job) -> None:
         super().__init__(backend)
         self._job = job
@@ -91,8 +91,6 @@ class _Counted(Around):
         return completion
 
 
-GIVE_UP = 10
-"""So many failures in a row that say the model is gone end the job."""
 SHOWN = 5
 """So many failures are told in full."""
 
@@ -113,35 +111,22 @@ class Report:
     before: int = 0
     failed: int = 0
     first_stage: int = 0
-    in_a_row: int = 0
-    answered: bool = False
+    give_up: GiveUp = field(default_factory=GiveUp)
 
     def take(self, ranking: Ranking) -> None:
         """One more query is done."""
         self.queries += 1
         self.cost += ranking.cost
         self.first_stage += ranking.failure is not None
-        self._alive()
+        self.give_up.succeed()
 
     def fail(self, query: Query, error: Exception) -> None:
         """One more query has failed."""
         self.failed += 1
-        if isinstance(error, PromptTooLong | UnparsedError):
-            self._alive()
-        elif isinstance(error, BackendUnavailable) or (isinstance(error, BackendError) and not self.answered):
-            # A plain BackendError is a wrong key or model, or, once the model has answered, this query's own fault.
-            self.in_a_row += 1
+        self.give_up.fail(error)
         if self.failed <= SHOWN:
             name = f"query {query.id or query.text[:60]!r}"
             self.say(f"{name} failed: {type(error).__name__}: {error}", "red")
-
-    def _alive(self) -> None:
-        self.in_a_row, self.answered = 0, True
-
-    @property
-    def hopeless(self) -> bool:
-        """Whether the model seems to be gone."""
-        return self.in_a_row >= GIVE_UP
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line, whatever it holds."""
@@ -158,7 +143,7 @@ class Report:
             self._table(seconds)
         if self.failed:
             more = f", {self.failed - SHOWN} of them not shown" if self.failed > SHOWN else ""
-            gone = f"; stopped after {GIVE_UP} in a row" if self.hopeless else ""
+            gone = f"; stopped after {self.give_up.in_a_row} in a row" if self.give_up.is_due else ""
             self.say(f"{queries_of(self.failed)} failed{more}{gone}{kept}", "bold red")
             raise typer.Exit(1)
 

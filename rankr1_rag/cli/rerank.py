@@ -64,7 +64,7 @@ class Asking:
                     yield one, _whole(outcome, one)
                     continue
                 self.report.fail(one.query, outcome)
-                if self.report.hopeless:
+                if self.report.give_up.is_due:
                     if journal is not None:
                         journal.note(gave_up_at=one.index)
                     return

@@ -1,1 +1,1 @@
-"""The private event loop in a thread of its own, and what lives on it or beside it."""
+"""The private event loop in a thread of its own, and how work gets on it, off it and onto the loops of callers."""

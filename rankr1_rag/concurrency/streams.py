@@ -1,6 +1,6 @@
 """Many coroutines on the private loop, fed from an iterable: lazily, a bounded number open, in order of completion.
 
-`open` means started and not yet handed over: no more than that is ever held. Knows nothing of ranking.
+`open` means started and not yet handed over: no more than that is ever held.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import queue
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
-from functools import partial
 from typing import Any, TypeVar
 
-from rankr1_rag.concurrency.event_loop import Caller, held_up, private_loop, standing
+from rankr1_rag.concurrency.event_loop import Caller, blocked_loop, private_loop, running_or_blocked_loop
 from rankr1_rag.errors import LoopError
 
 In = TypeVar("In")
@@ -26,12 +25,12 @@ Opened = dict[int, concurrent.futures.Future[Out]]
 
 
 def each(work: Work[In, Out], items: Iterable[In], most: int) -> Iterator[tuple[int, Out]]:
-    """`(index, result)` of each item as it is done, at most `most` open.
+    """`(index, result)` of each item as it completes, at most `most` open.
 
-    `items` is read in the caller's thread, between results: one that makes its reader wait holds back what is done. An
-    error of `items` is raised after what is open was handed over.
+    `items` is read in the caller's thread, between results, so that a slow source delays complete results. An error of
+    `items` is raised after all open results.
     """
-    loop, pid = private_loop(), os.getpid()
+    loop, pid, blocks = private_loop(), os.getpid(), running_or_blocked_loop()
     loop.refuse_own_thread()
     source, broken, ended = enumerate(items), None, False
     finished: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -46,27 +45,26 @@ def each(work: Work[In, Out], items: Iterable[In], most: int) -> Iterator[tuple[
                 except Exception as error:
                     broken, ended = error, True
                 else:
-                    opened[index] = loop.submit(work(item), holding_up=standing())
-                    opened[index].add_done_callback(partial(_put, finished, index))
+                    opened[index] = loop.submit(work(item), blocks=blocks)
+                    opened[index].add_done_callback(lambda _, index=index: finished.put(index))  # type: ignore[misc]
             if not opened:
                 break
             index = finished.get()
             yield index, opened.pop(index).result()
-            _same_process(pid)
+            refuse_other_process(pid)
     finally:
-        _cancel(opened, pid)
+        cancel(opened, pid)
     if broken is not None:
         raise broken
 
 
 def live(work: Work[In, Out], items: Iterable[In], most: int) -> Iterator[tuple[int, Out]]:
-    """`each` for items that come when they come, a pipe or a queue: they are read in a thread of their own."""
-    loop, pid = private_loop(), os.getpid()
+    """`each` for items that arrive over time, from a pipe or a queue: they are read in a thread of their own."""
+    loop, pid, blocks = private_loop(), os.getpid(), running_or_blocked_loop()
     loop.refuse_own_thread()
     finished: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     opened: Opened[Out] = {}
     free, left, broken = threading.Semaphore(most), threading.Event(), list[Exception]()
-    held = standing()
 
     def feed() -> None:
         try:
@@ -74,8 +72,8 @@ def live(work: Work[In, Out], items: Iterable[In], most: int) -> Iterator[tuple[
             for index, item in enumerate(items):
                 if left.is_set():
                     return
-                opened[index] = loop.submit(work(item), holding_up=held)
-                opened[index].add_done_callback(partial(_put, finished, index))
+                opened[index] = loop.submit(work(item), blocks=blocks)
+                opened[index].add_done_callback(lambda _, index=index: finished.put(index))  # type: ignore[misc]
                 free.acquire()
         except Exception as error:
             broken.append(error)
@@ -92,11 +90,11 @@ def live(work: Work[In, Out], items: Iterable[In], most: int) -> Iterator[tuple[
             result = opened.pop(index).result()
             free.release()
             yield index, result
-            _same_process(pid)
+            refuse_other_process(pid)
     finally:
         left.set()
         free.release()
-        _cancel(opened, pid)
+        cancel(opened, pid)
     if broken:
         raise broken[0]
 
@@ -110,17 +108,25 @@ async def aeach(
     opened: Opened[Out] = {}
     free, here = asyncio.Semaphore(most), Caller(loop)
 
-    def report(index: int, _: concurrent.futures.Future[Out]) -> None:
+    def report(index: int) -> None:
         with suppress(RuntimeError):  # the caller's loop may be closed by now
             loop.call_soon_threadsafe(finished.put_nowait, index)
 
+    async def source() -> AsyncIterator[In]:
+        if isinstance(items, AsyncIterable):
+            async for item in items:
+                yield item
+        else:
+            for item in items:
+                yield item
+
     async def feed() -> None:
-        source, index = _aiter(items), 0
+        index = 0
         try:
             await free.acquire()
-            async for item in source:
-                opened[index] = private_loop().submit(work(item), private_loop().outermost(here), held_up.get())
-                opened[index].add_done_callback(partial(report, index))
+            async for item in source():
+                opened[index] = private_loop().submit(work(item), private_loop().root_caller(here), blocked_loop.get())
+                opened[index].add_done_callback(lambda _, index=index: report(index))  # type: ignore[misc]
                 index += 1
                 await free.acquire()
         finally:
@@ -137,35 +143,19 @@ async def aeach(
             yield index, result
         await feeder
     finally:
-        here.gone = True
+        here.cancelled = True
         feeder.cancel()
-        _cancel(opened, pid)
+        cancel(opened, pid)
 
 
-async def given(value: Out) -> Out:
-    """The work of an item whose result is known already."""
-    return value
-
-
-async def _aiter(items: Iterable[In] | AsyncIterable[In]) -> AsyncIterator[In]:
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
-        for item in items:
-            yield item
-
-
-def _put(finished: queue.SimpleQueue[Any], index: int, _: concurrent.futures.Future[Any]) -> None:
-    finished.put(index)
-
-
-def _same_process(pid: int) -> None:
+def refuse_other_process(pid: int) -> None:
+    """LoopError in any process but this one."""
     if os.getpid() != pid:
-        raise LoopError("these rankings belong to the process that forked this one: begin anew here")
+        raise LoopError("these rankings belong to the process that forked this one: start again in this process")
 
 
-def _cancel(opened: Opened[Any], pid: int) -> None:
+def cancel(opened: Opened[Any], pid: int) -> None:
+    """Cancel what is open, if it belongs to this process."""
     if os.getpid() == pid:
         for future in list(opened.values()):
             future.cancel()

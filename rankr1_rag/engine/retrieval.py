@@ -1,7 +1,4 @@
-"""How what finds more candidates is asked: in a thread of its own, or on the event loop of its owner.
-
-Knows callables and loops; knows nothing of passages, frameworks and rankings.
-"""
+"""Calls a retriever between two hops: in a thread of its own, or on the event loop of its caller."""
 
 from __future__ import annotations
 
@@ -18,69 +15,60 @@ from rankr1_rag.concurrency.foreign_loop import in_thread, on_loop
 
 @dataclass(frozen=True, slots=True)
 class Retriever:
-    """What finds objects for a text, called as its owner would call it; `Borrowed` is the same for models.
+    """Finds objects for a text.
 
-    `sync` is called in a thread of its own; what it gives may have to be awaited. `native`, where there is one, is
-    awaited on the event loop of a caller who awaits. Where one raises NotImplementedError the other is asked.
+    `sync` is called in a thread of its own; it may return an awaitable. `native`, if there is one, is awaited on the
+    event loop of a caller that awaits. If one raises NotImplementedError the other is used.
     """
 
     sync: Callable[[str], Any]
     native: Callable[[str], Awaitable[Any]] | None = None
 
     async def find(self, text: str) -> list[Any]:
-        """What it finds. Whatever it raises, and TypeError for what is no list of objects.
+        """The objects found. Raises any error of the retriever, and TypeError for a result that is no list.
 
-        RuntimeError for what is no Exception: SystemExit would end the loop for everyone, and a cancellation that is
-        none of ours whatever else is open.
+        RuntimeError in place of a BaseException: SystemExit would end the loop for everyone, and a cancellation that
+        is not ours would cancel whatever else is open.
         """
         try:
-            return await self._found(text)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():  # ours: the caller went away
-                raise
-            raise _failed(error) from error
+            if self.native is None:
+                return await self._call(text)
+            first, other = self._call, partial(listed, self.native)
+            if caller.get() is not None:
+                first, other = other, first
+            try:
+                return await first(text)
+            except NotImplementedError:
+                return await other(text)
         except (Exception, GeneratorExit):
             raise
         except BaseException as error:
-            raise _failed(error) from error
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                raise  # the caller was cancelled, not the retriever
+            raise RuntimeError(f"retrieve= raised {type(error).__name__}: {error}") from error
 
-    async def _found(self, text: str) -> list[Any]:
-        if self.native is None:
-            return await self._called(text)
-        first, other = self._called, partial(_awaited, self.native)
-        if caller.get() is not None:
-            first, other = other, first
-        try:
-            return await first(text)
-        except NotImplementedError:
-            return await other(text)
-
-    async def _called(self, text: str) -> list[Any]:
-        def called() -> Any:  # noqa: ANN401
+    async def _call(self, text: str) -> list[Any]:
+        def call() -> Any:  # noqa: ANN401
             found = self.sync(text)
-            return found if inspect.isawaitable(found) else _listed(found)
+            return found if inspect.isawaitable(found) else read(found)
 
-        found = await in_thread(called)
-        return await _awaited(lambda _: found, text) if inspect.isawaitable(found) else found
+        found = await in_thread(call)
+        return await listed(lambda _: found, text) if inspect.isawaitable(found) else found
 
 
-async def _awaited(way: Callable[[str], Awaitable[Any]], text: str) -> list[Any]:
-    """Awaited on the caller's event loop, on the private one where he has none."""
+async def listed(way: Callable[[str], Awaitable[Any]], text: str) -> list[Any]:
+    """Awaited on the caller's event loop, or on the private one if it has none."""
 
     async def awaited() -> list[Any]:
-        return _listed(await way(text))
+        return read(await way(text))
 
     who = caller.get()
     return await (awaited() if who is None else on_loop(who, awaited))
 
 
-def _listed(found: Any) -> list[Any]:  # noqa: ANN401
-    """All of it, gone through where it was found: that may mean to search."""
+def read(found: Any) -> list[Any]:  # noqa: ANN401
+    """All of the result, iterated where it was made: that may mean to search. TypeError for anything but a list."""
     if isinstance(found, (str, bytes, Mapping, Set)) or not isinstance(found, Iterable):
-        raise TypeError(f"retrieve= gave {found!r:.200}, not a list of what it found, best first")
+        raise TypeError(f"retrieve= must return a list of passages, best first (got {found!r:.200})")
     return list(found)
-
-
-def _failed(error: BaseException) -> RuntimeError:
-    return RuntimeError(f"retrieve= raised {type(error).__name__}: {error}")

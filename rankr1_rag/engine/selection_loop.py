@@ -1,102 +1,320 @@
-"""Steps a selection: puts its sets to the model, a round at a time, and sends the answers in.
+"""Plays the selections of a query with a model as the judge: a round at a time, its sets at once, a selection per hop.
 
-One coroutine a query, no barrier between queries: each moves on as soon as its own round is back. Knows selections and
-comparisons; nothing of prompts, tokens, files or retries.
+One coroutine a query and no barrier between queries: each continues as soon as its own round is complete.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import chain
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, replace
 from math import factorial
+from typing import Any, Literal, TypeVar
 
-from rankr1_rag.engine.comparison import Comparing, side_by_side
+from rankr1_rag.backends import Request
+from rankr1_rag.engine.query import Budget, QueryRun
+from rankr1_rag.engine.retrieval import Retriever
+from rankr1_rag.errors import BackendError, RankR1Error, UnparsedError
+from rankr1_rag.prompt import Forced, shares, tokens
 from rankr1_rag.scoring import probability, winner
-from rankr1_rag.selection import Answer, Done, Round, Selection, Set, orders, step
-from rankr1_rag.types import Comparison
+from rankr1_rag.selection import ALGORITHMS, Answer, Done, Set, among, ballot, orders, prefixed, step, voted
+from rankr1_rag.settings import BALLOT, Plan
+from rankr1_rag.types import Comparison, Completion, Message, Ranking
+
+T = TypeVar("T")
 
 AUTO_VOTES = 5
-"""How often a set is asked in all where `votes="auto"` finds its first answer unsure."""
+"""Votes on a set with `votes="auto"`, if its first answer is unsure."""
 
 AUTO_MARGIN = 0.5
-"""The probability of the label given less that of the best other, below which an answer is unsure."""
+"""An answer is unsure if its probability exceeds that of the best other label by less than this."""
 
+ALTERNATIVES = 20
+"""Log-probabilities requested for each token of a label: the most that servers give."""
 
-@dataclass(slots=True, eq=False)
-class Task:
-    """One query being ranked: its selection, its texts (clean and clipped), and the comparisons made so far.
+NEGLIGIBLE = 1e-3
+"""A probability below this that several labels share is divided equally, without another request."""
 
-    `lines` are the candidates as shown, by position. `trace` grows by whole rounds, in the order asked; when a
-    backend fails it keeps what the last round had finished. `known` are positions that are known already: they are
-    shown beside every set.
-    """
+NO_REASONING = Completion("", finish_reason="length", stored=True)
+"""In place of the first completion if no reasoning is requested: it cost nothing and holds no answer."""
 
-    selection: Selection
-    query: str
-    lines: Sequence[str]
-    trace: list[Comparison] = field(default_factory=list)
-    known: tuple[int, ...] = ()
+LARGE = 200_000
+"""Characters of candidates that are sanitised and clipped in a thread, so that the private loop is not blocked."""
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
-    """Runs tasks, any number of them at once, on any loop. With `auto`, unsure answers are voted on."""
+class SelectionLoop:
+    """Ranks queries, any number of them at once, on any loop."""
 
-    comparing: Comparing
-    auto: bool = False
+    plan: Plan
+    comparer: Comparer
+    budget: Budget
+    on_failure: Literal["raise", "first_stage"] = "raise"
 
-    async def run(self, task: Task) -> list[int]:
-        """The selected positions, best first. BackendError or UnparsedError; `task.trace` holds what was done."""
+    async def run(self, run: QueryRun) -> Ranking:
+        """Rank a query: one selection or, with hops, one passage a hop until the last hop selects the rest of the k.
+
+        A hop is shown the passages of the hops before it as known; between two hops more candidates may be retrieved.
+        Raises UnparsedError, whatever `retrieve` raises and, unless `on_failure` is "first_stage", BackendError.
+        """
+        start, failure, searched, backend = time.perf_counter(), None, 0, self.plan.backend
+        most = run.wanted if run.retrieve is None or not run.candidates else run.k
+        hops = self.plan.hops if most is None else min(self.plan.hops, most)
+        budget = self.budget if hops < 2 else replace(self.budget, known=hops - 1)
         try:
-            state = step(task.selection)
+            for hop in range(1, hops + 1):
+                is_new = hop == 1
+                if run.retrieve is not None and len(run.chosen) > searched:
+                    last, searched = run.candidates[run.chosen[-1]], len(run.chosen)
+                    text = " ".join(part for part in (run.query.text, last.title, last.text) if part)
+                    is_new = run.add(await Retriever(run.retrieve).find(text))
+                if not is_new:
+                    pass
+                elif backend.context is None and sum(len(passage.text) for passage in run.candidates) < LARGE:
+                    run.texts = budget.fit(run.query.text, run.candidates, backend)
+                else:  # counting tokens may mean loading a model: not on the loop that others wait for
+                    run.texts = await asyncio.to_thread(budget.fit, run.query.text, run.candidates, backend)
+                await self.select(run, run.wanted - len(run.chosen) if hop == hops else 1)
+        except BackendError as error:
+            if self.on_failure == "raise":
+                raise
+            failure = f"{type(error).__name__}: {error}"
+        trace = run.trace.ordered()
+        if any(comparison.reasoning_tokens for comparison in trace):
+            trace = await self.comparer.count_reasoning(trace)
+        return run.ranking(trace, time.perf_counter() - start, self.plan.fusion, failure)
+
+    async def select(self, run: QueryRun, k: int) -> None:
+        """Select k of the candidates that are not selected yet. BackendError, UnparsedError."""
+        left = [position for position in range(len(run.candidates)) if position not in run.chosen]
+        if not left:
+            return
+        plan, n = self.plan, len(left)
+        if plan.algorithm == BALLOT and isinstance(plan.votes, int):
+            selection = ballot(n, k, plan.size, plan.votes)
+        else:
+            selection = ALGORITHMS[plan.algorithm](n, k, plan.size)
+            if plan.prefix_order:
+                selection = prefixed(selection)
+            if plan.votes != "auto" and plan.votes > 1:
+                selection = voted(selection, plan.votes, plan.seed)
+        if run.chosen:
+            selection = among(selection, left)
+        try:
+            state = step(selection)
             while not isinstance(state, Done):
-                answers = await self._round(task, state)
-                state = step(task.selection, answers)
-            return state.value
+                samples, jobs = Counter[Set](), []
+                for place, shown in enumerate(state):
+                    jobs.append(self.answer(run, shown, place, samples[shown]))
+                    samples[shown] += 1
+                answers = await concurrently(jobs)
+                run.trace.rounds += 1
+                state = step(selection, answers)
+            run.chosen += state.value
         finally:
-            task.selection.close()
+            selection.close()
 
-    async def _round(self, task: Task, sets: Round) -> list[Answer]:
-        number = task.trace[-1].round + 1 if task.trace else 0
-        seen: Counter[Set] = Counter()
-        asked: list[list[Comparison]] = []
-        jobs = []
-        for shown in sets:
-            asked.append([])
-            jobs.append(self._decide(task, shown, number, seen[shown], asked[-1]))
-            seen[shown] += 1
-        try:
-            return await side_by_side(jobs)
-        finally:
-            task.trace.extend(chain.from_iterable(asked))
+    async def answer(self, run: QueryRun, shown: Set, place: int, sample: int) -> Answer:
+        """The answer to the set at this place of its round: the model's or, if unsure, that of votes in new orders."""
+        first = await self.comparer.compare(run, shown, sample)
+        run.trace.add(first, place)
+        if self.plan.votes != "auto" or not is_unsure(first):
+            return first.answer
 
-    async def _decide(self, task: Task, shown: Set, number: int, sample: int, asked: list[Comparison]) -> Answer:
-        """The answer to one set: the model's, or where that is unsure that of several votes, in fresh orders."""
-        asked.append(await self._compare(task, shown, number, sample))
-        if not self.auto or not _unsure(asked[0]):
-            return asked[0].answer
+        async def vote(number: int, order: Set) -> Comparison:
+            comparison = await self.comparer.compare(run, order)
+            run.trace.add(comparison, place, number)
+            return comparison
+
         most = min(AUTO_VOTES, factorial(len(shown)))
-        more = orders(shown, most, f"{self.comparing.seed} {number} {shown}")[1:]
-        votes: list[list[Comparison]] = [[] for _ in more]
+        more = orders(shown, most, f"{self.plan.seed} {run.trace.rounds} {shown}")[1:]
+        votes = await concurrently([vote(number, order) for number, order in enumerate(more, 1)])
+        return (winner([first, *votes]),)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparer:
+    """Shows sets to the model and reads its answers."""
+
+    plan: Plan
+    temperature: float = 0.0
+    strict: bool = False
+
+    async def compare(self, run: QueryRun, shown: Set, sample: int = 0) -> Comparison:
+        """Show the texts at these positions and read the answer. BackendError, and with `strict` UnparsedError.
+
+        The positions selected so far are shown as known. `reasoning_tokens` of the result count all tokens of the
+        first completion, see `count_reasoning`.
+        """
+        plan, format, n, known = self.plan, self.plan.format, len(shown), tuple(run.chosen)
+        lines = run.texts.lines
+        messages = format.messages(
+            run.texts.query, [lines[position] for position in shown], [lines[position] for position in known]
+        )
+        first, forced, label = NO_REASONING, None, None
+        if plan.reasoning_tokens or not format.reasoning:
+            budget = plan.reasoning_tokens * format.reasoning + format.answer_tokens(n)
+            first = await self.complete(messages, budget, sample)
+        truncated = first.finish_reason == "length"
+        # Reasoning that the budget cut off holds no answer: models quote the example of the prompt.
+        places = None if truncated and format.is_reasoning(first.text) else format.parse(first.text, n)
+        completion = first
+        if places is None and (plan.force == "unparsed" or (plan.force == "truncated" and truncated)):
+            forced = format.force(messages, first.text, n, can_continue=plan.backend.can_continue)
+            label = await self.force(forced, sample)
+            written = forced.meant(label.text)
+            completion = replace(summed(label, [first]), text=forced.text + written, logprobs=None)
+            places = format.parse(forced.opened + written, n)
+        if places is None and self.strict:
+            raise UnparsedError(
+                f"query {run.query.text[:100]!r}: the answer names no passage of 1..{n}: {completion.text[-300:]!r}"
+            )
+        probabilities = None
+        if places is None:  # trust the retriever
+            answer = (min(shown),) if format.kind == "setwise" else tuple(sorted(shown))
+        else:
+            answer = tuple([shown[place] for place in places])
+            if plan.probabilities or plan.votes == "auto":
+                opened = forced or format.reopen(messages, completion.text, n)
+                probabilities, requested = await self.probabilities(opened, label, sample)
+                completion = summed(completion, requested)
+        return Comparison(
+            set=shown,
+            answer=answer,
+            completion=completion,
+            round=run.trace.rounds,
+            reasoning=format.reasoning_of(completion.text),
+            parsed=places is not None,
+            forced=forced is not None,
+            sample=sample,
+            reasoning_tokens=first.completion_tokens if format.reasoning else 0,
+            probabilities=probabilities,
+            known=known,
+        )
+
+    async def force(self, forced: Forced, sample: int) -> Completion:
+        """The answer of a model that is held to a label, with log-probabilities if they are needed."""
+        alternatives = ALTERNATIVES if self.plan.probabilities or self.plan.votes == "auto" else 0
+        return await self.complete(forced.messages, forced.max_tokens, sample, forced.choices, alternatives)
+
+    async def probabilities(
+        self, opened: Forced, label: Completion | None, sample: int
+    ) -> tuple[tuple[float, ...], list[Completion]]:
+        """The probability of each label in shown order, sum 1, and the completions requested for it.
+
+        Where several likely labels begin alike the model is asked for the rest, until each has a probability.
+        """
+        requested = [] if label else [await self.force(opened, sample)]
+        found = shares(opened.choices, (label or requested[0]).logprobs or ())
+        if found is None:
+            raise BackendError(
+                f"the backend {self.plan.backend.model!r} returned no usable top log-probabilities; "
+                "probabilities=True and votes='auto' need them"
+            )
+        while found.opened:
+            pooled = {begun: (mass, opened.after(begun)) for begun, mass in found.opened.items()}
+            found.opened.clear()
+            likely = [begun for begun, (mass, _) in pooled.items() if mass >= NEGLIGIBLE]
+            completions = await concurrently([self.force(pooled[begun][1], sample) for begun in likely])
+            requested += completions
+            logprobs = {begun: one.logprobs for begun, one in zip(likely, completions, strict=True)}
+            for begun, (mass, after) in pooled.items():
+                found.divide(begun, mass, after.choices, logprobs.get(begun) or ())
+        return tuple(found.settled.get(choice, 0.0) for choice in opened.choices), requested
+
+    async def count_reasoning(self, trace: list[Comparison]) -> list[Comparison]:
+        """Take the tokens of the answers off `reasoning_tokens`, once a query; before a forced answer all tokens count.
+
+        Estimated for a text that the backend cannot count: a model may write characters that no tokenizer takes.
+        """
+        format, backend = self.plan.format, self.plan.backend
+        answers = {
+            text: format.after_reasoning(text)
+            for text in {one.completion.text for one in trace if one.reasoning_tokens and not one.forced}
+        }
+
+        def count() -> dict[str, int]:
+            counts = {}
+            for answer in set(answers.values()):
+                try:
+                    counts[answer] = tokens(answer, backend.count)
+                except Exception:
+                    counts[answer] = tokens(answer, lambda _: None)
+            return counts
+
+        counts = count() if backend.context is None else await asyncio.to_thread(count)  # may wait for a model
+        return [
+            one
+            if one.forced or not one.reasoning_tokens
+            else replace(one, reasoning_tokens=max(0, one.reasoning_tokens - counts[answers[one.completion.text]]))
+            for one in trace
+        ]
+
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        max_tokens: int,
+        sample: int,
+        choices: tuple[str, ...] = (),
+        logprobs: int = 0,
+    ) -> Completion:
+        """One request. Any error of the backend that is not of our tree becomes a BackendError.
+
+        Also SystemExit and the like, which would end the loop for everyone.
+        """
+        plan = self.plan
+        request = Request(
+            messages,
+            max_tokens,
+            self.temperature,
+            choices=choices,
+            logprobs=logprobs,
+            seed=plan.seed,
+            sample=sample,
+        )
         try:
-            await side_by_side([self._vote(task, order, number, one) for order, one in zip(more, votes, strict=True)])
-        finally:
-            asked += chain.from_iterable(votes)
-        return (winner(asked),)
-
-    async def _vote(self, task: Task, shown: Set, number: int, asked: list[Comparison]) -> None:
-        asked.append(await self._compare(task, shown, number, 0))
-
-    async def _compare(self, task: Task, shown: Set, number: int, sample: int) -> Comparison:
-        return await self.comparing.compare(task.query, task.lines, shown, number, sample, task.known)
+            return await plan.backend.complete(request)
+        except (RankR1Error, GeneratorExit):
+            raise
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                raise  # the caller was cancelled, not the backend
+            raise BackendError(f"the backend {plan.backend.model!r} failed: {type(error).__name__}: {error}") from error
 
 
-def _unsure(comparison: Comparison) -> bool:
-    """Whether another label is near the one that was given, or none was given at all."""
+def is_unsure(comparison: Comparison) -> bool:
+    """Whether another label is nearly as probable as the answer, or the answer names no passage."""
     if comparison.probabilities is None:
         return True
-    given = probability(comparison.answer[0], comparison)
-    others = [probability(position, comparison) for position in comparison.set if position != comparison.answer[0]]
-    return given - max(others) < AUTO_MARGIN
+    answer = comparison.answer[0]
+    others = [probability(position, comparison) for position in comparison.set if position != answer]
+    return probability(answer, comparison) - max(others) < AUTO_MARGIN
+
+
+def summed(completion: Completion, others: Sequence[Completion]) -> Completion:
+    """The completion with the tokens of the others added."""
+    return replace(
+        completion,
+        prompt_tokens=completion.prompt_tokens + sum(other.prompt_tokens for other in others),
+        cached_tokens=completion.cached_tokens + sum(other.cached_tokens for other in others),
+        completion_tokens=completion.completion_tokens + sum(other.completion_tokens for other in others),
+        stored=completion.stored and all(other.stored for other in others),
+    )
+
+
+async def concurrently(jobs: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results in order. If one fails, the others are cancelled and one plain exception is raised, not a group."""
+    if len(jobs) == 1:
+        return [await jobs[0]]
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(job) for job in jobs]
+    except BaseExceptionGroup as failures:
+        first: BaseException = failures
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
+    return [one.result() for one in running]

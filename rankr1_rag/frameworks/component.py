@@ -26,8 +26,8 @@ from rankr1_rag.connect import CONNECTING, RERANKING, reranker, wrapped
 from rankr1_rag.engine.query import Retrieve
 from rankr1_rag.engine.retrieval import Retriever
 from rankr1_rag.frameworks.fields import REASONING, Settings
-from rankr1_rag.frameworks.llm import Borrowed
-from rankr1_rag.reranker import Reranker, notice
+from rankr1_rag.frameworks.llm import FrameworkLLM
+from rankr1_rag.reranker import Reranker
 from rankr1_rag.settings import check_within
 from rankr1_rag.types import Passage, Ranking
 
@@ -130,7 +130,7 @@ class Component(Settings):
     _retriever: Retriever | None = PrivateAttr(default=None)
 
     @abstractmethod
-    def _borrowed(self, llm: Any) -> Borrowed:  # noqa: ANN401
+    def _borrowed(self, llm: Any) -> FrameworkLLM:  # noqa: ANN401
         """The backend around a model that the pipeline has."""
 
     def model_post_init(self, context: Any, /) -> None:  # noqa: ANN401
@@ -169,7 +169,7 @@ class Component(Settings):
         return self._reranker
 
     def rank(self, query: str, passages: Iterable[Passage], retrieve: Retrieve | None = None) -> Ranking:
-        """`Reranker.rank` of the `top_n`, told to `on_ranking`; what it must not hide is logged, see `notice`."""
+        """`Reranker.rank` of the `top_n`, told to `on_ranking`; problems are logged, see `Ranking.log_problems`."""
         return self._told(self._reranker.rank(query, passages, k=self.top_n or sys.maxsize, retrieve=retrieve))
 
     async def arank(self, query: str, passages: Iterable[Passage], retrieve: Retrieve | None = None) -> Ranking:
@@ -181,7 +181,7 @@ class Component(Settings):
         return Candidates(kind, items, passage, self._retriever)
 
     def _told(self, ranking: Ranking) -> Ranking:
-        notice(ranking)
+        ranking.log_problems()
         if self.on_ranking is not None:
             self.on_ranking(ranking)
         return ranking

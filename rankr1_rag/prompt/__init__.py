@@ -8,7 +8,7 @@ algorithms, engines or backends: a passage is text, an answer is places in the s
 from rankr1_rag.prompt.clipping import clip, tokens
 from rankr1_rag.prompt.format import Forced, Format
 from rankr1_rag.prompt.formats import FORMATS
-from rankr1_rag.prompt.label_probabilities import Shares, continued, shares
+from rankr1_rag.prompt.label_probabilities import shares
 from rankr1_rag.prompt.sanitizing import sanitise
 
-__all__ = ["FORMATS", "Forced", "Format", "Shares", "clip", "continued", "sanitise", "shares", "tokens"]
+__all__ = ["FORMATS", "Forced", "Format", "clip", "sanitise", "shares", "tokens"]

@@ -1,24 +1,37 @@
-"""A prompt format as one frozen value: how a set is shown, how an answer is read, how an answer is had for certain.
+"""A prompt format as one frozen value: how a set is shown, how an answer is read and how an answer is forced.
 
-Labels `[1]`..`[n]` exist here and nowhere else: what comes out of `parse` are places in the shown order, counted from
-0. Knows nothing of algorithms, models and backends.
+Labels `[1]`..`[n]` exist here and nowhere else: `parse` returns places in the shown order, counted from 0.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from rankr1_rag.prompt import parsing
 from rankr1_rag.prompt.sanitizing import sanitise
 from rankr1_rag.types import Message, Passage
 
+_TAG = re.compile("</?(?:think|answer)>", re.IGNORECASE)
+_ANSWER_TAG = re.compile("<(/?)answer>", re.IGNORECASE)
+_THINK_TAG = re.compile(r"<(/)think>|<think>(?:\s*+<think>)*+", re.IGNORECASE)  # a model may repeat the template's
+_END_TAG = re.compile("</(?:answer|think)>", re.IGNORECASE)
+_ANSWER_BEGUN = re.compile("<answer>", re.IGNORECASE)
+_CUT_TAG = re.compile(r"</?[a-z]{0,6}\Z", re.IGNORECASE)
+_LONGEST_CUT_TAG = 8
+_GROUP = re.compile(r"\[([^\[\]]*+)\]")
+_DIGIT = re.compile(r"\d")
+_LABEL = re.compile(r"\s*+([0-9]{1,4})\s*+")
+_EXACT_LABEL = re.compile(r"\[([1-9][0-9]{0,3})\]")
+_EXACT_ANSWER = re.compile(rf"<answer>({_EXACT_LABEL.pattern}(?: > {_EXACT_LABEL.pattern})*+)</answer>")
 _NUMBER = re.compile(r"\d+")
 _BARE = re.compile(r"\s*+(?:<answer>)?\s*+\[?\s*+([0-9]{1,4})\s*+\]?\s*+(?:</answer>)?\s*+\.?\s*+", re.IGNORECASE)
-"""A label and nothing else, whatever is missing around it."""
+"""A label and nothing else, with or without brackets and tags."""
+
+_BEGUN_ANSWER = 48
+"""Characters at the end of the reasoning in which `<answer>` begins an answer; before them it is only a mention."""
 
 _ASK_SETWISE = (
     "Your time to think is over. Give only the label of the most relevant document, enclosed in square brackets, "
@@ -32,11 +45,11 @@ _ASK_LISTWISE = (
 
 @dataclass(frozen=True, slots=True)
 class Forced:
-    """How to have an answer from a model that gave none: a continuation of the messages.
+    """Messages that force an answer from a model that gave none.
 
-    `text` stands before what the model will write (already part of `messages` where it is continued), and `opened` is
-    what of it belongs to the answer; `choices` are all the completions that make sense ("3]</answer>"), empty where
-    they are too many to list; `max_tokens` is what they need.
+    `text` comes before the model's new words (if it can continue, `messages` end with it); `opened` is the part of it
+    that belongs to the answer. `choices` are all valid completions ("3]</answer>"), empty if they are too many to list;
+    `max_tokens` is enough for any of them.
     """
 
     messages: list[Message]
@@ -45,11 +58,17 @@ class Forced:
     max_tokens: int
     opened: str = ""
 
-    def meant(self, said: str) -> str:
-        """What was said; of a bare label ("2", "[2]."), which nothing constrained, the whole choice."""
-        if not (bare := _BARE.fullmatch(said)):
-            return said
-        return next((one for one in self.choices if _NUMBER.findall(one) == [bare[1].lstrip("0")]), said)
+    def meant(self, text: str) -> str:
+        """The completion; for a bare label ("2", "[2]."), written without constraint, the whole choice."""
+        if not (bare := _BARE.fullmatch(text)):
+            return text
+        return next((one for one in self.choices if _NUMBER.findall(one) == [bare[1].lstrip("0")]), text)
+
+    def after(self, begun: str) -> Forced:
+        """The same for a model that can continue, with the beginning of some choices written already."""
+        last = {**self.messages[-1], "content": self.messages[-1]["content"] + begun}
+        rest = tuple(choice[len(begun) :] for choice in self.choices if choice.startswith(begun))
+        return replace(self, messages=[*self.messages[:-1], last], choices=rest)
 
 
 @dataclass(frozen=True)
@@ -57,11 +76,10 @@ class Format:
     """One prompt format. `kind` "setwise": the answer is one label; "listwise": all labels, best first.
 
     `user` holds `{docs}` once and `{query}` once or twice; `prefix` holds `{num}`, counted from 1; passages are joined
-    by `separator`. `reasoning` says whether the model is asked to think; `bridge` is what the model writes between
-    thought and answer.
+    by `separator`. `reasoning`: whether the model is asked to reason; `bridge`: the text between reasoning and answer.
 
-    Passages that are known already are each shown as `known`, which holds `{line}`: all of them where `user` holds
-    `{known}`, before the passages, or, in a format that has no such place, behind the query.
+    Each known passage is shown as `known`, which holds `{line}`: all of them in place of `{known}` in `user`, before
+    the passages, or behind the query if `user` has no such place.
     """
 
     name: str
@@ -88,24 +106,26 @@ class Format:
 
     @property
     def known_times(self) -> int:
-        """How often a known passage is shown in one prompt: with every query, where it has no place of its own."""
+        """How often a known passage is shown in one prompt: with every query, if it has no place of its own."""
         return 1 if "{known}" in self.user else self.user.count("{query}")
 
     def render(self, query: str, passages: Sequence[Passage], known: Sequence[Passage] = ()) -> list[Message]:
-        """The messages that show a query, the passages known already and 1..n to choose from, cleaned."""
+        """The messages that show a query, the known passages and 1..n to choose from, sanitised."""
         lines, context = ([self.line(passage) for passage in some] for some in (passages, known))
         return self.messages(sanitise(query), lines, context)
 
     def line(self, passage: Passage) -> str:
-        """A passage as it is shown, cleaned and without its label: `title text`."""
+        """A passage as it is shown, sanitised and without its label: `title text`."""
         text = sanitise(passage.text)
         return sanitise(f"{sanitise(passage.title)} {text}".strip()) if passage.title else text.strip()
 
     def messages(self, query: str, lines: Sequence[str], known: Sequence[str] = ()) -> list[Message]:
-        """`render` for texts that are clean already: the engine cleans and clips each passage once a query."""
+        """`render` for sanitised texts: the engine sanitises and clips each passage once a query."""
         context = "".join([self.known.replace("{line}", line) for line in known])
-        docs = self.separator.join([head + line for head, line in zip(self._heads(len(lines)), lines, strict=True)])
-        before, between, after = self._user_parts
+        heads, before, between, after = self._template
+        if len(lines) > len(heads):
+            heads = tuple(self.prefix.replace("{num}", str(label)) for label in range(1, len(lines) + 1))
+        docs = self.separator.join([head + line for head, line in zip(heads, lines, strict=False)])
         if between is None:
             query, context = query + context, ""
         shown = f"{query.join(before)}{context}{query.join(between or [''])}{docs}{query.join(after)}"
@@ -118,61 +138,69 @@ class Format:
     def parse(self, text: str, n: int) -> tuple[int, ...] | None:
         """The places named by the last `<answer>…</answer>`, counted from 0, or None.
 
-        Setwise: exactly one label, 1..n; anything else, as another number in brackets beside it, is None. Listwise:
-        all n places, best first; labels that are repeated or out of range are dropped, missing ones appended in shown
-        order; None where no label of 1..n stands.
+        Setwise: exactly one label, 1..n; anything else, such as a second number in brackets, is None. Listwise: all n
+        places, best first; labels that are repeated or out of range are dropped, missing ones appended in shown order;
+        None if there is no label of 1..n.
         """
-        labels = parsing.labels(parsing.last_answer(text)[1])
+        groups = [group for group in _GROUP.findall(last_answer(text)[1]) if _DIGIT.search(group)]
+        # 0 for a number that cannot be a label ("-1", "3.5", "1, 2")
+        labels = [int(label[1]) if (label := _LABEL.fullmatch(group)) else 0 for group in groups]
         if self.kind == "setwise":
             return (labels[0] - 1,) if len(labels) == 1 and 1 <= labels[0] <= n else None
         named = dict.fromkeys(label - 1 for label in labels if 1 <= label <= n)
         return tuple(named | dict.fromkeys(range(n))) if named else None
 
     def strict(self, text: str, n: int) -> tuple[int, ...] | None:
-        """What `parse` reads, where the whole text has the form of the format; None for any other. The training reward.
+        """The places that `parse` reads if the whole text has the exact form of the format, else None.
 
-        With `reasoning` a thought, then one answer, and nothing else but white space around and between them; in the
-        answer nothing but the label or, listwise, the labels of all n, with " > " between them.
+        The exact form is reasoning (with `reasoning`), then one answer, with white space around and between them; in
+        the answer only the label or, listwise, the labels of all n with " > " between them. The training reward.
         """
-        labels = parsing.exact_labels(text, reasoning=self.reasoning)
-        if labels is None:
+        text = text.strip()
+        if self.reasoning:
+            opened, closed, text = text.partition("</think>")
+            if not (closed and opened.startswith("<think>")) or _TAG.search(opened, len("<think>")):
+                return None
+            text = text.lstrip()
+        if (answer := _EXACT_ANSWER.fullmatch(text)) is None:
             return None
+        labels = [int(label) for label in _EXACT_LABEL.findall(answer[1])]
         fits = len(labels) == 1 and labels[0] <= n if self.kind == "setwise" else sorted(labels) == [*range(1, n + 1)]
         return tuple(label - 1 for label in labels) if fits else None
 
     def answer(self, place: int, reasoning: str | None = None) -> str:
-        """What a model is to write that picks the passage at this place, counted from 0; for a setwise format."""
+        """The text with which a model picks the passage at this place, counted from 0; for a setwise format."""
         answer = f"<answer>[{place + 1}]</answer>"
         return answer if reasoning is None else f"<think> {reasoning} </think>{self.bridge}{answer}"
 
     def is_reasoning(self, text: str) -> bool:
-        """Whether a transcript ends inside its thought: more `<think>` than `</think>`.
+        """Whether a transcript ends inside its reasoning: more `<think>` than `</think>`.
 
-        Such a text gives no answer yet, whatever `parse` reads in it: a thought may quote the example of the prompt.
+        Such a text holds no answer, whatever `parse` reads in it: reasoning may quote the example of the prompt.
         """
-        return parsing.ends_in_reasoning(text)
+        return sum(-1 if tag[1] else 1 for tag in _THINK_TAG.finditer(text)) > 0
 
     def reasoning_of(self, text: str) -> str:
-        """The reasoning in a transcript, without its tags; "" where there is none."""
-        start, end = parsing.reasoning_span(text)
+        """The reasoning in a transcript, without its tags; "" if there is none."""
+        start, end = reasoning_span(text)
         return text[start:end].strip()
 
     def after_reasoning(self, text: str) -> str:
         """What follows the reasoning: the tag that ends it, and the answer."""
-        return text[parsing.reasoning_span(text)[1] :]
+        return text[reasoning_span(text)[1] :]
 
     def force(self, messages: Sequence[Message], text: str, n: int, *, can_continue: bool) -> Forced:
-        """What to send so that a model that wrote `text` and gave no answer gives its label now.
+        """The request that forces a label from a model that wrote `text` without an answer.
 
-        A model that can continue goes on from its own words: the thought is closed and the answer opened up to the
-        bracket (`… </think> <answer>[`), which is how the label would have been tokenized. Another is asked in a new
-        user turn.
+        A model that can continue continues its own words: the reasoning is closed and the answer opened up to the
+        bracket (`… </think> <answer>[`), which is how the label would have been tokenized. Another model is asked in a
+        new user turn.
         """
-        in_reasoning = self.is_reasoning(text) or self._untagged(text)
-        text = parsing.without_begun_answer(text, in_reasoning=in_reasoning)
+        untagged = self.reasoning and not _THINK_TAG.search(text)  # all of it is reasoning, without a tag so far
+        text = without_begun_answer(text, in_reasoning=untagged or self.is_reasoning(text))
         if self.is_reasoning(text):
             text = f"{text} </think>"
-        elif self._untagged(text):
+        elif self.reasoning and not _THINK_TAG.search(text):
             text = f"<think>{text} </think>"
         opened = f"{text}{self.bridge if text else ''}<answer>["
         choices = self._choices(n)
@@ -185,36 +213,67 @@ class Format:
         return Forced([*messages, *turn], text + self.bridge, whole, self.answer_tokens(n))
 
     def reopen(self, messages: Sequence[Message], text: str, n: int) -> Forced:
-        """What to send so that a model that can continue gives its label again, from where its answer stands in `text`.
+        """The request that makes a model that can continue give its label again, from its place in `text`.
 
         For a setwise answer that `parse` reads.
         """
-        opened = text[: parsing.label_at(text)]
+        start, answer = last_answer(text)
+        label = next(group for group in _GROUP.finditer(answer) if _DIGIT.search(group[1]))
+        opened = text[: start + label.start(1)]
         turn: list[Message] = [{"role": "assistant", "content": opened}]
         return Forced([*messages, *turn], opened, self._choices(n), self.answer_tokens(n), "<answer>[")
 
     def _choices(self, n: int) -> tuple[str, ...]:
-        """What can follow an opened bracket; none for a listwise answer."""
+        """The texts that can follow an opened bracket; none for a listwise answer."""
         return tuple(f"{label}]</answer>" for label in range(1, n + 1)) if self.kind == "setwise" else ()
 
-    def _untagged(self, text: str) -> bool:
-        """Whether a text is all thought because a model that was asked to think set no tag yet."""
-        return self.reasoning and not parsing.has_reasoning_tag(text)
-
-    def _heads(self, n: int) -> tuple[str, ...]:
-        heads = self._all_heads
-        return heads[:n] if n <= len(heads) else tuple(self.prefix.replace("{num}", str(i)) for i in range(1, n + 1))
-
     @cached_property
-    def _all_heads(self) -> tuple[str, ...]:
-        return tuple(self.prefix.replace("{num}", str(label)) for label in range(1, 21))
+    def _template(self) -> tuple[tuple[str, ...], list[str], list[str] | None, list[str]]:
+        """The labels 1..20, and the user text before the known passages, from there to the passages, and after them.
 
-    @cached_property
-    def _user_parts(self) -> tuple[list[str], list[str] | None, list[str]]:
-        """The user text before what is known, from there to the passages, and after them, in pieces to put it between.
-
-        Without a place for what is known there is nothing in between.
+        The texts are in pieces, to be joined by the query; the second is None without a place for known passages.
         """
+        heads = tuple(self.prefix.replace("{num}", str(label)) for label in range(1, 21))
         before, _, after = self.user.partition("{docs}")
         before, known, between = before.partition("{known}")
-        return before.split("{query}"), between.split("{query}") if known else None, after.split("{query}")
+        return heads, before.split("{query}"), between.split("{query}") if known else None, after.split("{query}")
+
+
+def last_answer(text: str) -> tuple[int, str]:
+    """The start and the content of the last complete answer of a text; "" if there is none."""
+    start: int | None = None
+    answer = (0, "")
+    for tag in _ANSWER_TAG.finditer(text):
+        if not tag[1]:
+            start = tag.end()
+        elif start is not None:
+            answer = start, text[start : tag.start()]
+            start = None
+    return answer
+
+
+def reasoning_span(text: str) -> tuple[int, int]:
+    """The start and the end of the reasoning of a text."""
+    start, end, depth = 0, None, 0
+    for tag in _THINK_TAG.finditer(text):
+        if tag[1]:
+            end, depth = tag.start(), depth - 1
+        else:
+            start, depth = (start if depth else tag.end()), depth + 1
+        if depth <= 0:
+            break
+    if end is None:
+        begun = _ANSWER_BEGUN.search(text, start)
+        end = begun.start() if begun else len(text)
+    return start, end
+
+
+def without_begun_answer(text: str, *, in_reasoning: bool) -> str:
+    """The text up to an unfinished answer or tag; with `in_reasoning` only if it is near the end."""
+    start = max((tag.end() for tag in _END_TAG.finditer(text)), default=0)
+    if in_reasoning:
+        start = max(start, len(text) - _BEGUN_ANSWER)
+    begun = _ANSWER_BEGUN.search(text, start)
+    text = text[: begun.start()].rstrip() if begun else text
+    cut = _CUT_TAG.search(text, max(0, len(text) - _LONGEST_CUT_TAG))
+    return (text[: cut.start()] if cut else text).rstrip()

@@ -56,20 +56,14 @@ _BLANK = re.compile(rf"[\s{_INVISIBLE}]")
 
 
 def sanitise(text: str) -> str:
-    """The text with everything of the table neutralised; doing it twice changes nothing more."""
-    if not _suspicious(text):
+    """The text with everything of the table neutralised; a second time changes nothing more."""
+    # Most passages hold none of these characters.
+    if not ("<" in text or "[" in text or "\0" in text if text.isascii() else _SUSPICIOUS.search(text)):
         return text
     text = _UNREADABLE.sub("\ufffd", text)
     while (tamer := _ANGLE.sub(_tame_angle, _SQUARE.sub(_tame_square, text))) != text:
         text = tamer
     return text
-
-
-def _suspicious(text: str) -> bool:
-    """Whether there is anything to look at closely: most passages hold none of these characters."""
-    if text.isascii():
-        return "<" in text or "[" in text or "\0" in text
-    return _SUSPICIOUS.search(text) is not None
 
 
 def _tame_angle(found: re.Match[str]) -> str:

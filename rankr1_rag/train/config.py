@@ -1,7 +1,4 @@
-"""What a training run is told, as frozen values that check themselves.
-
-The words beside each field are its help on the command line. Knows no model and no file's content.
-"""
+"""The settings of training runs as frozen, self-checking values. The text next to each field is its help."""
 
 from __future__ import annotations
 
@@ -14,44 +11,52 @@ from rankr1_rag.settings import check_within, one_of
 from rankr1_rag.train.data import Kind
 
 Device = Literal["cpu", "cuda"]
-DATA, PROMPT, LORA, COURSE = "Data", "Prompt", "Adapter", "Course"
+DATA, PROMPT, LORA, COURSE = "Data", "Prompt", "Adapter", "Schedule"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What supervised training and GRPO share. A wrong value is a ValueError here and not an hour later."""
+    """Settings of supervised training and of GRPO. A wrong value is a ValueError at once."""
 
-    model: Annotated[str, "The base model: a folder, or a name on the hub.", DATA]
-    data: Annotated[tuple[str, ...], "JSON lines of examples (own shape or Tevatron's); may be repeated.", DATA]
-    out: Annotated[str, "The folder of this run: adapter, card, log, plots, checkpoints.", DATA]
-    held_out: Annotated[tuple[str, ...], "Examples to measure on while training, never trained on.", DATA] = ()
-    adapter: Annotated[str | None, "Go on from this LoRA adapter (its rank stays) instead of a new one.", DATA] = None
-    share: Annotated[float, "Train on this part of the examples, 0..1; a smaller part lies in a greater.", DATA] = 1.0
-    size: Annotated[int, "Passages in a set, 2..20: one positive, the rest negatives.", DATA] = 20
-    hard: Annotated[int | None, "Draw negatives from the first so many of an example.", DATA] = None
-    format: Annotated[str, f"The prompt format: {', '.join(FORMATS)}.", PROMPT] = "rank-r1-v0.1"
-    query_tokens: Annotated[int | None, "Clip queries to so many tokens.", PROMPT] = None
-    passage_tokens: Annotated[int | None, "Clip passages to so many tokens.", PROMPT] = None
-    prompt_tokens: Annotated[int, "Longest prompt; passages are clipped equally to fit.", PROMPT] = 4096
-    completion_tokens: Annotated[int, "Longest completion.", PROMPT] = 2048
-    rank: Annotated[int, "Rank of the LoRA matrices.", LORA] = 16
-    alpha: Annotated[int, "Their scale is alpha / rank.", LORA] = 32
-    dropout: Annotated[float, "Dropout before them.", LORA] = 0.05
-    epochs: Annotated[int, "Passes over the data; negatives and orders are drawn anew in each.", COURSE] = 1
-    steps: Annotated[int | None, "Stop after so many steps.", COURSE] = None
-    learning_rate: Annotated[float, "Highest learning rate: warmed up, then falling along a cosine.", COURSE] = 1e-5
-    batch: Annotated[int, "Sets in a step, on all devices together.", COURSE] = 8
-    device_batch: Annotated[
-        int | None, "Sequences a device computes at once; all of its share if left out.", COURSE
+    model: Annotated[str, "Base model: a folder or a name on the hub.", DATA]
+    data: Annotated[
+        tuple[str, ...], "JSON lines of examples (own format, Tevatron's or FlagEmbedding's); may be repeated.", DATA
+    ]
+    out: Annotated[str, "Folder of the run: adapter, card, log, plots, checkpoints.", DATA]
+    held_out: Annotated[
+        tuple[str, ...], "Held-out examples for the evaluation during training; may be repeated.", DATA
+    ] = ()
+    adapter: Annotated[
+        str | None, "LoRA adapter to continue from; it keeps its rank (default: a new adapter).", DATA
     ] = None
-    seed: Annotated[int, "Draws sets, orders and samples.", COURSE] = 0
-    save: Annotated[int, "Write a checkpoint, and measure, every so many steps.", COURSE] = 100
-    held_sets: Annotated[int, "Measure on at most so many held-out sets.", COURSE] = 256
-    device: Annotated[Device | None, "cpu or cuda; the best there is if left out.", COURSE] = None
-    compile: Annotated[bool, "Compile the layers first: a minute, then faster steps.", COURSE] = False
+    share: Annotated[float, "Fraction of examples to use, 0..1; subsets are nested.", DATA] = 1.0
+    size: Annotated[int, "Passages in a set, 2..20: one positive, the rest negatives.", DATA] = 20
+    hard: Annotated[int | None, "Number of hardest negatives to draw from (default: all of an example).", DATA] = None
+    format: Annotated[str, f"Prompt format: {', '.join(FORMATS)}.", PROMPT] = "rank-r1-v0.1"
+    query_tokens: Annotated[int | None, "Maximum query length in tokens (default: no limit).", PROMPT] = None
+    passage_tokens: Annotated[int | None, "Maximum passage length in tokens (default: no limit).", PROMPT] = None
+    prompt_tokens: Annotated[int, "Maximum prompt length in tokens; passages are clipped equally to fit.", PROMPT] = (
+        4096
+    )
+    completion_tokens: Annotated[int, "Maximum completion length in tokens.", PROMPT] = 2048
+    rank: Annotated[int, "Rank of the LoRA matrices.", LORA] = 16
+    alpha: Annotated[int, "Scale of the LoRA matrices, times rank.", LORA] = 32
+    dropout: Annotated[float, "Dropout before the LoRA matrices.", LORA] = 0.05
+    epochs: Annotated[int, "Passes over the data; each draws new negatives and orders.", COURSE] = 1
+    steps: Annotated[int | None, "Maximum number of steps (default: all epochs).", COURSE] = None
+    learning_rate: Annotated[float, "Peak learning rate, with warm-up and cosine decay.", COURSE] = 1e-5
+    batch: Annotated[int, "Sets per step on all devices together.", COURSE] = 8
+    device_batch: Annotated[
+        int | None, "Sequences per device at once (default: the whole share of the device).", COURSE
+    ] = None
+    seed: Annotated[int, "Seed of sets, orders and samples.", COURSE] = 0
+    save: Annotated[int, "Steps between checkpoints; each evaluates the held-out sets.", COURSE] = 100
+    held_sets: Annotated[int, "Maximum number of held-out sets to evaluate.", COURSE] = 256
+    device: Annotated[Device | None, "Device, cpu or cuda (default: cuda if available).", COURSE] = None
+    compile: Annotated[bool, "Compile the layers first: takes a minute, then steps are faster.", COURSE] = False
     checkpointing: Annotated[
         bool,
-        "Gradient checkpointing: less memory, more time. On a GPU; GRPO without vLLM then shares no prompts.",
+        "Gradient checkpointing on a GPU: less memory, more time.",
         COURSE,
     ] = True
 
@@ -67,11 +72,11 @@ class Training:
         _fraction("share", self.share, above=True)
         _fraction("dropout", self.dropout)
         if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate={self.learning_rate!r}: a number above 0 is needed")
+            raise ValueError(f"learning_rate={self.learning_rate!r}: use a number above 0")
         if self.device is not None:
             one_of("device", self.device, get_args(Device))
         if not self.data:
-            raise ValueError("data: no file of examples is given")
+            raise ValueError("data=(): name at least one file of examples")
 
     @property
     def prompt_format(self) -> Format:
@@ -83,28 +88,30 @@ class Training:
         """Longest prompt and completion together, in tokens."""
         return self.prompt_tokens + self.completion_tokens
 
-    def telling(self) -> dict[str, Any]:
-        """All that the result depends on, as JSON has it."""
+    def to_json(self) -> dict[str, Any]:
+        """All settings as JSON values."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SFT(Training):
-    """Supervised training: the label alone, or a cold start that thinks of the passage's name first."""
+    """Supervised training: the label alone, or a cold start whose reasoning names the passage first."""
 
     target: Annotated[
-        Kind, "What is learnt to be written: 'label', or 'naming': a thought that names the passage, then it.", COURSE
+        Kind,
+        "Completion to learn: 'label' (the label alone) or 'naming' (the passage's name, then its label).",
+        COURSE,
     ] = "label"
-    format: Annotated[str, f"The prompt format: {', '.join(FORMATS)}.", PROMPT] = "setwise-sft-v0.1"
-    completion_tokens: Annotated[int, "Longest completion.", PROMPT] = 64
-    learning_rate: Annotated[float, "Highest learning rate: warmed up, then falling along a cosine.", COURSE] = 1e-4
+    format: Annotated[str, f"Prompt format: {', '.join(FORMATS)}.", PROMPT] = "setwise-sft-v0.1"
+    completion_tokens: Annotated[int, "Maximum completion length in tokens.", PROMPT] = 64
+    learning_rate: Annotated[float, "Peak learning rate, with warm-up and cosine decay.", COURSE] = 1e-4
 
     def __post_init__(self) -> None:
         Training.__post_init__(self)
         one_of("target", self.target, get_args(Kind))
         if (self.target == "naming") != self.prompt_format.reasoning:
             fitting = [name for name, one in FORMATS.items() if one.reasoning == (self.target == "naming")]
-            raise ValueError(f"target={self.target!r} does not go with format={self.format!r}: {' or '.join(fitting)}")
+            raise ValueError(f"target={self.target!r} does not fit format={self.format!r}: use {' or '.join(fitting)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,22 +121,22 @@ class GRPO(Training):
     `batch` counts prompts, each answered `generations` times. The rollouts are vLLM's on a GPU, where it is installed.
     """
 
-    generations: Annotated[int, "Completions sampled for each prompt.", COURSE] = 8
-    temperature: Annotated[float, "Of the samples.", COURSE] = 1.0
-    kl: Annotated[float, "Weight of the divergence from the model it began with; 0 keeps no such model.", COURSE] = 0.0
-    vllm: Annotated[bool | None, "Let vLLM write the samples; if left out, on a GPU where it is installed.", COURSE] = (
-        None
-    )
+    generations: Annotated[int, "Samples per prompt.", COURSE] = 8
+    temperature: Annotated[float, "Sampling temperature.", COURSE] = 1.0
+    kl: Annotated[float, "Weight of the KL divergence from the initial model (0: no copy of it is kept).", COURSE] = 0.0
+    vllm: Annotated[bool | None, "Generate samples with vLLM (default: on a GPU if vLLM is installed).", COURSE] = None
 
     def __post_init__(self) -> None:
         Training.__post_init__(self)
         check_within("generations", self.generations, 2)
         if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature={self.temperature!r}: a number above 0 is needed, greedy samples are equal")
+            raise ValueError(
+                f"temperature={self.temperature!r}: use a number above 0; greedy samples of a prompt are all equal"
+            )
         if not 0 <= self.kl < math.inf:
             raise ValueError(f"kl={self.kl!r}: a number ≥ 0 is needed")
         if self.prompt_format.kind != "setwise":
-            raise ValueError(f"format={self.format!r}: one label can be rewarded, so a setwise format is needed")
+            raise ValueError(f"format={self.format!r}: GRPO rewards one label: use a setwise format")
 
 
 def _fraction(name: str, value: float, above: bool = False) -> None:

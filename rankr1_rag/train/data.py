@@ -1,21 +1,12 @@
-"""Examples as what the trainers read: messages, and what is to be written or rewarded.
-
-Rows of all epochs stand one after another, already in the order in which they are trained on. Knows examples, formats
-and token counts; knows no trainer.
-
-Training examples as JSON lines: a query with passages that are right and passages that are not.
+"""Training examples as JSON lines, and the sets drawn from them: one positive among negatives, in a shown order.
 
     {"id": "q1", "query": "…", "positives": [{"id": "…", "title": "…", "text": "…"}], "negatives": ["…"], "source": "…"}
     {"query_id": "1", "query": "…", "positive_passages": [{"docid": "…", "text": "…"}], "negative_passages": […]}
     {"query": "…", "pos": ["…"], "neg": ["…", "…"]}
 
-The first is the project's own, and may have `"known": […]`, the passages that are known already; the second is
-Tevatron's, the third FlagEmbedding's. Knows nothing of sets and models.
-
-Sets to train and to measure on, drawn from examples: one positive among negatives, in a shown order.
-
-Each set follows from the seed, the epoch and its own example alone, so data may grow and training may resume without
-another set changing. Knows nothing of prompts and models.
+The first format is the project's own and may have `"known": […]`, passages that are known already; the second is
+Tevatron's, the third FlagEmbedding's. A set depends only on the seed, the epoch and its own example: data may grow and
+training may resume without changing another set.
 """
 
 from __future__ import annotations
@@ -54,8 +45,8 @@ KNOWN = ("known",)
 class Example:
     """A query with at least one positive and one negative, the negatives hardest first; `source` names its data set.
 
-    `known` are passages that are known already: the positives are right beside these. ValueError where there is nothing
-    to be learned from it: an empty query or positive, none of either kind, or a passage (by its id) that is both.
+    `known` are passages that are known already: the positives are right next to these. ValueError for an example
+    that teaches nothing: an empty query or positive, none of either kind, or a passage (by its id) that is both.
     """
 
     query: Query
@@ -74,11 +65,11 @@ class Example:
         right = {positive.id for positive in self.positives}
         for passage in self.negatives:
             if passage.id in right:
-                raise ValueError(f"passage {passage.id!r:.100} is both positive and negative: take it out of one")
+                raise ValueError(f"passage {passage.id!r:.100} is both positive and negative: remove it from one list")
         shown = right | {negative.id for negative in self.negatives}
         for passage in self.known:
             if passage.id in shown:
-                raise ValueError(f"passage {passage.id!r:.100} is known and to choose from too: take it out of one")
+                raise ValueError(f"passage {passage.id!r:.100} is both known and a candidate: remove it from one list")
         for passage in self.positives:
             if not (passage.text.strip() or passage.title.strip()):
                 raise ValueError(f"the positive {passage.id!r:.100} is empty: there is nothing to recognise it by")
@@ -91,7 +82,7 @@ def read_examples(*paths: FilePath) -> list[Example]:
     Passages that come again are read once; a negative with the text of a positive under another id is left out.
     """
     if not paths:
-        raise ValueError("no file of examples is given: name at least one")
+        raise ValueError("no file of examples: name at least one")
     return [example for path in paths for example in _of_file(path)]
 
 
@@ -126,8 +117,8 @@ def example_from_json(record: Json) -> Example:
         query = replace(query, id=_id(query.text, *(passage.text for passage in positives)))
     right = {(passage.title, passage.text): passage.id for passage in positives}
     apart = [passage for passage in negatives if right.get((passage.title, passage.text), passage.id) == passage.id]
-    given = _passages(record, KNOWN) if record.get("known") is not None else ()
-    return Example(query, positives, tuple(apart), text_of(record, ("source",), ""), given)
+    known = _passages(record, KNOWN) if record.get("known") is not None else ()
+    return Example(query, positives, tuple(apart), text_of(record, ("source",), ""), known)
 
 
 def _of_file(path: FilePath) -> list[Example]:
@@ -136,7 +127,7 @@ def _of_file(path: FilePath) -> list[Example]:
     for number, line in numbered_lines(path):
         example = located(path, number, example_from_json, located(path, number, parse_object, line))
         if (first := lines.setdefault(example.query.id, number)) != number:
-            raise FileError(path, number, f"the example {example.query.id!r} stands here again, after line {first}")
+            raise FileError(path, number, f"the example {example.query.id!r} appears twice, first in line {first}")
         examples.append(example)
     return examples
 
@@ -146,14 +137,15 @@ def _passages(record: Json, names: Sequence[str]) -> tuple[Passage, ...]:
     if name is None:
         raise ValueError("field " + " or ".join(f'"{name}"' for name in names) + " is missing or null")
     passages: dict[Passage, None] = {}
-    for place, given in enumerate(of_kind(f'field "{name}"', record[name], "an array")):
+    for place, passage in enumerate(of_kind(f'field "{name}"', record[name], "an array")):
         with within(f"{name}[{place}]"):
-            passages[_passage(given)] = None
+            passages[with_id(passage)] = None
     return tuple(passages)
 
 
-def _passage(given: object) -> Passage:
-    passage = as_passage(given, "")
+def with_id(value: object) -> Passage:
+    """The passage in a JSON value; without an id it gets one made of its content."""
+    passage = as_passage(value, "")
     return passage if passage.id else replace(passage, id=_id(passage.title, passage.text))
 
 
@@ -177,7 +169,7 @@ def _passage_to_json(passage: Passage) -> dict[str, str]:
 class TrainingSet:
     """Passages in shown order, of which only the one at position `right`, counted from 0, is a positive.
 
-    What is `known` is shown as known already, and not to choose from.
+    Passages in `known` are shown as known already and cannot be chosen.
     """
 
     query: Query
@@ -228,7 +220,7 @@ _WORDS = 6
 _ROUND = str.maketrans("[]", "()")
 
 
-"""A name in the thought must not look like a label."""
+"""A name in the reasoning must not look like a label."""
 
 
 def target(kind: Kind, passage: Passage, label: int, format: Format) -> str:
@@ -238,14 +230,14 @@ def target(kind: Kind, passage: Passage, label: int, format: Format) -> str:
     """
     if format.kind != "setwise":
         raise ValueError(
-            f"format {format.name!r} wants whole orders and a target names one passage: take a setwise one"
+            f"format {format.name!r} needs whole orders, but a target names one passage: use a setwise format"
         )
     if label < 1:
         raise ValueError(f"label={label}: labels count from 1")
     if kind == "label":
         return format.answer(label - 1)
     if not format.reasoning:
-        raise ValueError(f"format {format.name!r} has no thought that could name the passage: take target 'label'")
+        raise ValueError(f"format {format.name!r} has no reasoning that could name the passage: use target 'label'")
     return format.answer(label - 1, name(passage, format))
 
 

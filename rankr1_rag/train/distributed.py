@@ -1,7 +1,7 @@
-"""The processes of one run, one a device, as `accelerate launch` and `torchrun` start them: the main one alone writes.
+"""The processes of one run, one per device, as `accelerate launch` and `torchrun` start them.
 
-Whatever is asked of `Processes` is asked by all of them, in the same order: each waits for the others there. Knows
-accelerate; knows nothing of training.
+Only the main process writes. All processes must call the methods of `Processes` in the same order: each waits for the
+others.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=2)
-"""So long one waits for another: that downloads a model, or measures a last batch more. A launcher ends those whose
-fellow has died, so nobody waits for the dead."""
+"""How long one process waits for another, which may download a model. A launcher ends all processes if one dies."""
 
 _NUMBERS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
-"""Where launchers tell a process its number."""
+"""Environment variables in which launchers pass the number of a process."""
 
 
 def is_main() -> bool:
-    """Whether this process speaks for all: it is the main one, or the only one. Known without torch."""
+    """Whether this is the main process, or the only one. Needs no torch."""
     return all(os.environ.get(name, "0") == "0" for name in _NUMBERS)
 
 
@@ -41,19 +40,19 @@ class Processes:
         """Whether this is the one that writes."""
         return self.number == 0
 
-    def told(self, find: Callable[[], T]) -> T:
-        """What the main process finds, told to all of them; what it raises is raised in all of them."""
+    def from_main(self, find: Callable[[], T]) -> T:
+        """The result of `find` in the main process, in all processes; an exception is raised in all of them."""
         if self.count == 1:
             return find()
-        said: list[Any] = [_outcome(find) if self.main else None]
-        import_module("accelerate.utils").broadcast_object_list(said)
-        found, error = said[0]
+        shared: list[Any] = [_outcome(find) if self.main else None]
+        import_module("accelerate.utils").broadcast_object_list(shared)
+        found, error = shared[0]
         if error is not None:
             raise error
         return found  # type: ignore[no-any-return]  # it came as it was sent
 
     def gathered(self, found: Sequence[T]) -> list[T]:
-        """What all of them found, in all of them, that of the main one first."""
+        """The items of all processes, in all processes, those of the main one first."""
         if self.count == 1:
             return list(found)
         return list(import_module("accelerate.utils").gather_object(list(found)))
@@ -69,13 +68,13 @@ ALONE = Processes()
 
 
 def joined(device: str | None) -> Processes:
-    """The processes that a launcher started, on this kind of device: "cuda" is then the own GPU of each."""
+    """The processes of this run; with device "cuda" each has its own GPU."""
     torch: Any = import_module("torch")
     accelerate: Any = import_module("accelerate")
     cpu = device == "cpu" or not torch.cuda.is_available()
     state = accelerate.PartialState(cpu=cpu, timeout=PATIENCE)
     if state.num_processes > 1:
-        atexit.register(state.destroy_process_group)  # else its threads are there at the very end, which aborts Python
+        atexit.register(state.destroy_process_group)  # else its threads are alive at exit, which aborts Python
     return Processes(state.process_index, state.num_processes)
 
 

@@ -1,7 +1,4 @@
-"""Accuracy on held-out sets while a model is trained: each asked once, greedily, and read by the strict parse.
-
-Knows a model of transformers and what it should answer; knows no trainer.
-"""
+"""The reward, and accuracy on held-out sets during training: each set is asked once, greedily, and parsed strictly."""
 
 from __future__ import annotations
 
@@ -16,15 +13,15 @@ from typing import Any
 from rankr1_rag.prompt import Format
 from rankr1_rag.train.data import TrainingSet
 from rankr1_rag.train.distributed import ALONE, Processes
-from rankr1_rag.train.model import Trained, writing
+from rankr1_rag.train.model import Trained, generating
 from rankr1_rag.types import Message
 
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """What a text earned, in parts: it is in the `format`, to the letter, and its label is `right`.
+    """The parts of a reward: the text keeps the `format` exactly, and its label is `right`.
 
-    Of a text in another form, `right` says what the kind parse of inference reads.
+    For a text in another form, `right` follows the lenient parse of inference.
     """
 
     format: bool
@@ -44,13 +41,14 @@ def reward(format: Format, text: str, n: int, right: int) -> Reward:
 
 
 BATCH = 16
+"""Prompts in a batch of generation."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """Of `sets` held-out sets: the shares answered right and in the form, and mean tokens of a completion.
+class HeldOutScores:
+    """Scores on `sets` held-out sets: shares of right answers and of kept formats, mean completion length in tokens.
 
-    `places`: how often each place was named, relative to an equal share: 1.0 each when balanced.
+    `places`: how often each place was named, relative to an equal share (1.0 each if balanced).
     """
 
     sets: int
@@ -67,12 +65,12 @@ def measure(
     format: Format,
     most: int,
     processes: Processes = ALONE,
-) -> Measured:
-    """Ask for each set, the batches shared out; `asked` are its messages, `most` the longest completion in tokens."""
+) -> HeldOutScores:
+    """Ask each set once, by all processes; `asked` are its messages, `most` the longest completion in tokens."""
     batches = [asked[start : start + BATCH] for start in range(0, len(asked), BATCH)]
-    with _answering(trained.model):
+    with inference(trained.model):
         ours = [
-            (place, _written(trained, batches[place], most))
+            (place, generate(trained, batches[place], most))
             for place in range(processes.number, len(batches), processes.count)
         ]
     written = chain.from_iterable(batch for _, batch in sorted(processes.gathered(ours), key=itemgetter(0)))
@@ -82,7 +80,7 @@ def measure(
     size = max(len(one.passages) for one in held)
     counts = [sum(answer == (place,) for answer in named) for place in range(size)]
     kept = sum(counts)
-    return Measured(
+    return HeldOutScores(
         sets=len(held),
         accuracy=sum(one.value for one in rewards) / len(held),
         format_rate=sum(one.format for one in rewards) / len(held),
@@ -92,10 +90,10 @@ def measure(
 
 
 @contextmanager
-def _answering(model: Any) -> Iterator[None]:
-    """The model as it is when it is used: no dropout, no gradients, 16-bit products, uncompiled.
+def inference(model: Any) -> Iterator[None]:
+    """The model as in use: no dropout, no gradients, 16-bit products, uncompiled.
 
-    Compiled layers would be compiled anew for every length, and soon given up on.
+    Compiled layers would be compiled again for every length.
     """
     torch: Any = import_module("torch")
     training = model.training
@@ -103,7 +101,7 @@ def _answering(model: Any) -> Iterator[None]:
     try:
         with (
             torch.compiler.set_stance("force_eager"),
-            writing(model),
+            generating(model),
             torch.autocast(model.device.type, torch.bfloat16),
         ):
             yield
@@ -111,8 +109,8 @@ def _answering(model: Any) -> Iterator[None]:
         model.train(training)
 
 
-def _written(trained: Trained, asked: Sequence[Sequence[Message]], most: int) -> list[tuple[str, int]]:
-    """What the model writes to each of these messages, and in how many tokens."""
+def generate(trained: Trained, asked: Sequence[Sequence[Message]], most: int) -> list[tuple[str, int]]:
+    """The completion of each prompt and its length in tokens."""
     torch: Any = import_module("torch")
     tokenizer, model = trained.tokenizer, trained.model
     prompts = [trained.ids(messages) for messages in asked]

@@ -1,12 +1,7 @@
 """Group-relative policy optimisation from labels alone (arXiv 2402.03300), as Rank-R1 was trained (arXiv 2503.06034).
 
-Each prompt is answered several times; an answer is worth 1 if it keeps the form and names the right passage, else 0;
-what did better than its group becomes likelier. By trl's trainer, with vLLM's rollouts on a GPU. Knows the reward and
-the trainer; knows nothing of how a set was drawn.
-
-The reward of reinforcement learning, as in arXiv 2503.06034: 1.0 where form and label are right, else 0.0.
-
-Knows formats and texts; nothing of models and trainers.
+The model answers each prompt several times. An answer earns 1 if it keeps the format and names the right passage, else
+0; answers above the mean of their group become more likely. Uses trl's trainer, with vLLM's rollouts on a GPU.
 """
 
 from __future__ import annotations
@@ -20,22 +15,23 @@ from rankr1_rag.prompt import Format
 from rankr1_rag.train import prompts, trainer
 from rankr1_rag.train.config import GRPO
 from rankr1_rag.train.evaluate import Reward, reward
-from rankr1_rag.train.run_dir import Folder
+from rankr1_rag.train.run_dir import RunDir
 from rankr1_rag.train.trainer import Progress, Run
 
 VLLM_MEMORY = 0.3
-"""The part of a GPU's memory that vLLM gets beside the model that is trained."""
+"""Fraction of a GPU's memory for vLLM; the rest is for the model in training."""
 
 
-def grpo(settings: GRPO, progress: Progress | None = None) -> Folder:
-    """Train, or go on, until the adapter is there: see `course.train`."""
-    return trainer.train(settings, lambda run: _trainer(run, settings), progress)
+def grpo(settings: GRPO, progress: Progress | None = None, trainer_class: Any = None) -> RunDir:
+    """Train or resume until the adapter is written: see `trainer.train`. `trainer_class` replaces trl's GRPOTrainer."""
+    return trainer.train(settings, lambda run: make_trainer(run, settings, trainer_class), progress)
 
 
-def _trainer(run: Run, settings: GRPO) -> Any:
+def make_trainer(run: Run, settings: GRPO, trainer_class: Any = None) -> Any:
+    """The trainer of a run, ready to train."""
     trl: Any = import_module("trl")
     datasets: Any = import_module("datasets")
-    vllm = _by_vllm(settings, run.trained.device)
+    vllm = uses_vllm(settings, run.trained.device)
     sequences = settings.batch * settings.generations
     at_once, accumulated = trainer.shared_out(sequences, settings.device_batch, run.processes)
     arguments = trainer.arguments(
@@ -51,10 +47,12 @@ def _trainer(run: Run, settings: GRPO) -> Any:
         loss_type="grpo",
         reward_weights=[1.0, 0.0, 0.0],
         shuffle_dataset=False,
-        **_vllm(settings) if vllm else {},
+        use_vllm=vllm,
+        vllm_mode="colocate",
+        vllm_gpu_memory_utilization=VLLM_MEMORY,
+        vllm_max_model_length=settings.context,
     )
-    kind = trl.GRPOTrainer if vllm or arguments.gradient_checkpointing else _shared_prompts()
-    return kind(
+    return (trainer_class or trl.GRPOTrainer)(
         model=run.trained.model,
         args=arguments,
         reward_funcs=rewards(settings.prompt_format),
@@ -64,7 +62,7 @@ def _trainer(run: Run, settings: GRPO) -> Any:
 
 
 def rewards(format: Format) -> list[Any]:
-    """The reward, and its two parts, which are only logged, in the shape of trl's reward functions."""
+    """The reward and its two parts as trl's reward functions; the parts are logged and have no weight."""
 
     def each(completions: Sequence[Any], n: Sequence[int], right: Sequence[int]) -> list[Reward]:
         texts = [completion[0]["content"] for completion in completions]
@@ -83,28 +81,13 @@ def rewards(format: Format) -> list[Any]:
     return [value, kept, named]
 
 
-def _by_vllm(settings: GRPO, device: str) -> bool:
-    """Whether vLLM writes the samples. ImportError, ValueError where it was asked for and cannot be had."""
+def uses_vllm(settings: GRPO, device: str) -> bool:
+    """Whether vLLM generates the samples. ImportError or ValueError if vllm=True cannot be fulfilled."""
     if settings.vllm is False:
         return False
-    there = find_spec("vllm") is not None
-    if settings.vllm and not there:
-        raise ImportError('vllm=True: vLLM is not installed: pip install "rankr1-rag[train,vllm]"')
+    installed = find_spec("vllm") is not None
+    if settings.vllm and not installed:
+        raise ImportError('vllm=True: vLLM is not installed; install it with pip install "rankr1-rag[train,vllm]"')
     if settings.vllm and device != "cuda":
-        raise ValueError("vllm=True: its rollouts need a GPU; leave it out, and prompts are shared on this CPU")
-    return there and device == "cuda"
-
-
-def _vllm(settings: GRPO) -> dict[str, Any]:
-    return {
-        "use_vllm": True,
-        "vllm_mode": "colocate",
-        "vllm_gpu_memory_utilization": VLLM_MEMORY,
-        "vllm_max_model_length": settings.context,
-    }
-
-
-def _shared_prompts() -> Any:
-    from rankr1_rag.train.shared_prompts import SharedPrompts
-
-    return SharedPrompts
+        raise ValueError(f"vllm=True needs a GPU (got device={device!r}): leave it out")
+    return installed and device == "cuda"

@@ -1,11 +1,7 @@
-"""Sets as the messages that a reranker would send for them: the same cleaning, the same clipping, the same format.
+"""Training data: the messages of each set as a reranker would send them, with what is to be written or rewarded.
 
-Knows nothing of models: tokens are counted by a function.
-
-What a model learns to write by supervision: a label alone, or a thought that names the passage and its label.
-
-A small model that says what it picks before it picks learns far faster than one shown labels only; such thoughts are
-made from the labels, with no reasoning to imitate. Knows passages and formats; nothing of models.
+Rows hold all epochs, in training order. In supervised training the completion is the label alone, or reasoning that
+names the passage and its label: a small model that names its choice first learns much faster than from labels alone.
 """
 
 from __future__ import annotations
@@ -54,7 +50,7 @@ def messages(
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class TrainingData:
     """The sets to train on, in order, and those to measure on; `examples` of them were taken."""
 
     sets: tuple[TrainingSet, ...]
@@ -62,8 +58,8 @@ class Material:
     examples: tuple[Example, ...]
 
 
-def read(settings: Training) -> Material:
-    """What these settings train on. FileError for bad files; ValueError where a held-out example is trained on too."""
+def read_training_data(settings: Training) -> TrainingData:
+    """The data of a run. FileError for malformed files; ValueError if a held-out example is also a training example."""
     examples = share(read_examples(*settings.data), settings.share, settings.seed)
     held = read_examples(*settings.held_out) if settings.held_out else []
     _apart(examples, held)
@@ -73,29 +69,29 @@ def read(settings: Training) -> Material:
         for one in sets(examples, size=settings.size, seed=settings.seed, hard=settings.hard, epoch=epoch)
     ]
     measured = sets(held, size=settings.size, seed=settings.seed, hard=settings.hard)[: settings.held_sets]
-    return Material(tuple(train), tuple(measured), tuple(examples))
+    return TrainingData(tuple(train), tuple(measured), tuple(examples))
 
 
-def supervised(material: Material, settings: SFT, trained: Trained) -> list[dict[str, Any]]:
-    """Rows of token ids, and which of them are learnt: the completion and its end. ValueError where that is too long.
+def supervised(material: TrainingData, settings: SFT, trained: Trained) -> list[dict[str, Any]]:
+    """Rows of token ids, and which of them are learned: the completion and its end. ValueError where that is too long.
 
-    Rendered as the backends render it, so that what is learnt is what will be asked.
+    Rendered as the backends render it, so that what is learned is what will be asked.
     """
     rows = []
     for one in material.sets:
         prompt = trained.ids(asked(one, settings, trained.count))
         text = target(settings.target, one.passages[one.right], one.right + 1, settings.prompt_format)
-        learnt = [*trained.tokenizer(text, add_special_tokens=False).input_ids, trained.tokenizer.eos_token_id]
-        if len(learnt) > settings.completion_tokens:
+        learned = [*trained.tokenizer(text, add_special_tokens=False).input_ids, trained.tokenizer.eos_token_id]
+        if len(learned) > settings.completion_tokens:
             raise ValueError(
-                f"query {one.query.id!r}: what is to be learnt takes {len(learnt)} tokens and completion_tokens is "
+                f"query {one.query.id!r}: what is to be learned takes {len(learned)} tokens and completion_tokens is "
                 f"{settings.completion_tokens}: give more"
             )
-        rows.append({"input_ids": prompt + learnt, "completion_mask": [0] * len(prompt) + [1] * len(learnt)})
+        rows.append({"input_ids": prompt + learned, "completion_mask": [0] * len(prompt) + [1] * len(learned)})
     return rows
 
 
-def rewarded(material: Material, settings: Training, count: Count) -> list[dict[str, Any]]:
+def rewarded(material: TrainingData, settings: Training, count: Count) -> list[dict[str, Any]]:
     """Rows of prompt, number of passages and the place of the right one."""
     return [
         {"prompt": asked(one, settings, count), "n": len(one.passages), "right": one.right} for one in material.sets

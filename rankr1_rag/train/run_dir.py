@@ -1,11 +1,11 @@
 """The folder of one training run: its settings, its checkpoints, its log, and the adapter that it ends with.
 
-    out/settings.json          what the run was told, with a digest of every file it reads
-    out/log.jsonl              one line a logged step
-    out/checkpoints/           where a killed run goes on
+    out/settings.json          the settings, with a digest of every input file
+    out/log.jsonl              one line per logged step
+    out/checkpoints/           where a killed run resumes
     out/adapter_model.safetensors, adapter_config.json, README.md, training.png      the result
 
-Of several processes the main one alone locks and writes. Knows files; knows nothing of models.
+With several processes only the main one locks and writes.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ CARD, SETTINGS = "README.md", "settings.json"
 STATE = "trainer_state.json"
 """What the trainer writes last into a checkpoint."""
 
-_BESIDE = {"out", "device", "device_batch", "compile", "checkpointing", "vllm", "save"}
-"""Settings that a run may go on with changed: where and how fast, not what."""
+_MAY_CHANGE = {"out", "device", "device_batch", "compile", "checkpointing", "vllm", "save"}
+"""Settings that may change when a run resumes: they decide where and how fast, not what."""
 
 
 @dataclass(frozen=True, slots=True)
-class Folder:
+class RunDir:
     """A run's folder."""
 
     path: Path
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints lie."""
+        """The folder of checkpoints."""
         return self.path / "checkpoints"
 
     @property
@@ -51,17 +51,17 @@ class Folder:
         return self.path / "log.jsonl"
 
     @property
-    def told(self) -> dict[str, Any]:
-        """What the run was told when it began. FileError where that is damaged."""
+    def settings(self) -> dict[str, Any]:
+        """The settings the run began with. FileError if the file is damaged."""
         return _read(self.path / SETTINGS)
 
     @property
     def done(self) -> bool:
-        """Whether the run has come to its end."""
+        """Whether the run has ended."""
         return (self.path / ADAPTER).exists()
 
     def checkpoint(self) -> Path | None:
-        """The newest whole checkpoint; one that a kill left unfinished is removed."""
+        """The newest complete checkpoint; unfinished ones are removed."""
         found = sorted(self.checkpoints.glob("checkpoint-*"), key=_step, reverse=True)
         for path in found:
             if _whole(path):
@@ -70,7 +70,7 @@ class Folder:
         return None
 
     def records(self) -> list[dict[str, Any]]:
-        """The lines of the log; an unfinished last one is left out."""
+        """The lines of the log without an unfinished last one."""
         if not self.log.exists():
             return []
         found = []
@@ -81,26 +81,30 @@ class Folder:
                 break
         return found
 
+    def has_scores(self, step: int) -> bool:
+        """Whether the log has scores on held-out sets at this step."""
+        return any(record["step"] == step and "held_out" in record for record in self.records())
+
     def cut_log(self, step: int) -> None:
-        """Forget what was logged after a step: from there the run goes on."""
+        """Remove what was logged after a step, where the run resumes."""
         kept = [record for record in self.records() if record["step"] <= step]
         with writing(self.log) as out:
             out.writelines(json.dumps(record) + "\n" for record in kept)
 
 
 @contextmanager
-def opened(settings: Training, processes: Processes) -> Iterator[Folder]:
-    """The folder of this run, ours alone. FileError where it holds a run of other settings, or another is at work."""
+def opened(settings: Training, processes: Processes) -> Iterator[RunDir]:
+    """The folder of this run, locked. FileError if another process uses it or it holds a run with other settings."""
     path = Path(settings.out).expanduser()
     with ExitStack() as held:
 
         def begin() -> None:
             path.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(path / ".lock"))
-            _settled(path / SETTINGS, _told(settings))
+            write_or_compare(path / SETTINGS, described(settings))
 
-        processes.told(begin)
-        yield Folder(path)
+        processes.from_main(begin)
+        yield RunDir(path)
 
 
 def digest(path: Path) -> str:
@@ -109,41 +113,39 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
-def _told(settings: Training) -> dict[str, Any]:
+def described(settings: Training) -> dict[str, Any]:
+    """The settings as JSON, with digests of the files they name."""
     kind = type(settings).__name__.lower()
     files = {name: digest(Path(name)) for name in (*settings.data, *settings.held_out)}
     adapter = hub.weights(settings.model, settings.adapter).adapter
     weights = digest(adapter.file(hub.ADAPTER)) if adapter else None
-    return {"training": kind, **settings.telling(), "files": files, "adapter_weights": weights}
+    return {"training": kind, **settings.to_json(), "files": files, "adapter_weights": weights}
 
 
-def _settled(file: Path, told: dict[str, Any]) -> None:
-    """Settings are written by the run that begins, and must be the same in one that goes on."""
-    if file.exists():
-        _same(file, told)
-    else:
+def write_or_compare(file: Path, settings: dict[str, Any]) -> None:
+    """A new run writes its settings; a resumed run must have the same ones. FileError names the first difference."""
+    if not file.exists():
         with writing(file) as out:
-            json.dump(told, out, indent=1)
+            json.dump(settings, out, indent=1)
+        return
+    earlier = _read(file)
+    for name in settings.keys() & earlier.keys() - _MAY_CHANGE:  # settings unknown to an earlier version are skipped
+        if earlier[name] != settings[name]:
+            raise FileError(
+                file,
+                None,
+                f"this folder holds a run with {name} {earlier[name]!r} (got {settings[name]!r}): resume with the same "
+                "settings, or use another --out",
+            )
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        return dict(json.loads(file.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise FileError(file, None, f"it is damaged ({error}): remove the folder, or give another --out") from error
-    return dict(told)
-
-
-def _same(file: Path, told: dict[str, Any]) -> None:
-    earlier = _read(file)
-    for name in told.keys() & earlier.keys() - _BESIDE:  # what an earlier version told nothing of is not compared
-        if earlier[name] != told[name]:
-            raise FileError(
-                file,
-                None,
-                f"this folder holds a run with {name} {earlier[name]!r}, not {told[name]!r}: give the same to go "
-                "on with it, or another --out",
-            )
+        raise FileError(
+            file, None, f"the file is damaged ({error}): remove the folder, or use another --out"
+        ) from error
 
 
 def _step(path: Path) -> int:

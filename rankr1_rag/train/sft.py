@@ -1,7 +1,6 @@
-"""Supervised training on labels: the rival that only names the label, and the cold start that first names the passage.
+"""Supervised training on labels: the label alone, or a cold start that names the passage before its label.
 
-The completion alone is learnt, and only its logits are computed. By transformers' trainer: the rows are tokens
-already. Knows what is to be written; knows no reward.
+Only the completion is learned, and only its logits are computed. Uses transformers' trainer on tokenized rows.
 """
 
 from __future__ import annotations
@@ -14,26 +13,27 @@ from typing import Any
 
 from rankr1_rag.train import prompts, trainer
 from rankr1_rag.train.config import SFT
-from rankr1_rag.train.run_dir import Folder
+from rankr1_rag.train.run_dir import RunDir
 from rankr1_rag.train.trainer import Progress, Run
 
 WINDOW = 16
-"""So many batches are ordered by length at once: the rows of a batch are about as long, and little is padded."""
+"""Batches that are sorted by length together, so that rows of a batch have similar lengths and little padding."""
 
 WIDTHS = 32
-"""Batches are padded to a multiple of so many tokens: few shapes, which a compiled model likes."""
+"""Batches are padded to a multiple of this many tokens: few shapes suit a compiled model."""
 
 _IGNORED = -100
 
 
-def sft(settings: SFT, progress: Progress | None = None) -> Folder:
-    """Train, or go on, until the adapter is there: see `course.train`."""
-    return trainer.train(settings, lambda run: _trainer(run, settings), progress)
+def sft(settings: SFT, progress: Progress | None = None) -> RunDir:
+    """Train or resume until the adapter is written: see `trainer.train`."""
+    return trainer.train(settings, lambda run: make_trainer(run, settings), progress)
 
 
-def _trainer(run: Run, settings: SFT) -> Any:
+def make_trainer(run: Run, settings: SFT) -> Any:
+    """The trainer of a run, ready to train."""
     transformers: Any = import_module("transformers")
-    rows = of_a_length(prompts.supervised(run.material, settings, run.trained), settings.batch, settings.seed)
+    rows = group_by_length(prompts.supervised(run.material, settings, run.trained), settings.batch, settings.seed)
     at_once, accumulated = trainer.shared_out(settings.batch, settings.device_batch, run.processes)
     arguments = trainer.arguments(
         run,
@@ -49,7 +49,7 @@ def _trainer(run: Run, settings: SFT) -> Any:
             self, model: Any, inputs: Any, *_: object, num_items_in_batch: Any = None, **__: object
         ) -> Any:
             each = None if num_items_in_batch is None else num_items_in_batch / self.accelerator.num_processes
-            return _loss(model, inputs, each)  # gradients are averaged over the processes, tokens counted in all
+            return completion_loss(model, inputs, each)  # gradients are averaged over processes, tokens summed
 
     return Completions(
         model=run.trained.model,
@@ -60,8 +60,8 @@ def _trainer(run: Run, settings: SFT) -> Any:
     )
 
 
-def of_a_length(rows: Sequence[dict[str, Any]], batch: int, seed: int) -> list[dict[str, Any]]:
-    """The rows in another order, drawn by the seed: batches of similar lengths, each from nearby. No row is lost."""
+def group_by_length(rows: Sequence[dict[str, Any]], batch: int, seed: int) -> list[dict[str, Any]]:
+    """All rows in an order drawn by the seed: batches of similar lengths, each from neighbouring rows."""
     ordered: list[dict[str, Any]] = []
     for start in range(0, len(rows), WINDOW * batch):
         window = sorted(rows[start : start + WINDOW * batch], key=lambda row: len(row["input_ids"]))
@@ -73,34 +73,34 @@ def of_a_length(rows: Sequence[dict[str, Any]], batch: int, seed: int) -> list[d
 
 
 def padded(rows: Sequence[Mapping[str, Sequence[int]]], pad: int) -> dict[str, Any]:
-    """A batch, [rows, width], padded on the left, so that all completions stand at its end; labels of those alone.
+    """A batch, [rows, width], padded on the left so that completions are at its end; labels for completions only.
 
-    The first label of a row is none: transformers counts as for models that shift labels, without the first.
+    The first label of a row is ignored: transformers counts tokens as for models that shift labels.
     """
     torch: Any = import_module("torch")
     width = -(-max(len(row["input_ids"]) for row in rows) // WIDTHS) * WIDTHS
     longest = max(sum(row["completion_mask"]) for row in rows)
     batch: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
     for row in rows:
-        ids, learnt = list(row["input_ids"]), sum(row["completion_mask"])
+        ids, learned = list(row["input_ids"]), sum(row["completion_mask"])
         gap = width - len(ids)
         batch["input_ids"].append([pad] * gap + ids)
         batch["attention_mask"].append([0] * gap + [1] * len(ids))
-        batch["labels"].append([_IGNORED] * (1 + longest - learnt) + ids[len(ids) - learnt :])
+        batch["labels"].append([_IGNORED] * (1 + longest - learned) + ids[len(ids) - learned :])
     return {name: torch.tensor(values) for name, values in batch.items()}
 
 
-def _loss(model: Any, inputs: Mapping[str, Any], tokens: Any) -> Any:
-    """Mean cross-entropy of the learnt tokens, over all of a step that is computed in parts."""
+def completion_loss(model: Any, inputs: Mapping[str, Any], tokens: Any) -> Any:
+    """Mean cross-entropy of the learned tokens, over a whole step that is computed in parts."""
     functional: Any = import_module("torch.nn.functional")
     labels = inputs["labels"]
-    told = model(
+    output = model(
         input_ids=inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
         logits_to_keep=labels.shape[1],
         use_cache=False,
     )
     summed = functional.cross_entropy(
-        told.logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=_IGNORED, reduction="sum"
+        output.logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=_IGNORED, reduction="sum"
     )
     return summed / (tokens if tokens is not None else (labels != _IGNORED).sum())

@@ -1,15 +1,7 @@
-"""What supervised training and GRPO share: the trainers' arguments, measuring, going on where a killed run stopped.
+"""What supervised training and GRPO share: the trainer's arguments, the log, evaluation, plots, and resuming.
 
-Of several processes each goes this way, and the main one alone writes. Knows transformers' trainer and the run's
-folder; knows nothing of rewards and targets.
-
-What a trainer reports, a JSON line a step: `{"step": 10, "loss": 2.1, "reward": 0.4, …}`.
-
-Lines of measurements hold `held_out` in place of a loss. Knows the trainers' names; knows no model.
-
-The course of a training run as one picture: reward or loss, form, length, accuracy on held-out sets. By matplotlib.
-
-Knows the lines of the log; knows no model.
+The log has one JSON line a step, `{"step": 10, "loss": 2.1, "reward": 0.4, …}`; lines of an evaluation have `held_out`
+instead of a loss. With several processes each runs this code, and only the main process writes.
 """
 
 from __future__ import annotations
@@ -26,10 +18,10 @@ from rankr1_rag.train import card
 from rankr1_rag.train.card import write_card
 from rankr1_rag.train.config import Training
 from rankr1_rag.train.distributed import ALONE, Processes, joined
-from rankr1_rag.train.evaluate import Measured, measure
-from rankr1_rag.train.model import Trained, installed, load
-from rankr1_rag.train.prompts import Material, asked, read
-from rankr1_rag.train.run_dir import Folder, opened
+from rankr1_rag.train.evaluate import measure
+from rankr1_rag.train.model import Trained, check_installed, load
+from rankr1_rag.train.prompts import TrainingData, asked, read_training_data
+from rankr1_rag.train.run_dir import RunDir, opened
 
 NAMES = {
     "loss": "loss",
@@ -47,22 +39,22 @@ NAMES = {
     "completions/clipped_ratio": "cut_off",
     "num_tokens": "tokens",
 }
-"""What the trainers report, by their name for it, and ours."""
+"""Logged figures: the trainers' names and ours."""
 
 
 def record(step: int, logs: Mapping[str, Any]) -> dict[str, float]:
-    """One line of the log, of what is known by name; empty where nothing is."""
+    """One line of the log with the figures of `NAMES`; empty if there are none."""
     found = {ours: round(float(logs[theirs]), 6) for theirs, ours in NAMES.items() if theirs in logs}
     return {"step": step, **found} if found else {}
 
 
-def append(folder: Folder, line: Mapping[str, Any]) -> None:
-    """One more line."""
+def append(folder: RunDir, line: Mapping[str, Any]) -> None:
+    """Append a line to the log."""
     with folder.log.open("a", encoding="utf-8") as out:
         out.write(json.dumps(line) + "\n")
 
 
-def logging_to(folder: Folder) -> Any:  # a class of a library that may not be installed
+def log_callback(folder: RunDir) -> Any:
     """A callback of a transformers trainer that writes the log."""
     transformers: Any = import_module("transformers")
 
@@ -83,11 +75,11 @@ _PANELS = (
     ("Form kept, training", ("format_rate",), None),
     ("Entropy", ("entropy",), None),
 )
-"""A panel's title, what of the trained sets it shows, and what of the held-out ones."""
+"""A panel's title, its figures of the training sets, and its figures of the held-out sets."""
 
 
 def write_plots(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """A PNG with a panel for each of these that the log tells of; none where the log is empty."""
+    """Write a PNG with a panel for each figure in the log; no file if the log is empty."""
     matplotlib: Any = import_module("matplotlib")
     matplotlib.use("Agg")
     pyplot: Any = import_module("matplotlib.pyplot")
@@ -111,7 +103,7 @@ def write_plots(records: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def _curves(records: Sequence[Mapping[str, Any]], panel: tuple[str, Any, Any]) -> list[tuple[str, Any, Any, str]]:
-    """Name, steps, values and line of every curve of a panel that has a point."""
+    """Name, steps, values and line style of every curve of a panel that has a point."""
     _, trained, held = panel
     found = []
     for name in trained:
@@ -124,60 +116,58 @@ def _curves(records: Sequence[Mapping[str, Any]], panel: tuple[str, Any, Any]) -
 
 
 Progress = Callable[[int, int, dict[str, Any]], None]
-"""Told the step, of how many, and the newest line of the log."""
+"""Called with the step, the number of steps, and the newest line of the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run under way: what it is told, reads and trains, where it writes, and the runs `before` it."""
+    """A run: its settings, folder, data and model; `before` are the runs that made the adapter it continues."""
 
     settings: Training
-    folder: Folder
-    material: Material
+    folder: RunDir
+    material: TrainingData
     trained: Trained
     progress: Progress | None = None
     processes: Processes = ALONE
     before: Sequence[card.Record] = ()
 
 
-def train(settings: Training, trainer: Callable[[Run], Any], progress: Progress | None = None) -> Folder:
-    """The folder with the finished adapter; a run that was killed goes on, a finished one is left as it is.
+def train(settings: Training, trainer: Callable[[Run], Any], progress: Progress | None = None) -> RunDir:
+    """The folder with the finished adapter. A killed run resumes; a finished run is left unchanged.
 
     FileError, ValueError, BackendError and ImportError before anything is computed.
     """
-    installed()
+    check_installed()
     processes = joined(settings.device)
     with opened(settings, processes) as folder:
-        if processes.told(lambda: folder.done):
+        if processes.from_main(lambda: folder.done):
             return folder
-        before = processes.told(lambda: card.before(settings))
-        material = read(settings)
+        before = processes.from_main(lambda: card.before(settings))
+        material = read_training_data(settings)
         run = Run(settings, folder, material, load(settings), progress, processes, before)
-        made = trainer(run)
+        started = trainer(run)
         for callback in callbacks(run):
-            made.add_callback(callback)
-        _go(run, made)
-        processes.told(lambda: _finish(run))
+            started.add_callback(callback)
+        checkpoint = processes.from_main(lambda: last_checkpoint(run.folder))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            started.remove_callback(import_module("transformers").PrinterCallback)
+            started.train(resume_from_checkpoint=checkpoint)
+        processes.from_main(lambda: finish(run))
     return folder
 
 
 def arguments(run: Run, kind: Callable[..., Any], **further: object) -> Any:
-    """What both trainers are told, in the class of arguments of each."""
-    made = kind(**_arguments(run), **further)
-    made._n_gpu = min(made.n_gpu, 1)  # further GPUs are for further processes: a step would be greater than told
-    return made
-
-
-def _arguments(run: Run) -> dict[str, Any]:
+    """The arguments of both trainers as an object of class `kind`, with those in `further`."""
     settings = run.settings
     gpu = run.trained.device == "cuda"
-    return {
+    shared = {
         "output_dir": str(run.folder.checkpoints),
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.03,
         "max_steps": settings.steps or -1,
-        "num_train_epochs": 1,  # the epochs stand one after another in the rows
+        "num_train_epochs": 1,  # the rows hold all epochs
         "bf16": True,
         "use_cpu": not gpu,
         "activation_checkpointing": gpu and settings.checkpointing,
@@ -196,77 +186,68 @@ def _arguments(run: Run) -> dict[str, Any]:
         "ddp_find_unused_parameters": False,  # every step uses every matrix of the adapter
         "ddp_broadcast_buffers": False,
     }
+    made = kind(**shared, **further)
+    made._n_gpu = min(made.n_gpu, 1)  # further GPUs belong to further processes; else a step would be larger than set
+    return made
 
 
 def shared_out(batch: int, device_batch: int | None, processes: Processes) -> tuple[int, int]:
-    """Sequences that a device computes at once, and how often until a step of `batch` is whole.
+    """Sequences a device computes at once, and accumulation steps until `batch` is complete.
 
-    ValueError where the batch cannot be shared out evenly.
+    ValueError if the batch cannot be divided evenly.
     """
     at_once = device_batch or max(1, batch // processes.count)
     together = at_once * processes.count if device_batch else processes.count
     if batch % together:
-        each = f", {device_batch} at once on each" if device_batch else ""
+        each = f" with device_batch={device_batch}" if device_batch else ""
         raise ValueError(
-            f"a step of {batch} sequences (for GRPO, batch times generations) cannot be shared out evenly to "
-            f"{processes.count} devices{each}: {together} must divide it"
+            f"a step of {batch} sequences (for GRPO: batch x generations) cannot be divided evenly among "
+            f"{processes.count} devices{each}: choose a multiple of {together}"
         )
     return at_once, batch // (at_once * processes.count)
 
 
 def callbacks(run: Run) -> list[Any]:
-    """The log, the measuring at every checkpoint, and the progress."""
+    """Callbacks for the log, for the evaluation at every checkpoint, and for the progress."""
     transformers: Any = import_module("transformers")
     prompts = [asked(one, run.settings, run.trained.count) for one in run.material.held_out]
 
-    class Course(transformers.TrainerCallback):  # type: ignore[misc]
+    class Evaluation(transformers.TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if not run.processes.told(lambda: _measured_at(run.folder, state.global_step)):
-                self._measure(state)  # the beginning, or a run that was killed while it measured
+            if not run.processes.from_main(lambda: run.folder.has_scores(state.global_step)):
+                evaluate(run, prompts, state)  # a new run, or one that was killed during an evaluation
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self._measure(state)
+            evaluate(run, prompts, state)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if run.progress and state.is_world_process_zero and logs:
                 run.progress(state.global_step, state.max_steps, record(state.global_step, logs))
 
-        def _measure(self, state: Any) -> None:
-            found = _measured(run, prompts) if prompts else None  # by all of them
-            if found and state.is_world_process_zero:
-                append(run.folder, {"step": state.global_step, "held_out": asdict(found)})
-                if run.progress:
-                    run.progress(state.global_step, state.max_steps, {"held_out": asdict(found)})
-
-    return [logging_to(run.folder), Course()]
+    return [log_callback(run.folder), Evaluation()]
 
 
-def _measured_at(folder: Folder, step: int) -> bool:
-    return any(one["step"] == step and "held_out" in one for one in folder.records())
-
-
-def _measured(run: Run, prompts: Sequence[Any]) -> Measured:
+def evaluate(run: Run, prompts: Sequence[Any], state: Any) -> None:
+    """Measure on the held-out sets, by all processes; the main one logs the scores. `state` is the trainer's."""
+    if not prompts:
+        return
     settings, held = run.settings, run.material.held_out
-    return measure(run.trained, prompts, held, settings.prompt_format, settings.completion_tokens, run.processes)
+    scores = measure(run.trained, prompts, held, settings.prompt_format, settings.completion_tokens, run.processes)
+    if state.is_world_process_zero:
+        append(run.folder, {"step": state.global_step, "held_out": asdict(scores)})
+        if run.progress:
+            run.progress(state.global_step, state.max_steps, {"held_out": asdict(scores)})
 
 
-def _go(run: Run, trainer: Any) -> None:
-    checkpoint = run.processes.told(lambda: _begun(run.folder))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        trainer.remove_callback(import_module("transformers").PrinterCallback)
-        trainer.train(resume_from_checkpoint=checkpoint)
-
-
-def _begun(folder: Folder) -> str | None:
-    """The checkpoint to go on from, with the log as it was then."""
+def last_checkpoint(folder: RunDir) -> str | None:
+    """The checkpoint to resume from; the log is cut back to it."""
     checkpoint = folder.checkpoint()
     folder.cut_log(int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1)
     return str(checkpoint) if checkpoint else None
 
 
-def _finish(run: Run) -> None:
-    """Card and plots first, the adapter last and whole: it says that the run is done."""
+def finish(run: Run) -> None:
+    """Write card and plots first, the adapter last and whole: its presence marks the run as done."""
     write_plots(run.folder.records(), run.folder.path / "training.png")
     write_card(run.settings, run.folder, [*run.before, card.own(run.folder, run.material)])
     unfinished = run.folder.path / "unfinished"

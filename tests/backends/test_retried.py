@@ -1,7 +1,6 @@
 """Asked again where that may help, and only there."""
 
 import asyncio
-import time
 
 import pytest
 
@@ -10,6 +9,8 @@ from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.backends.wrappers import retried
 from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
 from rankr1_rag.types import Completion
+
+pytestmark = pytest.mark.third_party
 
 REQUEST = Request([{"role": "user", "content": "which?"}], max_tokens=8)
 
@@ -28,15 +29,13 @@ class Flaky:
         return "[1]"
 
 
-def ask(backend: Backend) -> tuple[Completion, float]:
-    begun = time.perf_counter()
-    return asyncio.run(backend.complete(REQUEST)), time.perf_counter() - begun
+def ask(backend: Backend) -> Completion:
+    return asyncio.run(asyncio.wait_for(backend.complete(REQUEST), 60))
 
 
 def test_what_was_unavailable_is_asked_again() -> None:
     script = Flaky(BackendUnavailable("refused"), BackendUnavailable("503"))
-    completion, _ = ask(retried(Scripted(script), first_wait=0.001))
-    assert completion.text == "[1]"
+    assert ask(retried(Scripted(script), first_wait=0.001)).text == "[1]"
     assert script.calls == 3
 
 
@@ -59,38 +58,38 @@ def test_the_last_error_says_how_often_it_was_tried() -> None:
 
 
 def test_the_servers_own_wish_is_honoured() -> None:
-    script = Flaky(BackendUnavailable("429", retry_after=0.3))
-    _, seconds = ask(retried(Scripted(script), first_wait=0.001))
-    assert 0.3 <= seconds < 1.0
+    async def sooner() -> bool:
+        return bool((await asyncio.wait({asyncio.create_task(backend.complete(REQUEST))}, timeout=0.2))[0])
+
+    backend = retried(Scripted(Flaky(BackendUnavailable("429", retry_after=0.3))), first_wait=0.001)
+    assert not asyncio.run(sooner())
+    assert ask(retried(Scripted(Flaky(BackendUnavailable("429", retry_after=0.3))), first_wait=0.001)).text == "[1]"
 
 
 def test_a_wish_beyond_the_patience_gives_up_at_once() -> None:
     script = Flaky(BackendUnavailable("429", retry_after=3_600.0))
-    begun = time.perf_counter()
     with pytest.raises(BackendUnavailable, match="after 1 attempt"):
         ask(retried(Scripted(script), patience=5.0))
-    assert time.perf_counter() - begun < 1.0
 
 
 def test_patience_ends_before_the_attempts_do() -> None:
     script = Flaky(*(BackendUnavailable("503", retry_after=0.05) for _ in range(100)))
-    begun = time.perf_counter()
     with pytest.raises(BackendUnavailable, match="gave up after"):
         ask(retried(Scripted(script), attempts=100, patience=0.3, first_wait=0.001))
-    assert time.perf_counter() - begun < 1.0
-    assert 2 <= script.calls <= 7
+    assert script.calls <= 7
 
 
 def test_waits_differ_so_that_a_crowd_does_not_come_back_at_once() -> None:
-    async def crowd() -> list[float]:
-        async def one() -> float:
+    async def crowd() -> None:
+        async def one(number: int) -> None:
             await retried(Scripted(Flaky(BackendUnavailable("503"))), first_wait=0.2).complete(REQUEST)
-            return time.perf_counter()
+            returned.append(number)
 
-        return await asyncio.gather(*(one() for _ in range(20)))
+        await asyncio.gather(*map(one, range(20)))
 
-    returns = asyncio.run(crowd())
-    assert max(returns) - min(returns) > 0.05
+    returned: list[int] = []
+    asyncio.run(crowd())
+    assert returned != sorted(returned)  # with equal waits they come back in the order in which they were refused
 
 
 def test_it_can_be_cancelled_while_it_waits() -> None:
@@ -114,5 +113,5 @@ def test_requests_do_not_share_their_attempts() -> None:
 
 
 def test_no_attempt_at_all_is_an_error() -> None:
-    with pytest.raises(ValueError, match="got 0"):
+    with pytest.raises(ValueError, match="got attempts=0"):
         retried(Scripted(lambda messages: ""), attempts=0)

@@ -1,7 +1,6 @@
 """The test seam: a function is a backend."""
 
 import asyncio
-import time
 
 import pytest
 
@@ -43,7 +42,7 @@ def test_another_type_is_the_scripts_fault() -> None:
     async def wrong(messages: object) -> int:
         return 3
 
-    with pytest.raises(TypeError, match=r"Scripted\(.*wrong.* gave int, not a str or a Completion"):
+    with pytest.raises(TypeError, match=r"Scripted\(.*wrong.* must return a str or a Completion, not int"):
         ask(Scripted(wrong))
 
 
@@ -56,14 +55,3 @@ def test_it_is_a_backend_with_the_attributes_it_was_given() -> None:
     assert Scripted(lambda messages: "").count("four") is None
     assert Scripted(lambda messages: "", identity="mine").identity == "mine"
     asyncio.run(backend.close())
-
-
-def test_it_costs_microseconds() -> None:
-    async def many() -> float:
-        backend = Scripted(lambda messages: "[1]")
-        begun = time.perf_counter()
-        for _ in range(2_000):
-            await backend.complete(REQUEST)
-        return (time.perf_counter() - begun) / 2_000
-
-    assert min(asyncio.run(many()) for _ in range(3)) < 20e-6

@@ -96,6 +96,7 @@ def test_a_question_is_answered_and_counted(backend: Transformers) -> None:
     assert (completion.finish_reason, completion.logprobs) == ("stop", None)
 
 
+@pytest.mark.smoke
 def test_greedy_text_is_what_transformers_itself_writes(backend: Transformers) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -109,6 +110,7 @@ def test_greedy_text_is_what_transformers_itself_writes(backend: Transformers) -
     assert completion.finish_reason == "length"
 
 
+@pytest.mark.smoke
 def test_requests_of_all_kinds_are_the_same_alone_and_together(backend: Transformers) -> None:
     requests = [
         Request(ask(FRANCE), 20),
@@ -159,6 +161,7 @@ def test_the_completion_is_exactly_one_of_the_choices(backend: Transformers, cho
     assert {completion.finish_reason for completion in completions} == {"stop"}
 
 
+@pytest.mark.smoke
 def test_every_label_can_be_chosen(backend: Transformers) -> None:
     requests = [
         Request(ask(f"Say [{n}] [{n}] [{n}].", f"I say [{n}] [{n}] [{n}] ["), 16, choices=LABELS) for n in range(1, 13)
@@ -168,6 +171,7 @@ def test_every_label_can_be_chosen(backend: Transformers) -> None:
     assert len(set(texts)) >= 10
 
 
+@pytest.mark.smoke
 def test_logprobs_are_over_what_may_come_and_sum_to_one(backend: Transformers) -> None:
     (completion,) = complete(backend, Request(ask("Say a number.", "I say ["), 16, choices=LABELS, logprobs=12))
     assert completion.logprobs is not None
@@ -210,6 +214,7 @@ def test_a_final_assistant_message_is_continued_and_not_computed_again(backend: 
     assert rest.prompt_tokens - 2 <= rest.cached_tokens < rest.prompt_tokens
 
 
+@pytest.mark.smoke
 def test_cancelled_requests_make_room_for_the_others(backend: Transformers) -> None:
     async def main() -> Completion:
         stories = [asyncio.create_task(backend.complete(Request(ask("Tell a long story."), 1_500))) for _ in range(40)]
@@ -224,6 +229,7 @@ def test_cancelled_requests_make_room_for_the_others(backend: Transformers) -> N
     assert "Paris" in asyncio.run(main()).text
 
 
+@pytest.mark.smoke
 def test_a_prompt_that_does_not_fit_is_refused_with_its_numbers(backend: Transformers) -> None:
     with pytest.raises(PromptTooLong, match=r"prompt of \d+ tokens .* up to 6000 are longer than the context of 8192"):
         complete(backend, Request(ask("word " * 3_000), 6_000))
@@ -250,6 +256,7 @@ def test_one_backend_serves_several_loops_and_threads(backend: Transformers) -> 
     assert all("Paris" in completion.text for pair in asyncio.run(threads()) for completion in pair)
 
 
+@pytest.mark.smoke
 def test_a_small_model_ranks_with_forced_labels(backend: Transformers) -> None:
     kinds = ("cats", "dogs", "rain", "tea", "France and its capital Paris", "cars", "fish", "snow")
     passages = [Passage(kind, f"A text about {kind}.") for kind in kinds]
@@ -277,6 +284,7 @@ def adapter_in(folder: Path, **changes: Any) -> Path:
     return folder
 
 
+@pytest.mark.smoke
 def test_an_adapter_changes_the_text_as_if_it_were_merged(tmp_path: Path, backend: Transformers) -> None:
     import peft
     import torch
@@ -319,6 +327,7 @@ def test_an_adapter_given_as_the_model_is_told_its_base(tmp_path: Path) -> None:
         Transformers(tmp_path)
 
 
+@pytest.mark.smoke
 def test_weights_that_are_not_whole_are_refused(tmp_path: Path) -> None:
     for file in MODEL.iterdir():
         (tmp_path / file.name).symlink_to(file)

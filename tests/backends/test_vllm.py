@@ -151,6 +151,7 @@ def python(code: str, folder: Path, seconds: float = 120.0) -> subprocess.Comple
 # ---- told when it is made
 
 
+@pytest.mark.smoke
 def test_a_path_that_is_not_there_is_told_at_once() -> None:
     with pytest.raises(FileNotFoundError, match=r"no model folder at '/no/such/folder'.*config\.json"):
         make("/no/such/folder")
@@ -215,6 +216,7 @@ def test_an_adapter_of_a_rank_above_the_one_asked_for_is_told_at_once(adapters: 
         make(adapter=adapters["16"], engine={"max_lora_rank": 8})
 
 
+@pytest.mark.smoke
 def test_an_adapter_for_another_model_is_told_at_once_and_both_are_named(adapters: dict[str, Path]) -> None:
     with pytest.raises(BackendError, match=f"of-another-shape does not fit .*{SMOLLM2.name}.* width 64, not 576"):
         make(adapter=adapters["other"])
@@ -242,6 +244,7 @@ def test_it_is_a_backend_that_knows_its_model_before_it_is_started() -> None:
     assert made._start is None
 
 
+@pytest.mark.smoke
 def test_it_completes_and_counts_what_it_read_and_wrote(backend: VLLM) -> None:
     (completion,) = complete(backend, Request(ask(FRANCE, BEGUN), 20))
     assert "Paris" in completion.text
@@ -252,6 +255,7 @@ def test_it_completes_and_counts_what_it_read_and_wrote(backend: VLLM) -> None:
     assert completion.completion_tokens == backend.count(completion.text) + 1  # and the token that ends the turn
 
 
+@pytest.mark.smoke
 def test_it_continues_an_assistant_message(backend: VLLM) -> None:
     begun, afresh = complete(backend, Request(ask(FRANCE, BEGUN), 8), Request(ask(FRANCE), 8))
     assert begun.text.startswith(" Paris")
@@ -269,6 +273,7 @@ def test_text_ends_before_the_first_stop_string(backend: VLLM) -> None:
     assert stopped.finish_reason == "stop"
 
 
+@pytest.mark.smoke
 def test_the_completion_is_exactly_one_of_the_choices(backend: VLLM) -> None:
     requests = [
         Request(ask("Choose."), 1, temperature=1.0, choices=TWO_DIGITS, seed=seed, sample=sample)
@@ -280,6 +285,7 @@ def test_the_completion_is_exactly_one_of_the_choices(backend: VLLM) -> None:
     assert len({completion.text for completion in completions}) > 3
 
 
+@pytest.mark.smoke
 def test_the_alternatives_are_those_that_the_choices_leave_and_sum_to_one(backend: VLLM) -> None:
     (completion,) = complete(backend, Request(ask("Choose.", "["), 16, choices=TWO_DIGITS, logprobs=20))
     assert completion.logprobs
@@ -293,6 +299,7 @@ def test_the_alternatives_are_those_that_the_choices_leave_and_sum_to_one(backen
     assert begun == completion.text
 
 
+@pytest.mark.smoke
 def test_what_was_read_before_is_read_from_the_cache(backend: VLLM) -> None:
     request = Request(ask(f"again {LONG}"), 1)
     (first,), (again,) = complete(backend, request), complete(backend, request)
@@ -314,6 +321,7 @@ def test_a_cache_that_was_reset_remembers_nothing(backend: VLLM) -> None:
     assert afresh.cached_tokens == 0
 
 
+@pytest.mark.smoke
 def test_samples_differ_by_seed_and_sample_and_can_be_had_again(backend: VLLM) -> None:
     def texts() -> list[str]:
         pairs = ((0, 0), (0, 1), (1, 0))
@@ -325,6 +333,7 @@ def test_samples_differ_by_seed_and_sample_and_can_be_had_again(backend: VLLM) -
     assert len(set(first)) == 3
 
 
+@pytest.mark.smoke
 def test_a_prompt_that_does_not_fit_is_refused_with_its_numbers(backend: VLLM) -> None:
     with pytest.raises(PromptTooLong, match=r"\d+ tokens and 1500 .* context of 2048"):
         complete(backend, Request(ask("word " * 800), 1_500))
@@ -339,6 +348,7 @@ def test_no_text_brings_it_down(backend: VLLM, text: str) -> None:
     assert backend.count(text) >= 0
 
 
+@pytest.mark.smoke
 def test_a_cancelled_request_is_aborted_and_the_others_go_on(backend: VLLM) -> None:
     async def main() -> Completion:
         going = asyncio.create_task(backend.complete(Request(ask("Tell a story."), 40)))
@@ -370,6 +380,7 @@ def test_one_engine_serves_several_loops_and_threads(backend: VLLM) -> None:
     assert descendants(os.getpid()) == before
 
 
+@pytest.mark.smoke
 def test_pickled_it_is_its_configuration(backend: VLLM) -> None:
     again = pickle.loads(pickle.dumps(backend))
     assert (again.model, again.context, again.identity) == (NAME, 2_048, backend.identity)
@@ -529,6 +540,7 @@ def test_a_ballot_is_one_round(backend: VLLM, trec: list[tuple[str, list[Passage
 # ---- ends, expected and not; last, as they take the engine away
 
 
+@pytest.mark.smoke
 def test_an_engine_that_is_killed_loses_nothing(backend: VLLM) -> None:
     async def main() -> list[Completion]:
         patient = retried(backend, first_wait=0.05)
@@ -562,6 +574,7 @@ def test_an_engine_that_is_killed_is_told_to_who_does_not_ask_again(backend: VLL
     asyncio.run(main())
 
 
+@pytest.mark.smoke
 def test_an_adapter_of_rank_64_changes_what_is_said_and_closing_leaves_no_process(
     backend: VLLM, adapters: dict[str, Path]
 ) -> None:
@@ -604,12 +617,10 @@ def test_the_example_runs() -> None:
 
 
 def test_a_script_without_a_guard_is_told_at_once(tmp_path: Path) -> None:
-    began = time.monotonic()
     done = python("make()", tmp_path)
     assert done.returncode == 1
     assert 'call that under `if __name__ == "__main__":`' in done.stderr
     assert "script.py" in done.stderr
-    assert time.monotonic() - began < 30
 
 
 def test_a_script_may_fork_and_leave_without_closing(tmp_path: Path) -> None:
@@ -636,14 +647,13 @@ def test_a_script_may_fork_and_leave_without_closing(tmp_path: Path) -> None:
             print("still", *processes(), flush=True)
             threading.Thread(target=tell, args=(backend,), daemon=True).start()
             time.sleep(0.5)
-            print("left", time.time(), flush=True)
+            print("left", flush=True)
 
         if __name__ == "__main__":
             main()
         """,
         tmp_path,
     )
-    seconds = time.time()
     assert done.returncode == 0, done.stderr
     said = [line.split() for line in done.stdout.splitlines()]
     assert [line[0] for line in said if line != said[0]] == ["started", "child", "ended", "still", "left"], done.stdout
@@ -651,7 +661,6 @@ def test_a_script_may_fork_and_leave_without_closing(tmp_path: Path) -> None:
     assert said[3] == ["ended", "0"]
     assert said[1][1:] == said[5][1:] != []  # the child took no process of its parent's away
     assert gone({int(pid) for pid in said[1][1:]})
-    assert seconds - float(said[6][1]) < 12
     assert "Traceback" not in done.stderr, done.stderr
 
 
@@ -678,6 +687,7 @@ def test_a_script_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> Non
     assert gone(pids)
 
 
+@pytest.mark.smoke
 def test_ctrl_c_stops_a_job_with_one_line_and_keeps_what_is_done(tmp_path: Path) -> None:
     passages = [f"passage {number}" for number in range(20)]
     lines = [json.dumps({"query": f"which {number}?", "passages": passages}) for number in range(200)]

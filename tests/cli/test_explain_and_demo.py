@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.third_party
+
 INPUT = [
     {"query": {"id": "a", "text": "which a?"}, "passages": ["number 3", "number 1", "number 2"]},
     {"query": {"id": "b", "text": "which b?"}, "passages": ["number 9", "number 8"]},

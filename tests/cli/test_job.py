@@ -10,6 +10,8 @@ import pytest
 
 from tests.mortal_server import mortal
 
+pytestmark = pytest.mark.third_party
+
 
 def lines(numbers: range, word: str = "fine", note: str = "") -> list[dict[str, Any]]:
     return [

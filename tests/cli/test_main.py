@@ -9,6 +9,8 @@ import pytest
 from rankr1_rag.cli import main
 from rankr1_rag.cli.report import Report
 
+pytestmark = pytest.mark.third_party
+
 LINE = {"query": "which?", "passages": ["number 1", "number 0"]}
 
 CTRL_C = """

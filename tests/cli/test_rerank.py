@@ -14,6 +14,8 @@ import pytest
 from rankr1_rag.cli import main
 from rankr1_rag.io.trec import read_run
 
+pytestmark = pytest.mark.third_party
+
 
 def query(number: int, n: int = 12, word: str = "which") -> dict[str, Any]:
     ranks = random.Random(number).sample(range(n), n)

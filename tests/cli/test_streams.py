@@ -7,6 +7,10 @@ import subprocess
 import threading
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.third_party
+
 LINE = json.dumps({"query": "which?", "passages": ["number 1", "number 0"]}) + "\n"
 
 

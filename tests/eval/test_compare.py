@@ -21,6 +21,8 @@ from rankr1_eval.scoring import EvaluatedRun, SystemRun, differences, score, to_
 from rankr1_rag.errors import FileError
 from tests.eval import made_run
 
+pytestmark = pytest.mark.third_party
+
 
 @pytest.fixture(scope="module")
 def run(shared_data: Path) -> EvaluatedRun:

@@ -14,6 +14,8 @@ from rankr1_rag import Passage
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.trec import read_qrels, read_run
 
+pytestmark = pytest.mark.third_party
+
 
 @pytest.fixture
 def ir_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:

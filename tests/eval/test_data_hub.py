@@ -12,6 +12,8 @@ from rankr1_eval.data import DATASETS, load, loading
 from rankr1_eval.data.loading import questions
 from rankr1_eval.types import Question
 
+pytestmark = pytest.mark.third_party
+
 datasets = pytest.importorskip("datasets", reason="rows of the hub need datasets: rankr1-eval[hub]")
 
 Json = dict[str, Any]

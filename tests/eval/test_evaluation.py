@@ -20,6 +20,8 @@ from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.errors import BackendError, BackendUnavailable, FileError
 from rankr1_rag.types import Message
 
+pytestmark = pytest.mark.third_party
+
 ALL = "none,random,oracle,rank-r1,rank-r1:votes=3,gold,no-context"
 
 

@@ -12,6 +12,8 @@ from scipy import stats
 
 from rankr1_eval.measures.intervals import CHUNK, FLIPS, differences, estimates
 
+pytestmark = pytest.mark.third_party
+
 SCORES = st.lists(st.sampled_from([0.0, 0.1, 1 / 3, 0.5, 1.0]), min_size=1, max_size=9)
 
 

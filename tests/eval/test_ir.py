@@ -15,6 +15,8 @@ from rankr1_eval.measures.ir import compared, parsed, score_run, trec_order
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.trec import Scored, read_qrels, read_run
 
+pytestmark = pytest.mark.third_party
+
 QRELS = {"q1": {"a": 2, "b": 0, "c": 1}, "q2": {"x": 1}}
 
 

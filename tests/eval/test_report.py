@@ -19,6 +19,8 @@ from rankr1_eval.scoring import EvaluatedRun, Read, SystemRun, score
 from rankr1_rag.explain import clean
 from tests.eval import made_run
 
+pytestmark = pytest.mark.third_party
+
 TAGS = """
 b bdi blockquote body caption circle dd details div dl dt em figcaption figure footer g h1 h2 h3 h4 head header html li
 line main meta ol p path rect section small span style summary svg table tbody td text th thead title tr ul

@@ -33,6 +33,8 @@ from rankr1_rag.errors import FileError
 from rankr1_rag.io.trec import Scored, read_run
 from rankr1_rag.types import Cost, Message
 
+pytestmark = pytest.mark.third_party
+
 PAPERS = dict(PAPER, query_tokens=32, passage_tokens=512)
 
 

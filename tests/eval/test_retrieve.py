@@ -29,6 +29,8 @@ from rankr1_eval.types import Question, pooled
 from rankr1_rag import Passage, Query, Reranker
 from rankr1_rag.backends.scripted import Scripted
 
+pytestmark = pytest.mark.third_party
+
 HOTPOTQA = "hotpotqa/dev_distractor_sample.json"
 TWOWIKI = "2wikimultihopqa/dev_sample.json"
 MUSIQUE = "musique/musique_ans_v1.0_dev_sample.jsonl"

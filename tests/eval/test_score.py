@@ -13,6 +13,8 @@ from rankr1_rag.types import Cost, Query
 
 from . import made_run
 
+pytestmark = pytest.mark.third_party
+
 
 def question(id: str, type: str = "bridge", hops: int | None = 2, supports: tuple[str, ...] = ("a", "b")) -> Question:
     return Question(Query(id, f"What is {id}?"), (f"answer {id}",), supports, (), type, hops)

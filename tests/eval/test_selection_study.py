@@ -31,6 +31,8 @@ from rankr1_rag.errors import FileError
 from rankr1_rag.io.trec import Qrels
 from rankr1_rag.selection import ALGORITHMS
 
+pytestmark = pytest.mark.third_party
+
 SMALL = Setting(depth=30, k=5, size=6, repeats=2)
 EVERY = (*JUDGES, "first:1:0", "circular:0.1")
 app = typer.Typer(pretty_exceptions_enable=False)

@@ -16,6 +16,8 @@ from rankr1_rag.explain import clean, page, write_page
 from rankr1_rag.explain.html import Piece, mentioned, pieces
 from rankr1_rag.types import Passage, Ranking
 
+pytestmark = pytest.mark.third_party
+
 Made = Callable[[int], Ranking]
 
 TAGS = """

@@ -13,6 +13,8 @@ from rich.console import Console
 from rankr1_rag.explain import cost_table, ranking_table, show
 from rankr1_rag.types import Cost, Ranking
 
+pytestmark = pytest.mark.third_party
+
 Made = Callable[[int], Ranking]
 
 

@@ -25,6 +25,14 @@ WANTED = ["dracula", "stoker", "dublin"]
 Said = Callable[[Sequence[Any]], str]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests here use a framework. Wheels and examples are tried with the newest versions only."""
+    for item in items:
+        if item.path.parent.name in ("with_langchain", "with_llama_index") or item.path.name == "test_switching.py":
+            item.add_marker(pytest.mark.third_party)
+
+
 def shown(messages: Sequence[Any]) -> list[str]:
     """The passages of a prompt, in shown order; behind the last stands the rest of the prompt, less what is known."""
     prompt = re.sub(r" \(already known: [^)]*\)", "", messages[-1]["content"])

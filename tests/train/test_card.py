@@ -1,4 +1,4 @@
-"""The card of an adapter tells of all runs that made it."""
+"""The card of an adapter lists all runs that made it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rankr1_rag.train.card import write_card
 from rankr1_rag.train.config import GRPO, SFT, Training
 from rankr1_rag.train.data import read_examples
 from rankr1_rag.train.distributed import ALONE
-from rankr1_rag.train.prompts import Material
-from rankr1_rag.train.run_dir import Folder, digest, opened
+from rankr1_rag.train.prompts import TrainingData
+from rankr1_rag.train.run_dir import RunDir, digest, opened
 
 
 @pytest.fixture
-def told(examples: Path, tmp_path: Path) -> dict[str, Any]:
+def common(examples: Path, tmp_path: Path) -> dict[str, Any]:
     """What all runs here are told; of a model only its configuration is looked at."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}", encoding="utf-8")
@@ -29,7 +29,7 @@ def told(examples: Path, tmp_path: Path) -> dict[str, Any]:
 def finished(settings: Training, weights: bytes) -> Path:
     """The folder of a run as it is at its end."""
     with opened(settings, ALONE) as folder:
-        material = Material((), (), tuple(read_examples(*settings.data)))
+        material = TrainingData((), (), tuple(read_examples(*settings.data)))
         write_card(settings, folder, [*card_module.before(settings), card_module.own(folder, material)])
         (folder.path / "adapter_config.json").write_text("{}", encoding="utf-8")
         (folder.path / "adapter_model.safetensors").write_bytes(weights)
@@ -37,11 +37,11 @@ def finished(settings: Training, weights: bytes) -> Path:
 
 
 @pytest.fixture
-def three(told: dict[str, Any], tmp_path: Path) -> list[Path]:
+def three(common: dict[str, Any], tmp_path: Path) -> list[Path]:
     """A cold start, more of it, and reinforcement."""
-    cold = finished(SFT(**told, out=str(tmp_path / "cold"), rank=4), b"cold")
-    more = finished(SFT(**told, out=str(tmp_path / "more"), adapter=str(cold), seed=7), b"more")
-    return [cold, more, finished(GRPO(**told, out=str(tmp_path / "grpo"), adapter=str(more)), b"grpo")]
+    cold = finished(SFT(**common, out=str(tmp_path / "cold"), rank=4), b"cold")
+    more = finished(SFT(**common, out=str(tmp_path / "more"), adapter=str(cold), seed=7), b"more")
+    return [cold, more, finished(GRPO(**common, out=str(tmp_path / "grpo"), adapter=str(more)), b"grpo")]
 
 
 def card(path: Path) -> str:
@@ -49,7 +49,7 @@ def card(path: Path) -> str:
 
 
 def test_a_card_tells_of_all_runs_in_order_with_sources_settings_and_digests(
-    three: list[Path], told: dict[str, Any]
+    three: list[Path], common: dict[str, Any]
 ) -> None:
     cold, more, last = three
     text = card(last)
@@ -63,32 +63,32 @@ def test_a_card_tells_of_all_runs_in_order_with_sources_settings_and_digests(
         assert beginning in part
         assert setting in part
         assert "12 examples, 0 sets. Sources: made 12." in part
-        assert f"| {told['data'][0]} | {digest(Path(told['data'][0]))} |" in part
+        assert f"| {common['data'][0]} | {digest(Path(common['data'][0]))} |" in part
     assert digest(more / "adapter_model.safetensors") in parts[2]
 
 
-def test_the_runs_are_read_from_the_card_alone(three: list[Path], told: dict[str, Any], tmp_path: Path) -> None:
+def test_the_runs_are_read_from_the_card_alone(three: list[Path], common: dict[str, Any], tmp_path: Path) -> None:
     """As of an adapter that was copied, or comes from the hub."""
     (three[1] / "settings.json").unlink()
-    runs = card_module.before(GRPO(**told, out=str(tmp_path / "more"), adapter=str(three[1])))
+    runs = card_module.before(GRPO(**common, out=str(tmp_path / "more"), adapter=str(three[1])))
     assert [(run["training"], run["sources"]) for run in runs] == [("sft", {"made": 12})] * 2
 
 
 def test_what_a_card_does_not_tell_is_read_from_the_run_s_folder(
-    three: list[Path], told: dict[str, Any], tmp_path: Path
+    three: list[Path], common: dict[str, Any], tmp_path: Path
 ) -> None:
     for path in three:
         (path / "README.md").write_text("by hand", encoding="utf-8")
-    runs = card_module.before(GRPO(**told, out=str(tmp_path / "more"), adapter=str(three[2])))
+    runs = card_module.before(GRPO(**common, out=str(tmp_path / "more"), adapter=str(three[2])))
     assert [run["training"] for run in runs] == ["sft", "sft", "grpo"]
     assert [run["sources"] for run in runs] == [{"made": 12}] * 3
 
 
-def test_an_adapter_that_tells_nothing_is_named(three: list[Path], told: dict[str, Any], tmp_path: Path) -> None:
+def test_an_adapter_without_records_is_named(three: list[Path], common: dict[str, Any], tmp_path: Path) -> None:
     (three[0] / "README.md").write_text("by hand", encoding="utf-8")
     (three[0] / "settings.json").unlink()
-    text = card(finished(SFT(**told, out=str(tmp_path / "other"), adapter=str(three[0])), b"other"))
-    assert f"The adapter `{three[0]}` says neither how nor on what it was trained." in text
+    text = card(finished(SFT(**common, out=str(tmp_path / "other"), adapter=str(three[0])), b"other"))
+    assert f"The adapter `{three[0]}` has no record of its training." in text
 
 
 def test_metadata_of_a_card_are_lines_of_yaml(three: list[Path]) -> None:
@@ -98,8 +98,8 @@ def test_metadata_of_a_card_are_lines_of_yaml(three: list[Path]) -> None:
     assert len(json.loads(named["rankr1_runs"])) == 3
 
 
-def test_a_run_does_not_go_on_from_another_adapter(three: list[Path], told: dict[str, Any], tmp_path: Path) -> None:
-    settings = GRPO(**told, out=str(tmp_path / "run"), adapter=str(three[0]))
+def test_a_run_does_not_go_on_from_another_adapter(three: list[Path], common: dict[str, Any], tmp_path: Path) -> None:
+    settings = GRPO(**common, out=str(tmp_path / "run"), adapter=str(three[0]))
     with opened(settings, ALONE):
         pass
     (three[0] / "adapter_model.safetensors").write_bytes(b"trained anew")
@@ -107,9 +107,9 @@ def test_a_run_does_not_go_on_from_another_adapter(three: list[Path], told: dict
         pass
 
 
-def test_a_folder_is_one_run_s_at_a_time(told: dict[str, Any], tmp_path: Path) -> None:
-    settings = SFT(**told, out=str(tmp_path / "run"))
+def test_a_folder_is_one_run_s_at_a_time(common: dict[str, Any], tmp_path: Path) -> None:
+    settings = SFT(**common, out=str(tmp_path / "run"))
     with opened(settings, ALONE) as folder:
-        assert folder == Folder(tmp_path / "run")
+        assert folder == RunDir(tmp_path / "run")
         with pytest.raises(FileError, match="another process is at work"), opened(settings, ALONE):
             pass

@@ -122,8 +122,8 @@ def test_several_files_are_one_list_and_may_use_the_same_ids(tmp_path: Path) -> 
         ([BARE | {"negatives": ["C", 7]}], 1, "negatives[1]: the passage is a whole number"),
         ([BARE | {"negatives": [{"id": "x"}]}], 1, 'negatives[0]: field "text" or "contents" is missing'),
         ([BARE | {"source": 7}], 1, 'field "source" is a whole number'),
-        ([{"id": "q", **BARE}, {"id": "r", **BARE}, {"id": "q", **BARE}], 3, "'q' stands here again, after line 1"),
-        ([BARE, BARE], 2, "stands here again, after line 1"),
+        ([{"id": "q", **BARE}, {"id": "r", **BARE}, {"id": "q", **BARE}], 3, "'q' appears twice, first in line 1"),
+        ([BARE, BARE], 2, "appears twice, first in line 1"),
         ([[BARE]], 1, "the line is an array where an object is needed"),
     ],
 )
@@ -155,8 +155,8 @@ def test_no_file_at_all_is_refused() -> None:
         ({"positives": ()}, "no positives"),
         ({"negatives": ()}, "no negatives"),
         ({"negatives": FLEAS.positives}, "both positive and negative"),
-        ({"known": FLEAS.positives}, "passage 'd1' is known and to choose from too"),
-        ({"known": FLEAS.negatives[1:]}, "passage 'd3' is known and to choose from too"),
+        ({"known": FLEAS.positives}, "passage 'd1' is both known and a candidate"),
+        ({"known": FLEAS.negatives[1:]}, "passage 'd3' is both known and a candidate"),
     ],
 )
 def test_an_example_made_by_hand_is_held_to_the_same(changes: dict[str, Any], says: str) -> None:

@@ -10,9 +10,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from bench.shared_prompts import _drawn
 from rankr1_rag.train.config import SFT
-from rankr1_rag.train.model import load, writing
-from rankr1_rag.train.shared_prompts import _drawn
+from rankr1_rag.train.model import generating, load
 
 pytestmark = [
     pytest.mark.train,
@@ -37,6 +37,7 @@ def learned(model: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
     return logits.detach(), [weight.grad for weight in model.parameters() if weight.grad is not None]
 
 
+@pytest.mark.smoke
 def test_frozen_weights_in_16_bits_change_no_number(thin: Path, tmp_path: Path) -> None:
     ours = loaded(thin, tmp_path).eval()
     whole = AutoModelForCausalLM.from_pretrained(thin, dtype=torch.float32, attn_implementation="eager")
@@ -57,7 +58,7 @@ def test_a_model_that_writes_learns_nothing_and_learns_on_afterwards(thin: Path,
     model = loaded(thin, tmp_path).eval()
     with torch.autocast("cpu", torch.bfloat16):
         before = model(input_ids=IDS).logits
-        with writing(model):
+        with generating(model):
             within = model(input_ids=IDS).logits
             assert model.config._attn_implementation == "sdpa"
         after = model(input_ids=IDS).logits
@@ -65,7 +66,7 @@ def test_a_model_that_writes_learns_nothing_and_learns_on_afterwards(thin: Path,
     torch.testing.assert_close(within, before, rtol=0.1, atol=0.1)
     assert after.requires_grad
     assert torch.equal(after, before)
-    with pytest.raises(KeyError), writing(model):
+    with pytest.raises(KeyError), generating(model):
         raise KeyError
     assert model.config._attn_implementation == "eager"
 

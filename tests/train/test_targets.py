@@ -60,9 +60,9 @@ def test_a_name_is_copied_from_what_the_prompt_shows(title: str, text: str) -> N
 
 def test_a_format_that_cannot_hold_the_target_is_refused() -> None:
     passage = Passage("d", "A year.", "Fleas")
-    with pytest.raises(ValueError, match=r"'setwise-sft-v0\.1' has no thought"):
+    with pytest.raises(ValueError, match=r"'setwise-sft-v0\.1' has no reasoning"):
         target("naming", passage, 3, PLAIN)
-    with pytest.raises(ValueError, match="'listwise-v1' wants whole orders"):
+    with pytest.raises(ValueError, match="'listwise-v1' needs whole orders"):
         target("label", passage, 3, LISTWISE)
     with pytest.raises(ValueError, match="labels count from 1"):
         target("label", passage, 0, PLAIN)

@@ -23,7 +23,7 @@ from rankr1_rag.prompt import FORMATS
 from rankr1_rag.train.config import GRPO, SFT, Training
 from rankr1_rag.train.distributed import Processes
 from rankr1_rag.train.grpo import grpo, rewards
-from rankr1_rag.train.run_dir import Folder
+from rankr1_rag.train.run_dir import RunDir
 from rankr1_rag.train.sft import sft
 from rankr1_rag.train.trainer import shared_out
 
@@ -45,7 +45,7 @@ LAUNCHED += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend
 
 
 @pytest.fixture
-def told(smollm2: Path, examples: Path, held_out: Path, tmp_path: Path) -> dict[str, Any]:
+def common(smollm2: Path, examples: Path, held_out: Path, tmp_path: Path) -> dict[str, Any]:
     return {
         "model": str(smollm2),
         "data": (str(examples),),
@@ -64,16 +64,16 @@ def told(smollm2: Path, examples: Path, held_out: Path, tmp_path: Path) -> dict[
     }
 
 
-def supervised(told: dict[str, Any], **further: Any) -> SFT:
-    return SFT(**{**told, "target": "naming", "epochs": 2, **further})
+def supervised(common: dict[str, Any], **further: Any) -> SFT:
+    return SFT(**{**common, "target": "naming", "epochs": 2, **further})
 
 
-def reinforced(told: dict[str, Any], **further: Any) -> GRPO:
-    return GRPO(**{**told, "batch": 2, "steps": 4, "generations": 4, "completion_tokens": 8, **further})
+def reinforced(common: dict[str, Any], **further: Any) -> GRPO:
+    return GRPO(**{**common, "batch": 2, "steps": 4, "generations": 4, "completion_tokens": 8, **further})
 
 
-def test_supervised_training_learns_and_tells_what_it_did(told: dict[str, Any]) -> None:
-    settings = supervised(told, epochs=8, save=6)
+def test_supervised_training_learns_and_tells_what_it_did(common: dict[str, Any]) -> None:
+    settings = supervised(common, epochs=8, save=6)
     folder = sft(settings)
     lines = folder.records()
     losses = [line["loss"] for line in lines if "loss" in line]
@@ -93,40 +93,41 @@ def test_supervised_training_learns_and_tells_what_it_did(told: dict[str, Any]) 
     assert (folder.path / "training.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_finished_run_is_left_as_it_is(told: dict[str, Any]) -> None:
-    folder = sft(supervised(told))
+def test_a_finished_run_is_left_as_it_is(common: dict[str, Any]) -> None:
+    folder = sft(supervised(common))
     before = (folder.path / "adapter_model.safetensors").stat().st_mtime_ns
-    assert sft(supervised(told)).done
+    assert sft(supervised(common)).done
     assert (folder.path / "adapter_model.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_killed_run_goes_on_to_the_same_adapter(told: dict[str, Any], tmp_path: Path) -> None:
-    whole = sft(supervised(told, out=str(tmp_path / "whole")))
-    settings = supervised(told)
-    killed_after(2, command(settings), run := Folder(Path(settings.out)))
+@pytest.mark.smoke
+def test_a_killed_run_goes_on_to_the_same_adapter(common: dict[str, Any], tmp_path: Path) -> None:
+    whole = sft(supervised(common, out=str(tmp_path / "whole")))
+    settings = supervised(common)
+    killed_after(2, command(settings), run := RunDir(Path(settings.out)))
     asked_again(command(settings))
     assert steps(run) == steps(whole)
     assert same(run, whole)
 
 
-def test_a_killed_reinforcement_goes_on_to_the_same_adapter(told: dict[str, Any], tmp_path: Path) -> None:
+def test_a_killed_reinforcement_goes_on_to_the_same_adapter(common: dict[str, Any], tmp_path: Path) -> None:
     settings = reinforced(
-        told, adapter=str(EMBEDDED), completion_tokens=32, temperature=1.6, learning_rate=1e-4, held_out=()
+        common, adapter=str(EMBEDDED), completion_tokens=32, temperature=1.6, learning_rate=1e-4, held_out=()
     )
     whole = grpo(replace(settings, out=str(tmp_path / "whole")))
-    killed_after(2, command(settings), run := Folder(Path(settings.out)))
+    killed_after(2, command(settings), run := RunDir(Path(settings.out)))
     asked_again(command(settings))
     assert whole.records()[-1]["reward_deviation"] > 0  # there was something to learn after the kill
     assert run.records() == whole.records()
     assert same(run, whole)
 
 
-def test_two_processes_are_one_run(told: dict[str, Any], thin: Path, tmp_path: Path) -> None:
+def test_two_processes_are_one_run(common: dict[str, Any], thin: Path, tmp_path: Path) -> None:
     """On two devices, killed and asked again: the steps and the losses of one, logged once, and one adapter."""
-    settings = supervised({**told, "model": str(thin), "save": 1}, epochs=1)
+    settings = supervised({**common, "model": str(thin), "save": 1}, epochs=1)
     whole = sft(replace(settings, out=str(tmp_path / "whole")))
     on_two = [*LAUNCHED, *command(settings)[1:]]
-    killed_after(1, on_two, run := Folder(Path(told["out"])), signal.SIGTERM)
+    killed_after(1, on_two, run := RunDir(Path(common["out"])), signal.SIGTERM)
     asked_again(on_two)
     assert steps(run) == steps(whole)
     losses, alone = ([line["loss"] for line in one.records() if "loss" in line] for one in (run, whole))
@@ -134,10 +135,11 @@ def test_two_processes_are_one_run(told: dict[str, Any], thin: Path, tmp_path: P
     assert (run.checkpoints / "checkpoint-3" / "rng_state_1.pth").exists()  # the second was there
 
 
-def test_reinforcement_on_two_processes_logs_once(told: dict[str, Any], thin: Path) -> None:
-    settings = reinforced({**told, "model": str(thin)}, steps=2, save=1, generations=2, completion_tokens=4)
+@pytest.mark.smoke
+def test_reinforcement_on_two_processes_logs_once(common: dict[str, Any], thin: Path) -> None:
+    settings = reinforced({**common, "model": str(thin)}, steps=2, save=1, generations=2, completion_tokens=4)
     asked_again([*LAUNCHED, *command(settings)[1:]])
-    run = Folder(Path(told["out"]))
+    run = RunDir(Path(common["out"]))
     assert steps(run) == [(0, True), (1, False), (1, True), (2, False), (2, True)]
     assert run.done
 
@@ -172,7 +174,7 @@ def command(settings: Training) -> list[str]:
     return said
 
 
-def killed_after(step: int, asked: list[str], run: Folder, by: signal.Signals = signal.SIGKILL) -> None:
+def killed_after(step: int, asked: list[str], run: RunDir, by: signal.Signals = signal.SIGKILL) -> None:
     """Begin a run and end it when it has this checkpoint."""
     process = subprocess.Popen(asked, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + PATIENCE
@@ -193,18 +195,18 @@ def asked_again(asked: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def same(one: Folder, other: Folder) -> bool:
+def same(one: RunDir, other: RunDir) -> bool:
     """Whether both adapters are the same to the last bit."""
     ours, theirs = (load_file(folder.path / "adapter_model.safetensors") for folder in (one, other))
     return all((ours[name] == theirs[name]).all() for name in theirs)
 
 
-def steps(folder: Folder) -> list[tuple[int, bool]]:
+def steps(folder: RunDir) -> list[tuple[int, bool]]:
     return [(line["step"], "held_out" in line) for line in folder.records()]
 
 
 def test_a_checkpoint_that_a_kill_left_unfinished_is_not_gone_on_from(tmp_path: Path) -> None:
-    folder = Folder(tmp_path)
+    folder = RunDir(tmp_path)
     for step, state in ((2, "{}"), (10, '{"global_st')):
         path = folder.checkpoints / f"checkpoint-{step}"
         path.mkdir(parents=True)
@@ -214,18 +216,19 @@ def test_a_checkpoint_that_a_kill_left_unfinished_is_not_gone_on_from(tmp_path: 
     assert not (folder.checkpoints / "checkpoint-10").exists()
 
 
-def test_reinforcement_learning_runs_and_logs_reward_form_and_length(told: dict[str, Any]) -> None:
-    folder = grpo(reinforced(told))
+@pytest.mark.smoke
+def test_reinforcement_learning_runs_and_logs_reward_form_and_length(common: dict[str, Any]) -> None:
+    folder = grpo(reinforced(common))
     logged = [line for line in folder.records() if "loss" in line]
     assert {"reward", "format_rate", "accuracy", "completion_tokens", "entropy"} <= logged[-1].keys()
     assert "Reward" not in (folder.path / "README.md").read_text(encoding="utf-8").splitlines()[0]
 
 
-def test_reinforcement_learning_makes_what_is_rewarded_likelier(told: dict[str, Any], tmp_path: Path) -> None:
+def test_reinforcement_learning_makes_what_is_rewarded_likelier(common: dict[str, Any], tmp_path: Path) -> None:
     """From a start that keeps the form now and then to one that keeps it more often: the reward alone teaches it."""
-    start = sft(supervised(told, out=str(tmp_path / "start"), epochs=10, share=1.0, save=30))
+    start = sft(supervised(common, out=str(tmp_path / "start"), epochs=10, share=1.0, save=30))
     settings = reinforced(
-        told,
+        common,
         adapter=str(start.path),
         steps=16,
         batch=4,
@@ -252,18 +255,19 @@ def test_the_reward_is_one_only_where_form_and_label_are_right() -> None:
     assert right(**given) == [1.0, 0.0, 1.0]
 
 
-def test_the_adapter_answers_in_the_backend_as_it_was_trained(told: dict[str, Any]) -> None:
+@pytest.mark.smoke
+def test_the_adapter_answers_in_the_backend_as_it_was_trained(common: dict[str, Any]) -> None:
     from rankr1_rag.backends.transformers import Transformers
     from rankr1_rag.train.evaluate import measure
     from rankr1_rag.train.model import load
     from rankr1_rag.train.prompts import asked, read
 
-    folder = sft(supervised(told, epochs=10, save=30))
-    settings = supervised({**told, "adapter": str(folder.path)})
+    folder = sft(supervised(common, epochs=10, save=30))
+    settings = supervised({**common, "adapter": str(folder.path)})
     trained, material = load(settings), read(settings)
     prompts = [asked(one, settings, trained.count) for one in material.held_out]
     found = measure(trained, prompts, material.held_out, settings.prompt_format, 32)
-    backend = Transformers(told["model"], adapter=str(folder.path), dtype="float32")
+    backend = Transformers(common["model"], adapter=str(folder.path), dtype="float32")
     try:
         said = asyncio.run(_all(backend, prompts))
     finally:
@@ -279,45 +283,46 @@ async def _all(backend: Any, prompts: list[Any]) -> list[str]:
     return [(await backend.complete(Request(prompt, 32, 0.0))).text for prompt in prompts]
 
 
-def test_other_settings_do_not_go_on_with_a_run(told: dict[str, Any]) -> None:
-    sft(supervised(told))
+def test_other_settings_do_not_go_on_with_a_run(common: dict[str, Any]) -> None:
+    sft(supervised(common))
     with pytest.raises(FileError, match="holds a run with size 3, not 4"):
-        sft(supervised(told, size=4))
+        sft(supervised(common, size=4))
 
 
-def test_changed_data_do_not_go_on_with_a_run(told: dict[str, Any], examples: Path, tmp_path: Path) -> None:
+@pytest.mark.smoke
+def test_changed_data_do_not_go_on_with_a_run(common: dict[str, Any], examples: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.jsonl"
     shutil.copy(examples, copy)
-    sft(supervised(told, data=(str(copy),)))
+    sft(supervised(common, data=(str(copy),)))
     copy.write_text(copy.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     with pytest.raises(FileError, match="holds a run with files"):
-        sft(supervised(told, data=(str(copy),)))
+        sft(supervised(common, data=(str(copy),)))
 
 
-def test_what_is_measured_on_is_never_trained_on(told: dict[str, Any], examples: Path) -> None:
+def test_what_is_measured_on_is_never_trained_on(common: dict[str, Any], examples: Path) -> None:
     with pytest.raises(ValueError, match="trained on too"):
-        sft(supervised(told, held_out=(str(examples),)))
+        sft(supervised(common, held_out=(str(examples),)))
 
 
-def test_an_adapter_of_another_model_is_refused(told: dict[str, Any], thin: Path, tmp_path: Path) -> None:
-    other = sft(supervised(told))
+def test_an_adapter_of_another_model_is_refused(common: dict[str, Any], thin: Path, tmp_path: Path) -> None:
+    other = sft(supervised(common))
     with pytest.raises(BackendError, match="does not fit the model"):
-        sft(supervised({**told, "model": str(thin)}, adapter=str(other.path), out=str(tmp_path / "other")))
+        sft(supervised({**common, "model": str(thin)}, adapter=str(other.path), out=str(tmp_path / "other")))
 
 
-def test_a_context_that_the_model_has_not_is_refused(told: dict[str, Any]) -> None:
+def test_a_context_that_the_model_has_not_is_refused(common: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"more than the 8,192 tokens"):
-        sft(supervised(told, prompt_tokens=8192))
+        sft(supervised(common, prompt_tokens=8192))
 
 
-def test_an_example_that_no_clipping_fits_is_named(told: dict[str, Any]) -> None:
+def test_an_example_that_no_clipping_fits_is_named(common: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="query 'q"):
-        sft(supervised(told, prompt_tokens=60, completion_tokens=32))
+        sft(supervised(common, prompt_tokens=60, completion_tokens=32))
 
 
-def test_a_target_longer_than_the_completion_is_named(told: dict[str, Any]) -> None:
+def test_a_target_longer_than_the_completion_is_named(common: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"takes \d+ tokens and completion_tokens is 9"):
-        sft(supervised(told, completion_tokens=9))
+        sft(supervised(common, completion_tokens=9))
 
 
 @pytest.mark.parametrize(
@@ -332,14 +337,14 @@ def test_a_target_longer_than_the_completion_is_named(told: dict[str, Any]) -> N
         ({"device": "tpu"}, "device='tpu'"),
     ],
 )
-def test_a_wrong_setting_is_told_at_once(told: dict[str, Any], wrong: dict[str, Any], said: str) -> None:
+def test_a_wrong_setting_is_told_at_once(common: dict[str, Any], wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        supervised({**told, **wrong})
+        supervised({**common, **wrong})
 
 
-def test_greedy_samples_are_refused(told: dict[str, Any]) -> None:
+def test_greedy_samples_are_refused(common: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="temperature=0"):
-        reinforced(told, temperature=0.0)
+        reinforced(common, temperature=0.0)
 
 
 def test_the_paper_s_settings_are_the_defaults() -> None:
@@ -349,8 +354,8 @@ def test_the_paper_s_settings_are_the_defaults() -> None:
     assert replace(paper, size=5).size == 5
 
 
-def test_settings_of_a_run_are_kept_beside_it(told: dict[str, Any]) -> None:
-    folder = sft(supervised(told))
+def test_settings_of_a_run_are_kept_beside_it(common: dict[str, Any]) -> None:
+    folder = sft(supervised(common))
     kept = json.loads((folder.path / "settings.json").read_text(encoding="utf-8"))
     assert kept["training"] == "sft"
     assert kept["size"] == 3

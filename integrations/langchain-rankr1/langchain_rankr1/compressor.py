@@ -16,7 +16,7 @@ from typing_extensions import TypedDict  # LangChain makes a schema of it, for w
 
 from rankr1_rag.frameworks.component import Candidates, Component, Retrievers, copied
 from rankr1_rag.frameworks.fields import live
-from rankr1_rag.frameworks.llm import Borrowed
+from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.types import Passage, Ranking
 
 
@@ -65,7 +65,7 @@ class RankR1Rerank(Component, BaseDocumentCompressor):
         """For LCEL: `{"query": …, "documents": …}` in, documents out."""
         return RunnableLambda(self._compress, self._acompress, name=type(self).__name__)
 
-    def _borrowed(self, llm: Runnable[Any, Any]) -> Borrowed:
+    def _borrowed(self, llm: Runnable[Any, Any]) -> FrameworkLLM:
         return LangChainLLM(llm)
 
     def _compress(self, given: Retrieved, config: RunnableConfig) -> list[Document]:

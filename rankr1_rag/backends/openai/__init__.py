@@ -1,8 +1,5 @@
 """Any server with OpenAI's chat completions, through the official SDK: vLLM, SGLang, llama-server, TGI, hosted ones.
 
-Knows connections and keys. Bodies and replies are the business of `openai_dialects`, errors of `openai_errors`, retries
-of `wrappers.retried`.
-
 `OPENAI_API_KEY` goes to https://api.openai.com and nowhere else, and so do the SDK's other variables
 (`OPENAI_ORG_ID`, `OPENAI_PROJECT_ID`, `OPENAI_CUSTOM_HEADERS`).
 """
@@ -13,26 +10,27 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
 from rankr1_rag.backends import Request
-from rankr1_rag.backends.openai.dialects import DIALECTS, ReplyError, body, completion
-from rankr1_rag.backends.openai.errors import Asked, failure, is_error, parsed, redacted
-from rankr1_rag.concurrency.per_loop import PerLoop
+from rankr1_rag.backends.openai.dialects import DIALECTS, ReplyError, to_body, to_completion
+from rankr1_rag.backends.openai.errors import Destination, is_error, parse_json, redact, to_error
+from rankr1_rag.concurrency.event_loop import PerLoop
 from rankr1_rag.errors import BackendError, BackendUnavailable
 from rankr1_rag.types import Completion
 
 if TYPE_CHECKING:
+    import httpx
     from openai import AsyncOpenAI
 
 Server = Literal["vllm", "sglang", "llama-server", "tgi"]
 
-_OFFICIAL = "https://api.openai.com/v1"
-_DUMMY = "none"
-_CARRIED = {
+OFFICIAL = "https://api.openai.com/v1"
+DUMMY_KEY = "none"
+KEPT_HEADERS = {
     "accept",
     "accept-encoding",
     "authorization",
@@ -42,20 +40,21 @@ _CARRIED = {
     "host",
     "user-agent",
 }
+"""Headers that go to any server, with those that begin with "x-stainless-"."""
 
 
 class OpenAI:
     """Chat completions of `model` at `base_url`: by default OPENAI_BASE_URL, or else api.openai.com.
 
     `server` names the dialect: without it no message is continued and `Request.choices` are not enforced. `timeout` is
-    the most seconds for one answer. `extra_body` is added to every body; a None in it leaves a field out
+    the limit for one answer in seconds. `extra_body` is added to every body; None removes a field
     (`{"temperature": None}`).
 
     The key is `api_key`, or the variable named by `api_key_env`, or OPENAI_API_KEY for api.openai.com and
-    RANKR1_API_KEY for any other address, which gets a dummy where that is not set. An `api_key` is not pickled.
+    RANKR1_API_KEY for any other address; a dummy is sent if that is not set. An `api_key` is not pickled.
 
-    `identity` holds the address: two servers may call different models by one name. `revision` says which weights these
-    are, and takes its place: with the same model and revision, completions from any address are one another's.
+    `identity` contains the address: two servers may call different models by one name. A `revision` of the weights
+    replaces the address: all servers with the same model and revision share their stored completions.
     """
 
     def __init__(
@@ -72,15 +71,15 @@ class OpenAI:
         timeout: float = 600.0,
         extra_body: Mapping[str, object] | None = None,
     ) -> None:
-        _sdk()
-        self._url = base_url or os.environ.get("OPENAI_BASE_URL") or _OFFICIAL
-        self.base_url, self._official = _checked(self._url)
+        import_sdk()
+        self._url = base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL
+        self.base_url, self._official = check_url(self._url)
         if server is not None and server not in DIALECTS:
             raise ValueError(
                 f"server={server!r} is none of {', '.join(filter(None, DIALECTS))}; None is any other server"
             )
         if api_key_env == "OPENAI_API_KEY" and not self._official:
-            raise ValueError(f"OPENAI_API_KEY goes only to api.openai.com: put the key for {self.base_url} elsewhere")
+            raise ValueError(f"OPENAI_API_KEY goes only to api.openai.com: use another variable for {self.base_url}")
         self.model = model
         self.server = server or ("openai" if self._official else "")
         self.context = context
@@ -88,7 +87,7 @@ class OpenAI:
         self.timeout = timeout
         self._extra_body = dict(extra_body or {})
         self._count = count
-        self._api_key = None if api_key is None else _Secret(api_key)
+        self._api_key = None if api_key is None else Secret(api_key)
         self._key_name = api_key_env or ("OPENAI_API_KEY" if self._official else "RANKR1_API_KEY")
         self._clients = PerLoop(self._connect)
 
@@ -101,37 +100,40 @@ class OpenAI:
 
     @property
     def can_continue(self) -> bool:
-        """As the dialect says."""
+        """Whether the server continues a final assistant message."""
         return DIALECTS[self.server].continues is not None
 
     def count(self, text: str) -> int | None:
-        """What the `count` it was made with says, else None."""
+        """The result of the `count` argument, or None."""
         return None if self._count is None else self._count(text)
 
     async def complete(self, request: Request) -> Completion:
-        """One POST; cancelling closes its connection. Raises `BackendError` and its kinds."""
-        asked = self._asked()
+        """One POST; cancelling closes its connection. Raises `BackendError` and its subclasses."""
+        destination = self._destination()
         try:
             async with asyncio.timeout(self.timeout):
-                status, headers, text = await self._post(asked, request)
+                status, headers, text = await self._post(destination, request)
         except TimeoutError:
             raise BackendUnavailable(f"{self.base_url} gave no answer within timeout={self.timeout:g} s") from None
-        data = parsed(text)
+        data = parse_json(text)
         if not 200 <= status < 300 or is_error(data):
-            raise failure(asked, status, headers, text)
+            raise to_error(destination, status, headers, text)
         if data is None:
-            raise self._no_json(asked, text)
+            start = redact(text, destination.key, longest=100)
+            if text.lstrip().startswith("<"):
+                raise BackendError(f"{self.base_url} is a web page, not an API (does it end in /v1?): {start}")
+            raise BackendUnavailable(f"{self.base_url} returned an incomplete answer, or no JSON: {start}")
         try:
-            return completion(DIALECTS[self.server], request, data)
+            return to_completion(DIALECTS[self.server], request, data)
         except ReplyError as error:
             raise BackendUnavailable(f"{self.base_url}: {error}") from None
 
-    async def _post(self, asked: Asked, request: Request) -> tuple[int, Mapping[str, str], str]:
-        """Status, headers and text of the answer, whatever it is. No SDK exception leaves here: they hold the key."""
-        sdk = _sdk()
-        fields = body(DIALECTS[self.server], self.model, request) | self._extra_body
+    async def _post(self, destination: Destination, request: Request) -> tuple[int, Mapping[str, str], str]:
+        """Status, headers and text of any answer. No SDK exception is passed on: they contain the key."""
+        sdk = import_sdk()
+        fields = to_body(DIALECTS[self.server], self.model, request) | self._extra_body
         fields = {name: value for name, value in fields.items() if value is not None}
-        broken = None
+        broken = ""
         try:
             raw = await self._clients.get().chat.completions.with_raw_response.create(
                 model=fields.pop("model"), messages=fields.pop("messages"), extra_body=fields
@@ -140,39 +142,31 @@ class OpenAI:
         except sdk.APIStatusError as error:
             response = error.response
         except sdk.APIConnectionError as error:
-            broken = redacted(f"{error} {error.__cause__ or ''}", asked.key)
+            broken = redact(f"{error} {error.__cause__ or ''}", destination.key)
         if broken:
             raise BackendUnavailable(f"{self.base_url} cannot be reached or broke off: {broken}")
         return response.status_code, response.headers, response.text
 
-    def _no_json(self, asked: Asked, text: str) -> BackendError:
-        start = redacted(text, asked.key, longest=100)
-        if text.lstrip().startswith("<"):
-            return BackendError(
-                f"{self.base_url} gave a web page, is it an API (does it end in /v1)? It begins: {start}"
-            )
-        return BackendUnavailable(f"{self.base_url} gave half an answer, or no JSON. It begins: {start}")
-
-    def _asked(self) -> Asked:
-        """Whom to ask, with the key as it is now: environments change, and keys are not kept."""
+    def _destination(self) -> Destination:
+        """The address with the present key: environments change, and keys are not kept."""
         if self._api_key is not None:
-            name, key = "the one given as api_key=", self._api_key.value
+            name, key = "the one passed as api_key=", self._api_key.value
         else:
             name, key = f"that in {self._key_name}", os.environ.get(self._key_name, "").strip()
         if not key and self._official:
-            raise BackendError(f"{self.base_url} wants a key: set {self._key_name}")
+            raise BackendError(f"{self.base_url} needs a key: set {self._key_name}")
         if not key:
-            name, key = f"a dummy, as {self._key_name} is not set", _DUMMY
+            name, key = f"a dummy, as {self._key_name} is not set", DUMMY_KEY
         if not (key.isascii() and key.isprintable()) or " " in key:
-            raise BackendError(f"the key sent to {self.base_url} would be {name}, which holds a character no key has")
-        return Asked(self.base_url, self.model, name, "" if key == _DUMMY else key)
+            raise BackendError(f"the key for {self.base_url} is {name}, which contains a character that no key has")
+        return Destination(self.base_url, self.model, name, "" if key == DUMMY_KEY else key)
 
     def _connect(self) -> AsyncOpenAI:
-        """A client for the running loop. Redirects are not followed: they would take the prompt elsewhere."""
-        sdk = _sdk()
-        key = self._asked().key or _DUMMY
+        """A client for the running loop. Redirects are not followed: they would send the prompt elsewhere."""
+        sdk = import_sdk()
+        key = self._destination().key or DUMMY_KEY
         timeout = sdk.Timeout(self.timeout, connect=min(self.timeout, 10.0))
-        hooks = {} if self._official else {"request": [_only_ours(key)]}
+        hooks = {} if self._official else {"request": [only_own_headers(key)]}
         http = sdk.DefaultAsyncHttpxClient(timeout=timeout, follow_redirects=False, event_hooks=hooks)
         client: AsyncOpenAI = sdk.AsyncOpenAI(
             api_key=key, base_url=self._url, timeout=timeout, max_retries=0, http_client=http
@@ -180,7 +174,7 @@ class OpenAI:
         return client
 
     async def close(self) -> None:
-        """Close the connections of every loop that still runs; those of a closed loop went with it."""
+        """Close the connections of every running loop; those of a closed loop are closed."""
         here = asyncio.get_running_loop()
         for loop, client in self._clients.take():
             if loop is here:
@@ -192,7 +186,7 @@ class OpenAI:
         return f"OpenAI({self.model!r}, base_url={self.base_url!r}, server={self.server or None!r})"
 
 
-class _Secret:
+class Secret:
     """A key that does not print and does not pickle."""
 
     def __init__(self, value: str) -> None:
@@ -201,42 +195,37 @@ class _Secret:
     def __repr__(self) -> str:
         return "<key>"
 
-    def __deepcopy__(self, memo: object) -> _Secret:
+    def __deepcopy__(self, memo: object) -> Secret:
         return self
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("an OpenAI backend made with api_key= is not pickled, as the key would be: use api_key_env=")
+        raise TypeError("api_key= would be pickled with the backend: use api_key_env=")
 
 
-class _Headed(Protocol):
-    @property
-    def headers(self) -> MutableMapping[str, str]: ...
+def only_own_headers(key: str) -> Callable[[httpx.Request], Coroutine[Any, Any, None]]:
+    """A hook that removes every header that the SDK read from its environment variables."""
 
-
-def _only_ours(key: str) -> Callable[[_Headed], Any]:
-    """A hook that takes off every header that the SDK read from its environment variables."""
-
-    async def hook(request: _Headed) -> None:
+    async def hook(request: httpx.Request) -> None:
         for name in list(request.headers):
-            if name.lower() not in _CARRIED and not name.lower().startswith("x-stainless-"):
+            if name.lower() not in KEPT_HEADERS and not name.lower().startswith("x-stainless-"):
                 del request.headers[name]
         request.headers["Authorization"] = f"Bearer {key}"
 
     return hook
 
 
-def _checked(url: str) -> tuple[str, bool]:
-    """The address without what may be secret in it, and whether it is OpenAI's own."""
+def check_url(url: str) -> tuple[str, bool]:
+    """The address without query and fragment, which may be secret, and whether it is OpenAI's own."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:%-]+", parts.hostname or ""):
-        raise ValueError(f"base_url {redacted(url, '')!r} is no address: it should look like http://localhost:8000/v1")
+        raise ValueError(f"base_url={redact(url, '')!r} is no address: use one like http://localhost:8000/v1")
     if "@" in parts.netloc:
-        raise ValueError(f"base_url at {parts.hostname} holds a user name or password: give a key with api_key_env=")
+        raise ValueError(f"base_url at {parts.hostname} contains a user name or password: use api_key_env= for a key")
     official = (parts.scheme, parts.hostname, parts.port or 443) == ("https", "api.openai.com", 443)
     return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/"), official
 
 
-def _sdk() -> ModuleType:
+def import_sdk() -> ModuleType:
     """The SDK, imported when the first backend is made: it takes half a second."""
     try:
         import openai

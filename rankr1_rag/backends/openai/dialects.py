@@ -1,7 +1,6 @@
 """What each server's chat completions look like: a `Request` to a JSON body, a JSON reply to a `Completion`.
 
-One frozen table, looked up by the name the user gives: nothing is guessed from a model's name or an address. Knows no
-network, no keys, and no errors but `ReplyError`.
+One frozen table, looked up by the name that the user gives: nothing is guessed from a model's name or an address.
 """
 
 from __future__ import annotations
@@ -20,28 +19,26 @@ Json = dict[str, Any]
 
 
 class ReplyError(ValueError):
-    """A reply that is no completion; the message says why."""
+    """A reply that is no completion, with the reason."""
 
 
-def _vllm_choice(choices: Sequence[str]) -> Json:
-    return {"structured_outputs": {"choice": list(choices)}}
-
-
-def _gbnf(choices: Sequence[str]) -> Json:
-    return {"grammar": "root ::= " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)}
-
-
-def _regex(choices: Sequence[str]) -> str:
+def regex(choices: Sequence[str]) -> str:
+    """A regular expression for exactly these texts."""
     return f"({'|'.join(re.escape(choice) for choice in choices)})"
+
+
+def grammar(choices: Sequence[str]) -> str:
+    """A GBNF grammar for exactly these texts."""
+    return "root ::= " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """What one server understands beside the common chat completions.
+    """How one server differs from the common chat completions.
 
-    `limit` is its name for `max_tokens`; `seeded`: it takes a seed. `always` goes into every body. `continues` is what
-    makes it go on writing a final assistant message: None where it cannot. `constrain` is what holds a completion to
-    choices: None where nothing does. `echoes`: the reply repeats the message it continued.
+    `limit` is its name for `max_tokens`; `seeded`: it takes a seed. `always` goes into every body. `continues` are the
+    fields that make it continue a final assistant message: None if it cannot. `constrain` makes the fields that limit a
+    completion to choices: None if it cannot. `echoes`: the reply repeats the message that it continued.
     """
 
     limit: str = "max_tokens"
@@ -52,53 +49,59 @@ class Dialect:
     echoes: bool = False
 
 
-# `always` switches off the samplers that a server takes from a model's generation_config.json when it is told nothing:
-# Qwen2.5-Instruct's has a repetition penalty of 1.05, which changes even greedy completions.
+# `always` switches off the samplers that servers take from a model's generation_config.json by default: that of
+# Qwen2.5-Instruct has a repetition penalty of 1.05, which changes even greedy completions.
 DIALECTS: Mapping[str, Dialect] = MappingProxyType(
     {
-        # Any server: the OpenAI API reference as of 2024, without the fields that only some know.
+        # Any server: the OpenAI API reference as of 2024, without the fields that only some servers know.
         "": Dialect(seeded=False),
         # https://platform.openai.com/docs/api-reference/chat: max_tokens is deprecated, newer models refuse it.
         "openai": Dialect(limit="max_completion_tokens"),
         # https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html, structured_outputs since 0.12. Seen with
-        # 0.32: under --reasoning-parser choices hold only once the thought has ended (`</think>` in the message begun).
+        # 0.32: under --reasoning-parser choices hold only after the end of the reasoning (`</think>` in the message).
         "vllm": Dialect(
             always={"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0},
             continues={"continue_final_message": True, "add_generation_prompt": False},
-            constrain=_vllm_choice,
+            constrain=lambda choices: {"structured_outputs": {"choice": list(choices)}},
         ),
         # sglang/srt/entrypoints/openai/protocol.py, ChatCompletionRequest; continue_final_message since 0.4.4.
         "sglang": Dialect(
             always={"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "separate_reasoning": False},
             continues={"continue_final_message": True},
-            constrain=lambda choices: {"regex": _regex(choices)},
+            constrain=lambda choices: {"regex": regex(choices)},
         ),
         # llama.cpp/tools/server/README.md. A final assistant message is continued unless --no-prefill-assistant, and
-        # comes back at the head of the content (seen with xllamacpp 2026.10; older servers give what is new only).
+        # comes back at the head of the content (seen with xllamacpp 2026.10; older servers return only the new text).
         "llama-server": Dialect(
             always={"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0, "reasoning_format": "none"},
             continues={},
-            constrain=_gbnf,
+            constrain=lambda choices: {"grammar": grammar(choices)},
             echoes=True,
         ),
         # text-generation-inference/router/src: chat_template.rs continues a final assistant message, since 3.0;
         # GrammarType in lib.rs.
         "tgi": Dialect(
             continues={},
-            constrain=lambda choices: {"response_format": {"type": "regex", "value": _regex(choices)}},
+            constrain=lambda choices: {"response_format": {"type": "regex", "value": regex(choices)}},
         ),
     }
 )
 
-_FINISHED = {"eos_token": "stop", "stop_sequence": "stop"}  # TGI's words for it
-_BROKEN_OFF = {"abort", "error"}  # vLLM and SGLang when they shut down; OpenRouter
+FINISH_REASONS = {"eos_token": "stop", "stop_sequence": "stop"}
+"""TGI's names."""
+
+BROKEN_OFF = {"abort", "error"}
+"""vLLM and SGLang when they shut down; OpenRouter."""
 
 
-def body(dialect: Dialect, model: str, request: Request) -> Json:
-    """The JSON body that asks for this completion."""
+def to_body(dialect: Dialect, model: str, request: Request) -> Json:
+    """The JSON body for a request. Lone surrogates, which JSON cannot carry, become "?"."""
     fields: Json = {
         "model": model,
-        "messages": [{key: _sendable(value) for key, value in message.items()} for message in request.messages],
+        "messages": [
+            {key: value.encode("utf-8", "replace").decode("utf-8") for key, value in message.items()}
+            for message in request.messages
+        ],
         dialect.limit: request.max_tokens,
         "temperature": request.temperature,
         **dialect.always,
@@ -111,70 +114,62 @@ def body(dialect: Dialect, model: str, request: Request) -> Json:
         fields |= {"logprobs": True, "top_logprobs": request.logprobs}
     if request.choices and dialect.constrain:
         fields |= dialect.constrain(request.choices)
-    if dialect.continues and _prefix(dialect, request):
+    if dialect.continues and continued(dialect, request):
         fields |= dialect.continues
     return fields
 
 
-def completion(dialect: Dialect, request: Request, reply: object) -> Completion:
-    """The completion in a reply, whole; ReplyError where there is none in it."""
-    choice = _choice(reply)
-    reason = choice.get("finish_reason")
-    if reason in _BROKEN_OFF:
-        raise ReplyError(f"the server broke the completion off ({reason})")
-    reason = _FINISHED.get(reason, reason) if isinstance(reason, str) else "unknown"
-    usage = _object(reply, "usage")
-    return Completion(
-        text=_text(choice["message"], reason, _prefix(dialect, request), dialect.echoes),
-        prompt_tokens=_number(usage, "prompt_tokens"),
-        cached_tokens=_number(_object(usage, "prompt_tokens_details"), "cached_tokens"),
-        completion_tokens=_number(usage, "completion_tokens"),
-        finish_reason=reason,
-        logprobs=_logprobs(choice) if request.logprobs else None,
-    )
-
-
-def _choice(reply: object) -> Json:
+def to_completion(dialect: Dialect, request: Request, reply: object) -> Completion:
+    """The completion in a reply; ReplyError if there is none."""
     choices = reply.get("choices") if isinstance(reply, dict) else None
     if not isinstance(choices, list) or not choices:
         raise ReplyError("the reply has no choices")
     choice = choices[0]
     if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
         raise ReplyError("the reply's first choice has no message")
-    return choice
+    reason = choice.get("finish_reason")
+    if reason in BROKEN_OFF:
+        raise ReplyError(f"the server broke the completion off ({reason})")
+    reason = FINISH_REASONS.get(reason, reason) if isinstance(reason, str) else "unknown"
+    usage = object_at(reply, "usage")
+    return Completion(
+        text=whole_text(choice["message"], reason, continued(dialect, request), dialect.echoes),
+        prompt_tokens=number_at(usage, "prompt_tokens"),
+        cached_tokens=number_at(object_at(usage, "prompt_tokens_details"), "cached_tokens"),
+        completion_tokens=number_at(usage, "completion_tokens"),
+        finish_reason=reason,
+        logprobs=to_logprobs(object_at(choice, "logprobs").get("content")) if request.logprobs else None,
+    )
 
 
-def _text(message: Json, reason: str, prefix: str, echoes: bool) -> str:
-    """The whole text: a server that splits the thought off is put right."""
-    thought = message.get("reasoning") or message.get("reasoning_content") or ""  # vLLM >= 0.32; the others
-    content = message.get("content") or message.get("refusal")
-    if content is None and not thought and ("content" not in message or reason == "unknown"):
-        raise ReplyError("the reply's message has no content")
-    content = content or ""  # null, but finished: SGLang's empty text
-    if not isinstance(thought, str) or not isinstance(content, str):
-        raise ReplyError("the reply's content is not a text")
-    if echoes:
-        content = content.removeprefix(prefix)
-    return _joined(prefix, thought, content, cut=reason == "length") if thought else content
-
-
-def _joined(prefix: str, thought: str, content: str, cut: bool) -> str:
-    """Thought and content with the tags between, as the model wrote them after `prefix`."""
-    if "</think>" in prefix:
-        return thought + content  # the thought is over: the server took a part of the answer for it
-    opened = "" if "<think>" in prefix else "<think>"
-    closed = "" if cut and not content else "</think>"
-    return f"{opened}{thought}{closed}{content}"
-
-
-def _prefix(dialect: Dialect, request: Request) -> str:
+def continued(dialect: Dialect, request: Request) -> str:
     """The final assistant message, if it will be continued, or ""."""
     last = request.messages[-1] if request.messages else {}
     return last["content"] if last.get("role") == "assistant" and dialect.continues is not None else ""
 
 
-def _logprobs(choice: Json) -> tuple[TokenLogprob, ...] | None:
-    tokens = _object(choice, "logprobs").get("content")
+def whole_text(message: Json, reason: str, prefix: str, echoes: bool) -> str:
+    """The text as the model wrote it after `prefix`: reasoning that the server split off is put back with its tags."""
+    reasoning = message.get("reasoning") or message.get("reasoning_content") or ""  # vLLM >= 0.32; the others
+    content = message.get("content") or message.get("refusal")
+    if content is None and not reasoning and ("content" not in message or reason == "unknown"):
+        raise ReplyError("the reply's message has no content")
+    content = content or ""  # null, but finished: SGLang's empty text
+    if not isinstance(reasoning, str) or not isinstance(content, str):
+        raise ReplyError("the reply's content is not a text")
+    if echoes:
+        content = content.removeprefix(prefix)
+    if not reasoning:
+        return content
+    if "</think>" in prefix:
+        return reasoning + content  # the server took a part of the answer for reasoning
+    opening = "" if "<think>" in prefix else "<think>"
+    closing = "" if reason == "length" and not content else "</think>"
+    return f"{opening}{reasoning}{closing}{content}"
+
+
+def to_logprobs(tokens: object) -> tuple[TokenLogprob, ...] | None:
+    """The log-probabilities of a reply, None if it has none; ReplyError for others."""
     if not isinstance(tokens, list):
         return None
     try:
@@ -190,16 +185,13 @@ def _logprobs(choice: Json) -> tuple[TokenLogprob, ...] | None:
         raise ReplyError(f"the reply's logprobs cannot be read ({error!r})") from None
 
 
-def _object(parent: object, key: str) -> Json:
+def object_at(parent: object, key: str) -> Json:
+    """The object in this field, {} for anything else."""
     value = parent.get(key) if isinstance(parent, dict) else None
     return value if isinstance(value, dict) else {}
 
 
-def _number(parent: Json, key: str) -> int:
+def number_at(parent: Json, key: str) -> int:
+    """The integer in this field, 0 for anything else."""
     value = parent.get(key)
     return value if isinstance(value, int) else 0
-
-
-def _sendable(text: str) -> str:
-    """The text without lone surrogates, which no JSON body can carry: "?" instead."""
-    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,172 +1,46 @@
-"""A LoRA adapter added to the weights of a GGUF file: W + scale · B · A, without torch.
+"""LoRA adapters of peft merged into GGUF files, without torch and peft: W + scale · B · A, kept in the user's cache.
 
-llama.cpp keeps the rows of a llama's queries and keys in another order than Hugging Face (pairs that are rotated
-together stand side by side): those of B are put into it. Knows what layers are called in both worlds; knows no runtime
-and nothing of where the result is kept.
-
-A LoRA adapter as peft wrote it, read without torch and peft: for each layer two matrices and a scale.
-
-What is more than that (DoRA, biases, whole layers beside it) cannot be added to the weights of a model here, and is
-refused. Knows peft's files (github.com/huggingface/peft, `LoraConfig`); knows no model.
+OpenVINO GenAI applies an adapter itself at 1.5 to 2.4 times the time, from a renamed copy of the model: see
+bench/openvino_adapter.md. In a merged file everything but the adapted tensors is the same byte for byte.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Mapping
+import struct
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import platformdirs
 import safetensors
 from gguf import GGMLQuantizationType, quants
 from numpy.typing import NDArray
 
 from rankr1_rag.backends.hub import ADAPTER, ADAPTER_CONFIG, read_json
-from rankr1_rag.backends.openvino.gguf_file import BLOCKS, F16, FLOATS, Q8_0, Change, Header, read, write
-from rankr1_rag.errors import BackendError
+from rankr1_rag.backends.openvino.weights import BLOCK_SIZES, GGUFHeader, adapter_digest, digest, read_header
+from rankr1_rag.errors import BackendError, FileError
+from rankr1_rag.io.files import locked
 
 Matrix = NDArray[np.float32]
 
-_TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
-_TYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
+F16, Q8_0 = 1, 8
+"""Types of tensors."""
 
-_REFUSED = (
-    "alora_invocation_tokens", "arrow_config", "fan_in_fan_out", "kasa_config", "layer_replication", "lora_bias",
-    "megatron_config", "modules_to_save", "monteclora_config", "target_parameters", "trainable_token_indices",
-    "use_bdlora", "use_dora", "use_qalora",
-)  # fmt: skip
-"""Settings that make of an adapter more, or something else, than two matrices for each layer."""
-
-_BEGINNINGS = (True, False, None, "gaussian", "eva", "orthogonal")
-"""Values of `init_lora_weights` that leave the base as it is: others take something from its weights at the start."""
-
-
-@dataclass(frozen=True, slots=True)
-class Low:
-    """What is added to the weights of one layer: `scale` · `b` · `a`, of shapes (out, r) and (r, in)."""
-
-    a: Matrix
-    b: Matrix
-    scale: float
-
-    def product(self) -> Matrix:
-        """The sum's second part, (out, in)."""
-        product: Matrix = np.float32(self.scale) * (self.b @ self.a)
-        return product
-
-
-@dataclass(frozen=True, slots=True)
-class Lora:
-    """An adapter: by the name of the layer in its model, like "model.layers.0.mlp.up_proj", what is added there.
-
-    `everywhere`: it says that what it changes in one block it changes in all.
-    """
-
-    folder: Path
-    made_for: str
-    layers: dict[str, Low]
-    everywhere: bool
-
-
-def read_lora(folder: Path) -> Lora:
-    """The adapter in a folder. BackendError where it is damaged, or more than can be added to weights."""
-    config = read_json(folder / ADAPTER_CONFIG)
-    _check(folder, config)
-    halves: dict[str, dict[str, Matrix]] = {}
-    for name, tensor in _tensors(folder / ADAPTER).items():
-        if not (found := _TENSOR.fullmatch(name)):
-            raise BackendError(
-                f"the adapter {folder} holds {name}: only lora_A and lora_B of linear layers can be merged; use the "
-                "backend 'transformers' or 'vllm'"
-            )
-        halves.setdefault(found[1], {})[found[2]] = tensor
-    if not halves:
-        raise BackendError(f"the adapter {folder} holds no tensor: it is damaged, or was never trained")
-    layers = {name: _low(folder, config, name, half) for name, half in halves.items()}
-    return Lora(folder, str(config.get("base_model_name_or_path")), layers, _everywhere(config))
-
-
-def _check(folder: Path, config: Mapping[str, Any]) -> None:
-    kind = config.get("peft_type")
-    if kind != "LORA":
-        raise BackendError(f"the adapter {folder} is of the kind {kind!r}: only LORA can be merged")
-    found = [name for name in _REFUSED if config.get(name)]
-    found += ["bias"] * (config.get("bias", "none") != "none")
-    found += ["init_lora_weights"] * (config.get("init_lora_weights", True) not in _BEGINNINGS)
-    if found:
-        told = ", ".join(f"{name}={config[name]!r:.50}" for name in found)
-        raise BackendError(
-            f"the adapter {folder} has {told}: it is more than matrices that can be merged into the weights; use the "
-            "backend 'transformers' or 'vllm'"
-        )
-
-
-def _everywhere(config: Mapping[str, Any]) -> bool:
-    targets = config.get("target_modules")
-    chosen = config.get("layers_to_transform") is not None or config.get("exclude_modules")
-    return not chosen and isinstance(targets, list) and all(str(name).isidentifier() for name in targets)
-
-
-def _tensors(path: Path) -> dict[str, Matrix]:
-    deserialize: Any = safetensors.deserialize  # its numpy reader knows no bfloat16
-    try:
-        found = deserialize(path.read_bytes())
-    except (OSError, safetensors.SafetensorError) as error:
-        raise BackendError(f"{path} is no safetensors file ({error}): it is damaged; fetch it again") from error
-    return {name: _matrix(path, name, tensor) for name, tensor in found}
-
-
-def _matrix(path: Path, name: str, tensor: Mapping[str, Any]) -> Matrix:
-    kind, data = tensor["dtype"], tensor["data"]
-    if kind == "BF16":
-        values = (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
-    elif kind in _TYPES:
-        values = np.frombuffer(data, _TYPES[kind]).astype(np.float32)
-    else:
-        raise BackendError(f"{path}: {name} is of the type {kind}; one of BF16, {', '.join(_TYPES)} is needed")
-    if not np.isfinite(values).all():
-        raise BackendError(f"{path}: {name} holds values that are not finite: its training failed, or it is damaged")
-    return values.reshape(tensor["shape"])
-
-
-def _low(folder: Path, config: Mapping[str, Any], layer: str, half: Mapping[str, Matrix]) -> Low:
-    """BackendError for halves that do not belong together."""
-    a, b = half.get("A"), half.get("B")
-    if a is None or b is None or a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
-        shapes = {name: matrix.shape for name, matrix in half.items()}
-        raise BackendError(f"the adapter {folder} is damaged: for {layer} it holds {shapes}, not (r, in) and (out, r)")
-    try:
-        return Low(a, b, _scale(config, layer, len(a)))
-    except (LookupError, TypeError, ValueError, re.error) as error:
-        raise BackendError(
-            f"{folder / ADAPTER_CONFIG} is damaged, at {layer}: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _scale(config: Mapping[str, Any], layer: str, rank: int) -> float:
-    if (told := _of(config, "rank_pattern", layer, "r")) != rank:
-        raise ValueError(f"rank {told:g}, not {rank}")
-    return _of(config, "alpha_pattern", layer, "lora_alpha") / (math.sqrt(rank) if config.get("use_rslora") else rank)
-
-
-def _of(config: Mapping[str, Any], patterns: str, layer: str, otherwise: str) -> float:
-    """A number of the first pattern that this layer ends with, as peft has it, else that of all layers."""
-    for pattern, value in (config.get(patterns) or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", layer):
-            return float(value)
-    return float(config[otherwise])
-
-
+_FLOATS = {0, F16, 30}
 _MOSTLY_F16, _MOSTLY_Q8_0 = 1, 7
 """Values of `general.file_type`."""
 
 _LARGE = 1_000_000_000
-"""Elements from which on a changed tensor is written as Q8_0, in half the space: large models do not mind."""
+"""Elements from which on an adapted tensor is written as Q8_0, in half the space: large models do not mind."""
 
 _LAYERS = {
     "self_attn.q_proj": "attn_q",
@@ -178,101 +52,326 @@ _LAYERS = {
     "mlp.down_proj": "ffn_down",
 }
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
+_TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 _ARCHITECTURES = ("llama", "qwen2", "qwen3")
+_DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
+
+_REFUSED = (
+    "alora_invocation_tokens", "arrow_config", "fan_in_fan_out", "kasa_config", "layer_replication", "lora_bias",
+    "megatron_config", "modules_to_save", "monteclora_config", "target_parameters", "trainable_token_indices",
+    "use_bdlora", "use_dora", "use_qalora",
+)  # fmt: skip
+"""Settings that make of an adapter more, or something else, than two matrices for each layer."""
+
+_PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+"""Values of `init_lora_weights` that leave the base as it is: others take something from its weights at the start."""
+
+KEPT = 4
+"""Merged files that are kept: of more, the least recently used are removed when one is made."""
+
+PATIENCE = 600.0
+"""Seconds to wait for another process that makes the same file."""
 
 
-def merge(base: Path, adapter: Lora, out: BinaryIO, kind: int | None = None) -> None:
-    """Write the base with the adapter in it; what that does not change stays as it is, byte for byte.
+@dataclass(frozen=True, slots=True)
+class LowRankUpdate:
+    """What is added to the weights of one layer: `scale` · `b` · `a`, of shapes (out, r) and (r, in)."""
 
-    `kind` is the type of what it changes: float16 unless the model is large. SmolLM2 is in it nearer to the model
+    a: Matrix
+    b: Matrix
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoraAdapter:
+    """An adapter: updates by the name of the layer in its model, like "model.layers.0.mlp.up_proj".
+
+    `everywhere`: its configuration adapts the same layers in all blocks.
+    """
+
+    folder: Path
+    made_for: str
+    layers: dict[str, LowRankUpdate]
+    everywhere: bool
+
+
+def read_adapter(folder: Path) -> LoraAdapter:
+    """The adapter in a folder. BackendError where it is damaged, or more than can be added to weights."""
+    config = read_json(folder / ADAPTER_CONFIG)
+    if config.get("peft_type") != "LORA":
+        raise BackendError(f"the adapter {folder} is of the kind {config.get('peft_type')!r}: only LORA can be merged")
+    refused = [name for name in _REFUSED if config.get(name)]
+    refused += ["bias"] * (config.get("bias", "none") != "none")
+    refused += ["init_lora_weights"] * (config.get("init_lora_weights", True) not in _PLAIN_STARTS)
+    if refused:
+        settings = ", ".join(f"{name}={config[name]!r:.50}" for name in refused)
+        raise BackendError(
+            f"the adapter {folder} has {settings}: it is more than matrices that can be merged into the weights; use "
+            "the backend 'transformers' or 'vllm'"
+        )
+    halves: dict[str, dict[str, Matrix]] = {}
+    for name, matrix in _matrices(folder / ADAPTER):
+        if not (match := _TENSOR.fullmatch(name)):
+            raise BackendError(
+                f"the adapter {folder} holds {name}: only lora_A and lora_B of linear layers can be merged; use the "
+                "backend 'transformers' or 'vllm'"
+            )
+        halves.setdefault(match[1], {})[match[2]] = matrix
+    if not halves:
+        raise BackendError(f"the adapter {folder} holds no tensor: it is damaged, or was never trained")
+    targets = config.get("target_modules")
+    some_blocks = config.get("layers_to_transform") is not None or config.get("exclude_modules")
+    named = isinstance(targets, list) and all(str(name).isidentifier() for name in targets)
+    layers = {layer: _update(folder, config, layer, half) for layer, half in halves.items()}
+    return LoraAdapter(folder, str(config.get("base_model_name_or_path")), layers, named and not some_blocks)
+
+
+def _matrices(path: Path) -> Iterator[tuple[str, Matrix]]:
+    """The tensors of a safetensors file as float32; numpy's own reader of them knows no bfloat16."""
+    deserialize: Any = safetensors.deserialize
+    try:
+        tensors = deserialize(path.read_bytes())
+    except (OSError, safetensors.SafetensorError) as error:
+        raise BackendError(f"{path} is no safetensors file ({error}): it is damaged; download it again") from error
+    for name, tensor in tensors:
+        kind, data = tensor["dtype"], tensor["data"]
+        if kind == "BF16":
+            values = (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
+        elif kind in _DTYPES:
+            values = np.frombuffer(data, _DTYPES[kind]).astype(np.float32)
+        else:
+            raise BackendError(f"{path}: {name} is of the type {kind}; one of BF16, {', '.join(_DTYPES)} is needed")
+        if not np.isfinite(values).all():
+            raise BackendError(f"{path}: {name} holds values that are not finite: train it again, or download it again")
+        yield name, values.reshape(tensor["shape"])
+
+
+def _update(folder: Path, config: Mapping[str, Any], layer: str, half: Mapping[str, Matrix]) -> LowRankUpdate:
+    """BackendError for halves that do not belong together."""
+    a, b = half.get("A"), half.get("B")
+    if a is None or b is None or a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
+        shapes = {name: matrix.shape for name, matrix in half.items()}
+        raise BackendError(f"the adapter {folder} is damaged: for {layer} it holds {shapes}, not (r, in) and (out, r)")
+
+    def setting(patterns: str, default: str) -> float:
+        """The number of the first pattern that this layer ends with, as in peft, else that of all layers."""
+        for pattern, value in (config.get(patterns) or {}).items():
+            if re.match(rf"(.*\.)?({pattern})$", layer):
+                return float(value)
+        return float(config[default])
+
+    rank = len(a)
+    try:
+        if (configured := setting("rank_pattern", "r")) != rank:
+            raise ValueError(f"rank {configured:g}, not {rank}")
+        scale = setting("alpha_pattern", "lora_alpha") / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    except (LookupError, TypeError, ValueError, re.error) as error:
+        raise BackendError(
+            f"{folder / ADAPTER_CONFIG} is damaged, at {layer}: {type(error).__name__}: {error}"
+        ) from error
+    return LowRankUpdate(a, b, scale)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorReplacement:
+    """Another content of a tensor in a GGUF file, made when it is written: its weights with an update, in this type."""
+
+    kind: int
+    update: LowRankUpdate
+
+
+def merge(base: Path, adapter: LoraAdapter, out: BinaryIO, kind: int | None = None) -> None:
+    """Write the base with the adapter in it.
+
+    `kind` is the type of the adapted tensors: float16 unless the model is large. SmolLM2 is in it nearer to the model
     as it was trained than in Q8_0, and hardly slower: see bench/openvino.md. BackendError where the two do not belong
     together.
     """
-    header = read(base)
+    header = read_header(base)
     architecture = header.metadata.get("general.architecture")
     if architecture not in _ARCHITECTURES:
         raise BackendError(f"{base} is a {architecture}: adapters can be merged into {', '.join(_ARCHITECTURES)}")
-    if unknown := [name for name, tensor in header.tensors.items() if tensor.kind not in BLOCKS]:
+    if unknown := [name for name, tensor in header.tensors.items() if tensor.kind not in BLOCK_SIZES]:
         raise BackendError(f"{base}: {unknown[0]} is of a type that is not known here: convert the model to float16")
-    if adapter.everywhere:
-        _check_blocks(header, adapter)
+    does_not_fit = f"the adapter {adapter.folder} (made for {adapter.made_for!r}) does not fit {base}"
+    remedy = "give the base that it was trained on"
+    adapted = {match[1] for layer in adapter.layers if (match := _LAYER.fullmatch(layer))}
+    blocks = header.metadata.get(f"{architecture}.block_count")
+    if adapter.everywhere and adapted and isinstance(blocks, int) and len(adapted) < blocks:
+        raise BackendError(f"{does_not_fit}: it is for a model of {len(adapted)} blocks, not {blocks}; {remedy}")
     if kind is None:
         kind = Q8_0 if sum(prod(tensor.shape) for tensor in header.tensors.values()) > _LARGE else F16
-    changes = dict(_change(header, adapter, layer, kind) for layer in adapter.layers)
-    write(out, header, changes, _file_type(header, changes))
-
-
-def _file_type(header: Header, changes: Mapping[str, Change]) -> int:
-    """What `general.file_type` must say: in a file that says "float16" the runtime looks for no scales at all."""
-    matrices = {name: tensor.kind for name, tensor in header.tensors.items() if name.startswith("blk.")}
-    kinds = {changes[name][0] if name in changes else kind for name, kind in matrices.items()}
-    if kinds <= FLOATS:
-        return _MOSTLY_F16
-    own = header.metadata.get("general.file_type")
-    return own if isinstance(own, int) and own > _MOSTLY_F16 else _MOSTLY_Q8_0
-
-
-def _check_blocks(header: Header, adapter: Lora) -> None:
-    """BackendError for a base of more blocks than the adapter was made for."""
-    blocks = header.metadata.get(f"{header.metadata['general.architecture']}.block_count")
-    there = {found[1] for layer in adapter.layers if (found := _LAYER.fullmatch(layer))}
-    if there and isinstance(blocks, int) and len(there) < blocks:
-        raise BackendError(
-            f"the adapter {adapter.folder} (made for {adapter.made_for!r}) does not fit {header.path}: it is for a "
-            f"model of {len(there)} blocks, not {blocks}; give the base that it was trained on"
-        )
-
-
-def _change(header: Header, adapter: Lora, layer: str, kind: int) -> tuple[str, Change]:
-    """The tensor of a layer and what becomes of it; float16 where a row is no whole number of blocks of Q8_0."""
-    name, low = tensor_name(layer), adapter.layers[layer]
-    shape = (low.b.shape[0], low.a.shape[1])
-    tensor = header.tensors.get(name or "")
-    if name is None or tensor is None or tensor.shape[::-1] != shape:
-        there = f"there the tensor {name} is {tensor.shape[::-1]}" if tensor else "it has no such layer"
-        raise BackendError(
-            f"the adapter {adapter.folder} (made for {adapter.made_for!r}) does not fit {header.path}: {layer} of "
-            f"shape {shape}, {there}; give the base that it was trained on"
-        )
-    kind = F16 if kind == Q8_0 and shape[1] % BLOCKS[Q8_0][0] else kind
-    return name, (kind, partial(_content, header, name, _reordered(header, name, low), kind))
+    replacements = {}
+    for layer, update in adapter.layers.items():
+        name, shape = tensor_name(layer), (update.b.shape[0], update.a.shape[1])
+        tensor = header.tensors.get(name or "")
+        if name is None or tensor is None or tensor.shape[::-1] != shape:
+            there = f"there the tensor {name} is {tensor.shape[::-1]}" if tensor else "it has no such layer"
+            raise BackendError(f"{does_not_fit}: {layer} of shape {shape}, {there}; {remedy}")
+        fits = kind != Q8_0 or shape[1] % BLOCK_SIZES[Q8_0][0] == 0  # else a row is no whole number of blocks
+        replacements[name] = TensorReplacement(kind if fits else F16, _reordered(header, name, update))
+    write_gguf(out, header, replacements)
 
 
 def tensor_name(layer: str) -> str | None:
-    """What a layer of Hugging Face is called in a GGUF file, None where it is none of the known ones."""
+    """The name in a GGUF file for a layer of Hugging Face, None where it is none of the known ones."""
     if layer == "lm_head":
         return "output.weight"
-    found = _LAYER.fullmatch(layer)
-    known = _LAYERS.get(found[2]) if found else None
-    return f"blk.{found[1]}.{known}.weight" if found and known else None
+    match = _LAYER.fullmatch(layer)
+    known = _LAYERS.get(match[2]) if match else None
+    return f"blk.{match[1]}.{known}.weight" if match and known else None
 
 
-def _content(header: Header, name: str, low: Low, kind: int) -> bytes:
-    summed = weights(header, name) + low.product()
-    content: bytes = quants.quantize(summed, GGMLQuantizationType(kind)).tobytes()
-    return content
+def _reordered(header: GGUFHeader, name: str, update: LowRankUpdate) -> LowRankUpdate:
+    """The rows of B in the order of the file.
 
-
-def weights(header: Header, name: str) -> Matrix:
-    """A matrix of a GGUF file, dequantised: (out, in). BackendError for a type that cannot be."""
-    tensor = header.tensors[name]
-    rows = np.frombuffer(header.content(name), np.uint8).reshape(tensor.shape[-1], -1)
-    try:
-        found: Matrix = quants.dequantize(rows, GGMLQuantizationType(tensor.kind))
-    except (NotImplementedError, ValueError) as error:
-        raise BackendError(f"{header.path}: {name} cannot be dequantised ({error})") from error
-    return found
-
-
-def _reordered(header: Header, name: str, low: Low) -> Low:
-    """With the rows of B in the order of the file: (head, half, pair) there are (head, pair, half) here."""
+    llama.cpp keeps the rows of a llama's queries and keys in another order than Hugging Face, pairs that are rotated
+    together side by side: (head, half, pair) there are (head, pair, half) here.
+    """
     if header.metadata["general.architecture"] != "llama" or not name.endswith(("attn_q.weight", "attn_k.weight")):
-        return low
+        return update
     heads = header.metadata.get("llama.attention.head_count")
     if name.endswith("attn_k.weight"):
         heads = header.metadata.get("llama.attention.head_count_kv", heads)
-    rows, rank = low.b.shape
+    rows, rank = update.b.shape
     if not isinstance(heads, int) or rows % (2 * heads):
         raise BackendError(f"{header.path}: {name} has {rows} rows for {heads} heads: it is damaged")
-    halves = low.b.reshape(heads, 2, rows // heads // 2, rank)
-    return replace(low, b=halves.swapaxes(1, 2).reshape(rows, rank))
+    halves = update.b.reshape(heads, 2, rows // heads // 2, rank)
+    return replace(update, b=halves.swapaxes(1, 2).reshape(rows, rank))
+
+
+def write_gguf(out: BinaryIO, header: GGUFHeader, replacements: Mapping[str, TensorReplacement]) -> None:
+    """The file of this header with other values in these tensors."""
+    with header.path.open("rb") as base:
+        begin = bytearray(base.read(header.metadata_end))
+    tensors = {
+        name: replace(tensor, kind=replacements[name].kind) if name in replacements else tensor
+        for name, tensor in header.tensors.items()
+    }
+    if header.file_type is not None:
+        # In a file that is said to be float16 the runtime looks for no scales at all.
+        file_type = header.metadata.get("general.file_type")
+        if {tensor.kind for name, tensor in tensors.items() if name.startswith("blk.")} <= _FLOATS:
+            file_type = _MOSTLY_F16
+        elif not isinstance(file_type, int) or file_type <= _MOSTLY_F16:
+            file_type = _MOSTLY_Q8_0
+        struct.pack_into("<I", begin, header.file_type, file_type)
+    offset = 0
+    for name, tensor in tensors.items():
+        encoded, dimensions = name.encode("utf-8", "surrogateescape"), len(tensor.shape)
+        layout = f"<Q{len(encoded)}sI{dimensions}QIQ"
+        begin += struct.pack(layout, len(encoded), encoded, dimensions, *tensor.shape, tensor.kind, offset)
+        offset += tensor.size + -tensor.size % header.alignment
+    out.write(begin + bytes(-len(begin) % header.alignment))
+    for name, tensor in tensors.items():
+        if name in replacements:
+            update = replacements[name].update
+            weights = dequantized(header, name) + np.float32(update.scale) * (update.b @ update.a)
+            content = quants.quantize(weights, GGMLQuantizationType(tensor.kind)).tobytes()
+        else:
+            content = header.content(name)
+        out.write(content + bytes(-tensor.size % header.alignment))
+
+
+def dequantized(header: GGUFHeader, name: str) -> Matrix:
+    """A matrix of a GGUF file, (out, in). BackendError for a type that cannot be dequantised."""
+    tensor = header.tensors[name]
+    rows = np.frombuffer(header.content(name), np.uint8).reshape(tensor.shape[-1], -1)
+    try:
+        matrix: Matrix = quants.dequantize(rows, GGMLQuantizationType(tensor.kind))
+    except (NotImplementedError, ValueError) as error:
+        raise BackendError(f"{header.path}: {name} cannot be dequantised ({error})") from error
+    return matrix
+
+
+@contextmanager
+def merged_model(base: Path, adapter: Path) -> Iterator[tuple[Path, str | None]]:
+    """The file of this model with this adapter, there until this ends, and a warning for the user, if any.
+
+    It is kept in the user's cache folder under the digests of base, adapter and itself: a damaged one is made again,
+    and of several processes one makes it and the others wait. Where nothing can be kept it is made for this process
+    alone.
+    BackendError where the two do not belong together, or where there is no room anywhere.
+    """
+    key = f"{digest(base)}-{adapter_digest(adapter)}"
+    with ExitStack() as stack:
+        try:
+            path, warning = _kept(cache_folder(), key, base, adapter), None
+        except OSError as problem:
+            try:
+                once = tempfile.TemporaryDirectory(prefix="rankr1-", ignore_cleanup_errors=True)
+                path = _made(Path(stack.enter_context(once)), key, base, adapter)
+            except OSError as error:
+                raise BackendError(
+                    f"the model cannot be merged with its adapter: neither the cache folder ({problem}) nor the "
+                    f"temporary one ({error}) can be written: make room, or name others in XDG_CACHE_HOME and TMPDIR"
+                ) from error
+            warning = (
+                f"the model with its adapter cannot be kept ({problem}): it is made again each time one is loaded. "
+                "Make that folder writable, or name another in XDG_CACHE_HOME"
+            )
+        yield path, warning
+
+
+def cache_folder() -> Path:
+    """The user's cache folder for merged models. OSError where there is none."""
+    path = platformdirs.user_cache_path("rankr1-rag", appauthor=False) / "models"
+    if not path.is_absolute():
+        raise FileNotFoundError(f"no home folder: {path} is a path in whatever folder this is")
+    return path
+
+
+def _kept(folder: Path, key: str, base: Path, adapter: Path) -> Path:
+    """The file in the cache, made if it is not there; then the least recently used ones are removed."""
+    if path := _whole_file(folder, key):
+        return path
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = folder / f"{key}.lock"
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            mine = locked(lock)
+            break
+        except FileError as error:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{lock}: another process has had it for {PATIENCE:.0f} s") from error
+            time.sleep(0.05)
+    with mine:
+        try:
+            path = _whole_file(folder, key) or _made(folder, key, base, adapter)
+        finally:
+            lock.unlink(missing_ok=True)
+    with suppress(OSError):
+        used = {file: file.stat().st_mtime for file in folder.iterdir()}
+        models = sorted((file for file in used if file.suffix == ".gguf"), key=used.__getitem__)
+        # A process that was killed while it merged left a part.
+        parts = [file for file in used if file.suffix == ".part" and time.time() - used[file] > 2 * PATIENCE]
+        for file in models[:-KEPT] + parts:
+            file.unlink(missing_ok=True)
+    return path
+
+
+def _whole_file(folder: Path, key: str) -> Path | None:
+    """The file, marked as used now, if its digest is right."""
+    for path in folder.glob(f"{key}.*.gguf"):
+        if path.suffixes[-2] == f".{digest(path)}":
+            with suppress(OSError):
+                os.utime(path)
+            return path
+    return None
+
+
+def _made(folder: Path, key: str, base: Path, adapter: Path) -> Path:
+    """A new file, whole or not at all; a damaged old one is removed."""
+    part = folder / f"{key}.part"
+    try:
+        with part.open("wb") as out:
+            merge(base, read_adapter(adapter), out)
+            out.flush()
+            os.fsync(out.fileno())
+        for damaged in folder.glob(f"{key}.*.gguf"):
+            damaged.unlink(missing_ok=True)
+        return part.replace(folder / f"{key}.{digest(part)}.gguf")
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

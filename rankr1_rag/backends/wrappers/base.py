@@ -1,11 +1,4 @@
-"""A backend that is asked at most `n` things at once.
-
-Knows nothing of models, and nothing of why.
-
-What `stored`, `retried` and `limited` share: a backend that looks like the one it stands around.
-
-Knows nothing of what the wrappers do.
-"""
+"""The base of all wrappers, and the simplest of them: a limit of concurrent requests."""
 
 from __future__ import annotations
 
@@ -13,42 +6,42 @@ import asyncio
 from functools import partial
 
 from rankr1_rag.backends import Backend, Request
-from rankr1_rag.concurrency.per_loop import PerLane, PerLoop
+from rankr1_rag.concurrency.event_loop import PerLoop
 from rankr1_rag.types import Completion
 
 
-class Around:
-    """Everything of `backend`, unchanged; a wrapper overrides `complete`."""
+class BackendWrapper:
+    """Everything of `backend`, unchanged; a subclass overrides `complete`."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
 
     @property
     def model(self) -> str:
-        """As the backend's."""
+        """The backend's model."""
         return self.backend.model
 
     @property
     def identity(self) -> str:
-        """As the backend's: what is around it changes no completion."""
+        """The backend's identity: a wrapper changes no completion."""
         return self.backend.identity
 
     @property
     def context(self) -> int | None:
-        """As the backend's."""
+        """The backend's context."""
         return self.backend.context
 
     @property
     def can_continue(self) -> bool:
-        """As the backend's."""
+        """Whether the backend continues a final assistant message."""
         return self.backend.can_continue
 
     def count(self, text: str) -> int | None:
-        """As the backend's."""
+        """The backend's number of tokens."""
         return self.backend.count(text)
 
     async def complete(self, request: Request) -> Completion:
-        """As the backend's."""
+        """The backend's completion."""
         return await self.backend.complete(request)
 
     async def close(self) -> None:
@@ -59,22 +52,23 @@ class Around:
         return f"{type(self).__name__.lower()}({self.backend!r})"
 
 
-class Limited(Around):
-    """At most `n` requests under way at once on an event loop; the others wait in the order they came.
+class Limited(BackendWrapper):
+    """At most `n` concurrent requests on an event loop; the others wait in the order of their arrival.
 
-    Sync callers inside a running loop have `n` of their own: the others may wait for that loop, which stands still.
+    Sync callers inside a running loop have `n` slots of their own: requests in the common slots may wait for that loop,
+    which is blocked.
     """
 
     def __init__(self, backend: Backend, n: int) -> None:
         if n < 1:
-            raise ValueError(f"limited needs n >= 1, got {n}: with {n} nothing would ever be asked")
+            raise ValueError(f"limited needs n >= 1 (got n={n})")
         super().__init__(backend)
         self.n = n
-        self._slots = PerLoop(partial(PerLane, partial(asyncio.Semaphore, n)))
+        self._slots = PerLoop(partial(asyncio.Semaphore, n), per_caller=True)
 
     async def complete(self, request: Request) -> Completion:
         """Complete as soon as one of the `n` slots is free."""
-        async with self._slots.get().get():
+        async with self._slots.get():
             return await self.backend.complete(request)
 
     def __repr__(self) -> str:

@@ -254,7 +254,7 @@ def test_a_hosted_model_keeps_the_temperature_that_its_maker_wants(name: str) ->
 
     model = ChatOpenAI(model=name, api_key="none")
     backend = RankR1Rerank(llm=model).ranker.plan.backend
-    asked = backend.limited(Request([], 1_040))  # type: ignore[attr-defined]
+    asked = backend.with_limits(Request([], 1_040))  # type: ignore[attr-defined]
     assert asked._get_request_payload("?") == model._get_request_payload("?")
 
 

@@ -246,8 +246,8 @@ def test_an_error_of_the_retriever_is_raised_as_it_is(way: Way, kind: type[Title
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        (None, "retrieve= gave None, not a list"),
-        ("text", "retrieve= gave 'text', not a list"),
+        (None, "retrieve= must return a list of passages, best first .got None"),
+        ("text", "retrieve= must return a list of passages, best first .got 'text'"),
         (Document("one"), "item 0 is a tuple, not a Document"),
         ([Passage("p", "bare")], "item 0 is a Passage, not a Document"),
     ],
@@ -261,7 +261,7 @@ def test_async_generators_are_told_too(first: list[Document]) -> None:
     async def stream(text: str) -> AsyncIterator[Document]:
         yield first[0]
 
-    with pytest.raises(TypeError, match="retrieve= gave <async_generator"):
+    with pytest.raises(TypeError, match=r"retrieve= must return a list .* \(got <async_generator"):
         awaited(made(stream), first)
 
 

@@ -193,7 +193,7 @@ def test_the_thinking_budget_and_the_temperature_are_the_rerankers_and_the_llm_s
 def test_a_hosted_model_keeps_the_temperature_that_its_maker_wants(name: str) -> None:
     llm = OpenAI(model=name, api_key="none")
     backend: Any = RankR1Rerank(llm=llm).ranker.plan.backend
-    assert backend.limited(Request([], 1_040))._get_model_kwargs() == llm._get_model_kwargs()
+    assert backend.with_limits(Request([], 1_040))._get_model_kwargs() == llm._get_model_kwargs()
 
 
 def test_a_model_without_a_name_goes_by_its_class(found: Found) -> None:

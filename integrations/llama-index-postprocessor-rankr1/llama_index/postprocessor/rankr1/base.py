@@ -18,7 +18,7 @@ from pydantic import Field, InstanceOf
 
 from rankr1_rag.frameworks.component import Candidates, Component, Retrievers
 from rankr1_rag.frameworks.fields import live
-from rankr1_rag.frameworks.llm import Borrowed
+from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.types import Passage, Ranking
 
 dispatcher = get_dispatcher(__name__)
@@ -58,7 +58,7 @@ class RankR1Rerank(Component, BaseNodePostprocessor):
         self._check_no_live()
         return super().to_dict(**kwargs)
 
-    def _borrowed(self, llm: LLM) -> Borrowed:
+    def _borrowed(self, llm: LLM) -> FrameworkLLM:
         return LlamaIndexLLM(llm)
 
     @dispatcher.span

