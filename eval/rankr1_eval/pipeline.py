@@ -22,8 +22,9 @@ from rankr1_eval.scoring import EvaluatedRun, Read, score, to_json
 from rankr1_eval.systems import Order
 from rankr1_eval.types import Question, Scores, StageError
 from rankr1_rag.concurrency import streams
-from rankr1_rag.errors import BackendError, BackendUnavailable, UnparsedError
+from rankr1_rag.errors import BackendError, UnparsedError
 from rankr1_rag.io.files import writing
+from rankr1_rag.io.give_up import GiveUp
 from rankr1_rag.io.journal import Journal
 from rankr1_rag.io.jsonl import ranking_to_json
 from rankr1_rag.io.trec import Run
@@ -35,9 +36,6 @@ IRRELEVANT = frozenset({"backend", "in_flight", "on_failure", "retrieve"})
 """Settings of a reranker that no order depends on, and those that `result_settings` writes in its own way."""
 LATER: Mapping[str, object] = {"hops": 1}
 """Settings that came later, with the value that runs of before had: written only where they differ."""
-
-GONE, WRONG = 8, 32
-"""Failures in a row that end a stage: where the model is unavailable, and where it has never answered."""
 
 Progress = Callable[[str, int, Iterator[str]], None]
 """Goes through a stage: its name, its number of questions, their ids as they are done."""
@@ -179,21 +177,20 @@ def successes(results: Iterator[tuple[int, T | Exception]], records: Journal, to
     StageError at the end where some failed, or as soon as none succeeds any more. An error that is not the model's is
     raised.
     """
-    failed = in_a_row = 0
-    answered, unavailable = bool(len(records)), True
-    first: Exception | None = None
+    failed, first = 0, None
+    give_up = GiveUp(answered=bool(len(records)))
     with closing(results):  # type: ignore[type-var]
         for index, outcome in results:
             if not isinstance(outcome, Exception):
-                in_a_row, unavailable, answered = 0, True, True
+                give_up.succeed()
                 yield index, outcome
                 continue
             if not isinstance(outcome, BackendError | UnparsedError):
                 raise outcome
-            first = first or outcome
-            failed, in_a_row = failed + 1, in_a_row + 1
-            unavailable &= isinstance(outcome, BackendUnavailable)
-            if (unavailable and in_a_row >= GONE) or (not answered and in_a_row >= WRONG):
-                raise StageError(records.kind, failed, total, first, f"gave up after {in_a_row} in a row; ") from first
+            failed, first = failed + 1, first or outcome
+            give_up.fail(outcome)
+            if give_up.is_due:
+                why = f"gave up after {give_up.in_a_row} in a row; "
+                raise StageError(records.kind, failed, total, first, why) from first
     if first is not None:
         raise StageError(records.kind, failed, total, first) from first

@@ -73,25 +73,11 @@ class AnswerScores:
 
 def read_predictions(path: FilePath) -> dict[str, str]:
     """Question id to answer string. FileError for another content, an id twice, or an answer that is no string."""
-    duplicates: list[str] = []
-
-    def to_dict(found: list[tuple[str, object]]) -> dict[str, object]:
-        duplicates.extend(name for name, times in Counter(name for name, _ in found).items() if times > 1)
-        return dict(found)
 
     def kind(value: object) -> str:
         return next(name for name, types in KINDS.items() if isinstance(value, types))
 
-    lines = dict(numbered_lines(path))
-    text = "\n".join(lines.get(number, "") for number in range(1, max(lines) + 1))
-    try:
-        value = json.loads(text, object_pairs_hook=to_dict)
-    except json.JSONDecodeError as error:
-        hint = "JSON lines are not read" if error.msg == "Extra data" else "is the file cut short?"
-        problem = f"not one whole JSON object: {error.msg} at column {error.colno}; {hint}"
-        raise FileError(path, error.lineno, problem) from error
-    except RecursionError:
-        raise FileError(path, None, "JSON nested too deeply to be read") from None
+    value, duplicates = read_json(path)
     if isinstance(value, dict) and isinstance(value.get("answer"), dict):
         value = value["answer"]
     if not isinstance(value, dict):
@@ -105,6 +91,26 @@ def read_predictions(path: FilePath) -> dict[str, str]:
             problem = f'the answer to {id!r} is {kind(answer)} where a string is needed; "" for none'
             raise FileError(path, None, problem)
     return value
+
+
+def read_json(path: FilePath) -> tuple[object, list[str]]:
+    """The JSON value in a file, and the names that one of its objects holds twice."""
+    duplicates: list[str] = []
+
+    def to_dict(found: list[tuple[str, object]]) -> dict[str, object]:
+        duplicates.extend(name for name, times in Counter(name for name, _ in found).items() if times > 1)
+        return dict(found)
+
+    lines = dict(numbered_lines(path))
+    text = "\n".join(lines.get(number, "") for number in range(1, max(lines) + 1))
+    try:
+        return json.loads(text, object_pairs_hook=to_dict), duplicates
+    except json.JSONDecodeError as error:
+        hint = "JSON lines are not read" if error.msg == "Extra data" else "is the file cut short?"
+        problem = f"not one whole JSON object: {error.msg} at column {error.colno}; {hint}"
+        raise FileError(path, error.lineno, problem) from error
+    except RecursionError:
+        raise FileError(path, None, "JSON nested too deeply to be read") from None
 
 
 def score_predictions(dataset: str, questions: Sequence[Question], predictions: Mapping[str, str]) -> AnswerScores:

@@ -82,7 +82,7 @@ def test_the_official_scripts_differ_on(
 
 
 def test_a_data_set_without_official_scores_is_refused() -> None:
-    with pytest.raises(ValueError, match="'squad' has no official answer scores here: one of hotpotqa"):
+    with pytest.raises(ValueError, match="'squad' has no official answer scores: must be one of hotpotqa"):
         scorer("squad")
 
 

@@ -37,7 +37,7 @@ def better(shared_data: Path) -> EvaluatedRun:
 def kept(run: EvaluatedRun, folder: Path, dataset: str = "hotpotqa") -> Path:
     """The run's folder as `qa` leaves it."""
     folder.mkdir(parents=True, exist_ok=True)
-    head = {"rankr1_eval": 1, "stage": "load", "settings": {"dataset": dataset, "data": "abc", "pool": 0}}
+    head = {"rankr1_journal": 1, "kind": "load", "settings": {"dataset": dataset, "data": "abc", "pool": 0}}
     lines = [head, *({"id": question.query.id, **question_record(question)} for question in run.questions)]
     (folder / "questions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
     (folder / "scores.json").write_text(json.dumps(to_json(score(run))))
@@ -93,7 +93,7 @@ def test_other_data_and_other_rows_are_said(run: EvaluatedRun, tmp_path: Path) -
 def test_nothing_in_common_is_an_error_that_says_why(run: EvaluatedRun, tmp_path: Path) -> None:
     ids = [question.query.id for question in run.questions]
     first, second = kept(without(run, *ids[:12]), tmp_path / "a"), kept(without(run, *ids[12:]), tmp_path / "b")
-    with pytest.raises(ValueError, match="nothing in common: not one question is in both"):
+    with pytest.raises(ValueError, match="nothing in common: no question is in both"):
         paired(read(first), read(second))
     systems = [EvaluatedRun(run.name, run.dataset, run.questions, {}, 20, (system,), {}) for system in run.systems[:2]]
     with pytest.raises(ValueError, match=r"no system with a measure is in both \(systems none; systems oracle\)"):
@@ -107,8 +107,8 @@ def test_nothing_in_common_is_an_error_that_says_why(run: EvaluatedRun, tmp_path
         (b"{", "not JSON"),
         (b"\xff\xfe", "not JSON"),
         (b"[" * 100_000, "not JSON"),
-        (b"[]", "no scores of a run"),
-        (b'{"rankr1_eval": 99, "systems": {}, "groups": {}}', "no scores of a run"),
+        (b"[]", "not the scores of a run"),
+        (b'{"rankr1_eval": 99, "systems": {}, "groups": {}}', "not the scores of a run"),
         (b'{"rankr1_eval": 1, "systems": {"none": {}}, "groups": {}}', "damaged"),
     ],
 )
@@ -125,7 +125,7 @@ def test_a_folder_without_scores_is_told_apart_from_a_run_that_is_not_finished(t
     with pytest.raises(FileError, match=re.escape("no scores.json in it")):
         read(tmp_path)
     (tmp_path / "questions.jsonl").write_text("")
-    with pytest.raises(FileError, match="not finished"):
+    with pytest.raises(FileError, match="unfinished"):
         read(tmp_path)
 
 
@@ -147,7 +147,7 @@ def test_the_command_names_what_is_wrong_in_one_line(run: EvaluatedRun, tmp_path
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "questions.jsonl").write_text("")
     whole = kept(run, tmp_path / "whole")
-    for path, problem in ((tmp_path / "nowhere", "does not exist"), (tmp_path / "begun", "not finished")):
+    for path, problem in ((tmp_path / "nowhere", "does not exist"), (tmp_path / "begun", "unfinished")):
         told = called(whole, path)
         assert told.returncode == 2
         assert problem in told.stderr
@@ -226,7 +226,7 @@ def test_questions_are_apart_by_hops_as_the_data_set_says(shared_data: Path, tmp
     without_hops = [replace(one, hops=None) for one in questions[:3]] + questions[3:]
     scored = read(kept(EvaluatedRun("run", "musique", tuple(without_hops), {}, 20, (first, second)), odd))
     assert paired(scored, scored, "none", ["R@5"], groups(scored, "hops")).notes == (
-        "3 questions of odd are in no group, and count in the whole alone",
+        "3 questions of odd are in no group, and count only in the whole",
     )
 
 
@@ -236,13 +236,13 @@ def test_a_row_or_measure_that_is_not_there_is_named_with_those_that_are(folder:
         ValueError, match=r"no system 'rank-r1:hops=2' to compare with: it has none, oracle, random, rank-r1"
     ):
         paired(scored, scored, "rank-r1:hops=2")
-    with pytest.raises(ValueError, match=r"measure 'R@4': there are R@2, R@3, R@5"):
+    with pytest.raises(ValueError, match=r"measure 'R@4' is unknown: must be one of R@2, R@3, R@5"):
         paired(scored, scored, "rank-r1", ["R@4"])
-    with pytest.raises(ValueError, match="has nothing that system 'gold' could be compared in"):
+    with pytest.raises(ValueError, match="can be compared with 'gold'"):
         paired(scored, scored, "gold", ["R@5"])
     alone = tmp_path / "scores.json"
     alone.write_bytes((folder / "scores.json").read_bytes())
-    with pytest.raises(FileError, match="tells each question's type: give a run's folder"):
+    with pytest.raises(FileError, match="missing; it holds each question's type"):
         groups(read(alone), "type")
 
 

@@ -120,7 +120,7 @@ def test_more_questions_than_fit_one_piece_are_drawn_in_several() -> None:
 
 @pytest.mark.parametrize("table", [np.zeros((0, 2)), np.zeros(3)])
 def test_a_table_without_a_question_is_refused(table: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="needed is a line a question"):
+    with pytest.raises(ValueError, match="must be a line a question"):
         estimates(table)
 
 

@@ -113,7 +113,7 @@ def test_qrels_without_a_query_of_the_run_are_an_error_that_shows_both() -> None
      "P(bla=1)@5", "P(rel=0)@5", "alpha_nDCG@10", "nDCG(gains={1:'x'})@3", "__import__('os')"],
 )  # fmt: skip
 def test_a_measure_that_there_is_not_is_named(name: str) -> None:
-    problem = re.escape(f"measure {name!r} is none that ir_measures can compute, like nDCG@10")
+    problem = re.escape(f"measure {name!r} is unknown: ir_measures cannot compute it, unlike nDCG@10")
     with pytest.raises(ValueError, match=f"^{problem}"):
         score_run({"q1": scored(a=1.0)}, QRELS, ["nDCG@10", name])
 
@@ -131,7 +131,7 @@ def test_a_measure_goes_by_the_name_that_ir_measures_gives_it_and_counts_once() 
 
 
 def test_no_measure_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no measure is given"):
+    with pytest.raises(ValueError, match="at least one measure is needed"):
         parsed([])
 
 

@@ -78,8 +78,8 @@ BROKEN = [
     ('{"q1": true}', "the answer to 'q1' is a boolean"),
     ('{"q1": ["yes"]}', "the answer to 'q1' is an array"),
     ('{"q1": NaN}', "the answer to 'q1' is a number"),
-    ('{"q1": "yes", "q2": "a", "q1": "no"}', "id 'q1' stands twice"),
-    ('{"answer": {"q1": "yes", "q1": "yes"}}', "id 'q1' stands twice"),
+    ('{"q1": "yes", "q2": "a", "q1": "no"}', "duplicate id 'q1'"),
+    ('{"answer": {"q1": "yes", "q1": "yes"}}', "duplicate id 'q1'"),
     ("[" * 100_000, "nested too deeply"),
 ]
 
@@ -137,7 +137,7 @@ def test_score_gives_the_official_means_of_real_files(dataset: str, shared_data:
 def test_score_tells_what_is_wrong_in_one_line(files: tuple[Path, Path], tmp_path: Path) -> None:
     data, predictions = files
     arguments = ["score", "--data", data, "--predictions", predictions]
-    assert "'squad' is not known" in command(*arguments, "--dataset", "squad", code=2).stderr
+    assert "'squad' is unknown" in command(*arguments, "--dataset", "squad", code=2).stderr
     assert "looks like hotpotqa, not musique" in command(*arguments, "--dataset", "musique", code=2).stderr
     predictions.write_text('{"q9": "x"}')
     assert "no prediction answers one of the 2 questions" in command(*arguments, "--dataset", "hotpotqa", code=2).stderr
@@ -196,9 +196,9 @@ def test_the_table_tells_queries_that_did_not_count(trec: Any) -> None:
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        (["--measures", "nDCG10"], "measure 'nDCG10' is none that ir_measures can compute"),
-        (["nDCG@10"], "'nDCG@10' stands alone: --measures comes before measures"),
-        (["--run", "RUN"], "--run: one file is given twice"),
+        (["--measures", "nDCG10"], "measure 'nDCG10' is unknown: ir_measures cannot compute it"),
+        (["nDCG@10"], "measure 'nDCG@10' needs --measures before it"),
+        (["--run", "RUN"], "--run names a file twice"),
         (["--run", "gone.trec"], "gone.trec: No such file"),
     ],
 )

@@ -142,12 +142,12 @@ def test_hops_and_a_second_retrieval_are_rows_that_are_compared_by_hops(shared_d
         (("--dataset", "hotpot"), "hotpotqa"),
         (("--systems", "none,best"), "system 'best'"),
         (("--candidates", "1"), "at least 2"),
-        (("--retriever", "run"), "a run is needed"),
+        (("--retriever", "run"), "run= needs the retriever"),
         (("--data", "nowhere.json"), "nowhere.json"),
         (("--systems", "rank-r1:votes=0"), "votes"),
         (("--retriever", "own", "--systems", "rank-r1:hops=2+retrieve=true"), "take the retriever bm25 or dense"),
         (("--reader-server", "vllm"), "--reader-model"),
-        (("--no-read", "--read", "2"), "--no-read reads nothing"),
+        (("--no-read", "--read", "2"), "--no-read excludes --read"),
     ],
 )
 def test_a_wrong_argument_is_told_in_one_line(

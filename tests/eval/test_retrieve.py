@@ -282,7 +282,7 @@ def test_a_cross_encoder_with_several_labels_is_refused(weights: str, tmp_path: 
     from sentence_transformers import CrossEncoder
 
     CrossEncoder(weights, num_labels=3).save_pretrained(str(tmp_path))
-    with pytest.raises(ValueError, match="gives 3 scores for a pair: one is needed"):
+    with pytest.raises(ValueError, match="has 3 labels: needs a model with one"):
         systems.cross_encoder(str(tmp_path))(Query("q", PARAPHRASE), TOLD)
 
 

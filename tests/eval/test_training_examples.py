@@ -166,7 +166,7 @@ def test_the_command_makes_examples_in_which_a_support_is_known(shared_data: Pat
     ("arguments", "told"),
     [
         (("--held-share", "0.2"), "--held-out"),
-        (("--held-out", "OUT"), "must not be trained on"),
+        (("--held-out", "OUT"), "give two files"),
         (("--held-out", "held.jsonl", "--held-share", "1.5"), "between 0 and 1"),
         (("--depth", "0"), "depth=0"),
         (("--found", "0"), "found=0"),

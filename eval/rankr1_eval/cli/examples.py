@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,6 +14,12 @@ from rich.text import Text
 from rankr1_eval.cli.options import QuestionOptions
 from rankr1_rag.cli.options import UsageError, arguments
 from rankr1_rag.explain import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rankr1_eval.training_examples import ExamplesMade
+    from rankr1_rag.train.data import Example
 
 SHARE = 0.1
 
@@ -46,7 +52,7 @@ def examples(
     """
     from rankr1_eval import data, training_examples
     from rankr1_eval.data.loading import corpus, sample
-    from rankr1_rag.train.data import Example, write_examples
+    from rankr1_rag.train.data import write_examples
 
     if held_out is None and held_share is not None:
         raise UsageError("--held-share needs --held-out, the file for that share: add it, or leave it out")
@@ -59,7 +65,8 @@ def examples(
         made = training_examples.examples(asked, depth, source.dataset, pool, found)
         if not made.examples:
             raise ValueError(f"no example could be made: {next(iter(made.left_out.values()))}")
-        kept, held = list(made.examples), list[Example]()
+        kept: list[Example] = list(made.examples)
+        held: list[Example] = []
         if held_out is not None:
             kept, held = training_examples.apart(made.examples, SHARE if held_share is None else held_share, seed)
         if known:
@@ -84,6 +91,10 @@ def examples(
         }
         typer.echo(json.dumps(figures))
         return
+    _print(made, files)
+
+
+def _print(made: ExamplesMade, files: Mapping[Path, Sequence[Example]]) -> None:
     console = Console()
     for path, some in files.items():
         positives = sum(len(example.positives) for example in some)

@@ -14,7 +14,7 @@ on local data of the same shape; fetching needs a network and is not tested.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
@@ -114,16 +114,6 @@ def read_birco(path: FilePath) -> JudgedCollection:
     query: gains stay in proportion, so that nDCG is the same, but every fraction counts as relevant for recall.
     FileError where the file has another shape.
     """
-
-    def fraction(name: str, value: object) -> Fraction:
-        number = of_kind(f"the judgement of {name!r}", value, "a number")
-        if isinstance(number, int):
-            return Fraction(number)
-        found = Fraction(number).limit_denominator(MOST_PARTS) if isfinite(number) else None
-        if found is None or abs(found - Fraction(number)) > 1e-9:
-            raise ValueError(f"the judgement {value!r} of {name!r} is no fraction of a whole number up to {MOST_PARTS}")
-        return found
-
     qrels: Qrels = {}
     try:
         content = of_kind("the file", whole(path), "an object")
@@ -133,13 +123,11 @@ def read_birco(path: FilePath) -> JudgedCollection:
                 of_kind(f'{id!r} in "{field}"', text, "a string")
         for id, own in judgements.items():
             with within(f"query {id!r}"):
-                parts = {name: fraction(name, value) for name, value in of_kind("its qrel", own, "an object").items()}
                 if id not in queries:
                     raise ValueError("it is judged, but has no text")
-                if unknown := [name for name in parts if name not in corpus]:
+                qrels[id] = whole_gains(of_kind("its qrel", own, "an object"))
+                if unknown := [name for name in qrels[id] if name not in corpus]:
                     raise ValueError(f"passage {unknown[0]!r} is judged, but has no text")
-                scale = lcm(*{part.denominator for part in parts.values()})
-                qrels[id] = {name: part.numerator * (scale // part.denominator) for name, part in parts.items()}
     except FileError:
         raise
     except ValueError as error:
@@ -152,6 +140,19 @@ def read_birco(path: FilePath) -> JudgedCollection:
         qrels=qrels,
         everything=passages.values,
     )
+
+
+def whole_gains(judgements: Mapping[str, object]) -> dict[str, int]:
+    """The judgements brought to their smallest common denominator."""
+    parts: dict[str, Fraction] = {}
+    for name, value in judgements.items():
+        number = of_kind(f"the judgement of {name!r}", value, "a number")
+        part = Fraction(number).limit_denominator(MOST_PARTS) if isfinite(number) else None
+        if part is None or abs(part - Fraction(number)) > 1e-9:
+            raise ValueError(f"the judgement {value!r} of {name!r} is no fraction of a whole number up to {MOST_PARTS}")
+        parts[name] = part
+    scale = lcm(*{part.denominator for part in parts.values()})
+    return {name: part.numerator * (scale // part.denominator) for name, part in parts.items()}
 
 
 def of_bright(name: str, examples: Any, documents: Any) -> JudgedCollection:  # noqa: ANN401

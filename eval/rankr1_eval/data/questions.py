@@ -47,7 +47,7 @@ that cannot be answered (MuSiQue-Full) are refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from rankr1_eval.data.fields import Dataset, Hub, Json, answers_of, query_of, table
 from rankr1_eval.types import Question, passage_of
@@ -87,23 +87,32 @@ def titled(
         if flagged and of_kind(f'"is_gold" {what}', gold, "a boolean"):
             found.append(passages[-1].id)
     if not flagged and (supports or record.get("supporting_facts") is not None):
-        last: dict[str, int] = {}
-        for title, sentence in table(record, "supporting_facts", (TITLE, ("sent_id",))):
-            of_kind("the title of a supporting fact", title, "a string")
-            number = of_kind(f"the sentence of supporting fact {title!r}", sentence, "a whole number")
-            last[title] = max(number, last.get(title, 0))
-        for title, sentence in last.items():
-            if same := sentences.get(title):  # of several the first with the named sentences, or else the first
-                found.append(next((passage for passage, n in same if n > sentence), same[0][0]).id)
-            elif elsewhere:
-                found.append(passage_of(title, "").id)
-            elif supports:
-                raise ValueError(
-                    f"support {title!r} is none of its own paragraphs: damaged, or a file of the fullwiki setting"
-                )
+        found = named_supports(record, sentences, supports=supports, elsewhere=elsewhere)
     if supports and not found:
         raise ValueError(NO_SUPPORT)
     return Question(query, answers, tuple(dict.fromkeys(found)), tuple(dict.fromkeys(passages)), type, hops(type))
+
+
+def named_supports(
+    record: Json, sentences: Mapping[str, list[tuple[Passage, int]]], *, supports: bool, elsewhere: bool
+) -> list[str]:
+    """The ids of the supports; `sentences` are by title the paragraphs with the number of their sentences."""
+    found = []
+    last: dict[str, int] = {}
+    for title, sentence in table(record, "supporting_facts", (TITLE, ("sent_id",))):
+        of_kind("the title of a supporting fact", title, "a string")
+        number = of_kind(f"the sentence of supporting fact {title!r}", sentence, "a whole number")
+        last[title] = max(number, last.get(title, 0))
+    for title, sentence in last.items():
+        if same := sentences.get(title):  # of several the first with the named sentences, or else the first
+            found.append(next((passage for passage, n in same if n > sentence), same[0][0]).id)
+        elif elsewhere:
+            found.append(passage_of(title, "").id)
+        elif supports:
+            raise ValueError(
+                f"support {title!r} is none of its own paragraphs: damaged, or a file of the fullwiki setting"
+            )
+    return found
 
 
 def musique(record: Json, supports: bool) -> Question:
