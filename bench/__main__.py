@@ -7,7 +7,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 
 subprocess.run([sys.executable, HERE / "selection.py", "--out", HERE / "selection.md"], check=True)
-for name in ("ballot", "prefix", "overhead", "rerank"):
+for name in ("ballot", "overhead", "rerank"):
     report = subprocess.run([sys.executable, "-m", f"bench.{name}"], check=True, stdout=subprocess.PIPE).stdout
     (HERE / f"{name}.md").write_bytes(report)
     print(f"wrote bench/{name}.md")

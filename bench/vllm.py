@@ -101,7 +101,6 @@ class Rows:
             yield "d: the same prompts at once", len(self.many), self.limit
         for algorithm in ("heapsort", "tournament", "ahead"):
             yield f"c: ours alone, {algorithm}", len(alone), partial(self.alone, alone, algorithm)
-        yield "c: ours alone, tournament, prefix order", len(alone), partial(self.alone, alone, "tournament", True)
         if many:
             yield "e: rankr1 rerank", len(self.many), self.command
 
@@ -126,9 +125,9 @@ class Rows:
         """All queries at once."""
         self._reranked(Reranker(self.backend, **SETTINGS))
 
-    def alone(self, items: list[tuple[str, list[Passage]]], algorithm: str, prefix_order: bool = False) -> None:
+    def alone(self, items: list[tuple[str, list[Passage]]], algorithm: str) -> None:
         """One query after another, each by itself."""
-        reranker = Reranker(self.backend, algorithm=algorithm, prefix_order=prefix_order, **SETTINGS)
+        reranker = Reranker(self.backend, algorithm=algorithm, **SETTINGS)
         for query, candidates in items:
             reranker.rank(query, candidates)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from rankr1_rag.backends import Backend
 from rankr1_rag.concurrency import streams
@@ -15,9 +15,8 @@ from rankr1_rag.concurrency.event_loop import PerLoop, private_loop
 from rankr1_rag.engine.query import Budget, QueryRun, Retrieve
 from rankr1_rag.engine.selection_loop import Comparer, SelectionLoop
 from rankr1_rag.errors import LoopError
-from rankr1_rag.prompt import Format
-from rankr1_rag.settings import Fusion, Plan, Votes, check_within, decide, one_of, vote
-from rankr1_rag.types import Force, Passage, Query, Ranking
+from rankr1_rag.settings import MODEL, SELECTION, Option, Plan, Settings, options, with_options
+from rankr1_rag.types import Passage, Query, Ranking
 
 Item = tuple[str | Query, Iterable[Passage | str]]
 """A query with its candidates, first-stage best first."""
@@ -33,79 +32,45 @@ class Session:
     closed: bool = False
 
 
+@with_options
 @dataclass(frozen=True, eq=False)
-class Reranker:
+class Reranker(Settings):
     """Reranks candidates with a reasoning model. Safe to share between threads, event loops and queries.
 
-    * `backend`: a language model; None is the embedded CPU default (`OpenVINO()`), loaded on first use.
-    * `k` ≥ 1: how many to select; None selects them all. `size`, 2..20: passages shown at once.
-    * `algorithm`: a name in `ALGORITHMS`; by default "tournament", for a listwise format "window". "ballot", not exact,
-      ranks at most `size` candidates in one round by `votes` answers sampled with a `temperature` above 0.
-    * `format`: a `Format` or a name in `FORMATS`.
-    * `votes` ≥ 1: each set is asked so often, in fresh orders drawn from `seed`; the majority wins. "auto" asks once,
-      and four times more only where its label is not more probable than the best other by a half.
-    * `probabilities`: ask for the probability of every label, up to three short requests a comparison; they are in
-      the trace, and `Ranking.scores` are made of them. The backend must give the alternatives of a token.
-    * `prefix_order`: show sets so that a prompt begins as an earlier one of the query did, likely winners last, not in
-      first-stage order: fewer prompt tokens for a backend that caches prefixes, another place for the best. See
-      bench/prefix.md.
-    * `temperature` ≥ 0; 0 is greedy.
-    * `reasoning_tokens` ≥ 0: the budget of a thought; one that runs over it is ended and its label forced.
-    * `force`: "truncated" forces a label where the budget cut the text off, "unparsed" after every text without a
-      valid answer, "never" as published.
-    * `strict`: raise UnparsedError where an answer names no passage, instead of trusting the retriever, counted.
-    * `on_failure`: "raise" a BackendError, or return the "first_stage" order with `Ranking.failure` set.
-    * `hops` ≥ 1: stages. The first selects one candidate by the query, each later one another, shown those before it
-      as known; the last fills up the k. For questions that need several passages; 1 judges by the query alone.
-    * `retrieve`: finds more candidates between two stages, for the text of the query and of what was chosen last. What
-      is new stands behind the others: see `Ranking.retrieved`.
-    * `fusion`: the constant of reciprocal-rank fusion of the result with the order of retrieval, often 60; or "off".
-    * `in_flight` ≥ 1: queries open at once. A backend that itself awaits `arank` of this reranker needs two.
-    * `query_tokens`, `passage_tokens` ≥ 1: clip to so many tokens even where the context holds more.
-
-    `format`, `size`, `reasoning_tokens`, `force`, `fusion` and the two limits default to what the table of checkpoints
-    says
-    of `backend.model`, else to "rank-r1-v0.1", 20, 1,024, "truncated", "off" and no limit: see `plan`. A wrong value is
-    a ValueError or TypeError here and not later. The algorithms and sizes are those of arXiv 2503.06034.
+    `Reranker(backend, k=5, …)` takes the options below; `k=None` selects all candidates. `plan` holds what is in force,
+    after the table of checkpoints filled in what was left open. A wrong option is a ValueError or TypeError here and
+    not later. Algorithms and set sizes are those of arXiv 2503.06034; docs/options.md says more about each option.
     """
 
-    backend: Backend | None = None
-    k: int | None = 10
-    size: int | None = None
-    algorithm: str | None = None
-    format: Format | str | None = None
-    votes: Votes = 1
-    seed: int = 0
-    temperature: float = 0.0
-    probabilities: bool = False
-    prefix_order: bool = False
-    reasoning_tokens: int | None = None
-    force: Force | None = None
-    strict: bool = False
-    on_failure: Literal["raise", "first_stage"] = "raise"
-    fusion: Fusion = None
-    in_flight: int = 64
-    query_tokens: int | None = None
-    passage_tokens: int | None = None
-    hops: int = 1
-    retrieve: Retrieve | None = None
+    backend: Annotated[
+        Backend | None, Option("Language model that is asked", MODEL, "the embedded model, on the CPU", live=True)
+    ] = None
+    retrieve: Annotated[
+        Retrieve | None,
+        Option(
+            "Function of a text that finds more candidates between two hops; takes hops=2 or more",
+            SELECTION,
+            "none",
+            live=True,
+        ),
+    ] = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.k is not None:
-            check_within("k", self.k, 1)
-        check_within("in_flight", self.in_flight, 1)
-        check_within("hops", self.hops, 1)
+        Settings.__post_init__(self)
         self._check(self.retrieve)
-        one_of("on_failure", self.on_failure, ("raise", "first_stage"))
         _ = self.plan
 
     @cached_property
     def plan(self) -> Plan:
-        """What the settings left open, decided: backend, format, algorithm, size, thinking budget, limits of texts."""
-        asked = self.format, self.algorithm, self.size, self.reasoning_tokens, self.force
-        plan = decide(self.backend, *asked, self.query_tokens, self.passage_tokens, self.fusion)
-        plan = vote(plan, self.votes, self.seed, self.temperature, self.probabilities, self.prefix_order)
-        return replace(plan, hops=self.hops)
+        """The options in force: backend, format, algorithm, size, reasoning budget, limits of texts and the others."""
+        backend = self.backend
+        if backend is None:
+            from rankr1_rag.backends.openvino import OpenVINO
+
+            backend = OpenVINO()
+        if isinstance(backend, type) or not callable(getattr(backend, "complete", None)):
+            raise TypeError(f"backend={backend!r:.100} is no backend: use OpenAI('model', base_url=…) for example")
+        return self.resolved(backend)
 
     def rank(
         self,
@@ -168,7 +133,8 @@ class Reranker:
         k: int | None = None,
         retrieve: Retrieve | None = None,
     ) -> QueryRun:
-        k = self.k if k is None else check_within("k", k, 1)
+        options(Reranker)["k"].check(k)
+        k = self.k if k is None else k
         retrieve = self.retrieve if retrieve is None else self._check(retrieve)
         return QueryRun(query, passages, k, retrieve)
 
@@ -176,7 +142,7 @@ class Reranker:
         if retrieve is not None and not callable(retrieve):
             raise TypeError(f"retrieve= must be a function of a text (got a {type(retrieve).__name__})")
         if retrieve is not None and self.hops < 2:
-            raise ValueError("retrieve= needs hops >= 2 (got hops=1)")
+            raise ValueError("retrieve= needs hops >= 2 (got hops=1): it searches between two hops")
         return retrieve
 
     def _outcome(self, item: Item) -> Coroutine[Any, Any, Ranking | Exception]:
@@ -224,7 +190,7 @@ class Reranker:
         plan = self.plan
         thinks = plan.reasoning_tokens * plan.format.reasoning
         budget = Budget(plan.format, plan.size, thinks, plan.query_tokens, plan.passage_tokens)
-        comparer = Comparer(plan, self.temperature, self.strict)
+        comparer = Comparer(plan)
         return Session(
             loop=SelectionLoop(plan, comparer, budget, self.on_failure),
             gates=PerLoop(partial(asyncio.Semaphore, self.in_flight), per_caller=True),

@@ -1,13 +1,19 @@
-"""The settings of a reranker made concrete and checked: what was left open comes from the table of checkpoints.
+"""Every option of a reranker and of its connection to a model, declared once.
 
-Knows the names of formats, algorithms and checkpoints; runs nothing.
+`Reranker`, `connect`, the command line, the framework components and docs/options.md are made from this table.
 """
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import math
-from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from functools import cache, wraps
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rankr1_rag.backends import Backend
 from rankr1_rag.checkpoints import CHECKPOINTS, Checkpoint
@@ -15,23 +21,292 @@ from rankr1_rag.prompt import FORMATS, Format
 from rankr1_rag.selection import ALGORITHMS, LISTWISE
 from rankr1_rag.types import Force
 
-UNKNOWN = Checkpoint("", "", None, FORMATS["rank-r1-v0.1"], size=20, reasoning_tokens=1024)
-"""How a model that is not in the table is asked."""
-
-T = TypeVar("T", bound=str)
-
-BALLOT = "ballot"
-"""The one algorithm that is not exact: many sampled answers to one set that holds all candidates."""
-
+Kind = Literal["openvino", "openai", "vllm", "transformers"]
+Server = Literal["vllm", "sglang", "llama-server", "tgi"]
+OnFailure = Literal["raise", "first_stage"]
 Votes = int | Literal["auto"]
 Fusion = float | Literal["off"] | None
+Text = TypeVar("Text", bound=str)
+Owner = TypeVar("Owner")
 
-_FORCES: tuple[Force, ...] = ("truncated", "unparsed", "never")
+MODEL, PROMPT, SELECTION = "Model", "Prompt and answer", "Selection"
+"""The groups of options, panels of `--help`."""
+
+TOP_N = 5
+"""Number of passages that a language model reads next: the default of components, `rankr1 demo` and `rankr1-eval qa`.
+
+A `Reranker` alone selects 10, because the paper and most leaderboards measure nDCG@10.
+"""
+
+UNKNOWN = Checkpoint("", "", None, FORMATS["rank-r1-v0.1"], size=20, reasoning_tokens=1024)
+"""The settings of a model that is not in the table of checkpoints."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
+class Option:
+    """What a declaration says beyond name, type and default value.
+
+    `help` is a noun phrase, `default` the effective default where the value is None. `live` is an object that only
+    Python code can pass. `name`, `type` and `value` (the default) are filled in by `options`.
+    """
+
+    help: str
+    group: str
+    default: str = ""
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    choices: tuple[str, ...] = ()
+    secret: bool = False
+    live: bool = False
+    name: str = ""
+    type: Any = None
+    value: Any = None
+
+    @property
+    def default_text(self) -> str:
+        """The effective default: never a bare None."""
+        if self.value is None:
+            return self.default
+        if isinstance(self.value, bool):
+            return "on" if self.value else "off"
+        return f"{self.value:g}" if isinstance(self.value, float) else str(self.value)
+
+    @property
+    def full_help(self) -> str:
+        """The help with the default."""
+        return f"{self.help} (default: {self.default_text})."
+
+    @property
+    def kinds(self) -> tuple[Any, ...]:
+        """The types of a value, without None."""
+        members = get_args(self.type) if get_origin(self.type) in (Union, UnionType) else (self.type,)
+        return tuple(kind for kind in members if kind is not NoneType)
+
+    def check(self, value: object) -> None:
+        """ValueError for a value of another type or out of bounds. A bool is no number, and a number no bool."""
+        if value is None and (self.type is None or NoneType in get_args(self.type)):
+            return
+        for kind in self.kinds:
+            if _fits(value, kind) and self._within_bounds(value):
+                return
+        shown = self.name if self.secret else f"{self.name}={value!r:.100}"
+        raise ValueError(f"{shown}: {self.wanted} is needed")
+
+    def _within_bounds(self, value: Any) -> bool:  # noqa: ANN401
+        if isinstance(value, str):
+            return not self.choices or value in self.choices
+        if isinstance(value, (int, float)):
+            return (
+                (self.least is None or value >= self.least)
+                and (self.most is None or value <= self.most)
+                and (self.above is None or value > self.above)
+            )
+        return True
+
+    @property
+    def wanted(self) -> str:
+        """The values that it takes, in words."""
+        bounds = f" in {self.least}..{self.most}" if self.most is not None else ""
+        bounds = bounds or (f" ≥ {self.least}" if self.least is not None else "")
+        bounds = bounds or (f" above {self.above}" if self.above is not None else "")
+        nouns: dict[Any, str] = {int: f"a whole number{bounds}", float: f"a number{bounds}", bool: "True or False"}
+        nouns |= {str: "a text", os.PathLike: "a path", Sequence: "a list of texts", Mapping: "a mapping"}
+        wanted = []
+        for kind in self.kinds:
+            words = get_args(kind) if get_origin(kind) is Literal else self.choices if kind is str else ()
+            if len(words) > 1:
+                wanted.append(f"one of {', '.join(map(repr, words))}")
+            else:
+                wanted.append(repr(words[0]) if words else nouns.get(_origin(kind)) or f"a {_origin(kind).__name__}")
+        return " or ".join(wanted)
+
+
+def _origin(kind: Any) -> Any:  # noqa: ANN401
+    return get_origin(kind) or kind
+
+
+def _fits(value: object, kind: Any) -> bool:  # noqa: ANN401
+    origin = _origin(kind)
+    if origin is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    if origin is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if origin is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if origin is Sequence:
+        return isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+    return origin is Any or isinstance(value, origin)
+
+
+@cache
+def options(owner: Any) -> dict[str, Option]:  # noqa: ANN401
+    """The options that a class declares, by name."""
+    hints = get_type_hints(owner, include_extras=True)
+    found = {}
+    for one in fields(owner):
+        hint, *more = get_args(hints[one.name]) if get_origin(hints[one.name]) is Annotated else (None,)
+        for declared in more:
+            if isinstance(declared, Option):
+                found[one.name] = replace(declared, name=one.name, type=hint, value=one.default)
+    return found
+
+
+def check_options(settings: Any) -> None:  # noqa: ANN401
+    """ValueError for the first option of these settings whose value is wrong."""
+    for name, option in options(settings.__class__).items():
+        if not option.live:
+            option.check(getattr(settings, name))
+
+
+SYNONYMS = {
+    **{"top_n": ("k", "top_k"), "top_k": ("k", "top_n"), "k": ("top_n", "top_k"), "kind": ("backend",)},
+    **{name: ("size",) for name in ("batch_size", "choice_batch_size", "window_size", "set_size")},
+    **{"think_tokens": ("reasoning_tokens",), "max_tokens": ("reasoning_tokens",), "url": ("base_url",)},
+}
+"""Names of options elsewhere, and in earlier versions."""
+
+
+def no_such_option(name: str, known: Iterable[str]) -> str:
+    """The error text for an unknown option, with the one that was meant, if any is close."""
+    known = sorted(known)
+    near = [one for one in SYNONYMS.get(name, ()) if one in known] or difflib.get_close_matches(name, known, n=1)
+    return f"there is no option {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
+
+
+def with_options(owner: type[Owner]) -> type[Owner]:
+    """A dataclass whose docstring lists its options and whose constructor says what an unknown option may mean."""
+    declared: Any = owner
+    lines = [f"    {name}: {option.full_help}" for name, option in options(declared).items()]
+    declared.__doc__ = "\n".join([inspect.cleandoc(owner.__doc__ or ""), "", "Options:", *lines])
+    construct, known = declared.__init__, [one.name for one in fields(declared)]
+
+    @wraps(construct)
+    def __init__(self: object, *args: Any, **given: Any) -> None:  # noqa: ANN401
+        for name in given:
+            if name not in known:
+                raise TypeError(f"{declared.__name__}(): {no_such_option(name, known)}")
+        construct(self, *args, **given)
+
+    declared.__init__ = __init__
+    return owner
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Settings:
+    """How a model is asked and how its answers become a ranking. A None is filled in by `resolved`."""
+
+    k: Annotated[
+        int | None, Option("Number of passages to select; the others follow in first-stage order", SELECTION, least=1)
+    ] = 10
+    size: Annotated[
+        int | None,
+        Option("Set size: passages in one prompt, 2 to 20", SELECTION, "the checkpoint's, else 20", least=2, most=20),
+    ] = None
+    algorithm: Annotated[
+        str | None,
+        Option(
+            f"Selection algorithm: {', '.join(ALGORITHMS)}",
+            SELECTION,
+            "window for a listwise format, else tournament",
+            choices=tuple(ALGORITHMS),
+        ),
+    ] = None
+    votes: Annotated[
+        Votes,
+        Option("Votes per set, each with a new passage order; auto: votes if confidence is low", SELECTION, least=1),
+    ] = 1
+    probabilities: Annotated[
+        bool, Option("Request for the probability of every label, from which scores are made", SELECTION)
+    ] = False
+    hops: Annotated[
+        int, Option("Selection stages; each shows the passages selected before it as known", SELECTION, least=1)
+    ] = 1
+    seed: Annotated[int, Option("Random seed of passage orders and samples", SELECTION, least=0)] = 0
+    fusion: Annotated[
+        Fusion,
+        Option(
+            "Constant of the reciprocal-rank fusion with the first-stage order, often 60; off: no fusion",
+            SELECTION,
+            "the checkpoint's, else off",
+            least=0,
+        ),
+    ] = None
+    in_flight: Annotated[int, Option("Maximum number of open queries", SELECTION, least=1)] = 64
+    format: Annotated[
+        Format | str | None,
+        Option(
+            f"Prompt format: {', '.join(FORMATS)}",
+            PROMPT,
+            f"the checkpoint's, else {UNKNOWN.format.name}",
+            choices=tuple(FORMATS),
+        ),
+    ] = None
+    reasoning_tokens: Annotated[
+        int | None,
+        Option(
+            "Maximum reasoning length in tokens, after which the answer is forced",
+            PROMPT,
+            f"the checkpoint's, else {UNKNOWN.reasoning_tokens}",
+            least=0,
+        ),
+    ] = None
+    force: Annotated[
+        Force | None,
+        Option(
+            "Answer forcing: after truncated text, after all text without a valid answer (unparsed), or never",
+            PROMPT,
+            f"the checkpoint's, else {UNKNOWN.force}",
+        ),
+    ] = None
+    temperature: Annotated[float, Option("Sampling temperature; 0 is greedy", PROMPT, least=0)] = 0.0
+    query_tokens: Annotated[
+        int | None, Option("Maximum query length in tokens", PROMPT, "the checkpoint's, else no limit", least=1)
+    ] = None
+    passage_tokens: Annotated[
+        int | None, Option("Maximum passage length in tokens", PROMPT, "the checkpoint's, else no limit", least=1)
+    ] = None
+    strict: Annotated[bool, Option("UnparsedError for an answer that names no passage", PROMPT)] = False
+    on_failure: Annotated[
+        OnFailure, Option("If the model fails: raise the error, or keep the first-stage order", PROMPT)
+    ] = "raise"
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    def resolved(self, backend: Backend) -> Plan:
+        """The plan for this backend: a None is filled in from the table of checkpoints. ValueError by `RULES`."""
+        known = CHECKPOINTS.get(backend.model, UNKNOWN)
+        format = known.format if self.format is None else self.format
+        format = FORMATS[format] if isinstance(format, str) else format
+        reasoning_tokens = known.reasoning_tokens
+        if format.reasoning and not known.format.reasoning:
+            reasoning_tokens = UNKNOWN.reasoning_tokens
+        fusion = known.fusion if self.fusion is None else self.fusion
+        plan = Plan(
+            backend=backend,
+            format=format,
+            algorithm=self.algorithm or ("window" if format.kind == "listwise" else "tournament"),
+            size=known.size if self.size is None else self.size,
+            reasoning_tokens=reasoning_tokens if self.reasoning_tokens is None else self.reasoning_tokens,
+            force=known.force if self.force is None else self.force,
+            query_tokens=known.query_tokens if self.query_tokens is None else self.query_tokens,
+            passage_tokens=known.passage_tokens if self.passage_tokens is None else self.passage_tokens,
+            fusion=None if isinstance(fusion, str) else fusion,
+            votes=self.votes,
+            seed=self.seed,
+            probabilities=self.probabilities,
+            hops=self.hops,
+            temperature=self.temperature,
+            strict=self.strict,
+        )
+        check_rules(plan, RULES)
+        return plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Every open setting of a `Reranker` decided. `probabilities`: those of all labels are asked for."""
+    """The options of a `Reranker` with nothing left open. `fusion` None is no fusion, a limit None no limit."""
 
     backend: Backend
     format: Format
@@ -39,133 +314,181 @@ class Plan:
     size: int
     reasoning_tokens: int
     force: Force
-    query_tokens: int | None = None
-    passage_tokens: int | None = None
-    votes: Votes = 1
-    seed: int = 0
-    probabilities: bool = False
-    prefix_order: bool = False
-    hops: int = 1
-    fusion: float | None = None
+    query_tokens: int | None
+    passage_tokens: int | None
+    votes: Votes
+    seed: int
+    probabilities: bool
+    hops: int
+    fusion: float | None
+    temperature: float
+    strict: bool
 
 
-def decide(
-    backend: Backend | None,
-    format: Format | str | None,
-    algorithm: str | None,
-    size: int | None,
-    reasoning_tokens: int | None,
-    force: Force | None,
-    query_tokens: int | None = None,
-    passage_tokens: int | None = None,
-    fusion: Fusion = None,
-) -> Plan:
-    """Fill in what is None and check the rest. ValueError names the value and what it may be."""
-    backend = _backend(backend)
-    known = CHECKPOINTS.get(backend.model, UNKNOWN)
-    format = known.format if format is None else _format(format)
-    thinks = reasoning_tokens if reasoning_tokens is not None else known.reasoning_tokens
-    if reasoning_tokens is None and format.reasoning and not known.format.reasoning:
-        thinks = UNKNOWN.reasoning_tokens
-    force = one_of("force", force if force is not None else known.force, _FORCES)
-    if thinks == 0 and force == "never" and format.reasoning:
-        raise ValueError(
-            "reasoning_tokens=0 with force='never' leaves nothing to ask: allow a thought, or force the label"
+Rule = tuple[Callable[[Any], object], str]
+"""When options do not go together, and the error; its fields are attributes of the value that is checked."""
+
+RULES: tuple[Rule, ...] = (
+    (
+        lambda plan: plan.format.reasoning and plan.force == "never" and not plan.reasoning_tokens,
+        "reasoning_tokens=0 with force='never' leaves nothing to ask: allow reasoning, or force the answer",
+    ),
+    (
+        lambda plan: plan.algorithm in LISTWISE and plan.format.kind != "listwise",
+        "algorithm={0.algorithm!r} needs a listwise format (got format={0.format.name!r}): use 'listwise-v1'",
+    ),
+    *(
+        (
+            lambda plan, wanted=wanted: (
+                wanted(plan) and not (plan.format.kind == "setwise" and plan.backend.can_continue)
+            ),
+            f"{option} needs a setwise format and a backend that continues a begun answer (got format="
+            "{0.format.name!r}, model={0.backend.model!r}): use such a format, and server= if it is a server",
         )
-    return Plan(
-        backend=backend,
-        format=format,
-        algorithm=_algorithm(algorithm, format),
-        size=check_within("size", size if size is not None else known.size, 2, 20),
-        reasoning_tokens=check_within("reasoning_tokens", thinks, 0),
-        force=force,
-        query_tokens=_clip("query_tokens", query_tokens, known.query_tokens),
-        passage_tokens=_clip("passage_tokens", passage_tokens, known.passage_tokens),
-        fusion=_fusion(fusion, known.fusion),
+        for option, wanted in (
+            ("votes='auto'", lambda plan: plan.votes == "auto"),
+            ("probabilities=True", lambda plan: plan.probabilities),
+        )
+    ),
+)
+
+
+def check_rules(value: object, rules: Iterable[Rule]) -> None:
+    """ValueError for the first rule that is broken."""
+    for broken, problem in rules:
+        if broken(value):
+            raise ValueError(problem.format(value))
+
+
+@with_options
+@dataclass(frozen=True, eq=False)
+class Connection:
+    """Which model is asked, and how it is reached. ValueError for options that do not go together."""
+
+    backend: Annotated[
+        Kind | None,
+        Option(
+            "Model runtime: openvino (this machine's CPU), vllm or transformers (its GPUs), openai (a server)",
+            MODEL,
+            "openai with a base_url, else openvino",
+        ),
+    ] = None
+    model: Annotated[
+        str | os.PathLike[str] | None,
+        Option(
+            "Model: a GGUF file or OpenVINO folder (openvino), a name on the Hub or a folder (vllm, transformers), or "
+            "its name on the server (openai)",
+            MODEL,
+            "the embedded model",
+        ),
+    ] = None
+    _: KW_ONLY
+    adapter: Annotated[
+        str | os.PathLike[str] | None,
+        Option("LoRA adapter of the model: a folder; for vllm and transformers also a name on the Hub", MODEL, "none"),
+    ] = None
+    base_url: Annotated[
+        str | Sequence[str] | None,
+        Option("Server address ending in /v1; several servers share the load", MODEL, "api.openai.com for openai"),
+    ] = None
+    server: Annotated[
+        Server | None,
+        Option("Server software; decides how label constraints are sent", MODEL, "other, without constraints"),
+    ] = None
+    api_key: Annotated[
+        str | None,
+        Option(
+            "API key of the server; never printed, pickled or serialised",
+            MODEL,
+            "the variable api_key_env",
+            secret=True,
+        ),
+    ] = field(default=None, repr=False)
+    api_key_env: Annotated[
+        str | None, Option("Environment variable that holds the API key", MODEL, "RANKR1_API_KEY")
+    ] = None
+    context: Annotated[
+        int | None,
+        Option("Context length in tokens, prompt and completion together", MODEL, "the model's, if known", least=1),
+    ] = None
+    timeout: Annotated[float, Option("Time limit of one completion of a server, in seconds", MODEL, above=0)] = 600.0
+    attempts: Annotated[int, Option("Number of attempts at a request to a server or GPU", MODEL, least=1)] = 6
+    requests: Annotated[int | None, Option("Maximum number of simultaneous requests", MODEL, "no limit", least=1)] = (
+        None
     )
+    options: Annotated[
+        Mapping[str, Any] | None,
+        Option("Further arguments of the backend's class, tensor_parallel=2 for example", MODEL, "none"),
+    ] = None
+    store: Annotated[
+        str | os.PathLike[str] | None,
+        Option("SQLite file that keeps completions; those in it are not requested again", MODEL, "none"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        check_rules(self, CONNECTION_RULES)
+
+    @property
+    def kind(self) -> Kind:
+        """The runtime that is meant."""
+        return self.backend or ("openvino" if self.base_url is None else "openai")
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The addresses of all servers; empty for the default."""
+        return (
+            () if self.base_url is None else (self.base_url,) if isinstance(self.base_url, str) else (*self.base_url,)
+        )
+
+    @property
+    def access(self) -> str:
+        """The names of the options that are in use and need a server."""
+        names = ("base_url", "server", "api_key", "api_key_env")
+        return ", ".join(name for name in names if getattr(self, name) is not None)
+
+    @property
+    def twice(self) -> str:
+        """The further arguments that are options already, and the addresses that are listed twice."""
+        return ", ".join(sorted((self.options or {}).keys() & options(Connection).keys()))
 
 
-def vote(plan: Plan, votes: Votes, seed: int, temperature: float, probabilities: bool, prefix_order: bool) -> Plan:
-    """The plan with how sets are shown and answers counted. ValueError for what does not go together."""
-    if votes != "auto" and not (isinstance(votes, int) and not isinstance(votes, bool) and votes >= 1):
-        raise ValueError(f"votes={votes!r}: a whole number ≥ 1 is needed, or 'auto'")
-    check_within("seed", seed, 0)
-    not_negative("temperature", temperature)
-    if plan.algorithm == BALLOT and (votes == "auto" or votes < 2 or not temperature):
-        raise ValueError(
-            f"algorithm={BALLOT!r} counts sampled answers: give votes, 16 for example (not {votes!r}), and a "
-            f"temperature above 0, 0.7 for example (not {temperature})"
-        )
-    if prefix_order and (plan.algorithm == BALLOT or plan.format.kind == "listwise"):
-        raise ValueError(
-            f"prefix_order needs sets that are asked one after another in a setwise format, not "
-            f"{plan.algorithm!r} with {plan.format.name!r}: a listwise answer fills up in shown order"
-        )
-    asked = "votes='auto'" if votes == "auto" else "probabilities=True"
-    if (probabilities or votes == "auto") and not (plan.format.kind == "setwise" and plan.backend.can_continue):
-        raise ValueError(
-            f"{asked} needs a setwise format and a backend that continues a begun answer (give server= where it is a "
-            f"server), not {plan.format.name!r} with {plan.backend.model!r}"
-        )
-    return replace(plan, votes=votes, seed=seed, probabilities=probabilities, prefix_order=prefix_order)
+CONNECTION_RULES: tuple[Rule, ...] = (
+    (
+        lambda one: one.kind != "openai" and one.access,
+        "options that need a server: {0.access} (got backend={0.kind!r}): add base_url=, or backend='openai' for "
+        "api.openai.com",
+    ),
+    (
+        lambda one: one.kind == "openai" and one.adapter is not None,
+        "adapter={0.adapter!r} with a server: use the name under which the server loaded the adapter as model=",
+    ),
+    (
+        lambda one: one.kind == "openai" and one.model is None,
+        "backend='openai' needs model=: the name of the model on the server",
+    ),
+    (
+        lambda one: one.kind in ("vllm", "transformers") and one.model is None,
+        "backend={0.kind!r} needs model=: 'ielabgroup/Rank-R1-7B-v0.1' for example, or a folder",
+    ),
+    (
+        lambda one: one.base_url is not None and not (one.urls and all(one.urls)),
+        "base_url={0.base_url!r} has an empty address: use http://localhost:8000/v1 for example",
+    ),
+    (
+        lambda one: one.twice,
+        "options= repeats {0.twice}: use the option of this name instead",
+    ),
+)
 
 
 def check_within(name: str, value: int, least: int, most: int | None = None) -> int:
-    """The value, if it is a whole number in least..most; else a ValueError that says so."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
-        bounds = f"in {least}..{most}" if most is not None else f"≥ {least}"
-        raise ValueError(f"{name}={value!r}: a whole number {bounds} is needed")
+    """The value, if it is a whole number in least..most; else a ValueError."""
+    Option("", "", least=least, most=most, name=name, type=int).check(value)
     return value
 
 
-def not_negative(name: str, value: float) -> float:
-    """The value, if it is a finite number ≥ 0; else a ValueError that says so."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
-        raise ValueError(f"{name}={value!r}: a number ≥ 0 is needed")
-    return value
-
-
-def one_of(name: str, value: T, values: tuple[T, ...]) -> T:
+def one_of(name: str, value: Text, values: tuple[Text, ...]) -> Text:
     """The value, if it is one of these; else a ValueError that lists them."""
-    if value not in values:
-        raise ValueError(f"{name}={value!r}: one of {', '.join(map(repr, values))} is needed")
+    Option("", "", choices=values, name=name, type=str).check(value)
     return value
-
-
-def _backend(backend: Backend | None) -> Backend:
-    if backend is None:
-        from rankr1_rag.backends.openvino import OpenVINO
-
-        return OpenVINO()
-    if isinstance(backend, type) or not callable(getattr(backend, "complete", None)):
-        raise TypeError(f"backend={backend!r:.100} is no backend: give one, OpenAI('model', base_url=…) for example")
-    return backend
-
-
-def _format(format: Format | str) -> Format:
-    if isinstance(format, str):
-        return FORMATS[one_of("format", format, tuple(FORMATS))]
-    if not isinstance(format, Format):
-        raise TypeError(f"format={format!r:.100}: a Format or one of {', '.join(map(repr, FORMATS))} is needed")
-    return format
-
-
-def _clip(name: str, value: int | None, known: int | None) -> int | None:
-    return known if value is None else check_within(name, value, 1)
-
-
-def _fusion(value: Fusion, known: float | None) -> float | None:
-    if value is None or value == "off":
-        return known if value is None else None
-    if isinstance(value, str):
-        raise ValueError(f"fusion={value!r}: a number ≥ 0 is needed, 60 for example, or 'off'")
-    return not_negative("fusion", value)
-
-
-def _algorithm(name: str | None, format: Format) -> str:
-    if name is None:
-        return "window" if format.kind == "listwise" else "tournament"
-    one_of("algorithm", name, (*ALGORITHMS, BALLOT))
-    if name in LISTWISE and format.kind != "listwise":
-        raise ValueError(f"algorithm={name!r} needs a listwise format like 'listwise-v1', not {format.name!r}")
-    return name

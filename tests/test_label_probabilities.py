@@ -18,7 +18,6 @@ from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.backends.wrappers import stored
 from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json, to_line
 from rankr1_rag.scoring import deciding, share
-from rankr1_rag.settings import BALLOT
 from rankr1_rag.types import Comparison, TokenLogprob
 
 _LINE = re.compile(r"^\[(\d+)\] (.*)$", re.MULTILINE)
@@ -266,11 +265,6 @@ def test_a_backend_without_alternatives_is_told_so() -> None:
     [
         ({"votes": "auto", "format": "listwise-v1"}, "votes='auto' needs a setwise format"),
         ({"probabilities": True, "format": "listwise-v1"}, "probabilities=True needs a setwise format"),
-        ({"algorithm": BALLOT}, "algorithm='ballot' counts sampled answers: give votes, 16 for example"),
-        ({"algorithm": BALLOT, "votes": 8}, "a temperature above 0"),
-        ({"algorithm": BALLOT, "votes": "auto", "temperature": 1.0}, "give votes, 16 for example"),
-        ({"algorithm": BALLOT, "votes": 8, "temperature": 1.0, "prefix_order": True}, "prefix_order needs sets"),
-        ({"format": "listwise-v1", "prefix_order": True}, "a listwise answer fills up in shown order"),
     ],
 )
 def test_what_does_not_go_together_is_refused_when_the_reranker_is_made(settings: Any, problem: str) -> None:
@@ -281,29 +275,6 @@ def test_what_does_not_go_together_is_refused_when_the_reranker_is_made(settings
 def test_a_backend_that_cannot_continue_is_refused() -> None:
     with pytest.raises(ValueError, match="a backend that continues a begun answer"):
         Reranker(Scripted(lambda _: "", can_continue=False), votes="auto")
-
-
-def test_a_ballot_is_one_round_of_samples_of_one_prompt() -> None:
-    backend = Spelling(TWELVE, free="<think>x</think> <answer>[N]</answer>")
-    ranking, _ = ranked(TWELVE, backend, algorithm=BALLOT, votes=8, temperature=0.7)
-    assert (ranking.cost.rounds, ranking.cost.comparisons) == (1, 8)
-    assert [one.sample for one in backend.requests] == list(range(8))
-    assert len({str(one.messages) for one in backend.requests}) == 1
-    assert ranking.order[0] == 11
-    assert ranking.score_meaning == "votes"
-
-
-def test_a_ballot_has_no_more_candidates_than_fit_a_set() -> None:
-    with pytest.raises(ValueError, match="must be at most 10, the size of a set"):
-        ranked(TWELVE, algorithm=BALLOT, votes=8, temperature=0.7, size=10)
-
-
-def test_prefix_order_shows_likely_winners_last_and_selects_the_same() -> None:
-    plain, _ = ranked(TWELVE)
-    cached, _ = ranked(TWELVE, prefix_order=True)
-    assert cached.order == plain.order
-    assert cached.trace[0].set == tuple(reversed(range(12)))
-    assert all(sorted(one.set) == list(dict.fromkeys(sorted(one.set))) for one in cached.trace)
 
 
 def test_the_tokens_of_a_thought_are_all_that_stand_before_the_answer() -> None:

@@ -24,11 +24,12 @@ from rankr1_rag.cli.rerank import rerank
 from rankr1_rag.cli.train import app as train
 from rankr1_rag.errors import FileError, RankR1Error
 from rankr1_rag.explain import clean
+from rankr1_rag.settings import TOP_N
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command(no_args_is_help=True)(with_settings(rerank))
 app.command(no_args_is_help=True)(with_settings(explain))
-app.command()(with_settings(demo, k=5))
+app.command()(with_settings(demo, k=TOP_N))
 app.add_typer(train, name="train")
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from rankr1_rag import demo as corpus
 from rankr1_rag.checkpoints import BASE, EMBEDDED
-from rankr1_rag.cli.options import BackendName, Settings, arguments
+from rankr1_rag.cli.options import CommandSettings, arguments
 from rankr1_rag.cli.report import Job
 from rankr1_rag.explain import clean, cost_table, write_page
 from rankr1_rag.reranker import Reranker
@@ -43,7 +43,7 @@ class Answered:
 
 def demo(
     *,
-    settings: Settings,
+    settings: CommandSettings,
     html: Annotated[str | None, typer.Option(help="Also write the most changed question here, as a page.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
@@ -60,9 +60,9 @@ def demo(
         answered = _answered(reranker, job)
         seconds = time.monotonic() - started
         if html is not None:
-            write_page(max(answered, key=lambda one: abs(one.gain(settings.k))).ranking, html)
+            write_page(max(answered, key=lambda one: abs(one.gain(settings.top))).ranking, html)
         if as_json:
-            typer.echo(json.dumps(_figures(answered, settings.k, seconds)))
+            typer.echo(json.dumps(_figures(answered, settings.top, seconds)))
         else:
             _tell(console, answered, settings, seconds)
             if html is not None:
@@ -102,8 +102,8 @@ def _cost(answered: Sequence[Answered]) -> Cost:
     return sum((one.ranking.cost for one in answered), Cost())
 
 
-def _tell(console: Console, answered: Sequence[Answered], settings: Settings, seconds: float) -> None:
-    k = settings.k
+def _tell(console: Console, answered: Sequence[Answered], settings: CommandSettings, seconds: float) -> None:
+    k = settings.top
     console.print(_table(answered, k))
     for title, one in (
         ("The greatest gain", max(answered, key=lambda one: one.gain(k))),
@@ -156,7 +156,7 @@ def _forced(console: Console, cost: Cost) -> None:
         console.print(Text(text + "itself, and what it thought need not be the reason.", style="yellow"))
 
 
-def _verdict(console: Console, figures: dict[str, object], settings: Settings) -> None:
+def _verdict(console: Console, figures: dict[str, object], settings: CommandSettings) -> None:
     before, after = figures["support_recall_before"], figures["support_recall_after"]
     assert isinstance(before, float)
     assert isinstance(after, float)
@@ -169,7 +169,7 @@ def _verdict(console: Console, figures: dict[str, object], settings: Settings) -
             f"; {figures['better']} questions better, {figures['worse']} worse",
         )
     )
-    if settings.backend is BackendName.openvino and settings.model in (None, EMBEDDED, BASE):
+    if settings.kind == "openvino" and settings.model in (None, EMBEDDED, BASE):
         trained = "never trained to rerank" if settings.model == BASE else "trained on two CPU cores"
         console.print(
             Text(

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from rankr1_rag.cli.options import Settings, arguments
+from rankr1_rag.cli.options import CommandSettings, arguments
 from rankr1_rag.cli.report import Job
 from rankr1_rag.errors import FileError
 from rankr1_rag.explain import show, write_page
@@ -23,7 +23,7 @@ from rankr1_rag.types import Ranking
 def explain(
     input: Annotated[str, typer.Argument(help="What `rankr1 rerank` wrote, or what it reads; - for standard input.")],
     *,
-    settings: Settings,
+    settings: CommandSettings,
     query_id: Annotated[str | None, typer.Option("--query", "-q", help="The id of the query; else the first.")] = None,
     html: Annotated[str | None, typer.Option(help="Write a self-contained page here instead.")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Ranks to show; else those that were selected.")] = None,
@@ -45,7 +45,7 @@ def explain(
             show(ranking, Console(), top=top)
 
 
-def _ranking(path: str, query_id: str | None, settings: Settings, stack: ExitStack) -> Ranking:
+def _ranking(path: str, query_id: str | None, settings: CommandSettings, stack: ExitStack) -> Ranking:
     """The ranking in the file or else a new one, whose reranker the stack closes."""
     for number, record in _records(path):
         if "rankr1" in record:

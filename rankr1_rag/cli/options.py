@@ -1,39 +1,33 @@
-"""The options that every command which asks a model shares, and the reranker that they make.
-
-Knows the command line and the constructor arguments; knows nothing of files.
-
-What is the caller's fault and not ours. Knows exceptions; nothing of commands.
-"""
+"""The options that all commands with a model share, made from the table in `settings`."""
 
 from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from enum import StrEnum
 from functools import wraps
-from typing import Annotated, Any, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin, get_type_hints
 
 import typer
 
 from rankr1_rag.cli.report import Job
 from rankr1_rag.connect import reranker
 from rankr1_rag.errors import FileError
-from rankr1_rag.prompt import FORMATS
 from rankr1_rag.reranker import Reranker
-from rankr1_rag.selection import ALGORITHMS
-from rankr1_rag.settings import BALLOT
+from rankr1_rag.settings import Connection, Settings, options
 
 
 class UsageError(Exception):
-    """An argument is wrong, or something it needs is not installed: told in one line."""
+    """A wrong argument, or something that is not installed: printed in one line."""
 
 
 @contextmanager
 def arguments() -> Iterator[None]:
-    """Around what checks arguments: its ValueError or ImportError is told as a UsageError. Elsewhere those are bugs."""
+    """Make a ValueError or ImportError a UsageError, around code that checks arguments; elsewhere those are bugs."""
     try:
         yield
     except FileError:
@@ -42,125 +36,90 @@ def arguments() -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
-BackendName = StrEnum("BackendName", ["openvino", "openai", "vllm", "transformers"])
-Server = StrEnum("Server", {"vllm": "vllm", "sglang": "sglang", "llama_server": "llama-server", "tgi": "tgi"})
-Force = StrEnum("Force", ["truncated", "unparsed", "never"])
-OnFailure = StrEnum("OnFailure", {"raising": "raise", "first_stage": "first_stage"})
-MODEL, PROMPT, SEARCH = "Model", "Prompt and answer", "Selection"
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CommandSettings(Settings, Connection):
+    """The options of a command with a model: which model is asked, how, and how its answers become a ranking."""
 
+    def __post_init__(self) -> None:
+        Connection.__post_init__(self)
 
-def _option(help: str, panel: str, *names: str) -> Any:  # noqa: ANN401
-    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Which model is asked, how, and how its answers become a ranking. None: as the checkpoint or the package says."""
-
-    backend: Annotated[
-        BackendName, _option("openvino: this machine's CPU. vllm, transformers: its GPUs. openai: a server.", MODEL)
-    ] = BackendName.openvino
-    model: Annotated[
-        str | None,
-        _option(
-            "openvino: a GGUF file or OpenVINO folder. vllm, transformers: a released checkpoint, or any name of the "
-            "hub or folder. openai: the name the server knows.",
-            MODEL,
-        ),
-    ] = None
-    adapter: Annotated[str | None, _option("A LoRA adapter: a folder; vllm, transformers: or a name.", MODEL)] = None
-    base_url: Annotated[
-        list[str] | None, _option("The server's address, ending in /v1; give it again for each further server.", MODEL)
-    ] = None
-    server: Annotated[Server | None, _option("What runs there: tells how to force a label.", MODEL)] = None
-    api_key_env: Annotated[str | None, _option("The variable that holds the key (RANKR1_API_KEY).", MODEL)] = None
-    context: Annotated[int | None, _option("Longest prompt and completion together, in tokens.", MODEL)] = None
-    timeout: Annotated[float, _option("Seconds to wait for one completion of a server.", MODEL)] = 600.0
-    attempts: Annotated[int, _option("How often a server or engine is asked before giving up.", MODEL)] = 6
-    requests: Annotated[int | None, _option("At most so many requests at once.", MODEL)] = None
-    option: Annotated[
-        list[str] | None,
-        _option(
-            "A further argument of the backend, NAME=VALUE, tensor_parallel=2 for example; may be repeated.", MODEL
-        ),
-    ] = None
-    store: Annotated[
-        str | None, _option("Keep completions in this SQLite file: what is there is not asked again.", MODEL)
-    ] = None
-    format: Annotated[str | None, _option(f"The prompt format: {', '.join(FORMATS)}.", PROMPT)] = None
-    reasoning_tokens: Annotated[int | None, _option("Budget of a thought; then its label is forced.", PROMPT)] = None
-    force: Annotated[Force | None, _option("When a label is forced.", PROMPT)] = None
-    temperature: Annotated[float, _option("0 is greedy.", PROMPT)] = 0.0
-    query_tokens: Annotated[int | None, _option("Clip queries to so many tokens.", PROMPT)] = None
-    passage_tokens: Annotated[int | None, _option("Clip passages to so many tokens.", PROMPT)] = None
-    strict: Annotated[bool, _option("Fail a query where an answer names no passage.", PROMPT)] = False
-    on_failure: Annotated[OnFailure, _option("What becomes of a query whose model fails.", PROMPT)] = OnFailure.raising
-    k: Annotated[int, _option("How many to select.", SEARCH)] = 10
-    size: Annotated[int | None, _option("Passages shown at once, 2 to 20.", SEARCH)] = None
-    algorithm: Annotated[
-        str | None,
-        _option(
-            f"How answers make a top k: {', '.join([*ALGORITHMS, BALLOT])}; default tournament, window for listwise.",
-            SEARCH,
-        ),
-    ] = None
-    votes: Annotated[
-        str, _option("Ask each set so often, in fresh orders; auto: only where the first answer is unsure.", SEARCH)
-    ] = "1"
-    probabilities: Annotated[
-        bool, _option("Ask for the probability of every label; scores are made of them.", SEARCH)
-    ] = False
-    prefix_order: Annotated[
-        bool, _option("Show sets so that prompts begin alike: fewer tokens with a prefix cache.", SEARCH)
-    ] = False
-    hops: Annotated[
-        int, _option("Stages: each later one is shown what was chosen before. 1 judges by the query alone.", SEARCH)
-    ] = 1
-    seed: Annotated[int, _option("Draws the orders of votes, and samples.", SEARCH)] = 0
-    fusion: Annotated[str | None, _option("Fuse with the first stage: the constant, often 60; or off.", SEARCH)] = None
-    in_flight: Annotated[int, _option("Queries open at once.", SEARCH)] = 64
+    @property
+    def top(self) -> int:
+        """`k` as a number: on the command line there always is one."""
+        assert self.k is not None
+        return self.k
 
     def reranker(self, job: Job) -> Reranker:
         """A reranker on the backend with its wrappers, whose completions the job counts. UsageError, StoreError."""
-        given = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
-        given["votes"] = _votes(self.votes)
-        given["fusion"] = _fusion(self.fusion)
-        given["base_url"] = self.base_url or None  # not given, it may also come as []
         with arguments():
-            given["options"] = dict(map(_named, given.pop("option") or ()))
-            return reranker(given, around=job.counted)
+            return reranker({name: getattr(self, name) for name in options(CommandSettings)}, around=job.counted)
 
-    def telling(self) -> dict[str, object]:
-        """What a finished result depends on: all but speed, patience, where things lie, and what failures become."""
-        beside = {"base_url", "api_key_env", "timeout", "attempts", "requests", "store", "in_flight", "on_failure"}
-        told = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in beside}
-        return {**told, "fusion": _fusion(self.fusion)}
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401
-    return value.value if isinstance(value, StrEnum) else value
+    def fingerprint(self) -> dict[str, object]:
+        """The options that a finished result depends on: all but speed, patience, places and the handling of errors."""
+        without = {"base_url", "api_key", "api_key_env", "timeout", "attempts", "requests", "store", "in_flight"}
+        kept = options(CommandSettings).keys() - without - {"on_failure"}
+        return {name: getattr(self, name) for name in sorted(kept)} | {"backend": self.kind}
 
 
-def _named(option: str) -> tuple[str, object]:
-    """NAME=VALUE, the value as JSON where it is that, else as text."""
-    name, is_there, value = option.partition("=")
-    if not (name and is_there):
-        raise ValueError(f"--option {option!r}: NAME=VALUE is needed, tensor_parallel=2 for example")
+Parse = Callable[[Any], Any]
+
+
+def _unchanged(value: Any) -> Any:  # noqa: ANN401
+    return value
+
+
+def spelled(name: str, hint: Any) -> tuple[Any, Parse]:  # noqa: ANN401
+    """The type that typer takes for a type of Python, and what makes a value of Python of a value of typer."""
+    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    kinds = [kind for kind in members if kind is not NoneType]
+    origins = [get_origin(kind) or kind for kind in kinds]
+    one: Any
+    parse: Parse
+    if Mapping in origins:
+        one, parse = list[str], _named
+    elif Sequence in origins:
+        one, parse = list[str], lambda values: values or None  # not used, it may also come as []
+    elif origins == [Literal]:
+        one, parse = StrEnum(name, {value: value for value in get_args(kinds[0])}), lambda value: value and value.value
+    elif Literal in origins:
+        one, parse = str, lambda text: text if text is None else _value(text)
+    elif str in origins:
+        one, parse = str, _unchanged
+    else:
+        return hint, _unchanged
+    return (Optional[one] if NoneType in members else one), parse  # noqa: UP045  # of values, not of written types
+
+
+def _value(text: str) -> Any:  # noqa: ANN401
+    """As JSON if it is that, else the text."""
     try:
-        return name.replace("-", "_"), json.loads(value)
+        return json.loads(text)
     except ValueError:
-        return name.replace("-", "_"), value
+        return text
 
 
-def _votes(given: str) -> int | str:
-    return int(given) if given.isdecimal() else given
+def _named(pairs: Sequence[str] | None) -> dict[str, object]:
+    """`["NAME=VALUE", …]` as a dict."""
+    for pair in pairs or ():
+        if not pair.partition("=")[0] or "=" not in pair:
+            raise ValueError(f"--option {pair!r}: NAME=VALUE is needed, tensor_parallel=2 for example")
+    split = [pair.partition("=") for pair in pairs or ()]
+    return {name.replace("-", "_"): _value(value) for name, _, value in split}
 
 
-def _fusion(given: str | None) -> float | str | None:
-    try:
-        return None if given is None else float(given)
-    except ValueError:
-        return given
+def _parameter(owner: type, name: str, default: Any) -> tuple[inspect.Parameter, Parse]:  # noqa: ANN401
+    """A field of a dataclass as an option of typer, and its parser."""
+    hint = get_type_hints(owner, include_extras=True)[name]
+    declared = options(owner).get(name)
+    parse: Parse = _unchanged
+    if declared is not None:
+        plain, parse = spelled(name, declared.type)
+        help = replace(declared, value=default).full_help
+        names = [] if name != "options" else ["--option"]
+        option = typer.Option(*names, help=help, rich_help_panel=declared.group, show_default=False)
+        default = str(default) if plain is str else default
+        hint = Annotated[plain, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint), parse
 
 
 def with_settings(
@@ -168,43 +127,40 @@ def with_settings(
 ) -> Callable[..., None]:
     """A typer command whose parameters that are dataclasses, like `settings`, are spelled out as options.
 
-    `defaults` are for options of this command that have another one, or none, in their class; `without` are fields that
-    have no say in it, and no option.
+    `defaults` replace those of the fields, `without` are fields that are no options of this command.
     """
-    taken = get_type_hints(command, include_extras=True)
+    hints = get_type_hints(command, include_extras=True)
     parameters = inspect.signature(command).parameters.values()
-    groups = {parameter.name: taken[parameter.name] for parameter in parameters if is_dataclass(taken[parameter.name])}
+    own = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[parameter.name])
+        for parameter in parameters
+        if not is_dataclass(hints[parameter.name])
+    ]
+    groups: dict[str, dict[str, tuple[inspect.Parameter, Parse]]] = {}
+    for parameter in parameters:
+        if is_dataclass(owner := hints[parameter.name]):
+            assert isinstance(owner, type)
+            groups[parameter.name] = {
+                one.name: _parameter(
+                    owner,
+                    one.name,
+                    defaults.get(one.name, inspect.Parameter.empty if one.default is MISSING else one.default),
+                )
+                for one in fields(owner)
+                if one.name not in without and one.name != "api_key"
+            }
 
     @wraps(command)
-    def spelled(**given: Any) -> None:  # noqa: ANN401
-        made = {
-            name: group(**{field.name: given.pop(field.name) for field in fields(group) if field.name not in without})
-            for name, group in groups.items()
-        }
+    def run(**given: Any) -> None:  # noqa: ANN401
+        with arguments():
+            made = {
+                group: hints[group](**{name: parse(given.pop(name)) for name, (_, parse) in members.items()})
+                for group, members in groups.items()
+            }
         command(**given, **made)
 
-    own = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=taken[parameter.name])
-        for parameter in parameters
-        if parameter.name not in groups
-    ]
-    every = [option for group in groups.values() for option in _options(group, defaults)]
-    options = [option for option in every if option.name not in without]
-    spelled.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
-    spelled.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *options]}
-    del spelled.__wrapped__
-    return spelled
-
-
-def _options(group: type, defaults: Mapping[str, object]) -> list[inspect.Parameter]:
-    """The fields of a dataclass as keyword parameters; one without a default is an option that must be given."""
-    hints = get_type_hints(group, include_extras=True)
-    own = {
-        field.name: inspect.Parameter.empty if field.default is MISSING else field.default for field in fields(group)
-    }
-    return [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name, default), annotation=hints[name]
-        )
-        for name, default in own.items()
-    ]
+    every = [*own, *(option for members in groups.values() for option, _ in members.values())]
+    run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
+    del run.__wrapped__
+    return run

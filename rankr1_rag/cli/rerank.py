@@ -18,7 +18,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from rankr1_rag.cli.options import Settings, UsageError, arguments
+from rankr1_rag.cli.options import CommandSettings, UsageError, arguments
 from rankr1_rag.cli.report import Job, Report, queries_of
 from rankr1_rag.cli.sources import Work, from_json_lines, from_trec, is_stream
 from rankr1_rag.explain.text import counted
@@ -27,7 +27,6 @@ from rankr1_rag.io.journal import Journal
 from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json, to_line
 from rankr1_rag.io.trec import run_entry, write_run
 from rankr1_rag.reranker import Reranker
-from rankr1_rag.settings import BALLOT
 from rankr1_rag.types import Passage, Query, Ranking
 
 
@@ -129,7 +128,7 @@ _INPUT = (
 def rerank(
     input: Annotated[str | None, typer.Argument(help=_INPUT)] = None,
     *,
-    settings: Settings,
+    settings: CommandSettings,
     run: Annotated[str | None, typer.Option(help="A TREC run to rerank, instead of JSON lines.")] = None,
     queries: Annotated[str | None, typer.Option(help="Its queries: id<TAB>text, or JSON lines.")] = None,
     passages: Annotated[str | None, typer.Option(help="Its passages: id<TAB>text, or JSON lines.")] = None,
@@ -153,7 +152,6 @@ def rerank(
     report = Report()
     job = Job(report.console, total)
     with settings.reranker(job) as reranker:  # closed last: a store that cannot be saved withholds no result
-        _check_depth(reranker, depth)
         asking = Asking(reranker, work, depth, report, job, live=total is None)
         if is_stream(out):
             _print(out, result, asking)
@@ -163,7 +161,7 @@ def rerank(
         with Journal(
             path.with_name(path.name + ".partial"),
             "rankr1 rerank",
-            {**settings.telling(), "depth": depth},
+            {**settings.fingerprint(), "depth": depth},
             ("record",),
             remedy="begin again with --restart",
             restart=restart,
@@ -180,13 +178,6 @@ def _check_out(out: str, inputs: Iterable[str | None], overwrite: bool, as_json:
         raise UsageError("--json prints a summary on standard output, where the result goes: give it an --out")
     if not is_stream(out) and Path(out).exists() and not overwrite:
         raise UsageError(f"{out} exists: give another --out, or --overwrite")
-
-
-def _check_depth(reranker: Reranker, depth: int) -> None:
-    if reranker.plan.algorithm == BALLOT and depth > reranker.plan.size:
-        raise UsageError(
-            f"--algorithm {BALLOT} shows all candidates at once: give --depth {reranker.plan.size} or less"
-        )
 
 
 def _work(

@@ -19,8 +19,8 @@ from rankr1_rag.engine.retrieval import Retriever
 from rankr1_rag.errors import BackendError, RankR1Error, UnparsedError
 from rankr1_rag.prompt import Forced, shares, tokens
 from rankr1_rag.scoring import probability, winner
-from rankr1_rag.selection import ALGORITHMS, Answer, Done, Set, among, ballot, orders, prefixed, step, voted
-from rankr1_rag.settings import BALLOT, Plan
+from rankr1_rag.selection import ALGORITHMS, Answer, Done, Set, among, orders, step, voted
+from rankr1_rag.settings import Plan
 from rankr1_rag.types import Comparison, Completion, Message, Ranking
 
 T = TypeVar("T")
@@ -91,15 +91,10 @@ class SelectionLoop:
         left = [position for position in range(len(run.candidates)) if position not in run.chosen]
         if not left:
             return
-        plan, n = self.plan, len(left)
-        if plan.algorithm == BALLOT and isinstance(plan.votes, int):
-            selection = ballot(n, k, plan.size, plan.votes)
-        else:
-            selection = ALGORITHMS[plan.algorithm](n, k, plan.size)
-            if plan.prefix_order:
-                selection = prefixed(selection)
-            if plan.votes != "auto" and plan.votes > 1:
-                selection = voted(selection, plan.votes, plan.seed)
+        plan = self.plan
+        selection = ALGORITHMS[plan.algorithm](len(left), k, plan.size)
+        if plan.votes != "auto" and plan.votes > 1:
+            selection = voted(selection, plan.votes, plan.seed)
         if run.chosen:
             selection = among(selection, left)
         try:
@@ -139,8 +134,6 @@ class Comparer:
     """Shows sets to the model and reads its answers."""
 
     plan: Plan
-    temperature: float = 0.0
-    strict: bool = False
 
     async def compare(self, run: QueryRun, shown: Set, sample: int = 0) -> Comparison:
         """Show the texts at these positions and read the answer. BackendError, and with `strict` UnparsedError.
@@ -167,7 +160,7 @@ class Comparer:
             written = forced.meant(label.text)
             completion = replace(summed(label, [first]), text=forced.text + written, logprobs=None)
             places = format.parse(forced.opened + written, n)
-        if places is None and self.strict:
+        if places is None and plan.strict:
             raise UnparsedError(
                 f"query {run.query.text[:100]!r}: the answer names no passage of 1..{n}: {completion.text[-300:]!r}"
             )
@@ -268,7 +261,7 @@ class Comparer:
         request = Request(
             messages,
             max_tokens,
-            self.temperature,
+            self.plan.temperature,
             choices=choices,
             logprobs=logprobs,
             seed=plan.seed,

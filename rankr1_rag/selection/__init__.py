@@ -12,7 +12,6 @@ Knows nothing of text, prompts, models or asyncio.
     bubblesort   as in the setwise paper, right at every set size
     window       sliding window, for listwise answers
     voted        any of these with several votes a set
-    prefixed     any of these with sets shown so that prompts begin alike
     among        any of these over some of the positions
     ballot       several votes on one set of all candidates, in one round; not exact, so not among the ALGORITHMS
 """
@@ -22,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rankr1_rag.selection.heapsort import bubblesort, heapsort
-from rankr1_rag.selection.prefixed import prefixed
 from rankr1_rag.selection.rounds import Answer, Done, Part, Round, Selection, Set, among, best, play, step, together
 from rankr1_rag.selection.tournament import ahead, tournament
 from rankr1_rag.selection.voting import ballot, orders, voted
@@ -57,7 +55,6 @@ __all__ = [
     "heapsort",
     "orders",
     "play",
-    "prefixed",
     "step",
     "together",
     "tournament",

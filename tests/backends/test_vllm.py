@@ -519,24 +519,6 @@ def test_auto_votes_ask_again_only_in_unsure_sets(backend: VLLM, trec: list[tupl
     assert set(asked.values()) <= {1, 2, 5}  # two orders are all that a set of two has
 
 
-def test_a_ballot_is_one_round(backend: VLLM, trec: list[tuple[str, list[Passage]]]) -> None:
-    query, passages = trec[3]
-    reranker = Reranker(
-        backend,
-        k=3,
-        size=10,
-        algorithm="ballot",
-        votes=8,
-        temperature=1.0,
-        reasoning_tokens=8,
-        force="unparsed",
-        passage_tokens=16,
-    )
-    ranking = reranker.rank(query, passages[:10])
-    assert (ranking.cost.rounds, ranking.cost.comparisons) == (1, 8)
-    assert ranking.score_meaning == "votes"
-
-
 # ---- ends, expected and not; last, as they take the engine away
 
 

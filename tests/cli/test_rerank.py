@@ -64,17 +64,6 @@ def test_candidates_beyond_the_depth_follow_as_they_were(shell: Any) -> None:
     assert best(after, 12)[4:] == [p["id"] for p in given[4:]]
 
 
-def test_a_ballot_is_one_round_and_wants_no_more_candidates_than_fit_a_set(shell: Any) -> None:
-    shell.write("in.jsonl", [query(1)])
-    ballot = ["rerank", "in.jsonl", "-o", "out.jsonl", "--algorithm", "ballot", "--votes", "3", "--temperature", "1"]
-    shell.run(*ballot, code=2)
-    assert "--algorithm ballot shows all candidates at once: give --depth 20 or less" in shell.said
-    shell.run(*ballot, "--depth", "12")
-    (after,) = shell.lines("out.jsonl")
-    assert best(after, 1) == ["d0"]
-    assert (after["rankr1"]["cost"]["rounds"], after["rankr1"]["score_meaning"]) == (1, "votes")
-
-
 def test_it_reads_standard_input_and_writes_standard_output(shell: Any) -> None:
     out = shell.run("rerank", "-", "--k", "2", input=json.dumps({"query": "q", "passages": ["number 1", "number 0"]}))
     assert best(json.loads(out), 2) == ["1", "0"]

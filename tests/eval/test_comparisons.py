@@ -238,8 +238,9 @@ def test_what_was_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("changed", [{"reasoning_tokens": 7}, {"seed": 2}, {"size": 5}, {"passage_tokens": 9}])
 def test_another_setting_is_told_by_name(tmp_path: Path, changed: dict[str, int]) -> None:
-    with opened(tmp_path / "out.jsonl", reranker(Model(perfect)), 20):
-        pass
+    asked = reranker(Model(perfect))
+    with opened(tmp_path / "out.jsonl", asked, 20) as records:
+        list(ask(records, drawn(made(1), size=4, hard=20, seed=1), asked))
     with pytest.raises(FileError, match=next(iter(changed))):
         opened(tmp_path / "out.jsonl", reranker(Model(perfect), **changed), 20)
     with pytest.raises(FileError, match="hard 20"):

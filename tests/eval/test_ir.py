@@ -73,12 +73,12 @@ def test_equal_scores_are_ordered_by_id_the_greater_first_whatever_the_file_says
 
 
 def test_a_judged_query_that_is_not_ranked_counts_as_0_and_is_told() -> None:
-    found = score_run({"q1": scored(a=2.0, c=1.0)}, QRELS, ["nDCG@10", "RR@10", "JudgedCollection@1"])
+    found = score_run({"q1": scored(a=2.0, c=1.0)}, QRELS, ["nDCG@10", "RR@10", "Judged@1"])
     assert found.each["nDCG@10"] == {"q1": 1, "q2": 0}
     assert {name: one.mean for name, one in found.estimates.items()} == {
         "nDCG@10": 0.5,
         "RR@10": 0.5,
-        "JudgedCollection@1": 0.5,
+        "Judged@1": 0.5,
     }
     assert found.not_ranked == ("q2",)
 

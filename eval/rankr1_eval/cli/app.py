@@ -16,6 +16,7 @@ from rankr1_eval.cli.reproduce import reproduce
 from rankr1_eval.cli.score import score
 from rankr1_eval.cli.selection import selection
 from rankr1_rag.cli.options import with_settings
+from rankr1_rag.settings import TOP_N
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -33,7 +34,7 @@ def _rankr1_eval(
     """What reranking does to rankings and to the answers of multi-hop questions."""
 
 
-app.command(no_args_is_help=True)(with_settings(qa, k=5))
+app.command(no_args_is_help=True)(with_settings(qa, k=TOP_N))
 app.command(no_args_is_help=True, hidden=True)(selection)
 app.command(no_args_is_help=True)(score)
 app.command(no_args_is_help=True)(ir)

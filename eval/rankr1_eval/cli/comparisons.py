@@ -18,14 +18,14 @@ from rankr1_eval.cli.options import StageProgress, repeatable
 from rankr1_eval.cli.table import difference_style
 from rankr1_eval.comparisons import MODEL, RIGHT
 from rankr1_eval.report.wording import amount, interval, p_value, percent, points
-from rankr1_rag.cli.options import Settings, arguments
+from rankr1_rag.cli.options import CommandSettings, arguments
 from rankr1_rag.cli.report import Job
 from rankr1_rag.explain import clean
 
 if TYPE_CHECKING:
     from rankr1_eval.comparisons import Choices, ComparisonScores
 
-WITHOUT = ("k", "algorithm", "votes", "probabilities", "prefix_order", "hops", "fusion", "strict", "on_failure", "seed")
+WITHOUT = ("k", "algorithm", "votes", "probabilities", "hops", "fusion", "strict", "on_failure", "seed")
 """Settings without effect on a single comparison, and the seed, which has another meaning here."""
 AGAINST = "against"
 NAMES = {"first": "shown first", "bm25": "BM25", "dense": "dense", RIGHT: "the right ones"}
@@ -39,7 +39,7 @@ def comparisons(
     ],
     *,
     out: Annotated[Path, typer.Option(help="File for the comparisons, JSON lines; an existing one is resumed.")],
-    settings: Settings,
+    settings: CommandSettings,
     hard: Annotated[int, typer.Option(help="Number of hardest negatives to draw from.", min=1)] = 20,
     draws: Annotated[int, typer.Option(help="Comparisons of each positive, each among others.", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the sets, and of sampling.", min=0)] = 1,

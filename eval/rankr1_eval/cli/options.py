@@ -14,7 +14,7 @@ from rich.text import Text
 
 from rankr1_eval.data import DATASETS
 from rankr1_rag.checkpoints import BASE, EMBEDDED
-from rankr1_rag.cli.options import BackendName, Settings
+from rankr1_rag.cli.options import CommandSettings
 from rankr1_rag.cli.report import Job
 from rankr1_rag.explain import clean
 
@@ -42,20 +42,19 @@ class QuestionOptions:
     ] = None
 
 
-def is_embedded(settings: Settings) -> bool:
+def is_embedded(settings: CommandSettings) -> bool:
     """Whether these settings name the embedded model, trained or not."""
-    return settings.backend is BackendName.openvino and settings.model in (None, EMBEDDED, BASE)
+    return settings.kind == "openvino" and settings.model in (None, EMBEDDED, BASE)
 
 
-def repeatable(settings: Settings) -> Settings:
+def repeatable(settings: CommandSettings) -> CommandSettings:
     """The settings with which the embedded model computes one request at a time.
 
     In batches near ties fall either way (bench/openvino.md), so that a resumed run could come to another result.
     """
-    options = settings.option or []
-    if not is_embedded(settings) or any(one.replace("-", "_").startswith("max_batch=") for one in options):
+    if not is_embedded(settings):
         return settings
-    return replace(settings, option=[*options, "max_batch=1"])
+    return replace(settings, options={"max_batch": 1, **(settings.options or {})})
 
 
 class StageProgress:

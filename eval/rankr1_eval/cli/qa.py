@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -27,11 +28,12 @@ from rankr1_eval.run_folder import RunFolder, digest
 from rankr1_eval.scoring import to_json
 from rankr1_eval.systems import DEFAULT, KINDS, parse
 from rankr1_rag.checkpoints import BASE
-from rankr1_rag.cli.options import BackendName, Server, Settings, arguments
+from rankr1_rag.cli.options import CommandSettings, arguments
 from rankr1_rag.cli.report import Job
 from rankr1_rag.connect import connect
 from rankr1_rag.explain import clean
 from rankr1_rag.reranker import Reranker
+from rankr1_rag.settings import Kind, Option, Server
 
 REASONING_TOKENS = 64
 """The reasoning budget of the embedded model before its training; any other has its checkpoint's."""
@@ -55,10 +57,16 @@ class FirstStageOptions:
 class ReaderOptions:
     """The reader: by default the reranker's model, for the embedded one what it was before training."""
 
-    reader_backend: Annotated[BackendName | None, option("Backend of another reader.", "Reader")] = None
+    reader_backend: Annotated[
+        Kind | None, Option("Model runtime of another reader", "Reader", "openai with an address, else the reranker's")
+    ] = None
     reader_model: Annotated[str | None, option("Model of another reader, as --model.", "Reader")] = None
-    reader_base_url: Annotated[list[str] | None, option("Server of the reader, ending in /v1.", "Reader")] = None
-    reader_server: Annotated[Server | None, option("Server software of the reader.", "Reader")] = None
+    reader_base_url: Annotated[
+        str | Sequence[str] | None, Option("Server address of another reader, ending in /v1", "Reader", "none")
+    ] = None
+    reader_server: Annotated[
+        Server | None, Option("Server software of another reader", "Reader", "other, without constraints")
+    ] = None
     reader_api_key_env: Annotated[
         str | None, option("Environment variable with the key of the reader's server.", "Reader")
     ] = None
@@ -70,19 +78,18 @@ class ReaderOptions:
         list[int] | None, option("Passages the reader sees; may be repeated (default: --k).", "Reader", min=1)
     ] = None
 
-    def reader(self, settings: Settings, reranker: Reranker, job: Job) -> Reader | None:
+    def reader(self, settings: CommandSettings, reranker: Reranker, job: Job) -> Reader | None:
         """The reader, None with --no-read. ValueError, StoreError as of `connect`."""
         if self.no_read:
             if self.read or self.reader_backend or self.reader_model or self.reader_base_url or self.reader_server:
                 raise ValueError("--no-read excludes --read and the options of a reader: leave it or them out")
             return None
         if self.reader_backend or self.reader_model or self.reader_base_url:
-            kind = self.reader_backend or (None if self.reader_base_url else settings.backend)
             backend = connect(
-                kind.value if kind else None,  # type: ignore[arg-type]
+                self.reader_backend or (None if self.reader_base_url else settings.backend),
                 self.reader_model,
-                base_url=self.reader_base_url or None,
-                server=self.reader_server.value if self.reader_server else None,
+                base_url=self.reader_base_url,
+                server=self.reader_server,
                 api_key_env=self.reader_api_key_env,
                 timeout=settings.timeout,
                 attempts=settings.attempts,
@@ -102,7 +109,7 @@ def qa(
     source: QuestionOptions,
     retrieval: FirstStageOptions,
     reading: ReaderOptions,
-    settings: Settings,
+    settings: CommandSettings,
     systems: Annotated[
         str, typer.Option(help=f"Systems to compare, comma-separated: {', '.join(KINDS)}; rank-r1:votes=3 and so on.")
     ] = ",".join(DEFAULT),
@@ -120,7 +127,7 @@ def qa(
     the report shows the supports alone.
     """
     console, path = Console(stderr=as_json), out or Path("runs") / source.dataset
-    ks = tuple(sorted(set(reading.read or [settings.k])))
+    ks = tuple(sorted(set(reading.read or [settings.top])))
     with arguments():
         first_stage = FirstStage(
             cast(Retriever, retrieval.retriever.value),

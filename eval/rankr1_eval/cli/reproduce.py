@@ -19,7 +19,7 @@ from rankr1_eval.data.collections import from_files, judged
 from rankr1_eval.reproduce.targets import KNOWN, THINK_TOKENS, Target, parse
 from rankr1_eval.run_folder import make_folder
 from rankr1_rag.checkpoints import BASE, CHECKPOINTS
-from rankr1_rag.cli.options import Force, Settings, arguments
+from rankr1_rag.cli.options import CommandSettings, arguments
 from rankr1_rag.cli.report import Job
 from rankr1_rag.errors import FileError
 from rankr1_rag.explain import clean
@@ -93,7 +93,7 @@ def reproduce(
     target: Annotated[str, typer.Argument(help=f"One of {KNOWN}.")],
     *,
     material: CollectionOptions,
-    settings: Settings,
+    settings: CommandSettings,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of the run; an existing run is resumed. [default: runs/reproduce/TARGET]"),
@@ -102,7 +102,7 @@ def reproduce(
 ) -> None:
     """Measure a table of the Rank-R1 paper again: its nDCG@10, the nDCG@10 found, within its tolerance or not.
 
-    Settings are the paper's where no option changes them: see docs/reproduction.md. An interrupted run is resumed by
+    The settings are the paper's where no option changes them: see docs/reproduction.md. An interrupted run is resumed by
     the same command. In OUT: reranked.trec, reproduction.md and reproduction.json.
     """
     with arguments():
@@ -128,12 +128,12 @@ def reproduce(
         _print(Console(), found, folder)
 
 
-def paper_settings(settings: Settings, target: Target, folder: Path) -> Settings:
+def paper_settings(settings: CommandSettings, target: Target, folder: Path) -> CommandSettings:
     """The paper's settings where none are given, the embedded model's own where it is asked, a store in the folder."""
     embedded = is_embedded(settings)
     found: dict[str, object] = {"store": str(folder / "completions.sqlite")}
     if not embedded:
-        found |= {"force": Force.never}
+        found |= {"force": "never"}
         found |= {"query_tokens": target.query_tokens, "passage_tokens": target.passage_tokens}
         if settings.model not in CHECKPOINTS:
             found["reasoning_tokens"] = THINK_TOKENS

@@ -42,7 +42,6 @@ PAPER: Mapping[str, Any] = {
     "reasoning_tokens": THINK_TOKENS,
     "force": "never",
     "fusion": None,
-    "prefix_order": False,
     "hops": 1,
 }
 

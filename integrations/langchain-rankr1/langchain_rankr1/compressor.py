@@ -10,11 +10,11 @@ from langchain_core.callbacks import Callbacks, adispatch_custom_event, dispatch
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_rankr1.llm import LangChainLLM
-from pydantic import Field, InstanceOf
+from pydantic import InstanceOf
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict  # LangChain makes a schema of it, for which typing's is too little before 3.12
 
-from rankr1_rag.frameworks.component import Candidates, Component, Retrievers, copied
+from rankr1_rag.frameworks.component import Component, RetrieverKind, Sources, deep_copies
 from rankr1_rag.frameworks.fields import live
 from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.types import Passage, Ranking
@@ -27,7 +27,7 @@ class Retrieved(TypedDict):
     documents: Sequence[Document]
 
 
-class RankR1Rerank(Component, BaseDocumentCompressor):
+class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
     """Reranks documents with a model that reasons about them.
 
         RankR1Rerank(llm=model)                                           any chat model of LangChain
@@ -42,12 +42,9 @@ class RankR1Rerank(Component, BaseDocumentCompressor):
     errors are raised as they are.
     """
 
-    _retrievers: ClassVar[Retrievers] = Retrievers(Runnable, "invoke", "ainvoke")
+    _retrievers: ClassVar[RetrieverKind] = RetrieverKind(Runnable, "invoke", "ainvoke")
 
-    llm: SkipJsonSchema[InstanceOf[Runnable[Any, Any]] | None] = live("Any chat model of LangChain, wrapped or not.")
-    top_n: int | None = Field(
-        default=3, ge=1, strict=True, description="How many come back, best first; None is all of them."
-    )
+    llm: SkipJsonSchema[InstanceOf[Runnable[Any, Any]] | None] = live("Chat model of LangChain, wrapped or not")
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -84,11 +81,11 @@ class RankR1Rerank(Component, BaseDocumentCompressor):
         await adispatch_custom_event("rankr1", ranking, config=config)
         return self._chosen(found.behind(ranking), ranking)
 
-    def _read(self, given: Retrieved) -> tuple[str, Candidates[Document]]:
+    def _read(self, given: Retrieved) -> tuple[str, Sources[Document]]:
         if not isinstance(given, dict) or not {"query", "documents"} <= given.keys():
             told = sorted(given) if isinstance(given, dict) else type(given).__name__
             raise ValueError(f'{{"query": …, "documents": …}} is needed, not {told}')
-        return given["query"], self._candidates(Document, given["documents"], self._passage)
+        return given["query"], self._sources(Document, given["documents"], self._passage)
 
     def _passage(self, document: Document) -> Passage:
         return Passage(document.id or "", document.page_content, self._title(document.metadata))
@@ -97,6 +94,6 @@ class RankR1Rerank(Component, BaseDocumentCompressor):
         chosen = []
         for position, score, added in self._results(ranking):
             document = documents[position]
-            metadata = {**copied(document.metadata), "relevance_score": score, **added}
+            metadata = {**deep_copies(document.metadata), "relevance_score": score, **added}
             chosen.append(document.model_copy(update={"metadata": metadata}))
         return chosen

@@ -17,8 +17,8 @@ Around = Callable[..., ContextualCompressionRetriever]
 def compressor(request: pytest.FixtureRequest, judge: Scripted) -> RankR1Rerank:
     """A compressor that knows best, around a reranker and around a chat model."""
     if request.param == "llm":
-        return RankR1Rerank(llm=Chat(backend=judge))
-    return RankR1Rerank(reranker=Reranker(judge))
+        return RankR1Rerank(llm=Chat(backend=judge), top_n=3)
+    return RankR1Rerank(reranker=Reranker(judge), top_n=3)
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def _tree(run: Run) -> Any:
 @pytest.mark.parametrize("ask", DIRECT)
 def test_the_calls_of_the_model_stand_below_the_run_of_the_reranker(ask: Ask, judge: Scripted, around: Any) -> None:
     traces, rankings = Traces(), []
-    ask(RankR1Rerank(llm=Chat(backend=judge), on_ranking=rankings.append), around, traces)
+    ask(RankR1Rerank(llm=Chat(backend=judge), top_n=3, on_ranking=rankings.append), around, traces)
     (run,) = traces.runs
     assert _tree(run) == ("RankR1Rerank", [("Chat", [])] * rankings[0].cost.comparisons)
     assert run.inputs["query"] == QUERY
@@ -99,7 +99,7 @@ def test_the_calls_of_the_model_stand_below_the_run_of_the_reranker(ask: Ask, ju
 @pytest.mark.parametrize("ask", RETRIEVERS)
 def test_the_run_of_the_reranker_stands_below_that_of_its_retriever(ask: Ask, judge: Scripted, around: Any) -> None:
     traces, rankings = Traces(), []
-    ask(RankR1Rerank(llm=Chat(backend=judge), on_ranking=rankings.append), around, traces)
+    ask(RankR1Rerank(llm=Chat(backend=judge), top_n=3, on_ranking=rankings.append), around, traces)
     reranked = ("RankR1Rerank", [("Chat", [])] * rankings[0].cost.comparisons)
     assert [_tree(run) for run in traces.runs] == [
         ("ContextualCompressionRetriever", [("BM25Retriever", []), reranked])
@@ -108,7 +108,7 @@ def test_the_run_of_the_reranker_stands_below_that_of_its_retriever(ask: Ask, ju
 
 @pytest.mark.parametrize("awaited", [False, True])
 def test_inside_another_runnable_it_finds_the_handlers_by_itself(awaited: bool, judge: Scripted) -> None:
-    compressor = RankR1Rerank(llm=Chat(backend=judge))
+    compressor = RankR1Rerank(llm=Chat(backend=judge), top_n=3)
 
     def call(query: str) -> Any:
         return compressor.compress_documents(documents(), query)
@@ -148,7 +148,7 @@ def test_events_of_the_run_can_be_streamed(compressor: RankR1Rerank) -> None:
 
 def test_many_queries_at_once_have_runs_of_their_own(judge: Scripted) -> None:
     traces = Traces()
-    step = RankR1Rerank(llm=Chat(backend=judge)).as_runnable()
+    step = RankR1Rerank(llm=Chat(backend=judge), top_n=3).as_runnable()
     given = [{"query": f"{QUERY} {n}", "documents": documents()} for n in range(6)]
     asyncio.run(step.abatch(given, {"callbacks": [traces]}))
     assert sorted(run.inputs["query"] for run in traces.runs) == [each["query"] for each in given]

@@ -70,7 +70,7 @@ def both_ways(compressor: RankR1Rerank) -> list[list[str | None]]:
 )
 def test_any_chat_model_may_judge_and_its_reasons_are_kept(llm: Runnable[Any, Any]) -> None:
     rankings: list[Ranking] = []
-    assert both_ways(RankR1Rerank(llm=llm, on_ranking=rankings.append)) == [WANTED] * 2
+    assert both_ways(RankR1Rerank(llm=llm, top_n=3, on_ranking=rankings.append)) == [WANTED] * 2
     for ranking in rankings:
         assert ranking.cost.unparsed == ranking.cost.forced == 0
         assert [ranking.explain(rank).reasoning for rank in (1, 2, 3)] == [f"{key} is what is wanted" for key in WANTED]
@@ -152,7 +152,7 @@ def test_a_failing_model_may_leave_the_first_stage_order_which_is_told(
     rankings: list[Ranking] = []
     chat = Chat(backend=Scripted(script))
     compressor = RankR1Rerank(llm=chat, on_failure="first_stage", on_ranking=rankings.append)
-    assert both_ways(compressor) == [ids(documents())[:3]] * 2
+    assert both_ways(compressor) == [ids(documents())[:5]] * 2
     assert all(ranking.failure for ranking in rankings)
     assert [record.levelname for record in caplog.records if "first-stage order" in record.message] == ["WARNING"] * 2
 
@@ -166,12 +166,12 @@ def test_a_model_that_fails_now_and_then_is_asked_again_by_its_own_retries() -> 
         return knows_best(messages)
 
     patient = Chat(backend=Scripted(moody)).with_retry(stop_after_attempt=3, wait_exponential_jitter=False)
-    assert both_ways(RankR1Rerank(llm=patient)) == [WANTED] * 2
+    assert both_ways(RankR1Rerank(llm=patient, top_n=3)) == [WANTED] * 2
 
 
 def test_a_model_with_limits_gets_them_in_one_copy_and_stays_as_it_was(judge: Scripted) -> None:
     model = Limited(backend=judge)
-    compressor = RankR1Rerank(llm=model, reasoning_tokens=77, temperature=0.0)
+    compressor = RankR1Rerank(llm=model, top_n=3, reasoning_tokens=77, temperature=0.0)
     for _ in range(5):
         assert ids(compressor.compress_documents(documents(), QUERY)) == WANTED
     assert set(model.asked) == {model.asked[0]}

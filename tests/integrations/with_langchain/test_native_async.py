@@ -55,7 +55,7 @@ def test_nothing_runs_in_an_executor(compressor: RankR1Rerank) -> None:
 
 def test_a_chat_model_is_asked_on_the_loop_of_whoever_awaits(judge: Scripted) -> None:
     model = Where(backend=judge, seen=set())
-    compressor = RankR1Rerank(llm=model)
+    compressor = RankR1Rerank(llm=model, top_n=3)
     loops = []
 
     async def ask() -> None:
@@ -72,7 +72,7 @@ def test_a_sync_caller_has_its_chat_model_asked_by_the_sync_method_in_a_thread(
     inside_a_loop: bool, judge: Scripted
 ) -> None:
     model = Where(backend=judge, seen=set())
-    compressor = RankR1Rerank(llm=model)
+    compressor = RankR1Rerank(llm=model, top_n=3)
 
     async def cell() -> Any:
         return compressor.compress_documents(documents(), QUERY)
@@ -94,7 +94,9 @@ def test_the_loop_goes_on_meanwhile(bring: str) -> None:
         raise AssertionError("the loop of the caller stood still")
 
     backend = Scripted(waits_for_the_loop)
-    compressor = RankR1Rerank(llm=Chat(backend=backend)) if bring == "llm" else RankR1Rerank(reranker=Reranker(backend))
+    compressor = RankR1Rerank(
+        **({"llm": Chat(backend=backend)} if bring == "llm" else {"reranker": Reranker(backend)}), top_n=3
+    )
 
     async def ask() -> Any:
         task = asyncio.create_task(compressor.acompress_documents(documents(), QUERY))
@@ -118,7 +120,9 @@ def test_whoever_gives_up_asks_no_more(bring: str) -> None:
         return knows_best(messages)
 
     backend = Scripted(slow)
-    compressor = RankR1Rerank(llm=Chat(backend=backend)) if bring == "llm" else RankR1Rerank(reranker=Reranker(backend))
+    compressor = RankR1Rerank(
+        **({"llm": Chat(backend=backend)} if bring == "llm" else {"reranker": Reranker(backend)}), top_n=3
+    )
 
     async def ask() -> None:
         with pytest.raises(TimeoutError):
@@ -139,7 +143,7 @@ def test_a_model_with_one_of_the_two_methods_serves_both_callers(only: str, judg
         def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
             raise NotImplementedError
 
-    compressor = RankR1Rerank(llm={"sync": Sync, "async": Async}[only](backend=judge))
+    compressor = RankR1Rerank(llm={"sync": Sync, "async": Async}[only](backend=judge), top_n=3)
     found: list[list[Document]] = [
         list(compressor.compress_documents(documents(), QUERY)),
         list(asyncio.run(compressor.acompress_documents(documents(), QUERY))),

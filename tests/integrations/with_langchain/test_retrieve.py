@@ -268,10 +268,10 @@ def test_async_generators_are_told_too(first: list[Document]) -> None:
 def test_wrong_settings_are_told_when_it_is_made(first_stage: BM25Retriever) -> None:
     judge = Scripted(knows_best)
     for settings, problem in (
-        ({"reranker": Reranker(judge)}, "give hops=2"),
-        ({"hops": 1, "model": "m", "base_url": "http://localhost:1/v1"}, "give hops=2"),
-        ({"reranker": Reranker(judge, hops=2), "retrieve": "bm25"}, "is a str, neither a Runnable nor a function"),
-        ({"reranker": Reranker(judge, hops=2), "retrieve": documents()}, "is a list, neither a Runnable nor"),
+        ({"reranker": Reranker(judge)}, "needs hops >= 2"),
+        ({"hops": 1, "model": "m", "base_url": "http://localhost:1/v1"}, "needs hops >= 2"),
+        ({"reranker": Reranker(judge, hops=2), "retrieve": "bm25"}, "is a str: a Runnable or a function"),
+        ({"reranker": Reranker(judge, hops=2), "retrieve": documents()}, "is a list: a Runnable or"),
         ({"reranker": Reranker(judge, hops=2, retrieve=lambda _: [])}, "reranker= has a retrieve="),
         ({"reranker": Reranker(judge, hops=2), "retriever": first_stage}, "did you mean 'retrieve'"),
     ):

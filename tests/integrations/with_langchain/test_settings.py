@@ -26,42 +26,23 @@ NOWHERE = "http://127.0.0.1:9/v1"
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"topn": 3}, "topn"),
-        ({"k": 3}, "k\n"),
+        ({"topn": 3}, "there is no option 'topn': did you mean 'top_n'"),
+        ({"k": 3}, "there is no option 'k': did you mean 'top_n'"),
         ({"callbacks": []}, "callbacks"),
         ({"top_n": 0}, "top_n"),
-        ({"top_n": "many"}, "top_n"),
         ({"size": 1}, r"size=1: a whole number in 2\.\.20"),
-        ({"algorithm": "quicksort"}, "algorithm='quicksort': one of"),
-        ({"on_failure": "ignore"}, "on_failure"),
-        ({"force": "always"}, "force"),
         ({"reranker": "rank-r1"}, "reranker"),
+        ({"reranker": True}, "reranker= has options of its own: leave out llm"),
+        ({"base_url": NOWHERE, "model": "m"}, "llm= has a connection of its own: leave out base_url, model"),
     ],
 )
-def test_a_wrong_setting_is_refused_when_the_compressor_is_made(
+def test_a_wrong_option_is_refused_when_the_compressor_is_made(
     settings: dict[str, Any], problem: str, judge: Scripted
 ) -> None:
-    given = settings if "reranker" in settings else {"llm": Chat(backend=judge)} | settings
+    given = {"llm": Chat(backend=judge)} | settings
+    given |= {"reranker": Reranker(judge)} if given.get("reranker") is True else {}
     with pytest.raises(ValueError, match=problem):
         RankR1Rerank(**given)
-
-
-@pytest.mark.parametrize(
-    ("settings", "problem"),
-    [
-        ({"reranker": True, "llm": True}, "reranker= was given, .*: leave out llm"),
-        ({"reranker": True, "size": 5, "votes": 3}, "reranker= was given, .*: leave out size, votes"),
-        ({"llm": True, "base_url": NOWHERE, "model": "m"}, "llm= was given, .*: leave out base_url, model"),
-        ({"model": "m", "backend": "openvino", "base_url": NOWHERE}, "base_url belongs to the backend 'openai'"),
-        ({"base_url": NOWHERE}, "needs a model"),
-    ],
-)
-def test_settings_that_contradict_each_other_are_refused(
-    settings: dict[str, Any], problem: str, judge: Scripted
-) -> None:
-    live = {"reranker": Reranker(judge), "llm": Chat(backend=judge)}
-    with pytest.raises(ValueError, match=problem):
-        RankR1Rerank(**{name: live.get(name, value) for name, value in settings.items()})
 
 
 def test_what_is_decided_at_the_start_stays(compressor: RankR1Rerank) -> None:
@@ -85,7 +66,7 @@ def test_a_key_is_never_shown() -> None:
     compressor = RankR1Rerank(api_key=KEY, on_ranking=rankings.append, **given)
     traces = Traces()
     found = compressor.compress_documents(documents(), QUERY, callbacks=[traces])
-    assert ids(found) == ids(documents())[:3]
+    assert ids(found) == ids(documents())[:5]
     assert isinstance(compressor.api_key, SecretStr)
     assert compressor.api_key.get_secret_value() == KEY
     with pytest.raises(TypeError) as unpickled:

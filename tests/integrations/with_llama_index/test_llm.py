@@ -288,7 +288,7 @@ def test_an_async_caller_who_leaves_ends_the_request(found: Found) -> None:
 
 
 def test_settings_of_a_connection_do_not_go_with_an_llm_but_a_store_does(found: Found, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="llm= was given, and it brings its own connection: leave out base_url, model"):
+    with pytest.raises(ValueError, match="llm= has a connection of its own: leave out base_url, model"):
         RankR1Rerank(llm=Served(answer), model="x", base_url="http://localhost:1/v1")
     with pytest.raises(ValueError, match="leave out llm"):
         RankR1Rerank(llm=Served(answer), reranker=RankR1Rerank(llm=Served(answer)).ranker)

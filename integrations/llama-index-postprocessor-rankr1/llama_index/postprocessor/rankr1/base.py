@@ -16,7 +16,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from llama_index.postprocessor.rankr1.llm import LlamaIndexLLM
 from pydantic import Field, InstanceOf
 
-from rankr1_rag.frameworks.component import Candidates, Component, Retrievers
+from rankr1_rag.frameworks.component import Component, RetrieverKind, Sources
 from rankr1_rag.frameworks.fields import live
 from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.types import Passage, Ranking
@@ -26,7 +26,7 @@ Nodes = list[NodeWithScore]
 Done = Callable[[Ranking], Nodes]
 
 
-class RankR1Rerank(Component, BaseNodePostprocessor):
+class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
     """Reranks nodes with a model that reasons about them.
 
         RankR1Rerank(llm=Settings.llm)                                    the model of the pipeline
@@ -42,11 +42,15 @@ class RankR1Rerank(Component, BaseNodePostprocessor):
     """
 
     _unpickled: ClassVar[frozenset[str]] = frozenset({"callback_manager"})
-    _retrievers: ClassVar[Retrievers] = Retrievers(BaseRetriever, "retrieve", "aretrieve", own="_aretrieve")
+    _retrievers: ClassVar[RetrieverKind] = RetrieverKind(BaseRetriever, "retrieve", "aretrieve", own="_aretrieve")
 
-    llm: InstanceOf[LLM] | None = live("Any LLM of LlamaIndex, Settings.llm say.")
-    metadata_mode: MetadataMode = Field(default=MetadataMode.EMBED, description="What of the metadata the model sees.")
-    keep_retrieval_score: bool = Field(default=False, description="Put the old score in metadata['retrieval_score'].")
+    llm: InstanceOf[LLM] | None = live("LLM of LlamaIndex, Settings.llm for example")
+    metadata_mode: MetadataMode = Field(
+        default=MetadataMode.EMBED, description="Metadata that the model sees (default: MetadataMode.EMBED)."
+    )
+    keep_retrieval_score: bool = Field(
+        default=False, strict=True, description="Old score in metadata['retrieval_score'] (default: off)."
+    )
 
     @classmethod
     def class_name(cls) -> str:
@@ -72,9 +76,9 @@ class RankR1Rerank(Component, BaseNodePostprocessor):
             return done(await self.arank(query, found.passages, found.retrieve)) if found.items else []
 
     @contextmanager
-    def _events(self, nodes: Nodes, query: QueryBundle | None) -> Iterator[tuple[str, Candidates[NodeWithScore], Done]]:
+    def _events(self, nodes: Nodes, query: QueryBundle | None) -> Iterator[tuple[str, Sources[NodeWithScore], Done]]:
         """Both kinds of events, also where there is nothing to do and where it fails."""
-        found = self._candidates(NodeWithScore, nodes, self._passage)
+        found = self._sources(NodeWithScore, nodes, self._passage)
         top_n, model = self.top_n or len(found.items), self.ranker.plan.backend.model
         text = query.query_str if isinstance(query, QueryBundle) else None
         payload: dict[str, Any] = {EventPayload.NODES: found.items, EventPayload.QUERY_STR: text}

@@ -1,0 +1,337 @@
+"""The table of options: each is checked, explained and taken everywhere in the same way.
+
+`python -m tests.test_settings` writes docs/options.md again.
+"""
+
+import inspect
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from rankr1_rag import Reranker
+from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.checkpoints import CHECKPOINTS
+from rankr1_rag.cli.options import CommandSettings, UsageError, with_settings
+from rankr1_rag.connect import connect
+from rankr1_rag.cross_encoder import RankR1CrossEncoder
+from rankr1_rag.frameworks.component import Component
+from rankr1_rag.frameworks.llm import FrameworkLLM
+from rankr1_rag.settings import (
+    CONNECTION_RULES,
+    MODEL,
+    PROMPT,
+    RULES,
+    SELECTION,
+    TOP_N,
+    Connection,
+    Option,
+    Plan,
+    Settings,
+    options,
+)
+
+PAGE = Path(__file__).parent.parent / "docs" / "options.md"
+SERVER: dict[str, Any] = {"model": "m", "base_url": "http://127.0.0.1:9/v1"}
+TABLE = options(Reranker) | {f"connect {name}": option for name, option in options(Connection).items()}
+TYPED = [pytest.param(name, option, id=name) for name, option in TABLE.items() if not option.live]
+
+
+class Mine(Component):
+    """A component of no framework."""
+
+    def _borrowed(self, llm: Any) -> FrameworkLLM:
+        raise NotImplementedError
+
+
+def first(messages: object) -> str:
+    return "<answer>[1]</answer>"
+
+
+def reranker(**settings: Any) -> Reranker:
+    return Reranker(Scripted(first), **settings)
+
+
+def takers(name: str) -> list[Callable[..., Any]]:
+    """All that take the option of this name from Python code."""
+    component = [] if name in ("k",) else [lambda **one: Mine(**{**SERVER, **one})]
+    if name.startswith("connect "):
+        return [lambda **one: connect(**{**SERVER, **one}), *component]
+    return [reranker, *component]
+
+
+def wrong(option: Option) -> list[Any]:
+    """Values that are wrong for any option of its types."""
+    if bool in option.kinds:
+        return [0, 1, "yes", 1.0]
+    if {int, float} & {*option.kinds}:
+        values = [True, False, "x", math.nan, math.inf, [1], *([1.5] if int in option.kinds else [])]
+        values += [option.least - 1] if option.least is not None else []
+        return values + ([option.most + 1] if option.most is not None else []) + [-1]
+    return [] if str in option.kinds and not option.choices else ["no such word", 5, True]
+
+
+@pytest.mark.parametrize(("name", "option"), TYPED)
+def test_a_wrong_value_is_refused_by_all_that_take_the_option_and_none_of_the_model(name: str, option: Option) -> None:
+    for value in wrong(option):
+        for take in takers(name):
+            with pytest.raises(ValueError, match=re.escape(f"{option.name}={value!r}")) as caught:
+                take(**{option.name: value})
+            assert "needed" in str(caught.value)
+
+
+def test_a_value_in_bounds_is_taken() -> None:
+    both = {"k": 1, "size": 2, "votes": "auto", "fusion": "off", "temperature": 1, "force": "never", "strict": True}
+    assert reranker(**both).plan.votes == "auto"
+    assert reranker(fusion=0, k=None, size=20).plan.fusion == 0
+    assert reranker(format="rank-r1-v0.2").plan.format.name == "rank-r1-v0.2"
+
+
+@pytest.mark.parametrize("value", [True, 0, -1, 1.5, "3"])
+def test_how_many_to_select_is_checked_wherever_it_is_passed(value: Any) -> None:
+    for rank in (reranker().rank, lambda *one, k: RankR1CrossEncoder(reranker()).rank(*one, top_k=k)):
+        with pytest.raises(ValueError, match="k="):
+            rank("which?", ["a", "b"], k=value)  # type: ignore[operator]
+    with pytest.raises(ValueError, match="top_n"):
+        Mine(**SERVER, top_n=value)
+    with pytest.raises(ValueError, match="include_reasoning"):
+        Mine(**SERVER, include_reasoning=1)
+
+
+@pytest.mark.parametrize(
+    ("backend", "arguments", "problem"),
+    [
+        ("openvino", {"max_batch": True}, "max_batch=True: a whole number is needed"),
+        ("openvino", {"threads": 1.5}, "threads=1.5: a whole number is needed"),
+        ("openvino", {"threds": 1}, "OpenVINO: there is no option 'threds': did you mean 'threads'"),
+        ("openai", {"extra_body": 7}, "an option of OpenAI has a wrong type"),
+        ("openai", {"timeout": 7}, "options= repeats timeout: use the option of this name instead"),
+    ],
+)
+def test_further_arguments_of_a_backend_are_checked_too(backend: Any, arguments: Any, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        connect(backend, "m", options=arguments)
+
+
+PLAN_CASES = {
+    "nothing to ask": ({"reasoning_tokens": 0, "force": "never"}, "leaves nothing to ask"),
+    "listwise": ({"algorithm": "window"}, "needs a listwise format .*format='rank-r1-v0.1'"),
+    "auto": ({"votes": "auto", "format": "listwise-v1"}, "votes='auto' needs a setwise format"),
+    "probabilities": ({"probabilities": True, "format": "listwise-v1"}, "probabilities=True needs a setwise format"),
+}
+CONNECTION_CASES = {
+    "server": ({"server": "vllm", "api_key": "sk-secret"}, "need a server: server, api_key .*backend='openvino'"),
+    "local": ({**SERVER, "backend": "vllm"}, "need a server: base_url .*backend='vllm'"),
+    "adapter": ({**SERVER, "adapter": "lora"}, "adapter='lora' with a server"),
+    "name": ({"backend": "openai"}, "backend='openai' needs model="),
+    "checkpoint": ({"backend": "transformers"}, "backend='transformers' needs model="),
+    "empty": ({**SERVER, "base_url": ["http://a/v1", ""]}, "has an empty address"),
+    "none": ({**SERVER, "base_url": []}, "has an empty address"),
+    "twice": ({"options": {"context": 9}}, "options= repeats context"),
+}
+
+
+@pytest.mark.parametrize("case", [*PLAN_CASES, *CONNECTION_CASES])
+def test_options_that_do_not_go_together_are_refused_with_a_remedy(case: str) -> None:
+    settings, problem = (PLAN_CASES | CONNECTION_CASES)[case]
+    with pytest.raises(ValueError, match=problem) as caught:
+        (reranker if case in PLAN_CASES else connect)(**settings)  # type: ignore[operator]
+    assert "sk-secret" not in str(caught.value)
+    assert ": " in str(caught.value)
+
+
+def test_every_rule_has_a_case() -> None:
+    assert len(RULES) == len(PLAN_CASES)
+    assert len(CONNECTION_RULES) == len(CONNECTION_CASES) - 2
+
+
+@pytest.mark.parametrize(("wanted", "meant"), [("top_n", "k"), ("votse", "votes"), ("window_size", "size")])
+def test_an_unknown_option_is_a_type_error_that_says_what_was_meant(wanted: str, meant: str) -> None:
+    with pytest.raises(TypeError, match=rf"Reranker\(\): there is no option '{wanted}': did you mean '{meant}'\?"):
+        reranker(**{wanted: 3})
+    with pytest.raises(TypeError, match=r"there is no option 'basis_url': did you mean 'base_url'\?"):
+        connect(model="m", basis_url="http://a/v1")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"there is no option 'zzz'$"):
+        reranker(zzz=1)
+
+
+# The effective values
+
+
+@pytest.mark.parametrize("model", [*CHECKPOINTS, "ielabgroup/Rank-R1-7B-v0.1-GGUF"])
+def test_open_options_come_from_the_table_of_checkpoints_by_exact_name(model: str) -> None:
+    plan = Settings().resolved(Scripted(first, model=model))
+    known = CHECKPOINTS.get(model)
+    if known is None:
+        assert (plan.format.name, plan.size, plan.reasoning_tokens) == ("rank-r1-v0.1", 20, 1024)
+        assert (plan.force, plan.fusion, plan.passage_tokens) == ("truncated", None, None)
+    else:
+        names = ("format", "size", "reasoning_tokens", "force", "query_tokens", "passage_tokens", "fusion")
+        assert all(getattr(plan, name) == getattr(known, name) for name in names)
+
+
+def test_an_option_that_is_set_wins_and_the_rest_follows_the_format() -> None:
+    embedded, sft = Scripted(first, model="SmolLM2-135M-Rank-R1"), "ielabgroup/Setwise-SFT-7B-v0.1"
+    assert Settings(fusion="off").resolved(embedded).fusion is None
+    assert Settings(fusion=7, size=3, passage_tokens=9).resolved(embedded).fusion == 7
+    assert Settings(format="listwise-v1").resolved(embedded).algorithm == "window"
+    assert Settings(format="rank-r1-v0.1").resolved(Scripted(first, model=sft)).reasoning_tokens == 1024
+
+
+def test_every_open_option_is_decided_in_the_plan() -> None:
+    names = {name for name, option in options(Settings).items() if option.value is None}
+    assert names - {"fusion", "query_tokens", "passage_tokens"} <= {*inspect.signature(Plan).parameters}
+
+
+# Help
+
+
+def test_every_option_has_a_help_and_a_default_that_can_be_read() -> None:
+    for name, option in TABLE.items():
+        assert option.help, name
+        assert not option.help.endswith("."), name
+        assert option.default_text not in ("", "None"), name
+
+
+def test_help_lists_every_option_with_its_effective_default() -> None:
+    for owner in (Reranker, Connection, connect, Mine):
+        text = inspect.getdoc(owner) or ""
+        assert "None)" not in text
+        table = {"Reranker": options(Reranker), "Mine": options(Settings) | options(Connection)}
+        for name, option in table.get(owner.__name__, options(Connection)).items():  # type: ignore[attr-defined]
+            assert f"    {name}: {option.help}" in text or name in ("k", "retrieve", "api_key"), name
+
+
+# The command line
+
+
+def run(*arguments: str) -> CommandSettings:
+    found: list[CommandSettings] = []
+
+    def command(*, settings: CommandSettings) -> None:
+        """Keep them."""
+        found.append(settings)
+
+    app = typer.Typer(rich_markup_mode=None)
+    app.command()(with_settings(command, k=7))
+    result = CliRunner().invoke(app, arguments)
+    if result.exception is not None:
+        raise result.exception
+    if result.exit_code or not found:
+        raise UsageError(result.output)
+    return found[0]
+
+
+def test_the_command_line_has_every_option_with_its_default() -> None:
+    settings = run()
+    assert settings.k == settings.top == 7
+    for name, option in (options(Settings) | options(Connection)).items():
+        if name not in ("k", "options"):
+            assert getattr(settings, name) == option.value, name
+    with pytest.raises(UsageError) as help:
+        run("--help")
+    text = " ".join(str(help.value).split())
+    for name in options(CommandSettings).keys() - {"api_key"}:
+        assert f"--{name.removesuffix('s') if name == 'options' else name.replace('_', '-')} " in text, name
+    assert "(default: 7)" in text
+    assert "None" not in text
+    assert "api-key " not in text
+
+
+def test_the_command_line_makes_python_values() -> None:
+    settings = run(
+        *("--votes", "auto", "--fusion", "60", "--on-failure", "first_stage", "--backend", "openai", "--model", "m"),
+        *("--base-url", "http://a/v1", "--base-url", "http://b/v1", "--option", "max-batch=2", "--option", "x=a=b"),
+        *("--strict", "--server", "llama-server", "--temperature", "0.5"),
+    )
+    assert (settings.votes, settings.fusion, settings.on_failure) == ("auto", 60, "first_stage")
+    assert (settings.backend, settings.server, settings.urls) == (
+        "openai",
+        "llama-server",
+        ("http://a/v1", "http://b/v1"),
+    )
+    assert settings.options == {"max_batch": 2, "x": "a=b"}
+    assert settings.strict is True
+    assert json.dumps(settings.fingerprint())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--votes", "true"], "votes=True: a whole number ≥ 1 or 'auto' is needed"),
+        (["--votes", "0"], "votes=0"),
+        (["--fusion", "true"], "fusion=True: a number ≥ 0 or 'off' is needed"),
+        (["--timeout", "nan"], "timeout=nan: a number above 0 is needed"),
+        (["--option", "nonsense"], "--option 'nonsense': NAME=VALUE is needed"),
+        (["--option", "=1"], "--option '=1': NAME=VALUE is needed"),
+        (["--backend", "vllm"], "backend='vllm' needs model="),
+    ],
+)
+def test_a_wrong_option_of_the_command_line_is_a_usage_error(arguments: list[str], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        run(*arguments)
+
+
+# The page
+
+
+def page() -> str:
+    """docs/options.md."""
+
+    def table(owner: Any, group: str) -> str:
+        rows = [one for one in options(owner).values() if one.group == group]
+        values = ["a name" if one.choices else "a function" if one.live else one.wanted for one in rows]
+        lines = [
+            f"| `{one.name}` | {one.help} | {value} | {one.default_text} |"
+            for one, value in zip(rows, values, strict=True)
+        ]
+        return "\n".join(["| option | meaning | value | default |", "|---|---|---|---|", *lines])
+
+    return f"""# Options
+
+Made by `python -m tests.test_settings` from the table in `rankr1_rag/settings.py`.
+
+The names are the same everywhere: keyword arguments in Python, `--name-with-hyphens` on the command line. The framework
+components take all of them, with `top_n` for `k`.
+
+A `Reranker` selects k=10 passages, because the paper and most leaderboards measure nDCG@10. The components, `rankr1
+demo` and `rankr1-eval qa` select {TOP_N}, because a language model reads the result. `k=None` or `top_n=None` is all.
+
+"The checkpoint's" is the value that the table of known checkpoints (`rankr1_rag/checkpoints.py`) has for the model's
+exact name.
+
+## Selection
+
+Of `Reranker`, the command line and the components.
+
+{table(Reranker, SELECTION)}
+
+## Prompt and answer
+
+Of `Reranker`, the command line and the components.
+
+{table(Reranker, PROMPT)}
+
+## Model
+
+Of `connect`, the command line and the components. A `Reranker` takes the model as a `backend` object instead.
+
+{table(Connection, MODEL)}
+
+`api_key` is for Python alone, because other users can see a command line. `options` is `--option NAME=VALUE` there, and
+may be repeated.
+"""
+
+
+def test_the_page_of_options_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run python -m tests.test_settings"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
