@@ -62,7 +62,7 @@ def test_a_file_cut_anywhere_resumes_with_its_whole_lines(tmp_path_factory: pyte
 @pytest.mark.parametrize("content", OTHER_FILES)
 def test_a_file_of_something_else_stays_as_it_is(path: Path, content: str) -> None:
     path.write_text(content)
-    with pytest.raises(FileError, match="not the records of 'read none': give another --out"):
+    with pytest.raises(FileError, match="not the records of 'read none': move it away, or give another --out"):
         begun(path)
     assert path.read_text() == content
 

@@ -62,7 +62,7 @@ class RunFolder:
 
 def stage_records(path: Path, stage: str, settings: Mapping[str, object], *fields: str) -> Journal:
     """The records in a file of a stage, begun or resumed. FileError where they are another's."""
-    return Journal(path, stage, settings, fields, remedy="give another --out, or remove the file")
+    return Journal(path, stage, settings, fields, remedy="give another --out")
 
 
 def make_folder(path: Path) -> None:

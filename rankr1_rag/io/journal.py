@@ -115,7 +115,7 @@ class Journal(Mapping[str, Json]):
             return None
         settings = head_settings(first, self.kind)
         if settings is None:
-            raise FileError(self.path, 1, f"not the records of {self.kind!r}: {remedy}")
+            raise FileError(self.path, 1, f"not the records of {self.kind!r}: move it away, or {remedy}")
         start = self._file.tell()
         while (line := self._file.readline()).endswith(b"\n"):
             entry = parsed(line)
@@ -124,7 +124,7 @@ class Journal(Mapping[str, Json]):
             elif isinstance(id := entry.get("id"), str) and entry.keys() >= set(fields):
                 self._places[id] = start
             else:
-                raise FileError(self.path, None, f"damaged at byte {start}: {remedy}")
+                raise FileError(self.path, None, f"damaged at byte {start}: remove it, or {remedy}")
             start = self._file.tell()
         self._file.truncate(start)
         return settings

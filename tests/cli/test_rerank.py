@@ -171,7 +171,7 @@ def interrupt(shell: Any, *arguments: str, after: int) -> None:
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert "the same command goes on" in errors.replace("\n", " ")
+    assert "the same command asks for the rest" in errors.replace("\n", " ")
 
 
 @pytest.mark.parametrize("extra", [[], ["--store", "store.sqlite"]])
@@ -195,7 +195,7 @@ def test_a_job_goes_on_only_with_its_own_settings(shell: Any) -> None:
     shell.server.failing = ["poison"]
     shell.run("rerank", "in.jsonl", "-o", "out.jsonl", "--k", "3", code=1)
     shell.run("rerank", "in.jsonl", "-o", "out.jsonl", "--k", "4", code=2)
-    assert "begun with other settings (k 3 → 4)" in shell.said
+    assert "made with other settings (k 3 → 4)" in shell.said
     shell.server.failing = []
     shell.run("rerank", "in.jsonl", "-o", "out.jsonl", "--k", "4", "--restart")
     assert len(shell.lines("out.jsonl")) == 2
@@ -217,7 +217,7 @@ def test_what_is_no_journal_is_not_touched(shell: Any) -> None:
     shell.write("in.jsonl", [query(0)])
     (shell.folder / "out.jsonl.partial").write_text("my notes\n")
     shell.run("rerank", "in.jsonl", "-o", "out.jsonl", code=2)
-    assert "not a journal" in shell.said
+    assert "not the records of 'rankr1 rerank': move it away" in shell.said
     assert (shell.folder / "out.jsonl.partial").read_text() == "my notes\n"
 
 
@@ -259,7 +259,7 @@ def test_two_processes_do_not_write_one_output_and_restart_does_not_change_that(
         (["rerank", "in.jsonl", "--format", "r2"], "format='r2'"),
         (["rerank", "in.jsonl", "--algorithm", "window"], "needs a listwise format"),
         (["rerank", "in.jsonl", "--json"], "give it an --out"),
-        (["rerank", "in.jsonl", "--store", "/proc/none"], "/proc/none cannot be made"),
+        (["rerank", "in.jsonl", "--store", "/proc/none"], "/proc/none cannot be created"),
         (["rerank", "in.jsonl", "--json", "-o", "/dev/stdout"], "give it an --out"),
         (["rerank", "in.jsonl", "-o", "out.jsonl", "--server", "vlm"], "vlm"),
         (["rerank", "in.jsonl", "-o", "out.jsonl", "--context", "0"], "context=0"),

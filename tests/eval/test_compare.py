@@ -226,7 +226,7 @@ def test_questions_are_apart_by_hops_as_the_data_set_says(shared_data: Path, tmp
     without_hops = [replace(one, hops=None) for one in questions[:3]] + questions[3:]
     scored = read(kept(EvaluatedRun("run", "musique", tuple(without_hops), {}, 20, (first, second)), odd))
     assert paired(scored, scored, "none", ["R@5"], groups(scored, "hops")).notes == (
-        "3 questions of odd are in no group, and count only in the whole",
+        "3 questions of odd are in no group and count only in the whole",
     )
 
 

@@ -254,7 +254,7 @@ def test_a_run_does_not_mix_with_one_that_searched_otherwise(asked: list[Questio
             {"first_stage": FirstStage("run", n=N, run=Path("nowhere"))},
             "the retriever 'run', which knows only",
         ),
-        ("rank-r1:retrieve=true", {}, r"system 'rank-r1:retrieve=true': .*hops=2"),
+        ("rank-r1:retrieve=true", {}, r"system 'rank-r1:retrieve=true': retrieve= needs hops >= 2"),
         ("rank-r1:hops=0", {}, "system 'rank-r1:hops=0': hops=0"),
     ],
 )
