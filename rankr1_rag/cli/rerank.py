@@ -1,9 +1,4 @@
-"""`rankr1 rerank`: a file of queries with candidates in, the same reranked out; goes on where it was interrupted.
-
-A job's queries put to the reranker, those first that were not tried before. Knows no files and no forms.
-
-How results are written: JSON lines, or a TREC run. Knows the two forms; nothing of where they go.
-"""
+"""`rankr1 rerank`: a file of queries with candidates in, the same reranked out; an interrupted job is resumed."""
 
 from __future__ import annotations
 
@@ -32,7 +27,7 @@ from rankr1_rag.types import Passage, Query, Ranking
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """What is to be asked, to what depth, and who is told of it; `live`: the work comes when it comes."""
+    """The queries to ask, the depth, and where progress goes; `live`: the queries come from a stream."""
 
     reranker: Reranker
     work: Iterable[Work]
@@ -129,22 +124,24 @@ def rerank(
     input: Annotated[str | None, typer.Argument(help=_INPUT)] = None,
     *,
     settings: CommandSettings,
-    run: Annotated[str | None, typer.Option(help="A TREC run to rerank, instead of JSON lines.")] = None,
-    queries: Annotated[str | None, typer.Option(help="Its queries: id<TAB>text, or JSON lines.")] = None,
-    passages: Annotated[str | None, typer.Option(help="Its passages: id<TAB>text, or JSON lines.")] = None,
-    out: Annotated[str, typer.Option("--out", "-o", help="Where the result goes; - is standard output.")] = "-",
-    to: Annotated[Form | None, typer.Option(help="Its form; the default is that of the input.")] = None,
-    depth: Annotated[int, typer.Option(min=1, help="Rerank so many candidates; the others follow as they were.")] = 100,
-    tag: Annotated[str, typer.Option(help="The tag of a TREC run.")] = "rankr1",
-    trace: Annotated[bool, typer.Option(help="Keep every comparison in JSON lines, for `rankr1 explain`.")] = True,
-    restart: Annotated[bool, typer.Option(help="Forget what an interrupted job had finished.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace a finished result.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    run: Annotated[str | None, typer.Option(help="TREC run to rerank, instead of JSON lines.")] = None,
+    queries: Annotated[str | None, typer.Option(help="Queries of the run: id<TAB>text, or JSON lines.")] = None,
+    passages: Annotated[str | None, typer.Option(help="Passages of the run: id<TAB>text, or JSON lines.")] = None,
+    out: Annotated[str, typer.Option("--out", "-o", help="File of the result; - is standard output.")] = "-",
+    to: Annotated[Form | None, typer.Option(help="Format of the result (default: that of the input).")] = None,
+    depth: Annotated[
+        int, typer.Option(min=1, help="Candidates a query to rerank; the others follow as they were.")
+    ] = 100,
+    tag: Annotated[str, typer.Option(help="Tag of a TREC run.")] = "rankr1",
+    trace: Annotated[bool, typer.Option(help="Every comparison in JSON lines, for `rankr1 explain`.")] = True,
+    restart: Annotated[bool, typer.Option(help="Discard of what an interrupted job had finished.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replacement of a finished result.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Summary as JSON on standard output.")] = False,
 ) -> None:
     """Rerank JSON lines, or a TREC run with its queries and passages.
 
-    Nothing that was finished is lost: an interrupted job goes on with the same command, a query that fails does not
-    stop the others, and the candidates beyond --k and --depth follow in first-stage order.
+    An interrupted job is resumed by the same command, and a query that fails does not stop the others. The candidates
+    beyond --k and --depth follow in first-stage order.
     """
     result = Result(to or (Form.trec if run else Form.jsonl), tag, trace)
     _check_out(out, (input, run, queries, passages), overwrite, as_json)
@@ -177,7 +174,7 @@ def _check_out(out: str, inputs: Iterable[str | None], overwrite: bool, as_json:
     if as_json and out in ("-", "/dev/stdout"):
         raise UsageError("--json prints a summary on standard output, where the result goes: give it an --out")
     if not is_stream(out) and Path(out).exists() and not overwrite:
-        raise UsageError(f"{out} exists: give another --out, or --overwrite")
+        raise UsageError(f"{out} exists: give another --out, or add --overwrite")
 
 
 def _work(

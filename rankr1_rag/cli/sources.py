@@ -1,7 +1,4 @@
-"""Where the command line's queries come from: JSON lines, or a TREC run with its queries and passages.
-
-Knows files; knows nothing of models or rankings.
-"""
+"""The queries of `rankr1 rerank`: from JSON lines, or from a TREC run with its queries and passages."""
 
 from __future__ import annotations
 
@@ -83,7 +80,7 @@ def _json_lines(path: str, for_run: bool) -> Iterator[Work]:
 
 def _check_ids(work: Work, seen: set[str]) -> None:
     if work.query.id in seen:
-        raise ValueError(f"query {work.query.id!r} stands here a second time: a run ranks a query once{_ANY_IDS}")
+        raise ValueError(f"duplicate query {work.query.id!r}: a run ranks a query once{_ANY_IDS}")
     seen.add(work.query.id)
     places = [(passage.id, -float(place)) for place, passage in enumerate(work.candidates)]
     try:

@@ -149,7 +149,7 @@ RUN = [*JOB[:3], "out.trec", "--to", "trec"]
 @pytest.mark.parametrize(
     ("bad", "problem"),
     [
-        ({"query": {"id": "fine0", "text": "again?"}}, "query 'fine0' stands here a second time"),
+        ({"query": {"id": "fine0", "text": "again?"}}, "duplicate query 'fine0'"),
         ({"query": {"id": "two words", "text": "?"}}, "query id 'two words' is not one word"),
         ({"passages": [{"id": "d", "text": "1"}, {"id": "d", "text": "2"}]}, "passage id 'd' is ranked twice"),
     ],

@@ -246,12 +246,6 @@ def test_a_run_of_ones_own_gives_the_candidates(questions: list[Question], tmp_p
         run(questions[1:], Model(), tmp_path / "third", "none", first_stage=FirstStage("run", n=4, run=path), ks=(2,))
 
 
-def test_the_report_names_the_models(questions: list[Question], tmp_path: Path) -> None:
-    found = run(questions[:2], Model(), tmp_path, "none,rank-r1")
-    write_report(found, score(replace(found, dataset="hotpotqa")), tmp_path)
-    assert "reranked by scripted · read by scripted" in (tmp_path / "report.html").read_text()
-
-
 def test_without_a_reader_there_is_support_recall_and_nothing_is_read(
     questions: list[Question], tmp_path: Path
 ) -> None:

@@ -58,12 +58,6 @@ def test_plain_and_official_files_are_read(content: str, tmp_path: Path) -> None
     assert read_predictions(path) == {"q1": "yes", "q2": ""}
 
 
-def test_a_question_may_have_the_id_answer(tmp_path: Path) -> None:
-    path = tmp_path / "answers.json"
-    path.write_text('{"answer": "yes"}')
-    assert read_predictions(path) == {"answer": "yes"}
-
-
 BROKEN = [
     ("", "the file is empty"),
     ("{}", "the object is empty: it predicts no answer"),

@@ -1,13 +1,9 @@
-"""`rankr1-eval qa` as a stranger runs it: the embedded model, real samples, and a process that is killed."""
+"""`rankr1-eval qa` as a stranger runs it: the embedded model and real samples."""
 
 import json
-import random
 import shutil
-import sqlite3
 import subprocess
 import sys
-import time
-from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -60,43 +56,6 @@ def test_it_runs_end_to_end_with_its_defaults(shared_data: Path, tmp_path: Path,
     page = (tmp_path / "run" / "report.html").read_text()
     assert "<!doctype html>" in page
     assert (tmp_path / "run" / "report.md").stat().st_size
-
-
-def kept(out: Path) -> int:
-    """How many completions the store in this folder holds by now."""
-    try:
-        with closing(sqlite3.connect(f"{(out / 'completions.sqlite').as_uri()}?mode=rw", uri=True)) as store:
-            return int(store.execute("SELECT count(*) FROM completions").fetchone()[0])
-    except sqlite3.OperationalError:  # it is being made
-        return 0
-
-
-def kill(asked: list[str], out: Path, until: int, later: float) -> None:
-    """Start it; kill it a moment after it has kept something, and so many in all. It must not have ended by itself."""
-    until, deadline = max(until, kept(out) + 1), time.monotonic() + 120
-    told = out.with_name("told")
-    with told.open("w") as said, subprocess.Popen(asked, stdout=said, stderr=said) as process:
-        try:
-            while kept(out) < until:
-                assert process.poll() is None, told.read_text()
-                assert time.monotonic() < deadline, told.read_text()
-                time.sleep(0.01)
-            time.sleep(later)
-            assert process.poll() is None, "it ended before it was killed"
-        finally:
-            process.kill()  # SIGKILL
-
-
-def test_killed_at_any_moment_it_finishes_with_the_same_scores(shared_data: Path, tmp_path: Path) -> None:
-    whole, torn = tmp_path / "whole", tmp_path / "torn"
-    done(command(shared_data, whole, "hotpotqa"))
-    dice, total = random.Random(7), kept(whole)
-    for until in sorted(dice.sample(range(1, total * 2 // 3), 3)):
-        kill(command(shared_data, torn, "hotpotqa"), torn, until, dice.uniform(0, 0.1))
-    assert 0 < kept(torn) < total
-    done(command(shared_data, torn, "hotpotqa"))
-    assert figures(torn) == figures(whole)
-    assert kept(torn) == total
 
 
 def test_a_finished_run_asks_no_model(shared_data: Path, tmp_path: Path) -> None:

@@ -108,28 +108,6 @@ def test_titles_count_and_inflections_do_not() -> None:
     assert set(ids(corpus, "reranked", 2)) == {"text", "title"}
 
 
-def test_another_process_finds_the_same(shared_data: Path) -> None:
-    script = f"""
-from rankr1_eval.data import load
-from rankr1_eval.retrieval.bm25 import bm25
-from rankr1_eval.types import pooled
-questions = load("musique", {str(shared_data / MUSIQUE)!r})
-print(bm25(pooled(questions), [question.query for question in questions], 20))
-"""
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", script],
-            env={"PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(found) == 1
-
-
 @given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0]), min_size=1), st.integers(1, 120))
 def test_the_best_are_the_first_of_a_stable_sort(scores: list[float], n: int) -> None:
     wanted = sorted(range(len(scores)), key=lambda place: -scores[place])[:n]
@@ -256,13 +234,6 @@ def test_an_embedding_model_searches_again_with_any_text_and_keeps_nothing_of_it
 def test_an_empty_corpus_is_told_before_a_model_is_loaded(weights: str) -> None:
     with pytest.raises(ValueError, match="the corpus is empty"):
         Dense("no/such-model").run([], [Query("q", "cat")], 5)
-
-
-@slow
-def test_candidates_are_ordered_by_similarity(weights: str) -> None:
-    order = systems.dense(weights)(Query("q", PARAPHRASE), TOLD)
-    assert order == tuple(int(scored.id) for scored in Dense(weights).run(TOLD, [Query("q", PARAPHRASE)], 4)["q"])
-    assert order[0] == 2
 
 
 @slow

@@ -237,7 +237,7 @@ def written(folder: Path, run: str, qrels: str) -> list[object]:
     [
         ("q Q0 a 1 2 t\nq2 Q0 a 1 2 t\n", "q 0 a 1\n", r"qrels: no judgement of query 'q2' of .*run"),
         ("q Q0 a 1 nan t\n", "q 0 a 1\n", r"run:1: score 'nan' is not a finite number"),
-        ("q Q0 a 1 2 t\nq Q0 a 2 1 t\n", "q 0 a 1\n", r"run:2: passage 'a' stands a second time"),
+        ("q Q0 a 1 2 t\nq Q0 a 2 1 t\n", "q 0 a 1\n", r"run:2: duplicate passage 'a'"),
         ("q Q0 a 1 2 t\n", "", r"qrels: the file is empty"),
         ("q 0 a 1\n", "q 0 a 1\n", r"run:1: a run line has 6 fields"),
     ],

@@ -13,20 +13,18 @@ import pytest
 from rankr1_eval.baselines import FirstStage
 from rankr1_eval.data import load
 from rankr1_eval.evaluation import Evaluation
-from rankr1_eval.measures.ir import score_run
 from rankr1_eval.pipeline import finish, result_settings
 from rankr1_eval.reader import Reader
 from rankr1_eval.report.charts import moves
 from rankr1_eval.report.wording import View
 from rankr1_eval.retrieval.bm25 import bm25
 from rankr1_eval.run_folder import RunFolder
-from rankr1_eval.scoring import EvaluatedRun, SystemRun, score
+from rankr1_eval.scoring import EvaluatedRun, SystemRun
 from rankr1_eval.systems import parse
 from rankr1_eval.types import Question, Scores, StageError, pooled
 from rankr1_rag import Reranker
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.errors import BackendError
-from rankr1_rag.io.trec import read_qrels, read_run
 from rankr1_rag.types import Message, Query
 
 PLAIN, HOPS, AGAIN = "rank-r1", "rank-r1:hops=2", "rank-r1:hops=2+retrieve=true"
@@ -159,18 +157,6 @@ def test_scores_and_costs_know_what_was_found(whole: tuple[EvaluatedRun, Scores,
     assert all("retrieved" not in systems[name].cost for name in ("none", PLAIN, HOPS))
 
 
-def test_other_programs_get_what_was_found(whole: tuple[EvaluatedRun, Scores, Path]) -> None:
-    found, scores, path = whole
-    again = system(found, AGAIN)
-    name = "rank-r1_hops=2+retrieve=true"
-    trec = read_run(path / "runs" / f"{name}.trec")
-    assert {id: tuple(scored.id for scored in ranked) for id, ranked in trec.items()} == again.orders
-    other = score_run(trec, read_qrels(path / "supports.qrels"), ["R@5"])
-    assert sum(other.each["R@5"].values()) / len(found.questions) == pytest.approx(
-        scores.systems[AGAIN].estimates["R@5"].mean
-    )
-
-
 def test_the_reader_is_shown_a_passage_that_only_the_second_search_found(asked: list[Question], tmp_path: Path) -> None:
     found, _, model = run(asked, tmp_path, f"none,{AGAIN}")
     read = [text for text in model.asked if "Question:" in text]
@@ -293,11 +279,3 @@ def test_the_first_stage_finds_the_same_for_a_text_from_any_thread(asked: list[Q
     assert [[one.id for one in passages] for passages in found] == [
         [scored.id for scored in wanted[question.query.id]] for question in asked
     ]
-
-
-def test_three_hops_search_twice(asked: list[Question], tmp_path: Path) -> None:
-    found, _, _ = run(asked[:6], tmp_path, "none,rank-r1:hops=3+retrieve=true", reader=None)
-    three = system(found, "rank-r1:hops=3+retrieve=true")
-    for ranking in three.rankings.values():
-        assert {len(comparison.known) for comparison in ranking.trace} == {0, 1, 2}
-    assert score(found).systems[three.name].cost["retrieved"] > 0

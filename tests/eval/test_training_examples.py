@@ -97,15 +97,6 @@ def test_each_support_is_to_be_named_where_another_is_known(shared_data: Path, t
     assert read_examples(tmp_path / "known.jsonl") == made
 
 
-def test_a_second_search_brings_what_goes_with_the_known_passage(shared_data: Path) -> None:
-    questions = load("hotpotqa", shared_data / FILES["hotpotqa"])
-    plain = examples(questions, 50)
-    made = known(plain.examples, plain.passages, 0)
-    by = {one.query.id: one for one in plain.examples}
-    fresh = [one for one in made if set(one.negatives[:20]) - set(by[one.query.id.rpartition("+")[0]].negatives)]
-    assert len(fresh) > 0.5 * len(made)
-
-
 def test_what_is_held_out_follows_from_seed_and_id_alone(questions: list[Question]) -> None:
     made = examples(questions, 8).examples
     kept, held = apart(made, 0.2, 3)

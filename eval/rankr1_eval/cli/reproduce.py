@@ -102,8 +102,8 @@ def reproduce(
 ) -> None:
     """Measure a table of the Rank-R1 paper again: its nDCG@10, the nDCG@10 found, within its tolerance or not.
 
-    The settings are the paper's where no option changes them: see docs/reproduction.md. An interrupted run is resumed by
-    the same command. In OUT: reranked.trec, reproduction.md and reproduction.json.
+    The settings are the paper's where no option changes them: see docs/reproduction.md. The same command resumes an
+    interrupted run. In OUT: reranked.trec, reproduction.md and reproduction.json.
     """
     with arguments():
         wanted = material.target(target)
