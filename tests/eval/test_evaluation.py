@@ -1,32 +1,25 @@
 """The stages put together: what a system is, and that nothing finished is ever asked again."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from rankr1_eval.baselines import FirstStage
-from rankr1_eval.evaluation import Evaluation
 from rankr1_eval.reader import Reader
 from rankr1_eval.report import write_report
-from rankr1_eval.run_folder import RunFolder
-from rankr1_eval.scoring import EvaluatedRun, score
-from rankr1_eval.systems import parse
+from rankr1_eval.scoring import score
 from rankr1_eval.types import Question, StageError, pooled
 from rankr1_rag import Reranker
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.errors import BackendError, BackendUnavailable, FileError
 from rankr1_rag.types import Message
+from tests.eval.evaluations import run
 
 pytestmark = pytest.mark.third_party
 
 ALL = "none,random,oracle,rank-r1,rank-r1:votes=3,gold,no-context"
-
-
-def through(name: str, total: int, ids: Iterator[str]) -> None:
-    assert len(set(ids)) == total, name
 
 
 class Model:
@@ -45,32 +38,8 @@ class Model:
         return f"<think>the last</think> <answer>[{labels[-1]}]</answer>" if labels else "Answer: Dublin."
 
 
-def evaluation(questions: list[Question], model: Model, systems: str = ALL, **other: object) -> Evaluation:
-    backend = Scripted(model)
-    made = Evaluation(
-        dataset="demo",
-        questions=questions,
-        corpus=pooled(questions),
-        source={"dataset": "demo"},
-        first_stage=FirstStage(n=8),
-        systems=parse([systems]),
-        ks=(2, 5),
-        reranker=Reranker(backend, k=5, size=4),
-        reader=Reader(backend),
-    )
-    return replace(made, **other)  # type: ignore[arg-type]
-
-
-def run(questions: list[Question], model: Model, folder: Path, systems: str = ALL, **other: object) -> EvaluatedRun:
-    with RunFolder(folder) as opened:
-        found = evaluation(questions, model, systems, **other).run(opened, through)
-        return replace(
-            found, systems=tuple(replace(system, rankings=dict(system.rankings)) for system in found.systems)
-        )
-
-
 def test_every_row_orders_the_same_candidates(questions: list[Question], tmp_path: Path) -> None:
-    found = run(questions, Model(), tmp_path)
+    found = run(questions, Model(), tmp_path, ALL)
     systems = {system.name: system for system in found.systems}
     for question in questions:
         first = systems["none"].orders[question.query.id]
@@ -111,8 +80,8 @@ def test_the_reasoning_comes_back_from_the_file(questions: list[Question], tmp_p
 
 
 def test_a_finished_run_asks_nothing_again(questions: list[Question], tmp_path: Path) -> None:
-    before, again = run(questions, Model(), tmp_path), Model()
-    after = run(questions, again, tmp_path)
+    before, again = run(questions, Model(), tmp_path, ALL), Model()
+    after = run(questions, again, tmp_path, ALL)
     assert again.asked == []
     assert [system.orders for system in after.systems] == [system.orders for system in before.systems]
     assert [system.reads for system in after.systems] == [system.reads for system in before.systems]
@@ -250,7 +219,7 @@ def test_without_a_reader_there_is_support_recall_and_nothing_is_read(
     questions: list[Question], tmp_path: Path
 ) -> None:
     model = Model()
-    found = run(questions, model, tmp_path, reader=None, ks=(7,))
+    found = run(questions, model, tmp_path, ALL, reader=None, ks=(7,))
     assert [system.name for system in found.systems] == ["none", "random", "oracle", "rank-r1", "rank-r1:votes=3"]
     assert not any(system.reads for system in found.systems)
     assert not any("Question:" in text for text in model.asked)
@@ -265,9 +234,9 @@ def test_without_a_reader_there_is_support_recall_and_nothing_is_read(
 def test_what_was_ranked_without_a_reader_is_read_later_and_not_asked_again(
     questions: list[Question], tmp_path: Path
 ) -> None:
-    run(questions, Model(), tmp_path, reader=None)
+    run(questions, Model(), tmp_path, ALL, reader=None)
     later = Model()
-    found = run(questions, later, tmp_path)
+    found = run(questions, later, tmp_path, ALL)
     assert later.asked
     assert all("Question:" in text for text in later.asked)
     assert all(system.reads for system in found.systems)

@@ -18,16 +18,12 @@ from hypothesis import strategies as st
 from rankr1_eval import systems
 from rankr1_eval.baselines import FirstStage
 from rankr1_eval.data import load
-from rankr1_eval.evaluation import Evaluation
-from rankr1_eval.reader import Reader
 from rankr1_eval.retrieval.bm25 import best, bm25
 from rankr1_eval.retrieval.dense import Dense, shown
-from rankr1_eval.run_folder import RunFolder
 from rankr1_eval.scoring import EvaluatedRun
-from rankr1_eval.systems import parse
 from rankr1_eval.types import Question, pooled
-from rankr1_rag import Passage, Query, Reranker
-from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag import Passage, Query
+from tests.eval import evaluations
 
 pytestmark = pytest.mark.third_party
 
@@ -257,25 +253,8 @@ def test_a_cross_encoder_with_several_labels_is_refused(weights: str, tmp_path: 
         systems.cross_encoder(str(tmp_path))(Query("q", PARAPHRASE), TOLD)
 
 
-def through(name: str, total: int, done: Iterator[str]) -> None:
-    assert len(set(done)) == total, name
-
-
 def evaluated(questions: list[Question], path: Path, systems: str, first_stage: FirstStage) -> EvaluatedRun:
-    backend = Scripted(lambda messages: "Dublin")
-    evaluation = Evaluation(
-        dataset="hotpotqa",
-        questions=questions,
-        corpus=pooled(questions),
-        source={"dataset": "the demo"},
-        first_stage=first_stage,
-        systems=parse([systems]),
-        ks=(2,),
-        reranker=Reranker(backend, k=5, size=4),
-        reader=Reader(backend),
-    )
-    with RunFolder(path) as folder:
-        return evaluation.run(folder, through)
+    return evaluations.run(questions, lambda _: "Dublin", path, systems, first_stage=first_stage, ks=(2,))
 
 
 @slow

@@ -12,20 +12,17 @@ import pytest
 
 from rankr1_eval.baselines import FirstStage
 from rankr1_eval.data import load
-from rankr1_eval.evaluation import Evaluation
 from rankr1_eval.pipeline import finish, result_settings
-from rankr1_eval.reader import Reader
 from rankr1_eval.report.charts import moves
 from rankr1_eval.report.wording import View
 from rankr1_eval.retrieval.bm25 import bm25
-from rankr1_eval.run_folder import RunFolder
 from rankr1_eval.scoring import EvaluatedRun, SystemRun
-from rankr1_eval.systems import parse
 from rankr1_eval.types import Question, Scores, StageError, pooled
 from rankr1_rag import Reranker
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.errors import BackendError
 from rankr1_rag.types import Message, Query
+from tests.eval import evaluations
 
 PLAIN, HOPS, AGAIN = "rank-r1", "rank-r1:hops=2", "rank-r1:hops=2+retrieve=true"
 N = 5
@@ -62,35 +59,14 @@ class Model:
         return f"<think>it is named</think> <answer>[{(right or shown[0])[0]}]</answer>"
 
 
-def evaluation(questions: Sequence[Question], model: Model, systems: str, **other: Any) -> Evaluation:
-    backend = Scripted(model)
-    made: dict[str, Any] = {
-        "dataset": "hotpotqa",
-        "questions": questions,
-        "corpus": pooled(questions),
-        "source": {"dataset": "hotpotqa"},
-        "first_stage": FirstStage(n=N),
-        "systems": parse([systems]),
-        "ks": (2, 5),
-        "reranker": Reranker(backend, k=5, size=4),
-        "reader": Reader(backend),
-    }
-    return Evaluation(**(made | other))
-
-
 def run(
     questions: Sequence[Question], path: Path, systems: str = f"none,{PLAIN},{HOPS},{AGAIN}", **other: Any
 ) -> tuple[EvaluatedRun, Scores, Model]:
     model = other.pop("model", None) or Model(questions)
-    with RunFolder(path) as folder:
-        found = evaluation(questions, model, systems, **other).run(folder)
-        scores, left_out = finish(found, path)
-        assert not left_out
-        return (
-            replace(found, systems=tuple(replace(system, rankings=dict(system.rankings)) for system in found.systems)),
-            scores,
-            model,
-        )
+    found = evaluations.run(questions, model, path, systems, **{"first_stage": FirstStage(n=N), **other})
+    scores, left_out = finish(found, path)
+    assert not left_out
+    return found, scores, model
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +243,7 @@ def test_hops_of_the_command_serve_a_row_that_only_retrieves_and_false_is_no_sea
 def test_a_search_of_ones_own_is_refused_because_it_may_find_what_the_corpus_lacks(asked: list[Question]) -> None:
     own = Reranker(Scripted(Model(asked)), hops=2, retrieve=lambda text: ["elsewhere"])
     with pytest.raises(ValueError, match="name the system rank-r1:hops=2"):
-        evaluation(asked, Model(asked), "none", reranker=own)
+        evaluations.evaluation(asked, Model(asked), "none", reranker=own)
 
 
 def test_the_first_stage_finds_the_same_for_a_text_from_any_thread(asked: list[Question]) -> None:
