@@ -1,5 +1,7 @@
-"""Evaluations with a scripted model, which reranks and reads."""
+"""Evaluations with a scripted model, which reranks and reads; and the command line in a process of its own."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,3 +46,13 @@ def run(questions: Sequence[Question], model: Model, path: Path, systems: str, *
     with RunFolder(path) as folder:
         found = evaluation(questions, model, systems, **other).run(folder, through)
         return replace(found, systems=tuple(replace(one, rankings=dict(one.rankings)) for one in found.systems))
+
+
+def command(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """`rankr1-eval` with these arguments; an error is printed without a traceback. White space is made single."""
+    line = [sys.executable, "-W", "error", "-m", "rankr1_eval", *map(str, arguments)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    done.stderr = " ".join(done.stderr.split())
+    return done

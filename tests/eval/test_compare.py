@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from rankr1_eval.run_folder import question_record
 from rankr1_eval.scoring import EvaluatedRun, SystemRun, differences, score, to_json
 from rankr1_rag.errors import FileError
 from tests.eval import made_run
+from tests.eval.evaluations import command
 
 pytestmark = pytest.mark.third_party
 
@@ -53,11 +52,6 @@ def without(run: EvaluatedRun, *ids: str) -> EvaluatedRun:
         systems.append(type(system)(system.name, orders, reads))
     left = tuple(q for q in run.questions if q.query.id not in ids)
     return EvaluatedRun(run.name, run.dataset, left, run.passages, run.candidates, tuple(systems), run.settings)
-
-
-def called(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rankr1_eval", "compare", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_a_difference_is_the_second_minus_the_first(run: EvaluatedRun, better: EvaluatedRun, tmp_path: Path) -> None:
@@ -131,14 +125,13 @@ def test_a_folder_without_scores_is_told_apart_from_a_run_that_is_not_finished(t
 
 def test_the_command_prints_tables_json_and_a_page(run: EvaluatedRun, better: EvaluatedRun, tmp_path: Path) -> None:
     folders = kept(run, tmp_path / "small"), kept(better, tmp_path / "large") / "scores.json"
-    told = called(*folders, "--html", tmp_path / "both.html")
-    assert told.returncode == 0, told.stderr
+    told = command("compare", *folders, "--html", tmp_path / "both.html")
     assert "Rank-R1, 24 questions" in told.stdout
     assert "small" in told.stdout
     page = (tmp_path / "both.html").read_text("utf-8")
     assert "Content-Security-Policy" in page
     assert "Rank-R1: Support recall@5" in page
-    found = json.loads(called(*folders, "--json").stdout)
+    found = json.loads(command("compare", *folders, "--json").stdout)
     assert [one["name"] for one in found["runs"]] == ["small", "large"]
     assert {"system", "against", "group", "measure", "first", "second", "difference", "n"} == set(found["pairs"][0])
 
@@ -148,10 +141,7 @@ def test_the_command_names_what_is_wrong_in_one_line(run: EvaluatedRun, tmp_path
     (tmp_path / "begun" / "questions.jsonl").write_text("")
     whole = kept(run, tmp_path / "whole")
     for path, problem in ((tmp_path / "nowhere", "does not exist"), (tmp_path / "begun", "unfinished")):
-        told = called(whole, path)
-        assert told.returncode == 2
-        assert problem in told.stderr
-        assert "Traceback" not in told.stderr
+        assert problem in command("compare", whole, path, code=2).stderr
 
 
 def test_a_page_says_what_stands_out(run: EvaluatedRun, better: EvaluatedRun, tmp_path: Path) -> None:
@@ -247,18 +237,15 @@ def test_a_row_or_measure_that_is_not_there_is_named_with_those_that_are(folder:
 
 
 def test_the_command_compares_the_rows_of_one_run(folder: Path, tmp_path: Path) -> None:
-    asked = (folder, "--against", "rank-r1", "--measures", "R@5, All@5", "--by", "type")
-    told = called(*asked, "--html", tmp_path / "systems.html")
-    assert told.returncode == 0, told.stderr
+    asked = ("compare", folder, "--against", "rank-r1", "--measures", "R@5, All@5", "--by", "type")
+    told = command(*asked, "--html", tmp_path / "systems.html")
     for text in ("Rank-R1, votes 3, 40 questions", "Rank-R1, votes 3: bridge, 35 questions", "All@5"):
         assert text in told.stdout
     page = (tmp_path / "systems.html").read_text("utf-8")
     assert "Rows of one run side by side" in page
     assert re.search(r"Rank-R1, votes 3: Support recall@5 is [\d.]+ %, .* Rank-R1", page)
     assert re.search(r"Support recall@5 <small><bdi>bridge, \d+ questions</bdi></small>", page)
-    found = json.loads(called(*asked, "--json").stdout)
+    found = json.loads(command(*asked, "--json").stdout)
     assert {pair["against"] for pair in found["pairs"]} == {"rank-r1"}
     assert {pair["group"] for pair in found["pairs"]} == {"", "bridge", "comparison"}
-    alone = called(folder)
-    assert alone.returncode == 2
-    assert "--against with one of its systems" in " ".join(alone.stderr.split())
+    assert "--against with one of its systems" in command("compare", folder, code=2).stderr

@@ -1,8 +1,6 @@
 """`rankr1-eval score` and `rankr1-eval ir`: official figures from plain files, and errors that name the place."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from rankr1_eval.predictions import read_predictions, score_predictions
 from rankr1_eval.types import Question
 from rankr1_rag.errors import FileError
 from rankr1_rag.types import Query
+from tests.eval.evaluations import command
 
 QUESTIONS = [
     Question(Query("q1", "Is it?"), ("yes",), (), (), "comparison", 2),
@@ -23,14 +22,6 @@ DATA = [
     {"_id": "q2", "question": "Where?", "answer": "Rome", "type": "bridge", "level": "easy"},
 ]
 PARAGRAPHS = {"context": [["One", ["A sentence."]]], "supporting_facts": []}
-
-
-def command(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-W", "error", "-m", "rankr1_eval", *map(str, arguments)]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
 
 
 def test_means_groups_and_what_is_missing() -> None:
