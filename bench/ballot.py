@@ -29,7 +29,7 @@ NOTES = Path(__file__).with_name("ballot-notes.md")
 class Judge:
     """A Plackett-Luce judge; all in true places.
 
-    `noise` is drawn anew for each answer, as a temperature does: the odds of naming a passage fall by e with every so
+    `noise` is drawn for each answer, as a temperature does: the odds of naming a passage fall by e with every so
     many places. `error`, N(0, error), is drawn once a passage and query: what the model has wrong however often it is
     asked. A passage seems worse by `bias` for each place further down the prompt.
     """
@@ -62,7 +62,7 @@ JUDGES = (
 
 @dataclass(frozen=True)
 class Way:
-    """A selection to compare, made anew for each seed."""
+    """A selection to compare, made again for each seed."""
 
     name: str
     make: Callable[[int], Selection]
@@ -185,7 +185,7 @@ def equals(measure: str) -> str:
 
 
 def check() -> None:
-    """Where all fit in one set the winner-only algorithms ask the same sets, so one row stands for all."""
+    """If all fit in one set, the winner-only algorithms ask the same sets, so one row is for all."""
     for judge in JUDGES:
         for votes in (1, 3):
             for seed in range(20):
@@ -202,7 +202,7 @@ Made by `python -m bench.ballot > bench/ballot.md`.
 {SETTING}: means over {CASES} seeded cases.
 
 nDCG@5 has gains 5, 4, 3, 2, 1 for the true top 5; recall@5 is the share of the true top 5 found. A judge of noise b
-names a passage with odds that fall by e every b true places, anew for each answer. One that likes the first (the last)
+names a passage with odds that fall by e every b true places, drawn for each answer. One that likes the first (the last)
 sees a passage 0.25 places worse (better) for each place down the prompt, 4.75 from end to end. One that is wrong by 2
 has each passage wrong by N(0, 2) places whenever it is asked; greedy, it has no other noise, and more noise is the same
 model at a higher temperature.

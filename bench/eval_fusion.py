@@ -41,8 +41,8 @@ HEAD = """# Fusion of the embedded checkpoint with BM25
 Made by `python -m bench.eval_fusion ../shared/data/train RUNS/data > bench/eval_fusion.md`: {questions} held-out
 training questions, BM25 top {n} of the paragraphs of all training questions, k=5. Support recall with 95 % bootstrap
 intervals, and the paired difference from BM25. Fusion is by reciprocal ranks, 1 / (constant + rank), in the result and
-in the retrieval that found a passage; a great constant weighs both alike. "No rank there": what the second retrieval
-found counts by its rank in the result alone. Seconds are wall time a question, many at once, {batch} prompts a batch.
+in the retrieval that found a passage; a large constant weighs both alike. "No rank there": passages of the second
+retrieval count by their rank in the result alone. Seconds: wall time a question, many at once, {batch} prompts a batch.
 
 | order | fusion | comparisons | seconds | R@2 | R@5 | ΔR@2 | ΔR@5 |
 |---|---|---|---|---|---|---|---|"""

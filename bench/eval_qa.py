@@ -21,9 +21,9 @@ NOTES = Path(__file__).with_name("eval_qa-notes.md")
 HEAD = f"""# The evaluation with SmolLM2 untrained
 
 Made by `python -m bench.eval_qa ../shared/data FOLDER > bench/eval_qa.md`: {QUESTIONS} questions of each sample, all
-defaults of `rankr1-eval qa`: BM25 top 20 of the pooled corpus, SmolLM2-135M-Instruct as reranker (top 5, 64 thinking
-tokens) and as reader of the first 5. It was trained for neither: this shows that the whole path runs, what it
-takes, and what an untrained model is worth. Minutes are wall time of reranking and reading. In brackets the 95 %
+defaults of `rankr1-eval qa`: BM25 top 20 of the pooled corpus, SmolLM2-135M-Instruct as reranker (top 5, 64 reasoning
+tokens) and as reader of the first 5. It was trained for neither: this shows that the whole path runs, its
+cost, and the worth of an untrained model. Minutes are wall time of reranking and reading. In brackets the 95 %
 interval; the last column is the paired difference in support recall from no rerank.
 
 | data set | minutes | system | R@5 | All@5 | EM@5 | F1@5 | comparisons | prompt + completion tokens | ΔR@5 |

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rankr1_eval.compare import Pair, ScoredRun, groups, paired, read
-from rankr1_eval.report.wording import row_name
+from rankr1_eval.report.wording import system_name
 from rankr1_eval.types import Difference, Estimate
 
 SETS = {"hotpotqa": "HotpotQA", "2wikimultihopqa": "2WikiMultihopQA", "musique": "MuSiQue"}
@@ -45,7 +45,7 @@ def spelled(one: Estimate | Difference, sign: str = "") -> str:
 
 def label(system: str) -> str:
     """What a system is called here."""
-    return "Dense" if system.startswith("dense") else row_name(system)
+    return "Dense" if system.startswith("dense") else system_name(system)
 
 
 def means(runs: dict[str, ScoredRun], measures: Sequence[str], systems: Iterable[str] = ()) -> None:
@@ -67,7 +67,11 @@ def moved(runs: dict[str, ScoredRun], against: str, measures: Sequence[str], sys
     for name, run in runs.items():
         pairs = paired(run, run, against, measures).pairs
         for system in systems:
-            line(SETS[name], row_name(system), *(spelled(one.difference, "+") for one in pairs if one.system == system))
+            line(
+                SETS[name],
+                system_name(system),
+                *(spelled(one.difference, "+") for one in pairs if one.system == system),
+            )
 
 
 def apart(runs: dict[str, ScoredRun], by: str, systems: Sequence[str]) -> None:
@@ -108,7 +112,7 @@ def main(out: Path) -> None:
             by,
             "questions",
             "plain",
-            *(f"{row_name(system)}, less it" for system in HOPS),
+            *(f"{system_name(system)}, less it" for system in HOPS),
         )
         apart(runs, by, HOPS)
     if (out / "read").is_dir():

@@ -19,18 +19,18 @@ from bench import hotpotqa
 from rankr1_rag import Cost, Passage, Ranking, Reranker, demo
 from rankr1_rag.backends.openvino import OpenVINO
 from rankr1_rag.checkpoints import BASE
-from rankr1_rag.demo import Question, first_stage
+from rankr1_rag.demo import DemoQuestion, first_stage
 
 K, N = 5, 20
 SETTINGS: dict[str, dict[str, object]] = {
     "as it comes": {},
-    "no thought": {"reasoning_tokens": 0},
-    "no thought, sets of 5": {"reasoning_tokens": 0, "size": 5},
-    "no thought, fused with BM25": {"reasoning_tokens": 0, "fusion": 60},
+    "no reasoning": {"reasoning_tokens": 0},
+    "no reasoning, sets of 5": {"reasoning_tokens": 0, "size": 5},
+    "no reasoning, fused with BM25": {"reasoning_tokens": 0, "fusion": 60},
 }
 
 
-def rows(questions: Sequence[Question], pool: Sequence[Passage]) -> list[str]:
+def rows(questions: Sequence[DemoQuestion], pool: Sequence[Passage]) -> list[str]:
     """A line of the table for BM25 and for each setting."""
     found = first_stage(questions, pool, N)
     lines = [_row("BM25 alone", questions, [list(best) for best in found], Cost(), 0.0, "")]
@@ -48,7 +48,7 @@ def rows(questions: Sequence[Question], pool: Sequence[Passage]) -> list[str]:
 
 
 def _row(
-    name: str, questions: Sequence[Question], ranked: list[list[Passage]], cost: Cost, seconds: float, places: str
+    name: str, questions: Sequence[DemoQuestion], ranked: list[list[Passage]], cost: Cost, seconds: float, places: str
 ) -> str:
     recall = sum(q.recall(passages, K) for q, passages in zip(questions, ranked, strict=True)) / len(questions)
     tokens = f"{cost.prompt_tokens:,} + {cost.completion_tokens:,}"

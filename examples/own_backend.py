@@ -1,4 +1,4 @@
-"""A backend of one's own: anything that completes messages can judge. This one counts shared words and thinks aloud."""
+"""A backend of your own: any object that completes messages can judge. This one counts shared words."""
 
 import re
 
@@ -22,8 +22,8 @@ class SharedWords:
         passages = re.findall(r"^\[(\d+)\] (.*)$", prompt, re.MULTILINE)
         shared = {label: query & set(re.findall(r"\w+", text.lower())) for label, text in passages}
         best = max(shared, key=lambda label: len(shared[label]))
-        thought = f"[{best}] shares {', '.join(sorted(shared[best])) or 'nothing'} with the query."
-        return Completion(f"<think>{thought}</think> <answer>[{best}]</answer>", prompt_tokens=self.count(prompt))
+        reasoning = f"[{best}] shares {', '.join(sorted(shared[best])) or 'nothing'} with the query."
+        return Completion(f"<think>{reasoning}</think> <answer>[{best}]</answer>", prompt_tokens=self.count(prompt))
 
     async def close(self) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Rerank three passages with the embedded model, and see why the first is first and what it cost."""
+"""Rerank three passages with the embedded model; print the reasoning for the first one and the cost."""
 
 from rankr1_rag import Passage, Reranker
 

@@ -1,6 +1,6 @@
-"""Two hops: what was chosen first names whom to look for, and a second search finds them.
+"""Two hops: the first passage names the subject of the second search.
 
-pip install "rankr1-rag[demo]" and see README.md for the weights of the embedded model.
+Needs `pip install ".[demo]"` in a clone, and the weights of the embedded model (see README.md).
 """
 
 import bm25s
@@ -13,7 +13,7 @@ index.index(bm25s.tokenize([f"{one.title} {one.text}" for one in corpus], show_p
 
 
 def search(text: str) -> list[Passage]:
-    """BM25's first five; any function of a text that returns passages will do."""
+    """BM25's first five; any function from a text to passages works."""
     (places,), _ = index.retrieve(bm25s.tokenize(text, show_progress=False), k=5, show_progress=False)
     return [corpus[place] for place in places]
 
@@ -24,8 +24,8 @@ with Reranker(k=2, hops=2, retrieve=search) as reranker:
 
 first = len(ranking) - ranking.retrieved
 print("Found by the question:", ", ".join(one.title for one in ranking.candidates[:first]))
-print("Found by the question and what was chosen:", ", ".join(one.title for one in ranking.candidates[first:]))
+print("Found by the question and the selected passage:", ", ".join(one.title for one in ranking.candidates[first:]))
 for rank, passage in enumerate(ranking.passages[: ranking.k], 1):
     print(f"{rank}. {passage.title}: {passage.text[:60]}…")
 known = [ranking.candidates[position].title for position in ranking.trace[-1].known]
-print("Shown as known when the second was chosen:", ", ".join(known))
+print("Known when the second was selected:", ", ".join(known))

@@ -2,8 +2,8 @@
 
     python examples/vllm_in_process.py [MODEL]
 
-MODEL is a released checkpoint, by default Rank-R1-7B, or any model that vLLM loads. Needs `pip install
-"rankr1-rag[vllm]"` and a GPU, or vLLM's build for CPUs and a small model.
+MODEL is a released checkpoint (default: Rank-R1-7B), or any model that vLLM loads. Needs `pip install ".[vllm]"` in a
+clone and a GPU, or vLLM's build for CPUs and a small model.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""The table of known checkpoints: what each was trained on, by exact name. Nothing is guessed from a name not in it.
+"""The table of known checkpoints and their settings, by exact name. Nothing is guessed from other names.
 
 Sources: github.com/ielab/llm-rankers (folder Rank-R1, "Released Models") and arXiv 2503.06034: LoRA adapters of rank
 16, sets of 20, at most 2,048 completion tokens. The embedded one is this project's own: its card is
-rankr1_rag/embedded/README.md. Knows nothing of backends; whoever loads a model may read it.
+rankr1_rag/embedded/README.md.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ EMBEDDED = weights.EMBEDDED
 """The name of the embedded CPU default."""
 
 BASE = weights.BASE
-"""What that was before it was trained to rerank."""
+"""The model from which it was trained."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model that this project knows: its base and adapter, and how it wants to be asked.
+    """A known model: its base and adapter, and the options of a `Reranker` that are left open.
 
-    `size` is the set size and `reasoning_tokens` the thinking budget that a `Reranker` takes unless told otherwise;
-    `query_tokens` and `passage_tokens` are how long the texts were that it was trained on, None where any length is;
-    `fusion` is the constant by which its result is fused with the first-stage order, None where it stands alone.
+    `query_tokens` and `passage_tokens` are the text lengths that it was trained on, None for any length; `fusion` is
+    the constant that fuses its result with the first-stage order, None for no fusion.
     """
 
     name: str

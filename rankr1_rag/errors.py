@@ -1,16 +1,16 @@
-"""Every error this package raises on purpose, in one tree.
+"""The errors of this package, in one tree.
 
     RankR1Error                    catch this to catch them all
-    ├── BackendError               the model or its server: no completion could be had, for good
-    │   ├── BackendUnavailable     … it may work later: refused, timed out, 429, 5xx (this is what `retried` retries)
+    ├── BackendError               the model or its server gives no completion, and trying again will not help
+    │   ├── BackendUnavailable     … it may work later: refused, timed out, 429, 5xx; `retried` tries these again
     │   └── PromptTooLong          … the prompt is longer than the model's context
     ├── UnparsedError              the model's answer names no passage, and `strict=True`
     ├── StoreError                 the file under `stored` cannot be read or written
     ├── FileError (ValueError)     a run, qrels or JSON-lines file: names the file and the line
-    └── LoopError (RuntimeError)   the sync API called on the private loop itself, or a reranker used after `close()`
+    └── LoopError (RuntimeError)   the sync API called on the private loop itself, or a closed reranker
 
-A wrong argument is a plain ValueError or TypeError, a missing extra a plain ImportError with the command that mends it.
-Every message says whose fault it is, which value, and what to do. Knows nothing of the rest of the package.
+A wrong argument is a plain ValueError or TypeError, a missing extra a plain ImportError with the command to install it.
+Every message names the fault, the value and the remedy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class BackendError(RankR1Error):
 
 
 class BackendUnavailable(BackendError):
-    """The backend gave no completion this time; `retry_after` is the server's own wish in seconds, if it had one."""
+    """The backend gave no completion this time; `retry_after` is the server's value in seconds, if it sent one."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class PromptTooLong(BackendError):
 
 
 class UnparsedError(RankR1Error):
-    """An answer named no passage of its set and `strict=True` forbids to trust the retriever instead."""
+    """An answer named no passage of its set and `strict=True` forbids trusting the retriever instead."""
 
 
 class StoreError(RankR1Error):

@@ -133,10 +133,10 @@ class Reranker(Settings):
         k: int | None = None,
         retrieve: Retrieve | None = None,
     ) -> QueryRun:
-        options(Reranker)["k"].check(k)
-        k = self.k if k is None else k
+        if k is not None:
+            options(Reranker)["k"].check(k)
         retrieve = self.retrieve if retrieve is None else self._check(retrieve)
-        return QueryRun(query, passages, k, retrieve)
+        return QueryRun(query, passages, self.k if k is None else k, retrieve)
 
     def _check(self, retrieve: Retrieve | None) -> Retrieve | None:
         if retrieve is not None and not callable(retrieve):
@@ -188,11 +188,10 @@ class Reranker(Settings):
     def _session(self) -> Session:
         """Used on the private loop only."""
         plan = self.plan
-        thinks = plan.reasoning_tokens * plan.format.reasoning
-        budget = Budget(plan.format, plan.size, thinks, plan.query_tokens, plan.passage_tokens)
-        comparer = Comparer(plan)
+        reasoning_tokens = plan.reasoning_tokens * plan.format.reasoning
+        budget = Budget(plan.format, plan.size, reasoning_tokens, plan.query_tokens, plan.passage_tokens)
         return Session(
-            loop=SelectionLoop(plan, comparer, budget, self.on_failure),
+            loop=SelectionLoop(plan, Comparer(plan), budget, self.on_failure),
             gates=PerLoop(partial(asyncio.Semaphore, self.in_flight), per_caller=True),
         )
 

@@ -1,9 +1,4 @@
-"""Fusion of a result with the order in which it was retrieved. Knows orders of positions.
-
-What comparisons say of how sure a selection was: the share that each selected position had where it last won.
-
-Knows sets, answers and probabilities by position; knows nothing of texts and models.
-"""
+"""Scores from votes and label probabilities, and the fusion of a result with the order of retrieval."""
 
 from __future__ import annotations
 
@@ -13,11 +8,11 @@ from typing import Literal, Protocol, TypeVar
 Meaning = Literal["probability", "votes", "ordinal"]
 
 ORDINAL_PART = 0.01
-"""The part of a score that only keeps ranks apart where probabilities or votes do not."""
+"""The part of a score that separates ranks with equal probabilities or votes."""
 
 
-class Judged(Protocol):
-    """A comparison, as far as it matters here."""
+class Vote(Protocol):
+    """The part of a comparison that scores are made of; comparisons of one set in one round are votes on it."""
 
     @property
     def set(self) -> tuple[int, ...]:
@@ -36,11 +31,11 @@ class Judged(Protocol):
         """One for each of the set."""
 
 
-J = TypeVar("J", bound=Judged)
+J = TypeVar("J", bound=Vote)
 
 
-def meaning(trace: Sequence[Judged]) -> Meaning:
-    """What scores can say: "probability" where labels have one, "votes" where a set was asked several times over."""
+def meaning(trace: Sequence[Vote]) -> Meaning:
+    """What scores can mean: "probability" with label probabilities, "votes" if a set was compared more than once."""
     if any(comparison.probabilities is not None for comparison in trace):
         return "probability"
     if any(len(comparison.answer) > 1 for comparison in trace):
@@ -48,11 +43,11 @@ def meaning(trace: Sequence[Judged]) -> Meaning:
     return "votes" if len(decisions(trace)) < len(trace) else "ordinal"
 
 
-def scores(n: int, chosen: Sequence[int], trace: Sequence[Judged]) -> tuple[float, ...]:
+def scores(n: int, chosen: Sequence[int], trace: Sequence[Vote]) -> tuple[float, ...]:
     """A score for each of n ranks, of which `chosen` are the first: strictly decreasing, in (0, 1].
 
-    Of a chosen position it is its share where it last won, at most that of the rank above; of the others 0; all
-    blended with 0.01 of (n - rank + 1) / n. Without shares it is that alone.
+    For a chosen position it is its share, at most that of the rank above; for the others 0; all blended with 0.01 of
+    (n - rank + 1) / n. Without shares it is that alone.
     """
     ordinal = [(n - place) / n for place in range(n)]
     if meaning(trace) == "ordinal":
@@ -64,10 +59,10 @@ def scores(n: int, chosen: Sequence[int], trace: Sequence[Judged]) -> tuple[floa
     return tuple(found)
 
 
-def share(position: int, trace: Sequence[Judged]) -> float:
-    """The mean probability, or the share of the votes, that a position had where it last won, or else was last shown.
+def share(position: int, trace: Sequence[Vote]) -> float:
+    """The mean probability, or the share of the votes, of a position in the last set that it won, or was shown in.
 
-    1 for one that was never shown: it was the only one left.
+    1 for a position that was never shown: it was the only one left.
     """
     shown = [votes for votes in decisions(trace) if position in votes[0].set]
     if not shown:
@@ -78,15 +73,15 @@ def share(position: int, trace: Sequence[Judged]) -> float:
 
 
 def decisions(trace: Sequence[J]) -> list[list[J]]:
-    """The comparisons by what they decided together: those of one set in one round are votes on it."""
+    """The comparisons grouped by decision: those of one set in one round are votes on it."""
     found: dict[tuple[int, frozenset[int]], list[J]] = {}
     for comparison in trace:
         found.setdefault((comparison.round, frozenset(comparison.set)), []).append(comparison)
     return list(found.values())
 
 
-def winner(votes: Sequence[Judged]) -> int:
-    """The position that the probabilities favour over these votes on a set, or else most answers: ties, the first."""
+def winner(votes: Sequence[Vote]) -> int:
+    """The position with the highest probability over these votes on a set, or else with most votes; ties: the first."""
     weights = dict.fromkeys(votes[0].set, 0.0)
     probable = any(vote.probabilities is not None for vote in votes)
     for vote in votes:
@@ -95,15 +90,16 @@ def winner(votes: Sequence[Judged]) -> int:
     return min(weights, key=lambda position: (-weights[position], position))
 
 
-def probability(position: int, vote: Judged) -> float:
-    """That of a position in one vote, 0 where none is known."""
+def probability(position: int, vote: Vote) -> float:
+    """The probability of a position in one vote; 0 if unknown."""
     return vote.probabilities[vote.set.index(position)] if vote.probabilities is not None else 0.0
 
 
 def deciding(position: int, trace: Sequence[J]) -> J | None:
-    """The comparison that speaks most for a position: in the last set that it won, or else of the last that named it.
+    """The comparison that explains the rank of a position best.
 
-    Of one that none named, the last it was shown in; None where it was never shown.
+    Of the votes on the last set that it won the last that names it, or the one with its highest probability; else the
+    last comparison that names it, or that shows it; None if it was never shown.
     """
     shown = [comparison for comparison in trace if position in comparison.set]
     won = [votes for votes in decisions(shown) if winner(votes) == position]
@@ -120,9 +116,9 @@ def ordered(chosen: Iterable[int], n: int) -> tuple[int, ...]:
 
 
 def fused(order: tuple[int, ...], constant: float, ranks: Sequence[int] | None = None) -> tuple[int, ...]:
-    """Reciprocal-rank fusion of an order with that in which it was found (Cormack et al., SIGIR 2009, with 60).
+    """Reciprocal-rank fusion of an order with the order of retrieval (Cormack et al., SIGIR 2009, with 60).
 
-    `ranks`: by position, from 1, in the retrieval that found it; the first-stage order if left out.
+    `ranks`: the rank of each position, from 1, in the retrieval that found it (default: the first-stage order).
     """
     found = range(1, len(order) + 1) if ranks is None else ranks
     sums = {p: 1 / (constant + rank) + 1 / (constant + found[p]) for rank, p in enumerate(order, 1)}

@@ -1,7 +1,4 @@
-"""The words of the project as values: what goes in, what is asked, what comes out.
-
-Frozen and picklable. Knows nothing of prompts, models, algorithms or files.
-"""
+"""The values of the project, frozen and picklable: queries, passages, completions, comparisons, rankings."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ Message = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The information need. `id` is "" where nobody needs one."""
+    """The information need. `id` is "" if it has none."""
 
     id: str
     text: str
@@ -36,7 +33,7 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """One token of a completion with its log-probability, and the best alternatives where they were asked for."""
+    """One token of a completion with its log-probability and, if requested, the best alternatives."""
 
     token: str
     logprob: float
@@ -45,12 +42,11 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a backend gave: the text, the tokens it cost (`cached_tokens` of the prompt were not computed anew) and
-    why it ended.
+    """The result of a backend: the text, its cost in tokens and the reason why it ended.
 
-    `finish_reason` is "stop" when the model ended by itself, at a stop string or with a choice, "length" when
-    `max_tokens` cut it off; servers may have words of their own beside these. `logprobs` is one entry a token, if
-    asked for. `stored` is True where nothing was asked: the tokens are what it cost when it was.
+    `cached_tokens` are the part of the prompt that was not computed again. `finish_reason` is "stop" if the model ended
+    by itself, at a stop string or with a choice, "length" if `max_tokens` cut it off; servers may have other words.
+    `logprobs` has one entry a token, if requested. `stored`: from a store, with the tokens of the original request.
     """
 
     text: str
@@ -67,10 +63,10 @@ class Comparison:
     """One set shown to the model, with its answer and its completion.
 
     `set` holds positions in shown order, `answer` positions best first. `completion` is the whole transcript: the
-    thought, whatever was added to make the model answer (`forced`), the label; its tokens are summed. `parsed` is
-    False where the text named no passage of the set and the answer is the retriever's own: the set's first-stage
-    best. `known` are positions that were shown as known already. `round` counts from 0. `reasoning_tokens` of the
-    completion are thought. `probabilities` of the labels, along `set`, sum 1, where they were asked for.
+    reasoning, the text added to force an answer (`forced`), the label; its tokens are summed. `parsed` is False if the
+    text names no passage of the set: then the answer is the set's first-stage best. `known` are the positions that
+    were shown as known. `round` counts from 0. `reasoning_tokens` are part of the completion. `probabilities` of the
+    labels, along `set`, sum 1, if requested.
     """
 
     set: tuple[int, ...]
@@ -88,13 +84,12 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a ranking cost. Costs add up: `sum(costs, Cost())`; rounds and seconds then add up too.
+    """The cost of a ranking. Costs add up: `sum(costs, Cost())`; rounds and seconds then add up too.
 
     `passages_read` counts a passage each time it is shown, to choose from or as known; `cached_tokens` are part of
-    `prompt_tokens`, `reasoning_tokens` of `completion_tokens`; `seconds` is wall time from the opening of the query to
-    its
-    ranking; `clipped` counts texts that were cut to fit, once a query each; `stored` counts comparisons that a store
-    answered, whose tokens are counted as if they were asked now.
+    `prompt_tokens`, `reasoning_tokens` of `completion_tokens`; `seconds` is wall time from the start of the query to
+    its ranking; `clipped` counts texts that were cut to fit, once a query each; `stored` counts comparisons from a
+    store, whose tokens are counted as if they were requested now.
     """
 
     comparisons: int = 0
@@ -116,11 +111,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a passage stands at a rank: `comparison` is the last one it won, or else the last one it lost, or None.
+    """Why a passage has its rank: `comparison` is the last one it won, or else the last one it lost, or None.
 
-    Of several votes on a set it is the last that named it, where they made it win.
-
-    `won` and `lost` count its comparisons. `selected` is False for what merely keeps its first-stage order.
+    Of several votes that made it win a set, `comparison` is the last that names it. `won` and `lost` count its
+    comparisons. `selected` is False for a passage that only keeps its first-stage order.
     """
 
     rank: int
@@ -133,7 +127,7 @@ class Explanation:
 
     @property
     def reasoning(self) -> str:
-        """The model's thought in that comparison; "" where it gave none or was not asked."""
+        """The model's reasoning in that comparison; "" if there is none."""
         return self.comparison.reasoning if self.comparison else ""
 
     def __str__(self) -> str:
@@ -154,10 +148,10 @@ class Explanation:
 class Ranking:
     """The candidates reordered: the `k` selected, then the rest in first-stage order; every candidate exactly once.
 
-    `order` holds positions, best first. `trace` holds every comparison, in the order asked. `failure` is the reason why
-    this is the first-stage order and no more, where `on_failure="first_stage"` asked for that; else None. Where the
-    result was fused with the first-stage order, `order` is the fused one and `chosen` holds the k selected, best first.
-    The last `retrieved` candidates are none of the first stage: they were found between two stages of the reranking.
+    `order` holds positions, best first. `trace` holds every comparison, in the order asked. `failure` is the error for
+    which `on_failure="first_stage"` returned the first-stage order; else None. With fusion, `order` is the fused order
+    and `chosen` holds the k selected, best first. The last `retrieved` candidates are not of the first stage: they were
+    found between two hops.
     """
 
     query: Query
@@ -173,7 +167,7 @@ class Ranking:
 
     @cached_property
     def score_meaning(self) -> scoring.Meaning:
-        """What `scores` say: "ordinal" the order and nothing more, "probability" the label's, "votes" their share."""
+        """The meaning of `scores`: "ordinal" the order only, "probability" that of the label, "votes" their share."""
         return "ordinal" if self.chosen is not None or self.failure is not None else scoring.meaning(self.trace)
 
     @cached_property
@@ -183,7 +177,7 @@ class Ranking:
 
     @cached_property
     def scores(self) -> tuple[float, ...]:
-        """Strictly decreasing along `order`, in (0, 1], distinct as float32 too: see `score_meaning`, `evidence`."""
+        """Strictly decreasing along `order`, in (0, 1], distinct as float32 too: see `score_meaning`."""
         ordinal = self.score_meaning == "ordinal"
         return scoring.scores(len(self.order), self.order[: self.k], () if ordinal else self.trace)
 
@@ -207,7 +201,7 @@ class Ranking:
         )
 
     def explain(self, rank: int) -> Explanation:
-        """The reasoning that put a passage at this rank, counted from 1. IndexError where there is no such rank."""
+        """The reasoning that put a passage at this rank, counted from 1. IndexError if there is no such rank."""
         if not 1 <= rank <= len(self.order):
             raise IndexError(f"rank {rank} is not in 1..{len(self.order)}")
         position = self.order[rank - 1]
@@ -254,4 +248,4 @@ class Ranking:
 
 
 Force = Literal["truncated", "unparsed", "never"]
-"""When a label is forced: where the budget cut the text off, after every text without an answer, or never."""
+"""When a label is forced: if the budget cut the text off, after every text without an answer, or never."""

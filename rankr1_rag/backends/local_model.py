@@ -152,6 +152,8 @@ class LocalModel(ABC, Generic[W]):
                 raise BackendError(self._closing)
             if self._worker is None or self._worker.lost:
                 self._worker = self.start(self._worker)
+                if self._finalizer is not None:
+                    self._finalizer.detach()
                 self._finalizer = finalize(self, self._worker.stop, self._closing)
                 self._finalizer.atexit = False
                 end_workers_first_at_exit()

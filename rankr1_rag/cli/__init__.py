@@ -1,13 +1,10 @@
-"""The command line: `rankr1 rerank | explain | demo`.
-
-Only the way in: it imports nothing before it can be interrupted. All else stands in `app`.
-"""
+"""The command line: `rankr1 rerank | explain | demo | train`. Imports nothing before it can be interrupted."""
 
 import sys
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C ends it with 130 and without a traceback, while it still loads too."""
+    """Run the command line. Ctrl-C ends it with exit code 130 and without a traceback, also while it loads."""
     try:
         from rankr1_rag.cli.app import app, run
 

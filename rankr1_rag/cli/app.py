@@ -1,9 +1,6 @@
-"""What becomes of the errors of a command.
+"""The commands of `rankr1`, and the exit codes of their errors.
 
-Exit codes: 0 done, 1 something failed, 2 a wrong argument or file, 130 interrupted. What is nobody's fault but ours
-keeps its traceback. Knows no command.
-
-The commands put together. All ranking happens below.
+Exit codes: 0 done, 1 something failed, 2 a wrong argument or file, 130 interrupted. A bug keeps its traceback.
 """
 
 from __future__ import annotations
@@ -49,24 +46,25 @@ def _rankr1(
 
 
 def run(app: typer.Typer) -> None:
-    """Run one of the app's commands; what the caller can mend is told in one line, without a traceback."""
+    """Run one of the app's commands. An error that the caller can fix is printed in one line, without a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
         app()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: say nothing more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: print nothing more at exit
         sys.exit(1)
     except (UsageError, FileError, FileNotFoundError, IsADirectoryError) as error:
-        _tell(error)
+        print_error(error)
         sys.exit(2)
     except (RankR1Error, OSError) as error:
-        _tell(error)
+        print_error(error)
         sys.exit(1)
 
 
-def _tell(error: Exception) -> None:
+def print_error(error: Exception) -> None:
+    """One line on standard error."""
     text = str(error)
     if isinstance(error, OSError) and error.filename and error.strerror:
         text = f"{error.filename}: {error.strerror}"

@@ -1,4 +1,4 @@
-"""`rankr1 demo`: a small multi-hop corpus, reranked before your eyes, with what came of it, good or bad."""
+"""`rankr1 demo`: reranks a small multi-hop corpus and prints gains and losses."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from rankr1_rag.types import Cost, Passage, Ranking
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """A question with its candidates before and after."""
+class RerankedQuestion:
+    """A question with its candidates before and after reranking."""
 
-    question: corpus.Question
+    question: corpus.DemoQuestion
     before: tuple[Passage, ...]
     ranking: Ranking
 
     def ranks(self, passages: Sequence[Passage]) -> list[int | None]:
-        """The rank of each support, None where the first stage missed it."""
+        """The rank of each support, None if the first stage missed it."""
         ids = [passage.id for passage in passages]
         return [ids.index(support) + 1 if support in ids else None for support in self.question.supports]
 
@@ -44,16 +44,16 @@ class Answered:
 def demo(
     *,
     settings: CommandSettings,
-    html: Annotated[str | None, typer.Option(help="Also write the most changed question here, as a page.")] = None,
+    html: Annotated[str | None, typer.Option(help="Path for a page about the question that changed most.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Rerank the BM25 top 20 of 15 multi-hop questions and show what it did: no arguments needed.
+    """Rerank the BM25 top 20 of 15 multi-hop questions and print the result. It needs no arguments.
 
-    With --backend openai --base-url … the same for a model on a server.
+    With --base-url … it does the same with a model on a server.
     """
     console = Console()
-    if not (as_json or console.is_terminal):  # no progress bar will tell that something is going on
-        console.print("Reranking the BM25 top 20 of 15 questions; with the embedded model a minute or two ...")
+    if not (as_json or console.is_terminal):  # there is no progress bar
+        console.print("Reranking the BM25 top 20 of 15 questions; the embedded model takes a minute or two ...")
     job = Job(Console(stderr=True), None)
     with settings.reranker(job) as reranker:
         started = time.monotonic()
@@ -64,27 +64,27 @@ def demo(
         if as_json:
             typer.echo(json.dumps(_figures(answered, settings.top, seconds)))
         else:
-            _tell(console, answered, settings, seconds)
+            _print(console, answered, settings, seconds)
             if html is not None:
-                console.print(Text(f"\nThe comparisons of one question, to look at: {clean(html)}"))
+                console.print(Text(f"\nThe comparisons of one question: {clean(html)}"))
 
 
-def _answered(reranker: Reranker, job: Job) -> list[Answered]:
-    with arguments():  # what is not installed
+def _answered(reranker: Reranker, job: Job) -> list[RerankedQuestion]:
+    with arguments():  # the first stage may not be installed
         asked = corpus.questions()
         found = corpus.first_stage(asked, corpus.passages())
     rankings: dict[int, Ranking] = {}
     with job:
         for index, outcome in reranker.rank_many((q.query, best) for q, best in zip(asked, found, strict=True)):
             if isinstance(outcome, Exception):
-                with arguments():  # those that only a query shows, like a context too small for it
+                with arguments():  # some faults depend on the query, like a context too small for it
                     raise outcome
             rankings[index] = outcome
             job.advance()
-    return [Answered(question, found[index], rankings[index]) for index, question in enumerate(asked)]
+    return [RerankedQuestion(question, found[index], rankings[index]) for index, question in enumerate(asked)]
 
 
-def _figures(answered: Sequence[Answered], k: int, seconds: float) -> dict[str, object]:
+def _figures(answered: Sequence[RerankedQuestion], k: int, seconds: float) -> dict[str, object]:
     n = len(answered)
     return {
         "k": k,
@@ -98,11 +98,11 @@ def _figures(answered: Sequence[Answered], k: int, seconds: float) -> dict[str, 
     }
 
 
-def _cost(answered: Sequence[Answered]) -> Cost:
+def _cost(answered: Sequence[RerankedQuestion]) -> Cost:
     return sum((one.ranking.cost for one in answered), Cost())
 
 
-def _tell(console: Console, answered: Sequence[Answered], settings: CommandSettings, seconds: float) -> None:
+def _print(console: Console, answered: Sequence[RerankedQuestion], settings: CommandSettings, seconds: float) -> None:
     k = settings.top
     console.print(_table(answered, k))
     for title, one in (
@@ -117,7 +117,7 @@ def _tell(console: Console, answered: Sequence[Answered], settings: CommandSetti
     _verdict(console, _figures(answered, k, seconds), settings)
 
 
-def _table(answered: Sequence[Answered], k: int) -> Table:
+def _table(answered: Sequence[RerankedQuestion], k: int) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD,
         title=f"Ranks of the two supports among 20 (- not found), gain in recall@{k}",
@@ -141,19 +141,19 @@ def _spelled(ranks: Sequence[int | None]) -> str:
     return ", ".join("-" if rank is None else str(rank) for rank in ranks)
 
 
-def _story(console: Console, title: str, one: Answered) -> None:
+def _story(console: Console, title: str, one: RerankedQuestion) -> None:
     why = one.ranking.explain(1)
     asked = f"{one.question.query.text} (answer: {one.question.answer})"
-    chosen = f"First now is {why.passage.title!r}. The model's thought where it was chosen last:"
+    chosen = f"Now first: {why.passage.title!r}. The reasoning of its last comparison:"
     console.print(Text.assemble((f"\n{title}: ", "bold"), clean(asked)))
     console.print(Text(clean(chosen)))
-    console.print(Text(" ".join(clean(why.reasoning).split()) or "no reasoning was given", style="dim italic"))
+    console.print(Text(" ".join(clean(why.reasoning).split()) or "(no reasoning)", style="dim italic"))
 
 
 def _forced(console: Console, cost: Cost) -> None:
     if cost.forced:
-        text = f"{cost.forced:,} of {cost.comparisons:,} labels had to be forced: there the model came to no answer by "
-        console.print(Text(text + "itself, and what it thought need not be the reason.", style="yellow"))
+        text = f"{cost.forced:,} of {cost.comparisons:,} answers were forced: the model gave none by itself, "
+        console.print(Text(text + "so its reasoning may not explain them.", style="yellow"))
 
 
 def _verdict(console: Console, figures: dict[str, object], settings: CommandSettings) -> None:
@@ -173,10 +173,9 @@ def _verdict(console: Console, figures: dict[str, object], settings: CommandSett
         trained = "never trained to rerank" if settings.model == BASE else "trained on two CPU cores"
         console.print(
             Text(
-                f"\n{settings.model or EMBEDDED} is here to run anywhere: it has 135 million parameters and was "
-                f"{trained}. The figures above are what it measured. For a model that reasons, serve a Rank-R1 "
-                "checkpoint and run\n"
-                "  rankr1 demo --backend openai --base-url http://HOST:8000/v1 --server vllm --model MODEL",
+                f"\n{settings.model or EMBEDDED} runs on any machine: it has 135 million parameters and was {trained}. "
+                "The figures above are its own. For a model that reasons, serve a Rank-R1 checkpoint and run\n"
+                "  rankr1 demo --base-url http://HOST:8000/v1 --server vllm --model MODEL",
                 style="yellow",
             )
         )

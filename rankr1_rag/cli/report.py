@@ -1,7 +1,4 @@
-"""What a job tells: its cost, what failed, how to go on. Prints on standard error; with --json on standard output.
-
-A progress bar that counts what a job costs while it runs. Draws on standard error, and only on a terminal.
-"""
+"""The progress bar of a job on a terminal, and its summary: cost and failures."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ from rankr1_rag.types import Completion, Cost, Query, Ranking
 
 
 def bar(console: Console, field: str) -> Progress:
-    """A bar with its count, what `field` of the task tells, and the time; drawn on a terminal only."""
+    """A bar with its count, the text in `field` of the task, and the time; drawn on a terminal only."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -48,7 +45,7 @@ class Job:
         self._task = self._progress.add_task(title, total=total, cost="")
 
     def begin(self, title: str, total: int) -> None:
-        """Another stage of the job, with a bar of its own length; what it costs goes on."""
+        """Another stage of the job, with a bar of its own length; its cost is added."""
         self._progress.reset(self._task, description=title, total=total)
         self._show()
 
@@ -65,7 +62,7 @@ class Job:
         self._show()
 
     def advance(self, queries: int = 1) -> None:
-        """So many more queries are done."""
+        """Count more queries as done."""
         self._progress.advance(self._task, queries)
         self._show()
 
@@ -92,7 +89,7 @@ class _Counted(BackendWrapper):
 
 
 SHOWN = 5
-"""So many failures are told in full."""
+"""Number of failures that are printed in full."""
 
 
 def queries_of(number: int) -> str:

@@ -1,4 +1,4 @@
-"""`rankr1 rerank`: a file of queries with candidates in, the same reranked out; an interrupted job is resumed."""
+"""`rankr1 rerank`: a file of queries with candidates is reranked; an interrupted job resumes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from rankr1_rag.types import Passage, Query, Ranking
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """The queries to ask, the depth, and where progress goes; `live`: the queries come from a stream."""
+    """The queries of a job, its depth, its report and its bar. `live`: the queries come from a stream."""
 
     reranker: Reranker
     work: Iterable[Work]
@@ -39,8 +39,8 @@ class Asking:
     """By index the ids in the journal of this run's queries."""
 
     def ranked(self, journal: Journal | None = None) -> Iterator[tuple[Work, Ranking]]:
-        """Each query with its ranking as it is done; failures go to the report, what the journal has is passed over."""
-        opened: dict[int, Work] = {}  # by its number in this run
+        """Each query with its ranking when it is done. Failures go to the report; the journal's queries are skipped."""
+        opened: dict[int, Work] = {}
         numbers = count()
 
         def items() -> Iterator[tuple[Query, tuple[Passage, ...]]]:
@@ -64,7 +64,7 @@ class Asking:
                     return
 
     def _rest(self, journal: Journal) -> Iterator[Work]:
-        """What is not done: first what comes after the place where the last run gave up, then what comes before it."""
+        """The queries that are not done: first those behind the place where the last run gave up, then the others."""
         before = []
         for one in self.work:
             if one.id in journal:
@@ -79,7 +79,7 @@ class Asking:
 
 
 def _whole(ranking: Ranking, one: Work) -> Ranking:
-    """The ranking with the candidates beyond the depth behind it, as they were."""
+    """The ranking, followed by the candidates beyond the depth."""
     rest = tuple(range(len(ranking), len(one.candidates)))
     return replace(ranking, candidates=one.candidates, order=ranking.order + rest) if rest else ranking
 
@@ -89,7 +89,7 @@ Form = StrEnum("Form", ["jsonl", "trec"])
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The form of the results; a tag that no run can have is a UsageError here."""
+    """The format of the results. UsageError for a tag that no run can have."""
 
     form: Form
     tag: str
@@ -112,8 +112,8 @@ class Result:
 
 
 _KEPT = (
-    "; the finished ones are kept, the same command asks for the rest again, and with --on-failure first_stage gives "
-    "those whose model fails again in first-stage order"
+    "; the finished ones are kept, and the same command tries the others again; with --on-failure first_stage those "
+    "that fail again keep their first-stage order"
 )
 _INPUT = (
     'JSON lines, or - for standard input: {"query": "…", "passages": ["…", {"id": "…", "title": "…", "text": "…"}]}'
@@ -130,18 +130,18 @@ def rerank(
     out: Annotated[str, typer.Option("--out", "-o", help="File of the result; - is standard output.")] = "-",
     to: Annotated[Form | None, typer.Option(help="Format of the result (default: that of the input).")] = None,
     depth: Annotated[
-        int, typer.Option(min=1, help="Candidates a query to rerank; the others follow as they were.")
+        int, typer.Option(min=1, help="Number of candidates to rerank; the others follow unchanged.")
     ] = 100,
     tag: Annotated[str, typer.Option(help="Tag of a TREC run.")] = "rankr1",
-    trace: Annotated[bool, typer.Option(help="Every comparison in JSON lines, for `rankr1 explain`.")] = True,
-    restart: Annotated[bool, typer.Option(help="Discard of what an interrupted job had finished.")] = False,
+    trace: Annotated[bool, typer.Option(help="Comparisons in JSON lines, for `rankr1 explain`.")] = True,
+    restart: Annotated[bool, typer.Option(help="New start, without the results of an interrupted job.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replacement of a finished result.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Summary as JSON on standard output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Summary as JSON.")] = False,
 ) -> None:
     """Rerank JSON lines, or a TREC run with its queries and passages.
 
-    An interrupted job is resumed by the same command, and a query that fails does not stop the others. The candidates
-    beyond --k and --depth follow in first-stage order.
+    An interrupted job resumes with the same command. A query that fails does not stop the others. The candidates beyond
+    --k and --depth follow in first-stage order.
     """
     result = Result(to or (Form.trec if run else Form.jsonl), tag, trace)
     _check_out(out, (input, run, queries, passages), overwrite, as_json)
@@ -170,17 +170,17 @@ def rerank(
 
 def _check_out(out: str, inputs: Iterable[str | None], overwrite: bool, as_json: bool) -> None:
     if not is_stream(out) and Path(out).resolve() in {Path(path).resolve() for path in inputs if path is not None}:
-        raise UsageError(f"{out} is an input: give another --out")
+        raise UsageError(f"{out} is an input: use another --out")
     if as_json and out in ("-", "/dev/stdout"):
-        raise UsageError("--json prints a summary on standard output, where the result goes: give it an --out")
+        raise UsageError("--json prints a summary on standard output, like the result: use --out")
     if not is_stream(out) and Path(out).exists() and not overwrite:
-        raise UsageError(f"{out} exists: give another --out, or add --overwrite")
+        raise UsageError(f"{out} exists: use another --out, or --overwrite")
 
 
 def _work(
     input: str | None, run: str | None, queries: str | None, passages: str | None, form: Form
 ) -> tuple[Iterable[Work], int | None]:
-    """What there is to do, and how much of it, where that can be known."""
+    """The queries, and their number, None for a stream."""
     if (input is None) == (run is None):
         raise UsageError("one input is needed: a file of JSON lines, or --run with --queries and --passages")
     if input is not None:
@@ -194,7 +194,7 @@ def _work(
 
 
 def _print(out: str, result: Result, asking: Asking) -> None:
-    """Each result as soon as it is there."""
+    """Print each result when it is done."""
     with writing(out) as file:
         for one, ranking in asking.ranked():
             result.write(file, ranking_to_json(ranking, one.raw))
@@ -202,7 +202,7 @@ def _print(out: str, result: Result, asking: Asking) -> None:
 
 
 def _keep(out: str, result: Result, asking: Asking, journal: Journal) -> None:
-    """Each result into the journal, and all of them out, in the order of the input, whole or not at all."""
+    """Keep each result in the journal, then write all of them in the order of the input, whole or not at all."""
     report = asking.report
     try:
         for one, ranking in asking.ranked(journal):
@@ -215,7 +215,7 @@ def _keep(out: str, result: Result, asking: Asking, journal: Journal) -> None:
                 result.write(file, journal[id]["record"])
     except BaseException:
         done = f"{queries_of(len(journal))} done and kept" if len(journal) else "nothing was done yet"
-        report.say(f"stopped: {done}, the same command asks for the rest")
+        report.say(f"stopped: {done}, the same command resumes")
         raise
     if left_out := len(journal) - len(asking.finished):
         report.say(f"{counted(left_out, 'record')} of another input left out")

@@ -1,4 +1,4 @@
-"""The queries of `rankr1 rerank`: from JSON lines, or from a TREC run with its queries and passages."""
+"""The queries of the command line: JSON lines, or a TREC run with its queries and passages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rankr1_rag.io.jsonl import read_candidates
 from rankr1_rag.io.trec import read_run, write_run
 from rankr1_rag.types import Passage, Query
 
-_ANY_IDS = " (--to jsonl takes any ids, and what was finished)"
+_ANY_IDS = " (--to jsonl takes any ids, and resumes the job)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +32,23 @@ class Work:
 
     @property
     def id(self) -> str:
-        """Its index, and a digest of all that comes out again: what is to be reranked, and what came with it."""
+        """The index, and a digest of the query, the candidates and all other fields of the line."""
         whole = repr((self.query, self.candidates, json.dumps(self.raw, sort_keys=True)))
         return f"{self.index} {sha256(whole.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
 def is_stream(path: str) -> bool:
-    """Whether this is a pipe or a device, which can be read or written only once, as it goes."""
+    """Whether this is a pipe or a device, which can be read or written only once."""
     place = Path(path)
-    beside = place.parent in (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
-    return path == "-" or beside or place.is_fifo() or place.is_char_device()
+    device = place.parent in (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
+    return path == "-" or device or place.is_fifo() or place.is_char_device()
 
 
 def from_json_lines(path: str, *, for_run: bool) -> tuple[Iterator[Work], int | None]:
-    """A line a query, read as it is reached, and how many there are; None for a stream.
+    """One query a line, read lazily, and their number; None for a stream.
 
-    A file is read twice: each line that is not as it should be is a FileError here, before anything is asked. In a
-    stream it is one when it is reached. `for_run`: it must do for a TREC run, too.
+    A file is read twice: a malformed line is a FileError here, before anything is requested. In a stream it is one when
+    it is reached. `for_run`: the ids must be valid in a TREC run, too.
     """
     if is_stream(path):
         return _json_lines(path, for_run), None
@@ -57,7 +57,7 @@ def from_json_lines(path: str, *, for_run: bool) -> tuple[Iterator[Work], int | 
 
 
 def from_trec(run: str, queries: str, passages: str) -> list[Work]:
-    """A run with its texts. FileError naming what the run wants and the files do not hold."""
+    """A run with its texts. FileError for texts that the files lack."""
     ranked, texts = read_run(run), read_queries(queries)
     found = read_passages(passages, {scored.id for best in ranked.values() for scored in best})
     _all_there(queries, "queries", run, {id for id in ranked if not texts.get(id, "").strip()})
@@ -80,7 +80,7 @@ def _json_lines(path: str, for_run: bool) -> Iterator[Work]:
 
 def _check_ids(work: Work, seen: set[str]) -> None:
     if work.query.id in seen:
-        raise ValueError(f"duplicate query {work.query.id!r}: a run ranks a query once{_ANY_IDS}")
+        raise ValueError(f"query {work.query.id!r} is a duplicate: a run ranks a query once{_ANY_IDS}")
     seen.add(work.query.id)
     places = [(passage.id, -float(place)) for place, passage in enumerate(work.candidates)]
     try:
@@ -93,4 +93,4 @@ def _check_ids(work: Work, seen: set[str]) -> None:
 def _all_there(path: str, what: str, run: str, missing: set[str]) -> None:
     if missing:
         some = ", ".join(sorted(missing)[:3])
-        raise FileError(path, None, f"lacks {len(missing)} {what} that {run} ranks, {some} among them")
+        raise FileError(path, None, f"lacks {len(missing)} {what} that {run} ranks, for example {some}")

@@ -32,7 +32,7 @@ class Caller:
 
 
 caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
-"""Inside a coroutine of the private loop: the task that awaits it, None where a plain thread waits.
+"""Inside a coroutine of the private loop: the task that awaits it, None if a plain thread waits.
 
 For objects of the caller's event loop that must not be used on another one, such as a client with open connections."""
 

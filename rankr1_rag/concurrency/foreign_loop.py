@@ -38,7 +38,7 @@ async def in_thread(work: Callable[[], T]) -> T:
             with suppress(InvalidStateError):  # cancelled meanwhile
                 future.set_result(result)
 
-    threading.Thread(target=run, name="rankr1-borrowed", daemon=True).start()
+    threading.Thread(target=run, name="rankr1-call", daemon=True).start()
     return await asyncio.wrap_future(future)
 
 

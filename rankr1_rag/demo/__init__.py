@@ -3,7 +3,7 @@
     {"id": "lise-meitner", "title": "Lise Meitner", "text": "…"}
     {"id": "q01", "text": "…", "answer": "…", "supports": ["…", "…"], "type": "bridge"}
 
-Made to try things out, not to measure models by. Knows no model and no reranker.
+For trying things out, not for measuring models.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rankr1_rag.types import Passage, Query
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class DemoQuestion:
     """A question that two passages answer only together; `supports` are their ids."""
 
     query: Query
@@ -32,19 +32,19 @@ class Question:
 
 
 def passages() -> tuple[Passage, ...]:
-    """The corpus."""
-    return tuple(Passage(**record) for record in _records("passages.jsonl"))
+    """The passages of the corpus."""
+    return tuple(Passage(**record) for record in read_records("passages.jsonl"))
 
 
-def questions() -> tuple[Question, ...]:
+def questions() -> tuple[DemoQuestion, ...]:
     """The questions, in order of their ids."""
     return tuple(
-        Question(Query(record["id"], record["text"]), record["answer"], tuple(record["supports"]), record["type"])
-        for record in _records("questions.jsonl")
+        DemoQuestion(Query(record["id"], record["text"]), record["answer"], tuple(record["supports"]), record["type"])
+        for record in read_records("questions.jsonl")
     )
 
 
-def first_stage(questions: Sequence[Question], corpus: Sequence[Passage], n: int = 20) -> list[tuple[Passage, ...]]:
+def first_stage(questions: Sequence[DemoQuestion], corpus: Sequence[Passage], n: int = 20) -> list[tuple[Passage, ...]]:
     """The BM25 top n of each question, by bm25s with English stemming. ImportError with the pip command."""
     try:
         import bm25s
@@ -62,6 +62,7 @@ def first_stage(questions: Sequence[Question], corpus: Sequence[Passage], n: int
     return [tuple(corpus[position] for position in row) for row in found]
 
 
-def _records(name: str) -> list[dict[str, Any]]:
+def read_records(name: str) -> list[dict[str, Any]]:
+    """The JSON lines of a file of this package."""
     text = files(__name__).joinpath(name).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]

@@ -24,7 +24,7 @@ A plain function is called in a thread of its own; a coroutine is awaited on the
 """
 
 
-class Counter(Protocol):
+class TokenCounter(Protocol):
     """The part of a `Backend` that clipping needs."""
 
     @property
@@ -58,7 +58,7 @@ class Budget:
     passage_tokens: int | None = None
     known: int = 0
 
-    def fit(self, query: str, candidates: Sequence[Passage], backend: Counter) -> Texts:
+    def fit(self, query: str, candidates: Sequence[Passage], backend: TokenCounter) -> Texts:
         """Sanitise and clip, once a query. ValueError if the context cannot hold a set of this size.
 
         The passages of a set share equally what the context leaves after the completion and the overhead.

@@ -72,7 +72,7 @@ class SelectionLoop:
                     is_new = run.add(await Retriever(run.retrieve).find(text))
                 if not is_new:
                     pass
-                elif backend.context is None and sum(len(passage.text) for passage in run.candidates) < LARGE:
+                elif backend.context is None and sum([len(passage.text) for passage in run.candidates]) < LARGE:
                     run.texts = budget.fit(run.query.text, run.candidates, backend)
                 else:  # counting tokens may mean loading a model: not on the loop that others wait for
                     run.texts = await asyncio.to_thread(budget.fit, run.query.text, run.candidates, backend)
@@ -261,7 +261,7 @@ class Comparer:
         request = Request(
             messages,
             max_tokens,
-            self.plan.temperature,
+            plan.temperature,
             choices=choices,
             logprobs=logprobs,
             seed=plan.seed,

@@ -1,6 +1,6 @@
-"""How one query's ranking came about, to be read by people: on a terminal and as a page of HTML.
+"""Shows how one query's ranking came about: on a terminal, and as an HTML page that needs nothing else.
 
-Takes a `Ranking` and nothing else; knows no model, no prompt and no file but the page it writes.
+Takes a `Ranking` alone. Must not import models, prompts or files other than the page it writes.
 """
 
 from __future__ import annotations

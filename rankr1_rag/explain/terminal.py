@@ -1,7 +1,7 @@
-"""A ranking and its tournament on a terminal, by rich.
+"""Prints a ranking and its tournament on a terminal, with rich.
 
-Works at 80 columns, without colour and through a pipe: what colour says, words or signs say too. Everything that came
-from a model, a passage or a query goes through `clean` into a `Text`, which rich never reads as markup.
+Works at 80 columns, without colour and through a pipe: words or signs repeat whatever colour says. Everything from a
+model, a passage or a query goes through `clean` into a `Text`, which rich never reads as markup.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from rankr1_rag.explain.story import Asked, Place, known, lede, name, origin, places, round_costs, rounds, warnings
+from rankr1_rag.explain.story import NumberedComparison, known, lede, name, origin, place, round_costs, rounds, warnings
 from rankr1_rag.explain.text import clean, counted, line, start
 from rankr1_rag.types import Cost, Ranking
 
@@ -31,40 +31,60 @@ _FIGURES = {
 _GAP = (0, 1, 0, 0)
 
 
-def show(ranking: Ranking, console: Console, *, top: int | None = None, thoughts: bool = True) -> None:
+def show(ranking: Ranking, console: Console, *, top: int | None = None, reasoning: bool = True) -> None:
     """Print the query, the result, every comparison round by round, and the cost.
 
-    `top` is how many ranks the result has (None: k); `thoughts=False` leaves out the model's reasoning.
+    `top` is the number of ranks in the result (None: k); `reasoning=False` leaves out the model's reasoning.
     """
-    console.print(_heading(ranking))
+    console.print(Text.assemble(("Query", "bold"), (f" {start(ranking.query.id, 60)}".rstrip(), "dim")))
+    console.print(Padding(Text(clean(ranking.query.text) or "(empty)"), (0, 0, 1, 2)))
+    console.print(Text(lede(ranking)))
+    for warning in warnings(ranking):
+        console.print(Text(f"! {warning}", style="yellow"))
     if ranking.order:
         console.print(Text(), ranking_table(ranking, top), Text(), sep="\n")
     for number, members in rounds(ranking).items():
-        console.print(_rule(number, members))
-        if beside := known(ranking, members[0].comparison):
-            console.print(Padding(Text(f"known already: {beside}"), (0, 0, 1, 4)))
+        console.print(heading(f"Round {number} · {counted(len(members), 'comparison')}"))
+        if context := known(ranking, members[0].comparison):
+            console.print(Padding(Text(f"known already: {context}"), (0, 0, 1, 4)))
         for asked in members:
-            console.print(_asked(ranking, asked, thoughts))
-    console.print(Rule(Text("Cost", style="bold"), align="left", style="dim"))
+            console.print(comparison_panel(ranking, asked, reasoning))
+    console.print(heading("Cost"))
     console.print(cost_table(round_costs(ranking), ranking.cost))
+
+
+def heading(title: str) -> Rule:
+    """A rule with a title on the left."""
+    return Rule(Text(title, style="bold"), align="left", style="dim")
 
 
 def ranking_table(ranking: Ranking, top: int | None = None) -> Table:
     """The first `top` ranks, or the first k."""
-    table = Table(box=SIMPLE_HEAD, padding=_GAP, show_edge=False, expand=True)
-    for heading in ("rank", "first\nstage", "move", "won:\nlost"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = Table(box=SIMPLE_HEAD, padding=_GAP, show_edge=False, expand=True, caption_justify="left")
+    for title in ("rank", "first\nstage", "move", "won:\nlost"):
+        table.add_column(title, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("id", no_wrap=True, overflow="ellipsis", max_width=20)
     table.add_column("passage", no_wrap=True, overflow="ellipsis", ratio=1)
-    everyone = places(ranking)
-    shown = everyone[: ranking.k if top is None else top]
-    for place in shown:
-        table.add_row(*_cells(place))
-    left_out = len(everyone) - len(shown)
-    legend = "✓ selected" + (f"; {left_out:,} more follow" if left_out else "")
-    table.caption = Text(legend, style="dim")
-    table.caption_justify = "left"
+    shown = min(len(ranking), ranking.k if top is None else top)
+    for rank in range(1, shown + 1):
+        here = place(ranking, rank)
+        why = here.why
+        first = "" if here.retrieved else str(here.first)
+        plain = [
+            str(rank),
+            first,
+            here.moved,
+            f"{why.won}:{why.lost}",
+            "✓" if why.selected else "",
+            line(why.passage.id),
+        ]
+        passage = Text(here.name, style="bold" if why.passage.title else "")
+        if why.passage.title:
+            passage.append(f"  {start(why.passage.text, 160)}", style="not bold")
+        table.add_row(*map(Text, plain), passage, style="" if why.selected else "dim")
+    left_out = len(ranking) - shown
+    table.caption = Text("✓ selected" + (f"; {left_out:,} more follow" if left_out else ""), style="dim")
     return table
 
 
@@ -74,65 +94,38 @@ def cost_table(costs: Mapping[str, Cost], whole: Cost | None = None) -> Table:
     Where only the whole was timed, seconds are left blank.
     """
     whole = sum(costs.values(), Cost()) if whole is None else whole
-    table = Table(box=SIMPLE_HEAD, padding=_GAP, show_edge=False, show_footer=len(costs) > 1)
+    table = Table(box=SIMPLE_HEAD, padding=_GAP, show_edge=False, show_footer=len(costs) > 1, caption_justify="left")
     table.add_column("", "total", overflow="fold", max_width=24)
-    for field, heading in _FIGURES.items():
-        table.add_column(heading, f"{getattr(whole, field):,}", justify="right", no_wrap=True)
+    for field, title in _FIGURES.items():
+        table.add_column(title, f"{getattr(whole, field):,}", justify="right", no_wrap=True)
     table.add_column("seconds", f"{whole.seconds:,.1f}", justify="right", no_wrap=True)
     for label, cost in costs.items():
         figures = [f"{getattr(cost, field):,}" for field in _FIGURES]
         table.add_row(Text(line(label)), *figures, f"{cost.seconds:,.1f}" if cost.seconds else "")
-    stored = f", from the store {whole.stored:,}" if whole.stored else ""
-    thought = (
-        f", thought {whole.reasoning_tokens / whole.comparisons:,.0f} tokens each" if whole.reasoning_tokens else ""
-    )
-    counts = f"unparsed {whole.unparsed:,}, forced {whole.forced:,}, clipped {whole.clipped:,}"
-    table.caption = Text(f"{counts}{thought}{stored}")
-    table.caption_justify = "left"
+    caption = f"unparsed {whole.unparsed:,}, forced {whole.forced:,}, clipped {whole.clipped:,}"
+    if whole.reasoning_tokens:
+        caption += f", reasoning {whole.reasoning_tokens / whole.comparisons:,.0f} tokens each"
+    table.caption = Text(caption + (f", from the store {whole.stored:,}" if whole.stored else ""))
     return table
 
 
-def _heading(ranking: Ranking) -> RenderableType:
-    head = Text("Query", style="bold")
-    if ranking.query.id:
-        head.append(f" {start(ranking.query.id, 60)}", style="dim")
-    query = Padding(Text(clean(ranking.query.text) or "(empty)"), (0, 0, 0, 2))
-    marks = [Text(f"! {warning}", style="yellow") for warning in warnings(ranking)]
-    return Group(head, query, Text(), Text(lede(ranking)), *marks)
-
-
-def _cells(place: Place) -> list[Text]:
-    why = place.why
-    style = "" if why.selected else "dim"
-    passage = Text(place.name, style="bold" if why.passage.title else "")
-    if why.passage.title:
-        passage.append(f"  {start(why.passage.text, 160)}", style="not bold")
-    first = "" if place.found else str(place.first)
-    plain = [str(why.rank), first, place.moved, f"{why.won}:{why.lost}", "✓" if why.selected else ""]
-    cells = [*map(Text, plain), Text(line(why.passage.id)), passage]
-    for cell in cells:
-        cell.stylize_before(style)
-    return cells
-
-
-def _rule(number: int, members: list[Asked]) -> Rule:
-    title = f"Round {number} · {counted(len(members), 'comparison')}"
-    return Rule(Text(title, style="bold"), align="left", style="dim")
-
-
-def _asked(ranking: Ranking, asked: Asked, thoughts: bool) -> RenderableType:
-    """The set in shown order under the labels that the model saw, its choice, its thought, its price."""
+def comparison_panel(ranking: Ranking, asked: NumberedComparison, reasoning: bool) -> RenderableType:
+    """The set in shown order under the labels that the model saw, its choice, its reasoning, its tokens."""
     comparison = asked.comparison
+    shown = []
+    for label, position in enumerate(comparison.set, start=1):
+        mark, style = ("→", "bold green") if position == asked.chosen else (" ", "")
+        shown.append(Text(f"{mark}{f'[{label}]':>4} {start(name(ranking, position), 18)}", style=style, no_wrap=True))
     choice = Text(f"→ {name(ranking, asked.chosen)}", style="bold green" if comparison.parsed else "bold yellow")
     choice.append(f"  {origin(ranking, asked.chosen)}", style="not bold dim")
-    parts: list[RenderableType] = [_set(ranking, asked), choice]
+    parts: list[RenderableType] = [Columns(shown, padding=(0, 1)), choice]
     if asked.odds:
         parts.append(Text(f"most probable labels: {asked.odds}", style="dim"))
     if asked.listing:
         parts.append(Text(f"answered {asked.listing}"))
     if asked.flags:
         parts.append(Text(", ".join(asked.flags), style="yellow"))
-    if thoughts and comparison.reasoning.strip():
+    if reasoning and comparison.reasoning.strip():
         parts.append(Text(clean(comparison.reasoning.strip()), style="dim"))
     parts.append(Text(asked.tokens, style="dim italic"))
     grid = Table.grid(padding=(0, 1), expand=True)
@@ -140,11 +133,3 @@ def _asked(ranking: Ranking, asked: Asked, thoughts: bool) -> RenderableType:
     grid.add_column(ratio=1, overflow="fold")
     grid.add_row(Text(f"{asked.number}.", style="bold"), Group(*parts))
     return Padding(grid, (0, 0, 1, 0))
-
-
-def _set(ranking: Ranking, asked: Asked) -> Columns:
-    shown = []
-    for label, position in enumerate(asked.comparison.set, start=1):
-        mark, style = ("→", "bold green") if position == asked.chosen else (" ", "")
-        shown.append(Text(f"{mark}{f'[{label}]':>4} {start(name(ranking, position), 18)}", style=style, no_wrap=True))
-    return Columns(shown, padding=(0, 1))

@@ -1,4 +1,4 @@
-"""Text from elsewhere, made safe and short enough to look at. Knows characters; nothing of rankings or HTML."""
+"""Cleans and shortens text from elsewhere, so that it is safe to print."""
 
 from __future__ import annotations
 

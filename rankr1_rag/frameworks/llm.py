@@ -208,7 +208,7 @@ def is_identity(name: str) -> bool:
 
 
 def undescribable(value: object, name: str) -> ValueError:
-    """The error for a model that cannot be told apart from others."""
+    """The error for a model that cannot be distinguished from others."""
     return ValueError(
         f"cannot identify the model for the store: {name} is a {type(value).__name__}, which has no settings. "
         "Leave out store=, or pass reranker= with stored(…) around a backend with an `identity`"

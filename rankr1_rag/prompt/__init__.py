@@ -1,14 +1,13 @@
-"""Text: how a comparison is put to a model and how its answer is read. The only place where labels exist.
+"""Text: how a comparison is shown to a model and how its answer is read. The only place where labels exist.
 
 `Format` is one frozen value with `render`, `parse` and `force`, shared by inference, evaluation and the training
-reward; `FORMATS` holds them by name. `sanitise` and `clip` make passages safe and short. Knows nothing of
+reward; `FORMATS` holds them by name. `sanitise` and `clip` make passages safe and short. This package does not know
 algorithms, engines or backends: a passage is text, an answer is places in the shown order.
 """
 
-from rankr1_rag.prompt.clipping import clip, tokens
 from rankr1_rag.prompt.format import Forced, Format
 from rankr1_rag.prompt.formats import FORMATS
 from rankr1_rag.prompt.label_probabilities import shares
-from rankr1_rag.prompt.sanitizing import sanitise
+from rankr1_rag.prompt.texts import clip, sanitise, tokens
 
 __all__ = ["FORMATS", "Forced", "Format", "clip", "sanitise", "shares", "tokens"]

@@ -1,9 +1,9 @@
 """The published input formats of the released models, byte for byte, and two of this project's own.
 
 Source of the first three: github.com/ielab/llm-rankers, folder Rank-R1/prompts, commit b36517b (2025-05-29),
-Apache-2.0. They are what the models were trained on, quoted as data: a v0.1 model under another prompt works and is
-silently worse. v0.1 writes a passage as `[n] text`; the `[{num}]: ` that stands in its published file is not used by
-the code that trained or serves it. Knows text only: no model, no algorithm, no position.
+Apache-2.0. They are the input that the models were trained on, quoted as data: a v0.1 model with another prompt works
+and is silently worse. v0.1 writes a passage as `[n] text`; the `[{num}]: ` of its published file is not used by the
+code that trained or serves it.
 """
 
 from __future__ import annotations
@@ -123,10 +123,10 @@ NAMING_V1 = Format(
     known="Known: {line}\n",
 )
 """A setwise format of this project's own for small models, which see the query before and after the passages: the
-thought names the passage that is picked, then comes its label."""
+reasoning names the passage that is picked, then comes its label."""
 
 LABEL_V1 = replace(NAMING_V1, name="label-v1", reasoning=False)
-"""The same, answered by the label alone: what supervised training without a thought is compared in."""
+"""The same, answered by the label alone: for comparison with training on labels without reasoning."""
 
 FORMATS = {
     format.name: format for format in (RANK_R1_V01, RANK_R1_V02, SETWISE_SFT_V01, LISTWISE_V1, NAMING_V1, LABEL_V1)

@@ -1,7 +1,7 @@
 """The probability of each choice of a constrained completion, from the log-probabilities of its tokens.
 
-Labels may be spelled digit by digit: then the first token of `12]` pools 1 and 10 to 19, and only the second one tells
-them apart. Beginnings that several choices share are named, so that their rest can be requested.
+Labels may be spelled digit by digit: then the first token of `12]` pools 1 and 10 to 19, and only the second one
+separates them. Beginnings that several choices share are named, so that their rest can be requested.
 """
 
 from __future__ import annotations

@@ -1,14 +1,8 @@
-"""A selection over some of the positions only, as the stages of a hop-aware reranking need it.
+"""The grammar of a selection: generators that yield a round, are sent its answers, and return a result.
 
-Knows positions. Must not know why the others are left out.
-
-The grammar of a selection: generators that yield a round, are sent its answers, and return what they found.
-
-A `Part` asks and returns something; parts compose with `yield from` (one after another) and `together` (side by
-side). A `Selection` is the part that returns the k best positions. Nothing here does input or output (the idea is
-h11's): whoever drives a part with `step` decides how, and how many at once, sets are shown to a judge.
-
-Knows positions only. Must not know text, prompts, models, or how the rounds are answered.
+Parts compose with `yield from` (one after another) and `together` (in parallel). A `Selection` is the part that returns
+the k best positions. Nothing here does input or output (the idea is h11's): the driver of a part decides, with `step`,
+how and how many at once sets are shown to a judge.
 """
 
 from __future__ import annotations
@@ -37,15 +31,15 @@ Selection: TypeAlias = Part[list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Done(Generic[T]):
-    """What a part returned."""
+    """The result of a part."""
 
     value: T
 
 
 def step(part: Part[T], answers: list[Answer] | None = None) -> Round | Done[T]:
-    """The next round, or what the part returned. Leave `answers` out the first time only.
+    """The next round, or the result. Leave `answers` out the first time only.
 
-    ValueError where the answers do not fit the round: the driver's error, after which the part is dead.
+    ValueError if the answers do not fit the round: an error of the driver, after which the part is dead.
     """
     try:
         return next(part) if answers is None else part.send(answers)
@@ -54,10 +48,10 @@ def step(part: Part[T], answers: list[Answer] | None = None) -> Round | Done[T]:
 
 
 def ask(sets: Round) -> Part[list[Answer]]:
-    """One round and its answers, each seen to name a best position that is in its set (ValueError)."""
+    """One round and its answers. ValueError if an answer does not begin with a position of its set."""
     answers = yield sets
     if len(answers) != len(sets):
-        raise ValueError(f"a round of {len(sets)} sets was sent {len(answers)} answers; send one a set, in order")
+        raise ValueError(f"a round of {len(sets)} sets was sent {len(answers)} answers: send one a set, in order")
     for shown, answer in zip(sets, answers, strict=True):
         if not answer or answer[0] not in shown:
             raise ValueError(f"the answer {answer} to the set {shown} does not begin with a position of the set")
@@ -65,7 +59,7 @@ def ask(sets: Round) -> Part[list[Answer]]:
 
 
 def named(shown: Set, answer: Answer) -> list[int]:
-    """The positions an answer names, each once, in its order; ValueError where one is not in the set."""
+    """The positions an answer names, each once, in its order. ValueError if one is not in the set."""
     positions = list(dict.fromkeys(answer))
     if strangers := set(positions) - set(shown):
         raise ValueError(f"the answer {answer} to the set {shown} names {sorted(strangers)}, not in the set")
@@ -73,7 +67,7 @@ def named(shown: Set, answer: Answer) -> list[int]:
 
 
 def best(members: Iterable[int]) -> Part[int]:
-    """The best of these positions, shown in first-stage order; a set of one needs no asking."""
+    """The best of these positions, shown in first-stage order; a set of one needs no comparison."""
     shown = tuple(sorted(members))
     if len(shown) == 1:
         return shown[0]
@@ -82,7 +76,7 @@ def best(members: Iterable[int]) -> Part[int]:
 
 
 def together(parts: Sequence[Part[T]]) -> Part[list[T]]:
-    """Independent parts side by side: each round is one round of every part not yet done; their results in order."""
+    """Independent parts in parallel: each round is one round of every part not yet done; their results in order."""
     states = [step(part) for part in parts]
     while any(not isinstance(state, Done) for state in states):
         rounds = [[] if isinstance(state, Done) else state for state in states]
@@ -102,20 +96,20 @@ def play(selection: Selection, judge: Callable[[Set], Answer]) -> list[int]:
 
 
 def checked(n: int, k: int, size: int) -> int:
-    """How many positions will be selected: min(k, n). ValueError for arguments that make no sense."""
+    """The number of positions to select, min(k, n). ValueError for arguments out of range."""
     if n < 0:
-        raise ValueError(f"n, the number of candidates, must be at least 0, not {n}")
+        raise ValueError(f"n, the number of candidates, must be at least 0 (got {n})")
     if k < 1:
-        raise ValueError(f"k, the number of positions to select, must be at least 1, not {k}")
+        raise ValueError(f"k, the number of positions to select, must be at least 1 (got {k})")
     if size < 2:
-        raise ValueError(f"size, the most positions shown together, must be at least 2, not {size}")
+        raise ValueError(f"size, the most positions of a set, must be at least 2 (got {size})")
     return min(k, n)
 
 
 def among(selection: Selection, positions: Sequence[int]) -> Selection:
     """The same selection over these distinct positions in place of 0, 1, 2…; its sets and its result hold them.
 
-    In ascending order they stay in first-stage order, which a selection goes by.
+    Give them in ascending order: a selection relies on first-stage order.
     """
     places = {position: place for place, position in enumerate(positions)}
     state = step(selection)

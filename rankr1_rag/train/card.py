@@ -49,11 +49,11 @@ def line(runs: Sequence[Record]) -> str:
     return _KEY + json.dumps(runs)
 
 
-def _made(adapter: hub.Source) -> list[Record]:
+def _made(adapter: hub.CheckpointFiles) -> list[Record]:
     return _by_card(adapter) or _by_settings(adapter) or [{"adapter_name": adapter.name}]
 
 
-def _by_card(adapter: hub.Source) -> list[Record]:
+def _by_card(adapter: hub.CheckpointFiles) -> list[Record]:
     with suppress(BackendError, OSError, ValueError):
         lines = adapter.file(CARD).read_text(encoding="utf-8").splitlines()
         found: list[Any] = next((json.loads(one.removeprefix(_KEY)) for one in lines if one.startswith(_KEY)), [])
@@ -61,7 +61,7 @@ def _by_card(adapter: hub.Source) -> list[Record]:
     return []
 
 
-def _by_settings(adapter: hub.Source) -> list[Record]:
+def _by_settings(adapter: hub.CheckpointFiles) -> list[Record]:
     """The records in the folder of a run, if its card has none."""
     with suppress(BackendError, OSError):
         settings = hub.read_json(adapter.file(SETTINGS))

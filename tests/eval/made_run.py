@@ -63,13 +63,11 @@ def ranked(question: Question, candidates: Sequence[Passage], model: Judge, forc
         return reranker.rank(question.query, candidates)
 
 
-def read(system: str, k: int, question: Question, seen: Sequence[str], corpus: Mapping[str, Passage]) -> Read:
+def read(system: str, question: Question, seen: Sequence[str], corpus: Mapping[str, Passage]) -> Read:
     """A reader that is mostly right where it sees every support."""
-    chance = drawn(
-        system if system in ("gold", "no-context") else "", question.query.id, len(set(question.supports) & set(seen))
-    )
-    share = len(set(question.supports) & set(seen)) / len(question.supports)
-    if chance.random() < 0.12 + 0.6 * share**2:
+    supports = len(set(question.supports) & set(seen))
+    chance = drawn(system if system in ("gold", "no-context") else "", question.query.id, supports)
+    if chance.random() < 0.12 + 0.6 * (supports / len(question.supports)) ** 2:
         answer = question.answers[0]
     elif chance.random() < 0.3:
         answer = f"the {question.answers[0]} of {question.query.text.split()[-1].rstrip('?')}"
@@ -82,52 +80,38 @@ def of(questions: Sequence[Question], skill: float = 0.8, votes: bool = True, ks
     """A run over these questions with every kind of system but a cross-encoder."""
     pool = pooled(questions)
     corpus = {passage.id: passage for passage in pool}
+    by_id = {question.query.id: question for question in questions}
     found = bm25(pool, [question.query for question in questions], 20)
-    first = {id: tuple(scored.id for scored in run) for id, run in found.items()}
-    asked = {"rank-r1": judge(skill)} | ({"rank-r1:votes=3": judge(min(1.0, skill + 0.08))} if votes else {})
-    rankings = {
-        name: {q.query.id: ranked(q, [corpus[id] for id in first[q.query.id]], model) for q in questions}
-        for name, model in asked.items()
+    first = {id: [corpus[scored.id] for scored in found[id]] for id in by_id}
+    judges = {"rank-r1": judge(skill)} | ({"rank-r1:votes=3": judge(min(1.0, skill + 0.08))} if votes else {})
+    rankings = {name: {id: ranked(by_id[id], first[id], model) for id in by_id} for name, model in judges.items()}
+    orders = {name: {id: [p.id for p in one.passages] for id, one in ones.items()} for name, ones in rankings.items()}
+    baselines: dict[str, Callable[[Question, list[Passage]], Sequence[int]]] = {
+        "none": lambda question, passages: range(len(passages)),
+        "oracle": lambda question, passages: oracle(passages, question.supports),
+        "random": lambda question, passages: shuffled(question.query, passages, 0),
     }
-    systems = [
-        system(name, _orders(name, questions, first, corpus), questions, corpus, ks)
-        for name in ("none", "oracle", "random")
-    ]
-    systems += [
-        system(name, {id: tuple(p.id for p in one.passages) for id, one in found.items()}, questions, corpus, ks, found)
-        for name, found in rankings.items()
-    ]
+    for name, order in reversed(baselines.items()):
+        own = {id: [first[id][place].id for place in order(by_id[id], first[id])] for id in by_id}
+        orders = {name: own, **orders}
+    systems = []
+    for name, ids in orders.items():
+        reads = {k: {id: read(name, by_id[id], ids[id][:k], corpus) for id in by_id} for k in ks}
+        costs = {id: cost(one, 3 if "votes" in name else 1) for id, one in rankings.get(name, {}).items()}
+        tuples = {id: tuple(order) for id, order in ids.items()}
+        systems.append(SystemRun(name, tuples, reads, rankings.get(name, {}), costs))
     for name in ("gold", "no-context"):
-        answers = {q.query.id: read(name, 0, q, q.supports if name == "gold" else (), corpus) for q in questions}
+        answers = {id: read(name, q, q.supports if name == "gold" else (), corpus) for id, q in by_id.items()}
         systems.append(SystemRun(name, reads=dict.fromkeys(ks, answers)))
     settings = {"retriever": "bm25", "candidates": 20, "read": list(ks), "systems": {"rank-r1": {"k": 5, "size": 10}}}
     return EvaluatedRun("made", "hotpotqa", tuple(questions), corpus, 20, tuple(systems), settings)
 
 
-def system(
-    name: str,
-    orders: Mapping[str, tuple[str, ...]],
-    questions: Sequence[Question],
-    corpus: Mapping[str, Passage],
-    ks: Sequence[int],
-    rankings: Mapping[str, Ranking] | None = None,
-) -> SystemRun:
-    """A system read at each k."""
-    reads = {k: {q.query.id: read(name, k, q, orders[q.query.id][:k], corpus) for q in questions} for k in ks}
-    costs = {id: cost(ranking, 3 if "votes" in name else 1) for id, ranking in (rankings or {}).items()}
-    return SystemRun(name, orders, reads, rankings or {}, costs)
-
-
 def cost(ranking: Ranking, votes: int) -> Cost:
     """As if a model had been asked that counts its tokens."""
-    one = replace(
-        ranking.cost,
-        prompt_tokens=150 * ranking.cost.passages_read,
-        completion_tokens=90 * ranking.cost.comparisons,
-        reasoning_tokens=80 * ranking.cost.comparisons,
-        seconds=0.7 * ranking.cost.comparisons,
-    )
-    return sum([one] * votes, Cost())
+    n = ranking.cost.comparisons
+    tokens = {"completion_tokens": 90 * n, "reasoning_tokens": 80 * n, "seconds": 0.7 * n}
+    return sum([replace(ranking.cost, prompt_tokens=150 * ranking.cost.passages_read, **tokens)] * votes, Cost())
 
 
 def real_questions(shared_data: Path, number: int) -> tuple[Question, ...]:
@@ -135,44 +119,26 @@ def real_questions(shared_data: Path, number: int) -> tuple[Question, ...]:
     return tuple(load("hotpotqa", shared_data / "hotpotqa" / "dev_distractor_sample.json"))[:number]
 
 
-def _orders(
-    name: str, questions: Sequence[Question], first: Mapping[str, tuple[str, ...]], corpus: Mapping[str, Passage]
-) -> dict[str, tuple[str, ...]]:
-    orders = {}
-    for question in questions:
-        ids = first[question.query.id]
-        order: Sequence[int] = range(len(ids))
-        if name == "oracle":
-            order = oracle([corpus[id] for id in ids], question.supports)
-        elif name == "random":
-            order = shuffled(question.query, [corpus[id] for id in ids], 0)
-        orders[question.query.id] = tuple(ids[position] for position in order)
-    return orders
-
-
 def hostile(run: EvaluatedRun) -> EvaluatedRun:
     """The same hostile text in every place that a stranger can fill, ids left alone."""
+
+    def passage(one: Passage) -> Passage:
+        return replace(one, title=HOSTILE, text=HOSTILE)
+
+    systems = []
+    for system in run.systems:
+        rankings = {}
+        for id, one in system.rankings.items():
+            trace = tuple(replace(comparison, reasoning=HOSTILE * 40) for comparison in one.trace)
+            rankings[id] = replace(one, candidates=tuple(map(passage, one.candidates)), trace=trace)
+        reads = {
+            k: dict.fromkeys(ids, Read(HOSTILE * (1 if k % 2 else 30), HOSTILE)) for k, ids in system.reads.items()
+        }
+        name = f"rank-r1:{HOSTILE}" if system.name.startswith("rank-r1:") else system.name
+        systems.append(replace(system, name=name, reads=reads, rankings=rankings))
     questions = tuple(
         replace(q, query=replace(q.query, text=HOSTILE), answers=(HOSTILE,) * 6, type=HOSTILE) for q in run.questions
     )
-    passages = {id: replace(passage, title=HOSTILE, text=HOSTILE) for id, passage in run.passages.items()}
-    systems = tuple(_hostile_row(system) for system in run.systems)
-    return replace(
-        run, name=HOSTILE, questions=questions, passages=passages, systems=systems, settings={HOSTILE: HOSTILE}
-    )
-
-
-def _hostile_row(system: SystemRun) -> SystemRun:
-    name = f"rank-r1:{HOSTILE}" if system.name.startswith("rank-r1:") else system.name
-    reads = {
-        k: {id: Read(HOSTILE * (1 if k % 2 else 30), HOSTILE) for id in found} for k, found in system.reads.items()
-    }
-    rankings = {
-        id: replace(
-            ranking,
-            candidates=tuple(replace(p, title=HOSTILE, text=HOSTILE) for p in ranking.candidates),
-            trace=tuple(replace(comparison, reasoning=HOSTILE * 40) for comparison in ranking.trace),
-        )
-        for id, ranking in system.rankings.items()
-    }
-    return replace(system, name=name, reads=reads, rankings=rankings)
+    passages = {id: passage(one) for id, one in run.passages.items()}
+    texts = {"name": HOSTILE, "settings": {HOSTILE: HOSTILE}}
+    return replace(run, questions=questions, passages=passages, systems=tuple(systems), **texts)

@@ -13,7 +13,7 @@ import pytest
 
 from rankr1_eval.compare import groups, paired, read
 from rankr1_eval.data import load
-from rankr1_eval.report.tables import headline, versus
+from rankr1_eval.report.page import versus, versus_headline
 from rankr1_eval.run_folder import question_record
 from rankr1_eval.scoring import EvaluatedRun, SystemRun, differences, score, to_json
 from rankr1_rag.errors import FileError
@@ -146,10 +146,10 @@ def test_the_command_names_what_is_wrong_in_one_line(run: EvaluatedRun, tmp_path
 
 def test_a_page_says_what_stands_out(run: EvaluatedRun, better: EvaluatedRun, tmp_path: Path) -> None:
     same = paired(read(kept(run, tmp_path / "a")), read(kept(run, tmp_path / "b<script>")))
-    assert headline(same).endswith(f"Of {len(same.pairs)} differences, 0 stand out.")
+    assert versus_headline(same).endswith(f"Of {len(same.pairs)} differences, 0 are statistically significant.")
     assert "<script" not in versus(same)
     changed = paired(same.first, read(kept(better, tmp_path / "c")))
-    assert "cannot tell from chance" not in headline(changed)
+    assert "cannot tell from chance" not in versus_headline(changed)
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +242,7 @@ def test_the_command_compares_the_rows_of_one_run(folder: Path, tmp_path: Path) 
     for text in ("Rank-R1, votes 3, 40 questions", "Rank-R1, votes 3: bridge, 35 questions", "All@5"):
         assert text in told.stdout
     page = (tmp_path / "systems.html").read_text("utf-8")
-    assert "Rows of one run side by side" in page
+    assert "Systems of one run side by side" in page
     assert re.search(r"Rank-R1, votes 3: Support recall@5 is [\d.]+ %, .* Rank-R1", page)
     assert re.search(r"Support recall@5 <small><bdi>bridge, \d+ questions</bdi></small>", page)
     found = json.loads(command(*asked, "--json").stdout)

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,15 +22,17 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from rankr1_eval.cli.selection import selection
-from rankr1_eval.simulation import JUDGES, Case, Study, cases, judges_named, study, ways_for, ways_named
+from rankr1_eval.simulation import JUDGES, JudgedQuery, Setting, Study, judged_queries, judges_named, study, ways_for
 from rankr1_eval.simulation.judges import judge_named, utilities
-from rankr1_eval.simulation.picture import Box, frontier, picture, places
-from rankr1_eval.simulation.study import IDEAL, NONE, Setting, played
+from rankr1_eval.simulation.picture import frontier, picture
+from rankr1_eval.simulation.study import IDEAL, NONE, played, way_named, ways_named
 from rankr1_eval.simulation.tables import as_json, as_markdown
-from rankr1_eval.simulation.ways import way_named
+from rankr1_rag.cli.options import UsageError
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.trec import Qrels
 from rankr1_rag.selection import ALGORITHMS
+
+Queries = tuple[list[JudgedQuery], Qrels]
 
 pytestmark = pytest.mark.third_party
 
@@ -46,13 +49,13 @@ def collection(shared_data: Path) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def few(collection: tuple[Path, Path]) -> tuple[list[Case], Qrels]:
+def few(collection: tuple[Path, Path]) -> Queries:
     """Six real queries."""
-    played, qrels, _ = cases(*collection, SMALL.depth)
+    played, qrels, _ = judged_queries(*collection, SMALL.depth)
     return played[:6], {case.query: qrels[case.query] for case in played[:6]}
 
 
-def made(few: tuple[list[Case], Qrels], judges: Sequence[str], ways: Sequence[str], setting: Setting = SMALL) -> Study:
+def made(few: Queries, judges: Sequence[str], ways: Sequence[str], setting: Setting = SMALL) -> Study:
     return study(*few, setting, judges_named(judges), ways_named(ways, setting.depth, setting.size))
 
 
@@ -67,7 +70,7 @@ def invoked(*arguments: object) -> Result:
 # What a study finds
 
 
-def test_a_perfect_judge_gives_the_ideal_ndcg_with_every_exact_algorithm(few: tuple[list[Case], Qrels]) -> None:
+def test_a_perfect_judge_gives_the_ideal_ndcg_with_every_exact_algorithm(few: Queries) -> None:
     result = made(few, ["perfect"], ways_for(SMALL.depth, SMALL.size))
     for line in result.lines:
         assert line.scores["ndcg"] == result.bounds[IDEAL]["ndcg"], line.way
@@ -78,35 +81,28 @@ def test_a_perfect_judge_gives_the_ideal_ndcg_with_every_exact_algorithm(few: tu
 def test_the_bounds_of_the_real_run_are_those_of_its_own_order_and_of_the_ideal_one(
     collection: tuple[Path, Path],
 ) -> None:
-    found, qrels, left_out = cases(*collection, 100)
+    def dcg(grades: Sequence[int]) -> float:
+        return sum(grade / math.log2(2 + place) for place, grade in enumerate(sorted(grades, reverse=True)[:10]))
+
+    found, qrels, left_out = judged_queries(*collection, 100)
     result = made((found, qrels), ["perfect"], ["window"], Setting(repeats=1))
+    ideal = [dcg(one.grades) / dcg(list(qrels[one.query].values())) for one in found]
     assert result.bounds[NONE]["ndcg"].mean == pytest.approx(0.5058, abs=5e-5)
-    assert result.bounds[IDEAL]["ndcg"].mean == pytest.approx(_ideal(found, qrels, 10))
+    assert result.bounds[IDEAL]["ndcg"].mean == pytest.approx(sum(ideal) / len(ideal))
     assert (result.queries, left_out, result.reference) == (43, [], "window")
 
 
-def _ideal(cases: list[Case], qrels: Qrels, k: int) -> float:
-    def dcg(grades: Sequence[int]) -> float:
-        return sum(grade / math.log2(2 + place) for place, grade in enumerate(sorted(grades, reverse=True)[:k]))
-
-    return sum(dcg(case.grades) / dcg(list(qrels[case.query].values())) for case in cases) / len(cases)
-
-
-def test_the_same_seed_gives_the_same_json_whatever_the_global_random_state(few: tuple[list[Case], Qrels]) -> None:
-    def text(seed: int) -> str:
-        setting = replace(SMALL, seed=seed)
-        result = made(few, ["noisy:0.5", "circular:1"], ["heapsort", "tournament:3"], setting)
-        return json.dumps(as_json(result, {}))
-
-    random.seed(1)
-    first = text(0)
-    random.seed(2)
-    assert text(0) == first
-    assert text(1) != first
+def test_the_same_seed_gives_the_same_json_whatever_the_global_random_state(few: Queries) -> None:
+    texts = []
+    for state, seed in enumerate((0, 0, 1)):
+        random.seed(state)
+        result = made(few, ["noisy:0.5", "circular:1"], ["heapsort", "tournament:3"], replace(SMALL, seed=seed))
+        texts.append(json.dumps(as_json(result, {})))
+    assert texts[0] == texts[1] != texts[2]
 
 
 def test_no_figure_depends_on_the_order_in_which_queries_judges_and_algorithms_are_played(
-    few: tuple[list[Case], Qrels],
+    few: Queries,
 ) -> None:
     judges, ways = ["noisy:0.5", "last:1:0.5", "circular:1"], ["ahead", "tournament", "window:3"]
     one = made(few, judges, ways)
@@ -115,18 +111,16 @@ def test_no_figure_depends_on_the_order_in_which_queries_judges_and_algorithms_a
     assert one.bounds == other.bounds
 
 
-def test_a_judge_without_noise_is_perfect_and_one_without_bias_is_only_noisy(few: tuple[list[Case], Qrels]) -> None:
+def test_a_judge_without_noise_is_perfect_and_one_without_bias_is_only_noisy(few: Queries) -> None:
     ways = ["heapsort", "tournament:3", "window"]
-    judges = ["perfect", "noisy:0", "circular:0", "ends:0:0", "noisy:0.5", "first:0:0.5", "last:0:0.5", "ends:0:0.5"]
-    found = figures(made(few, judges, ways))
-    for way in ways:
-        for judge in judges:
-            like = "noisy:0.5" if judge.endswith("0.5") else "perfect"
-            assert found[judge, way] == found[like, way], (judge, way)
+    like = {"perfect": ["noisy:0", "circular:0", "ends:0:0"], "noisy:0.5": ["first:0:0.5", "last:0:0.5", "ends:0:0.5"]}
+    found = figures(made(few, [name for plain, same in like.items() for name in (plain, *same)], ways))
+    for plain, same in like.items():
+        assert all(found[judge, way] == found[plain, way] for judge in same for way in ways)
 
 
 def test_a_ballot_is_played_where_all_candidates_fit_in_one_set(collection: tuple[Path, Path]) -> None:
-    found, qrels, _ = cases(*collection, 20)
+    found, qrels, _ = judged_queries(*collection, 20)
     setting = Setting(depth=20, repeats=1)
     names = ways_for(20, 20)
     result = made((found[:3], qrels), ["noisy:0.5"], names, setting)
@@ -149,7 +143,7 @@ def test_any_judge_ends_any_selection_with_k_distinct_positions(
     grades: list[int], judge: str, name: str, k: int, size: int
 ) -> None:
     way = way_named("heapsort:3" if name == "voted" else name)
-    opinion = judge_named(judge).opinion(utilities(grades, "seed"), "seed")
+    opinion = judge_named(judge)(utilities(grades, "seed"), "seed")
     found = played(way.make(len(grades), k, size, 0), opinion, way.listwise)
     assert len(set(found.chosen)) == len(found.chosen) == min(k, len(grades))
     assert set(found.chosen) <= set(range(len(grades)))
@@ -159,7 +153,7 @@ def test_any_judge_ends_any_selection_with_k_distinct_positions(
 @pytest.mark.parametrize("judge", EVERY)
 def test_an_answer_holds_every_position_of_the_set_once_and_is_the_same_again(judge: str) -> None:
     shown = (4, 0, 2, 5)
-    once, again = (judge_named(judge).opinion(utilities([0, 1, 2, 3, 0, 1], "s"), "s") for _ in range(2))
+    once, again = (judge_named(judge)(utilities([0, 1, 2, 3, 0, 1], "s"), "s") for _ in range(2))
     assert sorted(once(shown, 0)) == sorted(shown)
     assert once(shown, 3) == again(shown, 3)
 
@@ -171,7 +165,7 @@ def test_a_higher_grade_is_always_worth_more_and_equal_grades_are_told_apart() -
 
 
 def test_a_noisy_judge_prefers_the_better_with_the_odds_of_plackett_and_luce() -> None:
-    opinion = judge_named("noisy:0.5").opinion([1.0, 0.5], "seed")
+    opinion = judge_named("noisy:0.5")([1.0, 0.5], "seed")
     wins = Counter(opinion((0, 1), time)[0] for time in range(4000))
     assert wins[0] / 4000 == pytest.approx(math.e / (1 + math.e), abs=0.02)
 
@@ -181,11 +175,11 @@ def test_a_noisy_judge_prefers_the_better_with_the_odds_of_plackett_and_luce() -
     [("first:5:0", (3, 1, 2, 0)), ("last:5:0", (0, 2, 1, 3)), ("ends:5:0", (3, 0, 2, 1)), ("perfect", (3, 2, 1, 0))],
 )
 def test_a_judge_that_likes_a_place_sees_passages_worse_elsewhere(judge: str, order: tuple[int, ...]) -> None:
-    assert judge_named(judge).opinion([0.1, 0.2, 0.3, 0.4], "seed")((3, 1, 2, 0), 0) == order
+    assert judge_named(judge)([0.1, 0.2, 0.3, 0.4], "seed")((3, 1, 2, 0), 0) == order
 
 
 def test_a_circular_judge_keeps_to_its_preferences_and_has_circles_among_them() -> None:
-    opinion = judge_named("circular:2").opinion(utilities([1] * 12, "seed"), "seed")
+    opinion = judge_named("circular:2")(utilities([1] * 12, "seed"), "seed")
     beats = {(i, j) for i in range(12) for j in range(12) if i != j and opinion((i, j), 0)[0] == i}
     assert all(((i, j) in beats) != ((j, i) in beats) for i in range(12) for j in range(i))
     assert all(opinion((j, i), 7)[0] == i for i, j in beats)
@@ -201,29 +195,24 @@ def test_a_circular_judge_keeps_to_its_preferences_and_has_circles_among_them() 
     ("arguments", "told"),
     [
         (["--depth", 5, "-k", 6], r"k=6: at least 1, and at most the depth, 5"),
-        (["-k", 0], r"k=0: at least 1"),
         (["--size", 1], r"size=1: a set holds 2 to 20 passages"),
-        (["--size", 21], r"size=21: a set holds 2 to 20 passages"),
         (["--repeats", 0], r"repeats=0: at least 1"),
         (["--algorithm", "quicksort"], r"no algorithm is called 'quicksort': there are ahead, bubblesort"),
-        (["--algorithm", "heapsort:x"], r"'x' is not a whole number"),
         (["--algorithm", "heapsort:0"], r"'0' is not a whole number from 1"),
         (["--algorithm", "ballot"], r"no algorithm is called 'ballot'"),
         (["--algorithm", "ballot:8"], r"'ballot:8' shows all candidates in one set of at most 20, and depth is 100"),
-        (["--algorithm", "ahead", "--algorithm", "ahead"], r"algorithm 'ahead' is given twice"),
+        (["--algorithm", "ahead", "--algorithm", "ahead"], r"algorithm 'ahead' is named twice"),
         (["--judge", "honest"], r"no judge is called 'honest': there are perfect, noisy:NOISE"),
         (["--judge", "noisy"], r"no judge is called 'noisy'"),
         (["--judge", "noisy:-1"], r"judge 'noisy:-1': '-1' is not a number from 0"),
-        (["--judge", "first:nan:1"], r"'nan' is not a number"),
-        (["--judge", "perfect", "--judge", "perfect"], r"judge 'perfect' is given twice"),
+        (["--judge", "perfect", "--judge", "perfect"], r"judge 'perfect' is named twice"),
+        (["--out", __file__], r"is a file: name a folder"),
     ],
 )
 def test_a_wrong_argument_is_told_with_its_value(arguments: list[object], told: str) -> None:
     error = invoked("--run", "no.run", "--qrels", "no.qrels", *arguments).exception
-    assert error is not None
-    with pytest.raises(Exception, match=told):
-        raise error
-    assert type(error).__name__ == "UsageError"
+    assert isinstance(error, UsageError)
+    assert re.search(told, str(error))
 
 
 def written(folder: Path, run: str, qrels: str) -> list[object]:
@@ -236,28 +225,21 @@ def written(folder: Path, run: str, qrels: str) -> list[object]:
     ("run", "qrels", "told"),
     [
         ("q Q0 a 1 2 t\nq2 Q0 a 1 2 t\n", "q 0 a 1\n", r"qrels: no judgement of query 'q2' of .*run"),
-        ("q Q0 a 1 nan t\n", "q 0 a 1\n", r"run:1: score 'nan' is not a finite number"),
         ("q Q0 a 1 2 t\nq Q0 a 2 1 t\n", "q 0 a 1\n", r"run:2: duplicate passage 'a'"),
-        ("q Q0 a 1 2 t\n", "", r"qrels: the file is empty"),
-        ("q 0 a 1\n", "q 0 a 1\n", r"run:1: a run line has 6 fields"),
     ],
 )
 def test_a_bad_file_is_told_with_its_place(tmp_path: Path, run: str, qrels: str, told: str) -> None:
     error = invoked(*written(tmp_path, run, qrels)).exception
     assert isinstance(error, FileError)
-    with pytest.raises(FileError, match=told):
-        raise error
+    assert re.search(told, str(error))
 
 
-def test_ties_of_a_run_keep_the_order_of_the_file_and_what_is_unjudged_or_junk_is_grade_0(tmp_path: Path) -> None:
-    written(tmp_path, "q Q0 b 1 1 t\nq Q0 a 2 1 t\nq Q0 c 3 1 t\n", "q 0 a 2\nq 0 b -1\nother 0 a 1\n")
-    found, qrels, left_out = cases(tmp_path / "run", tmp_path / "qrels", 3)
-    assert found == [Case("q", ("b", "a", "c"), (0, 2, 0))]
+def test_ties_keep_the_order_of_the_file_and_unjudged_or_junk_is_grade_0(tmp_path: Path) -> None:
+    files = written(tmp_path, "q Q0 b 1 1 t\nq Q0 a 2 1 t\nq Q0 c 3 1 t\n", "q 0 a 2\nq 0 b -1\nother 0 a 1\n")
+    found, qrels, left_out = judged_queries(tmp_path / "run", tmp_path / "qrels", 3)
+    assert found == [JudgedQuery("q", ("b", "a", "c"), (0, 2, 0))]
     assert (list(qrels), left_out) == (["q"], ["other"])
-
-
-def test_judged_queries_that_the_run_lacks_are_left_out_and_told(tmp_path: Path) -> None:
-    told = invoked(*written(tmp_path, "q Q0 b 1 2 t\nq Q0 a 2 1 t\n", "q 0 a 2\nother 0 a 1\n"), "--judge", "perfect")
+    told = invoked(*files, "--judge", "perfect")
     assert told.exit_code == 0
     assert "1 judged queries are not in the run and were left out: other" in told.stdout
 
@@ -284,12 +266,6 @@ def test_the_command_writes_its_files_and_prints_the_same_json(tmp_path: Path, c
     ElementTree.fromstring((folder / "selection.svg").read_text())
 
 
-def test_a_file_where_the_folder_should_be_is_told_before_any_work(tmp_path: Path) -> None:
-    (tmp_path / "out").touch()
-    error = invoked("--run", "no.run", "--qrels", "no.qrels", "--out", tmp_path / "out").exception
-    assert "is a file: name a folder" in str(error)
-
-
 def test_the_table_on_the_terminal_holds_every_algorithm_and_both_bounds(collection: tuple[Path, Path]) -> None:
     run, qrels = collection
     small = ["--depth", 12, "-k", 3, "--size", 12, "--repeats", 1, "--judge", "noisy:1"]
@@ -298,18 +274,15 @@ def test_the_table_on_the_terminal_holds_every_algorithm_and_both_bounds(collect
     assert max(map(len, told.splitlines())) <= 80
 
 
-def test_the_picture_is_a_valid_image_and_the_same_bytes_again(few: tuple[list[Case], Qrels]) -> None:
+def test_the_picture_is_a_valid_image(few: Queries) -> None:
     result = made(few, ["perfect", "noisy:1"], ways_for(SMALL.depth, SMALL.size))
-    data = picture(result, "png")
-    assert picture(result, "png") == data
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(picture(result, "png"))) as image:
         image.load()
-        assert image.format == "PNG"
-        assert image.width > 1000
+        assert (image.format, image.width > 1000) == ("PNG", True)
 
 
 def test_one_candidate_needs_no_comparison_and_is_still_drawn() -> None:
-    few = [Case("q", ("a",), (1,))], {"q": {"a": 1, "b": 0}}
+    few = [JudgedQuery("q", ("a",), (1,))], {"q": {"a": 1, "b": 0}}
     result = made(few, ["noisy:1"], ways_for(1, 20), Setting(depth=1, k=1, repeats=1))
     assert all(line.scores["comparisons"].mean == 0 and line.scores["ndcg"].mean == 1 for line in result.lines)
     assert picture(result, "svg") == picture(result, "svg")
@@ -319,18 +292,3 @@ def test_one_candidate_needs_no_comparison_and_is_still_drawn() -> None:
 def test_the_frontier_holds_what_is_not_both_dearer_and_no_better() -> None:
     points = [(3.0, 0.5), (1.0, 0.4), (2.0, 0.4), (2.0, 0.6), (5.0, 0.7), (4.0, 0.6)]
     assert frontier(points) == [(1.0, 0.4), (2.0, 0.6), (5.0, 0.7)]
-
-
-@given(st.lists(st.tuples(st.floats(50, 350), st.floats(50, 150)), min_size=1, max_size=8))
-def test_every_name_has_a_place_of_its_size_inside_the_frame(points: list[tuple[float, float]]) -> None:
-    frame = Box(0, 0, 400, 200)
-    boxes = places(points, [(60.0, 12.0)] * len(points), frame, 4)
-    assert len(boxes) == len(points)
-    for box in boxes:
-        assert (box.right - box.left, box.top - box.bottom) == (pytest.approx(60), pytest.approx(12))
-        assert box.shared(frame) > 0.98 * box.area  # a little outside costs less than far away
-
-
-def test_names_of_points_that_lie_together_do_not_cover_each_other() -> None:
-    boxes = places([(200.0, 100.0)] * 6, [(60.0, 12.0)] * 6, Box(0, 0, 400, 200), 4)
-    assert sum(one.shared(other) for i, one in enumerate(boxes) for other in boxes[:i]) == 0

@@ -13,7 +13,7 @@ import pytest
 from rankr1_eval.baselines import FirstStage
 from rankr1_eval.data import load
 from rankr1_eval.pipeline import finish, result_settings
-from rankr1_eval.report.charts import moves
+from rankr1_eval.report.charts import support_moves
 from rankr1_eval.report.wording import View
 from rankr1_eval.retrieval.bm25 import bm25
 from rankr1_eval.scoring import EvaluatedRun, SystemRun
@@ -157,12 +157,12 @@ def test_the_report_tells_what_was_found_between_the_hops(whole: tuple[Evaluated
             r"Rank-R1, hops 2, retrieve true finds \d+ % in the first 5, [\d.]+ points more than Rank-R1 ", text
         )
     alone = replace(found, systems=tuple(one for one in found.systems if one.name in ("none", AGAIN)))
-    moved = moves(View(alone, scores), AGAIN)
+    moved = support_moves(View(alone, scores), AGAIN)
     assert moved is not None
-    assert moved.missing >= moved.found >= moved.read > 3
+    assert moved.missing >= moved.retrieved >= moved.read > 3
     finish(alone, Path(shutil.copytree(path, path.with_name("alone"))))
     for name in ("report.html", "report.md"):
-        assert f"{moved.found} " in (told := (path.with_name("alone") / name).read_text("utf-8"))
+        assert f"{moved.retrieved} " in (told := (path.with_name("alone") / name).read_text("utf-8"))
         assert "retrieved between the hops" in told
 
 

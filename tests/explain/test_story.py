@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from rankr1_rag.explain.html import chart, page
-from rankr1_rag.explain.story import Asked, lede, name, places, round_costs, verdict, warnings
+from rankr1_rag.explain.slopes import count_moves
+from rankr1_rag.explain.story import NumberedComparison, lede, name, places, round_costs, verdict, warnings
 from rankr1_rag.types import Comparison, Completion, Passage, Ranking
 
 Made = Callable[[int], Ranking]
@@ -30,15 +31,17 @@ def test_a_ranking_without_comparisons_says_so(unasked: Made, failed: Ranking) -
     assert "nothing to rank" in lede(unasked(0))
     assert "No comparison was needed: 1 candidate" in lede(unasked(1))
     assert "no reranking" in lede(failed)
-    assert "never shown" in verdict(failed, failed.explain(1))
+    assert "never saw it" in verdict(failed, failed.explain(1))
 
 
 def test_a_fused_order_is_told_and_what_the_model_had_first(ordinary: Ranking) -> None:
     assert "fused" not in lede(ordinary)
     assert lede(replace(ordinary, chosen=ordinary.order)).endswith(" The model's order is fused with the retriever's.")
     other = replace(ordinary, chosen=(ordinary.order[1],))
-    assert lede(other).endswith(f"fused with the retriever's: by itself it has {name(other, other.chosen[0])} first.")
-    assert "by itself it has" in page(other)
+    assert lede(other).endswith(
+        f"fused with the retriever's: by itself the model has {name(other, other.chosen[0])} first."
+    )
+    assert "by itself the model has" in page(other)
     assert "others</summary>" in page(other).replace("\n", "")
 
 
@@ -52,7 +55,7 @@ def test_warnings_begin_with_the_gravest(ordinary: Ranking, failed: Ranking) -> 
 
 def test_nearly_all_answers_forced_is_worth_a_warning(ordinary: Ranking) -> None:
     trace = tuple(replace(comparison, parsed=True, forced=True) for comparison in ordinary.trace)
-    assert any("had to be forced" in warning for warning in warnings(replace(ordinary, trace=trace)))
+    assert any("needed a forced answer" in warning for warning in warnings(replace(ordinary, trace=trace)))
 
 
 def test_the_costs_of_the_rounds_add_up_to_the_cost(ordinary: Ranking) -> None:
@@ -76,25 +79,39 @@ def test_a_passage_is_called_by_what_it_has(unasked: Made, passage: Passage, exp
 
 
 def test_a_listwise_answer_is_told_as_labels() -> None:
-    assert Asked(1, Comparison((7, 3, 5), (5, 7, 3), Completion("[3] > [1] > [2]"), 0)).listing == "[3] > [1] > [2]"
-    assert Asked(1, Comparison((7, 3, 5), (5,), Completion("[3]"), 0)).listing == ""
+    assert (
+        NumberedComparison(1, Comparison((7, 3, 5), (5, 7, 3), Completion("[3] > [1] > [2]"), 0)).listing
+        == "[3] > [1] > [2]"
+    )
+    assert NumberedComparison(1, Comparison((7, 3, 5), (5,), Completion("[3]"), 0)).listing == ""
 
 
 def test_a_thought_that_the_server_split_off_is_part_of_the_transcript() -> None:
     split = Comparison((0, 1), (1,), Completion("<answer>[2]</answer>"), 0, "A thought.")
-    assert Asked(1, split).transcript == "A thought.\n\n<answer>[2]</answer>"
+    assert NumberedComparison(1, split).transcript == "A thought.\n\n<answer>[2]</answer>"
 
 
 def test_a_short_chart_draws_every_candidate(ordinary: Ranking) -> None:
     drawn = chart(ordinary)
-    assert [row.position for row in drawn.left] == list(range(12))
-    assert tuple(row.position for row in drawn.right) == ordinary.order
-    assert len(drawn.curves) == 12
+    assert [label.name for label in drawn.left] == [f"Title {position}" for position in range(12)]
+    assert [label.name for label in drawn.right] == [f"Title {position}" for position in ordinary.order]
+    assert (len(drawn.slopes), drawn.height) == (12, 12 * 26)
+    assert (drawn.slopes[-1].title, drawn.slopes[-1].style) == ("Title 9: 10 → 1", "selected")
 
 
-def test_a_long_chart_leaves_out_what_only_moved_aside(long: Made) -> None:
+def test_a_long_chart_leaves_out_candidates_that_only_made_room(long: Made) -> None:
     drawn = chart(long(500))
-    assert [row.hidden for row in drawn.left if row.hidden] == [480]
-    assert len(drawn.curves) == 20
-    for column in (drawn.left, drawn.right):
-        assert sum(row.hidden or 1 for row in column) == 500
+    assert [label.name for label in drawn.left if not label.rank] == ["480 more"]
+    assert len(drawn.slopes) == 20
+    assert sum(label.style == "gap" for label in drawn.right) == 1
+
+
+def test_a_curve_of_many_moves_is_wider_than_one_of_few() -> None:
+    drawn = count_moves(["1", "2", "3"], {(2, 0): 30, (0, 2): 1, (1, 1): 12}, "support", cut=2)
+    assert [(slope.title, slope.style) for slope in drawn.slopes] == [
+        ("1 support: 1 → 3", "down"),
+        ("12 supports: 2 → 2", "same"),
+        ("30 supports: 3 → 1", "up"),
+    ]
+    assert [slope.width for slope in drawn.slopes] == [1.25, 4.46, 9.71]
+    assert [label.style for label in drawn.left] == ["read", "read", ""]

@@ -82,7 +82,7 @@ def test_at_80_columns_no_heading_and_no_figure_is_cut(ordinary: Ranking) -> Non
 
 
 def test_thoughts_can_be_left_out_and_ranks_asked_for(ordinary: Ranking) -> None:
-    assert "names the river" not in shown(ordinary, thoughts=False)
+    assert "names the river" not in shown(ordinary, reasoning=False)
     assert ranking_table(ordinary).row_count == 2
     assert ranking_table(ordinary, top=5).row_count == 5
     assert ranking_table(ordinary, top=50).row_count == 12

@@ -1,10 +1,7 @@
-"""A model that belongs to somebody else: asked in a thread by who waits, on his own event loop by who awaits."""
+"""A framework LLM is asked in a thread for a caller that waits, on the caller's event loop for one that awaits."""
 
 import asyncio
 import pickle
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -22,28 +19,29 @@ from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.backends.wrappers import limited, retried, stored
 from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.types import Completion
+from tests.backends.scripts import python
 
 REQUEST = Request([{"role": "user", "content": "which?"}], max_tokens=8)
 ITEM = ("which?", list("abcd"))
 user: ContextVar[str] = ContextVar("user", default="nobody")
 
 
-class Told(FrameworkLLM):
-    """Names the second passage, and keeps how it was asked, in which thread, on which event loop, for which user."""
+class Recording(FrameworkLLM):
+    """Names the second passage; keeps how it was asked, in which thread, on which event loop, for which user."""
 
     def __init__(self, *can: str, llm: object = None) -> None:
-        super().__init__(llm, "told")
+        super().__init__(llm, "recording")
         self.can = can or ("chat", "achat")
         self.asked: list[tuple[str, threading.Thread, asyncio.AbstractEventLoop | None, str]] = []
 
     def chat(self, request: Request) -> Completion:
-        return self._answer("chat")
+        return self.answer("chat")
 
     async def achat(self, request: Request) -> Completion:
         await asyncio.sleep(0)
-        return self._answer("achat")
+        return self.answer("achat")
 
-    def _answer(self, how: str) -> Completion:
+    def answer(self, how: str) -> Completion:
         if how not in self.can:
             raise NotImplementedError
         self.asked.append((how, threading.current_thread(), asyncio._get_running_loop(), user.get()))
@@ -52,8 +50,8 @@ class Told(FrameworkLLM):
         return Completion("<answer>[2]</answer>")
 
 
-class Endless(Told):
-    """Never answers who awaits it."""
+class Endless(Recording):
+    """Never answers a caller that awaits."""
 
     begun = ended = 0
 
@@ -66,7 +64,7 @@ class Endless(Told):
         return Completion("<answer>[2]</answer>")
 
 
-async def in_a_cell(reranker: Reranker) -> Ranking:
+async def inside_a_loop(reranker: Reranker) -> Ranking:
     return reranker.rank(*ITEM)
 
 
@@ -77,7 +75,7 @@ async def many(reranker: Reranker) -> list[Any]:
 WAITING = {
     "rank": lambda reranker: reranker.rank(*ITEM),
     "rank_many": lambda reranker: list(reranker.rank_many([ITEM] * 3)),
-    "rank inside a running loop": lambda reranker: asyncio.run(in_a_cell(reranker)),
+    "rank inside a running loop": lambda reranker: asyncio.run(inside_a_loop(reranker)),
 }
 AWAITING = {"arank": lambda reranker: reranker.arank(*ITEM), "arank_many": many}
 awaiting = pytest.mark.parametrize("wait", AWAITING.values(), ids=AWAITING)
@@ -91,8 +89,8 @@ wrapping = pytest.mark.parametrize(
 
 @waiting
 @wrapping
-def test_who_waits_is_answered_in_a_thread_without_an_event_loop(wait: Any, wrap: Any, tmp_path: Path) -> None:
-    backend = Told()
+def test_a_waiting_caller_is_answered_in_a_thread_without_an_event_loop(wait: Any, wrap: Any, tmp_path: Path) -> None:
+    backend = Recording()
     with Reranker(wrap(backend, tmp_path), size=2) as reranker:
         wait(reranker)
     assert {(how, loop) for how, _, loop, _ in backend.asked} == {("chat", None)}
@@ -101,8 +99,8 @@ def test_who_waits_is_answered_in_a_thread_without_an_event_loop(wait: Any, wrap
 
 @awaiting
 @wrapping
-def test_who_awaits_is_answered_on_his_own_event_loop(wait: Any, wrap: Any, tmp_path: Path) -> None:
-    backend = Told()
+def test_an_awaiting_caller_is_answered_on_its_own_event_loop(wait: Any, wrap: Any, tmp_path: Path) -> None:
+    backend = Recording()
 
     async def whole() -> asyncio.AbstractEventLoop:
         async with Reranker(wrap(backend, tmp_path), size=2) as reranker:
@@ -115,8 +113,8 @@ def test_who_awaits_is_answered_on_his_own_event_loop(wait: Any, wrap: Any, tmp_
 
 @pytest.mark.parametrize("can", ["chat", "achat"])
 @pytest.mark.parametrize("wait", [*WAITING.values(), *AWAITING.values()], ids=[*WAITING, *AWAITING])
-def test_a_model_that_can_do_one_of_the_two_only_serves_everyone_and_sees_his_context(wait: Any, can: str) -> None:
-    backend = Told(can)
+def test_a_model_with_one_of_the_two_methods_serves_everyone_and_sees_the_callers_context(wait: Any, can: str) -> None:
+    backend = Recording(can)
     token = user.set("me")
     try:
         asked = wait(Reranker(backend))
@@ -128,7 +126,7 @@ def test_a_model_that_can_do_one_of_the_two_only_serves_everyone_and_sees_his_co
 
 
 def test_threads_and_event_loops_at_once_are_answered_each_on_its_own() -> None:
-    backend = Told()
+    backend = Recording()
     reranker = Reranker(backend, k=1)
 
     async def awaits() -> tuple[tuple[int, ...], asyncio.AbstractEventLoop]:
@@ -144,7 +142,7 @@ def test_threads_and_event_loops_at_once_are_answered_each_on_its_own() -> None:
 
 
 @awaiting
-def test_cancelling_who_awaits_cancels_the_model_on_his_event_loop(wait: Any) -> None:
+def test_cancelling_a_caller_cancels_the_model_on_its_event_loop(wait: Any) -> None:
     backend = Endless()
 
     async def whole() -> None:
@@ -163,48 +161,47 @@ def test_cancelling_who_awaits_cancels_the_model_on_his_event_loop(wait: Any) ->
 @pytest.mark.parametrize("can", ["chat", "achat"])
 @pytest.mark.parametrize("error", [KeyError("weights"), StopIteration(), asyncio.CancelledError()], ids=repr)
 def test_an_error_of_the_model_is_a_backend_error(can: str, error: BaseException) -> None:
-    with pytest.raises(BackendError, match="'told' failed"):
-        asyncio.run(asyncio.wait_for(Reranker(Told(can, llm=error)).arank(*ITEM), 5))
+    with pytest.raises(BackendError, match="'recording' failed"):
+        asyncio.run(asyncio.wait_for(Reranker(Recording(can, llm=error)).arank(*ITEM), 5))
 
 
-def python(code: str) -> subprocess.CompletedProcess[str]:
-    begin = """
-        import asyncio, threading, time
-        from rankr1_rag import Completion, Reranker
-        from rankr1_rag.frameworks.llm import FrameworkLLM
-        class Model(FrameworkLLM):
-            def chat(self, request):
-                asked.set()
-                time.sleep(60)
-            async def achat(self, request):
-                return Completion("<answer>[1]</answer>")
-        asked, reranker = threading.Event(), Reranker(Model(None, "m"), size=2)
+MODEL = """
+    import contextlib
+    from rankr1_rag import Completion, Reranker
+    from rankr1_rag.frameworks.llm import FrameworkLLM
+    class Model(FrameworkLLM):
+        def chat(self, request):
+            asked.set()
+            time.sleep(60)
+        async def achat(self, request):
+            return Completion("<answer>[1]</answer>")
+    asked, reranker = threading.Event(), Reranker(Model(None, "m"), size=2)
+"""
+
+
+def test_an_abandoned_request_does_not_keep_python_from_ending() -> None:
+    more = """
+    def rank():
+        with contextlib.suppress(BaseException):
+            reranker.rank("q", ["a", "b"])
+    threading.Thread(target=rank, daemon=True).start()
+    print(asked.wait(30))
     """
-    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(begin) + textwrap.dedent(code)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert python(MODEL + more) == "True\n"
 
 
-def test_an_abandoned_request_does_not_keep_python_from_leaving() -> None:
-    done = python("""
-        threading.Thread(target=lambda: reranker.rank("q", ["a", "b"]), daemon=True).start()
-        print(asked.wait(30))
-    """)
-    assert (done.returncode, done.stdout) == (0, "True\n")
-    assert "Task was destroyed" not in done.stderr
+def test_a_caller_that_stops_early_and_ends_its_event_loop_sees_no_error() -> None:
+    more = """
+    async def early():
+        async for _ in reranker.arank_many([("q", list("abcdefgh"))] * 20):
+            break
+    for _ in range(100):
+        asyncio.run(early())
+    """
+    assert python(MODEL + more) == ""
 
 
-def test_who_leaves_early_and_ends_his_event_loop_hears_nothing_more() -> None:
-    done = python("""
-        async def early():
-            async for _ in reranker.arank_many([("q", list("abcdefgh"))] * 20):
-                break
-        for _ in range(100):
-            asyncio.run(early())
-    """)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_a_loop_that_is_closed_under_an_open_request_is_an_error_and_not_a_wait_forever() -> None:
+def test_a_loop_that_is_closed_under_an_open_request_blocks_nobody() -> None:
     backend = Endless()
     reranker = Reranker(backend, in_flight=1)
     loop = asyncio.new_event_loop()
@@ -218,7 +215,7 @@ def test_a_loop_that_is_closed_under_an_open_request_is_an_error_and_not_a_wait_
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
-    assert reranker.rank(*ITEM).order[0] == 1  # the place in flight was given back
+    assert reranker.rank(*ITEM).order[0] == 1  # the place in flight is free again
 
 
 class Model(BaseModel):
@@ -227,68 +224,65 @@ class Model(BaseModel):
 
 
 @pytest.mark.parametrize("limit", ["max_tokens", "max_new_tokens", "max_output_tokens", "num_predict"])
-def test_a_pydantic_model_is_asked_by_a_copy_with_the_limit_and_the_temperature(limit: str) -> None:
+def test_a_pydantic_model_is_copied_with_the_limit_and_the_temperature(limit: str) -> None:
     llm = type("Limited", (Model,), {"__annotations__": {limit: int | None}, limit: None})()
-    asked = Told(llm=llm).with_limits(Request([], 9, temperature=0.25))
+    asked = Recording(llm=llm).with_limits(Request([], 9, temperature=0.25))
     assert asked.model_dump() == {"temperature": 0.25, "name": "mine", limit: 9}
     assert llm.model_dump() == {"temperature": 0.7, "name": "mine", limit: None}
 
 
 def test_copies_are_kept_and_a_temperature_of_none_stays() -> None:
-    assert Told(llm=Model(temperature=None)).with_limits(REQUEST).temperature is None
-    backend, warm = Told(llm=Model()), Request([], 8, temperature=1.0)
+    assert Recording(llm=Model(temperature=None)).with_limits(REQUEST).temperature is None
+    backend, warm = Recording(llm=Model()), Request([], 8, temperature=1.0)
     assert backend.with_limits(REQUEST) is backend.with_limits(Request([], 8))
     assert (backend.with_limits(REQUEST).temperature, backend.with_limits(warm).temperature) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("llm", [None, "text", len, object(), type("Bare", (BaseModel,), {})()])
 def test_a_model_without_such_fields_is_asked_as_it_is(llm: object) -> None:
-    assert Told(llm=llm).with_limits(REQUEST) is llm
+    assert Recording(llm=llm).with_limits(REQUEST) is llm
 
 
 def test_a_pickle_leaves_the_copies_out() -> None:
-    backend = Told(llm=Model())
+    backend = Recording(llm=Model())
     before = pickle.dumps(backend)
     backend.with_limits(REQUEST)
     assert pickle.dumps(backend) == before
     assert Reranker(pickle.loads(before), k=1).rank(*ITEM).order == (1, 0, 2, 3)
 
 
-def test_it_is_a_backend_told_apart_by_its_kind_and_its_name() -> None:
-    backend = Told(llm=Model())
+def test_it_is_a_backend_identified_by_its_class_and_its_name() -> None:
+    backend = Recording(llm=Model())
     assert isinstance(backend, Backend)
-    assert (backend.identity, repr(backend)) == ("Told:told:" + backend.identity[-16:], "Told(Model 'told')")
-    assert (backend.can_continue, backend.context, backend.max_concurrent_calls, backend.count("four")) == (
-        False,
-        None,
-        None,
-        None,
-    )
+    assert backend.identity == "Recording:recording:" + backend.identity[-16:]
+    assert repr(backend) == "Recording(Model 'recording')"
+    assert not backend.can_continue
+    assert backend.context is backend.max_concurrent_calls is backend.count("four") is None
     Reranker(backend).close()
     assert Reranker(backend, k=1).rank(*ITEM).order == (1, 0, 2, 3)
 
 
-@pytest.mark.parametrize(("said", "context"), [(None, None), (0, None), (-1, None), (4_096, 4_096)])
-def test_a_context_that_is_not_known_limits_nothing(said: int | None, context: int | None) -> None:
-    class Sized(Told):
+@pytest.mark.parametrize(("argument", "context"), [(None, None), (0, None), (-1, None), (4_096, 4_096)])
+def test_an_unknown_context_limits_nothing(argument: int | None, context: int | None) -> None:
+    class Sized(Recording):
         def __init__(self) -> None:
-            FrameworkLLM.__init__(self, None, "sized", said)
+            FrameworkLLM.__init__(self, None, "sized", argument)
 
     assert Sized().context == context
 
 
 def in_time(whole: Callable[[], object]) -> None:
-    """Run it in a thread that may wait for ever."""
+    """Run it in a thread, as it may wait for ever."""
     thread = threading.Thread(target=whole, daemon=True)
     thread.start()
     thread.join(20)
     assert not thread.is_alive(), "it waits for ever"
 
 
-class Slow(Told):
+class Slow(Recording):
     async def achat(self, request: Request) -> Completion:
         await asyncio.sleep(0.2)
-        return self._answer("achat")
+        return self.answer("achat")
 
 
 @pytest.mark.parametrize("way", ["rank", "rank_many", "live", "nested"])
@@ -317,8 +311,8 @@ def test_no_sync_call_waits_for_what_waits_for_its_own_loop(way: str) -> None:
 
 @pytest.mark.parametrize("way", ["arank", "arank_many"])
 def test_a_reranking_inside_a_backend_is_awaited_by_the_caller_outside(way: str) -> None:
-    lent = Told()
-    inner = Reranker(lent, in_flight=2)
+    model = Recording()
+    inner = Reranker(model, in_flight=2)
 
     async def ask(messages: object) -> str:
         if way == "arank":
@@ -332,11 +326,11 @@ def test_a_reranking_inside_a_backend_is_awaited_by_the_caller_outside(way: str)
         return asyncio.get_running_loop()
 
     loop = asyncio.run(outside())
-    assert {(how, where) for how, _, where, _ in lent.asked} == {("achat", loop)}
+    assert {(how, where) for how, _, where, _ in model.asked} == {("achat", loop)}
 
 
-def test_an_achat_that_is_no_coroutine_function_is_an_error_and_no_wait() -> None:
-    class Plain(Told):
+def test_an_achat_that_is_no_coroutine_function_blocks_nobody() -> None:
+    class Plain(Recording):
         def achat(self, request: Request) -> Completion:  # type: ignore[override]
             raise NotImplementedError
 

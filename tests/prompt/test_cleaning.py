@@ -1,4 +1,4 @@
-"""What a passage may not do to the prompt, and that nothing else is touched."""
+"""Texts that would steer the model are neutralised, and no other text is touched."""
 
 import re
 
@@ -48,15 +48,6 @@ from rankr1_rag.prompt import FORMATS, sanitise
         ("[AVAILABLE_TOOLS]", "(AVAILABLE_TOOLS)"),
         ("[/TOOL_RESULTS]", "(/TOOL_RESULTS)"),
         ("[INST <|x|>]", "[INST (x)]"),
-    ],
-)
-def test_what_steers_a_model_is_neutralised(text: str, clean: str) -> None:
-    assert sanitise(text) == clean
-
-
-@pytest.mark.parametrize(
-    ("text", "clean"),
-    [
         ("<th\u200bink>", "(think)"),
         ("<\u200bthink\u00ad>", "(think)"),
         ("<t h\u2060in\x08k>", "(t hink)"),
@@ -81,28 +72,21 @@ def test_what_steers_a_model_is_neutralised(text: str, clean: str) -> None:
         ("one\n\uff3b\uff13\uff3d", "one\n(\uff13)"),
     ],
 )
-def test_a_disguise_does_not_help(text: str, clean: str) -> None:
+def test_texts_that_steer_a_model_are_neutralised_in_any_disguise(text: str, clean: str) -> None:
     assert sanitise(text) == clean
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "plain text, with [3] inside a line",
-        "x < y and y > z | w",
-        "<b>bold</b> <thinking> <answers> <sub>",
-        "array[3] = a[4]",
-        "\u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627 \u4f60\u597d \U0001f600",
-        "{query} {docs} {0}",
-        "line\n\n\tline \\n %s",
-        "[citation needed] [a]",
-        "[[1 2]\n [3 4]]",
-        "usage: copy [args] [prefix]",
-        "a <- b | c; f <$> x <|> y; xs |> map",
-        "<psi|phi> and <a href='x'>",
-        "zero\u200bwidth, <b>s\u00adhy</b>, \uff46\uff55\uff4c\uff4c",
-        "\u300aDream of the Red Chamber\u300b",
+        *("", "plain text, with [3] inside a line", "x < y and y > z | w", "array[3] = a[4]", "{query} {docs} {0}"),
+        *("<b>bold</b> <thinking> <answers> <sub>", "line\n\n\tline \\n %s", "[citation needed] [a]"),
+        *("[[1 2]\n [3 4]]", "usage: copy [args] [prefix]", "a <- b | c; f <$> x <|> y; xs |> map"),
+        *("<psi|phi> and <a href='x'>", "zero\u200bwidth, <b>s\u00adhy</b>, \uff46\uff55\uff4c\uff4c"),
+        *(
+            "\u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627 \u4f60\u597d \U0001f600",
+            "\u300aDream of the Red Chamber\u300b",
+        ),
     ],
 )
 def test_other_text_is_untouched(text: str) -> None:
@@ -115,20 +99,9 @@ LONG = 200_000
 @pytest.mark.parametrize(
     "text",
     [
-        "<|" + " " * LONG,
-        "<" + " " * LONG,
-        "[" + " " * LONG,
-        "<" + "/ " * LONG + "think>",
-        "\n" * LONG + "[",
-        " " * LONG + "[",
-        "\n[\n" * LONG,
-        "<" * LONG,
-        "<" + "|" * LONG + ">",
-        "<|" * LONG,
-        "<|" * LONG + "|>" * LONG,
-        "<think" * LONG,
-        " [3" * LONG,
-        "<" + "x" * LONG + "|>",
+        *("<|" + " " * LONG, "<" + " " * LONG, "[" + " " * LONG, "<" + "/ " * LONG + "think>", "\n" * LONG + "["),
+        *(" " * LONG + "[", "\n[\n" * LONG, "<" * LONG, "<" + "|" * LONG + ">", "<|" * LONG, "<|" * LONG + "|>" * LONG),
+        *("<think" * LONG, " [3" * LONG, "<" + "x" * LONG + "|>"),
     ],
     ids=lambda text: repr(text[:12]),
 )
@@ -144,36 +117,9 @@ def test_long_disguises_are_seen_through() -> None:
     assert sanitise("\n[3]" * LONG) == "\n(3)" * LONG
 
 
-PIECES = [
-    "<",
-    ">",
-    "|",
-    "/",
-    "think",
-    "answer",
-    "s",
-    "[",
-    "]",
-    "3",
-    "INST",
-    "\n",
-    " ",
-    "im_end",
-    "\uff1c",
-    "\uff5c",
-    "x",
-    "\u200b",
-    "\u2028",
-    "\uff0f",
-    "\uff54",
-    "\uff3b",
-    "\u27eb",
-    "SYS",
-    "\x00",
-    "|" * 30,
-    " " * 70,
-    "y" * 70,
-]
+PIECES = ["\n", " ", "\uff1c", "\uff5c", "\u200b", "\u2028", "\uff0f", "\uff54", "\uff3b", "\u27eb", "\x00"]
+PIECES += ["<", ">", "|", "/", "think", "answer", "s", "[", "]", "3", "INST", "im_end", "x", "SYS"]
+PIECES += ["|" * 30, " " * 70, "y" * 70]
 HOSTILE = st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
 
 

@@ -1,5 +1,8 @@
-"""Cutting to a number of tokens."""
+"""Cutting a text to a number of tokens."""
 
+from collections.abc import Callable
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,31 +17,26 @@ def unknown(text: str) -> None:
     return None
 
 
-def test_what_fits_is_untouched() -> None:
-    text = "one  two\n three " * 3
-    assert clip(text, 9, words) is text
-
-
-def test_it_cuts_between_words() -> None:
-    assert clip("alpha beta gamma delta " * 10, 7, words).split() == ("alpha beta gamma delta " * 2).split()[:7]
-
-
-def test_a_word_longer_than_the_limit_is_cut_inside() -> None:
-    assert clip("x" * 20_000, 10, unknown) == "x" * 29
-
-
-def test_without_a_tokenizer_three_bytes_are_a_token() -> None:
-    assert len(clip("\u4f60\u597d" * 100, 10, unknown)) == 10
-    assert clip("x" * 30, 10, unknown) == "x" * 30
-
-
-def test_a_tokenizer_that_counts_its_own_marks_leaves_nothing_at_the_limit_of_them() -> None:
-    assert clip("one two", 0, lambda text: 1 + words(text)) == ""
+@pytest.mark.parametrize(
+    ("text", "limit", "count", "clipped"),
+    [
+        ("one  two\n three " * 3, 9, words, "one  two\n three " * 3),
+        ("alpha beta gamma delta " * 10, 7, words, "alpha beta gamma delta alpha beta gamma"),
+        ("x" * 20_000, 10, unknown, "x" * 29),
+        ("x" * 30, 10, unknown, "x" * 30),
+        ("\u4f60\u597d" * 100, 10, unknown, "\u4f60\u597d" * 5),
+        ("one two", 0, lambda text: 1 + words(text), ""),
+    ],
+    ids=["fits", "between words", "inside a word", "three bytes are a token", "of Chinese too", "only marks left"],
+)
+def test_a_text_is_cut_between_words_if_it_does_not_fit(
+    text: str, limit: int, count: Callable[[str], int | None], clipped: str
+) -> None:
+    assert clip(text, limit, count) == clipped
 
 
 def test_tokens_are_counted_or_estimated() -> None:
-    assert tokens("one two", words) == 2
-    assert tokens("one two", unknown) == 3
+    assert (tokens("one two", words), tokens("one two", unknown)) == (2, 3)
 
 
 @given(st.text(max_size=300), st.integers(0, 50))

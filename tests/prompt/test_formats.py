@@ -58,17 +58,12 @@ def test_slots_in_a_text_are_only_text(format: Format) -> None:
     assert format.prefix.replace("{num}", "1") + "{query} {num} {}" in user
 
 
-NAMING = FORMATS["naming-v1"]
-
-
-def test_the_naming_format_shows_the_query_before_and_after_the_passages() -> None:
-    system, user = NAMING.render("what\nis it", [Passage("a", "x", "T"), Passage("b", "y")])
+def test_the_naming_format_shows_the_query_twice_and_known_passages_before_the_others() -> None:
+    system, user = FORMATS["naming-v1"].render("what\nis it", [Passage("a", "x", "T"), Passage("b", "y")])
     assert system["content"] == "Pick the passage that helps most to answer the query."
     assert user["content"] == "Query: what\nis it\n[1] T x\n[2] y\nQuery: what\nis it"
-
-
-def test_the_naming_format_shows_what_is_known_before_the_passages() -> None:
-    _, user = NAMING.render("q", [Passage("b", "y")], [Passage("a", "x", "T"), Passage("c", "{docs} [3]")])
+    known = [Passage("a", "x", "T"), Passage("c", "{docs} [3]")]
+    _, user = FORMATS["naming-v1"].render("q", [Passage("b", "y")], known)
     assert user["content"] == "Query: q\nKnown: T x\nKnown: {docs} [3]\n[1] y\nQuery: q"
 
 
@@ -80,11 +75,6 @@ def test_a_published_format_shows_what_is_known_behind_the_query_and_is_otherwis
     assert known == [plain[0], {**plain[1], "content": plain[1]["content"].replace("why?", asked)}]
 
 
-@pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
-def test_nothing_known_changes_nothing(format: Format) -> None:
-    assert format.render("q", TWENTY, ()) == format.render("q", TWENTY)
-
-
 @pytest.mark.parametrize(
     ("user", "shown"),
     [
@@ -92,27 +82,17 @@ def test_nothing_known_changes_nothing(format: Format) -> None:
         ("{known}{docs}{query}", "<x><y>Dq"),
         ("{docs}{query}", "Dq<x><y>"),
         ("{query}{docs}{query}", "q<x><y>Dq<x><y>"),
+        ("{query}|{docs}|{query}", "q<x><y>|D|q<x><y>"),
+        ("<{docs}>{query}/{query}!", "<D>q<x><y>/q<x><y>!"),
+        ("{query} {docs} {num}", "q<x><y> D {num}"),
+        ("{docs}\nQuery: {query}!", "D\nQuery: q<x><y>!"),
     ],
 )
-def test_what_is_known_stands_wherever_a_format_has_it_or_behind_the_query(user: str, shown: str) -> None:
-    mine = Format("mine", "setwise", "", user, "{num}", "", False, "", known="<{line}>")
-    given = [Passage("", "x"), Passage("", "y")]
-    assert mine.render("q", [Passage("", "D")], given)[1]["content"] == shown.replace("D", "1D")
-
-
-@pytest.mark.parametrize(
-    ("user", "shown"),
-    [
-        ("{query}|{docs}|{query}", "q|D|q"),
-        ("{query}{query}{docs}", "qqD"),
-        ("<{docs}>{query}/{query}!", "<D>q/q!"),
-        ("{docs}{query}", "Dq"),
-        ("{query} {docs} {num}", "q D {num}"),
-    ],
-)
-def test_query_and_passages_stand_wherever_a_format_has_them(user: str, shown: str) -> None:
-    mine = Format("mine", "setwise", "", user, "{num}:", ",", False, "")
-    assert mine.render("q", [Passage("", "x"), Passage("", "y")])[1]["content"] == shown.replace("D", "1:x,2:y")
+def test_query_passages_and_known_passages_are_in_the_places_of_the_format(user: str, shown: str) -> None:
+    mine = Format("mine", "setwise", "", user, "{num}:", ",", False, "", known="<{line}>")
+    known, passages = [Passage("", "x"), Passage("", "y")], [Passage("", "a"), Passage("", "b")]
+    assert mine.render("q", passages, known)[1]["content"] == shown.replace("D", "1:a,2:b")
+    assert mine.render("q", passages)[1]["content"] == shown.replace("D", "1:a,2:b").replace("<x><y>", "")
 
 
 def test_more_than_twenty_passages_are_still_numbered() -> None:
@@ -137,8 +117,3 @@ def test_a_format_without_its_slots_is_refused(changes: dict[str, str], problem:
     fields = {"user": "{query} {docs}", "prefix": "[{num}] "} | changes
     with pytest.raises(ValueError, match=re.escape(problem)):
         Format(name="mine", kind="setwise", system="", separator="\n", reasoning=False, bridge="", **fields)  # type: ignore[arg-type]
-
-
-def test_a_format_whose_passages_come_before_the_query_is_rendered_in_its_own_order() -> None:
-    mine = Format("mine", "setwise", "", "{docs}\nQuery: {query}!", "[{num}] ", "\n", False, "")
-    assert mine.render("what", [Passage("a", "x"), Passage("b", "y")])[1]["content"] == "[1] x\n[2] y\nQuery: what!"

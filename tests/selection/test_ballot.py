@@ -100,12 +100,12 @@ def test_in_fresh_orders_it_is_a_voted_ballot_of_one() -> None:
 @pytest.mark.parametrize(
     ("n", "k", "size", "ballots", "complaint"),
     [
-        (21, 5, 20, 8, "n, .* at most 20, .* not 21: rerank fewer candidates, or use another algorithm"),
-        (5, 5, 20, 0, "ballots, .* not 0"),
-        (5, 5, 20, -2, "ballots, .* not -2"),
-        (-1, 1, 2, 1, "n, .* not -1"),
-        (5, 0, 20, 1, "k, .* not 0"),
-        (1, 1, 1, 1, "size, .* not 1"),
+        (21, 5, 20, 8, r"at most 20 candidates, .* \(got 21\): rerank fewer candidates, or use another algorithm"),
+        (5, 5, 20, 0, r"ballots must .* \(got 0\)"),
+        (5, 5, 20, -2, r"ballots must .* \(got -2\)"),
+        (-1, 1, 2, 1, r"n, .* \(got -1\)"),
+        (5, 0, 20, 1, r"k, .* \(got 0\)"),
+        (1, 1, 1, 1, r"size, .* \(got 1\)"),
     ],
 )
 def test_a_bad_argument_is_refused_when_it_is_called(n: int, k: int, size: int, ballots: int, complaint: str) -> None:

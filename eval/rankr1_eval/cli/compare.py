@@ -16,6 +16,7 @@ from rich.text import Text
 
 from rankr1_rag.cli.options import UsageError, arguments
 from rankr1_rag.explain import clean
+from rankr1_rag.io.files import writing
 
 if TYPE_CHECKING:
     from rankr1_eval.compare import Pair, Paired
@@ -61,9 +62,11 @@ def compare(
         other = read(second) if second is not None else one
         found = paired(one, other, against or "", named, groups(one, by.value) if by else None)
     if html is not None:
-        from rankr1_eval.report.tables import write_versus
+        from rankr1_eval.report.page import versus
 
-        write_versus(found, html)
+        page = versus(found)
+        with writing(html) as out:
+            out.write(page)
     if as_json:
         typer.echo(json.dumps(found.to_json()))
         return
@@ -75,10 +78,12 @@ def compare(
 
 
 def _table(found: Paired, pairs: list[Pair]) -> Table:
-    from rankr1_eval.report.wording import interval, p_value, percent, points, row_name, sides, sure
+    from rankr1_eval.report.wording import interval, p_value, percent, points, sides, sure, system_name
 
     n, group = pairs[0].n, f": {clean(pairs[0].group)}" if pairs[0].group else ""
-    title = Text(f"{row_name(clean(pairs[0].system))}{group}, {n:,} {'question' if n == 1 else 'questions'}, percent")
+    title = Text(
+        f"{system_name(clean(pairs[0].system))}{group}, {n:,} {'question' if n == 1 else 'questions'}, percent"
+    )
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     table.add_column("measure", no_wrap=True)
     for head in sides(pairs[0].system, pairs[0].against, found.first.name, found.second.name):

@@ -16,7 +16,8 @@ from rich.text import Text
 
 from rankr1_eval.cli.options import WARNING, StageProgress, is_embedded, option, repeatable
 from rankr1_eval.data.collections import from_files, judged
-from rankr1_eval.reproduce.targets import KNOWN, THINK_TOKENS, Target, parse
+from rankr1_eval.reproduce.results import CAPTION, HEADS, Reproduction, cells, markdown, remarks, verdict
+from rankr1_eval.reproduce.targets import KNOWN, REASONING_TOKENS, Target, parse
 from rankr1_eval.run_folder import make_folder
 from rankr1_rag.checkpoints import BASE, CHECKPOINTS
 from rankr1_rag.cli.options import CommandSettings, arguments
@@ -26,8 +27,7 @@ from rankr1_rag.explain import clean
 from rankr1_rag.io.files import writing
 
 if TYPE_CHECKING:
-    from rankr1_eval.reproduce.reproducing import Prepared
-    from rankr1_eval.reproduce.results import Reproduction
+    from rankr1_eval.reproduce.reproducing import PreparedCollection
 
 STYLES = {"within": "bold green", "outside": "bold red", "none": "bold yellow"}
 FIRST, WHERE = "First stage", "Collection"
@@ -67,9 +67,9 @@ class CollectionOptions:
             )
         return target
 
-    def prepared(self, target: Target, seed: int) -> Iterator[Prepared]:
+    def prepared(self, target: Target, seed: int) -> Iterator[PreparedCollection]:
         """Each collection when it is reached, all of their runs being there. FileError, ValueError, ImportError."""
-        from rankr1_eval.reproduce.reproducing import prepared
+        from rankr1_eval.reproduce.reproducing import prepare
 
         queries, passages, qrels = self.queries, self.passages, self.qrels
         files = (queries, passages) if queries and passages else ()
@@ -86,7 +86,7 @@ class CollectionOptions:
                     collection = replace(collection, excluded=itself)
             else:
                 collection = judged(name)
-            yield prepared(collection, run, self.depth, self.sample, seed, files)
+            yield prepare(collection, run, self.depth, self.sample, seed, files)
 
 
 def reproduce(
@@ -115,13 +115,12 @@ def reproduce(
 
         collections = material.prepared(wanted, settings.seed)
         with job:
-            found = reproducing.Reproducing(wanted, reranker, folder, material.depth).run(
-                collections, StageProgress(job, Console(stderr=True), "queries")
-            )
+            progress = StageProgress(job, Console(stderr=True), "queries")
+            found = reproducing.reproduce(wanted, reranker, folder, collections, material.depth, progress)
     with writing(folder / "reproduction.json") as file:
         json.dump(found.to_json(), file, indent=1)
     with writing(folder / "reproduction.md") as file:
-        file.write(reproducing.markdown(found))
+        file.write(markdown(found))
     if as_json:
         typer.echo(json.dumps(found.to_json()))
     else:
@@ -136,23 +135,21 @@ def paper_settings(settings: CommandSettings, target: Target, folder: Path) -> C
         found |= {"force": "never"}
         found |= {"query_tokens": target.query_tokens, "passage_tokens": target.passage_tokens}
         if settings.model not in CHECKPOINTS:
-            found["reasoning_tokens"] = THINK_TOKENS
+            found["reasoning_tokens"] = REASONING_TOKENS
     chosen = {name: value for name, value in found.items() if getattr(settings, name) is None}
     return replace(repeatable(settings), **chosen)  # type: ignore[arg-type]
 
 
 def _print(console: Console, found: Reproduction, folder: Path) -> None:
-    from rankr1_eval.reproduce import reproducing
-
-    table = Table(reproducing.HEADS[0], box=box.SIMPLE_HEAD, caption=reproducing.CAPTION)
-    for head in reproducing.HEADS[1:]:
+    table = Table(HEADS[0], box=box.SIMPLE_HEAD, caption=CAPTION)
+    for head in HEADS[1:]:
         table.add_column(head, justify="right", no_wrap=True)
     for row in found.rows:
-        table.add_row(*(Text(clean(cell)) for cell in reproducing.cells(row)))
+        table.add_row(*(Text(clean(cell)) for cell in cells(row)))
     console.print(table)
-    for remark in reproducing.remarks(found):
+    for remark in remarks(found):
         console.print(Text(clean(remark), style="dim"))
-    console.print(Text(clean(reproducing.verdict(found)), style=STYLES[found.rows[-1].verdict]))
+    console.print(Text(clean(verdict(found)), style=STYLES[found.rows[-1].verdict]))
     if found.model == BASE:
         console.print(Text(WARNING, style="yellow"))
     console.print(Text(f"The same, the run and every comparison: {clean(str(folder))}"))

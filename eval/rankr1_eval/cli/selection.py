@@ -50,9 +50,8 @@ def selection(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from rankr1_eval.simulation import JUDGES, cases, judges_named, study, ways_for, ways_named
+    from rankr1_eval.simulation import JUDGES, Setting, judged_queries, judges_named, study, ways_for, ways_named
     from rankr1_eval.simulation.picture import picture
-    from rankr1_eval.simulation.study import Setting
     from rankr1_eval.simulation.tables import as_json as plain
     from rankr1_eval.simulation.tables import as_markdown
 
@@ -62,7 +61,7 @@ def selection(
         ways = ways_named(algorithm or ways_for(depth, size), depth, size)
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file: name a folder")
-    played, judgements, left_out = cases(run, qrels, depth)
+    played, judgements, left_out = judged_queries(run, qrels, depth)
     console = Console(stderr=True)
     columns = (TextColumn("queries"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
@@ -96,19 +95,17 @@ def _print(made: Study, left_out: Sequence[str], out: Path | None) -> None:
     from rich.text import Text
 
     from rankr1_eval.simulation.judges import described
-    from rankr1_eval.simulation.tables import bound_cells, cells, heads
+    from rankr1_eval.simulation.tables import cells, heads, judge_lines
     from rankr1_rag.explain import clean
 
     console = Console()
-    for judge in dict.fromkeys(line.judge for line in made.lines):
+    for judge in made.judges:
         table = Table(box=box.SIMPLE_HEAD, title=f"{judge}: {described(judge)}", title_justify="left", padding=0)
         for place, head in enumerate(heads(made)):
             head = head.replace("recall", "recall\n").replace("comparisons", "compa-\nrisons").replace("passages ", "")
             table.add_column(head, justify="right" if place else "left", no_wrap=True)
-        for name in made.bounds:
-            table.add_row(*bound_cells(made, name), style="dim")
-        for line in made.under(judge):
-            table.add_row(*cells(made, line))
+        for line in judge_lines(made, judge):
+            table.add_row(*cells(line), style="dim" if line.way in made.bounds else "")
         console.print(table)
     if left_out:
         note = f"{len(left_out)} judged queries are not in the run and were left out: {left_out[0]}, …"

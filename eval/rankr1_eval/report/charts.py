@@ -1,11 +1,4 @@
-"""Charts as numbers: where points, whiskers, ticks and names of a drawing stand, in the units of its view box.
-
-Knows means and intervals; nothing of HTML and colours.
-
-Where the supports stood before and stand after: flows between ranks, a matrix of bands of ranks, a summary by row.
-
-Knows ranks; nothing of HTML and colours, except that a line needs a place and a width.
-"""
+"""Charts as drawing data: measures against k and against cost, bars of answers, moves of the supports."""
 
 from __future__ import annotations
 
@@ -15,150 +8,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from rankr1_eval.report.wording import BOUNDS, DASH, View, extent, kind, measure_name, percent, row_name
+from rankr1_eval.report.wording import BOUNDS, DASH, View, extent, kind, measure_name, percent, scaled, system_name
 from rankr1_eval.types import Estimate
-from rankr1_rag.explain.text import start
+from rankr1_rag.explain.slopes import SlopeChart, count_moves
 
-ROW = 17
-"""Height of a rank in the picture."""
-MOVES_WIDTH = 260
-_SINGLE = 20
-"""Ranks up to here have a place of their own; the others share bands."""
+WIDTH, HEIGHT = 480, 300
+LEFT, RIGHT, TOP, BOTTOM = 34, 128, 14, 40
+BARS, BAR = 136, 30
+"""The left end of the bars, and the distance between them."""
+_NAME_HEIGHT = 15
+"""The least distance between names."""
+_RANKS = 20
+"""Ranks up to here have a line each in the chart of moves; the others share bands up to these."""
 _BANDS = (30, 50, 100, 200, 500, 1000)
 _MATRIX = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, 50), (51, 100), (101, 1_000_000))
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
-    """`count` supports that went from one place to another; `turn` is 1 up, -1 down, 0 neither."""
-
-    before: str
-    after: str
-    count: int
-    turn: int
-    path: str
-    width: float
-
-
-@dataclass(frozen=True, slots=True)
-class Moves:
-    """Every support that is among the candidates of both orders.
-
-    `labels` are the places from the top, `cut` how many of them the reader reads; `matrix` rows are bands of
-    first-stage ranks, columns bands of ranks after. Of the supports that are `missing` there, the row retrieved
-    `found` between its hops, and ranked `read` of them among the first k.
-    """
-
-    labels: list[str]
-    flows: list[Flow]
-    cut: int
-    bands: list[str]
-    matrix: list[list[int]]
-    supports: int
-    missing: int
-    up: int
-    down: int
-    into: int
-    out: int
-    found: int = 0
-    read: int = 0
-
-    @property
-    def height(self) -> int:
-        """Of the picture."""
-        return ROW * len(self.labels)
-
-    @property
-    def most(self) -> int:
-        """The greatest number in the matrix, at least 1."""
-        return max([1, *(max(line) for line in self.matrix)])
-
-
-def pairs(view: View, row: str) -> tuple[list[tuple[int, int]], list[int | None]]:
-    """(rank before, rank after) of each support that both orders hold; rank after of each that one of them lacks."""
-    found, missing = [], []
-    for id in view.rows["none"].orders.keys() & view.rows[row].orders.keys() & view.questions.keys():
-        question = view.questions[id]
-        for before, after in zip(view.ranks("none", question), view.ranks(row, question), strict=True):
-            if before is None or after is None:
-                missing.append(after if before is None else None)
-            else:
-                found.append((before, after))
-    return sorted(found), missing
-
-
-def moves(view: View, row: str) -> Moves | None:
-    """From "none" to the row; None where nothing can be compared."""
-    if row == "none" or "none" not in view.rows or row not in view.rows:
-        return None
-    found, missing = pairs(view, row)
-    if not found:
-        return None
-    labels = _labels(max(max(pair) for pair in found))
-    counts = Counter((_place(before, labels), _place(after, labels)) for before, after in found)
-    most = max(counts.values())
-    bands = [(low, high) for low, high in _MATRIX if low <= max(max(pair) for pair in found)]
-    return Moves(
-        labels=[name for _, name in labels],
-        flows=[_flow(labels, *pair, count, most) for pair, count in sorted(counts.items(), key=lambda one: one[1])],
-        cut=min(view.k, len(labels)),
-        bands=[_band(low, high) for low, high in bands],
-        matrix=[[sum(b0 <= b <= b1 and a0 <= a <= a1 for b, a in found) for a0, a1 in bands] for b0, b1 in bands],
-        supports=len(found),
-        missing=len(missing),
-        up=sum(after < before for before, after in found),
-        down=sum(after > before for before, after in found),
-        into=sum(after <= view.k < before for before, after in found),
-        out=sum(before <= view.k < after for before, after in found),
-        found=sum(after is not None for after in missing),
-        read=sum(after is not None and after <= view.k for after in missing),
-    )
-
-
-def _labels(deepest: int) -> list[tuple[int, str]]:
-    """The last rank of each place with its name."""
-    single = [(rank, str(rank)) for rank in range(1, min(deepest, _SINGLE) + 1)]
-    ends = [_SINGLE, *_BANDS, math.inf]
-    bands = [
-        (int(min(high, 10**9)), f"{low + 1}{DASH}{high}" if high < math.inf else f"> {low}")
-        for low, high in pairwise(ends)
-        if low < deepest
-    ]
-    return single + (bands if deepest > _SINGLE else [])
-
-
-def _place(rank: int, labels: list[tuple[int, str]]) -> int:
-    return next(place for place, (last, _) in enumerate(labels) if rank <= last)
-
-
-def _flow(labels: list[tuple[int, str]], before: int, after: int, count: int, most: int) -> Flow:
-    left, right, middle = ROW * before + ROW // 2, ROW * after + ROW // 2, MOVES_WIDTH // 2
-    path = f"M0 {left}C{middle} {left} {middle} {right} {WIDTH} {right}"
-    turn = (before > after) - (before < after)
-    return Flow(
-        labels[before][1], labels[after][1], count, turn, path, round(1.25 + 8.75 * (count - 1) / max(most, 12), 2)
-    )
-
-
-def _band(low: int, high: int) -> str:
-    if high > 1000:
-        return f"> {low - 1}"
-    return str(low) if low == high else f"{low}{DASH}{high}"
-
-
-WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 34, 128, 14, 40
-_LINE = 15
-"""The least distance between names."""
-_BARS, _BAR = 136, 30
-"""Where bars begin, and how far apart they are."""
-_NAME = 19
-"""The longest name beside a curve, in characters."""
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A mean with its interval: `label` tells it in words."""
+class ChartPoint:
+    """A mean with its interval; `label` has both in words."""
 
     x: float
     y: float
@@ -168,212 +36,252 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
-    """One row: its points, the line through them, its name, whole and cut to fit, and where that stands."""
+class ChartSeries:
+    """One system: its points, and the place of its name."""
 
     name: str
-    short: str
     tone: str
-    points: list[Point]
-    path: str
+    points: list[ChartPoint]
     name_x: float
     name_y: float
 
-    @property
-    def last(self) -> Point:
-        """The point that the name belongs to."""
-        return self.points[-1]
-
 
 @dataclass(frozen=True, slots=True)
-class Chart:
-    """A drawing: ticks are (place, text); `told` is the whole of it in words."""
+class PointChart:
+    """A drawing; ticks are (place, text)."""
 
     title: str
-    told: str
     x_name: str
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
-    series: list[Series]
+    series: list[ChartSeries]
+
+    @property
+    def description(self) -> str:
+        """The whole of it in words."""
+        parts = (f"{one.name} " + ", ".join(point.label for point in one.points) for one in self.series)
+        return f"{self.title}, percent, with 95 % intervals. " + "; ".join(parts) + "."
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One row's F1 with its interval, and its exact match where `exact` is not None; `x` are ends from the left."""
-
-    name: str
-    tone: str
-    y: float
-    x: float
-    low: float
-    high: float
-    exact: float | None
-    value: str
-
-
-@dataclass(frozen=True, slots=True)
-class Bars:
-    """The answers of each row where only one k was read; the scale is 0 to `end` percent."""
-
-    title: str
-    told: str
-    ticks: list[tuple[float, str]]
-    bars: list[Bar]
-    height: int
-
-
-def scaled(value: float, low: float, high: float, start: float, end: float) -> float:
-    """A value between low and high as a place between start and end."""
-    return round(start + (end - start) * (value - low) / (high - low or 1.0), 2)
-
-
-def curve(view: View, family: str, title: str, among: Sequence[int] | None = None) -> Chart | None:
-    """A family of measures against k, one line a row; None where there are fewer than two k."""
+def curve(view: View, family: str, title: str, among: Sequence[int] | None = None) -> PointChart | None:
+    """A family of measures against k, one line a system; None if there are fewer than two k."""
     measures = {k: name for k, name in view.family(family).items() if among is None or k in among}
-    rows = {row: [view.estimate(row, name) for name in measures.values()] for row in view.scores.systems}
-    rows = {row: found for row, found in rows.items() if all(found)}
-    if len(measures) < 2 or not rows:
+    found = {name: [view.estimate(name, one) for one in measures.values()] for name in view.scores.systems}
+    means = {name: [one for one in ones if one] for name, ones in found.items() if all(ones)}
+    if len(measures) < 2 or not means:
         return None
-    low, high = extent(one for found in rows.values() for one in found)
-    places = [scaled(i, -0.25, len(measures) - 0.75, LEFT, WIDTH - RIGHT) for i in range(len(measures))]
-    drawn = []
-    for number, (row, found) in enumerate(rows.items()):
-        shift = 5.0 * (number - (len(rows) - 1) / 2)
-        marks = [
-            _point(x + shift, one, low, high, f"at {k}")
-            for x, one, k in zip(places, found, measures, strict=True)
-            if one
+    low, high = extent(one for ones in means.values() for one in ones)
+    places = [scaled(n, -0.25, len(measures) - 0.75, LEFT, WIDTH - RIGHT) for n in range(len(measures))]
+    drawn = {}
+    for number, (name, ones) in enumerate(means.items()):
+        shift = 5.0 * (number - (len(means) - 1) / 2)
+        drawn[name] = [
+            chart_point(x + shift, one, low, high, f"at {k}") for x, one, k in zip(places, ones, measures, strict=True)
         ]
-        drawn.append((row, marks))
-    return Chart(
-        title,
-        _told(title, drawn),
-        "k, passages from the top",
-        [(x, str(k)) for x, k in zip(places, measures, strict=True)],
-        _ticks(low, high),
-        _named(view, drawn, WIDTH - RIGHT + 14),
-    )
-
-
-def against_cost(view: View, family: str) -> Chart | None:
-    """A measure at the report's k against what a question's reranking costs; None where no row cost anything."""
-    measure = view.at_k(family)
-    unit, costs = _costs(view)
-    rows = {row: one for row in costs if (one := view.estimate(row, measure))}
-    if measure is None or not any(costs[row] for row in rows):
-        return None
-    low, high = extent(rows.values())
-    steps = _steps(max(costs[row] for row in rows))
-    drawn = []
-    for row, one in rows.items():
-        x = scaled(costs[row], 0, steps[-1], LEFT + 14, WIDTH - RIGHT)
-        drawn.append((row, [_point(x, one, low, high, f"at {costs[row]:,.0f} {unit}")]))
-    title = f"{measure_name(measure)} against cost"
-    ticks = [(scaled(step, 0, steps[-1], LEFT + 14, WIDTH - RIGHT), _short(step)) for step in steps]
-    return Chart(title, _told(title, drawn), f"{unit} a question", ticks, _ticks(low, high), _named(view, drawn, None))
-
-
-def answers(view: View) -> Bars | None:
-    """F1 and exact match at the report's k as bars; None where nothing was read."""
-    f1, exact = view.at_k("F1"), view.at_k("EM")
-    rows = {row: one for row in view.scores.systems if (one := view.estimate(row, f1))}
-    if f1 is None or not rows:
-        return None
-    _, end = extent(rows.values(), 0.2)
-    bars, told = [], []
-    for place, (row, one) in enumerate(rows.items()):
-        x, low, high = (scaled(value, 0, end, _BARS, WIDTH - 44) for value in (one.mean, one.low, one.high))
-        match = view.estimate(row, exact)
-        mark = scaled(match.mean, 0, end, _BARS, WIDTH - 44) if match else None
-        bars.append(Bar(row_name(row), view.tone(row), 26 + _BAR * place, x, low, high, mark, percent(one.mean)))
-        exactly = f", exact match {percent(match.mean)}" if match else ""
-        told.append(f"{row_name(row)} F1 {percent(one.mean)} ({percent(one.low)} to {percent(one.high)}){exactly}")
-    title = f"F1 and exact match with {f1.partition('@')[2]} passages read"
-    ticks = [(scaled(i / 5, 0, end, _BARS, WIDTH - 44), f"{20 * i}") for i in range(round(end * 5) + 1)]
-    return Bars(title, f"{title}, percent. " + "; ".join(told) + ".", ticks, bars, 26 + _BAR * len(bars) + 16)
-
-
-def _costs(view: View) -> tuple[str, dict[str, float]]:
-    """The unit that tells the rows apart, and the cost of each row that orders the candidates and knows no supports."""
-    rows = [row for row in view.scores.systems if view.rows[row].orders and kind(row) not in (*BOUNDS, "random")]
-    cost = {row: view.scores.systems[row].cost for row in rows}
-    tokens = {row: cost[row].get("prompt_tokens", 0.0) + cost[row].get("completion_tokens", 0.0) for row in rows}
-    if any(tokens.values()):
-        return "tokens read and written", tokens
-    return "comparisons", {row: cost[row].get("comparisons", 0.0) for row in rows}
-
-
-def _point(x: float, one: Estimate, low: float, high: float, where: str) -> Point:
-    y, bottom, top = (scaled(v, low, high, HEIGHT - BOTTOM, TOP) for v in (one.mean, one.low, one.high))
-    return Point(
-        round(x, 2), y, bottom, top, f"{percent(one.mean)} ({percent(one.low)} to {percent(one.high)}) {where}"
-    )
-
-
-def _named(view: View, drawn: Sequence[tuple[str, list[Point]]], column: float | None) -> list[Series]:
-    """The series with names in a column, or beside their points, moved apart where they would overlap."""
-    heights = _apart([points[-1].y for _, points in drawn]) if column is not None else _beside(drawn)
-    return [
-        Series(
-            row_name(row),
-            start(row_name(row), _NAME),
-            view.tone(row),
-            points,
-            "M" + "L".join(f"{point.x} {point.y}" for point in points),
-            column if column is not None else points[-1].x + 9,
-            round(height, 2),
-        )
-        for (row, points), height in zip(drawn, heights, strict=True)
+    heights = spread_names([marks[-1].y for marks in drawn.values()])
+    series = [
+        ChartSeries(system_name(name), view.tone(name), marks, WIDTH - RIGHT + 14, height)
+        for (name, marks), height in zip(drawn.items(), heights, strict=True)
     ]
+    ticks = [(x, str(k)) for x, k in zip(places, measures, strict=True)]
+    return PointChart(title, "k, passages from the top", ticks, percent_ticks(low, high), series)
 
 
-def _beside(drawn: Sequence[tuple[str, list[Point]]]) -> list[float]:
-    """Heights of names beside single points: only those that stand near each other are moved apart."""
-    heights = [points[-1].y for _, points in drawn]
-    columns: list[list[int]] = []
-    for index in sorted(range(len(drawn)), key=lambda i: drawn[i][1][-1].x):
-        if columns and drawn[index][1][-1].x - drawn[columns[-1][0]][1][-1].x < RIGHT:
-            columns[-1].append(index)
+def against_cost(view: View, family: str) -> PointChart | None:
+    """A measure at the report's k against the cost of reranking a question; None if no system cost anything.
+
+    The cost is in tokens, or in comparisons if no tokens were counted. Bounds and random order are left out.
+    """
+    measure = view.at_k(family)
+    names = [
+        name for name in view.scores.systems if view.systems[name].orders and kind(name) not in (*BOUNDS, "random")
+    ]
+    cost = {name: view.scores.systems[name].cost for name in names}
+    unit, fields = "tokens read and written", ["prompt_tokens", "completion_tokens"]
+    if not any(one.get(field) for one in cost.values() for field in fields):
+        unit, fields = "comparisons", ["comparisons"]
+    costs = {name: sum(one.get(field, 0.0) for field in fields) for name, one in cost.items()}
+    means = {name: one for name in names if (one := view.estimate(name, measure))}
+    if measure is None or not any(costs[name] for name in means):
+        return None
+    low, high = extent(means.values())
+    steps = round_steps(max(costs[name] for name in means))
+
+    def place(cost: float) -> float:
+        return scaled(cost, 0, steps[-1], LEFT + 14, WIDTH - RIGHT)
+
+    marks = {
+        name: chart_point(place(costs[name]), one, low, high, f"at {costs[name]:,.0f} {unit}")
+        for name, one in means.items()
+    }
+    heights: dict[str, float] = {}
+    columns: list[list[str]] = []  # names of points that are near each other are moved apart
+    for name in sorted(marks, key=lambda name: marks[name].x):
+        if columns and marks[name].x - marks[columns[-1][0]].x < RIGHT:
+            columns[-1].append(name)
         else:
-            columns.append([index])
+            columns.append([name])
     for column in columns:
-        for index, height in zip(column, _apart([heights[index] for index in column]), strict=True):
-            heights[index] = height
-    return heights
+        heights.update(zip(column, spread_names([marks[name].y for name in column]), strict=True))
+    series = [
+        ChartSeries(system_name(name), view.tone(name), [mark], mark.x + 9, heights[name])
+        for name, mark in marks.items()
+    ]
+    ticks = [(place(step), f"{step / 1000:g}k" if step >= 1000 else f"{step:g}") for step in steps]
+    title = f"{measure_name(measure)} against cost"
+    return PointChart(title, f"{unit} a question", ticks, percent_ticks(low, high), series)
 
 
-def _apart(wanted: Sequence[float]) -> list[float]:
-    """Places as near to the wanted ones as a line's distance between them allows, within the drawing."""
+def chart_point(x: float, one: Estimate, low: float, high: float, where: str) -> ChartPoint:
+    """A mean on the scale from low to high."""
+    y, bottom, top = (scaled(value, low, high, HEIGHT - BOTTOM, TOP) for value in (one.mean, one.low, one.high))
+    label = f"{percent(one.mean)} ({percent(one.low)} to {percent(one.high)}) {where}"
+    return ChartPoint(round(x, 2), y, bottom, top, label)
+
+
+def spread_names(wanted: Sequence[float]) -> list[float]:
+    """Heights near the wanted ones, a line apart from each other and within the drawing."""
     placed = list(wanted)
     order = sorted(range(len(placed)), key=lambda index: placed[index])
     for above, below in pairwise(order):
-        placed[below] = max(placed[below], placed[above] + _LINE)
+        placed[below] = max(placed[below], placed[above] + _NAME_HEIGHT)
     limit = float(HEIGHT - BOTTOM)
     for index in reversed(order):
-        placed[index] = min(placed[index], limit)
-        limit = placed[index] - _LINE
+        placed[index] = round(min(placed[index], limit), 2)
+        limit = placed[index] - _NAME_HEIGHT
     return placed
 
 
-def _ticks(low: float, high: float) -> list[tuple[float, str]]:
+def percent_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Every 10 % of a scale, or every 20 % if it is wide."""
     step = 0.1 if high - low < 0.65 else 0.2
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [
-        (scaled(i * step, low, high, HEIGHT - BOTTOM, TOP), f"{100 * i * step:.0f}") for i in range(first, last + 1)
-    ]
+    numbers = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    return [(scaled(n * step, low, high, HEIGHT - BOTTOM, TOP), f"{100 * n * step:.0f}") for n in numbers]
 
 
-def _steps(greatest: float) -> list[float]:
-    """Round steps from 0 to the first that is not below."""
+def round_steps(greatest: float) -> list[float]:
+    """Round steps from 0 to the first that is not below the greatest."""
     size = 10.0 ** math.floor(math.log10(greatest))
     step = next(part * size for part in (0.25, 0.5, 1.0, 2.0, 2.5) if part * size * 5 >= greatest)
     return [index * step for index in range(math.ceil(greatest / step - 1e-9) + 1)]
 
 
-def _short(number: float) -> str:
-    return f"{number / 1000:g}k" if number >= 1000 else f"{number:g}"
+@dataclass(frozen=True, slots=True)
+class AnswerBar:
+    """One system's F1 and exact match at the height `y`."""
+
+    name: str
+    tone: str
+    y: float
+    f1: Estimate
+    exact: Estimate | None
 
 
-def _told(title: str, drawn: Iterable[tuple[str, Sequence[Point]]]) -> str:
-    parts = (f"{row_name(row)} " + ", ".join(point.label for point in points) for row, points in drawn)
-    return f"{title}, percent, with 95 % intervals. " + "; ".join(parts) + "."
+@dataclass(frozen=True, slots=True)
+class AnswerBars:
+    """Answers of each system if only one k was read, on a scale from 0 to `end`."""
+
+    title: str
+    end: float
+    bars: list[AnswerBar]
+
+    def place(self, value: float) -> float:
+        """A share as a distance from the left."""
+        return scaled(value, 0, self.end, BARS, WIDTH - 44)
+
+    @property
+    def description(self) -> str:
+        """The whole of it in words."""
+        parts = []
+        for bar in self.bars:
+            exact = f", exact match {percent(bar.exact.mean)}" if bar.exact else ""
+            f1 = f"{percent(bar.f1.mean)} ({percent(bar.f1.low)} to {percent(bar.f1.high)})"
+            parts.append(f"{bar.name} F1 {f1}{exact}")
+        return f"{self.title}, percent. " + "; ".join(parts) + "."
+
+
+def answer_bars(view: View) -> AnswerBars | None:
+    """F1 and exact match at the report's k; None if nothing was read."""
+    measure, exact = view.at_k("F1"), view.at_k("EM")
+    means = {name: one for name in view.scores.systems if (one := view.estimate(name, measure))}
+    if measure is None or not means:
+        return None
+    bars = [
+        AnswerBar(system_name(name), view.tone(name), 26 + BAR * n, one, view.estimate(name, exact))
+        for n, (name, one) in enumerate(means.items())
+    ]
+    title = f"F1 and exact match with {measure.partition('@')[2]} passages read"
+    return AnswerBars(title, extent(means.values(), 0.2)[1], bars)
+
+
+@dataclass(frozen=True, slots=True)
+class SupportMoves:
+    """The supports in both orders, the first stage's and a system's: how many moved up, down, into the first k, out.
+
+    `matrix` counts them by bands of ranks before (lines) and after (columns). `missing` supports are in one order at
+    most; the system `retrieved` some of these between its hops, and ranked `read` of them within the first k.
+    """
+
+    supports: int
+    up: int
+    down: int
+    into: int
+    out: int
+    bands: list[str]
+    matrix: list[list[int]]
+    chart: SlopeChart
+    missing: int
+    retrieved: int
+    read: int
+
+
+def support_moves(view: View, system: str) -> SupportMoves | None:
+    """From no rerank to the system; None if nothing can be compared."""
+    if system == "none" or not {"none", system} <= view.systems.keys():
+        return None
+    ranks: list[tuple[int, int]] = []
+    missing: list[int | None] = []
+    for id in view.systems["none"].orders.keys() & view.systems[system].orders.keys() & view.questions.keys():
+        question = view.questions[id]
+        for before, after in zip(view.ranks("none", question), view.ranks(system, question), strict=True):
+            if before is None or after is None:
+                missing.append(after if before is None else None)
+            else:
+                ranks.append((before, after))
+    if not ranks:
+        return None
+    deepest = max(map(max, ranks))
+    ends = [*range(1, min(deepest, _RANKS) + 1)]
+    labels = [str(rank) for rank in ends]
+    for low, high in pairwise([_RANKS, *_BANDS, 10**9]):
+        if low < deepest:
+            ends.append(high)
+            labels.append(band_name(low + 1, high))
+    counts = Counter((line_of(before, ends), line_of(after, ends)) for before, after in sorted(ranks))
+    bands = [(low, high) for low, high in _MATRIX if low <= deepest]
+    highs = [high for _, high in bands]
+    cells = Counter((line_of(before, highs), line_of(after, highs)) for before, after in ranks)
+    retrieved = [after for after in missing if after is not None]
+    return SupportMoves(
+        len(ranks),
+        sum(after < before for before, after in ranks),
+        sum(after > before for before, after in ranks),
+        sum(after <= view.k < before for before, after in ranks),
+        sum(before <= view.k < after for before, after in ranks),
+        [band_name(*band) for band in bands],
+        [[cells[line, column] for column in range(len(bands))] for line in range(len(bands))],
+        count_moves(labels, counts, "support", min(view.k, len(labels))),
+        len(missing),
+        len(retrieved),
+        sum(after <= view.k for after in retrieved),
+    )
+
+
+def line_of(rank: int, ends: Iterable[int]) -> int:
+    """The first line whose end is not below the rank."""
+    return next(line for line, end in enumerate(ends) if rank <= end)
+
+
+def band_name(low: int, high: int) -> str:
+    """The ranks from low to high, or all from low."""
+    return f"> {low - 1}" if high > 1000 else str(low) if low == high else f"{low}{DASH}{high}"

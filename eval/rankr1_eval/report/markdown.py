@@ -1,6 +1,6 @@
 """A run's report as GitHub Markdown: the tables of the page, for a README or an issue.
 
-Every string from elsewhere is cleaned, put on one line and escaped. Knows tables and sentences; nothing of HTML.
+Every string from elsewhere is cleaned, put on one line and escaped.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
-from rankr1_eval.report import extremes, story, tables
-from rankr1_eval.report.charts import moves
-from rankr1_eval.report.page import settings
-from rankr1_eval.report.wording import View, row_name
+from rankr1_eval.report import story, tables
+from rankr1_eval.report.charts import support_moves
+from rankr1_eval.report.extremes import extremes
+from rankr1_eval.report.page import setting_lines
+from rankr1_eval.report.wording import DASH, View, interval, measure_name, p_value, percent, points, system_name
 from rankr1_eval.scoring import EvaluatedRun
 from rankr1_eval.types import Scores
 from rankr1_rag.explain.text import line, start
-from rankr1_rag.io.files import FilePath, writing
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]#|~$@])")
 _WIDTH = 160
@@ -25,32 +25,7 @@ _WIDTH = 160
 def markdown(run: EvaluatedRun, scores: Scores) -> str:
     """The whole file as text."""
     view = View(run, scores)
-    blocks = [
-        f"# {escaped(story.headline(view))}",
-        escaped(story.over(view)),
-        " ".join(map(escaped, story.lede(view))),
-        *(f"> **Note:** {escaped(sentence)}" for sentence in story.warnings(view)),
-        "## Every row",
-        _scores(tables.scores_table(view, view.leading)),
-        "Percent with 95 % intervals, and the paired difference from no rerank with its interval and p. Bold is the "
-        "best row that does not know the supports.",
-        *_everything(view),
-        *_moved(view),
-        *(block for kind in tables.groups(view) for block in _grouped(kind)),
-        *_cases(view),
-        *_costs(view),
-        "## How this was measured",
-        *map(escaped, story.protocol(view)),
-        table(["setting", "value"], ([name, value] for name, value in settings(run.settings))),
-    ]
-    return "\n\n".join(block for block in blocks if block) + "\n"
-
-
-def write_markdown(run: EvaluatedRun, scores: Scores, path: FilePath) -> None:
-    """Write it: whole or, where something fails, not at all. OSError where the folder cannot be written."""
-    content = markdown(run, scores)
-    with writing(path) as out:
-        out.write(content)
+    return "\n\n".join(block for block in blocks(view) if block) + "\n"
 
 
 def escaped(text: str) -> str:
@@ -59,95 +34,107 @@ def escaped(text: str) -> str:
 
 
 def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A table of texts from elsewhere; "" without a line."""
-    return _table(heads, ([escaped(cell) for cell in cells] for cells in lines))
-
-
-def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already; "" without a line."""
     body = [f"| {' | '.join(cells)} |" for cells in lines]
     return "\n".join([f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}", *body]) if body else ""
 
 
-def _scores(found: tables.Table) -> str:
-    lines = [[escaped(one.name), *map(_cell, one.cells)] for one in found.lines]
-    return _table(["row", *(column.name for column in found.columns)], lines)
-
-
-def _cell(cell: tables.Cell) -> str:
-    if cell.plot is None:
-        return cell.value
-    value = f"**{cell.value}**" if cell.best else cell.value
-    return f"{value} ({cell.interval})" + (f"<br>{cell.change}, {escaped(cell.p)}" if cell.change else "")
-
-
-def _everything(view: View) -> Iterator[str]:
+def blocks(view: View) -> Iterator[str]:
+    """The paragraphs and tables in order."""
+    yield f"# {escaped(story.headline(view))}"
+    yield escaped(story.over(view))
+    yield " ".join(map(escaped, story.lede(view)))
+    for sentence in story.warnings(view):
+        yield f"> **Note:** {escaped(sentence)}"
+    yield "## All systems"
+    yield measure_table(tables.scores_table(view, view.leading))
+    yield (
+        "Percent with 95 % intervals, and the paired difference from no rerank with its interval and p. Bold is the "
+        "best system that does not know the supports."
+    )
     if len(view.measures) > len(view.leading):
         yield "<details><summary>All measures</summary>"
-        yield _scores(tables.scores_table(view, view.measures))
+        yield measure_table(tables.scores_table(view, view.measures))
         yield "</details>"
+    yield from moves(view)
+    for group in tables.group_tables(view):
+        yield f"## By {'number of hops' if group.kind == 'hops' else group.kind}"
+        yield measure_table(group)
+    yield from cases(view)
+    heads, lines = tables.cost_table(view)
+    if lines:
+        yield "## Cost"
+        yield "Means a question; for the reader, a reading. A figure marked with ! casts doubt on its system."
+        marked = ([name, *(f"{figure} !" if doubt else figure for figure, doubt in cells)] for name, _, cells in lines)
+        yield table(["system", *heads], ([escaped(cell) for cell in cells] for cells in marked))
+    yield "## How this was measured"
+    yield from map(escaped, story.protocol(view))
+    yield table(
+        ["setting", "value"], ([escaped(name), escaped(value)] for name, value in setting_lines(view.run.settings))
+    )
 
 
-def _moved(view: View) -> Iterator[str]:
-    found = moves(view, view.main) if view.main else None
+def measure_table(found: tables.MeasureTable) -> str:
+    """Systems by measures, with two more columns if there are groups."""
+    lines = []
+    for value, n, systems in found.groups:
+        head = [escaped(start(value, _WIDTH)), str(n)] if found.kind else []
+        for system in systems:
+            cells = []
+            for cell in system.cells:
+                if cell.estimate is None:
+                    cells.append(DASH)
+                    continue
+                mean = percent(cell.estimate.mean)
+                text = f"{f'**{mean}**' if cell.best else mean} ({interval(cell.estimate)})"
+                if cell.change:
+                    change = f"{points(cell.change.mean)} ({interval(cell.change)})"
+                    text += f"<br>{change}, {escaped(p_value(cell.change.p))}"
+                cells.append(text)
+            lines.append([*head, escaped(system.name), *cells])
+    heads = [found.kind, "questions"] if found.kind else []
+    return table([*heads, "system", *(measure_name(column.measure) for column in found.columns)], lines)
+
+
+def moves(view: View) -> Iterator[str]:
+    """Ranks of the supports before and after."""
+    found = support_moves(view, view.main) if view.main else None
     if found is None:
         return
-    yield "## Where the supports went"
-    yield (
-        f"{escaped(row_name(view.main or ''))}: {found.up} up, {found.down} down of {found.supports} supports among "
-        f"the candidates; {found.into} into the first {view.k}, {found.out} out of them. Lines are first-stage ranks, "
-        "columns ranks after."
-        + (
-            f" Of {found.missing} others {found.found} were retrieved between the hops, {found.read} of them into the "
-            f"first {view.k}."
-            if found.found
-            else ""
-        )
+    yield "## Moves of the supports"
+    later = (
+        f" Of {found.missing} others {found.retrieved} were retrieved between the hops, {found.read} of them ranked in "
+        f"the first {view.k}."
     )
-    lines = [[band, *map(str, counts)] for band, counts in zip(found.bands, found.matrix, strict=True)]
-    yield table(["before ╲ after", *found.bands], lines)
+    yield (
+        f"{escaped(system_name(view.main or ''))}: {found.up} up, {found.down} down of {found.supports} supports among "
+        f"the candidates; {found.into} into the first {view.k}, {found.out} out of them. Lines are first-stage ranks, "
+        f"columns ranks after.{later if found.retrieved else ''}"
+    )
+    lines = ([band, *map(str, counts)] for band, counts in zip(found.bands, found.matrix, strict=True))
+    yield table(["before ╲ after", *found.bands], ([escaped(cell) for cell in cells] for cells in lines))
 
 
-def _grouped(found: tables.Groups) -> Iterator[str]:
-    yield f"## By {'number of hops' if found.kind == 'hops' else found.kind}"
-    lines = [
-        [escaped(start(group.value, _WIDTH)), str(group.n), escaped(one.name), *map(_cell, one.cells)]
-        for group in found.groups
-        for one in group.lines
-    ]
-    yield _table([found.kind, "questions", "row", *(column.name for column in found.columns)], lines)
-
-
-def _cases(view: View) -> Iterator[str]:
-    for title, cases in zip(("Greatest gains", "Greatest losses"), extremes.extremes(view), strict=True):
-        if cases:
-            yield f"## {title}"
-            yield table(
-                [
-                    "question",
-                    "change",
-                    "right answer",
-                    "no rerank",
-                    row_name(view.main or ""),
-                    "supports before",
-                    "after",
-                ],
-                ([*_told(view, case)] for case in cases),
+def cases(view: View) -> Iterator[str]:
+    """The questions that gained and lost most."""
+    main = system_name(view.main or "")
+    heads = ["question", "change", "right answer", "no rerank", escaped(main), "supports before", "after"]
+    for title, found in zip(("Greatest gains", "Greatest losses"), extremes(view), strict=True):
+        lines = []
+        for case in found:
+            by_name = {one.system: one for one in case.answers}
+            before, after = by_name["none"], by_name[view.main or ""]
+            change = ", ".join(text for text, _ in case.changes)
+            texts = (
+                case.question.query.text,
+                change,
+                case.right,
+                before.answer,
+                after.answer,
+                before.ranks,
+                after.ranks,
             )
-
-
-def _told(view: View, case: extremes.Case) -> Iterator[str]:
-    by_row = {one.row: one for one in case.answered}
-    before, after = by_row["none"], by_row[view.main or ""]
-    yield start(case.question.query.text, _WIDTH)
-    yield ", ".join(change.text for change in case.changes)
-    yield from (start(text, _WIDTH) for text in (case.answers, before.answer, after.answer))
-    yield from (before.ranks, after.ranks)
-
-
-def _costs(view: View) -> Iterator[str]:
-    names, lines = tables.costs(view)
-    if lines:
-        yield "## What it costs"
-        yield "Means a question; of the reader, a reading. Marked with ! is what casts doubt on a row."
-        marked = ([one.name, *(f"{figure} !" if doubt else figure for figure, doubt in one.figures)] for one in lines)
-        yield table(["row", *names], marked)
+            lines.append([escaped(start(text, _WIDTH)) for text in texts])
+        if lines:
+            yield f"## {title}"
+            yield table(heads, lines)

@@ -1,114 +1,109 @@
-"""A run's report as one HTML file that needs nothing else: no script, no request, its style by hash, drawings inline.
+"""The HTML pages: the report of a run, and two runs (or systems of one) side by side.
 
-Every string that the template prints is cleaned and escaped at one gate, `finalize` with autoescape; only the style
-sheet is `Markup`. Knows the template; sentences, tables and drawings come from the modules beside it.
+They need nothing else: no script, no request, the style by hash, drawings inline (see `rankr1_rag.explain.html`).
 """
 
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from functools import cache
-from hashlib import sha256
-from importlib.resources import files
+from itertools import groupby
 
-from jinja2 import Environment, StrictUndefined, Template
-from markupsafe import Markup
-
-from rankr1_eval.report import charts, extremes, story, tables, wording
-from rankr1_eval.report.wording import View
+from rankr1_eval.compare import Paired
+from rankr1_eval.report import charts, story, tables, wording
+from rankr1_eval.report.extremes import extremes
+from rankr1_eval.report.wording import BOUNDS, FLOORS, View, kind, percent, points, short, sides, sure, system_name
 from rankr1_eval.scoring import EvaluatedRun
 from rankr1_eval.types import Scores
-from rankr1_rag.explain import clean
-from rankr1_rag.explain.html import mentioned, pieces
-from rankr1_rag.explain.story import name as passage_name
+from rankr1_rag.explain.html import render
 from rankr1_rag.explain.text import counted, start
-from rankr1_rag.io.files import FilePath, writing
 
+VERSUS_WIDTH = 220
+"""Width of the plot of a difference."""
 _VALUE = 300
+"""The longest value of a setting, in characters."""
 
 
 def page(run: EvaluatedRun, scores: Scores) -> str:
-    """The whole file as text; it holds no lone surrogate, so it can always be written as UTF-8."""
+    """The report as text; it holds no lone surrogate, so it can always be written as UTF-8."""
     view = View(run, scores)
-    gains, losses = extremes.extremes(view)
-    return rendered(
-        "page.html.j2",
+    gains, losses = extremes(view)
+    curves = [charts.curve(view, "R", "Support recall at k")]
+    curves.append(charts.curve(view, "F1", "F1 of the answers with k passages read", view.ks))
+    return render(
+        "rankr1_eval.report/page.html.j2",
         view=view,
-        main_name=wording.row_name(view.main) if view.main else "",
+        wording=wording,
+        tables=tables,
+        charts=charts,
+        main_name=system_name(view.main) if view.main else "",
         over=story.over(view),
         headline=story.headline(view),
         lede=story.lede(view),
         warnings=story.warnings(view),
         leading=tables.scores_table(view, view.leading),
         everything=tables.scores_table(view, view.measures),
-        drawings=[drawing for drawing in _drawings(view) if drawing is not None],
-        bars=charts.answers(view) if len(view.ks) < 2 else None,
+        curves=[chart for chart in curves if chart is not None],
+        bars=charts.answer_bars(view) if len(view.ks) < 2 else None,
         cost_charts=[chart for family in ("R", "F1") if (chart := charts.against_cost(view, family)) is not None],
-        moves=charts.moves(view, view.main) if view.main else None,
-        groups=tables.groups(view),
+        moves=charts.support_moves(view, view.main) if view.main else None,
+        groups=tables.group_tables(view),
         gains=gains,
         losses=losses,
-        costs=tables.costs(view),
-        settings=list(settings(run.settings)),
+        costs=tables.cost_table(view),
+        settings=list(setting_lines(run.settings)),
         protocol=story.protocol(view),
     )
 
 
-def write_page(run: EvaluatedRun, scores: Scores, path: FilePath) -> None:
-    """Write the page: whole or, where something fails, not at all. OSError where the folder cannot be written."""
-    content = page(run, scores)
-    with writing(path) as out:
-        out.write(content)
-
-
-def rendered(template: str, **values: object) -> str:
-    """A template of this folder with the style sheet that its policy allows by its hash."""
-    style = _read("page.css")
-    digest = b64encode(sha256(style.encode()).digest()).decode()
-    return _template(template).render(style=Markup(style), style_hash=digest, **values)
-
-
-def settings(values: Mapping[str, object], under: str = "") -> Iterator[tuple[str, str]]:
-    """The settings as (name, value) in the order given; those of a mapping stand under its name."""
-    for name, value in values.items():
-        told = f"{under} {name}".strip().replace("_", " ")
+def setting_lines(values: Mapping[str, object], under: str = "") -> Iterator[tuple[str, str]]:
+    """The settings as (name, value), in order; a nested setting is named "outer inner"."""
+    for key, value in values.items():
+        name = f"{under} {key}".strip().replace("_", " ")
         if isinstance(value, Mapping):
-            yield from settings(value, told)
+            yield from setting_lines(value, name)
         else:
             spelled = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-            yield told, start(spelled, _VALUE)
+            yield name, start(spelled, _VALUE)
 
 
-def _drawings(view: View) -> Iterator[charts.Chart | None]:
-    yield charts.curve(view, "R", "Support recall at k")
-    yield charts.curve(view, "F1", "F1 of the answers with k passages read", view.ks)
-
-
-@cache
-def _template(name: str) -> Template:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=_cleaned, trim_blocks=True, lstrip_blocks=True
+def versus(found: Paired) -> str:
+    """The page of a comparison: a table of measures for each system, bounds and floors last."""
+    reach = max(max(abs(pair.difference.low), abs(pair.difference.high)) for pair in found.pairs) or 0.01
+    pairs = sorted(found.pairs, key=lambda pair: kind(pair.system) in ("none", *BOUNDS, *FLOORS))
+    return render(
+        "rankr1_eval.report/versus.html.j2",
+        wording=wording,
+        first=found.first.name,
+        second=found.second.name,
+        alone=found.first.path == found.second.path,
+        headline=versus_headline(found),
+        notes=found.notes,
+        blocks=[list(members) for _, members in groupby(pairs, key=lambda pair: pair.system)],
+        place=lambda value: wording.scaled(value, -reach, reach, 5, VERSUS_WIDTH - 5),
+        WIDTH=VERSUS_WIDTH,
+        reach=points(reach).lstrip("+"),
     )
-    environment.filters.update(start=start, thousands="{:,}".format)
-    environment.globals.update(
-        counted=counted,
-        pieces=pieces,
-        mentioned=mentioned,
-        passage_name=passage_name,
-        dataset_name=wording.dataset_name,
-        PLOT=tables.PLOT,
-        CHART=charts,
-        MOVES=charts,
-        SWAP=extremes,
+
+
+def versus_headline(found: Paired) -> str:
+    """The main difference in one sentence, claiming no more than its interval supports, and a count of sure ones.
+
+    The main one is support recall or F1 at 5 of the first system of Rank-R1, else the first of all.
+    """
+    own = [pair for pair in found.pairs if pair.system.startswith("rank-r1")] or list(found.pairs)
+    pair = next((one for name in ("R@5", "F1@5") for one in own if one.measure == name), own[0])
+    change = pair.difference
+    size = short(points(abs(change.mean)).lstrip("+"))
+    compared = f"{size} points {'more' if change.mean > 0 else 'fewer'} than" if size != "0" else "as much as"
+    doubt = "" if sure(change) or size == "0" else f", which {counted(pair.n, 'question')} cannot tell from chance"
+    certain = sum(sure(one.difference) != 0 for one in found.pairs)
+    first, second = (start(one.name, 40) for one in (found.first, found.second))
+    where, other = f" in {second}", f"in {first}"
+    if pair.system != pair.against:
+        where, other = "", sides(pair.system, pair.against, first, second)[0]
+    return (
+        f"{system_name(pair.system)}: {wording.measure_name(pair.measure)} is {percent(pair.second)} %{where}, "
+        f"{compared} {other}{doubt} ({wording.interval(change)}). Of {counted(len(found.pairs), 'difference')}, "
+        f"{certain} {'is' if certain == 1 else 'are'} statistically significant."
     )
-    return environment.from_string(_read(name))
-
-
-def _cleaned(value: object) -> object:
-    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _read(name: str) -> str:
-    return files("rankr1_eval.report").joinpath(name).read_text("utf-8")

@@ -1,11 +1,11 @@
-"""What a run says in sentences, no more than its intervals bear: headline, lede, warnings, protocol.
+"""A run in sentences that claim no more than its intervals support: headline, lede, warnings, protocol.
 
-Every string that leaves here is made of numbers, names and the run's own settings. Knows scores; nothing of HTML.
+They are made of numbers, names and the run's own settings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from rankr1_eval.report.tables import alarm
 from rankr1_eval.report.wording import (
@@ -17,9 +17,9 @@ from rankr1_eval.report.wording import (
     listed,
     percent,
     points,
-    row_name,
     short,
     sure,
+    system_name,
 )
 from rankr1_eval.scoring import differences
 from rankr1_eval.types import Difference
@@ -28,220 +28,197 @@ from rankr1_rag.explain.text import counted, line, start
 
 FEW = 100
 """Fewer questions than this are called few."""
-_RETRIEVERS = {"bm25": "BM25", "dense": "dense retrieval", "own": "the data set's own order", "run": "the given run"}
+_RETRIEVERS = {"bm25": "BM25", "dense": "dense retrieval", "own": "the data set's own order", "run": "the run file"}
 
 
 def first_stage(view: View) -> str:
-    """What ordered the candidates, as it stands in a sentence."""
+    """A name for the first stage within a sentence."""
     retriever = view.run.settings.get("retriever")
     return _RETRIEVERS.get(retriever, line(retriever)) if isinstance(retriever, str) and retriever else "no rerank"
 
 
 def over(view: View) -> str:
-    """The line above the headline."""
+    """The line above the headline: data set, numbers, models."""
     n = len(view.run.questions)
-    named = [dataset_name(line(view.run.dataset)), counted(n, "question"), f"{view.run.candidates:,} candidates each"]
-    return " · ".join([*(part for part in named if part), *_models(view)])
-
-
-def _models(view: View) -> Iterator[str]:
-    """Who reranked and who read: the rows are called by what they do, whatever model does it."""
+    parts = [dataset_name(line(view.run.dataset)), counted(n, "question"), f"{view.run.candidates:,} candidates each"]
     models = view.run.settings.get("models", {})
-    for role, did in (("reranker", "reranked by"), ("reader", "read by")):
-        if models.get(role) and (role == "reader" or any(row.rankings for row in view.run.systems)):
-            yield f"{did} {line(models[role])}"
+    if models.get("reranker") and any(system.rankings for system in view.run.systems):
+        parts.append(f"reranked by {line(models['reranker'])}")
+    if models.get("reader"):
+        parts.append(f"read by {line(models['reader'])}")
+    return " · ".join(filter(None, parts))
 
 
 def headline(view: View) -> str:
-    """The result in one sentence: of support recall where it was measured, else of F1."""
-    for measure, verb in ((view.at_k("R"), "finds"), (view.at_k("F1"), "answers")):
-        row = view.main or "none"
-        found, before = view.estimate(row, measure), view.estimate("none", measure)
+    """The result in one sentence: by support recall if it was measured, else by F1."""
+    system = view.main or "none"
+    model = view.run.settings.get("models", {}).get("reranker", "")
+    subject = system_name(system)
+    if kind(system) == "rank-r1" and model and not model.startswith("ielabgroup/Rank-R1"):
+        subject = f"{line(model)}, asked as Rank-R1,"
+    elif system == "none":
+        subject = first_stage(view)[:1].upper() + first_stage(view)[1:]
+    for family, verb, what in (
+        ("R", "finds", "of the supports in the first {}"),
+        ("F1", "reaches", "F1 with {} passages read"),
+    ):
+        measure = view.at_k(family)
+        found, change = view.estimate(system, measure), view.difference(system, measure)
         if measure is None or found is None:
             continue
-        k = measure.partition("@")[2]
-        what = f"of the supports in the first {k}" if verb == "finds" else f"F1 with {k} passages read"
-        begun = f"{_subject(view, row)} {'finds' if verb == 'finds' else 'reaches'} {percent(found.mean, 0)} % {what}"
-        change = view.difference(row, measure)
-        if change is None or before is None:
-            return f"{begun} ({interval(found)})."
-        return f"{begun}, {_against(view, change, first_stage(view))}"
+        result = f"{subject} {verb} {percent(found.mean, 0)} % {what.format(measure.partition('@')[2])}"
+        if change is None or view.estimate("none", measure) is None:
+            return f"{result} ({interval(found)})."
+        return f"{result}, {compared(view, change, first_stage(view))}"
     return "Nothing was scored."
 
 
-def lede(view: View) -> list[str]:
-    """What comes after the headline: other rows of Rank-R1, the answers, what could be reached, what is not there."""
-    return [*_rivals(view), *_answers(view), *_bounds(view)]
-
-
-def warnings(view: View) -> list[str]:
-    """What a reader must know before believing the numbers, gravest first."""
-    return [*_doubts(view), *_few(view)]
-
-
-def protocol(view: View) -> list[str]:
-    """How the numbers came about."""
-    ks = listed(map(str, view.ks))
-    return [
-        f"Candidates are ordered by {first_stage(view)}; a row reorders them and adds none. A support that is not "
-        "among them counts as not found, in every row.",
-        *_searching(view),
-        f"The reader is shown the first k passages of each row (k = {ks}); gold context is the supports alone, "
-        "whatever k. Exact match and F1 are those of the data set's official script."
-        if ks
-        else "Nothing was read: there are no answers.",
-        "Support recall@k is the share of a question's supports within the first k; all supports@k is 1 where none is "
-        "missing; reciprocal rank is that of the first support.",
-        "Means are over all questions of the run, in percent; what a row did not order or answer counts as 0. "
-        "Intervals are 95 % bootstrap intervals over questions. Differences are paired with no rerank, question by "
-        "question, with a bootstrap interval and the p of a two-sided randomisation test; the p are not corrected for "
-        "their number.",
-        "A difference is coloured, and the headline claims one, only where p is below 0.05 and the interval leaves out "
-        "0. Bold is the best row of a column, those that know the supports left out.",
-        "An answer of the model that cannot be parsed is counted as such, and the retriever's best passage of the set "
-        "is taken.",
-    ]
-
-
-def _subject(view: View, row: str) -> str:
-    model = view.run.settings.get("models", {}).get("reranker", "")
-    if kind(row) == "rank-r1" and model and not model.startswith("ielabgroup/Rank-R1"):
-        return f"{line(model)}, asked as Rank-R1,"
-    if row != "none":
-        return row_name(row)
-    name = first_stage(view)
-    return name[:1].upper() + name[1:]
-
-
-def _against(view: View, change: Difference, name: str) -> str:
-    """The comparison with no rerank or another row: "6.2 points more than BM25 (+1.0 to +11.5)."."""
+def compared(view: View, change: Difference, name: str) -> str:
+    """A difference from another system: "6.2 points more than BM25 (+1.0 to +11.5)."."""
     size = short(points(abs(change.mean)).lstrip("+"))
-    ends = f"{short(points(change.low))} to {short(points(change.high))}"
-    ends += "" if sure(change) else f", p = {change.p:.2f}"
-    unit = "point" if size == "1" else "points"
-    if direction := sure(change):
-        return f"{size} {unit} {'more' if direction > 0 else 'fewer'} than {name} ({ends})."
-    n = len(view.run.questions)
-    verb = "question cannot" if n == 1 else "questions cannot"
-    if size == "0":
+    ends = short(interval(change)) + ("" if sure(change) else f", p = {change.p:.2f}")
+    if size == "0" and not sure(change):
         return f"as many as {name} ({ends})."
-    more = "more" if change.mean > 0 else "fewer"
-    return f"{size} {unit} {more} than {name}, which {n:,} {verb} tell from chance ({ends})."
+    unit = "point" if size == "1" else "points"
+    result = f"{size} {unit} {'more' if change.mean > 0 else 'fewer'} than {name}"
+    if sure(change):
+        return f"{result} ({ends})."
+    return f"{result}, which {counted(len(view.run.questions), 'question')} cannot tell from chance ({ends})."
 
 
-def _answers(view: View) -> Iterator[str]:
-    measure = view.at_k("F1")
-    row = view.main or "none"
-    found, before, change = view.estimate(row, measure), view.estimate("none", measure), view.difference(row, measure)
+def lede(view: View) -> Iterator[str]:
+    """What follows the headline: other systems of Rank-R1, the answers, the bounds."""
+    recall, f1, main = view.at_k("R"), view.at_k("F1"), view.scores.systems.get(view.main or "")
+    for name in view.rivals:
+        found = view.estimate(name, recall)
+        change = differences(view.scores.systems[name], main).get(recall or "") if main else None
+        if recall and main and found and change:
+            share = f"{system_name(name)} finds {percent(found.mean, 0)} % in the first {recall.partition('@')[2]}"
+            yield f"{share}, {compared(view, change, system_name(main.name))}"
+    yield from answers(view)
+    gold, alone = view.estimate("gold", f1), view.estimate("no-context", f1)
+    if gold is not None:
+        without = f", and {percent(alone.mean)} % without any passage" if alone is not None else ""
+        shown = "the supports that the corpus has" if view.run.settings.get("absent") else "the supports alone"
+        yield f"With {shown}, the same reader reaches {percent(gold.mean)} %{without}."
+    ranks = {
+        name: [rank for q in view.run.questions if q.query.id in system.orders for rank in view.ranks(name, q)]
+        for name, system in view.systems.items()
+        if name == "none" or system.retrieved
+    }
+    for name, placed in ranks.items():
+        share = percent(sum(rank is not None for rank in placed) / max(1, len(placed)))
+        if name != "none":
+            yield f"{system_name(name)} has {share} % of them with the passages it retrieves between its hops."
+        elif None in placed:
+            yield f"Of the supports {share} % are among the candidates: no order of these can find more."
+
+
+def answers(view: View) -> Iterator[str]:
+    """The reader's F1, unless the headline has it."""
+    measure, system = view.at_k("F1"), view.main or "none"
+    found, before, change = (
+        view.estimate(system, measure),
+        view.estimate("none", measure),
+        view.difference(system, measure),
+    )
     if measure is None or found is None or view.at_k("R") is None:
         return
-    shown = counted(int(measure.partition("@")[2]), "passage")
-    begun = f"The reader's F1 with {shown} is {percent(found.mean)} %"
+    result = f"The reader's F1 with {counted(int(measure.partition('@')[2]), 'passage')} is {percent(found.mean)} %"
     if change is None or before is None:
-        yield f"{begun} ({interval(found)})."
-    elif direction := sure(change):
-        better = "better" if direction > 0 else "worse"
-        yield f"{begun}, {better} than the {percent(before.mean)} % without reranking: {difference(change)}."
+        yield f"{result} ({interval(found)})."
+    elif sure(change):
+        better = "better" if sure(change) > 0 else "worse"
+        yield f"{result}, {better} than the {percent(before.mean)} % without reranking: {difference(change)}."
     else:
         yield (
-            f"{begun}, against {percent(before.mean)} % without reranking: {difference(change)}, so this run "
+            f"{result}, against {percent(before.mean)} % without reranking: {difference(change)}, so this run "
             "shows neither better nor worse answers."
         )
 
 
-def _rivals(view: View) -> Iterator[str]:
-    """Each other row of Rank-R1 against the one that the report is about."""
-    measure, main = view.at_k("R"), view.scores.systems.get(view.main or "")
-    for row in view.rivals:
-        found = view.estimate(row, measure)
-        if measure is None or main is None or found is None:
-            continue
-        if change := differences(view.scores.systems[row], main).get(measure):
-            begun = f"{row_name(row)} finds {percent(found.mean, 0)} % in the first {measure.partition('@')[2]}"
-            yield f"{begun}, {_against(view, change, row_name(main.name))}"
-
-
-def _searching(view: View) -> Iterator[str]:
-    """Which rows add to the candidates after all."""
-    if rows := [row_name(name) for name, row in view.rows.items() if row.retrieved]:
+def warnings(view: View) -> Iterator[str]:
+    """Reasons to doubt the numbers, gravest first."""
+    if BASE in view.run.settings.get("models", {}).values():
+        yield f"{BASE} has 135 million parameters and was never trained for this: it shows that the path works."
+    gold = view.difference("gold", view.at_k("F1"))
+    if gold is not None and sure(gold) <= 0:
         yield (
-            f"But {listed(rows)} {'asks' if len(rows) == 1 else 'ask'} the first stage again between the hops, for the "
-            "question with the passage chosen last: what is new stands behind the candidates, to choose from and to "
-            "count as found. Random order and oracle have the candidates of the question alone."
+            "With the supports alone the reader answers no better than without reranking, as far as these questions "
+            "show: F1 says little about reranking here. A better reader may."
         )
-
-
-def _bounds(view: View) -> Iterator[str]:
-    measure = view.at_k("F1")
-    gold, alone = view.estimate("gold", measure), view.estimate("no-context", measure)
-    if gold is not None:
-        without = f", and {percent(alone.mean)} % without any passage" if alone is not None else ""
-        given = "the supports" if not view.run.settings.get("absent") else "those supports that the corpus has"
-        yield f"Given {given} and nothing else, the same reader reaches {percent(gold.mean)} %{without}."
-    row = view.rows.get("none")
-    ranks = (
-        [rank for q in view.run.questions if q.query.id in row.orders for rank in view.ranks("none", q)] if row else []
-    )
-    if ranks and None in ranks:
-        share = sum(rank is not None for rank in ranks) / len(ranks)
-        yield f"Of the supports {percent(share)} % are among the candidates: no order of these can find more."
-    for name, one in view.rows.items():
-        if one.retrieved:
-            own = [rank for q in view.run.questions for rank in view.ranks(name, q)]
-            share = sum(rank is not None for rank in own) / len(own)
-            yield f"{row_name(name)} has {percent(share)} % of them with what it retrieves between its hops."
-
-
-def _few(view: View) -> Iterator[str]:
+    if absent := view.run.settings.get("absent"):
+        of = f"{absent:,} of {view.run.settings['supports']:,} supports"
+        yield f"{of} are not in the corpus at all: nothing can find them, and gold context lacks them."
+    yield from system_warnings(view)
     n = len(view.run.questions)
     if n == 1:
         yield "One question: it shows that everything runs, and says nothing about any other question."
     elif n < FEW:
         yield (
-            f"{n} questions are few: a difference must be large to be told from chance. Look at the intervals, not at "
-            "the means."
+            f"{n} questions are few: only a large difference can be distinguished from chance. Look at the intervals, "
+            "not at the means."
         )
 
 
-def _doubts(view: View) -> Iterator[str]:
-    models = view.run.settings.get("models", {})
-    if BASE in models.values():
-        yield f"{BASE} has 135 million parameters and was never trained for this: it shows that the path works."
-    gold = view.difference("gold", view.at_k("F1"))
-    if gold is not None and sure(gold) <= 0:
-        yield (
-            "The reader answers no better with the supports alone than without reranking, as far as these questions "
-            "tell: F1 says little about reranking here. A better reader may."
-        )
-    if absent := view.run.settings.get("absent"):
-        of = f"{absent:,} of {view.run.settings['supports']:,} supports"
-        yield f"{of} are not in the corpus at all: nothing can find them, and gold context lacks them."
+def system_warnings(view: View) -> Iterator[str]:
+    """Reasons to doubt the numbers of one system."""
     for name, scored in view.scores.systems.items():
-        yield from _row_doubts(row_name(name), scored.cost)
+        cost, title = scored.cost, system_name(name)
+        asked = cost.get("comparisons", 0.0)
+        if alarm(cost, "unparsed"):
+            share = percent(cost["unparsed"] / asked, 0)
+            yield (
+                f"{title}: {share} % of the comparisons gave no answer that could be parsed; there the retriever was "
+                "trusted, not the model."
+            )
+        if alarm(cost, "forced") and cost.get("reasoning_tokens"):
+            share = percent(cost["forced"] / asked, 0)
+            yield f"{title}: {share} % of the answers were forced, so the reasoning may not explain them."
+        if alarm(cost, "reader_empty"):
+            yield f"{title}: the reader gave no answer string in {percent(cost['reader_empty'], 0)} % of its readings."
         if missing := len(scored.missing):
-            yield f"{row_name(name)}: {counted(missing, 'question')} without an order or an answer, counted as 0."
-    failed = {name: _failures(view, name) for name in view.rows}
-    for name, reasons in failed.items():
-        if reasons:
-            n, first = counted(len(reasons), "question"), start(reasons[0], 120)
-            yield f"{row_name(name)}: in {n} the model failed and the first-stage order stands ({first})."
+            yield f"{title}: {counted(missing, 'question')} without an order or an answer, counted as 0."
+    for name, system in view.systems.items():
+        failures = [ranking.failure for ranking in system.rankings.values() if ranking.failure is not None]
+        if failures:
+            n, first = counted(len(failures), "question"), start(failures[0], 120)
+            yield f"{system_name(name)}: the model failed in {n}, which keep the first-stage order ({first})."
 
 
-def _failures(view: View, row: str) -> list[str]:
-    found = (ranking.failure for ranking in view.rows[row].rankings.values())
-    return [reason for reason in found if reason is not None]
-
-
-def _row_doubts(name: str, cost: Mapping[str, float]) -> Iterator[str]:
-    asked = cost.get("comparisons", 0.0)
-    if alarm(cost, "unparsed"):
-        share = percent(cost["unparsed"] / asked, 0)
+def protocol(view: View) -> Iterator[str]:
+    """How the numbers came about."""
+    yield (
+        f"Candidates are ordered by {first_stage(view)}; a system reorders them and adds none. A support that is not "
+        "among them counts as not found, in every system."
+    )
+    if names := [system_name(name) for name, system in view.systems.items() if system.retrieved]:
         yield (
-            f"{name}: {share} % of the comparisons gave no answer that could be parsed; there the retriever was "
-            "trusted, not the model."
+            f"But {listed(names)} {'asks' if len(names) == 1 else 'ask'} the first stage again between the hops, for "
+            "the question with the passage chosen last. New passages join the end of the candidates, can be chosen and "
+            "count as found. Random order and oracle have the candidates of the question alone."
         )
-    if alarm(cost, "forced") and cost.get("reasoning_tokens"):
-        share = percent(cost["forced"] / asked, 0)
-        yield f"{name}: {share} % of the labels had to be forced, so the thoughts may not be the reasons."
-    if alarm(cost, "reader_empty"):
-        yield f"{name}: the reader gave no answer string to {percent(cost['reader_empty'], 0)} % of what it was asked."
+    if view.ks:
+        yield (
+            f"The reader is shown the first k passages of each system (k = {listed(map(str, view.ks))}); gold context "
+            "is the supports alone, whatever k. Exact match and F1 are those of the data set's official script."
+        )
+    else:
+        yield "Nothing was read: there are no answers."
+    yield (
+        "Support recall@k is the share of a question's supports within the first k; all supports@k is 1 if none is "
+        "missing; reciprocal rank is that of the first support."
+    )
+    yield (
+        "Means are over all questions of the run, in percent; a missing order or answer counts as 0. Intervals are "
+        "95 % bootstrap intervals over questions. Differences are paired with no rerank, question by question, with a "
+        "bootstrap interval and the p of a two-sided randomisation test, not corrected for the number of tests."
+    )
+    yield (
+        "A difference is coloured, and the headline claims one, only if p is below 0.05 and the interval excludes 0. "
+        "Bold is the best system of a column, without those that know the supports."
+    )
+    yield (
+        "If an answer of the model cannot be parsed, it is counted as such and the retriever's best passage of the set "
+        "wins."
+    )

@@ -1,1 +1,1 @@
-"""The tables of the Rank-R1 paper (arXiv 2503.06034) measured again: what it says beside what was found."""
+"""Measures the tables of the Rank-R1 paper (https://arxiv.org/abs/2503.06034) again and compares the figures."""

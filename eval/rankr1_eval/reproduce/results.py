@@ -1,34 +1,39 @@
-"""Rows from measured collections: means with intervals, the difference from the first stage, the verdict.
+"""The rows of a reproduced table as values and in words: means with intervals, the paper's figures, verdicts.
 
-The mean over collections weighs each the same, as the paper's does. Its interval is of a bootstrap of all queries, each
-of which counts by its distance from its collection's mean. Knows measures by their values only.
-
-A reproduction as values: for each collection and for their mean, the first stage and the model beside the paper's.
-
-Knows numbers and how they are spelled in JSON; computes nothing.
+A mean over collections weighs each the same, as the paper's does. Its interval is from a bootstrap of all queries, each
+counted by its distance from its collection's mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from rankr1_eval.measures import intervals
-from rankr1_eval.reproduce.targets import BM25, Target, expected, tolerance
+from rankr1_eval.reproduce.targets import BM25, EXPECTED, FIRST_STAGE_TOLERANCE, TOLERANCE, Target
 from rankr1_eval.types import Difference, Estimate
 from rankr1_rag.types import Cost
 
+if TYPE_CHECKING:
+    from rankr1_eval.measures.intervals import Table
+
 Verdict = Literal["within", "outside", "none"]
+MEASURE = "nDCG@10"
 MEAN = "mean"
-"""Stands for a collection where a row is over several."""
+"""The collection of a row that is over several."""
+FIRST = "first stage"
+HEADS = ("row", MEASURE, "paper", "Δ first stage", "comp.", "tokens", "s")
+CAPTION = (
+    "nDCG@10 with its 95 % bootstrap interval; the paper's, the difference from it and whether that is within the "
+    "tolerance; the difference from the first stage with the p of a paired randomisation test; comparisons, with the "
+    "share of unparsed answers; tokens of prompts + completions; seconds. Costs are means a query."
+)
+_COSTS = ("comparisons", "rounds", "passages_read", "prompt_tokens", "cached_tokens", "completion_tokens", "seconds")
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """One collection: nDCG@10 by judged query of the first stage and of the model's order, and what that cost.
+class MeasuredCollection:
+    """One collection: nDCG@10 by judged query of the first stage and of the model's order, and the cost.
 
     `failed` queries kept their first-stage order (`on_failure="first_stage"`), `not_ranked` ones count as 0, `judged`
     counts all judged queries, of which a sample has fewer. `own`: the first stage is bm25s.
@@ -45,9 +50,11 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One system on one collection, or over all of them. `cost` holds means a query, of `unparsed` and `forced` the
-    share of the comparisons; it is empty for the first stage. `reason` says why there is no verdict, else it is "".
+class ReproducedRow:
+    """One system on one collection, or over all of them.
+
+    `cost` holds means a query, and of `unparsed` and `forced` the share of the comparisons; it is empty for the first
+    stage. `reason` says why there is no verdict, else it is "".
     """
 
     collection: str
@@ -68,13 +75,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """All rows of a target, the last one is the verdict's. `departures` is where this was asked otherwise than the
-    paper did; `notes` is what else a reader must know.
-    """
+    """All rows of a target; the last one has the verdict. `departures` are settings that are not the paper's."""
 
     target: str
     model: str
-    rows: tuple[Row, ...]
+    rows: tuple[ReproducedRow, ...]
     settings: Mapping[str, Any]
     departures: tuple[str, ...]
     notes: tuple[str, ...]
@@ -85,7 +90,7 @@ class Reproduction:
         return {
             "target": self.target,
             "model": self.model,
-            "measure": "nDCG@10",
+            "measure": MEASURE,
             "verdict": last.verdict,
             "reason": last.reason,
             "rows": [{**asdict(row), "difference": row.difference} for row in self.rows],
@@ -95,106 +100,140 @@ class Reproduction:
         }
 
 
-FIRST = "first stage"
+def table_rows(
+    target: Target, model: str, found: Sequence[MeasuredCollection], departures: Sequence[str] = ()
+) -> tuple[ReproducedRow, ...]:
+    """Two rows for each collection, and two for their mean if the target is a group: the last is the model's.
 
-
-def rows(target: Target, model: str, found: Sequence[Measured], departures: Sequence[str] = ()) -> tuple[Row, ...]:
-    """Two rows for each collection, and two for their mean where the target is a group: the last is the model's.
-
-    With `departures` from how the paper asked there is no verdict on the model.
+    With `departures` from the paper's settings the model has no verdict.
     """
-    made = [row for one in found for row in _pair(_Part(target, model, one.name, [one]), departures)]
-    if target.grouped:
-        made += _pair(_Part(target, model, MEAN, found), departures)
-    return tuple(made)
+    parts = [(one.name, [one]) for one in found] + ([(MEAN, list(found))] if target.grouped else [])
+    return tuple(row for name, part in parts for row in row_pair(target, model, name, part, departures))
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What two rows are over."""
+def row_pair(
+    target: Target, model: str, name: str, part: Sequence[MeasuredCollection], departures: Sequence[str]
+) -> tuple[ReproducedRow, ReproducedRow]:
+    """The rows of first stage and model over one collection, or over the mean of several."""
+    table = target.name if name == MEAN else name
 
-    target: Target
-    model: str
-    name: str
-    found: Sequence[Measured]
+    def row(
+        shown: str,
+        system: str,
+        each: Sequence[Mapping[str, float]],
+        reason: str,
+        change: Difference | None = None,
+        cost: Mapping[str, float] | None = None,
+    ) -> ReproducedRow:
+        estimate, paper = mean_estimate(each), EXPECTED.get(table, {}).get(system)
+        allowed = FIRST_STAGE_TOLERANCE if system == BM25 else TOLERANCE
+        if paper is None:
+            unknown = f"the paper's value for {system} on {table} is not known here"
+            reason = f"{unknown}; {reason}" if reason else unknown
+        verdict: Verdict = "none"
+        if paper is not None and not reason:
+            verdict = "within" if abs(estimate.mean - paper) <= allowed else "outside"
+        return ReproducedRow(name, shown, estimate, paper, allowed, verdict, reason, change, cost or {})
 
-    def paper(self, system: str) -> float | None:
-        """The expected value: a group's is that of the mean."""
-        return expected(self.target.name if self.name == MEAN else self.name, system)
-
-
-def _pair(part: _Part, departures: Sequence[str]) -> Iterator[Row]:
-    first, reranked = ([getattr(one, name) for one in part.found] for name in ("first", "reranked"))
-    reason = _incomparable(part)
-    before = _row(part, FIRST, BM25, first, reason)
-    yield before
+    first, reranked = [one.first for one in part], [one.reranked for one in part]
+    reason = incomparable(target, name, part)
+    before = row(FIRST, BM25, first, reason)
     if not reason and before.verdict == "outside":
         reason = f"it reranked a first stage that is not the paper's ({before.ndcg.mean:.4f}, not {before.expected})"
     if not reason and departures:
-        reason = f"asked otherwise than the paper: {', '.join(departures)}"
+        reason = f"settings that are not the paper's: {', '.join(departures)}"
     changes = [{id: two[id] - one[id] for id in one} for one, two in zip(first, reranked, strict=True)]
-    cost = sum((one.cost for one in part.found), Cost())
-    queries = sum(len(one.first) - one.not_ranked for one in part.found)
-    yield _row(part, part.model, part.model, reranked, reason, _difference(changes), _costs(cost, queries))
+    total = sum((one.cost for one in part), Cost())
+    queries = sum(len(one.first) - one.not_ranked for one in part)
+    cost = {field: getattr(total, field) / queries for field in _COSTS}
+    cost |= {field: getattr(total, field) / max(1, total.comparisons) for field in ("unparsed", "forced")}
+    return before, row(model, model, reranked, reason, mean_difference(changes), cost)
 
 
-def _incomparable(part: _Part) -> str:
-    """Why no value of this is comparable with the paper's, "" where it is."""
-    sampled = [one for one in part.found if len(one.first) < one.judged]
-    if sampled:
-        asked, judged = sum(len(one.first) for one in part.found), sum(one.judged for one in part.found)
+def incomparable(target: Target, name: str, part: Sequence[MeasuredCollection]) -> str:
+    """Why no value of these is comparable with the paper's; "" if they are."""
+    asked, judged, failed = (
+        sum(numbers) for numbers in zip(*((len(one.first), one.judged, one.failed) for one in part), strict=True)
+    )
+    if asked < judged:
         return f"a trial with {asked:,} of {judged:,} judged queries"
-    if any(one.own for one in part.found):
+    if any(one.own for one in part):
         return "the first stage is bm25s, not the paper's BM25"
-    if part.name == MEAN and not part.target.whole:
-        return f"the paper's mean is over other collections than these {len(part.found)}"
-    failed = sum(one.failed for one in part.found)
-    return f"{failed:,} queries failed and stand in first-stage order" if failed else ""
+    if name == MEAN and not target.whole:
+        return f"the paper's mean is over other collections than these {len(part)}"
+    return f"{failed:,} queries failed and keep the first-stage order" if failed else ""
 
 
-def _row(
-    part: _Part,
-    shown: str,
-    system: str,
-    each: Sequence[Mapping[str, float]],
-    reason: str,
-    change: Difference | None = None,
-    cost: Mapping[str, float] | None = None,
-) -> Row:
-    estimate, paper, allowed = _estimate(each), part.paper(system), tolerance(system)
-    if paper is None:
-        where = part.target.name if part.name == MEAN else part.name
-        reason = "; ".join(filter(None, [f"the paper's value for {system} on {where} is not known here", reason]))
-    verdict: Verdict = "none"
-    if paper is not None and not reason:
-        verdict = "within" if abs(estimate.mean - paper) <= allowed else "outside"
-    return Row(part.name, shown, estimate, paper, allowed, verdict, reason, change, cost or {})
-
-
-def _estimate(each: Sequence[Mapping[str, float]]) -> Estimate:
+def mean_estimate(each: Sequence[Mapping[str, float]]) -> Estimate:
     """The mean over collections of the mean over queries."""
+    from rankr1_eval.measures import intervals
+
     means = [sum(scores.values()) / len(scores) for scores in each]
     mean = sum(means) / len(means)
     centred = [[score - own for score in scores.values()] for scores, own in zip(each, means, strict=True)]
-    return intervals.estimates(mean + _weighed(centred))[0]
+    return intervals.estimates(mean + weighed(centred))[0]
 
 
-def _difference(each: Sequence[Mapping[str, float]]) -> Difference:
-    """The same of paired differences, with the p of flipped signs."""
-    estimate = _estimate(each)
-    p = intervals.differences(_weighed([list(scores.values()) for scores in each]))[0].p
+def mean_difference(each: Sequence[Mapping[str, float]]) -> Difference:
+    """The same of paired differences, with the p of a randomisation test."""
+    from rankr1_eval.measures import intervals
+
+    estimate = mean_estimate(each)
+    p = intervals.differences(weighed([list(scores.values()) for scores in each]))[0].p
     return Difference(estimate.mean, estimate.low, estimate.high, p)
 
 
-def _weighed(each: Sequence[Sequence[float]]) -> intervals.Table:
+def weighed(each: Sequence[Sequence[float]]) -> Table:
     """One column whose mean over all queries is the mean over collections of their means."""
+    import numpy as np
+
     total = sum(map(len, each))
     columns = [np.array(scores, dtype=np.float64) * (total / (len(each) * len(scores))) for scores in each]
     return np.concatenate(columns)[:, None]
 
 
-def _costs(cost: Cost, queries: int) -> dict[str, float]:
-    each = ("comparisons", "rounds", "passages_read", "prompt_tokens", "cached_tokens", "completion_tokens", "seconds")
-    means = {name: getattr(cost, name) / queries for name in each}
-    shares = {name: getattr(cost, name) / max(1, cost.comparisons) for name in ("unparsed", "forced")}
-    return {**means, **shares}
+def cells(row: ReproducedRow) -> tuple[str, ...]:
+    """The cells under `HEADS`, of several lines each."""
+    verdict = {"within": f"within {row.tolerance}", "outside": f"OUTSIDE {row.tolerance}", "none": ""}[row.verdict]
+    cost = row.cost
+    return (
+        f"{row.system.rpartition('/')[2]}\n{row.collection}, n {row.ndcg.n:,}",
+        f"{row.ndcg.mean:.4f}\n{row.ndcg.low:.3f}-{row.ndcg.high:.3f}",
+        "-" if row.difference is None else f"{row.expected:.3f}\n{row.difference:+.4f}\n{verdict}".rstrip(),
+        f"{row.change.mean:+.4f}\np {row.change.p:.4f}" if row.change else "",
+        f"{cost['comparisons']:.1f}\n{cost['unparsed']:.1%}" if cost else "",
+        f"{cost['prompt_tokens']:,.0f}\n+ {cost['completion_tokens']:,.0f}" if cost else "",
+        f"{cost['seconds']:.1f}" if cost else "",
+    )
+
+
+def verdict(found: Reproduction) -> str:
+    """One sentence: within, outside, or why there is no verdict."""
+    row = found.rows[-1]
+    measured = f"{found.model} on {found.target}: nDCG@10 {row.ndcg.mean:.4f}"
+    if row.verdict == "none":
+        return f"NO VERDICT: {measured}; {row.reason}."
+    paper = f"the paper has {row.expected:.3f}, a difference of {row.difference:+.4f} where ±{row.tolerance} is allowed"
+    return f"{row.verdict.upper()} the tolerance: {measured}, {paper}."
+
+
+def remarks(found: Reproduction) -> list[str]:
+    """A sentence each: settings that are not the paper's, forced answers, and the notes."""
+    sentences = [f"Settings that are not the paper's: {'; '.join(found.departures)}."] if found.departures else []
+    if forced := found.rows[-1].cost.get("forced"):
+        sentences.append(f"{forced:.1%} of the answers were forced: there the model gave none by itself.")
+    return [*sentences, *found.notes]
+
+
+def markdown(found: Reproduction) -> str:
+    """The page `reproduction.md`."""
+
+    def escaped(text: str) -> str:
+        return text.replace("|", r"\|").replace("<", "&lt;").replace("`", "'").replace("\n", "<br>")
+
+    lines = [HEADS, ["---"] * len(HEADS), *([escaped(cell) for cell in cells(row)] for row in found.rows)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    settings = "\n".join(f"* {name}: {value}" for name, value in found.settings.items())
+    sentences = [escaped(text) for text in (f"**{verdict(found)}**", *remarks(found))]
+    parts = [f"# {found.target}, {found.model}", *sentences, table, CAPTION, "## Settings", settings]
+    return "\n\n".join(parts) + "\n"

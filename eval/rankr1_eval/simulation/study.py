@@ -1,30 +1,78 @@
-"""Every way to select against every judge, on the same queries: what it found and what it cost, with intervals.
+"""Plays every way to select against every judge on the same queries, and sums up results and costs with intervals.
 
-For each query the hidden preferences and the noise are drawn anew `repeats` times; a query's score is its mean over
-them, and intervals are over queries. All ways and judges share the draws. Knows cases, judges and ways; must not know
-files.
-
-One selection played through against one judge, and what it cost.
-
-Knows positions. Must not know grades, measures or files.
+For each query the hidden preferences and the noise are drawn `repeats` times; a query's score is its mean over these,
+and intervals are over queries. All ways and judges share the draws.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rankr1_eval.measures.intervals import differences, estimates
-from rankr1_eval.simulation.judges import Case, Judge, Opinion, utilities
-from rankr1_eval.simulation.ways import Way
+from rankr1_eval.measures.intervals import Table, differences, estimates
+from rankr1_eval.simulation.judges import Judge, JudgedQuery, Opinion, distinct, utilities
 from rankr1_eval.types import Difference, Estimate
 from rankr1_rag.io.trec import Qrels
-from rankr1_rag.selection import Done, Selection, Set, step
+from rankr1_rag.selection import ALGORITHMS, LISTWISE, Done, Selection, Set, ballot, step, voted
+
+VOTED = ("heapsort:3", "tournament:3", "window:3")
+BALLOT = "ballot:16"
+COSTS = ("comparisons", "rounds", "passages_read")
+MEASURES = ("ndcg", "recall", *COSTS)
+"""nDCG@k by the qrels; the share of the k best by utility that were selected; the cost of a query."""
+REFERENCE = "tournament"
+"""Compared with the others: the package's default, or the first of them if it is not among them."""
+NONE, IDEAL = "no rerank", "ideal order"
+LARGEST = 20
+"""The most passages in a set: the number of labels of the published formats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A selection to be started as `make(n, k, size, seed)`; `listwise` if it is answered by whole orders."""
+
+    name: str
+    make: Callable[[int, int, int, int], Selection]
+    listwise: bool = False
+
+
+def ways_for(depth: int, size: int) -> tuple[str, ...]:
+    """The names of all ways: every algorithm, some with votes, a ballot if all candidates fit in one set."""
+    return (*ALGORITHMS, *VOTED, *((BALLOT,) if depth <= size else ()))
+
+
+def ways_named(names: Sequence[str], depth: int, size: int) -> list[Way]:
+    """The ways of these names. ValueError for an unknown name, a name twice, none, or a ballot on more than a set."""
+    ways = [way_named(name) for name in distinct("algorithm", names)]
+    if depth > size and (ballots := [name for name in names if name.startswith("ballot:")]):
+        raise ValueError(
+            f"algorithm {ballots[0]!r} shows all candidates in one set of at most {size}, and depth is {depth}: "
+            f"give a depth of at most {size}, or leave it out"
+        )
+    return ways
+
+
+def way_named(name: str) -> Way:
+    """The way of this name: "tournament", "tournament:3" with three votes a set, "ballot:16" with sixteen of one set.
+
+    ValueError for any other name.
+    """
+    algorithm, colon, number = name.partition(":")
+    if colon and not (number.isdecimal() and 1 <= int(number) <= 1000):
+        raise ValueError(f"algorithm {name!r}: {number!r} is not a whole number from 1 to 1000")
+    if algorithm == "ballot" and colon:
+        return Way(name, lambda n, k, size, seed: ballot(n, k, size, int(number)))
+    if algorithm not in ALGORITHMS:
+        known = ", ".join(ALGORITHMS)
+        raise ValueError(
+            f"no algorithm is called {name!r}: there are {known}, each with votes as NAME:3, and ballot:16"
+        )
+    make, votes = ALGORITHMS[algorithm], int(number or 1)
+    return Way(name, lambda n, k, size, seed: voted(make(n, k, size), votes, seed), algorithm in LISTWISE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +80,13 @@ class Played:
     """The positions selected, best first, and the cost. A passage is read each time it is shown."""
 
     chosen: tuple[int, ...]
-    comparisons: int
-    rounds: int
-    passages_read: int
+    comparisons: int = 0
+    rounds: int = 0
+    passages_read: int = 0
 
 
 def played(selection: Selection, opinion: Opinion, listwise: bool) -> Played:
-    """The selection answered by the judge's opinion: by whole orders where it is listwise, else by the best alone."""
+    """The selection answered by a judge: by whole orders if it is listwise, else by the best alone."""
     asked: Counter[Set] = Counter()
     rounds, state = 0, step(selection)
     while not isinstance(state, Done):
@@ -52,21 +100,9 @@ def played(selection: Selection, opinion: Opinion, listwise: bool) -> Played:
     return Played(tuple(state.value), asked.total(), rounds, read)
 
 
-COSTS = ("comparisons", "rounds", "passages_read")
-MEASURES = ("ndcg", "recall", *COSTS)
-"""nDCG@k by the qrels; the share of the k best by utility that were selected; the cost of a query."""
-
-REFERENCE = "tournament"
-"""What the others are compared with, the package's default; the first of them where it is not among them."""
-
-NONE, IDEAL = "no rerank", "ideal order"
-LARGEST = 20
-"""The most passages in a set: as many labels as the published formats have."""
-
-
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """The top k of the first `depth` candidates, in sets of up to `size`. ValueError where that makes no sense."""
+    """The top k of the first `depth` candidates, in sets of up to `size`. ValueError for what is not possible."""
 
     depth: int = 100
     k: int = 10
@@ -84,7 +120,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class StudyLine:
     """One way under one judge: each of MEASURES, and nDCG's difference from the reference, None for itself."""
 
     judge: str
@@ -95,115 +131,92 @@ class Line:
 
 @dataclass(frozen=True)
 class Study:
-    """The lines, judge by judge in the order asked for, and the two bounds: NONE and IDEAL, whose cost is 0."""
+    """The lines, judge by judge in the order of the arguments, and the two bounds: NONE and IDEAL, whose cost is 0."""
 
     setting: Setting
     queries: int
     reference: str
     bounds: Mapping[str, Mapping[str, Estimate]]
-    lines: tuple[Line, ...]
+    lines: tuple[StudyLine, ...]
 
-    def under(self, judge: str) -> list[Line]:
+    @property
+    def judges(self) -> list[str]:
+        """The names of the judges."""
+        return list(dict.fromkeys(line.judge for line in self.lines))
+
+    def under(self, judge: str) -> list[StudyLine]:
         """The lines of a judge."""
         return [line for line in self.lines if line.judge == judge]
 
 
-Table = NDArray[np.float64]
-Ranked = dict[str, tuple[str, ...]]
-"""Query id to the passages selected, best first."""
-
-
 def study(
-    cases: Sequence[Case],
+    queries: Sequence[JudgedQuery],
     qrels: Qrels,
     setting: Setting,
     judges: Mapping[str, Judge],
     ways: Sequence[Way],
     advance: Callable[[], None] = lambda: None,
 ) -> Study:
-    """Play all of it; `advance` is called after each query. The order of cases, judges and ways changes no figure."""
-    cases = sorted(cases, key=lambda case: case.query)
-    tally = _Tally(cases, {case.query: qrels[case.query] for case in cases}, setting)
-    for place, case in enumerate(cases):
+    """Play all of it; `advance` is called after each query. The order of queries, judges and ways changes no figure."""
+    queries = sorted(queries, key=lambda one: one.query)
+    found: dict[tuple[str, str], list[list[Played]]] = defaultdict(lambda: [[] for _ in range(setting.repeats)])
+    recalls: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for one in queries:
         for repeat in range(setting.repeats):
-            key = f"{setting.seed} {repeat} {case.query}"
-            worth = utilities(case.grades, key)
-            tally.bounds(place, repeat, worth)
+            key = f"{setting.seed} {repeat} {one.query}"
+            worth = utilities(one.grades, key)
+            best = sorted(range(len(worth)), key=worth.__getitem__, reverse=True)[: setting.k]
+            cells = {("", NONE): Played(tuple(range(len(best)))), ("", IDEAL): Played(tuple(best))}
             for name, judge in judges.items():
-                opinion = judge.opinion(worth, key)
+                opinion = judge(worth, key)
                 for way in ways:
                     selection = way.make(len(worth), setting.k, setting.size, crc32(key.encode()))
-                    tally.add((name, way.name), place, repeat, worth, played(selection, opinion, way.listwise))
+                    cells[name, way.name] = played(selection, opinion, way.listwise)
+            for cell, result in cells.items():
+                found[cell][repeat].append(result)
+                recalls[cell].append(len({*best} & {*result.chosen}) / len(result.chosen))
         advance()
-    return _summed(tally.tables(), setting, list(judges), [way.name for way in ways])
+    tables = {cell: score_table(queries, qrels, setting, results, recalls[cell]) for cell, results in found.items()}
+    return summed(tables, setting, list(judges), [way.name for way in ways])
 
 
-class _Tally:
-    """What was found, cell by cell: a cell is a judge and a way, or a bound."""
-
-    def __init__(self, cases: Sequence[Case], qrels: Qrels, setting: Setting) -> None:
-        self._cases, self._qrels, self._setting = cases, qrels, setting
-        self._sums: dict[tuple[str, str], Table] = {}
-        self._ranked: dict[tuple[str, str], list[Ranked]] = {}
-
-    def add(self, cell: tuple[str, str], place: int, repeat: int, worth: Sequence[float], found: Played) -> None:
-        """One selection played, for the case in this place."""
-        case, repeats = self._cases[place], self._setting.repeats
-        table = self._sums.setdefault(cell, np.zeros((len(self._cases), len(MEASURES))))
-        table[place, 1:] += (_recall(found.chosen, worth), found.comparisons, found.rounds, found.passages_read)
-        ranked = self._ranked.setdefault(cell, [{} for _ in range(repeats)])
-        ranked[repeat][case.query] = tuple(case.ids[position] for position in found.chosen)
-
-    def bounds(self, place: int, repeat: int, worth: Sequence[float]) -> None:
-        """The first-stage order and the ideal one."""
-        k, positions = self._setting.k, range(len(worth))
-        best = sorted(positions, key=worth.__getitem__, reverse=True)
-        self.add(("", NONE), place, repeat, worth, Played(tuple(positions[:k]), 0, 0, 0))
-        self.add(("", IDEAL), place, repeat, worth, Played(tuple(best[:k]), 0, 0, 0))
-
-    def tables(self) -> dict[tuple[str, str], Table]:
-        """For each cell the means over the repeats: a line a query, a column for each of MEASURES."""
-        order = {case.query: place for place, case in enumerate(self._cases)}
-        ndcg = _ndcg(self._qrels, self._setting.k)
-        for cell, table in self._sums.items():
-            for ranked in self._ranked[cell]:
-                for query, value in ndcg(ranked).items():
-                    table[order[query], 0] += value
-        return {cell: table / self._setting.repeats for cell, table in self._sums.items()}
-
-
-def _recall(chosen: Sequence[int], worth: Sequence[float]) -> float:
-    best = sorted(range(len(worth)), key=worth.__getitem__, reverse=True)[: len(chosen)]
-    return len(set(best) & set(chosen)) / len(chosen)
-
-
-def _ndcg(qrels: Qrels, k: int) -> Callable[[Ranked], dict[str, float]]:
+def score_table(
+    queries: Sequence[JudgedQuery],
+    qrels: Qrels,
+    setting: Setting,
+    found: Sequence[Sequence[Played]],
+    recalls: Sequence[float],
+) -> Table:
+    """Means over the repeats: a line a query, a column for each of MEASURES. `found` is by repeat, then by query."""
     from ir_measures import evaluator, nDCG
 
-    measured = evaluator([nDCG @ k], qrels)
+    measured = evaluator([nDCG @ setting.k], {one.query: qrels[one.query] for one in queries})
+    place = {one.query: number for number, one in enumerate(queries)}
+    table = np.zeros((len(queries), len(MEASURES)))
+    table[:, 1] = np.array(recalls).reshape(len(queries), -1).sum(axis=1)
+    for results in found:
+        table[:, 2:] += [(one.comparisons, one.rounds, one.passages_read) for one in results]
+        run = {
+            one.query: {one.ids[position]: -float(rank) for rank, position in enumerate(result.chosen)}
+            for one, result in zip(queries, results, strict=True)
+        }
+        for metric in measured.iter_calc(run):
+            table[place[metric.query_id], 0] += float(metric.value)
+    return table / len(found)
 
-    def of(ranked: Ranked) -> dict[str, float]:
-        run = {query: {id: float(-place) for place, id in enumerate(ids)} for query, ids in ranked.items()}
-        return {metric.query_id: float(metric.value) for metric in measured.iter_calc(run)}
 
-    return of
-
-
-def _summed(
+def summed(
     tables: Mapping[tuple[str, str], Table], setting: Setting, judges: Sequence[str], ways: Sequence[str]
 ) -> Study:
+    """Means with intervals, and paired differences from the reference; all cells share the bootstrap's draws."""
     reference = REFERENCE if REFERENCE in ways else ways[0]
+    flat = iter(estimates(np.concatenate(list(tables.values()), axis=1)))
+    scores = {cell: {measure: next(flat) for measure in MEASURES} for cell in tables}
     cells = [(judge, way) for judge in judges for way in ways]
-    scores = dict(zip(tables, _scores(list(tables.values())), strict=True))
     apart = differences(np.stack([tables[cell][:, 0] - tables[cell[0], reference][:, 0] for cell in cells], axis=1))
-    lines = [
-        Line(judge, way, scores[judge, way], None if way == reference else difference)
+    lines = tuple(
+        StudyLine(judge, way, scores[judge, way], None if way == reference else difference)
         for (judge, way), difference in zip(cells, apart, strict=True)
-    ]
+    )
     bounds = {name: scores["", name] for name in (NONE, IDEAL)}
-    return Study(setting, len(next(iter(tables.values()))), reference, bounds, tuple(lines))
-
-
-def _scores(tables: Sequence[Table]) -> list[dict[str, Estimate]]:
-    flat = iter(estimates(np.concatenate(tables, axis=1)))
-    return [{measure: next(flat) for measure in MEASURES} for _ in tables]
+    return Study(setting, len(next(iter(tables.values()))), reference, bounds, lines)

@@ -77,7 +77,7 @@ class OpenVINO(LocalModel[ModelProcess]):
 
     @cached_property
     def context(self) -> int:
-        """The model's own, or less if asked for or if the cache is smaller. BackendError for a damaged file."""
+        """The model's own, or less by `context` or by a smaller cache. BackendError for a damaged file."""
         return min(weights.context(self._path) or self._longest, self._longest)
 
     def count(self, text: str) -> int:

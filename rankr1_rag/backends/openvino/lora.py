@@ -110,7 +110,7 @@ def read_adapter(folder: Path) -> LoraAdapter:
             "the backend 'transformers' or 'vllm'"
         )
     halves: dict[str, dict[str, Matrix]] = {}
-    for name, matrix in _matrices(folder / ADAPTER):
+    for name, matrix in read_matrices(folder / ADAPTER):
         if not (match := _TENSOR.fullmatch(name)):
             raise BackendError(
                 f"the adapter {folder} holds {name}: only lora_A and lora_B of linear layers can be merged; use the "
@@ -122,11 +122,11 @@ def read_adapter(folder: Path) -> LoraAdapter:
     targets = config.get("target_modules")
     some_blocks = config.get("layers_to_transform") is not None or config.get("exclude_modules")
     named = isinstance(targets, list) and all(str(name).isidentifier() for name in targets)
-    layers = {layer: _update(folder, config, layer, half) for layer, half in halves.items()}
+    layers = {layer: low_rank_update(folder, config, layer, half) for layer, half in halves.items()}
     return LoraAdapter(folder, str(config.get("base_model_name_or_path")), layers, named and not some_blocks)
 
 
-def _matrices(path: Path) -> Iterator[tuple[str, Matrix]]:
+def read_matrices(path: Path) -> Iterator[tuple[str, Matrix]]:
     """The tensors of a safetensors file as float32; numpy's own reader of them knows no bfloat16."""
     deserialize: Any = safetensors.deserialize
     try:
@@ -146,8 +146,8 @@ def _matrices(path: Path) -> Iterator[tuple[str, Matrix]]:
         yield name, values.reshape(tensor["shape"])
 
 
-def _update(folder: Path, config: Mapping[str, Any], layer: str, half: Mapping[str, Matrix]) -> LowRankUpdate:
-    """BackendError for halves that do not belong together."""
+def low_rank_update(folder: Path, config: Mapping[str, Any], layer: str, half: Mapping[str, Matrix]) -> LowRankUpdate:
+    """The update of a layer. BackendError for halves that do not belong together."""
     a, b = half.get("A"), half.get("B")
     if a is None or b is None or a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
         shapes = {name: matrix.shape for name, matrix in half.items()}
@@ -209,7 +209,7 @@ def merge(base: Path, adapter: LoraAdapter, out: BinaryIO, kind: int | None = No
             there = f"there the tensor {name} is {tensor.shape[::-1]}" if tensor else "it has no such layer"
             raise BackendError(f"{does_not_fit}: {layer} of shape {shape}, {there}; {remedy}")
         fits = kind != Q8_0 or shape[1] % BLOCK_SIZES[Q8_0][0] == 0  # else a row is no whole number of blocks
-        replacements[name] = TensorReplacement(kind if fits else F16, _reordered(header, name, update))
+        replacements[name] = TensorReplacement(kind if fits else F16, in_file_order(header, name, update))
     write_gguf(out, header, replacements)
 
 
@@ -222,7 +222,7 @@ def tensor_name(layer: str) -> str | None:
     return f"blk.{match[1]}.{known}.weight" if match and known else None
 
 
-def _reordered(header: GGUFHeader, name: str, update: LowRankUpdate) -> LowRankUpdate:
+def in_file_order(header: GGUFHeader, name: str, update: LowRankUpdate) -> LowRankUpdate:
     """The rows of B in the order of the file.
 
     llama.cpp keeps the rows of a llama's queries and keys in another order than Hugging Face, pairs that are rotated
@@ -296,11 +296,11 @@ def merged_model(base: Path, adapter: Path) -> Iterator[tuple[Path, str | None]]
     key = f"{digest(base)}-{adapter_digest(adapter)}"
     with ExitStack() as stack:
         try:
-            path, warning = _kept(cache_folder(), key, base, adapter), None
+            path, warning = kept_file(cache_folder(), key, base, adapter), None
         except OSError as problem:
             try:
                 once = tempfile.TemporaryDirectory(prefix="rankr1-", ignore_cleanup_errors=True)
-                path = _made(Path(stack.enter_context(once)), key, base, adapter)
+                path = make_file(Path(stack.enter_context(once)), key, base, adapter)
             except OSError as error:
                 raise BackendError(
                     f"the model cannot be merged with its adapter: neither the cache folder ({problem}) nor the "
@@ -321,9 +321,9 @@ def cache_folder() -> Path:
     return path
 
 
-def _kept(folder: Path, key: str, base: Path, adapter: Path) -> Path:
+def kept_file(folder: Path, key: str, base: Path, adapter: Path) -> Path:
     """The file in the cache, made if it is not there; then the least recently used ones are removed."""
-    if path := _whole_file(folder, key):
+    if path := whole_file(folder, key):
         return path
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = folder / f"{key}.lock"
@@ -338,7 +338,7 @@ def _kept(folder: Path, key: str, base: Path, adapter: Path) -> Path:
             time.sleep(0.05)
     with mine:
         try:
-            path = _whole_file(folder, key) or _made(folder, key, base, adapter)
+            path = whole_file(folder, key) or make_file(folder, key, base, adapter)
         finally:
             lock.unlink(missing_ok=True)
     with suppress(OSError):
@@ -351,7 +351,7 @@ def _kept(folder: Path, key: str, base: Path, adapter: Path) -> Path:
     return path
 
 
-def _whole_file(folder: Path, key: str) -> Path | None:
+def whole_file(folder: Path, key: str) -> Path | None:
     """The file, marked as used now, if its digest is right."""
     for path in folder.glob(f"{key}.*.gguf"):
         if path.suffixes[-2] == f".{digest(path)}":
@@ -361,7 +361,7 @@ def _whole_file(folder: Path, key: str) -> Path | None:
     return None
 
 
-def _made(folder: Path, key: str, base: Path, adapter: Path) -> Path:
+def make_file(folder: Path, key: str, base: Path, adapter: Path) -> Path:
     """A new file, whole or not at all; a damaged old one is removed."""
     part = folder / f"{key}.part"
     try:

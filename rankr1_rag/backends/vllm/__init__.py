@@ -82,7 +82,7 @@ class VLLM(LocalModel[EngineWorker]):
 
     @property
     def model(self) -> str:
-        """The name given, or the checkpoint's, or the model's."""
+        """The name, or the checkpoint's, or the model's."""
         return self._weights.name
 
     @cached_property
@@ -92,7 +92,7 @@ class VLLM(LocalModel[EngineWorker]):
 
     @property
     def context(self) -> int:
-        """The model's own, or less if asked for."""
+        """The model's own, or less by `context`."""
         return self._config.context
 
     def count(self, text: str) -> int:

@@ -48,7 +48,7 @@ _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
 def lora_rank(weights: Weights, most: int | None) -> int:
-    """The rank to start vLLM with, at least the adapter's; `most` is what was asked for instead. BackendError."""
+    """The rank to start vLLM with, at least the adapter's; `most` is the user's limit. BackendError."""
     if most is not None and weights.rank > most:
         raise BackendError(
             f"the adapter {weights.lora} has rank {weights.rank}, above the engine's max_lora_rank={most}: leave that "
@@ -60,11 +60,11 @@ def lora_rank(weights: Weights, most: int | None) -> int:
 
 
 def check_adapter(weights: Weights, config: Any) -> None:  # noqa: ANN401  # of transformers, one class for each model
-    """BackendError where the adapter was made for a model of another width or of more layers than `config` tells."""
+    """BackendError where the adapter was made for a model of another width or of more layers than in `config`."""
     if weights.adapter is None:
         return
     width, layers = int(config.hidden_size), int(config.num_hidden_layers)
-    for name, shape in _shapes(weights.adapter.file(ADAPTER)).items():
+    for name, shape in tensor_shapes(weights.adapter.file(ADAPTER)).items():
         if "visual" in name or "vision" in name:
             continue
         found = shape[1] if _READS.search(name) else shape[0] if _WRITES.search(name) else width
@@ -77,7 +77,7 @@ def check_adapter(weights: Weights, config: Any) -> None:  # noqa: ANN401  # of 
             )
 
 
-def _shapes(path: Path) -> dict[str, list[int]]:
+def tensor_shapes(path: Path) -> dict[str, list[int]]:
     """The shape of every tensor in a safetensors file, from its header."""
     try:
         with path.open("rb") as stream:
@@ -107,14 +107,14 @@ class EngineConfig:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The arguments of AsyncEngineArgs."""
-        given = {name: value for name, value in self.arguments.items() if value is not None}
+        settings = {name: value for name, value in self.arguments.items() if value is not None}
         if self.weights.adapter is not None:
             most = lora_rank(self.weights, self.own.get("max_lora_rank"))
-            given |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": most}
-        given["load_format"] = "safetensors"
+            settings |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": most}
+        settings["load_format"] = "safetensors"
         base = self.weights.base
-        given |= {"model": base.place, "revision": base.commit, "tokenizer_revision": base.commit}
-        return {**given, "disable_log_stats": True, **self.own}
+        settings |= {"model": base.place, "revision": base.commit, "tokenizer_revision": base.commit}
+        return {**settings, "disable_log_stats": True, **self.own}
 
     @property
     def fingerprint(self) -> str:
@@ -160,11 +160,11 @@ class EngineConfig:
         return LoRARequest(self.weights.name, 1, str(self.weights.adapter.file(ADAPTER).parent.resolve()))
 
 
-def mapping(name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+def mapping(name: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
     """Further arguments of vLLM's, as the user gave them. ValueError for what is no mapping."""
-    if given is not None and not isinstance(given, Mapping):
-        raise ValueError(f"{name}={given!r}: a mapping of arguments is needed, as JSON on the command line")
-    return dict(given or {})
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(f"{name}={value!r}: a mapping of arguments is needed, as JSON on the command line")
+    return dict(value or {})
 
 
 def import_vllm() -> Any:  # noqa: ANN401  # a module that not everyone has
@@ -183,7 +183,7 @@ def import_vllm() -> Any:  # noqa: ANN401  # a module that not everyone has
 
 @contextmanager
 def batch_invariant(wanted: bool) -> Iterator[None]:
-    """The environment that says so to vLLM, and to the processes that it spawns meanwhile."""
+    """The environment that sets this mode of vLLM, and of the processes that it spawns meanwhile."""
     before = os.environ.get(_INVARIANT)
     if wanted:
         os.environ[_INVARIANT] = "1"
@@ -197,5 +197,5 @@ def batch_invariant(wanted: bool) -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """What an exception says, on one line of a readable length."""
+    """The text of an exception, on one line of a readable length."""
     return " ".join(str(error).split())[:600] or type(error).__name__

@@ -76,7 +76,7 @@ class RequestBuilder:
         params = {
             "max_tokens": max(request.max_tokens, longest),
             "temperature": request.temperature,
-            "stop": list(request.stop),
+            "stop": [utf8(stop) for stop in request.stop],
             "seed": (request.seed * 1_000 + request.sample) % 2**31 if request.temperature else None,
             "logprobs": request.logprobs or None,
             "structured_outputs": StructuredOutputsParams(choice=list(request.choices)) if request.choices else None,
@@ -217,7 +217,7 @@ class EngineWorker(ModelWorker):
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             watcher.over()
-        engine.__dict__["shutdown"] = _do_nothing  # it would call it again when it is collected, half of Python gone
+        engine.__dict__["shutdown"] = do_nothing  # it would call it again when it is collected, half of Python gone
 
     def leave(self) -> None:
         """End the engine without the help of the loop, which starts no thread any more when Python exits."""
@@ -245,7 +245,7 @@ class EngineWorker(ModelWorker):
         if watcher is not None:
             watcher.forget()
         getattr(multiprocessing.process, "_children", set()).difference_update(getattr(manager, "processes", ()))
-        engine.__dict__["shutdown"] = _do_nothing
+        engine.__dict__["shutdown"] = do_nothing
         _inherited.append(self)
 
 
@@ -253,8 +253,8 @@ _inherited: list[EngineWorker] = []
 """Kept for life in the child of a fork, so that nothing of them is finalised there."""
 
 
-def _do_nothing(*_: object, **__: object) -> None:
-    pass
+def do_nothing(*_: object, **__: object) -> None:
+    """In place of `shutdown`."""
 
 
 def completion(output: RequestOutput, request: Request) -> Completion:
@@ -266,11 +266,11 @@ def completion(output: RequestOutput, request: Request) -> Completion:
         cached_tokens=output.num_cached_tokens or 0,
         completion_tokens=len(said.token_ids),
         finish_reason=said.finish_reason or "unknown",
-        logprobs=tuple(_logprobs(said.token_ids, said.logprobs)) if request.logprobs and said.logprobs else None,
+        logprobs=tuple(token_logprobs(said.token_ids, said.logprobs)) if request.logprobs and said.logprobs else None,
     )
 
 
-def _logprobs(tokens: Iterable[int], alternatives: Any) -> list[TokenLogprob]:  # noqa: ANN401  # vLLM's own
+def token_logprobs(tokens: Iterable[int], alternatives: Any) -> list[TokenLogprob]:  # noqa: ANN401  # vLLM's own
     """Out of a mapping from token to log-probability for each token; what the choices forbid is left out."""
     logprobs = []
     for token, there in zip(tokens, alternatives, strict=True):

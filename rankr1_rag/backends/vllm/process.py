@@ -38,11 +38,11 @@ def refuse_unguarded() -> None:
     frame = sys._getframe()
     while frame is not None and not (frame.f_code.co_name == "<module>" and frame.f_globals is main.__dict__):
         frame = frame.f_back  # type: ignore[assignment]
-    if frame is not None and Path(file).suffix == ".py" and not _guarded(Path(file), frame.f_lineno):
+    if frame is not None and Path(file).suffix == ".py" and not is_guarded(Path(file), frame.f_lineno):
         raise RuntimeError(_UNGUARDED.format(file=file))
 
 
-def _guarded(file: Path, line: int) -> bool:
+def is_guarded(file: Path, line: int) -> bool:
     """Whether this line is in an `if` at top level that asks for `__name__`."""
     try:
         tree = ast.parse(file.read_bytes())

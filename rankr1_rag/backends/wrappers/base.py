@@ -11,7 +11,7 @@ from rankr1_rag.types import Completion
 
 
 class BackendWrapper:
-    """Everything of `backend`, unchanged; a subclass overrides `complete`."""
+    """Everything of `backend` but `complete`, which a subclass defines."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -39,10 +39,6 @@ class BackendWrapper:
     def count(self, text: str) -> int | None:
         """The backend's number of tokens."""
         return self.backend.count(text)
-
-    async def complete(self, request: Request) -> Completion:
-        """The backend's completion."""
-        return await self.backend.complete(request)
 
     async def close(self) -> None:
         """Close the backend."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from itertools import count
 
 from rankr1_rag.backends import Backend, Request
 from rankr1_rag.backends.wrappers.base import BackendWrapper
@@ -40,7 +39,9 @@ class Retried(BackendWrapper):
     async def complete(self, request: Request) -> Completion:
         """Complete, or raise the last `BackendUnavailable` with the number of attempts."""
         deadline, window = time.monotonic() + self.patience, self.first_wait
-        for attempt in count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 return await self.backend.complete(request)
             except BackendUnavailable as error:
@@ -53,7 +54,6 @@ class Retried(BackendWrapper):
                     raise BackendUnavailable(f"{error} (gave up after {attempts})", error.retry_after) from error
             await asyncio.sleep(wait)
             window *= 2
-        raise AssertionError("unreachable")
 
 
 retried = Retried

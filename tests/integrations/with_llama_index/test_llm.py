@@ -115,7 +115,7 @@ def test_a_model_in_this_process_is_asked_one_thing_at_a_time_and_holds_up_no_lo
 
     asyncio.run(notebook())
     assert most == 1
-    assert set(on_loop) == {"rankr1-borrowed"}
+    assert set(on_loop) == {"rankr1-call"}
 
 
 def held_up(rerank: RankR1Rerank, found: Found, begun: Any) -> list[Found]:

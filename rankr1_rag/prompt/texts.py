@@ -1,8 +1,10 @@
-r"""What is neutralised in queries, titles and passages, so that a text cannot speak for the model or the template.
+r"""Makes queries, titles and passages safe and short: `sanitise` and `clip`.
+
+Text that would speak for the model or the chat template is neutralised:
 
 | in the text | in the prompt | why |
 |---|---|---|
-| `<think>` `</think>` `<answer>` `</answer>` `<answer/>` | `(think)` `(/think)` … | ends a thought, gives an answer |
+| `<think>` `</think>` `<answer>` `</answer>` `<answer/>` | `(think)` `(/think)` … | ends reasoning, gives an answer |
 | `<s>` `</s>` `<bos>` `<eos>` `<pad>` `<unk>` `<<SYS>>` | `(s)` … `<(SYS)>` | control tokens of Llama, Mistral, Gemma |
 | `<start_of_turn>` `<end_of_turn>` | `(start_of_turn)` … | control tokens of Gemma |
 | `<tool_call>` `<tool_response>` and their ends | `(tool_call)` … | control tokens of Qwen |
@@ -12,16 +14,22 @@ r"""What is neutralised in queries, titles and passages, so that a text cannot s
 | `[3]` at the start of a line | `(3)` | poses as another passage |
 | NUL, lone surrogates | U+FFFD | no tokenizer takes them |
 
-In any case; with white space and invisible characters inside, of which the latter are dropped; with what looks like
-`< > | [ ] /` for them (`‹ › ⟨ ⟩ 《 》 ＜ ＞ ｜ ￨ ［ ］` …: `_OPEN` to `_SLASHES`); and in letters that compatibility
-normalisation (NFKC) makes plain, as it does full-width ones. Text without such things is left untouched, to the byte.
-The time grows with the length of the text and no faster. Knows nothing of formats and models.
+Also in upper case; with white space and invisible characters inside, of which the latter are dropped; with characters
+that look like `< > | [ ] /` (`‹ › ⟨ ⟩ 《 》 ＜ ＞ ｜ ￨ ［ ］` …: `_OPEN` to `_SLASHES`); and in letters that
+compatibility normalisation (NFKC) makes plain, such as full-width ones. Other text is left untouched, to the byte.
+The time is linear in the length of the text.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
+
+Count = Callable[[str], int | None]
+
+BYTES_PER_TOKEN = 3
+"""The estimate without a tokenizer: careful for English (4 bytes a token), fair for Chinese (3 bytes a character)."""
 
 # Written as code points: most of these look like one another.
 _OPEN = "<\u02c2\u2039\u2329\u276c\u276e\u2770\u27e8\u27ea\u29fc\u3008\u300a\ufe64\uff1c"
@@ -42,8 +50,8 @@ _SQUARE_NAME = re.compile(
     "inst|system_prompt|available_tools|tool_calls|tool_results|tool_content|call_id|think|img_break|img_end|gmask"
 )
 _LONGEST = 80
-"""Characters between the bars of a control token. What is nested is tamed from the inside, and its parentheses stop it
-from being one here: so the passes over a text are at most about half as many."""
+"""Characters between the bars of a control token. Nested tokens are neutralised from the inside, and their parentheses
+end the match here: so the passes over a text are at most about half as many."""
 
 _UNREADABLE = re.compile("[\x00\ud800-\udfff]")
 _SUSPICIOUS = re.compile(rf"[\x00\ud800-\udfff{_OPEN}\{_LEFT}]")
@@ -61,40 +69,70 @@ def sanitise(text: str) -> str:
     if not ("<" in text or "[" in text or "\0" in text if text.isascii() else _SUSPICIOUS.search(text)):
         return text
     text = _UNREADABLE.sub("\ufffd", text)
-    while (tamer := _ANGLE.sub(_tame_angle, _SQUARE.sub(_tame_square, text))) != text:
+    while (tamer := _ANGLE.sub(tame_angle, _SQUARE.sub(tame_square, text))) != text:
         text = tamer
     return text
 
 
-def _tame_angle(found: re.Match[str]) -> str:
-    inner = _seen(found[1])
+def tame_angle(found: re.Match[str]) -> str:
+    """A text in angle brackets, in parentheses instead if it is a tag or a control token."""
+    inner = visible(found[1])
     if control := _CONTROL.fullmatch(inner):
         return f"({control[1].strip()})"
-    steers = _ANGLE_NAME.fullmatch(_name(inner)) or _HALF_CONTROL.fullmatch(inner)
+    steers = _ANGLE_NAME.fullmatch(tag_name(inner)) or _HALF_CONTROL.fullmatch(inner)
     return f"({inner})" if steers else found[0]
 
 
-def _tame_square(found: re.Match[str]) -> str:
-    inner = _seen(found[1])
-    poses = inner.isdigit() and _starts_a_line(found.string, found.start())
-    return f"({inner})" if poses or _SQUARE_NAME.fullmatch(_name(inner)) else found[0]
+def tame_square(found: re.Match[str]) -> str:
+    """A text in square brackets, in parentheses instead if it is a control token or a label that begins a line."""
+    inner = visible(found[1])
+    poses = inner.isdigit() and starts_line(found.string, found.start())
+    return f"({inner})" if poses or _SQUARE_NAME.fullmatch(tag_name(inner)) else found[0]
 
 
-def _seen(inner: str) -> str:
-    """What one sees between two brackets."""
+def visible(inner: str) -> str:
+    """The visible characters between two brackets."""
     return _UNSEEN.sub("", inner).strip()
 
 
-def _name(inner: str) -> str:
-    """The name in a tag, plain, in lower case and without its slash; "" for what is too long to be one."""
+def tag_name(inner: str) -> str:
+    """The name in a tag, plain, in lower case and without its slash; "" if it is too long for one."""
     name = "".join(inner.split())
     return unicodedata.normalize("NFKC", name).casefold().strip(_SLASHES) if len(name) <= _LONGEST else ""
 
 
-def _starts_a_line(text: str, at: int) -> bool:
-    """Whether nothing that one sees stands before `at` in its line."""
+def starts_line(text: str, at: int) -> bool:
+    """Whether nothing visible comes before `at` in its line."""
     while at and text[at - 1] not in _LINE_ENDS:
         at -= 1
         if not _BLANK.match(text, at):
             return False
     return True
+
+
+def tokens(text: str, count: Count) -> int:
+    """Tokens of a text: counted, or estimated (rounded up) if `count` returns None."""
+    counted = count(text)
+    return counted if counted is not None else -(-size(text) // BYTES_PER_TOKEN)
+
+
+def clip(text: str, limit: int, count: Count) -> str:
+    """A beginning of the text with at most `limit` ≥ 0 tokens, cut between words; the text itself if it fits.
+
+    Close to the longest such beginning, not always it: a few calls of `count`, whatever the length.
+    """
+    if size(text) <= limit:  # no tokenizer in use spells a byte with more than one token
+        return text
+    while text and (length := tokens(text, count)) > limit:
+        end = min(len(text) * limit // length, len(text) - 1)
+        cut = text[:end]
+        if not text[end].isspace():  # back to the last space, unless that takes over a fifth
+            space = max(cut.rfind(" "), cut.rfind("\n"))
+            cut = cut[:space] if space > 0.8 * end else cut
+        text = cut.rstrip()
+    return text
+
+
+def size(text: str) -> int:
+    """Bytes of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,128 @@
+"""Sorting with sets in place of pairs: heapsort, bubblesort and, for listwise answers, a sliding window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from rankr1_rag.selection.rounds import Part, Selection, ask, best, checked, named, together
+
+
+def heapsort(n: int, k: int, size: int) -> Selection:
+    """The k best by setwise heapsort (arXiv 2310.09497, §3.2), the algorithm of the Rank-R1 paper (arXiv 2503.06034).
+
+    Two departures, neither of which changes the result: the heap is built level by level, all nodes of a level at once,
+    and the k-th best is taken without repairing the heap below it. Sets of two make a binary heap.
+    """
+    return heapsorted(n, checked(n, k, size), size)
+
+
+def heapsorted(n: int, k: int, size: int) -> Selection:
+    """`heapsort` of checked arguments."""
+    heap = list(range(n))
+    for level in reversed(list(levels(n, children(size)))):
+        yield from together([sift(heap, node, size) for node in level])
+    chosen = heap[: min(k, 1)]
+    while len(chosen) < k:
+        last = heap.pop()
+        heap[0] = last
+        if len(chosen) == k - 1:
+            chosen.append((yield from best_of_family(heap, 0, size)))
+        else:
+            yield from sift(heap, 0, size)
+            chosen.append(heap[0])
+    return chosen
+
+
+def children(size: int) -> int:
+    """Children of a node: a set holds a node with its children, but a heap needs two at least."""
+    return max(2, size - 1)
+
+
+def levels(n: int, most: int) -> Iterator[range]:
+    """The nodes with children, level by level from the root, if a node has `most` of them."""
+    start, stop, parents = 0, 1, (n - 2) // most + 1
+    while start < parents:
+        yield range(start, min(stop, parents))
+        start, stop = stop, most * stop + 1
+
+
+def sift(heap: list[int], node: int, size: int) -> Part[None]:
+    """Let the position at `node` sink until none of its children is better."""
+    while (first := children(size) * node + 1) < len(heap):
+        winner = yield from best_of_family(heap, node, size)
+        if winner == heap[node]:
+            return
+        child = heap.index(winner, first)
+        heap[node], heap[child] = winner, heap[node]
+        node = child
+
+
+def best_of_family(heap: list[int], node: int, size: int) -> Part[int]:
+    """The best of a node and its children; of three with sets of two, the children play first."""
+    first = children(size) * node + 1
+    family = heap[first : first + children(size)]
+    if len(family) == size:
+        family = [(yield from best(family))]
+    return (yield from best([heap[node], *family]))
+
+
+def bubblesort(n: int, k: int, size: int) -> Selection:
+    """The k best by setwise bubblesort (arXiv 2310.09497, §3.2), at every set size.
+
+    The order is cut, from the back, into sets that share their borders. A border is *settled* while its position is
+    known to be the best of all behind it, so that a pass starts at the foremost settled border. The reference
+    implementation guesses that, and at size 20 loses passages of the top k.
+    """
+    return bubblesorted(n, checked(n, k, size), size)
+
+
+def bubblesorted(n: int, k: int, size: int) -> Selection:
+    """`bubblesort` of checked arguments."""
+    order = list(range(n))
+    settled = set[int]()
+    for place in range(k):
+        borders = [*range(n - 1, place, 1 - size), place]
+        start = max((i for i, border in enumerate(borders) if border in settled), default=0)
+        for back, front in pairwise(borders[start:]):
+            winner = yield from best(order[front : back + 1])
+            found = order.index(winner, front)
+            order[front], order[found] = winner, order[front]
+            settled.add(front)
+            if found == back:
+                settled.discard(back)
+    return order[:k]
+
+
+def window(n: int, k: int, size: int) -> Selection:
+    """The k best by sliding window (RankGPT, arXiv 2304.09542), in as many passes as k needs.
+
+    For listwise answers. Consecutive sets overlap in half a set, or in k positions if that is less: as many reach the
+    front in a pass, and further passes order the rest. A set shows the order found so far, not the first-stage order:
+    if an answer names only some of the set, they come first and the others stay as shown.
+    """
+    return windows(n, checked(n, k, size), size)
+
+
+def windows(n: int, k: int, size: int) -> Selection:
+    """`window` of checked arguments."""
+    order, placed = list(range(n)), 0
+    while placed < k:
+        overlap, left = min(k - placed, size // 2), n - placed
+        stop = n
+        while True:
+            start = max(placed, stop - size)
+            order[start:stop] = yield from ordered(order[start:stop])
+            if start == placed:
+                break
+            stop = start + overlap
+        placed += overlap if left > size else left
+    return order[:k]
+
+
+def ordered(members: list[int]) -> Part[list[int]]:
+    """A set in the order of its answer; ValueError if the answer names a position outside the set."""
+    if len(members) == 1:
+        return members
+    [answer] = yield from ask([tuple(members)])
+    return list(dict.fromkeys((*named(tuple(members), answer), *members)))

@@ -1,0 +1,171 @@
+"""Many queries: lazy, in order of completion, a bounded number open, no result lost."""
+
+import asyncio
+import gc
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from rankr1_rag import BackendError, Ranking, Reranker
+from rankr1_rag.backends.scripted import Scripted
+
+FIRST = "<answer>[1]</answer>"
+PAIR = ["a", "b"]
+Items = Iterator[tuple[str, list[str]]]
+Run = Callable[[Reranker, Items], Iterator[tuple[int, Ranking | Exception]]]
+
+
+def always_first() -> Reranker:
+    return Reranker(Scripted(lambda _: FIRST), in_flight=4)
+
+
+def each(reranker: Reranker, items: Items) -> Iterator[Any]:
+    return reranker.rank_many(items)
+
+
+def live(reranker: Reranker, items: Items) -> Iterator[Any]:
+    return reranker.rank_many(items, live=True)
+
+
+def awaited(reranker: Reranker, items: Items) -> Iterator[Any]:
+    return stepped(reranker.arank_many(items))
+
+
+def awaited_async(reranker: Reranker, items: Items) -> Iterator[Any]:
+    async def source() -> AsyncIterator[tuple[str, list[str]]]:
+        for item in items:
+            await asyncio.sleep(0)
+            yield item
+
+    return stepped(reranker.arank_many(source()))
+
+
+def stepped(results: AsyncIterator[Any]) -> Iterator[Any]:
+    """The same results, step by step on an event loop of their own."""
+    with asyncio.Runner() as runner:
+
+        async def one() -> Any:
+            return await anext(results, None)
+
+        try:
+            while (result := runner.run(one())) is not None:
+                yield result
+        finally:
+            runner.run(results.aclose())  # type: ignore[attr-defined]
+
+
+all_ways = pytest.mark.parametrize("run", [each, live, awaited, awaited_async])
+
+
+@all_ways
+def test_every_query_comes_back_once_with_its_index(run: Run) -> None:
+    results = dict(run(always_first(), ((f"query {n}", PAIR) for n in range(50))))
+    assert {index: ranking.query.text for index, ranking in results.items() if isinstance(ranking, Ranking)} == {
+        n: f"query {n}" for n in range(50)
+    }
+    assert list(run(always_first(), iter([]))) == []
+
+
+@all_ways
+def test_a_quick_query_overtakes_a_slow_one_which_is_cancelled_when_left(run: Run) -> None:
+    cancelled = threading.Event()
+
+    async def model(messages: list[dict[str, str]]) -> str:
+        if "slow" in messages[1]["content"]:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+        return FIRST
+
+    results = run(Reranker(Scripted(model)), iter([("slow", PAIR), ("quick", PAIR)]))
+    assert next(results)[0] == 1
+    results.close()  # type: ignore[attr-defined]
+    assert cancelled.wait(5)
+
+
+@all_ways
+def test_it_reads_no_further_than_in_flight(run: Run) -> None:
+    read = 0
+
+    def source() -> Items:
+        nonlocal read
+        for n in range(100):
+            read += 1
+            yield f"query {n}", PAIR
+
+    results = run(always_first(), source())
+    assert read == 0
+    next(results)
+    assert 1 <= read <= 6
+    for done, _ in enumerate(results, 2):
+        assert read <= done + 5
+    endless = run(always_first(), (("query", PAIR) for _ in iter(int, 1)))
+    next(endless)
+    endless.close()  # type: ignore[attr-defined]
+
+
+@all_ways
+def test_the_result_of_a_query_that_fails_is_its_error(run: Run) -> None:
+    def model(messages: list[dict[str, str]]) -> str:
+        if "bad" in messages[1]["content"]:
+            raise BackendError("bad")
+        return FIRST
+
+    items = [("good", PAIR), ("bad", PAIR), ("", PAIR), ("good", [None, None]), ("good",), ("good", PAIR)]
+    results = dict(run(Reranker(Scripted(model)), iter(items)))  # type: ignore[arg-type]
+    kinds = [Ranking, BackendError, ValueError, TypeError, ValueError, Ranking]
+    assert [type(results[n]) for n in range(6)] == kinds
+
+
+@all_ways
+def test_a_source_that_breaks_loses_nothing_that_was_open(run: Run) -> None:
+    def source() -> Items:
+        yield "first", PAIR
+        yield "second", PAIR
+        raise OSError("line 3 is torn")
+
+    done = []
+    with pytest.raises(OSError, match="line 3"):  # noqa: PT012
+        for index, _ in run(always_first(), source()):
+            done.append(index)
+    assert sorted(done) == [0, 1]
+
+
+def test_live_items_come_out_while_the_source_waits() -> None:
+    queries: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    queries.put("first")
+    results = always_first().rank_many(((query, PAIR) for query in iter(queries.get, None)), live=True)
+    assert next(results)[0] == 0
+    queries.put("second")
+    assert next(results)[0] == 1
+    queries.put(None)
+    assert list(results) == []
+
+
+def test_many_rankings_leave_nothing_behind() -> None:
+    def count() -> int:
+        gc.collect()
+        return sum(type(thing) is Ranking for thing in gc.get_objects())
+
+    reranker = always_first()
+    for n in (200, 400):
+        before = count()
+        for _ in reranker.rank_many((f"query {n}", PAIR) for n in range(n)):
+            pass
+    assert count() <= before + 1
+
+
+def test_several_threads_share_one_reranker() -> None:
+    reranker = always_first()
+    rankings: list[Ranking] = []
+    threads = [threading.Thread(target=lambda: rankings.append(reranker.rank("q", PAIR))) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(rankings) == 16

@@ -1,0 +1,268 @@
+"""A retriever between two hops, in both frameworks: what it finds comes back like the rest, and queries do not mix."""
+
+import asyncio
+import copy
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from rankr1_rag import Passage, Ranking, Reranker
+from rankr1_rag.backends.scripted import Scripted
+from tests.integrations.both import NAMES, Framework, framework
+from tests.integrations.conftest import PASSAGES, QUERY, WANTED, knows_best, shown
+
+KINDS = ("sync", "native", "only sync", "only async")
+each_way = pytest.mark.parametrize("way", ["sync", "async", "sync in a running loop"])
+both_ways = pytest.mark.parametrize("way", ["sync", "async"])
+
+
+@pytest.fixture(params=NAMES)
+def both(request: pytest.FixtureRequest) -> Framework:
+    found = framework(request.param)
+    if found is None:
+        pytest.skip(f"{request.param} is not installed")
+    return found
+
+
+@each_way
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_found_comes_back_whole_as_a_copy(both: Framework, way: str, kind: str) -> None:
+    for one in both.items:
+        both.metadata(one)["pages"] = {"from": [1, 2]}
+    before, retriever, seen = copy.deepcopy(both.items), both.retriever(kind), list[Ranking]()
+    assert both.ids(both.sync(both.component(None, top_n=2), both.first)) == ["dracula", "shelley"]
+    chosen = both.rerank(way, both.component(retriever, top_n=2, on_ranking=seen.append), both.first)
+    assert both.ids(chosen) == WANTED[:2]
+    assert 0 < both.score(chosen[1]) < both.score(chosen[0]) <= 1
+    assert both.text(chosen[1]) == PASSAGES["stoker"][1]
+    assert both.metadata(chosen[1]).items() >= {"title": "Bram Stoker", "pages": {"from": [1, 2]}}.items()
+    assert both.items == before
+    assert retriever.asked[0][1].startswith(f"{QUERY} Dracula ")
+    assert retriever.asked[0][1].endswith(PASSAGES["dracula"][1])
+    assert (seen[0].retrieved, [one.id for one in seen[0].candidates]) == (1, [*both.ids(both.first), "stoker"])
+
+
+@both_ways
+def test_no_candidate_is_added_twice_and_nothing_is_lost_or_mixed_up(both: Framework, way: str) -> None:
+    stoker, dracula = PASSAGES["stoker"][1], PASSAGES["dracula"][1]
+    candidates = [
+        both.new("same", dracula, title="", shelf=0),
+        both.new("same", "another", title="", shelf=1),
+        both.new("twin", "another", title="", shelf=2),
+    ]
+    later = [
+        both.new("same", dracula, title="", shelf=3),  # a candidate
+        both.new("other", dracula, title="", shelf=4),  # the same text as a candidate
+        both.new("same", stoker, title="", shelf=5),  # another text with an id that is taken
+        both.new("new", "a new one", title="", shelf=6),
+        both.new("new", "a new one", title="", shelf=7),  # found twice
+        both.new("new", "and one more", title="", shelf=8),
+    ]
+    seen: list[Ranking] = []
+    chosen = both.rerank(way, both.component(lambda text: later, top_n=None, on_ranking=seen.append), candidates)
+    shelves = {both.metadata(one)["shelf"]: (both.id(one), both.text(one)) for one in chosen}
+    assert shelves == {
+        both.metadata(one)["shelf"]: (both.id(one), both.text(one))
+        for one in [*candidates, later[2], later[3], later[5]]
+    }
+    assert len(chosen) == len(shelves) == len(seen[0].candidates)
+    assert [both.text(one) for one in chosen[:2]] == [dracula, stoker]
+    assert [one.id for one in seen[0].candidates] == ["same", "same", "twin", "", "new", ""]
+
+
+def test_every_later_hop_retrieves_for_what_was_chosen_last(both: Framework) -> None:
+    retriever, seen = both.retriever("sync"), list[Ranking]()
+    chosen = both.sync(both.component(retriever, hops=3, top_n=3, on_ranking=seen.append), both.first)
+    assert both.ids(chosen) == ["dracula", "stoker", "dublin"]
+    assert [text.removeprefix(QUERY).split()[0] for _, text, *_ in retriever.asked] == ["Dracula", "Bram"]
+    assert seen[0].retrieved == 3
+
+
+@pytest.mark.parametrize(("kind", "how"), [("native", "async"), ("sync", "sync"), ("only sync", "sync")])
+def test_an_async_method_runs_on_the_loop_of_its_caller_and_no_other_blocks_it(
+    both: Framework, kind: str, how: str
+) -> None:
+    retriever, loops = both.retriever(kind), []
+    component = both.component(retriever, top_n=2)
+
+    async def ask() -> None:
+        loops.append(asyncio.get_running_loop())
+        assert both.ids(await both.awaited(component, both.first)) == WANTED[:2]
+
+    for _ in range(2):
+        asyncio.run(ask())
+    where = [(found_how, thread, loop) for found_how, _, thread, loop in retriever.asked]
+    if how == "async":
+        assert where == [("async", threading.current_thread().name, loop) for loop in loops]
+    else:
+        assert [(found_how, loop) for found_how, _, loop in where] == [("sync", None)] * 2
+        assert threading.current_thread().name not in {thread for _, thread, _ in where}
+
+
+@each_way
+@pytest.mark.parametrize("kind", ["function", "generator", "coroutine function", "returns a coroutine"])
+def test_a_function_of_a_text_may_find_them(both: Framework, way: str, kind: str) -> None:
+    loops: list[Any] = []
+
+    def function(text: str) -> list[Any]:
+        loops.append(asyncio._get_running_loop())
+        return both.titled(text)
+
+    def generator(text: str) -> Iterator[Any]:
+        yield from function(text)
+
+    async def coroutine(text: str) -> list[Any]:
+        await asyncio.sleep(0)
+        return function(text)
+
+    ways: dict[str, Any] = {"function": function, "generator": generator, "coroutine function": coroutine}
+    retrieve = ways.get(kind, lambda text: coroutine(text))
+    assert both.ids(both.rerank(way, both.component(retrieve, top_n=2), both.first)) == WANTED[:2]
+    assert (loops == [None]) == (kind in ("function", "generator"))
+
+
+def test_a_coroutine_function_is_awaited_on_the_loop_of_its_caller(both: Framework) -> None:
+    async def ask() -> bool:
+        loops = []
+
+        async def retrieve(text: str) -> list[Any]:
+            loops.append(asyncio.get_running_loop())
+            return []
+
+        await both.awaited(both.component(retrieve), both.first)
+        return loops == [asyncio.get_running_loop()]
+
+    assert asyncio.run(ask())
+
+
+@each_way
+def test_an_error_of_the_retriever_is_raised_as_it_is(both: Framework, way: str) -> None:
+    gone = KeyError("the index is gone")
+
+    def broken(text: str) -> list[Any]:
+        raise gone
+
+    for retrieve in (broken, both.retriever("sync", broken), both.retriever("native", broken)):
+        with pytest.raises(KeyError) as raised:
+            both.rerank(way, both.component(retrieve), both.first)
+        assert raised.value is gone
+
+
+@both_ways
+@pytest.mark.parametrize("value", [None, "text", [Passage("p", "bare")]])
+def test_anything_but_a_list_of_items_is_a_type_error(both: Framework, way: str, value: Any) -> None:
+    problem = f"item 0 is a Passage, not a {both.item.__name__}" if isinstance(value, list) else "retrieve= must return"
+    with pytest.raises(TypeError, match=problem):
+        both.rerank(way, both.component(lambda text: value), both.first)
+
+
+def test_an_async_generator_is_a_type_error(both: Framework) -> None:
+    async def stream(text: str) -> AsyncIterator[Any]:
+        yield both.first[0]
+
+    with pytest.raises(TypeError, match=r"retrieve= must return a list .* \(got <async_generator"):
+        both.rerank("async", both.component(stream), both.first)
+
+
+def test_wrong_settings_are_refused_when_it_is_made(both: Framework) -> None:
+    judge, retriever = Scripted(knows_best), both.retriever("sync")
+    for settings, problem in (
+        ({"reranker": Reranker(judge)}, "hops"),
+        ({"hops": 1, "model": "m", "base_url": "http://localhost:1/v1"}, "hops"),
+        ({"reranker": Reranker(judge, hops=2), "retrieve": "bm25"}, "retrieve= is a str: "),
+        ({"reranker": Reranker(judge, hops=2), "retrieve": both.items}, "retrieve= is a list: "),
+        ({"reranker": Reranker(judge, hops=2, retrieve=lambda _: [])}, "reranker= has a retrieve="),
+        ({"reranker": Reranker(judge, hops=2), "retriever": retriever}, "did you mean 'retrieve'"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            both.kind(**{"retrieve": retriever} | settings)
+    component = both.component(retriever)
+    with pytest.raises(ValueError, match="frozen"):
+        component.retrieve = None
+    assert "Titles" not in f"{component!r}"
+    one = both.kind(hops=2, retrieve=retriever, model="m", base_url="http://localhost:1/v1")
+    assert (one.ranker.hops, one.ranker.retrieve) == (2, None)
+
+
+def starts_and_goals(messages: Any) -> str:
+    """Prefers a goal, else a start, else the first."""
+    lines = shown(messages)
+    wanted = [n for word in ("goal", "start") for n, line in enumerate(lines) if line.startswith(word)]
+    return f"<answer>[{(wanted or [0])[0] + 1}]</answer>"
+
+
+def question(both: Framework, n: int) -> tuple[list[Any], str]:
+    return [both.new(None, text, n=n) for text in (f"start {n}", f"nothing {n}")], f"which goal {n}?"
+
+
+def goal_of(both: Framework, text: str) -> list[Any]:
+    """The same id for every query, a text that many of them share, and metadata of its own."""
+    n = int(text.rsplit(maxsplit=1)[1])
+    return [both.new("goal", f"goal {n % 2}", n=n)]
+
+
+def test_concurrent_queries_on_one_loop_do_not_mix(both: Framework) -> None:
+    gathered, waiting = asyncio.Event(), []
+
+    async def retrieve(text: str) -> list[Any]:
+        waiting.append(text)
+        if len(waiting) == 20:
+            gathered.set()
+        await asyncio.wait_for(gathered.wait(), 60)  # every query is between its hops now
+        return goal_of(both, text)
+
+    component = both.component(retrieve, starts_and_goals, top_n=None)
+
+    async def many() -> list[Any]:
+        return await asyncio.gather(*(both.awaited(component, *question(both, n)) for n in range(20)))
+
+    for n, chosen in enumerate(asyncio.run(many())):
+        assert [both.text(one) for one in chosen] == [f"start {n}", f"goal {n % 2}", f"nothing {n}"]
+        assert {both.metadata(one)["n"] for one in chosen} == {n}
+
+
+def test_concurrent_queries_in_threads_do_not_mix(both: Framework) -> None:
+    together = threading.Barrier(8)
+
+    def retrieve(text: str) -> list[Any]:
+        together.wait(60)
+        return goal_of(both, text)
+
+    component = both.component(retrieve, starts_and_goals, top_n=2)
+    with ThreadPoolExecutor(8) as pool:
+        for n, chosen in enumerate(pool.map(lambda n: both.sync(component, *question(both, n)), range(16))):
+            assert [both.text(one) for one in chosen] == [f"start {n}", f"goal {n % 2}"]
+            assert {both.metadata(one)["n"] for one in chosen} == {n}
+
+
+def test_a_cancelled_caller_cancels_the_retrieval_on_its_loop(both: Framework) -> None:
+    async def ask() -> None:
+        begun, ended = asyncio.Event(), asyncio.Event()
+
+        async def endless(text: str) -> list[Any]:
+            begun.set()
+            try:
+                await asyncio.sleep(600)
+            finally:
+                ended.set()
+            return []
+
+        task = asyncio.create_task(both.awaited(both.component(endless), both.first))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await ended.wait()
+
+    asyncio.run(asyncio.wait_for(ask(), 100))
+
+
+@both_ways
+def test_a_single_hop_retrieves_nothing(both: Framework, way: str) -> None:
+    retriever = both.retriever("sync")
+    assert both.ids(both.rerank(way, both.component(retriever, top_n=1), both.first)) == ["dracula"]
+    assert both.rerank(way, both.component(retriever), []) == []
+    assert retriever.asked == []
