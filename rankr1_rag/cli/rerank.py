@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import sha256
 from itertools import count
@@ -39,6 +39,8 @@ class Asking:
     report: Report
     job: Job
     live: bool
+    finished: dict[int, str] = field(default_factory=dict)
+    """By index the ids in the journal of this run's queries."""
 
     def ranked(self, journal: Journal | None = None) -> Iterator[tuple[Work, Ranking]]:
         """Each query with its ranking when it is done. Failures go to the report; the journal's queries are skipped."""
@@ -62,17 +64,18 @@ class Asking:
                 self.report.fail(one.query, outcome)
                 if self.report.give_up.is_due:
                     if journal is not None:
-                        journal.give_up(one.index)
+                        journal.note(gave_up_at=one.index)
                     return
 
     def _rest(self, journal: Journal) -> Iterator[Work]:
         """The queries that are not done: first those behind the place where the last run gave up, then the others."""
         before = []
         for one in self.work:
-            if journal.done(one.index, one.key):
+            if one.id in journal:
+                self.finished[one.index] = one.id
                 self.report.before += 1
                 self.job.advance()
-            elif one.index <= journal.gave_up_at:
+            elif one.index <= journal.notes.get("gave_up_at", -1):
                 before.append(one)
             else:
                 yield one
@@ -155,7 +158,16 @@ def rerank(
             _print(out, result, asking)
             report.end(as_json=as_json)
             return
-        with Journal(Path(out), {**settings.fingerprint(), "depth": depth}, restart=restart) as journal:
+        path = Path(out)
+        with Journal(
+            path.with_name(path.name + ".partial"),
+            "rankr1 rerank",
+            {**settings.fingerprint(), "depth": depth},
+            ("record",),
+            remedy="begin again with --restart",
+            restart=restart,
+            temporary=True,
+        ) as journal:
             _keep(out, result, asking, journal)
             report.end(as_json=as_json, kept=_KEPT)
 
@@ -198,19 +210,20 @@ def _keep(out: str, result: Result, asking: Asking, journal: Journal) -> None:
     report = asking.report
     try:
         for one, ranking in asking.ranked(journal):
-            journal.add(one.index, one.key, ranking_to_json(ranking, one.raw))
+            journal.add(one.id, {"record": ranking_to_json(ranking, one.raw)})
+            asking.finished[one.index] = one.id
         if report.failed:
             return
         with writing(out) as file:
-            for record in journal.records():
-                result.write(file, record)
+            for _, id in sorted(asking.finished.items()):
+                result.write(file, journal[id]["record"])
     except BaseException:
         done = f"{queries_of(len(journal))} done and kept" if len(journal) else "nothing was done yet"
         report.say(f"stopped: {done}, the same command resumes")
         raise
-    if journal.left_out:
-        report.say(f"{counted(journal.left_out, 'record')} of another input left out")
-    journal.finish()
+    if left_out := len(journal) - len(asking.finished):
+        report.say(f"{counted(left_out, 'record')} of another input left out")
+    journal.clear()
 
 
 _ANY_IDS = " (--to jsonl takes any ids, and resumes the job)"
@@ -227,10 +240,10 @@ class Work:
     line: int | None = None
 
     @property
-    def key(self) -> str:
-        """A digest of the query, the candidates and all other fields of the line."""
+    def id(self) -> str:
+        """The index, and a digest of the query, the candidates and all other fields of the line."""
         whole = repr((self.query, self.candidates, json.dumps(self.raw, sort_keys=True)))
-        return sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return f"{self.index} {sha256(whole.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
 def is_stream(path: str) -> bool:
