@@ -24,8 +24,7 @@ from rankr1_eval.types import Question, Scores, StageError
 from rankr1_rag.concurrency import streams
 from rankr1_rag.errors import BackendError, UnparsedError
 from rankr1_rag.io.files import writing
-from rankr1_rag.io.give_up import GiveUp
-from rankr1_rag.io.journal import Journal
+from rankr1_rag.io.journal import GiveUp, Journal
 from rankr1_rag.io.jsonl import ranking_to_json
 from rankr1_rag.io.trec import Run
 from rankr1_rag.reranker import Reranker

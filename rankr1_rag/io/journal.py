@@ -13,11 +13,12 @@ import json
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rankr1_rag.errors import FileError
+from rankr1_rag.errors import BackendError, BackendUnavailable, FileError, PromptTooLong, UnparsedError
 from rankr1_rag.io.files import LOCKS, locked
 
 Json = dict[str, Any]
@@ -170,3 +171,33 @@ def parsed(line: bytes) -> Json:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+@dataclass(slots=True)
+class GiveUp:
+    """Counts the failures in a row that mean that the model is gone; at `limit` the job should stop.
+
+    `BackendUnavailable` counts always, any other `BackendError` only before the first answer: then it is a wrong key or
+    model, later it is the fault of one query. A prompt that is too long and an answer that cannot be parsed show that
+    the model works. `answered`: an earlier run of the job has had an answer.
+    """
+
+    limit: int = 10
+    answered: bool = False
+    in_a_row: int = 0
+
+    def succeed(self) -> None:
+        """Record an answer."""
+        self.in_a_row, self.answered = 0, True
+
+    def fail(self, error: Exception) -> None:
+        """Record a failure."""
+        if isinstance(error, PromptTooLong | UnparsedError):
+            self.succeed()
+        elif isinstance(error, BackendUnavailable) or (isinstance(error, BackendError) and not self.answered):
+            self.in_a_row += 1
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the job should stop."""
+        return self.in_a_row >= self.limit

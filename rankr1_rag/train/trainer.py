@@ -211,7 +211,7 @@ def callbacks(run: Run) -> list[Any]:
     transformers: Any = import_module("transformers")
     prompts = [asked(one, run.settings, run.trained.count) for one in run.material.held_out]
 
-    class Evaluation(transformers.TrainerCallback):  # type: ignore[misc]
+    class HeldOutEvaluation(transformers.TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if not run.processes.from_main(lambda: run.folder.has_scores(state.global_step)):
                 evaluate(run, prompts, state)  # a new run, or one that was killed during an evaluation
@@ -223,7 +223,7 @@ def callbacks(run: Run) -> list[Any]:
             if run.progress and state.is_world_process_zero and logs:
                 run.progress(state.global_step, state.max_steps, record(state.global_step, logs))
 
-    return [log_callback(run.folder), Evaluation()]
+    return [log_callback(run.folder), HeldOutEvaluation()]
 
 
 def evaluate(run: Run, prompts: Sequence[Any], state: Any) -> None:
