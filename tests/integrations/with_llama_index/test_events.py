@@ -7,40 +7,18 @@ from typing import Any
 import pytest
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload, LlamaDebugHandler
 from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.instrumentation.events.llm import LLMChatStartEvent
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
 from llama_index.core.schema import NodeWithScore
 from llama_index.postprocessor.rankr1 import RankR1Rerank
-from pydantic import Field
 
 from rankr1_rag import BackendError, Ranking, Reranker
 from rankr1_rag.backends.scripted import Scripted
 from tests.integrations.conftest import QUERY, WANTED, knows_best
-from tests.integrations.with_llama_index.conftest import Served, ids
+from tests.integrations.with_llama_index.conftest import Events, Served, ids
 
 Found = list[NodeWithScore]
-
-
-class Heard(BaseEventHandler):
-    events: list[Any] = Field(default_factory=list)
-
-    def handle(self, event: BaseEvent, **_: Any) -> None:
-        self.events.append(event)
-
-    def of(self, kind: type) -> list[Any]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-
-@pytest.fixture
-def heard() -> Iterator[Heard]:
-    """A handler of all events, as a tracing product has it."""
-    root, handler = get_dispatcher(), Heard()
-    root.add_event_handler(handler)
-    yield handler
-    root.event_handlers.remove(handler)
 
 
 @pytest.fixture
@@ -70,10 +48,10 @@ def made(script: Any = knows_best, **settings: Any) -> tuple[RankR1Rerank, Llama
 
 
 @BOTH
-def test_start_and_end_tell_query_nodes_model_and_the_whole_ranking(way: Way, found: Found, heard: Heard) -> None:
+def test_start_and_end_tell_query_nodes_model_and_the_whole_ranking(way: Way, found: Found, events: Events) -> None:
     rerank, debug = made(top_n=3)
     chosen = way(rerank, found)
-    (start,), (end,) = heard.of(ReRankStartEvent), heard.of(ReRankEndEvent)
+    (start,), (end,) = events.of(ReRankStartEvent), events.of(ReRankEndEvent)
     assert start.query.query_str == QUERY
     assert (start.top_n, start.model_name, ids(start.nodes)) == (3, "the-judge", ids(found))
     assert end.nodes == chosen
@@ -90,27 +68,27 @@ def test_start_and_end_tell_query_nodes_model_and_the_whole_ranking(way: Way, fo
 
 @BOTH
 def test_an_early_return_has_both_events_and_top_n_none_is_told_as_a_number(
-    way: Way, found: Found, heard: Heard
+    way: Way, found: Found, events: Events
 ) -> None:
     rerank, debug = made(top_n=None)
     assert way(rerank, []) == []
     way(rerank, found)
-    assert [event.top_n for event in heard.of(ReRankStartEvent)] == [0, len(found)]
-    assert [len(event.nodes) for event in heard.of(ReRankEndEvent)] == [0, len(found)]
-    assert "rankr1" not in heard.of(ReRankEndEvent)[0].tags
+    assert [event.top_n for event in events.of(ReRankStartEvent)] == [0, len(found)]
+    assert [len(event.nodes) for event in events.of(ReRankEndEvent)] == [0, len(found)]
+    assert "rankr1" not in events.of(ReRankEndEvent)[0].tags
     assert len(debug.get_event_pairs(CBEventType.RERANKING)) == 2
 
 
 @BOTH
-def test_a_failure_has_both_events_and_carries_the_exception(way: Way, found: Found, heard: Heard) -> None:
+def test_a_failure_has_both_events_and_carries_the_exception(way: Way, found: Found, events: Events) -> None:
     def fails(messages: Any) -> str:
         raise OSError("gone")
 
     rerank, debug = made(fails)
     with pytest.raises(BackendError):
         way(rerank, found)
-    assert len(heard.of(ReRankStartEvent)) == 1
-    assert [event.nodes for event in heard.of(ReRankEndEvent)] == [[]]
+    assert len(events.of(ReRankStartEvent)) == 1
+    assert [event.nodes for event in events.of(ReRankEndEvent)] == [[]]
     ((_, ended),) = debug.get_event_pairs(CBEventType.RERANKING)
     assert isinstance(ended.payload[EventPayload.EXCEPTION], BackendError)
 
@@ -126,15 +104,15 @@ def test_each_way_is_one_span(way: Way, found: Found, spans: SimpleSpanHandler) 
 
 @BOTH
 def test_the_models_own_events_stand_below_the_span_of_the_reranking(
-    way: Way, found: Found, heard: Heard, spans: SimpleSpanHandler
+    way: Way, found: Found, events: Events, spans: SimpleSpanHandler
 ) -> None:
-    def answer(messages: Any, llm: Served, is_async: bool) -> str:
-        get_dispatcher().event(LLMChatStartEvent(messages=messages, additional_kwargs={}, model_dict={}))
-        return knows_best([{"content": message.content} for message in messages])
+    def answer(messages: Any) -> str:
+        get_dispatcher().event(LLMChatStartEvent(messages=[], additional_kwargs={}, model_dict={}))
+        return knows_best(messages)
 
-    way(RankR1Rerank(llm=Served(answer)), found)
+    way(RankR1Rerank(llm=Served(backend=Scripted(answer))), found)
     parents = {span.id_: span.parent_id for span in spans.completed_spans}
     (span,) = [name for name in parents if "postprocess_nodes" in name]
-    for event in heard.of(LLMChatStartEvent):
+    for event in events.of(LLMChatStartEvent):
         assert event.span_id == span or parents.get(event.span_id) == span
-    assert heard.of(LLMChatStartEvent)
+    assert events.of(LLMChatStartEvent)
