@@ -1,4 +1,4 @@
-"""Parts of LangChain: a chat model over a scripted backend, an embedder, a first stage, handlers that keep things."""
+"""Parts of LangChain: a chat model over a scripted backend, an embedder, a first stage, handlers that record."""
 
 import asyncio
 import re
@@ -22,24 +22,14 @@ from rankr1_rag.types import Completion
 from tests.integrations.conftest import PASSAGES, Calls, Vectors, call
 
 with warnings.catch_warnings():
-    # The package says at its import that it ends; BM25Retriever has no other home yet, and users still have it.
+    # The package warns at its import that it ends; BM25Retriever is in no other package yet.
     warnings.filterwarnings(
         "ignore", "`langchain-community` is being sunset", DeprecationWarning, module=re.escape(__name__)
     )
     from langchain_community.document_transformers import EmbeddingsRedundantFilter
     from langchain_community.retrievers import BM25Retriever
 
-__all__ = [
-    "BM25Retriever",
-    "Chat",
-    "EmbeddingsRedundantFilter",
-    "Hashed",
-    "Told",
-    "ToldLater",
-    "Traces",
-    "documents",
-    "ids",
-]
+__all__ = ["BM25Retriever", "EmbeddingsRedundantFilter"]
 
 
 def documents() -> list[Document]:
@@ -85,8 +75,7 @@ def _request(messages: list[BaseMessage]) -> Request:
 def _result(said: Completion) -> ChatResult:
     counts = {"input_tokens": said.prompt_tokens, "output_tokens": said.completion_tokens}
     usage = UsageMetadata(**counts, total_tokens=sum(counts.values()))
-    told = {"finish_reason": said.finish_reason}
-    message = AIMessage(said.text, usage_metadata=usage, response_metadata=told)
+    message = AIMessage(said.text, usage_metadata=usage, response_metadata={"finish_reason": said.finish_reason})
     return ChatResult(generations=[ChatGeneration(message=message)])
 
 
@@ -103,8 +92,8 @@ class Hashed(Embeddings):
         return self.vectors([text])[0]
 
 
-class Told(BaseCallbackHandler):
-    """A handler that keeps the custom events."""
+class Events(BaseCallbackHandler):
+    """A handler that records the custom events."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, Any]] = []
@@ -114,7 +103,7 @@ class Told(BaseCallbackHandler):
 
 
 class Traces(BaseTracer):
-    """A tracer that keeps the runs that stand below no other, as the tracers of products send them off."""
+    """A tracer that records the root runs; tracing products send them off."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,8 +113,8 @@ class Traces(BaseTracer):
         self.runs.append(run)
 
 
-class ToldLater(AsyncCallbackHandler):
-    """The same for a loop: what it does is only done where it is awaited."""
+class AsyncEvents(AsyncCallbackHandler):
+    """The async handler: it records only if it is awaited."""
 
     def __init__(self) -> None:
         self.loops: list[asyncio.AbstractEventLoop] = []

@@ -1,7 +1,7 @@
 """Parts of LlamaIndex: nodes, retrievers, a vector index, language models. All real but the answers of the models."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -22,23 +22,23 @@ from tests.integrations.conftest import PASSAGES, Calls, Vectors, call
 
 
 class Spoken(CustomLLM):
-    """A model in this process that says what a function of the prompt says; it has the sync method only."""
+    """A model in this process that answers with a function of the prompt; it has the sync method only."""
 
-    _say: Callable[[str], str] = PrivateAttr()
+    _answer: Callable[[str], str] = PrivateAttr()
 
-    def __init__(self, say: Callable[[str], str]) -> None:
+    def __init__(self, answer: Callable[[str], str]) -> None:
         super().__init__()
-        self._say = say
+        self._answer = answer
 
     @property
     def metadata(self) -> LLMMetadata:
         return LLMMetadata(model_name="spoken", context_window=8_192)
 
     def complete(self, prompt: str, formatted: bool = False, **_: Any) -> CompletionResponse:
-        return CompletionResponse(text=self._say(prompt))
+        return CompletionResponse(text=self._answer(prompt))
 
     def stream_complete(self, prompt: str, formatted: bool = False, **_: Any) -> Iterator[CompletionResponse]:
-        text = self._say(prompt)
+        text = self._answer(prompt)
         yield CompletionResponse(text=text, delta=text)
 
 
@@ -63,25 +63,10 @@ class Served(LLM):
         self.calls.append(call("async", self))
         return _response(await self.backend.complete(_request(messages)))
 
-    def complete(self, prompt: str, formatted: bool = False, **_: Any) -> CompletionResponse:
+    def unavailable(self, *_: Any, **__: Any) -> Any:
         raise NotImplementedError
 
-    async def acomplete(self, prompt: str, formatted: bool = False, **_: Any) -> CompletionResponse:
-        raise NotImplementedError
-
-    def stream_chat(self, messages: Sequence[ChatMessage], **_: Any) -> Iterator[ChatResponse]:
-        raise NotImplementedError
-
-    async def astream_chat(self, messages: Sequence[ChatMessage], **_: Any) -> AsyncIterator[ChatResponse]:
-        raise NotImplementedError
-
-    def stream_complete(self, prompt: str, formatted: bool = False, **_: Any) -> Iterator[CompletionResponse]:
-        raise NotImplementedError
-
-    async def astream_complete(
-        self, prompt: str, formatted: bool = False, **_: Any
-    ) -> AsyncIterator[CompletionResponse]:
-        raise NotImplementedError
+    complete = acomplete = stream_chat = astream_chat = stream_complete = astream_complete = unavailable
 
 
 def _request(messages: Sequence[ChatMessage]) -> Request:
@@ -144,7 +129,7 @@ def nodes() -> list[TextNode]:
 
 @pytest.fixture
 def found(nodes: list[TextNode]) -> list[NodeWithScore]:
-    """As a retriever gives them: best first, with scores, one of them without."""
+    """The result of a retriever: best first, with scores, one of them without."""
     scores = [0.9, 0.8, None, 0.6, 0.5, 0.4]
     return [NodeWithScore(node=node, score=score) for node, score in zip(nodes, scores, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Both kinds of events: the dispatcher's and the legacy callbacks, also where nothing is done and where it fails."""
+"""Both kinds of events: the dispatcher's and the legacy callbacks, also for no nodes and for a failure."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -29,16 +29,11 @@ def spans() -> Iterator[SimpleSpanHandler]:
     root.span_handlers.remove(handler)
 
 
-def sync(rerank: RankR1Rerank, found: Found) -> Found:
-    return rerank.postprocess_nodes(found, query_str=QUERY)
-
-
-def in_async(rerank: RankR1Rerank, found: Found) -> Found:
-    return asyncio.run(rerank.apostprocess_nodes(found, query_str=QUERY))
-
-
-BOTH = pytest.mark.parametrize("way", [sync, in_async])
-Way = Callable[[RankR1Rerank, Found], Found]
+WAYS: dict[str, Callable[[RankR1Rerank, Found], Found]] = {
+    "_postprocess_nodes": lambda rerank, found: rerank.postprocess_nodes(found, query_str=QUERY),
+    "_apostprocess_nodes": lambda rerank, found: asyncio.run(rerank.apostprocess_nodes(found, query_str=QUERY)),
+}
+both_ways = pytest.mark.parametrize("way", WAYS)
 
 
 def made(script: Any = knows_best, **settings: Any) -> tuple[RankR1Rerank, LlamaDebugHandler]:
@@ -47,10 +42,10 @@ def made(script: Any = knows_best, **settings: Any) -> tuple[RankR1Rerank, Llama
     return RankR1Rerank(reranker=reranker, callback_manager=CallbackManager([debug]), **settings), debug
 
 
-@BOTH
-def test_start_and_end_tell_query_nodes_model_and_the_whole_ranking(way: Way, found: Found, events: Events) -> None:
+@both_ways
+def test_start_and_end_have_query_nodes_model_and_the_whole_ranking(way: str, found: Found, events: Events) -> None:
     rerank, debug = made(top_n=3)
-    chosen = way(rerank, found)
+    chosen = WAYS[way](rerank, found)
     (start,), (end,) = events.of(ReRankStartEvent), events.of(ReRankEndEvent)
     assert start.query.query_str == QUERY
     assert (start.top_n, start.model_name, ids(start.nodes)) == (3, "the-judge", ids(found))
@@ -66,51 +61,50 @@ def test_start_and_end_tell_query_nodes_model_and_the_whole_ranking(way: Way, fo
     assert ended.payload == {EventPayload.NODES: chosen}
 
 
-@BOTH
-def test_an_early_return_has_both_events_and_top_n_none_is_told_as_a_number(
-    way: Way, found: Found, events: Events
+@both_ways
+def test_an_early_return_has_both_events_and_top_n_none_is_reported_as_a_number(
+    way: str, found: Found, events: Events
 ) -> None:
     rerank, debug = made(top_n=None)
-    assert way(rerank, []) == []
-    way(rerank, found)
+    assert WAYS[way](rerank, []) == []
+    WAYS[way](rerank, found)
     assert [event.top_n for event in events.of(ReRankStartEvent)] == [0, len(found)]
     assert [len(event.nodes) for event in events.of(ReRankEndEvent)] == [0, len(found)]
     assert "rankr1" not in events.of(ReRankEndEvent)[0].tags
     assert len(debug.get_event_pairs(CBEventType.RERANKING)) == 2
 
 
-@BOTH
-def test_a_failure_has_both_events_and_carries_the_exception(way: Way, found: Found, events: Events) -> None:
+@both_ways
+def test_a_failure_has_both_events_and_carries_the_exception(way: str, found: Found, events: Events) -> None:
     def fails(messages: Any) -> str:
         raise OSError("gone")
 
     rerank, debug = made(fails)
     with pytest.raises(BackendError):
-        way(rerank, found)
+        WAYS[way](rerank, found)
     assert len(events.of(ReRankStartEvent)) == 1
     assert [event.nodes for event in events.of(ReRankEndEvent)] == [[]]
     ((_, ended),) = debug.get_event_pairs(CBEventType.RERANKING)
     assert isinstance(ended.payload[EventPayload.EXCEPTION], BackendError)
 
 
-@BOTH
-def test_each_way_is_one_span(way: Way, found: Found, spans: SimpleSpanHandler) -> None:
-    way(made()[0], found)
+@both_ways
+def test_each_way_is_one_span(way: str, found: Found, spans: SimpleSpanHandler) -> None:
+    WAYS[way](made()[0], found)
     names = [span.id_.split("-")[0] for span in spans.completed_spans]
-    wanted = "RankR1Rerank._postprocess_nodes" if way is sync else "RankR1Rerank._apostprocess_nodes"
-    assert names.count(wanted) == 1
+    assert names.count(f"RankR1Rerank.{way}") == 1
     assert not spans.open_spans
 
 
-@BOTH
-def test_the_models_own_events_stand_below_the_span_of_the_reranking(
-    way: Way, found: Found, events: Events, spans: SimpleSpanHandler
+@both_ways
+def test_the_models_own_events_are_below_the_span_of_the_reranking(
+    way: str, found: Found, events: Events, spans: SimpleSpanHandler
 ) -> None:
     def answer(messages: Any) -> str:
         get_dispatcher().event(LLMChatStartEvent(messages=[], additional_kwargs={}, model_dict={}))
         return knows_best(messages)
 
-    way(RankR1Rerank(llm=Served(backend=Scripted(answer))), found)
+    WAYS[way](RankR1Rerank(llm=Served(backend=Scripted(answer))), found)
     parents = {span.id_: span.parent_id for span in spans.completed_spans}
     (span,) = [name for name in parents if "postprocess_nodes" in name]
     for event in events.of(LLMChatStartEvent):
