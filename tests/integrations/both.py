@@ -22,6 +22,7 @@ class Framework:
     """Settings with which the judge sees no metadata but the title."""
 
     def __init__(self) -> None:
+        self.loop: Any = None
         self.items = [self.new(name, text, title=title) for name, (title, text) in PASSAGES.items()]
         self.first = [one for one in self.items if self.id(one) in ("whitby", "dracula", "shelley")]
 
@@ -42,14 +43,13 @@ class Framework:
         return self.model(backend=backend, only=kind.removeprefix("only "), **fields)
 
     def rerank(self, way: str, component: Any, items: Sequence[Any], query: str = QUERY) -> list[Any]:
-        """Rerank "sync", "async", or "sync in a running loop"."""
+        """Rerank "sync", "async", or "sync in a running loop"; `loop` is then the event loop of the caller."""
 
-        async def notebook() -> list[Any]:
-            return self.sync(component, items, query)
+        async def run() -> list[Any]:
+            self.loop = asyncio.get_running_loop()
+            return await self.awaited(component, items, query) if way == "async" else self.sync(component, items, query)
 
-        if way == "sync":
-            return self.sync(component, items, query)
-        return asyncio.run(self.awaited(component, items, query) if way == "async" else notebook())
+        return self.sync(component, items, query) if way == "sync" else asyncio.run(run())
 
     def ids(self, items: Iterable[Any]) -> list[Any]:
         return [self.id(one) for one in items]
@@ -135,6 +135,15 @@ class LangChain(Framework):
         component.compress_documents(self.items, QUERY, callbacks=[traces])
         return [component.as_runnable(), traces.runs]
 
+    def real_retrievers(self) -> list[Any]:
+        from langchain_core.vectorstores import InMemoryVectorStore
+
+        from tests.integrations.with_langchain.parts import BM25Retriever, Hashed
+
+        store = InMemoryVectorStore(Hashed())
+        store.add_documents(self.items)
+        return [BM25Retriever.from_documents(self.items, k=6), store.as_retriever(search_kwargs={"k": 6})]
+
     def hosted(self, name: str) -> tuple[Any, Callable[[Any], Any]]:
         from langchain_openai import ChatOpenAI
 
@@ -183,6 +192,11 @@ class LlamaIndex(Framework):
 
     def views(self, component: Any) -> list[Any]:
         return [component.to_json(), component.to_dict()]
+
+    def real_retrievers(self) -> list[Any]:
+        from llama_index.retrievers.bm25 import BM25Retriever
+
+        return [BM25Retriever.from_defaults(nodes=[one.node for one in self.items], similarity_top_k=6)]
 
     def hosted(self, name: str) -> tuple[Any, Callable[[Any], Any]]:
         from llama_index.llms.openai import OpenAI

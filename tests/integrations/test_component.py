@@ -15,7 +15,6 @@ import pytest
 from pydantic import SecretStr
 
 from rankr1_rag import BackendError, Completion, Ranking, Reranker, UnparsedError
-from rankr1_rag.backends import Request
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.frameworks.component import REASONING
 from tests.integrations.both import Framework
@@ -49,8 +48,12 @@ def test_fewer_than_two_items_need_no_call(both: Framework, way: str, bring: str
 
 @each_way
 @each_model
-def test_the_best_come_first_with_strictly_decreasing_scores(both: Framework, way: str, bring: str) -> None:
-    chosen = both.rerank(way, both.component(bring=bring, top_n=None), both.items)
+def test_the_best_come_first_with_scores_and_reasoning(both: Framework, way: str, bring: str) -> None:
+    component = both.component(bring=bring, top_n=None)
+    assert all(REASONING not in both.metadata(one) for one in both.rerank(way, component, both.items))
+    component.include_reasoning = True
+    chosen = both.rerank(way, component, both.items)
+    assert [both.metadata(one)[REASONING] for one in chosen[:3]] == [f"{name} is what is wanted" for name in WANTED]
     assert both.ids(chosen)[:3] == WANTED
     assert sorted(both.ids(chosen)) == sorted(PASSAGES)
     scores = [both.score(one) for one in chosen]
@@ -88,21 +91,13 @@ def test_input_items_are_never_changed_and_keep_ids_and_metadata(both: Framework
 
 
 @both_ways
-def test_items_with_repeated_ids_and_texts_stay_apart(both: Framework, way: str) -> None:
-    texts = [text for _, text in PASSAGES.values()] * 2
+def test_items_with_repeated_ids_and_texts_or_without_text_stay_apart(both: Framework, way: str) -> None:
+    texts = [*[text for _, text in PASSAGES.values()] * 2, "", "", " \n"]
     items = [both.new("same" if n % 2 else f"own {n}", text, shelf=n) for n, text in enumerate(texts)]
     chosen = both.rerank(way, both.component(top_n=None, **both.only_text), items)
     assert [both.text(one) for one in chosen[:4:2]] == [PASSAGES[name][1] for name in WANTED[:2]]
     assert sorted((both.metadata(one)["shelf"], both.text(one)) for one in chosen) == [*enumerate(texts)]
-    assert len({both.score(one) for one in chosen}) == 12
-
-
-@both_ways
-def test_items_without_text_come_back_too(both: Framework, way: str) -> None:
-    items = [both.new(None, ""), both.new(None, "", title="only a title"), both.new(None, " \n"), *both.items]
-    chosen = both.rerank(way, both.component(top_n=None), items)
-    assert both.ids(chosen)[:3] == WANTED
-    assert len(chosen) == 9
+    assert len({both.score(one) for one in chosen}) == 15
 
 
 @both_ways
@@ -131,16 +126,6 @@ def test_the_title_is_shown_before_the_text(both: Framework, way: str, settings:
 
 
 @both_ways
-def test_reasoning_is_added_on_request_only(both: Framework, way: str) -> None:
-    component = both.component(top_n=3)
-    assert all(REASONING not in both.metadata(one) for one in both.rerank(way, component, both.items))
-    component.include_reasoning = True
-    chosen = both.rerank(way, component, both.items)
-    assert [both.metadata(one)[REASONING] for one in chosen] == [f"{name} is what is wanted" for name in WANTED]
-    assert [both.text(one) for one in chosen] == [PASSAGES[name][1] for name in WANTED]
-
-
-@both_ways
 def test_an_empty_query_and_wrong_items_are_errors(both: Framework, way: str) -> None:
     component = both.component()
     for query in ("", " \n"):
@@ -161,7 +146,6 @@ def test_an_empty_query_and_wrong_items_are_errors(both: Framework, way: str) ->
         ("Sure! <think>it is</think> So: <answer>[4]</answer> Anything else?", "dublin"),
         ("Of these, the fourth passage seems to be best.", None),
         ("", None),
-        ("<answer>[99]</answer>", None),
         ("<think>[3] is good</think> <answer>[0]</answer>", None),
         ("Doc: 2, Relevance: 9\nDoc: 1\nDoc: 3, Relevance: 7", None),
         ("[1], [2] or [-1]", None),
@@ -245,45 +229,15 @@ def test_one_component_serves_threads_with_and_without_event_loops(both: Framewo
     assert [both.ids(chosen) for chosen in results] == [WANTED] * 16
 
 
-class Loading:
-    """A backend that loads a model at its first use."""
-
-    model, identity, context, can_continue = "loading", "loading", None, True
-
-    def __init__(self) -> None:
-        self.loads = self.closed = 0
-
-    def count(self, text: str) -> int | None:
-        return None
-
-    async def complete(self, request: Request) -> Completion:
-        self.loads = self.loads or 1
-        return Completion(knows_best(request.messages))
-
-    async def close(self) -> None:
-        self.closed += 1
-
-
-def test_one_backend_serves_all_queries_and_copies_and_may_be_closed_twice(both: Framework) -> None:
-    backend = Loading()
-    component = both.kind(reranker=Reranker(backend))
+@pytest.mark.parametrize("settings", [{}, NOWHERE], ids=["embedded", "server"])
+def test_a_component_and_its_copies_have_one_backend(both: Framework, settings: dict[str, Any]) -> None:
+    component = both.kind(**settings)
+    backend = component.ranker.plan.backend
+    component.top_n = 7
     assert both.sync(component, []) == []
-    assert backend.loads == 0
-    for top_n in (1, None, 4):
-        component.top_n = top_n
-        both.sync(component, both.items)
-    assert component.ranker.plan.backend is backend
-    assert (backend.loads, backend.closed) == (1, 0)
+    assert component.ranker.plan.backend is component.model_copy(update={"top_n": 1}).ranker.plan.backend is backend
     asyncio.run(component.aclose())
     component.close()
-    assert backend.closed == 2
-    for settings in ({}, NOWHERE):
-        component = both.kind(**settings)
-        backend = component.ranker.plan.backend
-        component.top_n = 7
-        assert both.sync(component, []) == []
-        assert component.ranker.plan.backend is backend
-        assert component.model_copy(update={"top_n": 1}).ranker.plan.backend is backend
 
 
 # ---- settings, copies, pickles

@@ -27,24 +27,16 @@ def test_any_llm_reranks_and_each_caller_gets_the_method_of_its_kind(both: Frame
     llm = both.llm(kind=kind)
     component = both.kind(llm=llm, top_n=3)
     assert component.ranker.plan.backend.model == "scripted"
-    assert both.ids(both.rerank(way, component, both.items)) == WANTED
     how = kind.removeprefix("only ") if kind.startswith("only") else way.split()[0]
-    assert {call.how for call in llm.calls} == {how}
-    if how == "sync":
-        assert {(call.thread, call.loop) for call in llm.calls} == {("rankr1-call", None)}
-
-
-def test_an_awaiting_caller_is_answered_on_its_own_loop(both: Framework) -> None:
-    llm, loops = both.llm(), []
-    component = both.kind(llm=llm, top_n=3)
-
-    async def ask() -> None:
-        loops.append(asyncio.get_running_loop())
-        assert both.ids(await both.awaited(component, both.items)) == WANTED
-
     for _ in range(2):
-        asyncio.run(ask())
-    assert {(call.thread, call.loop) for call in llm.calls} == {(threading.current_thread().name, one) for one in loops}
+        llm.calls.clear()
+        assert both.ids(both.rerank(way, component, both.items)) == WANTED
+        assert {call.how for call in llm.calls} == {how}
+        where = {(call.thread, call.loop) for call in llm.calls}
+        if how == "sync":
+            assert where == {("rankr1-call", None)}
+        elif way == "async":
+            assert where == {(threading.current_thread().name, both.loop)}
 
 
 class Counting(ThreadPoolExecutor):

@@ -11,6 +11,7 @@ from langchain_rankr1 import RankR1Rerank
 
 from rankr1_rag import BackendError, Ranking, Reranker
 from rankr1_rag.backends.scripted import Scripted
+from tests.integrations.both import LangChain
 from tests.integrations.conftest import QUERY, WANTED
 from tests.integrations.with_langchain.parts import AsyncEvents, Chat, Events, Traces, documents, ids
 
@@ -134,3 +135,12 @@ def test_an_async_handler_is_awaited_on_the_loop_of_the_caller(compressor: RankR
 
     loop = asyncio.run(ask())
     assert handler.loops == [loop]
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+@pytest.mark.parametrize("kind", ["sync", "native"])
+def test_the_retrieval_is_a_run_below_the_reranking(way: str, kind: str) -> None:
+    traces, both = Traces(), LangChain()
+    DIRECT[way](both.component(retrieve=both.retriever(kind)), None, traces)
+    (run,) = traces.runs
+    assert [(below.run_type, below.name) for below in run.child_runs] == [("retriever", "Titles")]

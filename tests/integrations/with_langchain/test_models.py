@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,25 +94,17 @@ WRAPPERS = [
 
 
 @pytest.mark.parametrize("wrapped", WRAPPERS)
-def test_limits_and_names_pass_through_wrappers(wrapped: Callable[[Chat], Any]) -> None:
+def test_limits_names_and_identity_pass_through_wrappers(wrapped: Callable[[Chat], Any]) -> None:
     model = Chat(backend=Scripted(knows_best, model="ielabgroup/Rank-R1-7B-v0.1"))
     compressor = RankR1Rerank(llm=wrapped(model), reasoning_tokens=77, temperature=0.0)
     assert compressor.ranker.plan.format.name == "rank-r1-v0.1"
+    other = RankR1Rerank(llm=wrapped(Chat(backend=Scripted(knows_best, model="other"))))
+    assert other.ranker.plan.backend.identity != compressor.ranker.plan.backend.identity
     compressor.compress_documents(documents(), QUERY)
     assert {(call.llm.max_tokens, call.llm.temperature) for call in model.calls} == {(93, 0.0)}
     model.calls.clear()
     RankR1Rerank(llm=wrapped(model)).compress_documents(documents(), QUERY)
     assert {(call.llm.max_tokens, call.llm.temperature) for call in model.calls} == {(None, 0.7)}
-
-
-@pytest.mark.parametrize("wrapped", WRAPPERS)
-def test_wrapped_models_share_no_completions(wrapped: Callable[[Chat], Any], judge: Scripted, tmp_path: Path) -> None:
-    first = Scripted(lambda _: "<answer>[1]</answer>", model="names-the-first")
-    for backend, best in [(first, "stoker"), (judge, "dracula")]:
-        model = wrapped(Chat(backend=backend))
-        compressor = RankR1Rerank(llm=model, store=tmp_path / "completions.sqlite", top_n=1)
-        assert ids(compressor.compress_documents(documents(), QUERY)) == [best]
-        compressor.close()
 
 
 def test_every_fallback_has_the_limits_too(judge: Scripted) -> None:

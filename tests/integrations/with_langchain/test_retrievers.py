@@ -9,10 +9,12 @@ import pytest
 from langchain_classic.retrievers import ContextualCompressionRetriever, EnsembleRetriever
 from langchain_classic.retrievers.document_compressors import DocumentCompressorPipeline
 from langchain_core.documents import Document
+from langchain_core.runnables import RunnableLambda
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_rankr1 import RankR1Rerank
 from langchain_text_splitters import RecursiveCharacterTextSplitter
 
+from tests.integrations.both import LangChain
 from tests.integrations.conftest import PASSAGES, QUERY, WANTED
 from tests.integrations.with_langchain.conftest import Around
 from tests.integrations.with_langchain.parts import BM25Retriever, EmbeddingsRedundantFilter, Hashed, documents, ids
@@ -105,3 +107,13 @@ def test_a_compressor_may_follow_a_compressor(compressor: RankR1Rerank, around: 
     twice = ContextualCompressionRetriever(base_compressor=compressor, base_retriever=around(wide))
     assert len(around(wide).invoke(QUERY)) == 5
     assert ids(twice.invoke(QUERY)) == WANTED
+
+
+def test_retrieve_takes_any_runnable_and_a_compression_retriever_may_wrap_it() -> None:
+    both = LangChain()
+    chain = RunnableLambda(lambda text: text.upper()) | RunnableLambda(str.title) | both.retriever("sync")
+    retriever = ContextualCompressionRetriever(
+        base_compressor=both.component(retrieve=chain, top_n=2), base_retriever=RunnableLambda(lambda query: both.first)
+    )
+    for way in WAYS.values():
+        assert ids(way(retriever)) == WANTED[:2]

@@ -9,12 +9,14 @@ from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayloa
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.llm import LLMChatStartEvent
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.instrumentation.events.retrieval import RetrievalEndEvent
 from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
 from llama_index.core.schema import NodeWithScore
 from llama_index.postprocessor.rankr1 import RankR1Rerank
 
 from rankr1_rag import BackendError, Ranking, Reranker
 from rankr1_rag.backends.scripted import Scripted
+from tests.integrations.both import LlamaIndex
 from tests.integrations.conftest import QUERY, WANTED, knows_best
 from tests.integrations.with_llama_index.conftest import Events, Served, ids
 
@@ -110,3 +112,12 @@ def test_the_models_own_events_are_below_the_span_of_the_reranking(
     for event in events.of(LLMChatStartEvent):
         assert event.span_id == span or parents.get(event.span_id) == span
     assert events.of(LLMChatStartEvent)
+
+
+@both_ways
+@pytest.mark.parametrize("kind", ["sync", "native"])
+def test_the_retrieval_has_its_usual_events(way: str, kind: str, events: Events) -> None:
+    both = LlamaIndex()
+    WAYS[way](both.component(retrieve=both.retriever(kind)), both.first)
+    (event,) = events.of(RetrievalEndEvent)
+    assert sorted(ids(event.nodes)) == ["dracula", "stoker"]

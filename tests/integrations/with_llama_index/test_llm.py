@@ -28,58 +28,38 @@ def say(prompt: str) -> str:
     return knows_best([{"content": prompt}])
 
 
-def served(script: Any = knows_best) -> Served:
-    return Served(backend=Scripted(script))
-
-
-@pytest.mark.parametrize("llm", [Spoken(say), served()], ids=["in this process", "on a server"])
-def test_any_llm_of_the_pipeline_reranks(llm: Any, found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Settings, "_llm", llm)
-    rerank = RankR1Rerank(llm=Settings.llm, top_n=3)
-    backend = rerank.ranker.plan.backend
-    assert (backend.model, backend.context) == (llm.metadata.model_name, 8_192)
-
-    async def notebook() -> tuple[Found, Found]:
-        return rerank.postprocess_nodes(found, query_str=QUERY), await rerank.apostprocess_nodes(found, query_str=QUERY)
-
-    for chosen in (rerank.postprocess_nodes(found, query_str=QUERY), *asyncio.run(notebook())):
-        assert ids(chosen) == WANTED
-
-
-def test_a_model_in_this_process_has_one_call_at_a_time_and_blocks_no_loop(found: Found) -> None:
-    inside, most, on_loop = 0, 0, []
-    lock = threading.Lock()
+def test_a_model_in_this_process_has_one_call_at_a_time_and_blocks_no_loop(
+    found: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy, running, overlaps, threads = threading.Lock(), threading.Event(), list[bool](), set[str]()
 
     def watched(prompt: str) -> str:
-        nonlocal inside, most
-        with lock:
-            inside += 1
-            most = max(most, inside)
-        time.sleep(0.005)
-        on_loop.append(threading.current_thread().name)
-        text = say(prompt)
-        with lock:
-            inside -= 1
-        return text
+        running.set()
+        threads.add(threading.current_thread().name)
+        overlaps.append(not busy.acquire(blocking=False))
+        time.sleep(0.002)
+        if not overlaps[-1]:
+            busy.release()
+        return say(prompt)
 
-    rerank = RankR1Rerank(llm=Spoken(watched), algorithm="heapsort", size=2)
+    llm = Spoken(watched)
+    monkeypatch.setattr(Settings, "_llm", llm)
+    rerank = RankR1Rerank(llm=Settings.llm, size=3, top_n=3)
+    assert (rerank.ranker.plan.backend.model, rerank.ranker.plan.backend.context) == ("spoken", 8_192)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: rerank.postprocess_nodes(found, query_str=QUERY), range(4)))
-
-    async def many() -> None:
-        await asyncio.gather(*(rerank.apostprocess_nodes(found, query_str=QUERY) for _ in range(4)))
-
-    asyncio.run(many())
+        results = list(pool.map(lambda _: rerank.postprocess_nodes(found, query_str=QUERY), range(4)))
 
     async def notebook() -> None:
-        task = asyncio.create_task(rerank.apostprocess_nodes(found, query_str=QUERY))
-        await asyncio.sleep(0.002)
-        rerank.postprocess_nodes(found, query_str=QUERY)
-        await task
+        running.clear()
+        tasks = [asyncio.create_task(rerank.apostprocess_nodes(found, query_str=QUERY)) for _ in range(3)]
+        while not running.is_set():
+            await asyncio.sleep(0.001)
+        results.extend([rerank.postprocess_nodes(found, query_str=QUERY), *await asyncio.gather(*tasks)])
 
     asyncio.run(notebook())
-    assert most == 1
-    assert set(on_loop) == {"rankr1-call"}
+    assert [ids(chosen) for chosen in results] == [WANTED] * 8
+    assert not any(overlaps)
+    assert threads == {"rankr1-call"}
 
 
 def test_a_model_without_a_name_goes_by_its_class() -> None:

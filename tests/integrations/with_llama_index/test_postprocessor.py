@@ -16,6 +16,7 @@ from llama_index.postprocessor.rankr1 import RankR1Rerank
 
 from rankr1_rag import Reranker
 from rankr1_rag.backends.scripted import Scripted
+from tests.integrations.both import LlamaIndex
 from tests.integrations.conftest import QUERY, WANTED, knows_best
 from tests.integrations.with_llama_index.conftest import Spoken, ids
 
@@ -50,6 +51,13 @@ def test_reasoning_and_old_score_are_hidden_from_embedder_and_reader(found: Foun
     scores = {one.node_id: one.node.metadata["retrieval_score"] for one in rerank.postprocess_nodes(found, None, QUERY)}
     assert scores == {one.node_id: one.score for one in found}
     assert scores["whitby"] is None
+    both = LlamaIndex()
+    rerank = both.component(retrieve=both.titled, top_n=2, keep_retrieval_score=True, include_reasoning=True)
+    stoker = both.sync(rerank, both.first)[1].node
+    assert stoker.metadata["retrieval_score"] == 0.5
+    assert stoker.metadata["rankr1_reasoning"] == "stoker is what is wanted"
+    assert "retrieval_score" not in stoker.get_content(MetadataMode.EMBED)
+    assert all("retrieval_score" not in one.node.metadata for one in both.items)
 
 
 @pytest.mark.parametrize(
