@@ -3,38 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import threading
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
+
+import pytest
 
 from rankr1_rag import Reranker
 from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.settings import Settings, options
 from tests.integrations.conftest import PASSAGES, QUERY, knows_best
-
-NAMES = ("langchain", "llama_index")
 
 
 class Framework:
-    """The component, its items, and its retrievers. `item` is the class of what goes in and comes out."""
+    """The component, its items, LLMs and retrievers. `item` is the class of what is reranked, `model` that of LLMs."""
+
+    only_text: ClassVar[dict[str, Any]] = {}
+    """Settings with which the judge sees no metadata but the title."""
 
     def __init__(self) -> None:
+        self.loop: Any = None
         self.items = [self.new(name, text, title=title) for name, (title, text) in PASSAGES.items()]
         self.first = [one for one in self.items if self.id(one) in ("whitby", "dracula", "shelley")]
 
-    def component(self, retrieve: Any, script: Any = knows_best, **settings: Any) -> Any:
-        hops = settings.pop("hops", 2)
-        return self.kind(reranker=Reranker(Scripted(script), hops=hops), retrieve=retrieve, **settings)
+    def component(self, script: Any = knows_best, bring: str = "reranker", **settings: Any) -> Any:
+        """A component around a reranker, or around the framework's LLM (`bring="llm"`)."""
+        settings |= {"hops": settings.get("hops", 2)} if "retrieve" in settings else {}
+        if bring == "llm":
+            return self.kind(llm=self.llm(script), **settings)
+        own = {name: settings.pop(name) for name in settings.keys() & options(Settings).keys() - {"retrieve"}}
+        return self.kind(reranker=Reranker(Scripted(script, model="scripted"), **own), **settings)
+
+    def llm(self, script: Any = knows_best, kind: str = "native", **fields: Any) -> Any:
+        """An LLM of the framework; `calls` has the method, thread, event loop and limits of each call.
+
+        `kind` is "native" (sync and async methods), "only sync" or "only async".
+        """
+        backend = Scripted(script, model=fields.pop("model", "scripted"))
+        return self.model(backend=backend, only=kind.removeprefix("only "), **fields)
 
     def rerank(self, way: str, component: Any, items: Sequence[Any], query: str = QUERY) -> list[Any]:
-        """By the way "sync", "async", or "sync in a running loop"."""
+        """Rerank "sync", "async", or "sync in a running loop"; `loop` is then the event loop of the caller."""
 
-        async def cell() -> list[Any]:
-            return self.sync(component, items, query)
+        async def run() -> list[Any]:
+            self.loop = asyncio.get_running_loop()
+            return await self.awaited(component, items, query) if way == "async" else self.sync(component, items, query)
 
-        if way == "sync":
-            return self.sync(component, items, query)
-        return asyncio.run(self.awaited(component, items, query) if way == "async" else cell())
+        return self.sync(component, items, query) if way == "sync" else asyncio.run(run())
 
     def ids(self, items: Iterable[Any]) -> list[Any]:
         return [self.id(one) for one in items]
@@ -44,24 +59,24 @@ class Framework:
         return [one for one in self.items if self.metadata(one)["title"] in text]
 
     def retriever(self, kind: str, find: Any = None) -> Any:
-        """One that finds by title and records its calls in `asked`.
+        """A retriever that finds by title and records its calls in `calls`.
 
         `kind` is "sync" (the async method is the framework's own), "native", "only sync" or "only async".
         """
-        asked: list[tuple[str, str, str, Any]] = []
+        calls: list[tuple[str, str, str, Any]] = []
 
-        def found(how: str, text: str) -> list[Any]:
-            asked.append((how, text, threading.current_thread().name, asyncio._get_running_loop()))
+        def search(how: str, text: str) -> list[Any]:
+            calls.append((how, text, threading.current_thread().name, asyncio._get_running_loop()))
             return (find or self.titled)(text)
 
         def sync(_: Any, *query: Any, **named: Any) -> list[Any]:
             bundle = query[0] if query else named["query_bundle"]
-            return found("sync", getattr(bundle, "query_str", bundle))
+            return search("sync", getattr(bundle, "query_str", bundle))
 
         async def native(_: Any, *query: Any, **named: Any) -> list[Any]:
             await asyncio.sleep(0)
             bundle = query[0] if query else named["query_bundle"]
-            return found("async", getattr(bundle, "query_str", bundle))
+            return search("async", getattr(bundle, "query_str", bundle))
 
         async def no_async(*_: Any, **__: Any) -> list[Any]:
             raise NotImplementedError
@@ -75,9 +90,9 @@ class Framework:
             "only sync": [sync, no_async],
             "only async": [no_sync, native],
         }
-        made = type("Titles", (self.base,), dict(zip(self.methods, methods[kind], strict=False)))()
-        object.__setattr__(made, "asked", asked)
-        return made
+        retriever = type("Titles", (self.base,), dict(zip(self.methods, methods[kind], strict=False)))()
+        object.__setattr__(retriever, "calls", calls)
+        return retriever
 
 
 class LangChain(Framework):
@@ -86,7 +101,9 @@ class LangChain(Framework):
         from langchain_core.retrievers import BaseRetriever
         from langchain_rankr1 import RankR1Rerank
 
-        self.kind, self.item, self.base = RankR1Rerank, Document, BaseRetriever
+        from tests.integrations.with_langchain.parts import Chat
+
+        self.kind, self.item, self.base, self.model = RankR1Rerank, Document, BaseRetriever, Chat
         self.methods = ("_get_relevant_documents", "_aget_relevant_documents")
         super().__init__()
 
@@ -111,14 +128,40 @@ class LangChain(Framework):
     def score(self, item: Any) -> float:
         return item.metadata["relevance_score"]
 
+    def views(self, component: Any) -> list[Any]:
+        from tests.integrations.with_langchain.parts import Traces
+
+        traces = Traces()
+        component.compress_documents(self.items, QUERY, callbacks=[traces])
+        return [component.as_runnable(), traces.runs]
+
+    def real_retrievers(self) -> list[Any]:
+        from langchain_core.vectorstores import InMemoryVectorStore
+
+        from tests.integrations.with_langchain.parts import BM25Retriever, Hashed
+
+        store = InMemoryVectorStore(Hashed())
+        store.add_documents(self.items)
+        return [BM25Retriever.from_documents(self.items, k=6), store.as_retriever(search_kwargs={"k": 6})]
+
+    def hosted(self, name: str) -> tuple[Any, Callable[[Any], Any]]:
+        from langchain_openai import ChatOpenAI
+
+        return ChatOpenAI(model=name, api_key="none"), lambda llm: llm._get_request_payload("?")
+
 
 class LlamaIndex(Framework):
+    only_text: ClassVar[dict[str, Any]] = {"metadata_mode": "none"}
+
     def __init__(self) -> None:
         from llama_index.core.base.base_retriever import BaseRetriever
         from llama_index.core.schema import NodeWithScore, TextNode
         from llama_index.postprocessor.rankr1 import RankR1Rerank
 
-        self.kind, self.item, self.base, self.node = RankR1Rerank, NodeWithScore, BaseRetriever, TextNode
+        from tests.integrations.with_llama_index.conftest import Served
+
+        self.kind, self.item, self.base, self.model = RankR1Rerank, NodeWithScore, BaseRetriever, Served
+        self.node = TextNode
         self.methods = ("_retrieve", "_aretrieve")
         super().__init__()
 
@@ -147,9 +190,21 @@ class LlamaIndex(Framework):
     def score(self, item: Any) -> float:
         return item.score
 
+    def views(self, component: Any) -> list[Any]:
+        return [component.to_json(), component.to_dict()]
 
-def framework(name: str) -> Framework | None:
-    """The framework of this name; None where it is not installed."""
-    if importlib.util.find_spec({"langchain": "langchain_rankr1", "llama_index": "llama_index"}[name]) is None:
-        return None
+    def real_retrievers(self) -> list[Any]:
+        from llama_index.retrievers.bm25 import BM25Retriever
+
+        return [BM25Retriever.from_defaults(nodes=[one.node for one in self.items], similarity_top_k=6)]
+
+    def hosted(self, name: str) -> tuple[Any, Callable[[Any], Any]]:
+        from llama_index.llms.openai import OpenAI
+
+        return OpenAI(model=name, api_key="none"), lambda llm: llm._get_model_kwargs()
+
+
+def framework(name: str) -> Framework:
+    """The framework of this name; the test is skipped if it is not installed."""
+    pytest.importorskip({"langchain": "langchain_rankr1", "llama_index": "llama_index"}[name])
     return LangChain() if name == "langchain" else LlamaIndex()

@@ -1,14 +1,19 @@
-"""What the tests of both integrations share: a real server, a real embedder, models that say what a test wants."""
+"""Parts that the tests of both integrations share: passages, a judge, a real server, a real embedder."""
 
+import asyncio
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from rankr1_rag.backends.scripted import Scripted
 from tests.llama_server import serving
+
+if TYPE_CHECKING:
+    from tests.integrations.both import Framework
 
 PASSAGES = {
     "stoker": ("Bram Stoker", "Bram Stoker was born in Clontarf, Dublin, and managed the Lyceum Theatre."),
@@ -20,27 +25,28 @@ PASSAGES = {
 }
 QUERY = "Where was the author of Dracula born?"
 WANTED = ["dracula", "stoker", "dublin"]
-"""What the reader needs, best first, which no first stage here gives in this order."""
+"""The passages that the reader needs, best first; no first stage here has this order."""
 
-Said = Callable[[Sequence[Any]], str]
+BOTH = ("test_component.py", "test_llm.py", "test_retrieve.py")
+"""The files whose tests run over both frameworks."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All tests here use a framework. Wheels and examples are tried with the newest versions only."""
     for item in items:
-        if item.path.parent.name in ("with_langchain", "with_llama_index") or item.path.name == "test_switching.py":
+        if item.path.parent.name in ("with_langchain", "with_llama_index") or item.path.name in BOTH:
             item.add_marker(pytest.mark.third_party)
 
 
 def shown(messages: Sequence[Any]) -> list[str]:
-    """The passages of a prompt, in shown order; behind the last stands the rest of the prompt, less what is known."""
+    """The passages of a prompt, in shown order; the last one ends with the rest of the prompt without `known`."""
     prompt = re.sub(r" \(already known: [^)]*\)", "", messages[-1]["content"])
     return re.split(r"^\[\d+\] ", prompt, flags=re.MULTILINE)[1:]
 
 
 def knows_best(messages: Sequence[Any]) -> str:
-    """A judge that knows what is wanted: a reason that names its passage, and its label."""
+    """The answer of a judge that knows what is wanted: a reason that names its passage, and its label."""
     names = [next((key for key, (title, text) in PASSAGES.items() if text in line), "") for line in shown(messages)]
     order = [*WANTED, *sorted(PASSAGES.keys() - set(WANTED)), ""]
     best = min(range(len(names)), key=lambda place: order.index(names[place]))
@@ -53,6 +59,37 @@ def judge() -> Scripted:
     return Scripted(knows_best, model="knows-best")
 
 
+@pytest.fixture(params=["langchain", "llama_index"])
+def both(request: pytest.FixtureRequest) -> "Framework":
+    """Each of the frameworks that is installed."""
+    from tests.integrations.both import framework
+
+    return framework(request.param)
+
+
+class Call(NamedTuple):
+    """A call of an LLM of a framework."""
+
+    how: str
+    thread: str
+    loop: Any
+    llm: Any
+
+
+class Calls(list[Call]):
+    """The calls of an LLM, which no pickle holds."""
+
+    def __reduce__(self) -> tuple[type["Calls"], tuple[()]]:
+        return Calls, ()
+
+
+def call(how: str, llm: Any) -> Call:
+    """The call that happens here."""
+    if llm.only not in ("native", how):
+        raise NotImplementedError
+    return Call(how, threading.current_thread().name, asyncio._get_running_loop(), llm)
+
+
 @pytest.fixture(scope="session")
 def llama() -> Iterator[str]:
     """The address of a real server with a real model, two requests at once."""
@@ -61,7 +98,7 @@ def llama() -> Iterator[str]:
 
 
 class Vectors:
-    """A real embedder without weights: hashed character n-grams, 256 dimensions. Keeps what it was given."""
+    """A real embedder without weights: hashed character n-grams, 256 dimensions. Records the texts in `seen`."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []

@@ -11,20 +11,12 @@ import pytest
 
 from rankr1_rag import Passage, Ranking, Reranker
 from rankr1_rag.backends.scripted import Scripted
-from tests.integrations.both import NAMES, Framework, framework
+from tests.integrations.both import Framework
 from tests.integrations.conftest import PASSAGES, QUERY, WANTED, knows_best, shown
 
 KINDS = ("sync", "native", "only sync", "only async")
 each_way = pytest.mark.parametrize("way", ["sync", "async", "sync in a running loop"])
 both_ways = pytest.mark.parametrize("way", ["sync", "async"])
-
-
-@pytest.fixture(params=NAMES)
-def both(request: pytest.FixtureRequest) -> Framework:
-    found = framework(request.param)
-    if found is None:
-        pytest.skip(f"{request.param} is not installed")
-    return found
 
 
 @each_way
@@ -33,16 +25,25 @@ def test_what_is_found_comes_back_whole_as_a_copy(both: Framework, way: str, kin
     for one in both.items:
         both.metadata(one)["pages"] = {"from": [1, 2]}
     before, retriever, seen = copy.deepcopy(both.items), both.retriever(kind), list[Ranking]()
-    assert both.ids(both.sync(both.component(None, top_n=2), both.first)) == ["dracula", "shelley"]
-    chosen = both.rerank(way, both.component(retriever, top_n=2, on_ranking=seen.append), both.first)
+    assert both.ids(both.sync(both.component(retrieve=None, top_n=2), both.first)) == ["dracula", "shelley"]
+    chosen = both.rerank(way, both.component(retrieve=retriever, top_n=2, on_ranking=seen.append), both.first)
     assert both.ids(chosen) == WANTED[:2]
     assert 0 < both.score(chosen[1]) < both.score(chosen[0]) <= 1
     assert both.text(chosen[1]) == PASSAGES["stoker"][1]
     assert both.metadata(chosen[1]).items() >= {"title": "Bram Stoker", "pages": {"from": [1, 2]}}.items()
     assert both.items == before
-    assert retriever.asked[0][1].startswith(f"{QUERY} Dracula ")
-    assert retriever.asked[0][1].endswith(PASSAGES["dracula"][1])
+    assert retriever.calls[0][1].startswith(f"{QUERY} Dracula ")
+    assert retriever.calls[0][1].endswith(PASSAGES["dracula"][1])
     assert (seen[0].retrieved, [one.id for one in seen[0].candidates]) == (1, [*both.ids(both.first), "stoker"])
+
+
+@each_way
+def test_real_retrievers_bring_the_passages_that_the_first_stage_missed(both: Framework, way: str) -> None:
+    for retriever in both.real_retrievers():
+        chosen = both.rerank(way, both.component(retrieve=retriever, top_n=None), both.first)
+        assert both.ids(chosen)[:3] == WANTED
+        assert sorted(both.ids(chosen)) == sorted(PASSAGES)
+        assert all(PASSAGES[both.id(one)] == (both.metadata(one)["title"], both.text(one)) for one in chosen)
 
 
 @both_ways
@@ -62,7 +63,9 @@ def test_no_candidate_is_added_twice_and_nothing_is_lost_or_mixed_up(both: Frame
         both.new("new", "and one more", title="", shelf=8),
     ]
     seen: list[Ranking] = []
-    chosen = both.rerank(way, both.component(lambda text: later, top_n=None, on_ranking=seen.append), candidates)
+    chosen = both.rerank(
+        way, both.component(retrieve=lambda text: later, top_n=None, on_ranking=seen.append), candidates
+    )
     shelves = {both.metadata(one)["shelf"]: (both.id(one), both.text(one)) for one in chosen}
     assert shelves == {
         both.metadata(one)["shelf"]: (both.id(one), both.text(one))
@@ -75,9 +78,9 @@ def test_no_candidate_is_added_twice_and_nothing_is_lost_or_mixed_up(both: Frame
 
 def test_every_later_hop_retrieves_for_what_was_chosen_last(both: Framework) -> None:
     retriever, seen = both.retriever("sync"), list[Ranking]()
-    chosen = both.sync(both.component(retriever, hops=3, top_n=3, on_ranking=seen.append), both.first)
+    chosen = both.sync(both.component(retrieve=retriever, hops=3, top_n=3, on_ranking=seen.append), both.first)
     assert both.ids(chosen) == ["dracula", "stoker", "dublin"]
-    assert [text.removeprefix(QUERY).split()[0] for _, text, *_ in retriever.asked] == ["Dracula", "Bram"]
+    assert [text.removeprefix(QUERY).split()[0] for _, text, *_ in retriever.calls] == ["Dracula", "Bram"]
     assert seen[0].retrieved == 3
 
 
@@ -85,21 +88,14 @@ def test_every_later_hop_retrieves_for_what_was_chosen_last(both: Framework) -> 
 def test_an_async_method_runs_on_the_loop_of_its_caller_and_no_other_blocks_it(
     both: Framework, kind: str, how: str
 ) -> None:
-    retriever, loops = both.retriever(kind), []
-    component = both.component(retriever, top_n=2)
-
-    async def ask() -> None:
-        loops.append(asyncio.get_running_loop())
-        assert both.ids(await both.awaited(component, both.first)) == WANTED[:2]
-
+    retriever = both.retriever(kind)
+    component = both.component(retrieve=retriever, top_n=2)
+    here = threading.current_thread().name
     for _ in range(2):
-        asyncio.run(ask())
-    where = [(found_how, thread, loop) for found_how, _, thread, loop in retriever.asked]
-    if how == "async":
-        assert where == [("async", threading.current_thread().name, loop) for loop in loops]
-    else:
-        assert [(found_how, loop) for found_how, _, loop in where] == [("sync", None)] * 2
-        assert threading.current_thread().name not in {thread for _, thread, _ in where}
+        assert both.ids(both.rerank("async", component, both.first)) == WANTED[:2]
+        found_how, _, thread, loop = retriever.calls.pop()
+        assert (found_how, loop, thread == here) == (how, both.loop if how == "async" else None, how == "async")
+    assert not retriever.calls
 
 
 @each_way
@@ -118,24 +114,12 @@ def test_a_function_of_a_text_may_find_them(both: Framework, way: str, kind: str
         await asyncio.sleep(0)
         return function(text)
 
-    ways: dict[str, Any] = {"function": function, "generator": generator, "coroutine function": coroutine}
-    retrieve = ways.get(kind, lambda text: coroutine(text))
-    assert both.ids(both.rerank(way, both.component(retrieve, top_n=2), both.first)) == WANTED[:2]
+    kinds: dict[str, Any] = {"function": function, "generator": generator, "coroutine function": coroutine}
+    retrieve = kinds.get(kind, lambda text: coroutine(text))
+    assert both.ids(both.rerank(way, both.component(retrieve=retrieve, top_n=2), both.first)) == WANTED[:2]
     assert (loops == [None]) == (kind in ("function", "generator"))
-
-
-def test_a_coroutine_function_is_awaited_on_the_loop_of_its_caller(both: Framework) -> None:
-    async def ask() -> bool:
-        loops = []
-
-        async def retrieve(text: str) -> list[Any]:
-            loops.append(asyncio.get_running_loop())
-            return []
-
-        await both.awaited(both.component(retrieve), both.first)
-        return loops == [asyncio.get_running_loop()]
-
-    assert asyncio.run(ask())
+    if way == "async" and kind == "coroutine function":
+        assert loops == [both.loop]
 
 
 @each_way
@@ -147,27 +131,30 @@ def test_an_error_of_the_retriever_is_raised_as_it_is(both: Framework, way: str)
 
     for retrieve in (broken, both.retriever("sync", broken), both.retriever("native", broken)):
         with pytest.raises(KeyError) as raised:
-            both.rerank(way, both.component(retrieve), both.first)
+            both.rerank(way, both.component(retrieve=retrieve), both.first)
         assert raised.value is gone
 
 
+async def stream() -> AsyncIterator[Any]:
+    yield "text"
+
+
 @both_ways
-@pytest.mark.parametrize("value", [None, "text", [Passage("p", "bare")]])
-def test_anything_but_a_list_of_items_is_a_type_error(both: Framework, way: str, value: Any) -> None:
-    problem = f"item 0 is a Passage, not a {both.item.__name__}" if isinstance(value, list) else "retrieve= must return"
-    with pytest.raises(TypeError, match=problem):
-        both.rerank(way, both.component(lambda text: value), both.first)
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (None, "retrieve= must return a list"),
+        ("text", "retrieve= must return"),
+        (stream(), r"retrieve= must return a list .* \(got <async_generator"),
+        ([Passage("p", "bare")], "item 0 is a Passage, not a "),
+    ],
+)
+def test_anything_but_a_list_of_items_is_a_type_error(both: Framework, way: str, value: Any, problem: str) -> None:
+    with pytest.raises(TypeError, match=problem + both.item.__name__ if isinstance(value, list) else problem):
+        both.rerank(way, both.component(retrieve=lambda text: value), both.first)
 
 
-def test_an_async_generator_is_a_type_error(both: Framework) -> None:
-    async def stream(text: str) -> AsyncIterator[Any]:
-        yield both.first[0]
-
-    with pytest.raises(TypeError, match=r"retrieve= must return a list .* \(got <async_generator"):
-        both.rerank("async", both.component(stream), both.first)
-
-
-def test_wrong_settings_are_refused_when_it_is_made(both: Framework) -> None:
+def test_wrong_settings_are_refused_at_once(both: Framework) -> None:
     judge, retriever = Scripted(knows_best), both.retriever("sync")
     for settings, problem in (
         ({"reranker": Reranker(judge)}, "hops"),
@@ -179,7 +166,7 @@ def test_wrong_settings_are_refused_when_it_is_made(both: Framework) -> None:
     ):
         with pytest.raises(ValueError, match=problem):
             both.kind(**{"retrieve": retriever} | settings)
-    component = both.component(retriever)
+    component = both.component(retrieve=retriever)
     with pytest.raises(ValueError, match="frozen"):
         component.retrieve = None
     assert "Titles" not in f"{component!r}"
@@ -214,7 +201,7 @@ def test_concurrent_queries_on_one_loop_do_not_mix(both: Framework) -> None:
         await asyncio.wait_for(gathered.wait(), 60)  # every query is between its hops now
         return goal_of(both, text)
 
-    component = both.component(retrieve, starts_and_goals, top_n=None)
+    component = both.component(starts_and_goals, retrieve=retrieve, top_n=None)
 
     async def many() -> list[Any]:
         return await asyncio.gather(*(both.awaited(component, *question(both, n)) for n in range(20)))
@@ -231,7 +218,7 @@ def test_concurrent_queries_in_threads_do_not_mix(both: Framework) -> None:
         together.wait(60)
         return goal_of(both, text)
 
-    component = both.component(retrieve, starts_and_goals, top_n=2)
+    component = both.component(starts_and_goals, retrieve=retrieve, top_n=2)
     with ThreadPoolExecutor(8) as pool:
         for n, chosen in enumerate(pool.map(lambda n: both.sync(component, *question(both, n)), range(16))):
             assert [both.text(one) for one in chosen] == [f"start {n}", f"goal {n % 2}"]
@@ -250,7 +237,7 @@ def test_a_cancelled_caller_cancels_the_retrieval_on_its_loop(both: Framework) -
                 ended.set()
             return []
 
-        task = asyncio.create_task(both.awaited(both.component(endless), both.first))
+        task = asyncio.create_task(both.awaited(both.component(retrieve=endless), both.first))
         await begun.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -263,6 +250,6 @@ def test_a_cancelled_caller_cancels_the_retrieval_on_its_loop(both: Framework) -
 @both_ways
 def test_a_single_hop_retrieves_nothing(both: Framework, way: str) -> None:
     retriever = both.retriever("sync")
-    assert both.ids(both.rerank(way, both.component(retriever, top_n=1), both.first)) == ["dracula"]
-    assert both.rerank(way, both.component(retriever), []) == []
-    assert retriever.asked == []
+    assert both.ids(both.rerank(way, both.component(retrieve=retriever, top_n=1), both.first)) == ["dracula"]
+    assert both.rerank(way, both.component(retrieve=retriever), []) == []
+    assert retriever.calls == []

@@ -1,4 +1,4 @@
-"""Parts of LangChain: a chat model over a scripted backend, an embedder, a first stage, handlers that keep things."""
+"""Parts of LangChain: a chat model over a scripted backend, an embedder, a first stage, handlers that record."""
 
 import asyncio
 import re
@@ -19,28 +19,17 @@ from pydantic import Field
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.types import Completion
-from tests.integrations.conftest import PASSAGES, Vectors
+from tests.integrations.conftest import PASSAGES, Calls, Vectors, call
 
 with warnings.catch_warnings():
-    # The package says at its import that it ends; BM25Retriever has no other home yet, and users still have it.
+    # The package warns at its import that it ends; BM25Retriever is in no other package yet.
     warnings.filterwarnings(
         "ignore", "`langchain-community` is being sunset", DeprecationWarning, module=re.escape(__name__)
     )
     from langchain_community.document_transformers import EmbeddingsRedundantFilter
     from langchain_community.retrievers import BM25Retriever
 
-__all__ = [
-    "BM25Retriever",
-    "Chat",
-    "EmbeddingsRedundantFilter",
-    "Hashed",
-    "Limited",
-    "Told",
-    "ToldLater",
-    "Traces",
-    "documents",
-    "ids",
-]
+__all__ = ["BM25Retriever", "EmbeddingsRedundantFilter"]
 
 
 def documents() -> list[Document]:
@@ -53,40 +42,29 @@ def ids(found: Sequence[Document]) -> list[str | None]:
 
 
 class Chat(BaseChatModel):
-    """A chat model that says what a scripted backend says, by a sync and by a native async method."""
+    """A chat model over a scripted backend; `only` one of its methods may exist."""
 
     backend: Scripted
+    only: str = "native"
+    max_tokens: int | None = None
+    temperature: float | None = 0.7
+    calls: list[Any] = Field(default_factory=Calls, exclude=True)
+
+    @property
+    def model(self) -> str:
+        return self.backend.model
 
     @property
     def _llm_type(self) -> str:
         return "scripted"
 
-    def _generate(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
-    ) -> ChatResult:
+    def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+        self.calls.append(call("sync", self))
         return _result(asyncio.run(self.backend.complete(_request(messages))))
 
-    async def _agenerate(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
-    ) -> ChatResult:
+    async def _agenerate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+        self.calls.append(call("async", self))
         return _result(await self.backend.complete(_request(messages)))
-
-
-class Limited(Chat):
-    """One with the fields that most have; it keeps how it was copied, and its limits whenever it was asked."""
-
-    max_tokens: int | None = None
-    temperature: float | None = 0.7
-    copies: list[Any] = Field(default_factory=list)
-    asked: list[tuple[int | None, float | None]] = Field(default_factory=list)
-
-    def model_copy(self, **kwargs: Any) -> "Limited":
-        self.copies.append(kwargs)
-        return super().model_copy(**kwargs)
-
-    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
-        self.asked.append((self.max_tokens, self.temperature))
-        return super()._generate(*args, **kwargs)
 
 
 def _request(messages: list[BaseMessage]) -> Request:
@@ -97,8 +75,7 @@ def _request(messages: list[BaseMessage]) -> Request:
 def _result(said: Completion) -> ChatResult:
     counts = {"input_tokens": said.prompt_tokens, "output_tokens": said.completion_tokens}
     usage = UsageMetadata(**counts, total_tokens=sum(counts.values()))
-    told = {"finish_reason": said.finish_reason}
-    message = AIMessage(said.text, usage_metadata=usage, response_metadata=told)
+    message = AIMessage(said.text, usage_metadata=usage, response_metadata={"finish_reason": said.finish_reason})
     return ChatResult(generations=[ChatGeneration(message=message)])
 
 
@@ -115,8 +92,8 @@ class Hashed(Embeddings):
         return self.vectors([text])[0]
 
 
-class Told(BaseCallbackHandler):
-    """A handler that keeps the custom events."""
+class Events(BaseCallbackHandler):
+    """A handler that records the custom events."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, Any]] = []
@@ -126,7 +103,7 @@ class Told(BaseCallbackHandler):
 
 
 class Traces(BaseTracer):
-    """A tracer that keeps the runs that stand below no other, as the tracers of products send them off."""
+    """A tracer that records the root runs; tracing products send them off."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,8 +113,8 @@ class Traces(BaseTracer):
         self.runs.append(run)
 
 
-class ToldLater(AsyncCallbackHandler):
-    """The same for a loop: what it does is only done where it is awaited."""
+class AsyncEvents(AsyncCallbackHandler):
+    """The async handler: it records only if it is awaited."""
 
     def __init__(self) -> None:
         self.loops: list[asyncio.AbstractEventLoop] = []

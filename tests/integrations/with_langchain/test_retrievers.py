@@ -9,75 +9,53 @@ import pytest
 from langchain_classic.retrievers import ContextualCompressionRetriever, EnsembleRetriever
 from langchain_classic.retrievers.document_compressors import DocumentCompressorPipeline
 from langchain_core.documents import Document
+from langchain_core.runnables import RunnableLambda
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_rankr1 import RankR1Rerank
 from langchain_text_splitters import RecursiveCharacterTextSplitter
 
+from tests.integrations.both import LangChain
 from tests.integrations.conftest import PASSAGES, QUERY, WANTED
+from tests.integrations.with_langchain.conftest import Around
 from tests.integrations.with_langchain.parts import BM25Retriever, EmbeddingsRedundantFilter, Hashed, documents, ids
 
-Around = Callable[[Any], ContextualCompressionRetriever]
 
-
-def sync(retriever: ContextualCompressionRetriever) -> list[Document]:
+async def notebook(retriever: Any) -> Any:
     return retriever.invoke(QUERY)
 
 
-def awaited(retriever: ContextualCompressionRetriever) -> list[Document]:
-    return asyncio.run(retriever.ainvoke(QUERY))
+WAYS: dict[str, Callable[[Any], list[Document]]] = {
+    "sync": lambda retriever: retriever.invoke(QUERY),
+    "async": lambda retriever: asyncio.run(retriever.ainvoke(QUERY)),
+    "sync in a running loop": lambda retriever: asyncio.run(notebook(retriever)),
+    "batch": lambda retriever: retriever.batch([QUERY, QUERY])[1],
+}
+Way = Callable[[Any], list[Document]]
+each_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
-def sync_in_a_running_loop(retriever: ContextualCompressionRetriever) -> list[Document]:
-    async def cell() -> list[Document]:
-        return retriever.invoke(QUERY)
-
-    return asyncio.run(cell())
-
-
-def batched(retriever: ContextualCompressionRetriever) -> list[Document]:
-    one, other = retriever.batch([QUERY, QUERY])
-    assert one == other
-    return one
-
-
-each_way = pytest.mark.parametrize("way", [sync, awaited, sync_in_a_running_loop, batched])
-Way = Callable[[ContextualCompressionRetriever], list[Document]]
-
-
-@each_way
-def test_a_compression_retriever_gives_the_best_first(way: Way, compressor: RankR1Rerank, around: Around) -> None:
+def test_one_compression_retriever_serves_every_way_in_turn(compressor: RankR1Rerank, around: Around) -> None:
     retriever = around(compressor)
     assert ids(retriever.base_retriever.invoke(QUERY))[:3] != WANTED
-    for _ in range(2):
+    for way in (*WAYS.values(), WAYS["async"], WAYS["sync"]):
         assert ids(way(retriever)) == WANTED
 
 
-def test_one_retriever_serves_every_way_in_turn(compressor: RankR1Rerank, around: Around) -> None:
-    retriever = around(compressor)
-    for way in (sync, awaited, sync_in_a_running_loop, awaited, batched, sync):
-        assert ids(way(retriever)) == WANTED
-
-
-def test_one_retriever_serves_many_threads_at_once(compressor: RankR1Rerank, around: Around) -> None:
-    retriever = around(compressor)
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(retriever.invoke, [QUERY] * 24))
-    assert [ids(each) for each in found] == [WANTED] * 24
-
-
-def test_one_retriever_serves_threads_with_loops_of_their_own(compressor: RankR1Rerank, around: Around) -> None:
+def test_one_compression_retriever_serves_threads_with_loops_of_their_own(
+    compressor: RankR1Rerank, around: Around
+) -> None:
     retriever = around(compressor)
 
     async def several() -> list[list[Document]]:
         return await asyncio.gather(*(retriever.ainvoke(QUERY) for _ in range(4)))
 
     with ThreadPoolExecutor(4) as pool:
-        found = [each for each in pool.map(lambda _: asyncio.run(several()), range(4))]
-    assert [ids(each) for four in found for each in four] == [WANTED] * 16
+        results = [each for four in pool.map(lambda _: asyncio.run(several()), range(4)) for each in four]
+    assert [ids(each) for each in results] == [WANTED] * 16
 
 
 @each_way
-def test_a_pipeline_may_drop_what_is_redundant_before(way: Way, compressor: RankR1Rerank) -> None:
+def test_a_pipeline_may_drop_redundant_documents_before(way: Way, compressor: RankR1Rerank) -> None:
     twice = [each for document in documents() for each in (document, document.model_copy(update={"id": "again"}))]
     first_stage = BM25Retriever.from_documents(twice, k=12)
     pipeline = DocumentCompressorPipeline(transformers=[EmbeddingsRedundantFilter(embeddings=Hashed()), compressor])
@@ -97,7 +75,7 @@ def test_a_pipeline_may_split_texts_before(way: Way, compressor: RankR1Rerank) -
 
 
 @each_way
-def test_a_pipeline_may_go_on_after(way: Way, compressor: RankR1Rerank, around: Around) -> None:
+def test_a_pipeline_may_continue_after_it(way: Way, compressor: RankR1Rerank, around: Around) -> None:
     splitter = RecursiveCharacterTextSplitter(chunk_size=40, chunk_overlap=0)
     found = way(around(DocumentCompressorPipeline(transformers=[compressor, splitter])))
     scores = [document.metadata["relevance_score"] for document in found]
@@ -106,7 +84,7 @@ def test_a_pipeline_may_go_on_after(way: Way, compressor: RankR1Rerank, around: 
 
 
 @each_way
-def test_an_ensemble_may_stand_before(way: Way, compressor: RankR1Rerank, first_stage: BM25Retriever) -> None:
+def test_an_ensemble_may_be_its_first_stage(way: Way, compressor: RankR1Rerank, first_stage: BM25Retriever) -> None:
     store = InMemoryVectorStore(Hashed())
     store.add_documents(documents())
     both = EnsembleRetriever(retrievers=[first_stage, store.as_retriever(search_kwargs={"k": 4})], weights=[0.5, 0.5])
@@ -115,7 +93,7 @@ def test_an_ensemble_may_stand_before(way: Way, compressor: RankR1Rerank, first_
 
 
 @each_way
-def test_what_the_caller_asks_of_the_first_stage_reaches_it(way: Way, compressor: RankR1Rerank) -> None:
+def test_a_small_first_stage_is_reranked_as_it_is(way: Way, compressor: RankR1Rerank) -> None:
     store = InMemoryVectorStore(Hashed())
     store.add_documents(documents())
     few = store.as_retriever(search_kwargs={"k": 1})
@@ -124,8 +102,18 @@ def test_what_the_caller_asks_of_the_first_stage_reaches_it(way: Way, compressor
     assert [document.metadata["relevance_score"] for document in found] == [1.0]
 
 
-def test_a_compressor_is_found_behind_a_compressor(compressor: RankR1Rerank, around: Around) -> None:
+def test_a_compressor_may_follow_a_compressor(compressor: RankR1Rerank, around: Around) -> None:
     wide = compressor.model_copy(update={"top_n": 5})
     twice = ContextualCompressionRetriever(base_compressor=compressor, base_retriever=around(wide))
     assert len(around(wide).invoke(QUERY)) == 5
     assert ids(twice.invoke(QUERY)) == WANTED
+
+
+def test_retrieve_takes_any_runnable_and_a_compression_retriever_may_wrap_it() -> None:
+    both = LangChain()
+    chain = RunnableLambda(lambda text: text.upper()) | RunnableLambda(str.title) | both.retriever("sync")
+    retriever = ContextualCompressionRetriever(
+        base_compressor=both.component(retrieve=chain, top_n=2), base_retriever=RunnableLambda(lambda query: both.first)
+    )
+    for way in WAYS.values():
+        assert ids(way(retriever)) == WANTED[:2]

@@ -1,86 +1,82 @@
-"""LlamaIndex as a user has it: nodes, retrievers, a vector index, language models. All real but what models say."""
+"""Parts of LlamaIndex: nodes, retrievers, a vector index, language models. All real but the answers of the models."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 from llama_index.core import VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.llms.types import LLMMetadata
+from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.llms import LLM, ChatMessage, ChatResponse, CompletionResponse, CustomLLM
 from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.retrievers.bm25 import BM25Retriever
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr
 
-from tests.integrations.conftest import PASSAGES, Vectors
+from rankr1_rag import Completion
+from rankr1_rag.backends import Request
+from tests.integrations.conftest import PASSAGES, Calls, Vectors, call
 
 
 class Spoken(CustomLLM):
-    """A model in this process that says what a function of the prompt says; it has the sync method only."""
+    """A model in this process that answers with a function of the prompt; it has the sync method only."""
 
-    _say: Callable[[str], str] = PrivateAttr()
+    _answer: Callable[[str], str] = PrivateAttr()
 
-    def __init__(self, say: Callable[[str], str]) -> None:
+    def __init__(self, answer: Callable[[str], str]) -> None:
         super().__init__()
-        self._say = say
+        self._answer = answer
 
     @property
     def metadata(self) -> LLMMetadata:
         return LLMMetadata(model_name="spoken", context_window=8_192)
 
     def complete(self, prompt: str, formatted: bool = False, **_: Any) -> CompletionResponse:
-        return CompletionResponse(text=self._say(prompt))
+        return CompletionResponse(text=self._answer(prompt))
 
     def stream_complete(self, prompt: str, formatted: bool = False, **_: Any) -> Iterator[CompletionResponse]:
-        text = self._say(prompt)
+        text = self._answer(prompt)
         yield CompletionResponse(text=text, delta=text)
 
 
 class Served(LLM):
-    """A model elsewhere: native sync and async methods, limits as fields, a whole `ChatResponse` from a function."""
+    """A model on a server, over a scripted backend; `only` one of its methods may exist."""
 
+    backend: Any
+    only: str = "native"
     max_tokens: int | None = None
     temperature: float | None = 0.7
-    _answer: Callable[[Sequence[ChatMessage], "Served", bool], Any] = PrivateAttr()
-
-    def __init__(self, answer: Callable[[Sequence[ChatMessage], "Served", bool], Any], **fields: Any) -> None:
-        super().__init__(**fields)
-        self._answer = answer
+    calls: list[Any] = Field(default_factory=Calls, exclude=True)
 
     @property
     def metadata(self) -> LLMMetadata:
-        return LLMMetadata(model_name="served", context_window=8_192, is_chat_model=True)
+        return LLMMetadata(model_name=self.backend.model, context_window=8_192, is_chat_model=True)
 
     def chat(self, messages: Sequence[ChatMessage], **_: Any) -> ChatResponse:
-        return _response(self._answer(messages, self, False))
+        self.calls.append(call("sync", self))
+        return _response(asyncio.run(self.backend.complete(_request(messages))))
 
     async def achat(self, messages: Sequence[ChatMessage], **_: Any) -> ChatResponse:
-        answer = self._answer(messages, self, True)
-        return _response(await answer if hasattr(answer, "__await__") else answer)
+        self.calls.append(call("async", self))
+        return _response(await self.backend.complete(_request(messages)))
 
-    def complete(self, prompt: str, formatted: bool = False, **_: Any) -> CompletionResponse:
+    def unavailable(self, *_: Any, **__: Any) -> Any:
         raise NotImplementedError
 
-    async def acomplete(self, prompt: str, formatted: bool = False, **_: Any) -> CompletionResponse:
-        raise NotImplementedError
-
-    def stream_chat(self, messages: Sequence[ChatMessage], **_: Any) -> Iterator[ChatResponse]:
-        raise NotImplementedError
-
-    async def astream_chat(self, messages: Sequence[ChatMessage], **_: Any) -> AsyncIterator[ChatResponse]:
-        raise NotImplementedError
-
-    def stream_complete(self, prompt: str, formatted: bool = False, **_: Any) -> Iterator[CompletionResponse]:
-        raise NotImplementedError
-
-    async def astream_complete(
-        self, prompt: str, formatted: bool = False, **_: Any
-    ) -> AsyncIterator[CompletionResponse]:
-        raise NotImplementedError
+    complete = acomplete = stream_chat = astream_chat = stream_complete = astream_complete = unavailable
 
 
-def _response(said: str | ChatResponse) -> ChatResponse:
-    return said if isinstance(said, ChatResponse) else ChatResponse(message=ChatMessage(role="assistant", content=said))
+def _request(messages: Sequence[ChatMessage]) -> Request:
+    return Request([{"role": message.role.value, "content": message.content or ""} for message in messages], 1_000)
+
+
+def _response(said: Completion) -> ChatResponse:
+    usage = {"prompt_tokens": said.prompt_tokens, "completion_tokens": said.completion_tokens}
+    raw = {"choices": [{"finish_reason": said.finish_reason}], "usage": usage}
+    return ChatResponse(message=ChatMessage(role="assistant", content=said.text), raw=raw)
 
 
 class Embedder(BaseEmbedding):
@@ -102,6 +98,26 @@ class Embedder(BaseEmbedding):
         return self._vectors([query])[0]
 
 
+class Events(BaseEventHandler):
+    """All events, as a tracing product receives them."""
+
+    seen: list[Any] = Field(default_factory=list)
+
+    def handle(self, event: BaseEvent, **_: Any) -> None:
+        self.seen.append(event)
+
+    def of(self, kind: type) -> list[Any]:
+        return [event for event in self.seen if isinstance(event, kind)]
+
+
+@pytest.fixture
+def events() -> Iterator[Events]:
+    root, handler = get_dispatcher(), Events()
+    root.add_event_handler(handler)
+    yield handler
+    root.event_handlers.remove(handler)
+
+
 @pytest.fixture
 def nodes() -> list[TextNode]:
     """The passages, with metadata of the user's own."""
@@ -113,7 +129,7 @@ def nodes() -> list[TextNode]:
 
 @pytest.fixture
 def found(nodes: list[TextNode]) -> list[NodeWithScore]:
-    """As a retriever gives them: best first, with scores, one of them without."""
+    """The result of a retriever: best first, with scores, one of them without."""
     scores = [0.9, 0.8, None, 0.6, 0.5, 0.4]
     return [NodeWithScore(node=node, score=score) for node, score in zip(nodes, scores, strict=True)]
 

