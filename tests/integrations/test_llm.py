@@ -178,7 +178,7 @@ def test_reasoning_over_its_budget_is_ended_and_the_answer_forced(both: Framewor
     assert (cost.prompt_tokens, cost.completion_tokens) == (150, 12)
 
 
-# ---- name, store, life
+# ---- store, life
 
 
 def test_a_store_serves_the_same_model_and_no_other(both: Framework, tmp_path: Path) -> None:
