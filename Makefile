@@ -27,10 +27,11 @@ demo: .venv/.ready  ## rerank a small multi-hop corpus with the embedded model
 
 environments: .venv-vllm/.ready .venv-test/.ready .venv-lowest/.ready .venv/.ready  ## all four, sooner with -j4
 
-check: .venv-test/.ready  ## style and types
+check: .venv-test/.ready  ## style, types, and the size of the code against its budget
 	$(TEST)/ruff check .
 	$(TEST)/ruff format --check .
 	$(TEST)/mypy
+	$(TEST)/python -m tests.house
 
 test: .venv-test/.ready  ## all tests but those of training and of vLLM, newest versions
 	$(TEST)/python -m pytest $(PARALLEL) -m "not train and not vllm"

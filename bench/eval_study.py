@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rankr1_eval.compare import Pair, Scored, groups, paired, read
+from rankr1_eval.compare import Pair, ScoredRun, groups, paired, read
 from rankr1_eval.report.wording import system_name
 from rankr1_eval.types import Difference, Estimate
 
@@ -48,7 +48,7 @@ def label(system: str) -> str:
     return "Dense" if system.startswith("dense") else system_name(system)
 
 
-def means(runs: dict[str, Scored], measures: Sequence[str], systems: Iterable[str] = ()) -> None:
+def means(runs: dict[str, ScoredRun], measures: Sequence[str], systems: Iterable[str] = ()) -> None:
     """A line for each system of each run: its means and what it cost."""
     for name, run in runs.items():
         for system in systems or run.scores.systems:
@@ -62,7 +62,7 @@ def means(runs: dict[str, Scored], measures: Sequence[str], systems: Iterable[st
             line(SETS[name], label(system), *told, f"{asked:.1f}" if asked else "", tokens)
 
 
-def moved(runs: dict[str, Scored], against: str, measures: Sequence[str], systems: Sequence[str]) -> None:
+def moved(runs: dict[str, ScoredRun], against: str, measures: Sequence[str], systems: Sequence[str]) -> None:
     """A line for each of these systems of each run: its paired differences from another."""
     for name, run in runs.items():
         pairs = paired(run, run, against, measures).pairs
@@ -74,7 +74,7 @@ def moved(runs: dict[str, Scored], against: str, measures: Sequence[str], system
             )
 
 
-def apart(runs: dict[str, Scored], by: str, systems: Sequence[str]) -> None:
+def apart(runs: dict[str, ScoredRun], by: str, systems: Sequence[str]) -> None:
     """A line for each group of questions: support recall@5 and how it differs from plain reranking."""
     for name, run in runs.items():
         pairs = paired(run, run, PLAIN, ("R@5",), groups(run, by)).pairs

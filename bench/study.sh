@@ -28,12 +28,12 @@ read=none,rank-r1,rank-r1:hops=2,rank-r1:hops=2+retrieve=true,gold,no-context
 
 study() { # data set, file
     local asked=(.venv-test/bin/rankr1-eval qa --dataset "$1" --data "$data/$2" --k 5)
-    "${asked[@]}" --rows "$rows" --out "$out/$1" "${options[@]}"
+    "${asked[@]}" --systems "$rows" --out "$out/$1" "${options[@]}"
 }
 
 answers() { # data set, file
     local asked=(.venv-test/bin/rankr1-eval qa --dataset "$1" --data "$data/$2" --k 5)
-    "${asked[@]}" --rows "$read" --out "$out/read/$1" --store "$out/$1/completions.sqlite" --questions 60 --option max_batch=8
+    "${asked[@]}" --systems "$read" --out "$out/read/$1" --store "$out/$1/completions.sqlite" --questions 60 --option max_batch=8
 }
 
 each() {

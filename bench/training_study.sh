@@ -56,7 +56,7 @@ rerank() { # name, the model's options
     local i
     for i in "${!sets[@]}"; do
         .venv-test/bin/rankr1-eval qa --dataset "${sets[i]}" --data "$data/${dev[i]}" --questions 30 --k 5 --no-read --option max_batch=8 \
-            --rows none,rank-r1:fusion=off,rank-r1:fusion=2 "${@:2}" --out "$out/reranked/$1-${sets[i]}" >/dev/null
+            --systems none,rank-r1:fusion=off,rank-r1:fusion=2 "${@:2}" --out "$out/reranked/$1-${sets[i]}" >/dev/null
     done
 }
 
@@ -75,7 +75,7 @@ ask sft-100 "${more[@]}"
 ask label "${alone[@]}"
 ask untrained "${smollm2[@]}" "${naming[@]}"
 ask embedded --dense "$dense"
-rerank dense --rows "none,dense:$dense"
+rerank dense --systems "none,dense:$dense"
 rerank cold-18 "${cold[@]}"
 rerank grpo-100 "${all[@]}"
 rerank grpo-18 "${few[@]}"

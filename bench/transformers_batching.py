@@ -20,7 +20,7 @@ from typing import Any
 
 from rankr1_rag import Cost, Query, Ranking, Reranker, demo
 from rankr1_rag.backends import Backend, Request, hub
-from rankr1_rag.backends.chat_template import before_stop
+from rankr1_rag.backends.local_model import before_stop
 from rankr1_rag.backends.transformers import Transformers
 from rankr1_rag.backends.transformers import model as models
 from rankr1_rag.errors import BackendError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal, Protocol, TypeVar
 
 Meaning = Literal["probability", "votes", "ordinal"]
@@ -108,11 +108,6 @@ def deciding(position: int, trace: Sequence[J]) -> J | None:
     if won and not named:
         return max(among, key=lambda vote: probability(position, vote))
     return next(iter(named[-1:] or shown[-1:]), None)
-
-
-def ordered(chosen: Iterable[int], n: int) -> tuple[int, ...]:
-    """The chosen of n positions, then the rest in first-stage order."""
-    return tuple(dict.fromkeys([*chosen, *range(n)]))
 
 
 def fused(order: tuple[int, ...], constant: float, ranks: Sequence[int] | None = None) -> tuple[int, ...]:

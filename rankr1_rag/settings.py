@@ -174,6 +174,27 @@ def no_such_option(name: str, known: Iterable[str]) -> str:
     return f"there is no option {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
 
 
+@dataclass(frozen=True)
+class EffectiveDefault:
+    """The default in a signature that `help` prints; the value itself may be None."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return f"<{self.text}>"
+
+
+def readable(signature: inspect.Signature, table: Mapping[str, Option]) -> inspect.Signature:
+    """The signature with the plain type and the effective default of each option, for `help`."""
+    parameters = []
+    for one in signature.parameters.values():
+        if (option := table.get(one.name)) is not None:
+            default = EffectiveDefault(option.default) if option.value is None else option.value
+            one = one.replace(annotation=option.type, default=default)
+        parameters.append(one)
+    return signature.replace(parameters=parameters)
+
+
 def with_options(owner: type[Owner]) -> type[Owner]:
     """A dataclass whose docstring lists its options and whose constructor says what an unknown option may mean."""
     declared: Any = owner
@@ -182,12 +203,13 @@ def with_options(owner: type[Owner]) -> type[Owner]:
     construct, known = declared.__init__, [one.name for one in fields(declared)]
 
     @wraps(construct)
-    def __init__(self: object, *args: Any, **given: Any) -> None:  # noqa: ANN401
-        for name in given:
+    def __init__(self: object, *args: Any, **arguments: Any) -> None:  # noqa: ANN401
+        for name in arguments:
             if name not in known:
                 raise TypeError(f"{declared.__name__}(): {no_such_option(name, known)}")
-        construct(self, *args, **given)
+        construct(self, *args, **arguments)
 
+    __init__.__signature__ = readable(inspect.signature(construct), options(declared))  # type: ignore[attr-defined]
     declared.__init__ = __init__
     return owner
 

@@ -73,7 +73,7 @@ def test_the_same_line_twice_is_read_once(tmp_path: Path) -> None:
     ("content", "line", "says"),
     [
         ("", None, "empty"),
-        ("1\ta\n1\tb\n", 2, "'1' stands here a second time"),
+        ("1\ta\n1\tb\n", 2, "id '1' with different"),
         ("1\ta\n2 b\n", 2, "2 columns, `id<TAB>text`, this one has 1"),
         ("1\ta\tb\n", 1, "this one has 3"),
         ("\ta\n", 1, "the id before the tab is empty"),
@@ -107,7 +107,7 @@ def test_a_malformed_line_is_an_error_that_names_file_and_line(
 def test_a_passage_with_the_same_id_and_another_content_is_an_error(tmp_path: Path, field: str) -> None:
     lines = [{"id": "1", "text": "a", "title": "a"}, {"id": "1", "text": "a", "title": "a", field: "b"}]
     path = file(tmp_path, "\n".join(map(json.dumps, lines)))
-    with pytest.raises(FileError, match=r":2: passage '1' stands here a second time, with another content"):
+    with pytest.raises(FileError, match=r":2: duplicate passage id '1' with different content"):
         read_passages(path)
     assert read_passages(path, wanted=["2"]) == {}
 

@@ -45,7 +45,7 @@ class Asked(FrameworkLLM):
 class Mine(Component):
     """A component of no framework, around functions."""
 
-    def _borrowed(self, llm: Any) -> FrameworkLLM:
+    def _wrap_llm(self, llm: Any) -> FrameworkLLM:
         return Asked(llm, "mine")
 
 

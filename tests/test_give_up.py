@@ -3,7 +3,7 @@
 import pytest
 
 from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong, UnparsedError
-from rankr1_rag.io.give_up import GiveUp
+from rankr1_rag.io.journal import GiveUp
 
 GONE, WRONG, LONG, UNPARSED, BUG = (
     BackendUnavailable("503"),

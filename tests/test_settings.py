@@ -46,7 +46,7 @@ TYPED = [pytest.param(name, option, id=name) for name, option in TABLE.items() i
 class Mine(Component):
     """A component of no framework."""
 
-    def _borrowed(self, llm: Any) -> FrameworkLLM:
+    def _wrap_llm(self, llm: Any) -> FrameworkLLM:
         raise NotImplementedError
 
 
@@ -199,10 +199,14 @@ def test_every_option_has_a_help_and_a_default_that_can_be_read() -> None:
         assert option.default_text not in ("", "None"), name
 
 
+THEIRS: list[Any] = [Connection, connect]
+
+
 def test_help_lists_every_option_with_its_effective_default() -> None:
     for owner in (Reranker, Connection, connect, Mine):
         text = inspect.getdoc(owner) or ""
         assert "None)" not in text
+        assert "size: int | None = <the checkpoint's, else 20>" in str(inspect.signature(owner)) or owner in THEIRS
         table = {"Reranker": options(Reranker), "Mine": options(Settings) | options(Connection)}
         for name, option in table.get(owner.__name__, options(Connection)).items():  # type: ignore[attr-defined]
             assert f"    {name}: {option.help}" in text or name in ("k", "retrieve", "api_key"), name

@@ -71,7 +71,7 @@ def test_a_depth_below_one_is_refused(tmp_path: Path) -> None:
         (
             GOOD + b"q2 Q0 d1 1 1 t\nq1 Q0 d1 2 1 t\n",
             3,
-            "passage 'd1' stands a second time in the ranking of query 'q1'",
+            "duplicate passage 'd1' in the ranking of query 'q1'",
         ),
         (GOOD + b"q1 Q0 d\xe9 2 1 bm25\n", 2, "byte 0xe9 at column 8 is not UTF-8"),
     ],

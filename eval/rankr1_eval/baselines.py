@@ -1,7 +1,4 @@
-"""Which first stage gives the candidates of a question: BM25, an embedding model, its own paragraphs, or a TREC run.
-
-Knows the retrievers and what a question brings along.
-"""
+"""The first stage of an evaluation: BM25, an embedding model, the question's own paragraphs, or a TREC run."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ Retriever = Literal["bm25", "dense", "own", "run"]
 
 @dataclass(frozen=True)
 class FirstStage:
-    """How the candidates are found, n of them. `run`, a TREC file, is needed for "run", whose ids are the corpus's own.
+    """How n candidates are found. `run`, a TREC file with the corpus's own ids, is needed for "run" alone.
 
     `model` is the embedding model of "dense", `cache` a folder for its embeddings.
     """
@@ -38,79 +35,69 @@ class FirstStage:
 
     def __post_init__(self) -> None:
         if self.n < 2:
-            raise ValueError(f"candidates={self.n}: at least 2, or there is nothing to rerank")
+            raise ValueError(f"candidates={self.n}: must be at least 2")
         if (self.retriever == "run") != (self.run is not None):
-            raise ValueError("a run is needed for the retriever 'run', and for no other")
+            raise ValueError("run= needs the retriever 'run', and the retriever 'run' needs run=")
 
     @cached_property
-    def _read(self) -> Run:
+    def _run(self) -> Run:
         """The TREC file, read once: it may be a pipe."""
         return read_run(self.run, self.n) if self.run is not None else {}
 
-    def telling(self, corpus: Sequence[Passage]) -> Mapping[str, object]:
+    def settings(self, corpus: Sequence[Passage]) -> Mapping[str, object]:
         """What the candidates depend on."""
         found: dict[str, object] = {"retriever": self.retriever, "candidates": self.n}
         found["corpus"] = digest(*(passage.id for passage in corpus))
         if self.retriever == "dense":
             found["dense"] = self.model
         if self.run is not None:
-            found["run"] = digest(sorted(self._read.items()))
+            found["run"] = digest(sorted(self._run.items()))
         return found
 
     def over(self, questions: Sequence[Question], corpus: Sequence[Passage]) -> Callable[[list[Query]], Run]:
-        """What finds the candidates of some of these questions in this corpus."""
+        """A function that finds the candidates of some of these questions in this corpus."""
         if self.retriever == "own":
-            own = {question.query.id: _own(question)[: self.n] for question in questions}
+            own: Run = {}
+            for question in questions:
+                ids = list(dict.fromkeys(passage.id for passage in question.passages))[: self.n]
+                own[question.query.id] = [Scored(id, 1 / rank) for rank, id in enumerate(ids, 1)]
             return lambda queries: {query.id: own[query.id] for query in queries}
         if self.run is not None:
-            given = self._given(self.run, corpus)
-            return lambda queries: {query.id: given(query) for query in queries}
+            path, known = self.run, {passage.id for passage in corpus}
+
+            def ranked(query: Query) -> list[Scored]:
+                if query.id not in self._run:
+                    raise FileError(path, None, f"the run ranks nothing for the question {query.id!r}")
+                if strange := [scored.id for scored in self._run[query.id] if scored.id not in known]:
+                    problem = f"question {query.id!r}: passage {strange[0]!r} is not in passages.jsonl, the corpus"
+                    raise FileError(path, None, problem)
+                return self._run[query.id]
+
+            return lambda queries: {query.id: ranked(query) for query in queries}
         if self.retriever == "dense":
             return lambda queries: Dense(self.model, self.cache).run(corpus, queries, self.n)
         return lambda queries: bm25(corpus, queries, self.n)
 
     def search(self, corpus: Sequence[Passage]) -> Callable[[str], list[Passage]]:
-        """What finds n passages of this corpus for any text, from any thread; made ready when it is first asked.
+        """A function that finds n passages of this corpus for any text, from any thread; prepared at its first call.
 
-        ValueError where the retriever knows the candidates of its questions and nothing else.
+        ValueError where the retriever knows only the candidates of its questions.
         """
         if self.retriever in ("own", "run"):
             raise ValueError(
-                f"retrieve=true asks the retriever again, and {self.retriever!r} finds nothing for another text than "
-                "its questions: take the retriever bm25 or dense"
+                f"retrieve=true cannot search with the retriever {self.retriever!r}, which knows only its questions: "
+                "take the retriever bm25 or dense"
             )
         passages, lock = {passage.id: passage for passage in corpus}, Lock()
-        ready = cache(lambda: self._searching(corpus))
+
+        @cache
+        def prepared() -> Callable[[str], list[str]]:
+            if self.retriever == "dense":
+                return Dense(self.model, self.cache).searching(corpus, self.n)
+            return searching(corpus, self.n)
 
         def search(text: str) -> list[Passage]:
             with lock:  # an embedding model serves one thread at a time
-                return [passages[id] for id in ready()(text)]
+                return [passages[id] for id in prepared()(text)]
 
         return search
-
-    def _searching(self, corpus: Sequence[Passage]) -> Callable[[str], list[str]]:
-        if self.retriever == "dense":
-            return Dense(self.model, self.cache).searching(corpus, self.n)
-        return searching(corpus, self.n)
-
-    def _given(self, path: Path, corpus: Sequence[Passage]) -> Callable[[Query], list[Scored]]:
-        run, known = self._read, {passage.id for passage in corpus}
-
-        def ranked(query: Query) -> list[Scored]:
-            if query.id not in run:
-                raise FileError(path, None, f"the run ranks nothing for the question {query.id!r}")
-            if strange := [scored.id for scored in run[query.id] if scored.id not in known]:
-                raise FileError(
-                    path,
-                    None,
-                    f"question {query.id!r}: passage {strange[0]!r} is not in passages.jsonl, the corpus",
-                )
-            return run[query.id]
-
-        return ranked
-
-
-def _own(question: Question) -> list[Scored]:
-    """Its own paragraphs in file order; scores fall with the place."""
-    ids = list(dict.fromkeys(passage.id for passage in question.passages))
-    return [Scored(id, 1 / rank) for rank, id in enumerate(ids, 1)]

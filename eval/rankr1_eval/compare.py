@@ -13,23 +13,23 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from rankr1_eval import run_folder
 from rankr1_eval.scoring import common, differences, from_json
-from rankr1_eval.types import Difference, Scores, SystemScores
+from rankr1_eval.types import Difference, Scores
 from rankr1_rag.errors import FileError
+from rankr1_rag.io.journal import head_settings, read_journal
 
 SCORES = "scores.json"
 
 Groups = Mapping[str, Collection[str]]
 """The ids of the questions of each type, or of each number of hops."""
 
-_SOURCE = ("dataset", "data", "pool")
-"""What `questions.jsonl` says about where the questions come from; other settings may differ without a warning."""
+SOURCE = {"dataset": "data set", "data": "data file", "pool": "pool of passages"}
+"""Settings of the questions that must not differ between two runs, and what to call them."""
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A run's scores with where they were found and, where that is known, what the questions are from."""
+class ScoredRun:
+    """A run's scores with their file and, where known, the settings of its questions."""
 
     path: Path
     scores: Scores
@@ -37,9 +37,14 @@ class Scored:
 
     @property
     def name(self) -> str:
-        """What to call the run: its folder's name."""
+        """The name of the run: its folder's."""
         path = self.path.resolve()
         return (path.parent.name if path.name == SCORES else path.stem) or str(path)
+
+    @property
+    def asked(self) -> set[str]:
+        """The ids of its questions."""
+        return {id for system in self.scores.systems.values() for each in system.each.values() for id in each}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +67,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two runs and all that they have in common; `notes` say what makes them hard to compare."""
+    """Two runs and all that they have in common; `notes` are reasons why they are hard to compare."""
 
-    first: Scored
-    second: Scored
+    first: ScoredRun
+    second: ScoredRun
     pairs: tuple[Pair, ...]
     notes: tuple[str, ...]
 
@@ -75,138 +80,94 @@ class Paired:
         return {"runs": runs, "notes": list(self.notes), "pairs": [asdict(pair) for pair in self.pairs]}
 
 
-def read(path: Path) -> Scored:
-    """The scores in a run's folder, or in the file itself. FileError where they are not there or not scores."""
+def read(path: Path) -> ScoredRun:
+    """The scores in a run's folder, or in the file itself. FileError where they are missing or not scores."""
     file = path / SCORES if path.is_dir() else path
+    questions = file.with_name("questions.jsonl")
     if path.is_dir() and not file.exists():
-        begun = (path / "questions.jsonl").exists()
-        problem = (
-            "not finished: run the same command again until it writes scores.json" if begun else "no scores.json in it"
-        )
-        raise FileError(path, None, f"{problem}, as a run's folder has")
+        if questions.exists():
+            raise FileError(path, None, "the run is unfinished: run its command again until it writes scores.json")
+        raise FileError(path, None, "no scores.json in it: give the folder of a finished run")
     try:
         scores = from_json(json.loads(file.read_bytes()))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise FileError(file, None, f"not JSON ({error}): is it the scores.json of a run?") from error
     except ValueError as error:
         raise FileError(file, None, str(error)) from error
-    return Scored(file, scores, _source(file.with_name("questions.jsonl")))
+    try:
+        with questions.open("rb") as lines:
+            source = head_settings(lines.readline()) or {}
+    except OSError:
+        source = {}
+    return ScoredRun(file, scores, source)
 
 
-def paired(
-    first: Scored, second: Scored, against: str = "", measures: Sequence[str] = (), by: Groups | None = None
-) -> Paired:
-    """Both runs on what they have in common: system by system, or all `against` one of the first run's.
+def groups(scored: ScoredRun, by: str) -> Groups:
+    """The questions of a run by "type" or by "hops" ("2 hops" and so on); questions without one are left out.
 
-    `measures` are all where none is named. The questions of each group in `by` stand apart too. ValueError where there
-    is nothing in common, or no such system or measure.
-    """
-    _check(first, second, against, measures)
-    systems = _systems(first, second, against)
-    both = [(first.scores.systems[against or name], system) for name, system in systems.items()]
-    pairs = tuple(pair for one, other in both for pair in _pairs(one, other, measures, by or {}))
-    if not pairs and against:
-        raise ValueError(
-            f"{second.path} has nothing that system {against!r} could be compared in: {', '.join(systems)}"
-        )
-    if not pairs:
-        raise ValueError(f"{first.path} and {second.path} have nothing in common: {_why_nothing(first, second)}")
-    return Paired(first, second, pairs, (*_notes(first, second, against), *_ungrouped(first, by)))
-
-
-def groups(scored: Scored, by: str) -> Groups:
-    """The questions of a run by "type" or by "hops", which are called "2 hops" and so on; what has none is left out.
-
-    FileError where that is not told.
+    FileError where the run's questions are missing.
     """
     path = scored.path.with_name("questions.jsonl")
     try:
-        found = run_folder.read(path, "load", (by,))
+        found = read_journal(path, "load", (by,))
     except FileNotFoundError:
-        raise FileError(path, None, f"is not there, which tells each question's {by}: give a run's folder") from None
+        raise FileError(path, None, f"missing; it holds each question's {by}: give a run's folder") from None
     keyed = sorted((record[by], id) for id, record in found.items() if record[by] not in ("", None))
     unit = " hops" if by == "hops" else ""
     return {f"{value}{unit}": {id for _, id in members} for value, members in groupby(keyed, key=itemgetter(0))}
 
 
-def _check(first: Scored, second: Scored, against: str, measures: Sequence[str]) -> None:
-    if against and against not in first.scores.systems:
-        raise ValueError(
-            f"{first.path} has no system {against!r} to compare with: it has {', '.join(first.scores.systems)}"
-        )
-    known = dict.fromkeys(
-        name for one in (first, second) for system in one.scores.systems.values() for name in system.each
-    )
+def paired(
+    first: ScoredRun, second: ScoredRun, against: str = "", measures: Sequence[str] = (), by: Groups | None = None
+) -> Paired:
+    """Both runs on what they have in common: system by system, or all `against` one of the first run's.
+
+    `measures` are all where none is named. The questions of each group in `by` are compared apart too. ValueError where
+    there is nothing in common, or no such system or measure.
+    """
+    ours, theirs = first.scores.systems, second.scores.systems
+    if against and against not in ours:
+        raise ValueError(f"{first.path} has no system {against!r} to compare with: it has {', '.join(ours)}")
+    known = dict.fromkeys(name for systems in (ours, theirs) for system in systems.values() for name in system.each)
     if unknown := [name for name in measures if name not in known]:
-        raise ValueError(f"measure {unknown[0]!r}: there are {', '.join(known)}")
+        raise ValueError(f"measure {unknown[0]!r} is unknown: must be one of {', '.join(known)}")
+    itself = against if first.path.resolve() == second.path.resolve() else ""
+    partners = {name: ours[against or name] for name in theirs if name != itself and (against or name in ours)}
+    pairs = []
+    for name, one in partners.items():
+        other = theirs[name]
+        shared = common(one, other)
+        wanted = [measure for measure in one.each if measure in other.each and measure in (measures or known)]
+        for group, members in {"": shared, **(by or {})}.items():
+            ids = [id for id in shared if id in members]
+            changes = differences(other, one, ids)
+            for measure in wanted if ids else ():
+                a, b = (sum(system.each[measure][id] for id in ids) / len(ids) for system in (one, other))
+                pairs.append(Pair(name, measure, a, b, changes[measure], len(ids), one.name, group))
+    if not pairs:
+        if against:
+            raise ValueError(f"nothing in {second.path} can be compared with {against!r}: {', '.join(partners)}")
+        problem = "no question is in both"
+        if first.asked & second.asked:
+            lists = (", ".join(systems) or "none" for systems in (ours, theirs))
+            problem = "no system with a measure is in both (systems {}; systems {})".format(*lists)
+        raise ValueError(f"{first.path} and {second.path} have nothing in common: {problem}")
+    return Paired(first, second, tuple(pairs), tuple(_notes(first, second, against, by)))
 
 
-def _systems(first: Scored, second: Scored, against: str) -> dict[str, SystemScores]:
-    """The second run's systems that have a partner, which is not the very same system."""
-    same = against if first.path.resolve() == second.path.resolve() else ""
-    named = {name: system for name, system in second.scores.systems.items() if name != same}
-    return named if against else {name: system for name, system in named.items() if name in first.scores.systems}
-
-
-def _pairs(first: SystemScores, second: SystemScores, measures: Sequence[str], by: Groups) -> list[Pair]:
-    shared = common(first, second)
-    told = [name for name in first.each if name in second.each and (not measures or name in measures)]
-    pairs: list[Pair] = []
-    for group, members in {"": shared, **by}.items():
-        ids = [id for id in shared if id in members]
-        changes = differences(second, first, ids)
-        for name in told if ids else ():
-            means = _mean(first, name, ids), _mean(second, name, ids)
-            pairs.append(Pair(second.name, name, *means, changes[name], len(ids), first.name, group))
-    return pairs
-
-
-def _mean(system: SystemScores, measure: str, ids: list[str]) -> float:
-    return sum(system.each[measure][id] for id in ids) / len(ids)
-
-
-def _asked(scored: Scored) -> set[str]:
-    return {id for system in scored.scores.systems.values() for each in system.each.values() for id in each}
-
-
-def _why_nothing(first: Scored, second: Scored) -> str:
-    if not _asked(first) & _asked(second):
-        return "not one question is in both"
-    systems = (", ".join(one.scores.systems) or "none" for one in (first, second))
-    return "no system with a measure is in both (systems {}; systems {})".format(*systems)
-
-
-def _ungrouped(first: Scored, by: Groups | None) -> list[str]:
-    if by is None:
-        return []
-    left = _asked(first) - {id for members in by.values() for id in members}
-    return [f"{len(left):,} questions of {first.name} are in no group, and count in the whole alone"] if left else []
-
-
-def _notes(first: Scored, second: Scored, against: str) -> list[str]:
+def _notes(first: ScoredRun, second: ScoredRun, against: str, by: Groups | None) -> list[str]:
     notes = []
-    for key in _SOURCE:
+    for key, what in SOURCE.items():
         ours, theirs = first.source.get(key), second.source.get(key)
         if first.source and second.source and ours != theirs:
-            what = {"dataset": "data set", "data": "data file", "pool": "pool of passages"}[key]
             notes.append(f"not the same {what}: {first.name} has {ours}, {second.name} has {theirs}")
-    ours_asked, theirs_asked = _asked(first), _asked(second)
-    both = len(ours_asked & theirs_asked)
-    if ours_asked != theirs_asked:
+    if first.asked != second.asked:
         notes.append(
-            f"not the same questions: {first.name} has {len(ours_asked):,}, {second.name} {len(theirs_asked):,}; "
-            f"all figures are over the {both:,} that are in both"
+            f"not the same questions: {first.name} has {len(first.asked):,}, {second.name} {len(second.asked):,}; "
+            f"all figures are over the {len(first.asked & second.asked):,} that are in both"
         )
     if not against and (lone := sorted(first.scores.systems.keys() ^ second.scores.systems.keys())):
         notes.append(f"systems that only one of them has: {', '.join(lone)}")
+    if by is not None and (left := first.asked - {id for members in by.values() for id in members}):
+        notes.append(f"{len(left):,} questions of {first.name} are in no group and count only in the whole")
     return notes
-
-
-def _source(path: Path) -> Mapping[str, Any]:
-    """What the first line of the questions says; {} where it cannot be read."""
-    try:
-        with path.open("rb") as lines:
-            settings = json.loads(lines.readline())["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return settings if isinstance(settings, dict) else {}

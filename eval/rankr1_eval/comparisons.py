@@ -1,30 +1,14 @@
 """Single comparisons: sets with one right passage each, every one asked once, and how often that is named.
 
-    drawn      the sets by id, drawn as training draws them
-    asking     each set asked once, what came of it kept as a record
-    rivals     which passage of a set the order shown, BM25 and an embedding model would name
-    scoring    accuracy, places and format, with intervals over questions
-
-Importing this loads nothing heavy.
-
-Which sets are asked: one for every positive of every example, drawn anew as often as wanted. Knows no model.
-
-An id is made of what a set shows: the same id means the same query and the same passages in the same order.
-
-Which passage of each set others would name: who sees no text, BM25, an embedding model. Knows retrievers.
-
-Each set asked once, through a reranker that has nothing to select but the best of it; what came of it as a record.
+A record of a comparison:
 
     {"id": "0f3a…-0", "query": "q1", "source": "hotpotqa", "n": 5, "right": 2, "chosen": 2, "format": true,
      "forced": false, "completion_tokens": 19, "text": "<think> The Town </think> <answer>[3]</answer>"}
 
-`right` and `chosen` are places in the set, counted from 0; `chosen` is null where no answer could be read, `format` is
-whether the model wrote, by itself, exactly what the format asks for. Knows sets, records and how to ask.
-
-How often the right passage is named, which places are chosen, and how often the format is kept.
-
-What is drawn in the bootstrap are questions, with all their comparisons: those of one question are no independent
-evidence. An answer that could not be read is wrong, and counts for no place. Knows places; nothing of texts or files.
+Its id is made of what the set shows: the same id means the same query and the same passages in the same order. `right`
+and `chosen` are places in the set, counted from 0; `chosen` is null where no answer could be read, which counts as
+wrong and for no place. `format` is whether the model wrote, by itself, exactly the format. The bootstrap draws
+questions with all their comparisons: those of one question are no independent evidence.
 """
 
 from __future__ import annotations
@@ -34,93 +18,33 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankr1_eval.pipeline import Failures, asked_with
+from rankr1_eval.pipeline import result_settings, successes
 from rankr1_eval.retrieval.bm25 import scores_at
 from rankr1_eval.retrieval.dense import Dense, shown
-from rankr1_eval.run_folder import Json, Records, digest, read
+from rankr1_eval.run_folder import digest, stage_records
 from rankr1_eval.types import Difference, Estimate
 from rankr1_rag.errors import FileError
-from rankr1_rag.prompt import Format
+from rankr1_rag.io.journal import Journal, Json, read_journal
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.train.data import Example, TrainingSet, sets
-from rankr1_rag.types import Ranking
 
-
-def drawn(
-    examples: Sequence[Example], *, size: int, hard: int | None, seed: int, draws: int = 1
-) -> dict[str, TrainingSet]:
-    """Id to set, `draws` ≥ 1 for every positive; more draws, or more examples, keep those that were.
-
-    `size` and `hard` as for `sets`. ValueError where an example is given twice, or has passages that are known already:
-    a single comparison has nothing that could be.
-    """
-    for example in examples:
-        if example.known:
-            raise ValueError(
-                f"the example {example.query.id!r:.100} has passages that are known already, which a single comparison "
-                "does not show: give examples made without --known"
-            )
-    if draws < 1:
-        raise ValueError(f"draws={draws}: each positive must be asked about once at least")
-    found: dict[str, TrainingSet] = {}
-    for draw in range(draws):
-        for one in sets(examples, size=size, seed=seed, hard=hard, epoch=draw):
-            id = f"{_content(one)}-{draw}"
-            if id in found:
-                raise ValueError(
-                    f"the example {one.query.id!r:.100} is given twice: its comparisons would count double"
-                )
-            found[id] = one
-    return found
-
-
-def _content(one: TrainingSet) -> str:
-    shown = [(passage.title, passage.text) for passage in one.passages]
-    return digest(one.source, one.query.id, one.query.text, one.right, shown)
-
-
-Choices = Mapping[str, int | None]
-"""Comparison id to the place that is chosen."""
-
-
-def rivals(
-    sets: Mapping[str, TrainingSet], examples: Iterable[Example], model: str | None = None
-) -> dict[str, Choices]:
-    """By name what each chooses: "first" the passage shown first, "bm25", and with an embedding model "dense".
-
-    BM25 weighs words by all passages of the examples. Of equal scores the one shown first counts. ValueError where the
-    examples hold no word; ImportError where the model needs the extra.
-    """
-    found = {"first": dict.fromkeys(sets, 0), "bm25": _bm25(sets, examples)}
-    return found if model is None else {**found, "dense": _dense(sets, model)}
-
-
-def _bm25(sets: Mapping[str, TrainingSet], examples: Iterable[Example]) -> Choices:
-    pool = (passage for example in examples for passage in (*example.positives, *example.negatives))
-    corpus = {(passage.title, passage.text): passage for passage in pool}
-    place = {content: at for at, content in enumerate(corpus)}
-    asked = [
-        (one.query.text, [place[passage.title, passage.text] for passage in one.passages]) for one in sets.values()
-    ]
-    return _best(sets, scores_at(list(corpus.values()), asked))
-
-
-def _dense(sets: Mapping[str, TrainingSet], model: str) -> Choices:
-    asked = [(one.query.text, [shown(passage) for passage in one.passages]) for one in sets.values()]
-    return _best(sets, Dense(model).similarities(asked))
-
-
-def _best(ids: Iterable[str], scores: Iterable[Sequence[float]]) -> Choices:
-    return {id: max(range(len(own)), key=own.__getitem__) for id, own in zip(ids, scores, strict=True)}
-
+if TYPE_CHECKING:
+    from rankr1_eval.measures.intervals import Table
 
 STAGE = "comparisons"
 FIELDS = ("query", "n", "right", "chosen", "format", "forced", "completion_tokens")
+MODEL = "model"
+"""The name of the model that is measured; the others are rivals."""
+RIGHT = "right"
+"""The places of the right passages: those of a perfect model."""
+
+Choices = Mapping[str, int | None]
+"""Comparison id to the chosen place."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """What came of a comparison: the place that was chosen, None where no answer could be read."""
+class ComparisonAnswer:
+    """What a comparison resulted in: the place that was chosen, None where no answer could be read."""
 
     chosen: int | None
     format: bool
@@ -128,74 +52,9 @@ class Answered:
     completion_tokens: int
 
 
-def opened(path: Path, reranker: Reranker, hard: int | None) -> Records:
-    """The file of the comparisons of this reranker, begun or gone on with. FileError where it is another's."""
-    return Records(path, STAGE, {**asked_with(reranker), "hard": hard}, FIELDS)
-
-
-def ask(records: Records, sets: Mapping[str, TrainingSet], reranker: Reranker) -> Iterator[str]:
-    """Ask what the records lack; the ids as they are done. StageError at the end where some failed."""
-    missing = [id for id in sets if id not in records]
-    yield from (id for id in sets if id in records)
-    failures = Failures(records, len(missing))
-    asked = ((sets[id].query, sets[id].passages) for id in missing)
-    for index, ranking in failures.apart(reranker.rank_many(asked)):
-        id = missing[index]
-        records.add(id, _record(sets[id], ranking, reranker.plan.format))
-        yield id
-
-
-def answered(records: Mapping[str, Json] | Records, ids: Iterable[str]) -> dict[str, Answered]:
-    """What came of these comparisons."""
-    return {id: _answered(records[id]) for id in ids}
-
-
-def elsewhere(path: Path, sets: Mapping[str, TrainingSet]) -> dict[str, Answered]:
-    """What another finished file has of exactly these sets. FileError where it has not all of them, or others."""
-    found = read(path, STAGE, FIELDS)
-    lacks, more = len(sets.keys() - found.keys()), len(found.keys() - sets.keys())
-    if lacks or more:
-        raise FileError(
-            path,
-            None,
-            f"not the same sets: it lacks {lacks:,} of these {len(sets):,} and has {more:,} others. Make both of the "
-            "same examples, with the same --size, --hard, --seed and --draws",
-        )
-    return answered(found, sets)
-
-
-def _record(one: TrainingSet, ranking: Ranking, format: Format) -> Json:
-    (comparison,) = ranking.trace
-    n, text = len(one.passages), comparison.completion.text
-    return {
-        "query": one.query.id,
-        "source": one.source,
-        "n": n,
-        "right": one.right,
-        "chosen": comparison.answer[0] if comparison.parsed else None,
-        "format": not comparison.forced and format.strict(text, n) is not None,
-        "forced": comparison.forced,
-        "completion_tokens": comparison.completion.completion_tokens,
-        "text": text,
-    }
-
-
-def _answered(record: Json) -> Answered:
-    return Answered(record["chosen"], record["format"], record["forced"], record["completion_tokens"])
-
-
-if TYPE_CHECKING:
-    from rankr1_eval.measures.intervals import Table
-
-MODEL = "model"
-"""The system of the model that is measured; the others are rivals."""
-RIGHT = "right"
-"""Where the right passages stand: what the places of a perfect model would be."""
-
-
 @dataclass(frozen=True)
-class Group:
-    """Some comparisons: accuracy by system, and by rival the paired difference, the model's less the rival's."""
+class ComparisonGroup:
+    """Some comparisons: accuracy by name, and by rival the paired difference, the model's less the rival's."""
 
     comparisons: int
     questions: int
@@ -204,16 +63,16 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Result:
+class ComparisonScores:
     """All comparisons and those of each source.
 
-    `places` of a system: how often each place was chosen, among the answers that could be read, as a multiple of its
-    fair share; 1 is fair. `format` is the share of answers in exactly the form asked for, None where the model was not
-    left to write one. `unparsed` and `forced` count comparisons, `completion_tokens` is a mean.
+    `places` by name: how often each place was chosen, among the answers that could be read, as a multiple of its fair
+    share; 1 is fair. `format` is the share of answers in exactly the format, None where the model was not left to write
+    one. `unparsed` and `forced` count comparisons, `completion_tokens` is a mean.
     """
 
-    all: Group
-    sources: Mapping[str, Group]
+    all: ComparisonGroup
+    sources: Mapping[str, ComparisonGroup]
     places: Mapping[str, tuple[Estimate, ...]]
     format: Estimate | None
     unparsed: int
@@ -225,102 +84,180 @@ class Result:
         return asdict(self)
 
 
+def drawn(
+    examples: Sequence[Example], *, size: int, hard: int | None, seed: int, draws: int = 1
+) -> dict[str, TrainingSet]:
+    """Id to set, `draws` ≥ 1 for every positive, drawn as in training; more draws, or more examples, keep these sets.
+
+    `size` and `hard` as for `sets`. ValueError where an example comes twice, or has known passages, which a single
+    comparison does not show.
+    """
+    for example in examples:
+        if example.known:
+            raise ValueError(
+                f"the example {example.query.id!r:.100} has known passages, which a single comparison does not show: "
+                "take examples made without --known"
+            )
+    if draws < 1:
+        raise ValueError(f"draws={draws}: must be at least 1")
+    found: dict[str, TrainingSet] = {}
+    for draw in range(draws):
+        for one in sets(examples, size=size, seed=seed, hard=hard, epoch=draw):
+            texts = [(passage.title, passage.text) for passage in one.passages]
+            id = f"{digest(one.source, one.query.id, one.query.text, one.right, texts)}-{draw}"
+            if id in found:
+                raise ValueError(f"duplicate example {one.query.id!r:.100}: its comparisons would count double")
+            found[id] = one
+    return found
+
+
+def rivals(
+    sets: Mapping[str, TrainingSet], examples: Iterable[Example], model: str | None = None
+) -> dict[str, Choices]:
+    """By name the choices of rivals: "first" the passage shown first, "bm25", and with an embedding model "dense".
+
+    BM25 weighs words by all passages of the examples. Of equal scores the one shown first counts. ValueError where the
+    examples hold no word; ImportError where the model needs the extra.
+    """
+
+    def best(scores: Iterable[Sequence[float]]) -> Choices:
+        return {id: max(range(len(own)), key=own.__getitem__) for id, own in zip(sets, scores, strict=True)}
+
+    pool = (passage for example in examples for passage in (*example.positives, *example.negatives))
+    corpus = {(passage.title, passage.text): passage for passage in pool}
+    place = {content: at for at, content in enumerate(corpus)}
+    places = [(one.query.text, [place[p.title, p.text] for p in one.passages]) for one in sets.values()]
+    found = {"first": dict.fromkeys(sets, 0), "bm25": best(scores_at(list(corpus.values()), places))}
+    if model is not None:
+        texts = [(one.query.text, [shown(passage) for passage in one.passages]) for one in sets.values()]
+        found["dense"] = best(Dense(model).similarities(texts))
+    return found
+
+
+def opened(path: Path, reranker: Reranker, hard: int | None) -> Journal:
+    """The file of the comparisons of this reranker, begun or resumed. FileError where it is another's."""
+    return stage_records(path, STAGE, {**result_settings(reranker), "hard": hard}, *FIELDS)
+
+
+def ask(records: Journal, sets: Mapping[str, TrainingSet], reranker: Reranker) -> Iterator[str]:
+    """Ask what the records lack; the ids as they are done. StageError at the end where some failed."""
+    missing = [id for id in sets if id not in records]
+    yield from (id for id in sets if id in records)
+    results = reranker.rank_many((sets[id].query, sets[id].passages) for id in missing)
+    for index, ranking in successes(results, records, len(missing)):
+        (comparison,) = ranking.trace
+        one, text = sets[missing[index]], comparison.completion.text
+        record = {
+            "query": one.query.id,
+            "source": one.source,
+            "n": len(one.passages),
+            "right": one.right,
+            "chosen": comparison.answer[0] if comparison.parsed else None,
+            "format": not comparison.forced and reranker.plan.format.strict(text, len(one.passages)) is not None,
+            "forced": comparison.forced,
+            "completion_tokens": comparison.completion.completion_tokens,
+            "text": text,
+        }
+        records.add(missing[index], record)
+        yield missing[index]
+
+
+def answers(records: Mapping[str, Json], ids: Iterable[str]) -> dict[str, ComparisonAnswer]:
+    """The answers to these comparisons."""
+    return {
+        id: ComparisonAnswer(record["chosen"], record["format"], record["forced"], record["completion_tokens"])
+        for id in ids
+        for record in (records[id],)
+    }
+
+
+def elsewhere(path: Path, sets: Mapping[str, TrainingSet]) -> dict[str, ComparisonAnswer]:
+    """The answers in another finished file to exactly these sets. FileError where it has others."""
+    found = read_journal(path, STAGE, FIELDS)
+    lacks, more = len(sets.keys() - found.keys()), len(found.keys() - sets.keys())
+    if lacks or more:
+        raise FileError(
+            path,
+            None,
+            f"not the same sets: it lacks {lacks:,} of these {len(sets):,} and has {more:,} others. Make both of the "
+            "same examples, with the same --size, --hard, --seed and --draws",
+        )
+    return answers(found, sets)
+
+
 def score(
     sets: Mapping[str, TrainingSet],
-    answered: Mapping[str, Answered],
+    answers: Mapping[str, ComparisonAnswer],
     rivals: Mapping[str, Choices],
     *,
     written: bool = True,
-) -> Result:
-    """What these answers are worth beside the rivals; without `written` there was no format to keep.
+) -> ComparisonScores:
+    """The scores of the model and its rivals; without `written` the model had no format to keep.
 
     All by comparison id, every one in each mapping.
     """
-    systems: dict[str, Choices] = {MODEL: {id: one.chosen for id, one in answered.items()}, **rivals}
+    from rankr1_eval.measures import intervals
+
+    names: dict[str, Choices] = {MODEL: {id: one.chosen for id, one in answers.items()}, **rivals}
+    own = [answers[id] for id in sets]
+    format = None
+    if written:
+        table, count = sums(sets, [[float(one.format) for one in own], [1.0] * len(sets)]).T
+        (format,) = intervals.estimates(table[:, None], weights=count[:, None])
     sources = sorted({one.source for one in sets.values()} - {""})
-    told = [answered[id] for id in sets]
-    return Result(
-        all=_group(sets, systems),
+    return ComparisonScores(
+        all=score_group(sets, names),
         sources={
-            name: _group({id: one for id, one in sets.items() if one.source == name}, systems) for name in sources
+            name: score_group({id: one for id, one in sets.items() if one.source == name}, names) for name in sources
         },
-        places=_places(sets, systems),
-        format=_format(sets, answered) if written else None,
-        unparsed=sum(one.chosen is None for one in told),
-        forced=sum(one.forced for one in told),
-        completion_tokens=sum(one.completion_tokens for one in told) / len(told),
+        places=score_places(sets, names),
+        format=format,
+        unparsed=sum(one.chosen is None for one in own),
+        forced=sum(one.forced for one in own),
+        completion_tokens=sum(one.completion_tokens for one in own) / len(own),
     )
 
 
-def _group(sets: Mapping[str, TrainingSet], systems: Mapping[str, Choices]) -> Group:
+def score_group(sets: Mapping[str, TrainingSet], names: Mapping[str, Choices]) -> ComparisonGroup:
+    """The accuracy of each name on these sets; the first is the model."""
     from rankr1_eval.measures import intervals
 
-    right = {name: [float(chosen[id] == one.right) for id, one in sets.items()] for name, chosen in systems.items()}
-    table, count = _sums(sets, list(right.values())), _sums(sets, [[1.0] * len(sets)])
+    right = [[float(chosen[id] == one.right) for id, one in sets.items()] for chosen in names.values()]
+    table, count = sums(sets, right), sums(sets, [[1.0] * len(sets)])
     accuracy = intervals.estimates(table, weights=count)
     apart = intervals.differences(table[:, :1] - table[:, 1:], weights=count)
-    return Group(
+    return ComparisonGroup(
         len(sets),
         len(table),
-        dict(zip(systems, accuracy, strict=True)),
-        dict(zip(list(systems)[1:], apart, strict=True)),
+        dict(zip(names, accuracy, strict=True)),
+        dict(zip(list(names)[1:], apart, strict=True)),
     )
 
 
-def _places(sets: Mapping[str, TrainingSet], systems: Mapping[str, Choices]) -> dict[str, tuple[Estimate, ...]]:
-    """By system the share of each place; none of a place that no answered set has."""
+def score_places(sets: Mapping[str, TrainingSet], names: Mapping[str, Choices]) -> dict[str, tuple[Estimate, ...]]:
+    """By name the share of each place; none of a place that no answered set has."""
     from rankr1_eval.measures import intervals
 
-    most = max(len(one.passages) for one in sets.values())
-    shown = {**systems, RIGHT: {id: one.right for id, one in sets.items()}}
-    columns = {
-        (name, place): column
-        for name, chosen in shown.items()
-        for place in range(most)
-        if any((column := _share(sets, chosen, place))[1])
-    }
-    table = _sums(sets, [counts for counts, _ in columns.values()])
-    weights = _sums(sets, [fair for _, fair in columns.values()])
+    shown = {**names, RIGHT: {id: one.right for id, one in sets.items()}}
+    owners, counts, fair = [], [], []
+    for name, chosen in shown.items():
+        read = [(chosen[id], len(one.passages)) for id, one in sets.items()]
+        for place in range(max(n for _, n in read)):
+            shares = [1 / n if choice is not None and n > place else 0.0 for choice, n in read]
+            if any(shares):
+                owners.append(name)
+                counts.append([float(choice == place) for choice, _ in read])
+                fair.append(shares)
     found: dict[str, list[Estimate]] = {name: [] for name in shown}
-    for (name, _), estimate in zip(columns, intervals.estimates(table, weights=weights), strict=True):
+    for name, estimate in zip(owners, intervals.estimates(sums(sets, counts), weights=sums(sets, fair)), strict=True):
         found[name].append(estimate)
     return {name: tuple(estimates) for name, estimates in found.items()}
 
 
-def _share(sets: Mapping[str, TrainingSet], chosen: Choices, place: int) -> tuple[list[float], list[float]]:
-    """Of each comparison whether that place was chosen, and how often it would be if all were alike."""
-    read = [(chosen[id], len(one.passages)) for id, one in sets.items()]
-    counts = [float(choice == place) for choice, _ in read]
-    return counts, [1 / n if choice is not None and n > place else 0.0 for choice, n in read]
-
-
-def _format(sets: Mapping[str, TrainingSet], answered: Mapping[str, Answered]) -> Estimate:
-    from rankr1_eval.measures import intervals
-
-    table, count = _sums(sets, [[float(answered[id].format) for id in sets], [1.0] * len(sets)]).T
-    return intervals.estimates(table[:, None], weights=count[:, None])[0]
-
-
-def _sums(sets: Mapping[str, TrainingSet], columns: Sequence[Iterable[float]]) -> Table:
+def sums(sets: Mapping[str, TrainingSet], columns: Sequence[Iterable[float]]) -> Table:
     """Of values a comparison, the sums over each question: a line a question."""
     import numpy as np
 
     lines: dict[tuple[str, str], int] = {}
     line = [lines.setdefault((one.source, one.query.id), len(lines)) for one in sets.values()]
     return np.array([np.bincount(line, weights=np.array(list(values))) for values in columns], dtype=np.float64).T
-
-
-__all__ = [
-    "MODEL",
-    "RIGHT",
-    "Answered",
-    "Group",
-    "Result",
-    "answered",
-    "ask",
-    "drawn",
-    "elsewhere",
-    "opened",
-    "rivals",
-    "score",
-]

@@ -1,61 +1,72 @@
-"""The stages between the questions and the scores, each a function that streams one JSON-lines file keyed by id.
+"""The stages of an evaluation: load → retrieve → rerank → read → score.
 
-    load → retrieve → rerank → read → score
-
-A stage asks only for what its file lacks and yields the ids as they are done, so a killed run goes on where it was.
-Knows values, records and how to ask; nothing of the command line.
-
-What the orders of a reranker depend on, for the first line of their records. Knows settings; asks nothing.
-
-What a finished run leaves in its folder: scores, report, and the forms for other programs.
-
-Knows what each is called; nothing of how it is made.
+Each streams one file of records keyed by question id. It asks only for what the file lacks and yields the ids as they
+are done, so that a killed run resumes.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rankr1_eval.predictions import export
 from rankr1_eval.reader import Reader
 from rankr1_eval.report import write_report
-from rankr1_eval.run_folder import Records, question_record, reranked_record
+from rankr1_eval.run_folder import question_record
 from rankr1_eval.scoring import EvaluatedRun, Read, score, to_json
 from rankr1_eval.systems import Order
 from rankr1_eval.types import Question, Scores, StageError
 from rankr1_rag.concurrency import streams
-from rankr1_rag.errors import BackendError, BackendUnavailable, UnparsedError
+from rankr1_rag.errors import BackendError, UnparsedError
 from rankr1_rag.io.files import writing
+from rankr1_rag.io.journal import GiveUp, Journal
+from rankr1_rag.io.jsonl import ranking_to_json
 from rankr1_rag.io.trec import Run
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Passage, Query
 
-BESIDE = frozenset({"backend", "in_flight", "on_failure", "retrieve"})
+T = TypeVar("T")
+IRRELEVANT = frozenset({"backend", "in_flight", "on_failure", "retrieve"})
+"""Settings of a reranker that no order depends on, and those that `result_settings` writes in its own way."""
 LATER: Mapping[str, object] = {"hops": 1}
-"""Settings that came later, as it was before: told where they are otherwise, so that runs of that time go on."""
+"""Settings that came later, with the value that runs of before had: written only where they differ."""
+
+Progress = Callable[[str, int, Iterator[str]], None]
+"""Goes through a stage: its name, its number of questions, their ids as they are done."""
+
+Pool = Callable[[Query], tuple[Passage, ...]]
+"""The candidates of a query, first-stage best first."""
 
 
-def asked_with(reranker: Reranker) -> dict[str, object]:
-    """Its settings, the open ones decided, and the identity of its model; without what is speed and patience.
+def quietly(name: str, total: int, ids: Iterator[str]) -> None:
+    """Go through a stage and print nothing."""
+    for _ in ids:
+        pass
 
-    Of `retrieve` it is told that there is one.
+
+def result_settings(reranker: Reranker) -> dict[str, object]:
+    """The settings that a reranker's orders depend on, the open ones decided, with the identity of its model.
+
+    Of `retrieve` only that there is one.
     """
     plan = reranker.plan
-    told = {field.name: getattr(reranker, field.name) for field in fields(reranker) if field.name not in BESIDE}
-    decided = {field.name: getattr(plan, field.name) for field in fields(plan) if field.name in told}
-    again = {"retrieve": True} if reranker.retrieve is not None else {}
-    asked = {"model": plan.backend.identity, **told, **decided, **again, "format": plan.format.name}
-    return {name: value for name, value in asked.items() if (name, value) not in LATER.items()}
+    own = {field.name: getattr(reranker, field.name) for field in fields(reranker) if field.name not in IRRELEVANT}
+    decided = {field.name: getattr(plan, field.name) for field in fields(plan) if field.name in own}
+    retrieve = {"retrieve": True} if reranker.retrieve is not None else {}
+    found = {"model": plan.backend.identity, **own, **decided, **retrieve, "format": plan.format.name}
+    return {name: value for name, value in found.items() if (name, value) not in LATER.items()}
 
 
 def finish(run: EvaluatedRun, folder: Path) -> tuple[Scores, str]:
-    """Score a run and write it all, each file whole or not at all. The scores; and what could not be written, or ""."""
+    """Score a run and write scores, report and exports, each file whole or not at all.
+
+    The scores, and what could not be written, or "".
+    """
     scores = score(run)
     with writing(folder / "scores.json") as out:
         json.dump(to_json(scores), out)
@@ -63,24 +74,8 @@ def finish(run: EvaluatedRun, folder: Path) -> tuple[Scores, str]:
     return scores, export(run, folder)
 
 
-T = TypeVar("T")
-
-GONE, WRONG = 8, 32
-"""A stage gives up after so many failures in a row: the model is not there, or refuses whatever it is asked."""
-
-
-Tell = Callable[[str, int, Iterator[str]], None]
-"""Goes through a stage: its name, how many questions it has, their ids as they are done."""
-
-
-def quietly(name: str, total: int, ids: Iterator[str]) -> None:
-    """Go through a stage and tell nobody."""
-    for _ in ids:
-        pass
-
-
-class Watch:
-    """Wall time since it was last asked: the sum over the records is what the stage took."""
+class Stopwatch:
+    """Wall time since the last lap: the sum over the records is the time of the stage."""
 
     def __init__(self) -> None:
         self._last = time.perf_counter()
@@ -91,7 +86,7 @@ class Watch:
         return self._last - before
 
 
-def load(records: Records, questions: Sequence[Question]) -> Iterator[str]:
+def load(records: Journal, questions: Sequence[Question]) -> Iterator[str]:
     """Keep the questions."""
     for question in questions:
         if question.query.id not in records:
@@ -100,9 +95,9 @@ def load(records: Records, questions: Sequence[Question]) -> Iterator[str]:
 
 
 def retrieve(
-    records: Records, questions: Sequence[Question], first_stage: Callable[[list[Query]], Run]
+    records: Journal, questions: Sequence[Question], first_stage: Callable[[list[Query]], Run]
 ) -> Iterator[str]:
-    """Keep the candidates of each question: `first_stage` is asked once, for all that are missing."""
+    """Keep the candidates of each question: `first_stage` is called once, for all that are missing."""
     missing = [question.query for question in questions if question.query.id not in records]
     found = first_stage(missing) if missing else {}
     for question in questions:
@@ -111,20 +106,11 @@ def retrieve(
         yield question.query.id
 
 
-def candidates(record: Mapping[str, Any], passages: Mapping[str, Passage]) -> tuple[Passage, ...]:
-    """The candidates that `retrieve` kept."""
-    return tuple(passages[id] for id, _ in record["candidates"])
-
-
-Pool = Callable[[Query], tuple[Passage, ...]]
-"""The candidates of a query, first-stage best first."""
-
-
 def reorder(
-    records: Records, questions: Sequence[Question], pool: Pool, order: Callable[[Question, Sequence[Passage]], Order]
+    records: Journal, questions: Sequence[Question], pool: Pool, order: Callable[[Question, Sequence[Passage]], Order]
 ) -> Iterator[str]:
-    """Keep the order that a function gives, for systems without a reasoning model."""
-    watch = Watch()
+    """Keep the order of a function, for systems without a reasoning model."""
+    watch = Stopwatch()
     for question in questions:
         if question.query.id not in records:
             found = pool(question.query)
@@ -133,7 +119,7 @@ def reorder(
         yield question.query.id
 
 
-def rerank(records: Records, queries: Sequence[Query], pool: Pool, reranker: Reranker) -> Iterator[str]:
+def rerank(records: Journal, queries: Sequence[Query], pool: Pool, reranker: Reranker) -> Iterator[str]:
     """Keep the ranking of each query, with its trace. StageError at the end where some failed.
 
     A query for which an earlier run kept the first-stage order, because the model failed, is asked again.
@@ -141,77 +127,69 @@ def rerank(records: Records, queries: Sequence[Query], pool: Pool, reranker: Rer
     missing = [query for query in queries if query.id not in records or records[query.id]["rankr1"].get("failure")]
     asked = {query.id for query in missing}
     yield from (query.id for query in queries if query.id not in asked)
-    watch, failures = Watch(), Failures(records, len(missing))
-    for index, ranking in failures.apart(reranker.rank_many((query, pool(query)) for query in missing)):
-        records.add(missing[index].id, reranked_record(ranking, watch.lap()))
+    watch = Stopwatch()
+    results = reranker.rank_many((query, pool(query)) for query in missing)
+    for index, ranking in successes(results, records, len(missing)):
+        record = {
+            "order": [passage.id for passage in ranking.passages],
+            "scores": list(ranking.scores),
+            "rankr1": ranking_to_json(ranking)["rankr1"],
+            "seconds": watch.lap(),
+        }
+        records.add(missing[index].id, record)
         yield missing[index].id
 
 
 def read(
-    records: Records,
+    records: Journal,
     questions: Sequence[Question],
     context: Callable[[Question], Iterable[Passage]],
     reader: Reader,
     in_flight: int,
 ) -> Iterator[str]:
-    """Keep what the reader says of each question with the passages of `context`. StageError where some failed.
+    """Keep the reader's answer to each question with the passages of `context`. StageError where some failed.
 
-    What was read in another order, of a ranking that has failed since or was asked again, is read anew.
+    An answer to another order, of a ranking that has failed since or was asked again, is replaced.
     """
     shown = {question.query.id: tuple(context(question)) for question in questions}
     ids = {id: [passage.id for passage in passages] for id, passages in shown.items()}
     done = {id for id in ids if id in records and records[id]["shown"] == ids[id]}
     missing = [question for question in questions if question.query.id not in done]
     yield from (question.query.id for question in questions if question.query.id in done)
-    watch, failures = Watch(), Failures(records, len(missing))
+    watch = Stopwatch()
 
-    def work(question: Question) -> Coroutine[Any, Any, Read | Exception]:
-        return _caught(reader.read(question.query.text, shown[question.query.id]))
+    async def work(question: Question) -> Read | Exception:
+        try:
+            return await reader.read(question.query.text, shown[question.query.id])
+        except BackendError as error:
+            return error
 
-    for index, found in failures.apart(streams.each(work, missing, in_flight)):
+    for index, found in successes(streams.each(work, missing, in_flight), records, len(missing)):
         id = missing[index].query.id
         records.add(id, {"shown": ids[id], **asdict(replace(found, seconds=watch.lap()))})
         yield id
 
 
-async def _caught(reading: Coroutine[Any, Any, Read]) -> Read | Exception:
-    try:
-        return await reading
-    except BackendError as error:
-        return error
+def successes(results: Iterator[tuple[int, T | Exception]], records: Journal, total: int) -> Iterator[tuple[int, T]]:
+    """The results of `total` questions that succeeded, as they come.
 
-
-class Failures:
-    """What failed in a stage: told at the end, or at once where nothing comes back any more."""
-
-    def __init__(self, records: Records, asked: int) -> None:
-        self._stage, self._asked, self._answered = records.stage, asked, bool(len(records))
-        self._failed = self._in_a_row = 0
-        self._unavailable = True
-        self._first: Exception | None = None
-
-    def apart(self, results: Iterator[tuple[int, T | Exception]]) -> Iterator[tuple[int, T]]:
-        """What succeeded, as it comes; StageError at the end where something did not, or where nothing does."""
-        with closing(results):  # type: ignore[type-var]
-            for index, outcome in results:
-                if isinstance(outcome, Exception):
-                    self._take(outcome)
-                    continue
-                self._in_a_row, self._unavailable, self._answered = 0, True, True
+    StageError at the end where some failed, or as soon as none succeeds any more. An error that is not the model's is
+    raised.
+    """
+    failed, first = 0, None
+    give_up = GiveUp(answered=bool(len(records)))
+    with closing(results):  # type: ignore[type-var]
+        for index, outcome in results:
+            if not isinstance(outcome, Exception):
+                give_up.succeed()
                 yield index, outcome
-        self._tell()
-
-    def _take(self, error: Exception) -> None:
-        if not isinstance(error, BackendError | UnparsedError):
-            raise error  # not the model's fault: an argument that only a question shows, or ours
-        self._first = self._first or error
-        self._failed += 1
-        self._in_a_row += 1
-        self._unavailable &= isinstance(error, BackendUnavailable)
-        gone, wrong = self._unavailable and self._in_a_row >= GONE, not self._answered and self._in_a_row >= WRONG
-        if gone or wrong:
-            self._tell(f"gave up after {self._in_a_row} in a row; ")
-
-    def _tell(self, why: str = "") -> None:
-        if self._first is not None:
-            raise StageError(self._stage, self._failed, self._asked, self._first, why) from self._first
+                continue
+            if not isinstance(outcome, BackendError | UnparsedError):
+                raise outcome
+            failed, first = failed + 1, first or outcome
+            give_up.fail(outcome)
+            if give_up.is_due:
+                why = f"gave up after {give_up.in_a_row} in a row; "
+                raise StageError(records.kind, failed, total, first, why) from first
+    if first is not None:
+        raise StageError(records.kind, failed, total, first) from first

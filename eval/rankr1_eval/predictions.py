@@ -1,17 +1,13 @@
-"""Answer strings from anywhere, scored: a JSON file `{id: answer string}` and the questions that it answers.
+"""Answer strings scored from a JSON file `{id: answer string}`, and a run exported for other programs.
 
     {"5a8c7595554299585d9e36b6": "Chief of Protocol", "5a85b2d95542997b5ce40028": "yes", …}
 
 The official `{"answer": {id: answer string, …}, "sp": …}` is read too. As in the official scripts a question without a
-prediction counts as 0; it is told. Knows files of answer strings and measures; nothing of models.
+prediction counts as 0. A run is exported as
 
-A run in the forms that other programs read: TREC runs and qrels, and answer strings as `rankr1-eval score` has them.
-
-    supports.qrels          the supports of each question, relevance 1
+    supports.qrels             the supports of each question, relevance 1
     runs/SYSTEM.trec           the order of a system; scores are 1 / rank
     predictions/SYSTEM@K.json  {question id: answer string}
-
-Knows values and formats.
 """
 
 from __future__ import annotations
@@ -33,78 +29,88 @@ from rankr1_rag.io.trec import write_qrels, write_run
 
 
 def export(run: EvaluatedRun, folder: Path) -> str:
-    """Write them, each whole or not at all. What is left out, and why: "" where nothing is.
+    """Write the exports, each whole or not at all. A message about what is left out: "" where nothing is.
 
-    TREC files part their fields by white space: a question whose id holds some can be in none.
+    TREC fields are whitespace-separated: a question whose id contains whitespace can be in no TREC file.
     """
-    _remove_stale(folder)
-    for system in run.systems:
-        for k, reads in system.reads.items():
-            with writing(folder / "predictions" / f"{file_name(system.name)}@{k}.json") as out:
+    for name in ("predictions", "runs"):
+        (folder / name).mkdir(exist_ok=True)
+    records = [path for stage in ("rerank", "read") for path in (folder / stage).glob("*.jsonl")]
+    for system in {path.stem.partition("@")[0] for path in records}:  # an earlier command's, perhaps of other questions
+        for stale in [folder / "runs" / f"{system}.trec", *(folder / "predictions").glob(f"{system}@*.json")]:
+            stale.unlink(missing_ok=True)
+    for one in run.systems:
+        for k, reads in one.reads.items():
+            with writing(folder / "predictions" / f"{file_name(one.name)}@{k}.json") as out:
                 json.dump({id: read.answer for id, read in reads.items()}, out)
     try:
-        _as_trec(run, folder)
+        supports = {question.query.id: dict.fromkeys(question.supports, 1) for question in run.questions}
+        write_qrels(folder / "supports.qrels", supports)
+        for one in run.systems:
+            if one.orders:
+                ranked = ((id, [(p, 1 / rank) for rank, p in enumerate(order, 1)]) for id, order in one.orders.items())
+                write_run(folder / "runs" / f"{file_name(one.name)}.trec", ranked, tag=file_name(one.name))
     except ValueError as error:
         return f"no TREC files were written: {error}"
     return ""
 
 
-def _remove_stale(folder: Path) -> None:
-    """Remove what an earlier command wrote of the folder's systems, and no other file."""
-    for name in ("predictions", "runs"):
-        (folder / name).mkdir(exist_ok=True)
-    for system in {
-        path.stem.partition("@")[0] for stage in ("rerank", "read") for path in (folder / stage).glob("*.jsonl")
-    }:
-        for stale in [folder / "runs" / f"{system}.trec", *(folder / "predictions").glob(f"{system}@*.json")]:
-            stale.unlink(missing_ok=True)
-
-
-def _as_trec(run: EvaluatedRun, folder: Path) -> None:
-    write_qrels(folder / "supports.qrels", {one.query.id: dict.fromkeys(one.supports, 1) for one in run.questions})
-    for system in run.systems:
-        if system.orders:
-            ranked = (
-                (id, [(one, 1 / rank) for rank, one in enumerate(order, 1)]) for id, order in system.orders.items()
-            )
-            write_run(folder / "runs" / f"{file_name(system.name)}.trec", ranked, tag=file_name(system.name))
-
-
-Group = Mapping[str, Mapping[str, Estimate]]
-"""Type, or number of hops, to measure to estimate."""
-
-
 @dataclass(frozen=True)
 class AnswerScores:
-    """EM and F1 of each question and their means. `missing` are the questions without a prediction, which count as 0;
-    `unknown` the ids of predictions that answer none of the questions.
+    """EM and F1 of each question and their means, also by type and by number of hops.
+
+    `missing` are the questions without a prediction, which count as 0; `unknown` the ids of predictions that answer
+    none of the questions.
     """
 
     each: Each
     estimates: Mapping[str, Estimate]
-    types: Group
-    hops: Group
+    types: Mapping[str, Mapping[str, Estimate]]
+    hops: Mapping[str, Mapping[str, Estimate]]
     missing: tuple[str, ...]
     unknown: tuple[str, ...]
 
 
 def read_predictions(path: FilePath) -> dict[str, str]:
-    """Question id to answer string. FileError for what is no such file, an id twice, or an answer that is no string."""
-    value, twice = _parsed(path)
+    """Question id to answer string. FileError for another content, an id twice, or an answer that is no string."""
+
+    def kind(value: object) -> str:
+        return next(name for name, types in KINDS.items() if isinstance(value, types))
+
+    value, duplicates = read_json(path)
     if isinstance(value, dict) and isinstance(value.get("answer"), dict):
         value = value["answer"]
     if not isinstance(value, dict):
-        raise FileError(path, None, f"holds {_kind(value)} where one object is needed, {{id: answer string, …}}")
+        raise FileError(path, None, f"holds {kind(value)} where one object is needed, {{id: answer string, …}}")
     if not value:
         raise FileError(path, None, "the object is empty: it predicts no answer")
-    if again := [id for id in twice if id in value]:
-        raise FileError(path, None, f"id {again[0]!r} stands twice: a question has one answer string")
+    if again := [id for id in duplicates if id in value]:
+        raise FileError(path, None, f"duplicate id {again[0]!r}: a question has one answer string")
     for id, answer in value.items():
         if not isinstance(answer, str):
-            raise FileError(
-                path, None, f'the answer to {id!r} is {_kind(answer)} where a string is needed; "" for none'
-            )
+            problem = f'the answer to {id!r} is {kind(answer)} where a string is needed; "" for none'
+            raise FileError(path, None, problem)
     return value
+
+
+def read_json(path: FilePath) -> tuple[object, list[str]]:
+    """The JSON value in a file, and the names that one of its objects holds twice."""
+    duplicates: list[str] = []
+
+    def to_dict(found: list[tuple[str, object]]) -> dict[str, object]:
+        duplicates.extend(name for name, times in Counter(name for name, _ in found).items() if times > 1)
+        return dict(found)
+
+    lines = dict(numbered_lines(path))
+    text = "\n".join(lines.get(number, "") for number in range(1, max(lines) + 1))
+    try:
+        return json.loads(text, object_pairs_hook=to_dict), duplicates
+    except json.JSONDecodeError as error:
+        hint = "JSON lines are not read" if error.msg == "Extra data" else "is the file cut short?"
+        problem = f"not one whole JSON object: {error.msg} at column {error.colno}; {hint}"
+        raise FileError(path, error.lineno, problem) from error
+    except RecursionError:
+        raise FileError(path, None, "JSON nested too deeply to be read") from None
 
 
 def score_predictions(dataset: str, questions: Sequence[Question], predictions: Mapping[str, str]) -> AnswerScores:
@@ -126,29 +132,3 @@ def score_predictions(dataset: str, questions: Sequence[Question], predictions: 
         tuple(id for id in answers if id not in predictions),
         tuple(id for id in predictions if id not in answers),
     )
-
-
-def _parsed(path: FilePath) -> tuple[object, list[str]]:
-    """The JSON value, and the names that one of its objects holds twice."""
-    twice: list[str] = []
-
-    def pairs(found: list[tuple[str, object]]) -> dict[str, object]:
-        value = dict(found)
-        if len(value) < len(found):
-            twice.extend(name for name, times in Counter(name for name, _ in found).items() if times > 1)
-        return value
-
-    lines = dict(numbered_lines(path))
-    text = "\n".join(lines.get(number, "") for number in range(1, max(lines) + 1))
-    try:
-        return json.loads(text, object_pairs_hook=pairs), twice
-    except json.JSONDecodeError as error:
-        problem = f"not one whole JSON object: {error.msg} at column {error.colno}"
-        hint = "; JSON lines are not read" if error.msg == "Extra data" else "; is the file cut short?"
-        raise FileError(path, error.lineno, problem + hint) from error
-    except RecursionError:
-        raise FileError(path, None, "JSON nested too deeply to be read") from None
-
-
-def _kind(value: object) -> str:
-    return next(name for name, types in KINDS.items() if isinstance(value, types))

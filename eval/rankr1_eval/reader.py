@@ -1,13 +1,8 @@
-"""The reader: a question and passages become a prompt, a model's text becomes a short answer string.
+"""The reader: a question and passages become a prompt, and a model's text a short answer string.
 
-Knows prompts and texts; nothing of measures, files or rerankers. What is in a passage cannot speak for the template:
-it goes through the core's cleaning.
-
-Worked examples that the reader is shown before its question: what a short answer looks like.
-
-A small model answers in sentences however often it is told not to; shown five examples it mostly does not.
-The places and people of the examples with passages are invented, so that no data set holds them; those without passages
-are common knowledge. Kinds of answers take turns and no yes or no stands last, which small models would copy.
+Small models answer in sentences whatever the instruction; after five worked examples they mostly do not. The places and
+people of the examples with passages are invented, so that no data set holds them; those without passages are common
+knowledge. The kinds of answers alternate and the last is no yes or no, which small models would copy.
 """
 
 from __future__ import annotations
@@ -75,12 +70,12 @@ SYSTEM_ALONE = (
     "No sentence, no explanation."
 )
 MARGIN = 192
-"""Tokens kept free for what the chat template adds to the turns."""
+"""Tokens kept free for the chat template."""
 
 PROMPT = "five-examples-v1"
-"""The name of this prompt: what was read with another is not mixed with it."""
+"""The name of this prompt, one of the settings of the readings."""
 
-_THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
+_REASONING = re.compile(r"^.*</think>", re.DOTALL)
 _LEAD = re.compile(r"^(?:the\s+)?(?:short\s+|final\s+)?answer(?:\s+is\b\s*:?|\s*[:\-])\s*", re.IGNORECASE)
 _NEXT = re.compile(r"\n\s*Question\s*:", re.IGNORECASE)
 _MARKED = re.compile(r"\banswer\s*:\s*(.+)", re.IGNORECASE)
@@ -89,7 +84,7 @@ _QUOTES = "\"'`*\u201c\u201d\u2018\u2019\u00ab\u00bb"
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A reader on a backend: greedy, at most `tokens` of completion, more for models that think before they answer.
+    """A reader on a backend: greedy, at most `tokens` of completion, more for models that reason before they answer.
 
     Leaving it closes the backend, where it is the reader's `own`.
     """
@@ -99,13 +94,25 @@ class Reader:
     own: bool = False
 
     def messages(self, question: str, passages: Sequence[Passage]) -> list[Message]:
-        """The prompt, passages best first, clipped equally where the context is too short for them."""
+        """The prompt, passages best first, clipped equally where the context is too short for them.
+
+        ValueError where the context has no room for the passages.
+        """
         asked = sanitise(question).strip()
-        lines = [sanitise(_line(passage)) for passage in passages]
-        before = _before(bool(lines))
-        share = self._share("".join(message["content"] for message in before) + asked, len(lines))
-        shown = lines if share is None else [clip(line, share, self.backend.count) for line in lines]
-        return [*before, _turn("\n\n".join(shown), asked)]
+        lines = [sanitise(f"{one.title}: {one.text}" if one.title else one.text).strip() for one in passages]
+        messages: list[Message] = [{"role": "system", "content": SYSTEM if lines else SYSTEM_ALONE}]
+        for context, example, answer in WITH_PASSAGES if lines else ALONE:
+            messages += [user_turn(context, example), {"role": "assistant", "content": answer}]
+        if self.backend.context is not None and lines:
+            fixed = tokens("".join(message["content"] for message in messages) + asked, self.backend.count)
+            share = (self.backend.context - MARGIN - self.tokens - fixed) // len(lines)
+            if share < 1:
+                raise ValueError(
+                    f"the reader's context of {self.backend.context} tokens has no room for {len(lines)} passages: "
+                    "lower k"
+                )
+            lines = [clip(line, share, self.backend.count) for line in lines]
+        return [*messages, user_turn("\n\n".join(lines), asked)]
 
     async def read(self, question: str, passages: Sequence[Passage]) -> Read:
         """The answer to one question. BackendError as the backend raises it."""
@@ -126,45 +133,20 @@ class Reader:
         if self.own and private_loop().alive:
             private_loop().call(self.backend.close())
 
-    def _share(self, fixed: str, n: int) -> int | None:
-        """Tokens for each passage. ValueError where there are none."""
-        if self.backend.context is None or n == 0:
-            return None
-        share = (self.backend.context - MARGIN - self.tokens - tokens(fixed, self.backend.count)) // n
-        if share < 1:
-            raise ValueError(
-                f"the reader's context of {self.backend.context} tokens has no room for {n} passages: lower k"
-            )
-        return share
-
 
 def answer_string(text: str) -> str:
-    """What is taken as the answer: the first line after a thought and after a last "Answer:", without quotes.
-
-    "" where there is none.
-    """
-    said = _THOUGHT.sub("", text).strip()
+    """The answer in a model's text: the first line after the reasoning and a last "Answer:", without quotes, or ""."""
+    said = _REASONING.sub("", text).strip()
     if said.startswith("<think>"):
-        return ""  # a thought without an end: the budget was too small for an answer
-    said = _NEXT.split(said)[0]  # a model that goes on with a question of its own
+        return ""  # reasoning without an end: the budget was too small for an answer
+    said = _NEXT.split(said)[0]  # a model that continues with a question of its own
     if marked := _MARKED.findall(said):
         said = marked[-1]
     first = next((line.strip() for line in said.splitlines() if line.strip()), "")
     return _LEAD.sub("", first.strip(_QUOTES + " ")).strip(_QUOTES + " ")
 
 
-def _before(passages: bool) -> list[Message]:
-    """The instruction and the worked examples."""
-    messages: list[Message] = [{"role": "system", "content": SYSTEM if passages else SYSTEM_ALONE}]
-    for context, question, answer in WITH_PASSAGES if passages else ALONE:
-        messages += [_turn(context, question), {"role": "assistant", "content": answer}]
-    return messages
-
-
-def _turn(context: str, question: str) -> Message:
+def user_turn(context: str, question: str) -> Message:
+    """The passages, where there are any, and the question."""
     beginning = f"{context}\n\n" if context else ""
     return {"role": "user", "content": f"{beginning}Question: {question}\nAnswer:"}
-
-
-def _line(passage: Passage) -> str:
-    return f"{passage.title}: {passage.text}".strip() if passage.title else passage.text.strip()

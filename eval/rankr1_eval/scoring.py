@@ -1,17 +1,8 @@
-"""The score of a finished run: each question's measures by system, their means, what differs from no reranking, groups.
+"""A finished run as values and its scores: each question's measures by system, means, paired differences, groups.
 
 A system has support measures (R@k, All@k, RR, nDCG@10) where it has orders, EM@k and F1@k for each k it was read at.
-Everything is over all the questions of the run: what a system lacks counts as 0 and is named in
-`SystemScores.missing`; a finished `qa` has none.
-
-The scores of a run as values: each question's, their means with intervals, paired differences, groups.
-
-Knows no file and no measure by name: `score.py` fills them in.
-
-A finished run as values: what each system ranked and answered, for the score and for the report.
-
-A *system* is one way to order or choose what the reader sees: "none" (first-stage order), "oracle", "random", "dense",
-"cross-encoder", "rank-r1"; "gold" and "no-context" have no order, only answers. Knows nothing of models.
+Everything is over all the questions of the run: what a system lacks counts as 0 and is named in `SystemScores.missing`;
+a finished `qa` has none.
 """
 
 from __future__ import annotations
@@ -25,60 +16,11 @@ from rankr1_eval.measures import answers
 from rankr1_eval.types import Difference, Each, Estimate, Question, Scores, SystemScores
 from rankr1_rag.types import Cost, Passage, Ranking
 
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """What the reader said: the answer string taken from it ("" where there was none), its whole text, the cost.
-
-    `stored` is True where it was not asked, and `seconds` therefore say nothing.
-    """
-
-    answer: str
-    text: str
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float = 0.0
-    stored: bool = False
-
-
-@dataclass(frozen=True)
-class SystemRun:
-    """One system: `orders`, question id to passage ids, best first (empty for systems without an order); `reads`, k to
-    question id to what the reader said of the first k; `rankings` where a reasoning reranker made the order; `costs`
-    of the reranking by question id, `Cost.seconds` being wall time of the stage; `retrieved`, where the reranker
-    retrieves again between its hops, question id to how many passages of the order are no candidates.
-    """
-
-    name: str
-    orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    reads: Mapping[int, Mapping[str, Read]] = field(default_factory=dict)
-    rankings: Mapping[str, Ranking] = field(default_factory=dict)
-    costs: Mapping[str, Cost] = field(default_factory=dict)
-    retrieved: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class EvaluatedRun:
-    """One evaluation: its questions, the passages by id, the systems in the order asked for ("none" first where it is).
-
-    `settings` is what it was made with, for the reader of the report. Support recall is told at `cutoffs` too.
-    """
-
-    name: str
-    dataset: str
-    questions: tuple[Question, ...]
-    passages: Mapping[str, Passage]
-    candidates: int
-    systems: tuple[SystemRun, ...]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    cutoffs: tuple[int, ...] = ()
-
-
 if TYPE_CHECKING:
     from rankr1_eval.measures.intervals import Table
 
 VERSION = 1
-"""Of what `to_json` gives."""
+"""The version of `scores.json`."""
 
 BASELINE = "none"
 """The system that the others are compared with: first-stage order."""
@@ -95,7 +37,6 @@ COSTS = (
     "forced",
     "seconds",
 )
-READING = ("prompt_tokens", "completion_tokens", "seconds")
 GROUPS: Mapping[str, Callable[[Question], str | int | None]] = {
     "type": lambda question: question.type or None,
     "hops": lambda question: question.hops,
@@ -105,38 +46,102 @@ Estimates = dict[str, dict[str, Estimate]]
 """By system and measure."""
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A reading: the answer string taken from the reader's text ("" where there was none), the text, the cost.
+
+    `stored` is True where the reader was not asked; `seconds` are then meaningless.
+    """
+
+    answer: str
+    text: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    stored: bool = False
+
+
+@dataclass(frozen=True)
+class SystemRun:
+    """The results of one system, a way to order or choose what the reader sees.
+
+    `orders`: question id to passage ids, best first; empty for "gold" and "no-context". `reads`: k to question id to
+    the reading of the first k. `rankings` of a reasoning reranker. `costs` of reranking by question id, `Cost.seconds`
+    being wall time of the stage. `retrieved`, of a system that retrieves between its hops: question id to how many
+    passages of the order are no candidates.
+    """
+
+    name: str
+    orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    reads: Mapping[int, Mapping[str, Read]] = field(default_factory=dict)
+    rankings: Mapping[str, Ranking] = field(default_factory=dict)
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    retrieved: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """One evaluation: its questions, the passages by id, the systems, "none" first where it is there.
+
+    `settings` are for the reader of the report. Support recall is reported at `cutoffs` too.
+    """
+
+    name: str
+    dataset: str
+    questions: tuple[Question, ...]
+    passages: Mapping[str, Passage]
+    candidates: int
+    systems: tuple[SystemRun, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    cutoffs: tuple[int, ...] = ()
+
+
 def score(run: EvaluatedRun) -> Scores:
-    """All that a run is worth. ValueError for a run without questions, or a question without supports."""
+    """The scores of a run. ValueError for a run without questions, or a question without supports."""
     ids = [question.query.id for question in run.questions]
     if not ids or len(set(ids)) < len(ids):
-        raise ValueError(f"run {run.name!r}: {len(ids)} questions with {len(set(ids))} ids: needed is one, each once")
-    each = {system.name: {**_support_scores(run, system), **_answer_scores(run, system)} for system in run.systems}
+        raise ValueError(f"run {run.name!r}: {len(ids)} questions with {len(set(ids))} ids: needs distinct ones")
+    each: dict[str, Each] = {}
+    scorer = answers.scorer(run.dataset) if any(system.reads for system in run.systems) else None
+    supports = {question.query.id: question.supports for question in run.questions}
+    cutoffs = sorted({*answers.CUTOFFS, *run.cutoffs, *(k for system in run.systems for k in system.reads)})
+    for system in run.systems:
+        orders = {id: system.orders.get(id, ()) for id in ids}
+        own = dict(answers.scores(orders, supports, cutoffs)) if system.orders else {}
+        for k, reads in sorted(system.reads.items()):
+            assert scorer
+            pairs = {
+                question.query.id: scorer(reads[question.query.id].answer, question.answers)
+                if question.query.id in reads
+                else (0.0, 0.0)
+                for question in run.questions
+            }
+            own |= {f"{name}@{k}": {id: pairs[id][place] for id in ids} for place, name in enumerate(("EM", "F1"))}
+        each[system.name] = own
     means = estimates(each, ids)
-    apart = (
-        _differences([(each[system], each[BASELINE]) for system in each], ids)
-        if BASELINE in each
-        else [{} for _ in each]
-    )
-    systems = {
-        system.name: SystemScores(
+    baseline = each.get(BASELINE)
+    pairs_of = [(each[name], baseline) for name in each] if baseline is not None else []
+    apart = paired_differences(pairs_of, ids) if pairs_of else [{} for _ in each]
+    systems = {}
+    for system, found in zip(run.systems, apart, strict=True):
+        needed: list[Mapping[str, object]] = [*([system.orders] if system.orders else []), *system.reads.values()]
+        systems[system.name] = SystemScores(
             system.name,
             each[system.name],
             means[system.name],
-            {} if system.name == BASELINE else differs,
-            _cost(system),
-            _missing(system, ids),
+            {} if system.name == BASELINE else found,
+            mean_cost(system),
+            tuple(id for id in ids if not all(id in found for found in needed)),
         )
-        for system, differs in zip(run.systems, apart, strict=True)
-    }
     return Scores(systems, grouped(each, run.questions))
 
 
 def estimates(each: Mapping[str, Each], ids: Sequence[str]) -> Estimates:
-    """Of each system and measure the mean over these questions, with its interval."""
+    """By system and measure the mean over these questions, with its interval."""
     from rankr1_eval.measures import intervals
 
     columns = [(system, measure) for system, measures in each.items() for measure in measures]
-    found = intervals.estimates(_table([each[system][measure] for system, measure in columns], ids)) if columns else []
+    found = intervals.estimates(table([each[name][measure] for name, measure in columns], ids)) if columns else []
     means: Estimates = {system: {} for system in each}
     for (system, measure), estimate in zip(columns, found, strict=True):
         means[system][measure] = estimate
@@ -154,12 +159,12 @@ def grouped(each: Mapping[str, Each], questions: Iterable[Question]) -> dict[str
 
 
 def differences(a: SystemScores, b: SystemScores, among: Sequence[str] | None = None) -> dict[str, Difference]:
-    """Of each measure that both have, `a` minus `b` on the questions that both have; {} where there are none.
+    """`a` minus `b` of each measure and question that both have; {} where there are none.
 
-    `among` are the questions that count, all of them common, where not all do.
+    `among` are the questions to count, all of them common, where not all do.
     """
     ids = common(a, b) if among is None else among
-    return _differences([(a.each, b.each)], ids)[0] if ids else {}
+    return paired_differences([(a.each, b.each)], ids)[0] if ids else {}
 
 
 def common(a: SystemScores, b: SystemScores) -> list[str]:
@@ -169,102 +174,76 @@ def common(a: SystemScores, b: SystemScores) -> list[str]:
     return [id for id in ids if all(id in system.each[name] for system in (a, b) for name in shared)]
 
 
-def to_json(scores: Scores) -> dict[str, Any]:
-    """The scores as JSON takes them, each question's too, nothing rounded: what `scores.json` holds."""
-    return {"rankr1_eval": VERSION, **asdict(scores)}
-
-
-def from_json(record: object) -> Scores:
-    """The scores that `to_json` gave. ValueError for anything else."""
-    if not isinstance(record, dict) or record.get("rankr1_eval") != VERSION:
-        raise ValueError("these are no scores of a run: scores.json in the folder of a finished run holds them")
-    try:
-        systems = {
-            name: SystemScores(
-                system["name"],
-                {measure: dict(found) for measure, found in system["each"].items()},
-                _estimated(system["estimates"]),
-                {measure: Difference(**found) for measure, found in system["differences"].items()},
-                system["cost"],
-                tuple(system["missing"]),
-            )
-            for name, system in record["systems"].items()
-        }
-        groups = {
-            name: {value: {system: _estimated(found) for system, found in by.items()} for value, by in values.items()}
-            for name, values in record["groups"].items()
-        }
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"these scores are damaged, make them anew: {error!r}") from error
-    return Scores(systems, groups)
-
-
-def _estimated(record: Mapping[str, Mapping[str, Any]]) -> dict[str, Estimate]:
-    return {measure: Estimate(**found) for measure, found in record.items()}
-
-
-def _differences(pairs: Sequence[tuple[Each, Each]], ids: Sequence[str]) -> list[dict[str, Difference]]:
-    """Of each pair the differences, first minus second; together, because all then share the same draws."""
+def paired_differences(pairs: Sequence[tuple[Each, Each]], ids: Sequence[str]) -> list[dict[str, Difference]]:
+    """The differences of each pair, first minus second; computed together, so that all share the same draws."""
     from rankr1_eval.measures import intervals
 
     columns = [(n, measure) for n, (a, b) in enumerate(pairs) for measure in a if measure in b]
     found: list[dict[str, Difference]] = [{} for _ in pairs]
     if columns:
-        first, second = (_table([pairs[n][side][measure] for n, measure in columns], ids) for side in (0, 1))
+        first, second = (table([pairs[n][side][measure] for n, measure in columns], ids) for side in (0, 1))
         for (n, measure), difference in zip(columns, intervals.differences(first - second), strict=True):
             found[n][measure] = difference
     return found
 
 
-def _table(columns: Sequence[Mapping[str, float]], ids: Sequence[str]) -> Table:
+def table(columns: Sequence[Mapping[str, float]], ids: Sequence[str]) -> Table:
+    """The numbers of the columns, a line an id."""
     import numpy as np
 
     return np.array([[column[id] for id in ids] for column in columns], dtype=np.float64).T
 
 
-def _support_scores(run: EvaluatedRun, system: SystemRun) -> Each:
-    from rankr1_eval.measures import answers
-
-    if not system.orders:
-        return {}
-    found = {question.query.id: question.supports for question in run.questions}
-    cutoffs = sorted({*answers.CUTOFFS, *run.cutoffs, *(k for other in run.systems for k in other.reads)})
-    return answers.scores({id: system.orders.get(id, ()) for id in found}, found, cutoffs)
-
-
-def _answer_scores(run: EvaluatedRun, system: SystemRun) -> Each:
-    if not system.reads:
-        return {}
-    scorer = answers.scorer(run.dataset)
-    each: dict[str, dict[str, float]] = {}
-    for k, reads in sorted(system.reads.items()):
-        em, f1 = each[f"EM@{k}"], each[f"F1@{k}"] = {}, {}
-        for question in run.questions:
-            id = question.query.id
-            em[id], f1[id] = scorer(reads[id].answer, question.answers) if id in reads else (0.0, 0.0)
-    return each
-
-
-def _missing(system: SystemRun, ids: Iterable[str]) -> tuple[str, ...]:
-    needed: list[Mapping[str, object]] = [*([system.orders] if system.orders else []), *system.reads.values()]
-    return tuple(id for id in ids if not all(id in found for found in needed))
-
-
-def _cost(system: SystemRun) -> dict[str, float]:
-    asked = list(system.costs.values())
-    total = sum(asked, Cost())
+def mean_cost(system: SystemRun) -> dict[str, float]:
+    """The means that `SystemScores.cost` describes."""
+    costs = list(system.costs.values())
+    total = sum(costs, Cost())
     reads = [read for found in system.reads.values() for read in found.values()]
-    cost = {name: getattr(total, name) / max(1, len(asked)) for name in COSTS}
-    for name in READING:
+    cost = {name: getattr(total, name) / max(1, len(costs)) for name in COSTS}
+    for name in ("prompt_tokens", "completion_tokens"):
         cost[f"reader_{name}"] = sum(getattr(read, name) for read in reads) / max(1, len(reads))
-    for name, known, found in (
-        ("seconds", [one.seconds for one in asked if not one.stored], asked),
-        ("reader_seconds", [read.seconds for read in reads if not read.stored], reads),
+    for name, known, number in (
+        ("seconds", [one.seconds for one in costs if not one.stored], len(costs)),
+        ("reader_seconds", [read.seconds for read in reads if not read.stored], len(reads)),
     ):
         cost[name] = sum(known) / max(1, len(known))
-        if found and not known:  # all of it came from a store: what it took is not known here
+        if number and not known:  # all of it came from a store, which does not know how long it took
             del cost[name]
     if system.retrieved:
         cost["retrieved"] = sum(system.retrieved.values()) / len(system.retrieved)
     cost["reader_empty"] = sum(not read.answer.strip() for read in reads) / max(1, len(reads))
     return cost
+
+
+def to_json(scores: Scores) -> dict[str, Any]:
+    """The scores as JSON values, each question's too, nothing rounded: the content of `scores.json`."""
+    return {"rankr1_eval": VERSION, **asdict(scores)}
+
+
+def from_json(record: object) -> Scores:
+    """The scores that `to_json` made. ValueError for anything else."""
+    if not isinstance(record, dict) or record.get("rankr1_eval") != VERSION:
+        raise ValueError("not the scores of a run: scores.json in the folder of a finished run holds them")
+
+    def estimated(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Estimate]:
+        return {measure: Estimate(**one) for measure, one in found.items()}
+
+    try:
+        systems = {
+            name: SystemScores(
+                own["name"],
+                {measure: dict(found) for measure, found in own["each"].items()},
+                estimated(own["estimates"]),
+                {measure: Difference(**found) for measure, found in own["differences"].items()},
+                own["cost"],
+                tuple(own["missing"]),
+            )
+            for name, own in record["systems"].items()
+        }
+        groups = {
+            name: {value: {system: estimated(found) for system, found in by.items()} for value, by in values.items()}
+            for name, values in record["groups"].items()
+        }
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"damaged scores ({error!r}): run the command that makes them again") from error
+    return Scores(systems, groups)

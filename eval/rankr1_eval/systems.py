@@ -1,8 +1,4 @@
-"""Orders of candidates that no reasoning reranker makes: the systems that a claim is measured against.
-
-Each takes positions' passages and gives positions, best first. Knows nothing of files.
-
-Which systems an evaluation has, as the command line names them: `none`, `gold`, `rank-r1:votes=3+fusion=60`.
+"""The systems of an evaluation by name, as `none`, `gold`, `rank-r1:votes=3+fusion=60`, and the orders of baselines.
 
 | system | what the reader sees |
 |---|---|
@@ -12,11 +8,9 @@ Which systems an evaluation has, as the command line names them: `none`, `gold`,
 | dense, dense:MODEL | the candidates by similarity, with a model of sentence-transformers |
 | cross-encoder:MODEL | the candidates by a cross-encoder of sentence-transformers |
 | rank-r1, rank-r1:NAME=VALUE+… | the reranker; with arguments of `Reranker` that differ from the command's |
-| rank-r1:hops=2+retrieve=true | of these `retrieve` is true or false: between its hops it asks the first stage again |
+| rank-r1:hops=2+retrieve=true | the same with `retrieve` true or false: between its hops it searches again |
 | gold | the supports and nothing else |
 | no-context | no passage |
-
-Knows names and nothing of models.
 """
 
 from __future__ import annotations
@@ -26,20 +20,23 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from rankr1_eval.retrieval.dense import Dense, shown
 from rankr1_rag.connect import RERANKING
-from rankr1_rag.scoring import ordered
 from rankr1_rag.types import Passage, Query
 
 Kind = Literal["none", "random", "oracle", "dense", "cross-encoder", "rank-r1", "gold", "no-context"]
 KINDS: tuple[str, ...] = get_args(Kind)
 UNORDERED: tuple[str, ...] = ("gold", "no-context")
-"""Rows without an order: read as they are, whatever k."""
+"""Systems without an order: read as they are, whatever k."""
 DEFAULT = ("none", "gold", "rank-r1")
 FREE: tuple[str, ...] = ("none", "oracle", "random")
-"""Rows that ask no model to make their order: the report always has it, whoever reads them."""
+"""Systems whose order needs no model: the report always has them."""
+
+Order = tuple[int, ...]
+Reorder = Callable[[Query, Sequence[Passage]], Order]
+"""Candidates to their positions, best first."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +50,12 @@ class System:
 
     @property
     def ordered(self) -> bool:
-        """Whether it orders the candidates; the others are read as they are, whatever k."""
+        """Whether it orders the candidates."""
         return self.kind not in UNORDERED
 
     @property
     def file(self) -> str:
-        """A name for files, one for each system."""
+        """Its name in file names."""
         return file_name(self.name)
 
 
@@ -72,62 +69,47 @@ def parse(systems: Iterable[str]) -> tuple[System, ...]:
     names = [name.strip() for one in systems for name in one.split(",") if name.strip()]
     if not names:
         raise ValueError(f"systems: at least one of {', '.join(KINDS)} is needed")
-    specs = {spec.name: spec for spec in map(_system, names)}
-    files = [spec.file for spec in specs.values()]
-    if len(set(files)) < len(files):
-        raise ValueError(f"systems: two of {', '.join(specs)} would have one file: leave one out")
-    return tuple(sorted(specs.values(), key=lambda spec: spec.kind != "none"))
+    found = {system.name: system for system in map(parse_system, names)}
+    if len({system.file for system in found.values()}) < len(found):
+        raise ValueError(f"systems: two of {', '.join(found)} would share a file: leave one out")
+    return tuple(sorted(found.values(), key=lambda system: system.kind != "none"))
 
 
-def _system(name: str) -> System:
+def parse_system(name: str) -> System:
+    """One system. ValueError for one that is unknown or wrong."""
     kind, _, rest = name.partition(":")
     if kind not in KINDS:
-        raise ValueError(f"system {name!r}: there are {', '.join(KINDS)}")
-    known: Kind = kind  # type: ignore[assignment]
+        raise ValueError(f"system {name!r} is unknown: must be one of {', '.join(KINDS)}")
+    known = cast(Kind, kind)
     if kind in ("dense", "cross-encoder"):
         if kind == "cross-encoder" and not rest:
-            raise ValueError(
-                f"system {name!r} needs a model: cross-encoder:cross-encoder/ms-marco-MiniLM-L6-v2 for example"
-            )
+            example = "cross-encoder:cross-encoder/ms-marco-MiniLM-L6-v2"
+            raise ValueError(f"system {name!r} needs a model: {example} for example")
         return System(name, known, rest)
     if rest and kind != "rank-r1":
         raise ValueError(f"system {name!r}: {kind} takes nothing after a colon")
-    settings = [_setting(name, one) for one in rest.split("+") if one]
-    if len(dict(settings)) < len(settings):
-        raise ValueError(f"system {name!r}: a setting stands there twice")
-    return System(name, known, "", dict(settings))
-
-
-def _setting(system: str, given: str) -> tuple[str, object]:
-    name, is_there, value = given.partition("=")
-    name = name.strip().replace("-", "_")
-    if not is_there or name not in RERANKING - {"k"}:
-        raise ValueError(
-            f"system {system!r}: {given!r} is not NAME=VALUE with one of {', '.join(sorted(RERANKING - {'k'}))}"
-        )
-    read = _value(value)
-    if name == "retrieve" and not isinstance(read, bool):
-        raise ValueError(
-            f"system {system!r}: retrieve is true, to ask the first stage again between the hops, or false"
-        )
-    return name, read
-
-
-def _value(text: str) -> object:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-Order = tuple[int, ...]
-Reorder = Callable[[Query, Sequence[Passage]], Order]
+    settings: dict[str, Any] = {}
+    for one in filter(None, rest.split("+")):
+        setting, is_there, text = one.partition("=")
+        setting = setting.strip().replace("-", "_")
+        if not is_there or setting not in RERANKING - {"k"}:
+            names = ", ".join(sorted(RERANKING - {"k"}))
+            raise ValueError(f"system {name!r}: {one!r} is not NAME=VALUE with one of {names}")
+        if setting in settings:
+            raise ValueError(f"system {name!r}: duplicate setting {setting!r}")
+        try:
+            settings[setting] = json.loads(text)
+        except ValueError:
+            settings[setting] = text
+        if setting == "retrieve" and not isinstance(settings[setting], bool):
+            raise ValueError(f"system {name!r}: retrieve must be true, to search again between hops, or false")
+    return System(name, known, "", settings)
 
 
 def oracle(passages: Sequence[Passage], supports: Collection[str]) -> Order:
     """The supports first, then the others as they were."""
     found = [position for position, passage in enumerate(passages) if passage.id in supports]
-    return ordered(found, len(passages))
+    return tuple(dict.fromkeys([*found, *range(len(passages))]))
 
 
 def shuffled(query: Query, passages: Sequence[Passage], seed: int) -> Order:
@@ -159,7 +141,7 @@ def cross_encoder(model: str) -> Reorder:
             loaded.append(CrossEncoder(model, trust_remote_code=False))
         scores = loaded[0].predict([(query.text, shown(passage)) for passage in passages], show_progress_bar=False)
         if scores.ndim != 1:
-            raise ValueError(f"cross-encoder {model!r} gives {scores.shape[1]} scores for a pair: one is needed")
+            raise ValueError(f"cross-encoder {model!r} has {scores.shape[1]} labels: needs a model with one")
         return tuple(sorted(range(len(passages)), key=lambda position: -float(scores[position])))
 
     return reorder

@@ -1,9 +1,4 @@
-"""The words of the evaluation as values: a question with its supports, a collection with its judgements.
-
-Frozen. Knows nothing of files, models or measures.
-
-What goes wrong in an evaluation beside a wrong argument or file. Knows the core's tree of errors.
-"""
+"""Values of the evaluation: questions, judged collections, scores; and the error of a stage."""
 
 from __future__ import annotations
 
@@ -17,12 +12,12 @@ from rankr1_rag.types import Passage, Query
 
 
 class StageError(RankR1Error):
-    """Some questions of a stage failed; what was finished is kept, and the same command asks for the rest."""
+    """Some questions of a stage failed; what was finished is kept."""
 
-    def __init__(self, stage: str, failed: int, asked: int, first: Exception, why: str = "") -> None:
+    def __init__(self, stage: str, failed: int, total: int, first: Exception, why: str = "") -> None:
         super().__init__(
-            f"{stage}: {why}{failed} of {asked} questions failed, the first with {type(first).__name__}: {first}. "
-            "What was finished is kept: the same command asks for the rest"
+            f"{stage}: {why}{failed} of {total} questions failed, the first with {type(first).__name__}: {first}. "
+            "The same command asks for the rest"
         )
 
 
@@ -45,15 +40,15 @@ class Question:
 
 
 Lookup = Callable[[Collection[str]], Mapping[str, Passage]]
-"""Id to passage, of these ids, as far as there are any."""
+"""Ids to passages, as far as there are any."""
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedCollection:
     """A retrieval collection with judgements: query id to text, a lookup of passages, qrels.
 
     `excluded` are passages that a query's ranking must not hold when it is scored (BRIGHT's `excluded_ids`).
-    `everything` gives all its passages, one after another, where that can be had.
+    `everything` iterates over all its passages, where that is possible.
     """
 
     name: str
@@ -65,7 +60,7 @@ class Judged:
 
 
 def passage_of(title: str, text: str) -> Passage:
-    """A passage with an id made of its content: equal paragraphs are one passage, wherever they stand."""
+    """A passage with an id made of its content, so that equal paragraphs are one passage."""
     return Passage(sha256(f"{title}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()[:16], text, title)
 
 
@@ -104,10 +99,10 @@ class SystemScores:
 
     `cost` holds means. A question: comparisons, rounds, passages_read, prompt_tokens, cached_tokens, completion_tokens,
     reasoning_tokens, unparsed, forced and seconds, all 0 for a system that no model ordered, and retrieved, the
-    passages found between hops, for a system that retrieves there. A reading (a question at one k):
-    reader_prompt_tokens, reader_completion_tokens, reader_seconds, and reader_empty, the share that brought no answer
-    string. Seconds are of what was asked, not of what a store held, and not there where it held all. `missing` are the
-    ids of questions that lack an order or a reading, because something failed: what is missing counts as 0.
+    passages found between hops, of a system that retrieves there. A reading (a question at one k):
+    reader_prompt_tokens, reader_completion_tokens, reader_seconds, and reader_empty, the share without an answer
+    string. Seconds are of requests that no store answered, and missing where there were none. `missing` are the ids of
+    questions that lack an order or a reading, because something failed; they count as 0.
     """
 
     name: str

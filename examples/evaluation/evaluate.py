@@ -12,7 +12,7 @@ from rankr1_eval.data.loading import corpus, sample
 from rankr1_eval.evaluation import Evaluation
 from rankr1_eval.pipeline import finish
 from rankr1_eval.reader import Reader
-from rankr1_eval.run_folder import Folder
+from rankr1_eval.run_folder import RunFolder
 from rankr1_eval.systems import parse
 from rankr1_rag import Reranker
 from rankr1_rag.connect import connect
@@ -21,7 +21,7 @@ if __name__ == "__main__":
     data, out = Path(sys.argv[1]), Path(sys.argv[2])
     questions = load("hotpotqa", data)
     asked = sample(questions, 2, seed=0)
-    with Folder(out) as folder, Reranker(connect(store=folder.store), k=5, reasoning_tokens=16) as reranker:
+    with RunFolder(out) as folder, Reranker(connect(store=folder.store), k=5, reasoning_tokens=16) as reranker:
         evaluation = Evaluation(
             dataset="hotpotqa",
             questions=asked,

@@ -16,7 +16,7 @@ from rich.text import Text
 from rankr1_rag.backends import Backend, Request
 from rankr1_rag.backends.wrappers.base import BackendWrapper
 from rankr1_rag.explain import clean, cost_table
-from rankr1_rag.io.give_up import GiveUp
+from rankr1_rag.io.journal import GiveUp
 from rankr1_rag.types import Completion, Cost, Query, Ranking
 
 

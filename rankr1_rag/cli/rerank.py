@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, TextIO
@@ -15,12 +18,13 @@ import typer
 
 from rankr1_rag.cli.options import CommandSettings, UsageError, arguments
 from rankr1_rag.cli.report import Job, Report, queries_of
-from rankr1_rag.cli.sources import Work, from_json_lines, from_trec, is_stream
-from rankr1_rag.explain.text import counted
-from rankr1_rag.io.files import writing
+from rankr1_rag.errors import FileError
+from rankr1_rag.explain.story import counted
+from rankr1_rag.io.collection import Json, read_passages, read_queries
+from rankr1_rag.io.files import located, writing
 from rankr1_rag.io.journal import Journal
-from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json, to_line
-from rankr1_rag.io.trec import run_entry, write_run
+from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json, read_candidates, to_line
+from rankr1_rag.io.trec import read_run, run_entry, write_run
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Passage, Query, Ranking
 
@@ -35,6 +39,8 @@ class Asking:
     report: Report
     job: Job
     live: bool
+    finished: dict[int, str] = field(default_factory=dict)
+    """By index the ids in the journal of this run's queries."""
 
     def ranked(self, journal: Journal | None = None) -> Iterator[tuple[Work, Ranking]]:
         """Each query with its ranking when it is done. Failures go to the report; the journal's queries are skipped."""
@@ -58,17 +64,18 @@ class Asking:
                 self.report.fail(one.query, outcome)
                 if self.report.give_up.is_due:
                     if journal is not None:
-                        journal.give_up(one.index)
+                        journal.note(gave_up_at=one.index)
                     return
 
     def _rest(self, journal: Journal) -> Iterator[Work]:
         """The queries that are not done: first those behind the place where the last run gave up, then the others."""
         before = []
         for one in self.work:
-            if journal.done(one.index, one.key):
+            if one.id in journal:
+                self.finished[one.index] = one.id
                 self.report.before += 1
                 self.job.advance()
-            elif one.index <= journal.gave_up_at:
+            elif one.index <= journal.notes.get("gave_up_at", -1):
                 before.append(one)
             else:
                 yield one
@@ -151,7 +158,16 @@ def rerank(
             _print(out, result, asking)
             report.end(as_json=as_json)
             return
-        with Journal(Path(out), {**settings.fingerprint(), "depth": depth}, restart=restart) as journal:
+        path = Path(out)
+        with Journal(
+            path.with_name(path.name + ".partial"),
+            "rankr1 rerank",
+            {**settings.fingerprint(), "depth": depth},
+            ("record",),
+            remedy="begin again with --restart",
+            restart=restart,
+            temporary=True,
+        ) as journal:
             _keep(out, result, asking, journal)
             report.end(as_json=as_json, kept=_KEPT)
 
@@ -194,16 +210,96 @@ def _keep(out: str, result: Result, asking: Asking, journal: Journal) -> None:
     report = asking.report
     try:
         for one, ranking in asking.ranked(journal):
-            journal.add(one.index, one.key, ranking_to_json(ranking, one.raw))
+            journal.add(one.id, {"record": ranking_to_json(ranking, one.raw)})
+            asking.finished[one.index] = one.id
         if report.failed:
             return
         with writing(out) as file:
-            for record in journal.records():
-                result.write(file, record)
+            for _, id in sorted(asking.finished.items()):
+                result.write(file, journal[id]["record"])
     except BaseException:
         done = f"{queries_of(len(journal))} done and kept" if len(journal) else "nothing was done yet"
         report.say(f"stopped: {done}, the same command resumes")
         raise
-    if journal.left_out:
-        report.say(f"{counted(journal.left_out, 'record')} of another input left out")
-    journal.finish()
+    if left_out := len(journal) - len(asking.finished):
+        report.say(f"{counted(left_out, 'record')} of another input left out")
+    journal.clear()
+
+
+_ANY_IDS = " (--to jsonl takes any ids, and resumes the job)"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One query to rerank with all its candidates; `raw` is the JSON object it came as, on its line, None for TREC."""
+
+    index: int
+    query: Query
+    candidates: tuple[Passage, ...]
+    raw: Json | None = None
+    line: int | None = None
+
+    @property
+    def id(self) -> str:
+        """The index, and a digest of the query, the candidates and all other fields of the line."""
+        whole = repr((self.query, self.candidates, json.dumps(self.raw, sort_keys=True)))
+        return f"{self.index} {sha256(whole.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def is_stream(path: str) -> bool:
+    """Whether this is a pipe or a device, which can be read or written only once."""
+    place = Path(path)
+    device = place.parent in (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
+    return path == "-" or device or place.is_fifo() or place.is_char_device()
+
+
+def from_json_lines(path: str, *, for_run: bool) -> tuple[Iterator[Work], int | None]:
+    """One query a line, read lazily, and their number; None for a stream.
+
+    A file is read twice: a malformed line is a FileError here, before anything is requested. In a stream it is one when
+    it is reached. `for_run`: the ids must be valid in a TREC run, too.
+    """
+    if is_stream(path):
+        return _json_lines(path, for_run), None
+    total = sum(1 for _ in _json_lines(path, for_run))
+    return _json_lines(path, for_run), total
+
+
+def from_trec(run: str, queries: str, passages: str) -> list[Work]:
+    """A run with its texts. FileError for texts that the files lack."""
+    ranked, texts = read_run(run), read_queries(queries)
+    found = read_passages(passages, {scored.id for best in ranked.values() for scored in best})
+    _all_there(queries, "queries", run, {id for id in ranked if not texts.get(id, "").strip()})
+    _all_there(passages, "passages", run, {s.id for best in ranked.values() for s in best} - found.keys())
+    return [
+        Work(index, Query(id, texts[id]), tuple(found[scored.id] for scored in best))
+        for index, (id, best) in enumerate(ranked.items())
+    ]
+
+
+def _json_lines(path: str, for_run: bool) -> Iterator[Work]:
+    _held = sys.stdin  # a thread may still wait in it when Python ends: closing it then would abort
+    seen: set[str] = set()
+    for index, line in enumerate(read_candidates(path)):
+        work = Work(index, line.query, line.passages, line.raw, line.line)
+        if for_run:
+            located(path, line.line, _check_ids, work, seen)
+        yield work
+
+
+def _check_ids(work: Work, seen: set[str]) -> None:
+    if work.query.id in seen:
+        raise ValueError(f"query {work.query.id!r} is a duplicate: a run ranks a query once{_ANY_IDS}")
+    seen.add(work.query.id)
+    places = [(passage.id, -float(place)) for place, passage in enumerate(work.candidates)]
+    try:
+        if places:
+            write_run(io.StringIO(), [(work.query.id, places)])
+    except ValueError as error:
+        raise ValueError(f"{error}{_ANY_IDS}") from error
+
+
+def _all_there(path: str, what: str, run: str, missing: set[str]) -> None:
+    if missing:
+        some = ", ".join(sorted(missing)[:3])
+        raise FileError(path, None, f"lacks {len(missing)} {what} that {run} ranks, for example {some}")

@@ -21,8 +21,7 @@ from rankr1_rag.cli.options import arguments
 from rankr1_rag.cli.report import bar
 from rankr1_rag.explain import clean
 from rankr1_rag.train.config import GRPO, SFT, Training
-from rankr1_rag.train.distributed import is_main
-from rankr1_rag.train.run_dir import RunDir
+from rankr1_rag.train.run_dir import RunDir, is_main
 
 _SHOWN = ("loss", "reward", "accuracy", "format_rate")
 

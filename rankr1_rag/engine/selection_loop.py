@@ -14,8 +14,8 @@ from math import factorial
 from typing import Any, Literal, TypeVar
 
 from rankr1_rag.backends import Request
+from rankr1_rag.concurrency.foreign_loop import Retriever
 from rankr1_rag.engine.query import Budget, QueryRun
-from rankr1_rag.engine.retrieval import Retriever
 from rankr1_rag.errors import BackendError, RankR1Error, UnparsedError
 from rankr1_rag.prompt import Forced, shares, tokens
 from rankr1_rag.scoring import probability, winner

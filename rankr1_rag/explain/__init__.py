@@ -6,7 +6,7 @@ Takes a `Ranking` alone. Must not import models, prompts or files other than the
 from __future__ import annotations
 
 from rankr1_rag.explain.html import page, write_page
+from rankr1_rag.explain.story import clean
 from rankr1_rag.explain.terminal import cost_table, ranking_table, show
-from rankr1_rag.explain.text import clean
 
 __all__ = ["clean", "cost_table", "page", "ranking_table", "show", "write_page"]

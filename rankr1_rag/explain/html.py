@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from rankr1_rag.explain import story
 from rankr1_rag.explain.slopes import WIDTH, SlopeChart, compare_orders
-from rankr1_rag.explain.text import clean, counted, line, start
+from rankr1_rag.explain.story import clean, counted, line, start
 from rankr1_rag.io.files import writing
 from rankr1_rag.types import Comparison, Ranking
 

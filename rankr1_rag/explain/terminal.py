@@ -16,8 +16,21 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from rankr1_rag.explain.story import NumberedComparison, known, lede, name, origin, place, round_costs, rounds, warnings
-from rankr1_rag.explain.text import clean, counted, line, start
+from rankr1_rag.explain.story import (
+    NumberedComparison,
+    clean,
+    counted,
+    known,
+    lede,
+    line,
+    name,
+    origin,
+    place,
+    round_costs,
+    rounds,
+    start,
+    warnings,
+)
 from rankr1_rag.types import Cost, Ranking
 
 _FIGURES = {

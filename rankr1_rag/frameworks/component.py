@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import PrivateAttr
 
+from rankr1_rag.concurrency.foreign_loop import Retriever
 from rankr1_rag.connect import CONNECTING, RERANKING, reranker, wrapped
 from rankr1_rag.engine.query import Retrieve
-from rankr1_rag.engine.retrieval import Retriever
 from rankr1_rag.frameworks.fields import OWN, REASONING, ComponentFields
 from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.reranker import Reranker
@@ -117,7 +117,7 @@ class Component(ComponentFields):  # type: ignore[misc]
     _retriever: Retriever | None = PrivateAttr(default=None)
 
     @abstractmethod
-    def _borrowed(self, llm: Any) -> FrameworkLLM:  # noqa: ANN401
+    def _wrap_llm(self, llm: Any) -> FrameworkLLM:  # noqa: ANN401
         """The backend around a model of the pipeline."""
 
     def model_post_init(self, context: Any, /) -> None:  # noqa: ANN401
@@ -143,7 +143,7 @@ class Component(ComponentFields):  # type: ignore[misc]
             return reranker(settings | {"k": self.top_n})
         if others := sorted(settings.keys() & (CONNECTING - {"context", "requests", "store"})):
             raise ValueError(f"llm= has a connection of its own: leave out {', '.join(others)}")
-        model = self._borrowed(self.llm)
+        model = self._wrap_llm(self.llm)
         model.context = settings.pop("context", model.context)
         model.sets_limit, model.sets_temperature = "reasoning_tokens" in settings, "temperature" in settings
         _ = model.identity if self.store is not None else None  # an error now, if it has none

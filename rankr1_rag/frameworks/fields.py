@@ -9,15 +9,15 @@ import inspect
 import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial, reduce
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional
+from functools import reduce
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, SecretStr, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SecretStr, create_model, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from rankr1_rag.prompt import Format
 from rankr1_rag.reranker import Reranker
-from rankr1_rag.settings import TOP_N, Connection, Option, Settings, no_such_option, options
+from rankr1_rag.settings import TOP_N, Connection, Option, Settings, no_such_option, options, readable
 from rankr1_rag.types import Ranking
 
 REASONING = "rankr1_reasoning"
@@ -35,20 +35,15 @@ def live(description: str) -> Any:  # noqa: ANN401
     return Field(default=None, frozen=True, exclude=True, repr=False, description=f"{description} (default: none).")
 
 
-def _checked(option: Option, value: object) -> object:
-    if value is None or isinstance(value, SecretStr):
-        return value
-    option.check(value)
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+TABLE = {name: one for name, one in (options(Settings) | options(Connection)).items() if name not in OWN}
 
 
 def _field(option: Option) -> Any:  # noqa: ANN401
     """The option as a pydantic field. None is not set, so that the defaults are in the table alone."""
     if option.secret:
-        return Annotated[Optional[SecretStr], BeforeValidator(partial(_checked, option))], live(option.help)  # noqa: UP045
+        return Optional[SecretStr], live(option.help)  # noqa: UP045
     kinds: Any = reduce(operator.or_, [PLAIN.get(kind, kind) for kind in option.kinds], None)
-    field = Field(default=None, frozen=True, description=option.full_help)
-    return Annotated[kinds, BeforeValidator(partial(_checked, option))], field
+    return kinds, Field(default=None, frozen=True, description=option.full_help)
 
 
 if TYPE_CHECKING:
@@ -57,8 +52,7 @@ if TYPE_CHECKING:
         """The options of `Reranker` and `connect`."""
 
 else:
-    table = options(Settings) | options(Connection)
-    OptionFields = create_model("OptionFields", **{name: _field(table[name]) for name in table if name not in OWN})
+    OptionFields = create_model("OptionFields", **{name: _field(option) for name, option in TABLE.items()})
 
 
 class ComponentFields(OptionFields):  # type: ignore[misc]
@@ -102,20 +96,26 @@ class ComponentFields(OptionFields):  # type: ignore[misc]
         """Append every option with its help to the docstring, for `help` and notebooks."""
         lines = [f"    {name}: {field.description}" for name, field in cls.model_fields.items() if field.description]
         cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Options:", *lines])
+        init: Any = cls.__init__
+        if init is BaseModel.__init__:
+            cls.__signature__ = readable(cls.__signature__, TABLE)
 
     @model_validator(mode="before")
     @classmethod
-    def _known(cls, given: Any) -> Any:  # noqa: ANN401
-        """ValueErrors with a remedy, instead of pydantic's."""
-        if not isinstance(given, dict):
-            return given
-        for name in map(str, given.keys() - cls.model_fields.keys()):
+    def _check(cls, values: Any) -> Any:  # noqa: ANN401
+        """ValueErrors by the table of options and with a remedy, instead of pydantic's."""
+        if not isinstance(values, dict):
+            return values
+        for name in map(str, values.keys() - cls.model_fields.keys()):
             raise ValueError(no_such_option(name, cls.model_fields))
-        if isinstance(given.get("llm"), str):
-            raise ValueError(f"llm={given['llm']!r} is a name: use model= with base_url= or backend='openai'")
-        if inspect.iscoroutinefunction(given.get("on_ranking")):
+        for name in values.keys() & TABLE.keys():
+            if values[name] is not None and not isinstance(values[name], SecretStr):
+                TABLE[name].check(values[name])
+        if isinstance(values.get("llm"), str):
+            raise ValueError(f"llm={values['llm']!r} is a name: use model= with base_url= or backend='openai'")
+        if inspect.iscoroutinefunction(values.get("on_ranking")):
             raise ValueError("on_ranking= is async and would never be awaited: use a plain function")
-        return given
+        return {name: os.fspath(one) if isinstance(one, os.PathLike) else one for name, one in values.items()}
 
     def __setattr__(self, name: str, value: object) -> None:
         """ValueError for an option that cannot change later; pydantic's own would print the value, perhaps a key."""

@@ -1,10 +1,10 @@
-"""Queries and passages as they lie in files: tab-separated lines, or JSON objects under one of a few customary names.
+"""Queries and passages in files: tab-separated lines, or JSON objects with one of a few customary names of fields.
 
     264014	how long is life cycle of flea
     {"docid": "5611210", "text": "5. Cancel. A flea can live up to a year, but …"}
     {"_id": "4983", "title": "Microstructural development …", "text": "Alterations of …"}
 
-The tables of names stand here and nowhere else. Knows nothing of runs, rankings or models.
+Of several names the first with a value counts.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ KINDS: dict[str, tuple[type, ...]] = {
 def read_queries(path: FilePath) -> dict[str, str]:
     """Query id to text, in file order.
 
-    The first line tells whether the file is JSON lines or tab-separated, `id<TAB>text`. FileError on a malformed line,
-    or on an id that comes again with another text.
+    The first line decides between JSON lines and tab-separated `id<TAB>text`. FileError on a malformed line, or on an
+    id that comes again with another text.
     """
     queries: dict[str, str] = {}
     for number, record in _records(path):
         query = located(path, number, as_query, record)
         if queries.setdefault(query.id, query.text) != query.text:
-            raise FileError(path, number, f"query {query.id!r} stands here a second time, with another text")
+            raise FileError(path, number, f"duplicate query id {query.id!r} with different text")
     return queries
 
 
@@ -64,7 +64,7 @@ def read_passages(path: FilePath, wanted: Collection[str] | None = None) -> dict
     for number, record in _records(path):
         passage = located(path, number, as_passage, record)
         if (kept is None or passage.id in kept) and passages.setdefault(passage.id, passage) != passage:
-            raise FileError(path, number, f"passage {passage.id!r} stands here a second time, with another content")
+            raise FileError(path, number, f"duplicate passage id {passage.id!r} with different content")
     return passages
 
 

@@ -1,9 +1,6 @@
-"""A file that one process at a time has. Knows nothing of what is in it.
+"""Text files as numbered lines, files that appear whole or not at all, and files locked for one process.
 
-Text files as numbered lines, and files that appear whole or not at all.
-
-`-` is standard input or output, a name that ends in `.gz` is gzipped, everything is UTF-8. Knows nothing of what
-lines mean.
+`-` is standard input or output, a name that ends in `.gz` is gzipped, everything is UTF-8.
 """
 
 from __future__ import annotations
@@ -42,7 +39,7 @@ def numbered_lines(path: FilePath) -> Iterator[tuple[int, str]]:
             blank = False
             yield number, line
     if blank:
-        raise FileError(path, None, "the file is empty: it holds not one line")
+        raise FileError(path, None, "the file is empty: it has no line")
 
 
 def located(path: FilePath, number: int, parse: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -85,7 +82,7 @@ def _raw_lines(path: FilePath) -> Iterator[tuple[int, bytes]]:
             for number, raw in enumerate(stream, start=1):
                 yield number, raw
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise FileError(path, number + 1, f"damaged or cut short from here on, fetch it anew: {error}") from error
+            raise FileError(path, number + 1, f"damaged or cut short from here on, fetch it again: {error}") from error
 
 
 def _decoded(raw: bytes) -> str:
@@ -143,7 +140,7 @@ LOCKS = fcntl is not None
 
 
 def locked(path: Path) -> BinaryIO:
-    """The file that now stands at this path, made if there is none, ours alone. FileError if another has it."""
+    """The file that is now at this path, made if there is none, locked for us. FileError if another process has it."""
     while True:
         file = open(path, "a+b", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
         try:
@@ -157,12 +154,12 @@ def locked(path: Path) -> BinaryIO:
 
 
 def _lock(file: BinaryIO, path: Path) -> bool:
-    """Whether the file, now locked, still stands at this path: who had it before may have removed it."""
+    """Whether the file, now locked, is still at this path: its owner before may have removed it."""
     try:
         if fcntl:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except BlockingIOError:
-        raise FileError(path, None, "another process is at work on this output: wait for it") from None
+        raise FileError(path, None, "another process is at work on this output: wait for its end") from None
     except FileNotFoundError:
         return False

@@ -1,128 +1,137 @@
-"""What a job has finished, kept on disk as it goes: an interrupted job goes on where it was.
+"""Resumable JSON lines: one record for each id, appended as it is done and found again by the next run.
 
-Beside the output `OUT` stands `OUT.partial` until all is done: one line of JSON a query, in order of completion, each
-written whole before the next. The first line tells the settings: a job goes on only with the same ones. Knows nothing
-of what the records mean.
+    {"rankr1_journal": 1, "kind": "rerank rank-r1", "settings": {"k": 5, …}}
+    {"id": "5a8c75…", …}
+
+The first line names what the records depend on: a run resumes only with the same settings. The torn last line of a
+killed process is cut off. Of two records with one id the later counts.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rankr1_rag.errors import FileError
+from rankr1_rag.errors import BackendError, BackendUnavailable, FileError, PromptTooLong, UnparsedError
 from rankr1_rag.io.files import LOCKS, locked
 
 Json = dict[str, Any]
 VERSION = 1
-_HEAD = b'{"rankr1_journal": '
+HEAD = b'{"rankr1_journal": '
 
 
-class Journal:
-    """Records of finished queries by index; `key` tells whether a record is of the same input as now.
+class Journal(Mapping[str, Json]):
+    """The records by id, in one file that no other process may use meanwhile.
 
-    A file without a record is begun anew, whatever its settings, and leaves nothing behind.
+    A file without a record is begun again, whatever its settings. A record that lacks one of `fields` is damaged.
+    `remedy` ends the errors about a file that does not fit. A `temporary` file is removed at the end unless it holds
+    records or notes. FileError where the file is not of this kind, has other settings or is damaged.
     """
 
-    def __init__(self, output: Path, settings: Mapping[str, object], *, restart: bool) -> None:
-        self.path = output.with_name(output.name + ".partial")
-        self.gave_up_at = -1
-        self._found: dict[tuple[int, str], int] = {}  # where the records of earlier runs lie, until they are asked for
-        self._places: dict[int, int] = {}  # where those of the queries seen in this run lie
-        self._file = locked(self.path)
+    def __init__(
+        self,
+        path: Path,
+        kind: str,
+        settings: Mapping[str, object],
+        fields: Collection[str] = (),
+        *,
+        remedy: str,
+        restart: bool = False,
+        temporary: bool = False,
+    ) -> None:
+        self.path, self.kind = path, kind
+        self.settings: Json = json.loads(json.dumps(settings, default=str))
+        self.notes: Json = {}
+        self._places: dict[str, int] = {}
+        self._temporary = temporary
+        self._file = locked(path)
         try:
-            self._begin(json.loads(json.dumps(settings, default=str)), restart)
+            begun = None if restart else self._read({"id", *fields}, remedy)
+            if self._places and begun != self.settings:
+                names = sorted((begun or {}).keys() | self.settings.keys())
+                pairs = [(name, (begun or {}).get(name), self.settings.get(name)) for name in names]
+                changed = ", ".join(f"{name} {old!r:.80} → {new!r:.80}" for name, old, new in pairs if old != new)
+                raise FileError(path, None, f"made with other settings ({changed}): use those again, or {remedy}")
+            if begun != self.settings:
+                self.notes = {}
+                self._file.truncate(0)
+                self._append({"rankr1_journal": VERSION, "kind": kind, "settings": self.settings})
         except BaseException:
             self._file.close()
             raise
 
-    def done(self, index: int, key: str) -> bool:
-        """Whether this query was finished, from this very input; then its record is among `records`."""
-        start = self._found.pop((index, key), None)
-        if start is not None:
-            self._places[index] = start
-        return start is not None
+    def add(self, id: str, record: Mapping[str, Any]) -> None:
+        """Keep a record: with the operating system when this returns, so it survives a killed process."""
+        self._places[id] = self._append({"id": id, **record})
 
-    def add(self, index: int, key: str, record: Mapping[str, Any]) -> None:
-        """Keep a finished query: with the operating system when this returns, so it survives a killed process."""
-        self._places[index] = self._append({"index": index, "key": key, "record": record})
+    def note(self, **values: object) -> None:
+        """Keep values that are no record; the last of each name counts."""
+        self._append({"note": values})
+        self.notes |= values
 
-    def give_up(self, index: int) -> None:
-        """Keep the place where this run gave up: the next one, asking what comes behind it first, is not stuck."""
-        self.gave_up_at = index
-        self._append({"gave_up_at": index})
+    def clear(self) -> None:
+        """Forget all: it is written elsewhere."""
+        self._places, self.notes = {}, {}
 
-    def records(self) -> Iterator[Json]:
-        """The records of this run's queries, in the order of the input."""
-        for index in sorted(self._places):
-            self._file.seek(self._places[index])
-            yield json.loads(self._file.readline())["record"]
+    def __getitem__(self, id: str) -> Json:
+        self._file.seek(self._places[id])
+        record: Json = json.loads(self._file.readline())
+        return record
 
-    @property
-    def left_out(self) -> int:
-        """How many records belong to no query seen in this run: another input's."""
-        return len(self._found)
+    def __contains__(self, id: object) -> bool:
+        return id in self._places
 
-    def finish(self) -> None:
-        """All is written elsewhere: nothing is to be kept."""
-        self._found, self._places, self.gave_up_at = {}, {}, -1
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._places) + len(self._found)
+        return len(self._places)
 
-    def _begin(self, settings: Json, restart: bool) -> None:
-        begun = None if restart else self._settings(self._file.readline())
-        if begun is not None:
-            self._read()
-        if begun is not None and self._found:
-            self._check(begun, settings)
-        elif begun != settings:
-            self.gave_up_at = -1
-            self._file.truncate(0)
-            self._append({"rankr1_journal": VERSION, "settings": settings})
+    def close(self) -> None:
+        """Close the file, and remove a temporary one that holds nothing."""
+        empty = self._temporary and not self._places and not self.notes
+        if empty and LOCKS:  # while it is locked: nobody else uses it
+            self.path.unlink(missing_ok=True)
+        with suppress(OSError):  # `_append` has raised what could not be written
+            self._file.close()
+        if empty and not LOCKS:  # Windows removes no open file
+            self.path.unlink(missing_ok=True)
 
-    def _settings(self, head: bytes) -> Json | None:
-        """The settings it was begun with; None where it is empty or its first line is torn."""
-        if not head.endswith(b"\n") and _HEAD.startswith(head[: len(_HEAD)]):
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def _read(self, fields: Collection[str], remedy: str) -> Json | None:
+        """Find the records; the settings they were made with, None for an empty file or one torn in its first line."""
+        first = self._file.readline()
+        if not first.endswith(b"\n") and HEAD.startswith(first[: len(HEAD)]):
             return None
-        try:
-            begun = json.loads(head)
-            if begun["rankr1_journal"] == VERSION:
-                return dict(begun["settings"])
-        except (ValueError, KeyError, TypeError):
-            pass
-        raise FileError(self.path, 1, "not a journal of this version: move it away, or begin anew with --restart")
-
-    def _check(self, begun: Json, settings: Json) -> None:
-        names = begun.keys() | settings.keys()
-        if changed := sorted(name for name in names if begun.get(name) != settings.get(name)):
-            what = ", ".join(f"{name} {begun.get(name)!r} → {settings.get(name)!r}" for name in changed)
-            raise FileError(
-                self.path, None, f"begun with other settings ({what}): go on with those, or begin anew with --restart"
-            )
-
-    def _read(self) -> None:
-        """Where each record lies. A torn last line, of a killed process, is cut off."""
+        settings = head_settings(first, self.kind)
+        if settings is None:
+            raise FileError(self.path, 1, f"not the records of {self.kind!r}: move it away, or {remedy}")
         start = self._file.tell()
         while (line := self._file.readline()).endswith(b"\n"):
-            try:
-                entry = json.loads(line)
-                if "gave_up_at" in entry:
-                    self.gave_up_at = int(entry["gave_up_at"])
-                else:
-                    self._found[entry["index"], entry["key"]] = start
-            except (ValueError, KeyError, TypeError):
-                raise FileError(self.path, None, f"damaged at byte {start}: begin anew with --restart") from None
+            entry = parsed(line)
+            if isinstance(note := entry.get("note"), dict):
+                self.notes |= note
+            elif isinstance(id := entry.get("id"), str) and entry.keys() >= set(fields):
+                self._places[id] = start
+            else:
+                raise FileError(self.path, None, f"damaged at byte {start}: remove it, or {remedy}")
             start = self._file.tell()
         self._file.truncate(start)
+        return settings
 
     def _append(self, entry: Mapping[str, Any]) -> int:
-        """Write a line; where it begins."""
+        """Write a line; the byte where it begins."""
         try:
             start = self._file.seek(0, os.SEEK_END)
             self._file.write(json.dumps(entry).encode("ascii") + b"\n")
@@ -131,14 +140,64 @@ class Journal:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
         return start
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        empty = not len(self) and self.gave_up_at < 0
-        if empty and LOCKS:  # while it is locked: nobody else is at work on it
-            self.path.unlink(missing_ok=True)
-        with suppress(OSError):  # what could not be written was told by `_append`
-            self._file.close()
-        if empty and not LOCKS:  # Windows removes no open file
-            self.path.unlink(missing_ok=True)
+def read_journal(path: Path, kind: str, fields: Collection[str] = ()) -> dict[str, Json]:
+    """The records of a finished file by id, whatever their settings. FileError as for `Journal`."""
+    with path.open("rb") as file:
+        if head_settings(file.readline(), kind) is None:
+            raise FileError(path, 1, f"not the records of {kind!r}")
+        found: dict[str, Json] = {}
+        for number, line in enumerate(file, start=2):
+            entry = parsed(line)
+            if isinstance(id := entry.get("id"), str) and entry.keys() >= set(fields):
+                found[id] = entry
+            elif "note" not in entry:
+                raise FileError(path, number, "damaged or unfinished: run the command that makes it again")
+    return found
+
+
+def head_settings(line: bytes, kind: str | None = None) -> Json | None:
+    """The settings in the first line of a journal of this kind, or of any; None where it is none."""
+    head = parsed(line)
+    fits = head.get("rankr1_journal") == VERSION and kind in (None, head.get("kind"))
+    settings = head.get("settings")
+    return settings if fits and isinstance(settings, dict) else None
+
+
+def parsed(line: bytes) -> Json:
+    """The JSON object of a line, {} where it is none."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+@dataclass(slots=True)
+class GiveUp:
+    """Counts the failures in a row that mean that the model is gone; at `limit` the job should stop.
+
+    `BackendUnavailable` counts always, any other `BackendError` only before the first answer: then it is a wrong key or
+    model, later it is the fault of one query. A prompt that is too long and an answer that cannot be parsed show that
+    the model works. `answered`: an earlier run of the job has had an answer.
+    """
+
+    limit: int = 10
+    answered: bool = False
+    in_a_row: int = 0
+
+    def succeed(self) -> None:
+        """Record an answer."""
+        self.in_a_row, self.answered = 0, True
+
+    def fail(self, error: Exception) -> None:
+        """Record a failure."""
+        if isinstance(error, PromptTooLong | UnparsedError):
+            self.succeed()
+        elif isinstance(error, BackendUnavailable) or (isinstance(error, BackendError) and not self.answered):
+            self.in_a_row += 1
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the job should stop."""
+        return self.in_a_row >= self.limit

@@ -1,15 +1,11 @@
-"""JSON lines at the edge: candidates come in, rankings go out, and what came with the candidates goes out with them.
+"""Candidates and rankings as JSON lines; further fields of the candidates are kept in the rankings.
 
     {"query": "how long does a flea live", "passages": ["A flea …", {"id": "d7", "text": "…", "url": "…"}]}
 
-becomes the same object with the passages reordered and ranked, and all that is our own under one key:
+becomes the same object with the passages reordered and ranked, and all other results under one key:
 
     {"query": {"id": "1", "text": "how …"}, "passages": [{"id": "d7", …, "url": "…", "rank": 1, "score": 1.0}, …],
      "rankr1": {"version": 1, "order": [1, 0], "k": 1, "cost": {…}, "trace": [{"set": [0, 1], "answer": [1], …}]}}
-
-Knows nothing of prompts, models or algorithms.
-
-The comparisons of a ranking as objects for JSON, and back. Knows one trace; knows nothing of files and lines.
 """
 
 from __future__ import annotations
@@ -47,7 +43,7 @@ def positions(record: Mapping[str, Any], name: str, n: int) -> tuple[int, ...]:
 
 
 def comparison_to_json(comparison: Comparison) -> Json:
-    """All its fields by their names, a log-probability of -inf as text; what is given only where something is."""
+    """All its fields by their names, a log-probability of -inf as text; `known` only where there is any."""
     record = asdict(comparison)
     if not comparison.known:
         del record["known"]
@@ -148,7 +144,7 @@ class Candidates:
 def read_candidates(path: FilePath) -> Iterator[Candidates]:
     """One line a query, read as it is reached; a bad line raises its FileError then.
 
-    `query` is a text or an object with a text; its id stands in that object or beside it, else it is the line number.
+    `query` is a text or an object with a text; its id is in that object or next to it, else it is the line number.
     `passages` are texts or objects; a passage without an id gets its position.
     """
     for number, line in numbered_lines(path):
@@ -267,6 +263,6 @@ def _cost_from_json(record: Mapping[str, Any]) -> Cost:
 
 def _meaning(own: Mapping[str, Any]) -> str:
     """Rankings of version 0.1.0 had ordinal scores only."""
-    if (told := own.get("score_meaning", "ordinal")) not in get_args(Meaning):
-        raise ValueError(f'"score_meaning" is {told!r:.40}: one of {", ".join(get_args(Meaning))} is needed')
-    return str(told)
+    if (meaning := own.get("score_meaning", "ordinal")) not in get_args(Meaning):
+        raise ValueError(f'"score_meaning" is {meaning!r:.40}: one of {", ".join(get_args(Meaning))} is needed')
+    return str(meaning)

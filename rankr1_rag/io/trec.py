@@ -1,12 +1,11 @@
 """Runs and qrels in the TREC text formats, read and written.
 
-A run line is `qid Q0 docid rank score tag`, a qrels line `qid 0 docid rel`, fields apart by any white space:
+A run line is `qid Q0 docid rank score tag`, a qrels line `qid 0 docid rel`, fields separated by any whitespace:
 
     264014 Q0 5611210 1 15.780600 bm25
     264014 0 4834547 3
 
-What trec_eval does decides: it orders a run by score, which it reads as float32, and ignores the rank. Knows files
-and ids; knows nothing of texts or measures.
+As in trec_eval a run is ordered by score, read as float32, and the rank is ignored.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def read_run(path: FilePath, depth: int | None = None) -> Run:
         query, passage, score = located(path, number, _parsed_run_line, line)
         ranked = scores.setdefault(query, {})
         if passage in ranked:
-            raise FileError(path, number, f"passage {passage!r} stands a second time in the ranking of query {query!r}")
+            raise FileError(path, number, f"duplicate passage {passage!r} in the ranking of query {query!r}")
         ranked[passage] = score
     return {query: _best(scores.pop(query), depth) for query in list(scores)}
 
@@ -62,12 +61,11 @@ def read_run(path: FilePath, depth: int | None = None) -> Run:
 def write_run(
     target: FilePath | TextIO, rankings: Iterable[tuple[str, Iterable[tuple[str, float]]]], tag: str = "rankr1"
 ) -> None:
-    """Write (query id, [(passage id, score), …] best first) pairs, `read_run(…).items()` for one; a path is written
-    whole or not at all.
+    """Write (query id, [(passage id, score), …] best first) pairs, as of `read_run(…).items()`.
 
-    ValueError on what trec_eval would read otherwise than it is meant: ids or a tag that are empty or hold white
-    space, a query or a passage twice, scores that are not finite or, as float32, do not fall strictly; and on a run
-    without a line.
+    A path is written whole or not at all. ValueError where trec_eval would read something else: ids or a tag that are
+    not one word, a query or a passage twice, scores that are not finite or, as float32, do not fall strictly; and for a
+    run without a line.
     """
     _check_word("tag", tag)
     seen: set[str] = set()
@@ -157,7 +155,7 @@ def _run_lines(query: str, scored: Sequence[Scored], tag: str) -> str:
 def _check_word(what: str, word: str) -> None:
     """A field must come back as it was: one word, without NUL, byte order mark or lone surrogate."""
     if not word or _NOT_IN_A_WORD.search(word):
-        raise ValueError(f"{what} {word!r} is not one word: TREC files part their fields by white space")
+        raise ValueError(f"{what} {word!r} is not one word; TREC fields are whitespace-separated")
 
 
 def _check_passages(query: str, scored: Sequence[Scored]) -> None:

@@ -5,10 +5,9 @@ reward; `FORMATS` holds them by name. `sanitise` and `clip` make passages safe a
 algorithms, engines or backends: a passage is text, an answer is places in the shown order.
 """
 
-from rankr1_rag.prompt.clipping import clip, tokens
 from rankr1_rag.prompt.format import Forced, Format
 from rankr1_rag.prompt.formats import FORMATS
 from rankr1_rag.prompt.label_probabilities import shares
-from rankr1_rag.prompt.sanitizing import sanitise
+from rankr1_rag.prompt.texts import clip, sanitise, tokens
 
 __all__ = ["FORMATS", "Forced", "Format", "clip", "sanitise", "shares", "tokens"]

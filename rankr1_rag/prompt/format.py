@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from rankr1_rag.prompt.sanitizing import sanitise
+from rankr1_rag.prompt.texts import sanitise
 from rankr1_rag.types import Message, Passage
 
 _TAG = re.compile("</?(?:think|answer)>", re.IGNORECASE)

@@ -18,11 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rankr1_rag.selection.heapsort import bubblesort, heapsort
 from rankr1_rag.selection.rounds import Answer, Done, Part, Round, Selection, Set, among, best, play, step, together
+from rankr1_rag.selection.sorting import bubblesort, heapsort, window
 from rankr1_rag.selection.tournament import ahead, tournament
 from rankr1_rag.selection.voting import ballot, orders, voted
-from rankr1_rag.selection.window import window
 
 ALGORITHMS: dict[str, Callable[[int, int, int], Selection]] = {
     "ahead": ahead,

@@ -12,8 +12,8 @@ from typing import Any
 
 from rankr1_rag.prompt import Format
 from rankr1_rag.train.data import TrainingSet
-from rankr1_rag.train.distributed import ALONE, Processes
 from rankr1_rag.train.model import Trained, generating
+from rankr1_rag.train.run_dir import ALONE, Processes
 from rankr1_rag.types import Message
 
 

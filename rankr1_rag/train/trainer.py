@@ -17,11 +17,10 @@ from typing import Any
 from rankr1_rag.train import card
 from rankr1_rag.train.card import write_card
 from rankr1_rag.train.config import Training
-from rankr1_rag.train.distributed import ALONE, Processes, joined
 from rankr1_rag.train.evaluate import measure
 from rankr1_rag.train.model import Trained, check_installed, load
 from rankr1_rag.train.prompts import TrainingData, asked, read_training_data
-from rankr1_rag.train.run_dir import RunDir, opened
+from rankr1_rag.train.run_dir import ALONE, Processes, RunDir, joined, opened
 
 NAMES = {
     "loss": "loss",
@@ -212,7 +211,7 @@ def callbacks(run: Run) -> list[Any]:
     transformers: Any = import_module("transformers")
     prompts = [asked(one, run.settings, run.trained.count) for one in run.material.held_out]
 
-    class Evaluation(transformers.TrainerCallback):  # type: ignore[misc]
+    class HeldOutEvaluation(transformers.TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if not run.processes.from_main(lambda: run.folder.has_scores(state.global_step)):
                 evaluate(run, prompts, state)  # a new run, or one that was killed during an evaluation
@@ -224,7 +223,7 @@ def callbacks(run: Run) -> list[Any]:
             if run.progress and state.is_world_process_zero and logs:
                 run.progress(state.global_step, state.max_steps, record(state.global_step, logs))
 
-    return [log_callback(run.folder), Evaluation()]
+    return [log_callback(run.folder), HeldOutEvaluation()]
 
 
 def evaluate(run: Run, prompts: Sequence[Any], state: Any) -> None:

@@ -196,7 +196,7 @@ def test_a_job_goes_on_only_with_its_own_settings(shell: Any) -> None:
     shell.server.failing = ["poison"]
     shell.run("rerank", "in.jsonl", "-o", "out.jsonl", "--k", "3", code=1)
     shell.run("rerank", "in.jsonl", "-o", "out.jsonl", "--k", "4", code=2)
-    assert "begun with other settings (k 3 → 4)" in shell.said
+    assert "made with other settings (k 3 → 4)" in shell.said
     shell.server.failing = []
     shell.run("rerank", "in.jsonl", "-o", "out.jsonl", "--k", "4", "--restart")
     assert len(shell.lines("out.jsonl")) == 2
@@ -218,7 +218,7 @@ def test_what_is_no_journal_is_not_touched(shell: Any) -> None:
     shell.write("in.jsonl", [query(0)])
     (shell.folder / "out.jsonl.partial").write_text("my notes\n")
     shell.run("rerank", "in.jsonl", "-o", "out.jsonl", code=2)
-    assert "not a journal" in shell.said
+    assert "not the records of 'rankr1 rerank': move it away" in shell.said
     assert (shell.folder / "out.jsonl.partial").read_text() == "my notes\n"
 
 

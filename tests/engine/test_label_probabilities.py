@@ -163,7 +163,7 @@ def test_a_vote_in_a_set_that_was_lost_is_no_win() -> None:
 
     trace = [vote((0, 1), 0, 0), vote((1, 0), 0, 0), vote((0, 2), 2, 1), vote((2, 0), 0, 1), vote((0, 2, 1), 2, 2)]
     trace += [vote((0, 2), 2, 1)]
-    assert share(0, trace) == 1.0
+    assert share(0, trace) == share(3, trace) == 1.0  # 3 was never shown: the only one left
     assert deciding(0, trace) is trace[1]
 
 

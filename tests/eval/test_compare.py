@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from rankr1_eval.run_folder import question_record
 from rankr1_eval.scoring import EvaluatedRun, SystemRun, differences, score, to_json
 from rankr1_rag.errors import FileError
 from tests.eval import made_run
+from tests.eval.evaluations import command
 
 pytestmark = pytest.mark.third_party
 
@@ -37,7 +36,7 @@ def better(shared_data: Path) -> EvaluatedRun:
 def kept(run: EvaluatedRun, folder: Path, dataset: str = "hotpotqa") -> Path:
     """The run's folder as `qa` leaves it."""
     folder.mkdir(parents=True, exist_ok=True)
-    head = {"rankr1_eval": 1, "stage": "load", "settings": {"dataset": dataset, "data": "abc", "pool": 0}}
+    head = {"rankr1_journal": 1, "kind": "load", "settings": {"dataset": dataset, "data": "abc", "pool": 0}}
     lines = [head, *({"id": question.query.id, **question_record(question)} for question in run.questions)]
     (folder / "questions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
     (folder / "scores.json").write_text(json.dumps(to_json(score(run))))
@@ -53,11 +52,6 @@ def without(run: EvaluatedRun, *ids: str) -> EvaluatedRun:
         systems.append(type(system)(system.name, orders, reads))
     left = tuple(q for q in run.questions if q.query.id not in ids)
     return EvaluatedRun(run.name, run.dataset, left, run.passages, run.candidates, tuple(systems), run.settings)
-
-
-def called(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rankr1_eval", "compare", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_a_difference_is_the_second_minus_the_first(run: EvaluatedRun, better: EvaluatedRun, tmp_path: Path) -> None:
@@ -93,7 +87,7 @@ def test_other_data_and_other_rows_are_said(run: EvaluatedRun, tmp_path: Path) -
 def test_nothing_in_common_is_an_error_that_says_why(run: EvaluatedRun, tmp_path: Path) -> None:
     ids = [question.query.id for question in run.questions]
     first, second = kept(without(run, *ids[:12]), tmp_path / "a"), kept(without(run, *ids[12:]), tmp_path / "b")
-    with pytest.raises(ValueError, match="nothing in common: not one question is in both"):
+    with pytest.raises(ValueError, match="nothing in common: no question is in both"):
         paired(read(first), read(second))
     systems = [EvaluatedRun(run.name, run.dataset, run.questions, {}, 20, (system,), {}) for system in run.systems[:2]]
     with pytest.raises(ValueError, match=r"no system with a measure is in both \(systems none; systems oracle\)"):
@@ -107,8 +101,8 @@ def test_nothing_in_common_is_an_error_that_says_why(run: EvaluatedRun, tmp_path
         (b"{", "not JSON"),
         (b"\xff\xfe", "not JSON"),
         (b"[" * 100_000, "not JSON"),
-        (b"[]", "no scores of a run"),
-        (b'{"rankr1_eval": 99, "systems": {}, "groups": {}}', "no scores of a run"),
+        (b"[]", "not the scores of a run"),
+        (b'{"rankr1_eval": 99, "systems": {}, "groups": {}}', "not the scores of a run"),
         (b'{"rankr1_eval": 1, "systems": {"none": {}}, "groups": {}}', "damaged"),
     ],
 )
@@ -125,20 +119,19 @@ def test_a_folder_without_scores_is_told_apart_from_a_run_that_is_not_finished(t
     with pytest.raises(FileError, match=re.escape("no scores.json in it")):
         read(tmp_path)
     (tmp_path / "questions.jsonl").write_text("")
-    with pytest.raises(FileError, match="not finished"):
+    with pytest.raises(FileError, match="unfinished"):
         read(tmp_path)
 
 
 def test_the_command_prints_tables_json_and_a_page(run: EvaluatedRun, better: EvaluatedRun, tmp_path: Path) -> None:
     folders = kept(run, tmp_path / "small"), kept(better, tmp_path / "large") / "scores.json"
-    told = called(*folders, "--html", tmp_path / "both.html")
-    assert told.returncode == 0, told.stderr
+    told = command("compare", *folders, "--html", tmp_path / "both.html")
     assert "Rank-R1, 24 questions" in told.stdout
     assert "small" in told.stdout
     page = (tmp_path / "both.html").read_text("utf-8")
     assert "Content-Security-Policy" in page
     assert "Rank-R1: Support recall@5" in page
-    found = json.loads(called(*folders, "--json").stdout)
+    found = json.loads(command("compare", *folders, "--json").stdout)
     assert [one["name"] for one in found["runs"]] == ["small", "large"]
     assert {"system", "against", "group", "measure", "first", "second", "difference", "n"} == set(found["pairs"][0])
 
@@ -147,11 +140,8 @@ def test_the_command_names_what_is_wrong_in_one_line(run: EvaluatedRun, tmp_path
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "questions.jsonl").write_text("")
     whole = kept(run, tmp_path / "whole")
-    for path, problem in ((tmp_path / "nowhere", "does not exist"), (tmp_path / "begun", "not finished")):
-        told = called(whole, path)
-        assert told.returncode == 2
-        assert problem in told.stderr
-        assert "Traceback" not in told.stderr
+    for path, problem in ((tmp_path / "nowhere", "does not exist"), (tmp_path / "begun", "unfinished")):
+        assert problem in command("compare", whole, path, code=2).stderr
 
 
 def test_a_page_says_what_stands_out(run: EvaluatedRun, better: EvaluatedRun, tmp_path: Path) -> None:
@@ -226,7 +216,7 @@ def test_questions_are_apart_by_hops_as_the_data_set_says(shared_data: Path, tmp
     without_hops = [replace(one, hops=None) for one in questions[:3]] + questions[3:]
     scored = read(kept(EvaluatedRun("run", "musique", tuple(without_hops), {}, 20, (first, second)), odd))
     assert paired(scored, scored, "none", ["R@5"], groups(scored, "hops")).notes == (
-        "3 questions of odd are in no group, and count in the whole alone",
+        "3 questions of odd are in no group and count only in the whole",
     )
 
 
@@ -236,29 +226,26 @@ def test_a_row_or_measure_that_is_not_there_is_named_with_those_that_are(folder:
         ValueError, match=r"no system 'rank-r1:hops=2' to compare with: it has none, oracle, random, rank-r1"
     ):
         paired(scored, scored, "rank-r1:hops=2")
-    with pytest.raises(ValueError, match=r"measure 'R@4': there are R@2, R@3, R@5"):
+    with pytest.raises(ValueError, match=r"measure 'R@4' is unknown: must be one of R@2, R@3, R@5"):
         paired(scored, scored, "rank-r1", ["R@4"])
-    with pytest.raises(ValueError, match="has nothing that system 'gold' could be compared in"):
+    with pytest.raises(ValueError, match="can be compared with 'gold'"):
         paired(scored, scored, "gold", ["R@5"])
     alone = tmp_path / "scores.json"
     alone.write_bytes((folder / "scores.json").read_bytes())
-    with pytest.raises(FileError, match="tells each question's type: give a run's folder"):
+    with pytest.raises(FileError, match="missing; it holds each question's type"):
         groups(read(alone), "type")
 
 
 def test_the_command_compares_the_rows_of_one_run(folder: Path, tmp_path: Path) -> None:
-    asked = (folder, "--against", "rank-r1", "--measures", "R@5, All@5", "--by", "type")
-    told = called(*asked, "--html", tmp_path / "systems.html")
-    assert told.returncode == 0, told.stderr
+    asked = ("compare", folder, "--against", "rank-r1", "--measures", "R@5, All@5", "--by", "type")
+    told = command(*asked, "--html", tmp_path / "systems.html")
     for text in ("Rank-R1, votes 3, 40 questions", "Rank-R1, votes 3: bridge, 35 questions", "All@5"):
         assert text in told.stdout
     page = (tmp_path / "systems.html").read_text("utf-8")
     assert "Systems of one run side by side" in page
     assert re.search(r"Rank-R1, votes 3: Support recall@5 is [\d.]+ %, .* Rank-R1", page)
     assert re.search(r"Support recall@5 <small><bdi>bridge, \d+ questions</bdi></small>", page)
-    found = json.loads(called(*asked, "--json").stdout)
+    found = json.loads(command(*asked, "--json").stdout)
     assert {pair["against"] for pair in found["pairs"]} == {"rank-r1"}
     assert {pair["group"] for pair in found["pairs"]} == {"", "bridge", "comparison"}
-    alone = called(folder)
-    assert alone.returncode == 2
-    assert "--against with one of its systems" in " ".join(alone.stderr.split())
+    assert "--against with one of its systems" in command("compare", folder, code=2).stderr

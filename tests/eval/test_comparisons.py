@@ -11,9 +11,9 @@ import pytest
 from rankr1_eval.comparisons import (
     MODEL,
     RIGHT,
-    Answered,
-    Result,
-    answered,
+    ComparisonAnswer,
+    ComparisonScores,
+    answers,
     ask,
     drawn,
     elsewhere,
@@ -75,13 +75,13 @@ def reranker(model: Model, **settings: object) -> Reranker:
     return Reranker(Scripted(model), **{"k": 1, "size": 4, "in_flight": 1, **settings})  # type: ignore[arg-type]
 
 
-def result(path: Path, examples: Sequence[Example], say: Say, draws: int = 2, **settings: object) -> Result:
+def result(path: Path, examples: Sequence[Example], say: Say, draws: int = 2, **settings: object) -> ComparisonScores:
     """The figures of a model that says so."""
     sets = drawn(examples, size=4, hard=None, seed=1, draws=draws)
     asked = reranker(Model(say), **settings)
     with opened(path / "out.jsonl", asked, None) as records:
         assert sorted(ask(records, sets, asked)) == sorted(sets)
-        return score(sets, answered(records, sets), rivals(sets, examples))
+        return score(sets, answers(records, sets), rivals(sets, examples))
 
 
 def test_every_positive_is_asked_about_among_negatives_alone() -> None:
@@ -105,7 +105,7 @@ KNOWN = [replace(example, known=(Passage("k", "a pond"),)) for example in made(2
 
 @pytest.mark.parametrize(
     ("draws", "examples", "told"),
-    [(0, made(2), "draws=0"), (1, made(2) * 2, "twice"), (1, KNOWN, "made without --known")],
+    [(0, made(2), "draws=0"), (1, made(2) * 2, "duplicate example"), (1, KNOWN, "made without --known")],
 )
 def test_what_would_count_nothing_or_double_is_refused(draws: int, examples: list[Example], told: str) -> None:
     with pytest.raises(ValueError, match=told):
@@ -163,7 +163,7 @@ def test_a_forced_label_counts_and_the_format_was_not_kept(tmp_path: Path) -> No
     asked = Reranker(Scripted(says), k=1, size=4, force="unparsed")
     with opened(tmp_path / "out.jsonl", asked, None) as records:
         list(ask(records, sets, asked))
-        found = score(sets, answered(records, sets), rivals(sets, made(6)))
+        found = score(sets, answers(records, sets), rivals(sets, made(6)))
         text = records[next(iter(sets))]["text"]
     assert text == "<think>I would say the second. </think> <answer>[2]</answer>"
     assert (found.forced, found.unparsed) == (12, 0)
@@ -173,9 +173,9 @@ def test_a_forced_label_counts_and_the_format_was_not_kept(tmp_path: Path) -> No
     assert score(sets, answered_all(sets), {}, written=False).format is None
 
 
-def answered_all(sets: dict[str, TrainingSet]) -> dict[str, Answered]:
+def answered_all(sets: dict[str, TrainingSet]) -> dict[str, ComparisonAnswer]:
     """What a perfect model makes of them."""
-    return {id: Answered(one.right, True, False, 9) for id, one in sets.items()}
+    return {id: ComparisonAnswer(one.right, True, False, 9) for id, one in sets.items()}
 
 
 def test_the_form_is_held_to_the_letter(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_what_was_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
     with opened(path, reranker(model), None) as records:
         assert sorted(ask(records, sets, reranker(model))) == sorted(sets)
         assert model.asked == 40 - 15 + 1
-        assert all(one.chosen == sets[id].right for id, one in answered(records, sets).items())
+        assert all(one.chosen == sets[id].right for id, one in answers(records, sets).items())
     again = Model(perfect)
     with opened(path, reranker(again), None) as records:
         list(ask(records, sets, reranker(again)))
@@ -238,8 +238,9 @@ def test_what_was_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("changed", [{"reasoning_tokens": 7}, {"seed": 2}, {"size": 5}, {"passage_tokens": 9}])
 def test_another_setting_is_told_by_name(tmp_path: Path, changed: dict[str, int]) -> None:
-    with opened(tmp_path / "out.jsonl", reranker(Model(perfect)), 20):
-        pass
+    asked = reranker(Model(perfect))
+    with opened(tmp_path / "out.jsonl", asked, 20) as records:
+        list(ask(records, drawn(made(1), size=4, hard=20, seed=1), asked))
     with pytest.raises(FileError, match=next(iter(changed))):
         opened(tmp_path / "out.jsonl", reranker(Model(perfect), **changed), 20)
     with pytest.raises(FileError, match="hard 20"):
@@ -270,7 +271,7 @@ def test_other_sets_cannot_be_compared(tmp_path: Path) -> None:
         with pytest.raises(FileError, match=told):
             elsewhere(path, others)
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(FileError, match="not finished"):
+    with pytest.raises(FileError, match="unfinished"):
         elsewhere(path, drawn(made(5), size=4, hard=None, seed=1))
     (tmp_path / "mine").write_text('{"id": "q1"}\n')
     with pytest.raises(FileError, match="not the records of 'comparisons'"):

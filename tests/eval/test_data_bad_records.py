@@ -107,7 +107,7 @@ TITLED_BAD = [
 MUSIQUE_BAD = [
     *BAD,
     ("id", None, '"_id" or "id" is missing or null'),
-    ("answerable", False, "it cannot be answered .MuSiQue-Full.: take the files of MuSiQue-Ans"),
+    ("answerable", False, "not answerable .MuSiQue-Full.: take the files of MuSiQue-Ans"),
     ("answer_aliases", "Seat", '"answer_aliases" is a string where an array is needed'),
     ("answer_aliases", [None], 'an entry of field "answer_aliases" is null'),
     ("paragraphs", None, '"paragraphs" is missing or null'),
@@ -209,5 +209,5 @@ def test_hops_that_nothing_tells_are_none(load_record: Load) -> None:
 def test_an_id_that_comes_twice_is_named(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text("\n".join([json.dumps(HOTPOTQA), json.dumps({**HOTPOTQA, "_id": "h2"}), json.dumps(HOTPOTQA)]))
-    with pytest.raises(FileError, match=r"data.jsonl:3: question 3 \('h1'\): this id stands here a second time"):
+    with pytest.raises(FileError, match=r"data.jsonl:3: question 3 \('h1'\): duplicate id"):
         load("hotpotqa", path)

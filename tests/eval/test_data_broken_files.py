@@ -14,7 +14,7 @@ from rankr1_eval.data import load
 from rankr1_eval.data.loading import records, whole
 from rankr1_rag.errors import FileError
 
-CUT = "the file is cut short, fetch it anew"
+CUT = "the file is cut short, fetch it again"
 RECORD = {"_id": "ä1", "answer": "yes", "note": 'a "quoted" \\ é 語', "list": [True, {"x": 1.5}]}
 
 
@@ -57,7 +57,7 @@ def test_a_file_that_is_no_file_of_questions_says_why(
 
 @pytest.mark.parametrize("content", ["[]", " [ ]\n"])
 def test_an_empty_list_holds_no_question(tmp_path: Path, content: str) -> None:
-    with pytest.raises(FileError, match="it holds no question"):
+    with pytest.raises(FileError, match="no question in it"):
         load("hotpotqa", written(tmp_path / "data.json", content))
 
 
@@ -95,7 +95,7 @@ def test_damaged_gzip_is_to_be_fetched_anew(shared_data: Path, tmp_path: Path, f
     else:
         packed[len(packed) // 2] ^= 0xFF
     path = written(tmp_path / "data.json.gz", bytes(packed))
-    with pytest.raises(FileError, match=r"damaged or cut short from here on, fetch it anew|not UTF-8|not JSON|broken"):
+    with pytest.raises(FileError, match=r"damaged or cut short from here on, fetch it again|not UTF-8|not JSON|broken"):
         load("hotpotqa" if "hotpotqa" in file else "musique", path)
 
 

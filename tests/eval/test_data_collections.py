@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from rankr1_eval.data import collections
-from rankr1_eval.data.collections import from_files, judged
-from rankr1_eval.data.fields import read_judgements
+from rankr1_eval.data.collections import from_files, judged, read_judgements
 from rankr1_rag import Passage
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.trec import read_qrels, read_run
@@ -49,7 +48,7 @@ def test_scifact_by_path_with_its_own_qrels(shared_data: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "line", "said"),
     [
-        ("query-id\tcorpus-id\tscore\n", None, "it holds no judgement below its header"),
+        ("query-id\tcorpus-id\tscore\n", None, "no judgement below its header"),
         ("query-id\tcorpus-id\tscore\n1\t2\n", 2, "has 3 fields, `query-id corpus-id score`, this one has 2"),
         ("query-id\tcorpus-id\tscore\n1\t2\t0.5\n", 2, "score '0.5' is not a whole number"),
         ("query-id\tcorpus-id\tscore\n1\t2\t1\n1\t2\t0\n", 3, "passage '2' is judged a second time for query '1'"),
@@ -78,7 +77,7 @@ def test_a_judged_query_without_a_text_is_named_and_one_without_a_judgement_left
 
 @pytest.mark.parametrize("spec", ["dl21", "beir", "beir/", "scifact", "bright", "", "trec/x", "birco"])
 def test_an_unknown_collection_is_refused_with_those_known(spec: str) -> None:
-    with pytest.raises(ValueError, match=r"is not known: dl19, dl20, beir/NAME, bright/NAME, birco:PATH"):
+    with pytest.raises(ValueError, match=r"is unknown: must be one of dl19, dl20, beir/NAME, bright/NAME, birco:PATH"):
         judged(spec)
 
 
@@ -135,7 +134,7 @@ def test_the_catalogue_has_the_names_that_we_use(ir_datasets: Any) -> None:
     names = set(ir_datasets.registry)
     assert set(collections.TREC_DL.values()) <= names
     assert {"beir/scifact/test", "beir/nfcorpus/test", "beir/scidocs", "beir/trec-covid", "beir/fiqa/test"} <= names
-    with pytest.raises(ValueError, match=r"BEIR has no 'scifct' with judgements: arguana, .*scifact, trec-covid"):
+    with pytest.raises(ValueError, match=r"BEIR has no 'scifct' with judgements: .* arguana, .*scifact"):
         judged("beir/scifct")
 
 
@@ -152,7 +151,7 @@ DOCUMENTS = [{"id": f"{name}.txt", "content": f"text {name}"} for name in "abc"]
 
 
 def test_bright_keeps_what_each_query_excludes() -> None:
-    found = collections.of_rows("bright/x", rows_of(EXAMPLES), rows_of(DOCUMENTS))
+    found = collections.of_bright("bright/x", rows_of(EXAMPLES), rows_of(DOCUMENTS))
     assert found.queries == {"0": "why", "1": "how"}
     assert found.qrels == {"0": {"a.txt": 1, "b.txt": 1}, "1": {"b.txt": 1}}
     assert found.excluded == {"1": {"a.txt", "c.txt"}}
@@ -164,7 +163,7 @@ def test_bright_keeps_what_each_query_excludes() -> None:
 )
 def test_a_bad_row_of_bright_is_named(change: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=f"bright/x: {said}"):
-        collections.of_rows("bright/x", rows_of([EXAMPLES[0], {**EXAMPLES[1], **change}]), rows_of(DOCUMENTS))
+        collections.of_bright("bright/x", rows_of([EXAMPLES[0], {**EXAMPLES[1], **change}]), rows_of(DOCUMENTS))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +208,7 @@ def test_a_bad_file_of_birco_says_what_is_wrong(tmp_path: Path, change: dict[str
 
 def test_a_cut_file_of_birco_is_to_be_fetched_anew(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(json.dumps(BIRCO)[:-10])
-    with pytest.raises(FileError, match=r"the file is broken at byte \d+: the file is cut short, fetch it anew"):
+    with pytest.raises(FileError, match=r"the file is broken at byte \d+: the file is cut short, fetch it again"):
         judged(f"birco:{tmp_path / 'x.json'}")
 
 

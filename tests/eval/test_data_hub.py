@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rankr1_eval.data import DATASETS, load, loading
+from rankr1_eval.data import DATASETS, load
 from rankr1_eval.data.loading import questions
 from rankr1_eval.types import Question
 
@@ -58,7 +58,9 @@ def first(path: Path, n: int = 25) -> list[Json]:
 
 
 def read(name: str, records: list[Json]) -> list[Question]:
-    return questions(DATASETS[name], loading.rows(datasets.Dataset.from_list(records)), DATASETS[name].hub.id)
+    return questions(
+        DATASETS[name], ((None, row) for row in datasets.Dataset.from_list(records)), DATASETS[name].hub.id
+    )
 
 
 @pytest.mark.parametrize("shape", [in_columns, in_rows, lambda record: in_columns(record, "content")])

@@ -120,5 +120,5 @@ def test_a_distractor_file_is_read_alike_under_the_fullwiki_name(shared_data: Pa
 
 
 def test_an_unknown_data_set_is_refused_with_those_known() -> None:
-    with pytest.raises(ValueError, match=f"'squad' is not known: {', '.join(DATASETS)}"):
+    with pytest.raises(ValueError, match=f"'squad' is unknown: must be one of {', '.join(DATASETS)}"):
         load("squad", "file.json")

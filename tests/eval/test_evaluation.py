@@ -1,32 +1,25 @@
 """The stages put together: what a system is, and that nothing finished is ever asked again."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from rankr1_eval.baselines import FirstStage
-from rankr1_eval.evaluation import Evaluation
 from rankr1_eval.reader import Reader
 from rankr1_eval.report import write_report
-from rankr1_eval.run_folder import Folder
-from rankr1_eval.scoring import EvaluatedRun, score
-from rankr1_eval.systems import parse
+from rankr1_eval.scoring import score
 from rankr1_eval.types import Question, StageError, pooled
 from rankr1_rag import Reranker
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.errors import BackendError, BackendUnavailable, FileError
 from rankr1_rag.types import Message
+from tests.eval.evaluations import run
 
 pytestmark = pytest.mark.third_party
 
 ALL = "none,random,oracle,rank-r1,rank-r1:votes=3,gold,no-context"
-
-
-def through(name: str, total: int, ids: Iterator[str]) -> None:
-    assert len(set(ids)) == total, name
 
 
 class Model:
@@ -45,32 +38,8 @@ class Model:
         return f"<think>the last</think> <answer>[{labels[-1]}]</answer>" if labels else "Answer: Dublin."
 
 
-def evaluation(questions: list[Question], model: Model, systems: str = ALL, **other: object) -> Evaluation:
-    backend = Scripted(model)
-    made = Evaluation(
-        dataset="demo",
-        questions=questions,
-        corpus=pooled(questions),
-        source={"dataset": "demo"},
-        first_stage=FirstStage(n=8),
-        systems=parse([systems]),
-        ks=(2, 5),
-        reranker=Reranker(backend, k=5, size=4),
-        reader=Reader(backend),
-    )
-    return replace(made, **other)  # type: ignore[arg-type]
-
-
-def run(questions: list[Question], model: Model, folder: Path, systems: str = ALL, **other: object) -> EvaluatedRun:
-    with Folder(folder) as opened:
-        found = evaluation(questions, model, systems, **other).run(opened, through)
-        return replace(
-            found, systems=tuple(replace(system, rankings=dict(system.rankings)) for system in found.systems)
-        )
-
-
 def test_every_row_orders_the_same_candidates(questions: list[Question], tmp_path: Path) -> None:
-    found = run(questions, Model(), tmp_path)
+    found = run(questions, Model(), tmp_path, ALL)
     systems = {system.name: system for system in found.systems}
     for question in questions:
         first = systems["none"].orders[question.query.id]
@@ -111,8 +80,8 @@ def test_the_reasoning_comes_back_from_the_file(questions: list[Question], tmp_p
 
 
 def test_a_finished_run_asks_nothing_again(questions: list[Question], tmp_path: Path) -> None:
-    before, again = run(questions, Model(), tmp_path), Model()
-    after = run(questions, again, tmp_path)
+    before, again = run(questions, Model(), tmp_path, ALL), Model()
+    after = run(questions, again, tmp_path, ALL)
     assert again.asked == []
     assert [system.orders for system in after.systems] == [system.orders for system in before.systems]
     assert [system.reads for system in after.systems] == [system.reads for system in before.systems]
@@ -131,7 +100,7 @@ def test_a_run_grows_by_questions_rows_and_k(questions: list[Question], tmp_path
 
 def test_what_fails_is_told_and_what_was_finished_is_kept(questions: list[Question], tmp_path: Path) -> None:
     bad = questions[1].query.text
-    with pytest.raises(StageError, match=r"rerank rank-r1: 1 of 15 questions failed.*out of order.*the same command"):
+    with pytest.raises(StageError, match=r"rerank rank-r1: 1 of 15 questions failed.*out of order.*The same command"):
         run(questions, Model(lambda text: bad in text), tmp_path, "rank-r1")
     again = Model()
     found = run(questions, again, tmp_path, "rank-r1")
@@ -144,18 +113,18 @@ def unavailable(messages: Sequence[Message]) -> str:
 
 
 def test_a_model_that_is_not_there_is_not_asked_for_every_question(questions: list[Question], tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="gave up after 8 in a row; 8 of 15 questions failed"):
+    with pytest.raises(StageError, match="gave up after 10 in a row; 10 of 15 questions failed"):
         run(questions, Model(), tmp_path, "none", reader=Reader(Scripted(unavailable)))
 
 
 def test_questions_that_always_fail_do_not_keep_the_others_from_being_asked(
     questions: list[Question], tmp_path: Path
 ) -> None:
-    bad = {question.query.text for question in questions[:10]}
+    bad = {question.query.text for question in questions[:9]}
     model = Model(lambda text: any(one in text for one in bad))
-    with pytest.raises(StageError, match="read none: 10 of 15 questions failed"):
+    with pytest.raises(StageError, match="read none: 9 of 15 questions failed"):
         run(questions, model, tmp_path, "none", reader=Reader(Scripted(model)), ks=(2,))
-    assert len(model.asked) == 5
+    assert len(model.asked) == 6
 
 
 def test_a_strict_reranker_fails_a_question_and_not_the_run(questions: list[Question], tmp_path: Path) -> None:
@@ -185,7 +154,7 @@ def test_nothing_is_asked_before_all_rows_fit(questions: list[Question], tmp_pat
     model = Model()
     with pytest.raises(ValueError, match="system 'rank-r1:size=1': size=1"):
         run(questions, model, tmp_path, "none,rank-r1:size=1")
-    with pytest.raises(ValueError, match="first 9 passages are to be read of 8 candidates"):
+    with pytest.raises(ValueError, match="cannot see 9 of 8 candidates"):
         run(questions, model, tmp_path, "none", ks=(9,))
     run(questions, model, tmp_path, "rank-r1", ks=(2,))
     asked = len(model.asked)
@@ -196,9 +165,9 @@ def test_nothing_is_asked_before_all_rows_fit(questions: list[Question], tmp_pat
 
 def test_files_of_somebody_else_are_left_alone(questions: list[Question], tmp_path: Path) -> None:
     (tmp_path / "passages.jsonl").write_text("mine")
-    with pytest.raises(FileError, match="is not of a run"):
+    with pytest.raises(FileError, match="is not the file of a run"):
         run(questions, Model(), tmp_path, "none")
-    with pytest.raises(FileError, match="--out is a folder"):
+    with pytest.raises(FileError, match="give a folder as --out"):
         run(questions, Model(), tmp_path / "passages.jsonl", "none")
     assert (tmp_path / "passages.jsonl").read_text() == "mine"
 
@@ -246,17 +215,11 @@ def test_a_run_of_ones_own_gives_the_candidates(questions: list[Question], tmp_p
         run(questions[1:], Model(), tmp_path / "third", "none", first_stage=FirstStage("run", n=4, run=path), ks=(2,))
 
 
-def test_the_report_names_the_models(questions: list[Question], tmp_path: Path) -> None:
-    found = run(questions[:2], Model(), tmp_path, "none,rank-r1")
-    write_report(found, score(replace(found, dataset="hotpotqa")), tmp_path)
-    assert "reranked by scripted · read by scripted" in (tmp_path / "report.html").read_text()
-
-
 def test_without_a_reader_there_is_support_recall_and_nothing_is_read(
     questions: list[Question], tmp_path: Path
 ) -> None:
     model = Model()
-    found = run(questions, model, tmp_path, reader=None, ks=(7,))
+    found = run(questions, model, tmp_path, ALL, reader=None, ks=(7,))
     assert [system.name for system in found.systems] == ["none", "random", "oracle", "rank-r1", "rank-r1:votes=3"]
     assert not any(system.reads for system in found.systems)
     assert not any("Question:" in text for text in model.asked)
@@ -271,9 +234,9 @@ def test_without_a_reader_there_is_support_recall_and_nothing_is_read(
 def test_what_was_ranked_without_a_reader_is_read_later_and_not_asked_again(
     questions: list[Question], tmp_path: Path
 ) -> None:
-    run(questions, Model(), tmp_path, reader=None)
+    run(questions, Model(), tmp_path, ALL, reader=None)
     later = Model()
-    found = run(questions, later, tmp_path)
+    found = run(questions, later, tmp_path, ALL)
     assert later.asked
     assert all("Question:" in text for text in later.asked)
     assert all(system.reads for system in found.systems)

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankr1_eval.measures.ir import compared, parsed, score_run, trec_order
-from rankr1_rag.errors import FileError
 from rankr1_rag.io.trec import Scored, read_qrels, read_run
 
 pytestmark = pytest.mark.third_party
@@ -75,7 +74,11 @@ def test_equal_scores_are_ordered_by_id_the_greater_first_whatever_the_file_says
 def test_a_judged_query_that_is_not_ranked_counts_as_0_and_is_told() -> None:
     found = score_run({"q1": scored(a=2.0, c=1.0)}, QRELS, ["nDCG@10", "RR@10", "Judged@1"])
     assert found.each["nDCG@10"] == {"q1": 1, "q2": 0}
-    assert {name: one.mean for name, one in found.estimates.items()} == {"nDCG@10": 0.5, "RR@10": 0.5, "Judged@1": 0.5}
+    assert {name: one.mean for name, one in found.estimates.items()} == {
+        "nDCG@10": 0.5,
+        "RR@10": 0.5,
+        "Judged@1": 0.5,
+    }
     assert found.not_ranked == ("q2",)
 
 
@@ -84,11 +87,6 @@ def test_a_query_without_judgements_is_left_out_and_told() -> None:
     found = score_run(run, QRELS | {"q4": {}}, ["P@1"])
     assert found.each == {"P@1": {"q1": 1, "q2": 1}}
     assert (found.not_judged, found.not_ranked) == (("q3", "q4"), ())
-
-
-def test_a_query_without_a_relevant_passage_counts_as_0() -> None:
-    found = score_run({"q": scored(a=1.0)}, {"q": {"a": 0, "b": -1}}, ["nDCG@10", "RR@10", "R@5"])
-    assert {values["q"] for values in found.each.values()} == {0.0}
 
 
 def test_excluded_passages_are_dropped_before_scoring() -> None:
@@ -109,7 +107,7 @@ def test_qrels_without_a_query_of_the_run_are_an_error_that_shows_both() -> None
      "P(bla=1)@5", "P(rel=0)@5", "alpha_nDCG@10", "nDCG(gains={1:'x'})@3", "__import__('os')"],
 )  # fmt: skip
 def test_a_measure_that_there_is_not_is_named(name: str) -> None:
-    problem = re.escape(f"measure {name!r} is none that ir_measures can compute, like nDCG@10")
+    problem = re.escape(f"measure {name!r} is unknown: ir_measures cannot compute it, unlike nDCG@10")
     with pytest.raises(ValueError, match=f"^{problem}"):
         score_run({"q1": scored(a=1.0)}, QRELS, ["nDCG@10", name])
 
@@ -127,16 +125,8 @@ def test_a_measure_goes_by_the_name_that_ir_measures_gives_it_and_counts_once() 
 
 
 def test_no_measure_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no measure is given"):
+    with pytest.raises(ValueError, match="at least one measure is needed"):
         parsed([])
-
-
-@pytest.mark.parametrize("score", ["nan", "inf", "-inf", "high"])
-def test_a_score_that_is_not_a_number_names_its_line(score: str, tmp_path: Path) -> None:
-    path = tmp_path / "run.trec"
-    path.write_text(f"q1 Q0 a 1 2.0 tag\nq1 Q0 b 2 {score} tag\n")
-    with pytest.raises(FileError, match=r"run\.trec:2: score .* is not a finite number"):
-        read_run(path)
 
 
 def test_runs_are_compared_over_all_judged_queries() -> None:

@@ -22,7 +22,7 @@ import pytest
 from rankr1_eval.baselines import FirstStage
 from rankr1_eval.evaluation import Evaluation
 from rankr1_eval.reader import Reader
-from rankr1_eval.run_folder import Folder
+from rankr1_eval.run_folder import RunFolder
 from rankr1_eval.scoring import score, to_json
 from rankr1_eval.systems import parse
 from rankr1_eval.types import Question, pooled
@@ -74,7 +74,7 @@ def finished(
         reranker=Reranker(backend, k=5, size=4, algorithm=algorithm, in_flight=in_flight),
         reader=Reader(backend),
     )
-    with Folder(path) as folder:
+    with RunFolder(path) as folder:
         scores = to_json(score(evaluation.run(folder, through)))
     for found in scores["systems"].values():
         for name in ("seconds", "reader_seconds"):

@@ -1,8 +1,6 @@
 """`rankr1-eval score` and `rankr1-eval ir`: official figures from plain files, and errors that name the place."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from rankr1_eval.predictions import read_predictions, score_predictions
 from rankr1_eval.types import Question
 from rankr1_rag.errors import FileError
 from rankr1_rag.types import Query
+from tests.eval.evaluations import command
 
 QUESTIONS = [
     Question(Query("q1", "Is it?"), ("yes",), (), (), "comparison", 2),
@@ -23,14 +22,6 @@ DATA = [
     {"_id": "q2", "question": "Where?", "answer": "Rome", "type": "bridge", "level": "easy"},
 ]
 PARAGRAPHS = {"context": [["One", ["A sentence."]]], "supporting_facts": []}
-
-
-def command(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-W", "error", "-m", "rankr1_eval", *map(str, arguments)]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
 
 
 def test_means_groups_and_what_is_missing() -> None:
@@ -58,12 +49,6 @@ def test_plain_and_official_files_are_read(content: str, tmp_path: Path) -> None
     assert read_predictions(path) == {"q1": "yes", "q2": ""}
 
 
-def test_a_question_may_have_the_id_answer(tmp_path: Path) -> None:
-    path = tmp_path / "answers.json"
-    path.write_text('{"answer": "yes"}')
-    assert read_predictions(path) == {"answer": "yes"}
-
-
 BROKEN = [
     ("", "the file is empty"),
     ("{}", "the object is empty: it predicts no answer"),
@@ -78,8 +63,8 @@ BROKEN = [
     ('{"q1": true}', "the answer to 'q1' is a boolean"),
     ('{"q1": ["yes"]}', "the answer to 'q1' is an array"),
     ('{"q1": NaN}', "the answer to 'q1' is a number"),
-    ('{"q1": "yes", "q2": "a", "q1": "no"}', "id 'q1' stands twice"),
-    ('{"answer": {"q1": "yes", "q1": "yes"}}', "id 'q1' stands twice"),
+    ('{"q1": "yes", "q2": "a", "q1": "no"}', "duplicate id 'q1'"),
+    ('{"answer": {"q1": "yes", "q1": "yes"}}', "duplicate id 'q1'"),
     ("[" * 100_000, "nested too deeply"),
 ]
 
@@ -137,7 +122,7 @@ def test_score_gives_the_official_means_of_real_files(dataset: str, shared_data:
 def test_score_tells_what_is_wrong_in_one_line(files: tuple[Path, Path], tmp_path: Path) -> None:
     data, predictions = files
     arguments = ["score", "--data", data, "--predictions", predictions]
-    assert "'squad' is not known" in command(*arguments, "--dataset", "squad", code=2).stderr
+    assert "'squad' is unknown" in command(*arguments, "--dataset", "squad", code=2).stderr
     assert "looks like hotpotqa, not musique" in command(*arguments, "--dataset", "musique", code=2).stderr
     predictions.write_text('{"q9": "x"}')
     assert "no prediction answers one of the 2 questions" in command(*arguments, "--dataset", "hotpotqa", code=2).stderr
@@ -196,9 +181,9 @@ def test_the_table_tells_queries_that_did_not_count(trec: Any) -> None:
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        (["--measures", "nDCG10"], "measure 'nDCG10' is none that ir_measures can compute"),
-        (["nDCG@10"], "'nDCG@10' stands alone: --measures comes before measures"),
-        (["--run", "RUN"], "--run: one file is given twice"),
+        (["--measures", "nDCG10"], "measure 'nDCG10' is unknown: ir_measures cannot compute it"),
+        (["nDCG@10"], "measure 'nDCG@10' needs --measures before it"),
+        (["--run", "RUN"], "--run names a file twice"),
         (["--run", "gone.trec"], "gone.trec: No such file"),
     ],
 )

@@ -1,17 +1,13 @@
-"""`rankr1-eval qa` as a stranger runs it: the embedded model, real samples, and a process that is killed."""
+"""`rankr1-eval qa` as a stranger runs it: the embedded model and real samples."""
 
 import json
-import random
 import shutil
-import sqlite3
-import subprocess
-import sys
-import time
-from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from tests.eval.evaluations import command
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,17 +22,8 @@ FILES = {
 THREE = ("--questions", "3", "--candidates", "8", "--reasoning-tokens", "16")
 
 
-def command(data: Path, out: Path, dataset: str, *more: str) -> list[str]:
-    return [
-        *(sys.executable, "-m", "rankr1_eval", "qa", "--dataset", dataset, "--data", str(data / FILES[dataset])),
-        *("--out", str(out), *THREE, *more),
-    ]
-
-
-def done(asked: list[str]) -> str:
-    found = subprocess.run(asked, capture_output=True, text=True, timeout=300, check=False)
-    assert found.returncode == 0, found.stderr
-    return found.stdout
+def asking(data: Path, out: Path, dataset: str, *more: str) -> list[object]:
+    return ["qa", "--dataset", dataset, "--data", data / FILES[dataset], "--out", out, *THREE, *more]
 
 
 def figures(out: Path) -> object:
@@ -50,7 +37,7 @@ def figures(out: Path) -> object:
 
 @pytest.mark.parametrize("dataset", FILES)
 def test_it_runs_end_to_end_with_its_defaults(shared_data: Path, tmp_path: Path, dataset: str) -> None:
-    scores = json.loads(done(command(shared_data, tmp_path / "run", dataset, "--json")))
+    scores = json.loads(command(*asking(shared_data, tmp_path / "run", dataset, "--json")).stdout)
     assert list(scores["systems"]) == ["none", "gold", "rank-r1", "oracle", "random"]
     assert scores["systems"]["rank-r1"]["cost"]["comparisons"] > 0
     assert {"F1@5", "EM@5", "R@5", "All@5"} <= set(scores["systems"]["rank-r1"]["estimates"])
@@ -62,51 +49,14 @@ def test_it_runs_end_to_end_with_its_defaults(shared_data: Path, tmp_path: Path,
     assert (tmp_path / "run" / "report.md").stat().st_size
 
 
-def kept(out: Path) -> int:
-    """How many completions the store in this folder holds by now."""
-    try:
-        with closing(sqlite3.connect(f"{(out / 'completions.sqlite').as_uri()}?mode=rw", uri=True)) as store:
-            return int(store.execute("SELECT count(*) FROM completions").fetchone()[0])
-    except sqlite3.OperationalError:  # it is being made
-        return 0
-
-
-def kill(asked: list[str], out: Path, until: int, later: float) -> None:
-    """Start it; kill it a moment after it has kept something, and so many in all. It must not have ended by itself."""
-    until, deadline = max(until, kept(out) + 1), time.monotonic() + 120
-    told = out.with_name("told")
-    with told.open("w") as said, subprocess.Popen(asked, stdout=said, stderr=said) as process:
-        try:
-            while kept(out) < until:
-                assert process.poll() is None, told.read_text()
-                assert time.monotonic() < deadline, told.read_text()
-                time.sleep(0.01)
-            time.sleep(later)
-            assert process.poll() is None, "it ended before it was killed"
-        finally:
-            process.kill()  # SIGKILL
-
-
-def test_killed_at_any_moment_it_finishes_with_the_same_scores(shared_data: Path, tmp_path: Path) -> None:
-    whole, torn = tmp_path / "whole", tmp_path / "torn"
-    done(command(shared_data, whole, "hotpotqa"))
-    dice, total = random.Random(7), kept(whole)
-    for until in sorted(dice.sample(range(1, total * 2 // 3), 3)):
-        kill(command(shared_data, torn, "hotpotqa"), torn, until, dice.uniform(0, 0.1))
-    assert 0 < kept(torn) < total
-    done(command(shared_data, torn, "hotpotqa"))
-    assert figures(torn) == figures(whole)
-    assert kept(torn) == total
-
-
 def test_a_finished_run_asks_no_model(shared_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    done(command(shared_data, out, "hotpotqa", "--systems", "none,rank-r1"))
+    command(*asking(shared_data, out, "hotpotqa", "--systems", "none,rank-r1"))
     before = figures(out)
     stages = [*out.glob("rerank/*.jsonl"), *out.glob("read/*.jsonl")]
     written = {path: path.read_bytes() for path in stages}
     shutil.rmtree(out / "read")  # … and what its store holds is not asked again either
-    text = done(command(shared_data, out, "hotpotqa", "--systems", "none,rank-r1"))
+    text = command(*asking(shared_data, out, "hotpotqa", "--systems", "none,rank-r1")).stdout
     assert "report.html" in text
     assert figures(out) == before
     assert all(path.read_bytes() == content for path, content in written.items() if "rerank" in path.parts)
@@ -114,7 +64,7 @@ def test_a_finished_run_asks_no_model(shared_data: Path, tmp_path: Path) -> None
 
 def test_without_a_reader_support_recall_is_told_alone(shared_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    told = done(command(shared_data, out, "hotpotqa", "--no-read"))
+    told = command(*asking(shared_data, out, "hotpotqa", "--no-read")).stdout
     assert "R@5" in told
     assert "ΔR" in told
     assert "F1" not in told
@@ -127,11 +77,11 @@ def test_without_a_reader_support_recall_is_told_alone(shared_data: Path, tmp_pa
 def test_hops_and_a_second_retrieval_are_rows_that_are_compared_by_hops(shared_data: Path, tmp_path: Path) -> None:
     out, again = tmp_path / "run", "rank-r1:hops=2+retrieve=true"
     systems = ("--systems", f"none,rank-r1,{again}", "--no-read", "--k", "3")
-    scores = json.loads(done(command(shared_data, out, "musique", *systems, "--json")))
+    scores = json.loads(command(*asking(shared_data, out, "musique", *systems, "--json")).stdout)
     assert scores["systems"][again]["cost"]["retrieved"] > 0
     assert scores["systems"][again]["cost"]["comparisons"] > scores["systems"]["rank-r1"]["cost"]["comparisons"] > 0
     apart = ("--against", "rank-r1", "--measures", "R@2,R@5,All@5", "--by", "hops", "--json")
-    found = json.loads(done([sys.executable, "-m", "rankr1_eval", "compare", str(out), *apart]))
+    found = json.loads(command("compare", out, *apart).stdout)
     assert {pair["system"] for pair in found["pairs"]} == {"none", again, "oracle", "random"}
     assert {pair["group"] for pair in found["pairs"]} > {""}
 
@@ -142,19 +92,15 @@ def test_hops_and_a_second_retrieval_are_rows_that_are_compared_by_hops(shared_d
         (("--dataset", "hotpot"), "hotpotqa"),
         (("--systems", "none,best"), "system 'best'"),
         (("--candidates", "1"), "at least 2"),
-        (("--retriever", "run"), "a run is needed"),
+        (("--retriever", "run"), "run= needs the retriever"),
         (("--data", "nowhere.json"), "nowhere.json"),
         (("--systems", "rank-r1:votes=0"), "votes"),
         (("--retriever", "own", "--systems", "rank-r1:hops=2+retrieve=true"), "take the retriever bm25 or dense"),
         (("--reader-server", "vllm"), "--reader-model"),
-        (("--no-read", "--read", "2"), "--no-read reads nothing"),
+        (("--no-read", "--read", "2"), "--no-read excludes --read"),
     ],
 )
 def test_a_wrong_argument_is_told_in_one_line(
     shared_data: Path, tmp_path: Path, arguments: tuple[str, ...], told: str
 ) -> None:
-    asked = [*command(shared_data, tmp_path / "run", "hotpotqa"), *arguments]
-    found = subprocess.run(asked, capture_output=True, text=True, timeout=120, check=False)
-    assert found.returncode == 2, found.stderr
-    assert told in " ".join(found.stderr.split())
-    assert "Traceback" not in found.stderr
+    assert told in command(*asking(shared_data, tmp_path / "run", "hotpotqa", *arguments), code=2).stderr

@@ -24,7 +24,7 @@ from rankr1_eval.reproduce.reproducing import PreparedCollection, prepare, repro
 from rankr1_eval.reproduce.results import MEAN, MeasuredCollection, Reproduction, markdown, table_rows
 from rankr1_eval.reproduce.results import verdict as verdict_of
 from rankr1_eval.reproduce.targets import BRIGHT, PAPER, R1_7B, TOLERANCE, departures, parse
-from rankr1_eval.types import Judged, StageError
+from rankr1_eval.types import JudgedCollection, StageError
 from rankr1_rag import Passage, Reranker
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.cli.options import UsageError
@@ -55,7 +55,7 @@ def perfect(one: PreparedCollection, model: str = R1_7B) -> Scripted:
     return Scripted(judge, model=model)
 
 
-def titled(collection: Judged) -> Judged:
+def titled(collection: JudgedCollection) -> JudgedCollection:
     """The same, each passage titled with its id: some texts come twice, judged differently."""
 
     def lookup(ids: Collection[str]) -> dict[str, Passage]:
@@ -71,12 +71,12 @@ def dl19_files(shared_data: Path) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def dl19(dl19_files: dict[str, Path]) -> Judged:
+def dl19(dl19_files: dict[str, Path]) -> JudgedCollection:
     return titled(from_files(*(dl19_files[name] for name in ("queries", "passages", "qrels")), "dl19"))
 
 
 def test_a_perfect_judge_gives_the_ideal_order_of_the_papers_first_stage(
-    dl19: Judged, dl19_files: dict[str, Path], tmp_path: Path
+    dl19: JudgedCollection, dl19_files: dict[str, Path], tmp_path: Path
 ) -> None:
     one = prepare(dl19, dl19_files["run"])
     reranker = Reranker(perfect(one), **PAPERS)
@@ -119,7 +119,7 @@ def write(folder: Path, queries: int = 4, passages: int = 6) -> dict[str, Path]:
     return files
 
 
-def small(folder: Path, **other: Any) -> tuple[Judged, Path]:
+def small(folder: Path, **other: Any) -> tuple[JudgedCollection, Path]:
     files = write(folder)
     made = titled(from_files(files["queries"], files["passages"], files["qrels"], "bright/pony"))
     return replace(made, **other), files["run"]
@@ -386,7 +386,7 @@ def test_the_command_goes_through_with_the_embedded_model_and_again_for_nothing(
     line = ["dl19", *options(dl19_files), "--sample", 2, "--depth", 12, "--k", 3, "--out", tmp_path, "--json"]
     line = [sys.executable, "-W", "error", "-m", "rankr1_eval", "reproduce", *map(str, line)]
     first, again = (
-        json.loads(subprocess.run(line, capture_output=True, text=True, check=True, timeout=200).stdout)
+        json.loads(subprocess.run(line, capture_output=True, text=True, check=True, timeout=600).stdout)
         for _ in range(2)
     )
     assert first == again == json.loads((tmp_path / "reproduction.json").read_text())

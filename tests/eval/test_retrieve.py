@@ -18,16 +18,12 @@ from hypothesis import strategies as st
 from rankr1_eval import systems
 from rankr1_eval.baselines import FirstStage
 from rankr1_eval.data import load
-from rankr1_eval.evaluation import Evaluation
-from rankr1_eval.reader import Reader
-from rankr1_eval.retrieval.bm25 import _best, bm25
+from rankr1_eval.retrieval.bm25 import best, bm25
 from rankr1_eval.retrieval.dense import Dense, shown
-from rankr1_eval.run_folder import Folder
 from rankr1_eval.scoring import EvaluatedRun
-from rankr1_eval.systems import parse
 from rankr1_eval.types import Question, pooled
-from rankr1_rag import Passage, Query, Reranker
-from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag import Passage, Query
+from tests.eval import evaluations
 
 pytestmark = pytest.mark.third_party
 
@@ -108,32 +104,10 @@ def test_titles_count_and_inflections_do_not() -> None:
     assert set(ids(corpus, "reranked", 2)) == {"text", "title"}
 
 
-def test_another_process_finds_the_same(shared_data: Path) -> None:
-    script = f"""
-from rankr1_eval.data import load
-from rankr1_eval.retrieval.bm25 import bm25
-from rankr1_eval.types import pooled
-questions = load("musique", {str(shared_data / MUSIQUE)!r})
-print(bm25(pooled(questions), [question.query for question in questions], 20))
-"""
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", script],
-            env={"PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(found) == 1
-
-
 @given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0]), min_size=1), st.integers(1, 120))
 def test_the_best_are_the_first_of_a_stable_sort(scores: list[float], n: int) -> None:
     wanted = sorted(range(len(scores)), key=lambda place: -scores[place])[:n]
-    assert _best(numpy.array(scores, "float32"), n).tolist() == wanted
+    assert best(numpy.array(scores, "float32"), n).tolist() == wanted
 
 
 @pytest.mark.parametrize(
@@ -259,13 +233,6 @@ def test_an_empty_corpus_is_told_before_a_model_is_loaded(weights: str) -> None:
 
 
 @slow
-def test_candidates_are_ordered_by_similarity(weights: str) -> None:
-    order = systems.dense(weights)(Query("q", PARAPHRASE), TOLD)
-    assert order == tuple(int(scored.id) for scored in Dense(weights).run(TOLD, [Query("q", PARAPHRASE)], 4)["q"])
-    assert order[0] == 2
-
-
-@slow
 def test_candidates_are_ordered_by_what_a_cross_encoder_predicts(judge: str) -> None:
     from sentence_transformers import CrossEncoder
 
@@ -282,29 +249,12 @@ def test_a_cross_encoder_with_several_labels_is_refused(weights: str, tmp_path: 
     from sentence_transformers import CrossEncoder
 
     CrossEncoder(weights, num_labels=3).save_pretrained(str(tmp_path))
-    with pytest.raises(ValueError, match="gives 3 scores for a pair: one is needed"):
+    with pytest.raises(ValueError, match="has 3 labels: needs a model with one"):
         systems.cross_encoder(str(tmp_path))(Query("q", PARAPHRASE), TOLD)
 
 
-def through(name: str, total: int, done: Iterator[str]) -> None:
-    assert len(set(done)) == total, name
-
-
 def evaluated(questions: list[Question], path: Path, systems: str, first_stage: FirstStage) -> EvaluatedRun:
-    backend = Scripted(lambda messages: "Dublin")
-    evaluation = Evaluation(
-        dataset="hotpotqa",
-        questions=questions,
-        corpus=pooled(questions),
-        source={"dataset": "the demo"},
-        first_stage=first_stage,
-        systems=parse([systems]),
-        ks=(2,),
-        reranker=Reranker(backend, k=5, size=4),
-        reader=Reader(backend),
-    )
-    with Folder(path) as folder:
-        return evaluation.run(folder, through)
+    return evaluations.run(questions, lambda _: "Dublin", path, systems, first_stage=first_stage, ks=(2,))
 
 
 @slow

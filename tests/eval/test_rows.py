@@ -39,15 +39,15 @@ def test_a_model_may_have_any_name(name: str, kind: str) -> None:
     [
         ([], "at least one of none, random"),
         ([" , "], "at least one"),
-        (["nonne"], "system 'nonne': there are none"),
+        (["nonne"], "system 'nonne' is unknown: must be one of none"),
         (["gold:3"], "gold takes nothing after a colon"),
         (["cross-encoder"], "needs a model"),
         (["rank-r1:votes"], "'votes' is not NAME=VALUE"),
         (["rank-r1:vote=3"], "'vote=3' is not NAME=VALUE with one of"),
         (["rank-r1:k=3"], "is not NAME=VALUE"),
-        (["rank-r1:hops=2+retrieve=bm25"], "retrieve is true, to ask the first stage again between the hops, or false"),
-        (["rank-r1:votes=3+votes=5"], "stands there twice"),
-        (["dense:a/b,dense:a:b"], "one file"),
+        (["rank-r1:hops=2+retrieve=bm25"], "retrieve must be true, to search again between hops, or false"),
+        (["rank-r1:votes=3+votes=5"], "duplicate setting 'votes'"),
+        (["dense:a/b,dense:a:b"], "would share a file"),
     ],
 )
 def test_what_is_wrong_is_told(systems: list[str], told: str) -> None:

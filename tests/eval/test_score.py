@@ -2,16 +2,12 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from rankr1_eval.data import load
 from rankr1_eval.scoring import EvaluatedRun, Read, SystemRun, differences, from_json, score, to_json
 from rankr1_eval.types import Question
 from rankr1_rag.types import Cost, Query
-
-from . import made_run
 
 pytestmark = pytest.mark.third_party
 
@@ -132,14 +128,14 @@ def test_scores_come_back_from_json_as_they_were() -> None:
 
 @pytest.mark.parametrize("record", [None, [], {}, {"rankr1_eval": 2}, {"rankr1_eval": 1, "stage": "read"}])
 def test_json_that_is_no_scores_is_refused(record: object) -> None:
-    with pytest.raises(ValueError, match=r"no scores of a run|damaged"):
+    with pytest.raises(ValueError, match=r"not the scores of a run|damaged"):
         from_json(record)
 
 
 def test_damaged_scores_are_refused() -> None:
     record = to_json(score(run(NONE)))
     del record["systems"]["none"]["estimates"]["R@2"]["low"]
-    with pytest.raises(ValueError, match="damaged, make them anew"):
+    with pytest.raises(ValueError, match="damaged scores"):
         from_json(record)
 
 
@@ -153,15 +149,3 @@ def test_two_runs_differ_on_the_questions_and_measures_that_both_have() -> None:
     assert differences(b, a)["F1@2"].mean == -1
     other = score(run(NONE, questions=QUESTIONS[3:])).systems["none"]
     assert differences(a, other) == {}
-
-
-def test_a_made_run_over_real_questions_is_what_its_parts_say(shared_data: Path) -> None:
-    questions = load("hotpotqa", shared_data / "hotpotqa" / "dev_distractor_sample.json")[:12]
-    made = made_run.of(questions)
-    scores = score(made)
-    assert score(made) == scores
-    oracle, none = scores.systems["oracle"], scores.systems["none"]
-    assert oracle.estimates["R@2"].mean >= none.estimates["R@2"].mean
-    assert oracle.estimates["R@10"].mean >= oracle.estimates["R@5"].mean >= oracle.estimates["All@5"].mean
-    ids = [one.query.id for one in questions]
-    assert all(list(values) == ids for system in scores.systems.values() for values in system.each.values())

@@ -225,7 +225,7 @@ def written(folder: Path, run: str, qrels: str) -> list[object]:
     ("run", "qrels", "told"),
     [
         ("q Q0 a 1 2 t\nq2 Q0 a 1 2 t\n", "q 0 a 1\n", r"qrels: no judgement of query 'q2' of .*run"),
-        ("q Q0 a 1 2 t\nq Q0 a 2 1 t\n", "q 0 a 1\n", r"run:2: passage 'a' stands a second time"),
+        ("q Q0 a 1 2 t\nq Q0 a 2 1 t\n", "q 0 a 1\n", r"run:2: duplicate passage 'a'"),
     ],
 )
 def test_a_bad_file_is_told_with_its_place(tmp_path: Path, run: str, qrels: str, told: str) -> None:

@@ -38,10 +38,6 @@ def test_more_supports_than_k_are_never_all_found() -> None:
     assert (found["All@2"]["q"], found["R@2"]["q"], found["All@3"]["q"]) == (0, pytest.approx(2 / 3), 1)
 
 
-def test_no_question_at_all_has_no_scores() -> None:
-    assert set(map(len, scores({}, {}).values())) == {0}
-
-
 def test_a_question_without_a_support_is_named() -> None:
     with pytest.raises(ValueError, match="question 'q7' has no support"):
         scores({"q7": ["a"]}, {"q7": []})

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankr1_rag.explain import clean
-from rankr1_rag.explain.text import line, start
+from rankr1_rag.explain.story import line, start
 
 ANY = st.text(st.characters())  # surrogates included
 

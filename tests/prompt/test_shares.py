@@ -92,6 +92,9 @@ def test_the_first_digit_of_twelve_pools_one_and_ten_to_nineteen() -> None:
     found = shares(list(choices), said(choices, "3]</answer>", by_character))
     assert found is not None
     assert found.opened == pytest.approx({"1": 11 / 20, "2": 2 / 20})
+    cut = shares(list(choices), said(choices, "12]</answer>", by_character)[:1])
+    assert cut is not None
+    assert cut.opened == pytest.approx(found.opened)
     assert set(found.settled) == {f"{label}]</answer>" for label in range(3, 10)}
 
 

@@ -13,9 +13,8 @@ from rankr1_rag.train import card as card_module
 from rankr1_rag.train.card import write_card
 from rankr1_rag.train.config import GRPO, SFT, Training
 from rankr1_rag.train.data import read_examples
-from rankr1_rag.train.distributed import ALONE
 from rankr1_rag.train.prompts import TrainingData
-from rankr1_rag.train.run_dir import RunDir, digest, opened
+from rankr1_rag.train.run_dir import ALONE, RunDir, digest, opened
 
 
 @pytest.fixture

@@ -21,9 +21,8 @@ from rankr1_rag.backends import Request
 from rankr1_rag.errors import BackendError, FileError
 from rankr1_rag.prompt import FORMATS
 from rankr1_rag.train.config import GRPO, SFT, Training
-from rankr1_rag.train.distributed import Processes
 from rankr1_rag.train.grpo import grpo, rewards
-from rankr1_rag.train.run_dir import RunDir
+from rankr1_rag.train.run_dir import Processes, RunDir
 from rankr1_rag.train.sft import sft
 from rankr1_rag.train.trainer import shared_out
 

@@ -1,6 +1,6 @@
 """The command line: `rankr1-eval qa | ir | score | selection | compare | examples | comparisons | reproduce`.
 
-Only the way in: it imports nothing before it can be interrupted. All else stands in `app`.
+Only the way in: it imports nothing before it can be interrupted. All else is in `app`.
 """
 
 import sys

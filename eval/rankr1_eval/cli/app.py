@@ -1,4 +1,4 @@
-"""The commands put together. Each stands in a module of its own; what is heavy is imported when a command runs."""
+"""The commands together. Heavy modules are imported when a command runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from rankr1_eval import __version__
 from rankr1_eval.cli.compare import compare
-from rankr1_eval.cli.comparisons import ALONE, comparisons
+from rankr1_eval.cli.comparisons import WITHOUT, comparisons
 from rankr1_eval.cli.examples import examples
 from rankr1_eval.cli.ir import ir
 from rankr1_eval.cli.qa import qa
@@ -29,9 +29,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _rankr1_eval(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Version.")] = False,
 ) -> None:
     """What reranking does to rankings and to the answers of multi-hop questions."""
 
@@ -42,5 +40,5 @@ app.command(no_args_is_help=True)(score)
 app.command(no_args_is_help=True)(ir)
 app.command(no_args_is_help=True)(compare)
 app.command(no_args_is_help=True)(with_settings(examples, split="train"))
-app.command(no_args_is_help=True, hidden=True)(with_settings(comparisons, without=ALONE, size=5))
+app.command(no_args_is_help=True, hidden=True)(with_settings(comparisons, without=WITHOUT, size=5))
 app.command(no_args_is_help=True)(with_settings(reproduce, k=10, algorithm="heapsort"))

@@ -1,4 +1,4 @@
-"""`rankr1-eval compare`: two runs, or the systems of one, side by side, on the questions that both asked."""
+"""`rankr1-eval compare`: two runs, or the systems of one, side by side."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rankr1_rag.explain import clean
 from rankr1_rag.io.files import writing
 
 if TYPE_CHECKING:
-    from rankr1_eval.compare import Pair, Paired, Scored
+    from rankr1_eval.compare import Pair, Paired
 
 By = StrEnum("By", ["type", "hops"])
 
@@ -31,31 +31,36 @@ def compare(
     ] = None,
     *,
     against: Annotated[
-        str | None,
-        typer.Option(help="A system of the first: every other system is compared with it. Else with its like."),
+        str | None, typer.Option(help="System of the first run that all are compared with (default: its namesake).")
     ] = None,
-    measures: Annotated[str | None, typer.Option(help="Only these, comma-separated: R@2,R@5,All@5.")] = None,
-    by: Annotated[By | None, typer.Option(help="Also apart, by what kind of question it is.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Also write a self-contained page here.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    measures: Annotated[
+        str | None, typer.Option(help="Measures, comma-separated, as R@2,R@5,All@5 (default: all).")
+    ] = None,
+    by: Annotated[By | None, typer.Option(help="Property of questions whose groups are compared apart, too.")] = None,
+    html: Annotated[Path | None, typer.Option(help="File for a self-contained page of the comparison.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Comparison as JSON on standard output.")] = False,
 ) -> None:
     """Compare two finished runs: both means of every system and measure that both have, and the paired difference.
 
-    Or, with --against, the systems of one run. Only questions that both sides asked count; differences come with a 95 %
+    Or, with --against, the systems of one run. Only questions of both sides count; differences come with a 95 %
     bootstrap interval and the p of a randomisation test.
 
         rankr1-eval compare runs/hotpotqa-3b runs/hotpotqa-7b --html compare.html
 
         rankr1-eval compare runs/hotpotqa --against rank-r1 --measures R@5,All@5 --by type
     """
+    from rankr1_eval.compare import groups, paired, read
+
     if second is None and not against:
-        raise UsageError("one run has nothing to be compared with: give another, or --against with one of its systems")
+        raise UsageError("one run needs --against with one of its systems: add it, or another run")
     for path in (first, second):
         if path is not None and not path.exists():
             raise UsageError(f"{path} does not exist: give a run's folder, or its scores.json")
     named = [name.strip() for name in (measures or "").split(",") if name.strip()]
     with arguments():
-        found = _compared(first, second, against or "", named, by)
+        one = read(first)
+        other = read(second) if second is not None else one
+        found = paired(one, other, against or "", named, groups(one, by.value) if by else None)
     if html is not None:
         from rankr1_eval.report.page import versus
 
@@ -64,19 +69,8 @@ def compare(
             out.write(page)
     if as_json:
         typer.echo(json.dumps(found.to_json()))
-    else:
-        _tell(found, Console())
-
-
-def _compared(first: Path, second: Path | None, against: str, measures: list[str], by: By | None) -> Paired:
-    from rankr1_eval.compare import groups, paired, read
-
-    one = read(first)
-    other: Scored = read(second) if second is not None else one
-    return paired(one, other, against, measures, groups(one, by.value) if by else None)
-
-
-def _tell(found: Paired, console: Console) -> None:
+        return
+    console = Console()
     for note in found.notes:
         console.print(Text(clean(f"Note: {note}"), style="yellow"))
     for _, members in groupby(found.pairs, key=lambda pair: (pair.system, pair.group)):
@@ -99,6 +93,6 @@ def _table(found: Paired, pairs: list[Pair]) -> Table:
     for pair in pairs:
         change = pair.difference
         style = {1: "green", -1: "red", 0: ""}[sure(change)]
-        told = Text(points(change.mean), style=style), interval(change), p_value(change.p).removeprefix("p = ")
-        table.add_row(Text(clean(pair.measure)), percent(pair.first), percent(pair.second), *told)
+        cells = Text(points(change.mean), style=style), interval(change), p_value(change.p).removeprefix("p = ")
+        table.add_row(Text(clean(pair.measure)), percent(pair.first), percent(pair.second), *cells)
     return table

@@ -3,132 +3,201 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from rankr1_eval import data
-from rankr1_eval.cli.options import WARNING, Reading, Retrieval, Source, Stages, is_embedded, repeatable
+from rankr1_eval.baselines import FirstStage, Retriever
+from rankr1_eval.cli.options import WARNING, QuestionOptions, StageProgress, is_embedded, option, repeatable
 from rankr1_eval.cli.table import CAPTION, UNREAD, table
 from rankr1_eval.data.loading import corpus, sample
 from rankr1_eval.evaluation import Evaluation
 from rankr1_eval.pipeline import finish
-from rankr1_eval.run_folder import Folder, digest
-from rankr1_eval.scoring import EvaluatedRun, to_json
+from rankr1_eval.reader import Reader
+from rankr1_eval.retrieval.dense import MODEL
+from rankr1_eval.run_folder import RunFolder, digest
+from rankr1_eval.scoring import to_json
 from rankr1_eval.systems import DEFAULT, KINDS, parse
-from rankr1_eval.types import Question, Scores
 from rankr1_rag.checkpoints import BASE
 from rankr1_rag.cli.options import CommandSettings, arguments
 from rankr1_rag.cli.report import Job
+from rankr1_rag.connect import connect
 from rankr1_rag.explain import clean
+from rankr1_rag.reranker import Reranker
+from rankr1_rag.settings import Kind, Option, Server
 
-THINK_TOKENS = 64
-"""The thinking budget of the embedded model before its training, here; any other has its checkpoint's."""
+REASONING_TOKENS = 64
+"""The reasoning budget of the embedded model before its training; any other has its checkpoint's."""
+
+RetrieverName = StrEnum("RetrieverName", ["bm25", "dense", "own", "run"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstStageOptions:
+    """Where the candidates come from."""
+
+    retriever: Annotated[RetrieverName, option("First stage; own: the question's own paragraphs.", "First stage")] = (
+        RetrieverName.bm25
+    )
+    candidates: Annotated[int, option("Candidates a question.", "First stage")] = 20
+    run: Annotated[Path | None, option("TREC run over OUT/passages.jsonl, for --retriever run.", "First stage")] = None
+    dense_model: Annotated[str, option("Embedding model of --retriever dense: name or folder.", "First stage")] = MODEL
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderOptions:
+    """The reader: by default the reranker's model, for the embedded one what it was before training."""
+
+    reader_backend: Annotated[
+        Kind | None, Option("Model runtime of another reader", "Reader", "openai with an address, else the reranker's")
+    ] = None
+    reader_model: Annotated[str | None, option("Model of another reader, as --model.", "Reader")] = None
+    reader_base_url: Annotated[
+        str | Sequence[str] | None, Option("Server address of another reader, ending in /v1", "Reader", "none")
+    ] = None
+    reader_server: Annotated[
+        Server | None, Option("Server software of another reader", "Reader", "other, without constraints")
+    ] = None
+    reader_api_key_env: Annotated[
+        str | None, option("Environment variable with the key of the reader's server.", "Reader")
+    ] = None
+    reader_tokens: Annotated[
+        int, option("Maximum answer length in tokens; more for a model that reasons first.", "Reader", min=1)
+    ] = 32
+    no_read: Annotated[bool, option("No reader: support recall alone, no answers.", "Reader", "--no-read")] = False
+    read: Annotated[
+        list[int] | None, option("Passages the reader sees; may be repeated (default: --k).", "Reader", min=1)
+    ] = None
+
+    def reader(self, settings: CommandSettings, reranker: Reranker, job: Job) -> Reader | None:
+        """The reader, None with --no-read. ValueError, StoreError as of `connect`."""
+        if self.no_read:
+            if self.read or self.reader_backend or self.reader_model or self.reader_base_url or self.reader_server:
+                raise ValueError("--no-read excludes --read and the options of a reader: leave it or them out")
+            return None
+        if self.reader_backend or self.reader_model or self.reader_base_url:
+            backend = connect(
+                self.reader_backend or (None if self.reader_base_url else settings.backend),
+                self.reader_model,
+                base_url=self.reader_base_url,
+                server=self.reader_server,
+                api_key_env=self.reader_api_key_env,
+                timeout=settings.timeout,
+                attempts=settings.attempts,
+                store=settings.store,
+            )
+        elif self.reader_server or self.reader_api_key_env:
+            raise ValueError("--reader-server and --reader-api-key-env need another reader: add --reader-model")
+        elif is_embedded(settings):
+            backend = connect("openvino", BASE, store=settings.store, options={"max_batch": 1})
+        else:
+            return Reader(reranker.plan.backend, self.reader_tokens)
+        return Reader(job.counted(backend), self.reader_tokens, own=True)
 
 
 def qa(
     *,
-    source: Source,
-    retrieval: Retrieval,
-    reading: Reading,
+    source: QuestionOptions,
+    retrieval: FirstStageOptions,
+    reading: ReaderOptions,
     settings: CommandSettings,
     systems: Annotated[
-        str, typer.Option(help=f"What to compare, comma-separated: {', '.join(KINDS)}; rank-r1:votes=3 and so on.")
+        str, typer.Option(help=f"Systems to compare, comma-separated: {', '.join(KINDS)}; rank-r1:votes=3 and so on.")
     ] = ",".join(DEFAULT),
     out: Annotated[
-        Path | None, typer.Option(help="The run's folder; a run that is there goes on. [default: runs/DATASET]")
+        Path | None, typer.Option(help="Folder of the run; an existing run is resumed. [default: runs/DATASET]")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Scores as JSON on standard output.")] = False,
 ) -> None:
     """Rerank the candidates of multi-hop questions, have them read, score evidence and answers: OUT/report.html.
 
     rankr1-eval qa --dataset hotpotqa --data hotpot_dev_distractor_v1.json --questions 3
 
-    Killed at any moment, the same command goes on where it was. The embedded model, as reranker and reader, runs
-    anywhere and shows little: give --backend and --model for one that reasons, --reader-model for another reader.
-    With --no-read there is no reader, and the report tells what becomes of the supports.
+    An interrupted run is resumed by the same command. The embedded model, as reranker and reader, runs anywhere and
+    proves little: give --backend and --model for one that reasons, --reader-model for another reader. With --no-read
+    the report shows the supports alone.
     """
     console, path = Console(stderr=as_json), out or Path("runs") / source.dataset
+    ks = tuple(sorted(set(reading.read or [settings.top])))
     with arguments():
-        evaluation = _asked(source, retrieval, systems, reading.ks(settings.top), settings.seed, path)
-    with Folder(path) as folder:
-        settings = _settled(settings, folder)
+        first_stage = FirstStage(
+            cast(Retriever, retrieval.retriever.value),
+            retrieval.candidates,
+            retrieval.run,
+            retrieval.dense_model,
+            path,
+        )
+        named = parse(systems.split(","))
+        everything = data.load(source.dataset, source.data, split=source.split)
+        asked = sample(everything, source.questions, settings.seed)
+        content = [
+            (one.query, one.answers, one.supports, [passage.id for passage in one.passages]) for one in everything
+        ]
+        evaluation_of = partial(
+            Evaluation,
+            dataset=source.dataset,
+            questions=asked,
+            corpus=corpus(everything, asked, source.pool, settings.seed),
+            # What a question's candidates depend on: not how many others are asked, so that a run may grow.
+            source={
+                "dataset": source.dataset,
+                "data": digest(content),
+                "pool": source.pool,
+                "seed": settings.seed,
+            },
+            first_stage=first_stage,
+            systems=named,
+            ks=ks,
+            seed=settings.seed,
+        )
+    with RunFolder(path) as folder:
+        untrained = is_embedded(settings) and settings.model == BASE
+        settings = replace(
+            repeatable(settings),
+            store=settings.store or str(folder.store),
+            reasoning_tokens=REASONING_TOKENS
+            if settings.reasoning_tokens is None and untrained
+            else settings.reasoning_tokens,
+        )
         job = Job(Console(stderr=True), None)
         with settings.reranker(job) as reranker:
             with arguments():
                 reader = reading.reader(settings, reranker, job)
             with reader or nullcontext():
                 with arguments():
-                    asked = evaluation(reranker=reranker, reader=reader)
-                _finish(folder, asked, Stages(job, Console(stderr=True)), console, as_json)
+                    evaluation = evaluation_of(reranker=reranker, reader=reader)
+                _finish(folder, evaluation, StageProgress(job, Console(stderr=True)), console, as_json)
 
 
-def _asked(
-    source: Source, retrieval: Retrieval, systems: str, ks: tuple[int, ...], seed: int, path: Path
-) -> Callable[..., Evaluation]:
-    """The evaluation, but for its models. ValueError, FileError."""
-    specs, first_stage = parse(systems.split(",")), retrieval.first_stage(path)
-    everything = data.load(source.dataset, source.data, split=source.split)
-    asked = sample(everything, source.questions, seed)
-    return partial(
-        Evaluation,
-        dataset=source.dataset,
-        questions=asked,
-        corpus=corpus(everything, asked, source.pool, seed),
-        source=_told(source, everything, seed),
-        first_stage=first_stage,
-        systems=specs,
-        ks=ks,
-        seed=seed,
-    )
-
-
-def _finish(folder: Folder, evaluation: Evaluation, stages: Stages, console: Console, as_json: bool) -> None:
-    """Go through the stages, score, and tell."""
-    with stages.job, arguments():
-        run = evaluation.run(folder, stages)
+def _finish(
+    folder: RunFolder, evaluation: Evaluation, progress: StageProgress, console: Console, as_json: bool
+) -> None:
+    """Go through the stages, score, and print the result."""
+    with progress.job, arguments():
+        run = evaluation.run(folder, progress)
     scores, left_out = finish(run, folder.path)
-    for told in filter(None, [left_out, _fewer(folder, run)]):
-        stages.console.print(Text(clean(told), style="yellow"))
+    held, asked = len(folder.stages["load"]), len(run.questions)
+    if left_out:
+        progress.console.print(Text(clean(left_out), style="yellow"))
+    if held > asked:
+        more = f"the folder holds {held:,} questions; scores and report are of the {asked:,} asked for now"
+        progress.console.print(Text(more, style="yellow"))
     if as_json:
         typer.echo(json.dumps(to_json(scores)))
-    else:
-        _tell(console, run, scores, evaluation, folder)
-
-
-def _told(source: Source, everything: Sequence[Question], seed: int) -> dict[str, object]:
-    """What a question's candidates depend on: not on how many others are asked, so a run may grow."""
-    asked = [(one.query, one.answers, one.supports, [passage.id for passage in one.passages]) for one in everything]
-    return {"dataset": source.dataset, "data": digest(asked), "pool": source.pool, "seed": seed}
-
-
-def _settled(settings: CommandSettings, folder: Folder) -> CommandSettings:
-    """With a store in the run's folder, and a budget for thoughts where the untrained model would have its own."""
-    untrained = is_embedded(settings) and settings.model == BASE
-    thinks = THINK_TOKENS if settings.reasoning_tokens is None and untrained else settings.reasoning_tokens
-    return replace(repeatable(settings), store=settings.store or str(folder.store), reasoning_tokens=thinks)
-
-
-def _fewer(folder: Folder, run: EvaluatedRun) -> str:
-    """Where the folder holds more than was asked for now, that it does."""
-    held = folder.held()
-    if held == len(run.questions):
-        return ""
-    return f"the folder holds {held:,} questions; scores and report are of the {len(run.questions):,} asked for now"
-
-
-def _tell(console: Console, run: EvaluatedRun, scores: Scores, evaluation: Evaluation, folder: Folder) -> None:
+        return
     for k in evaluation.ks:
         console.print(table(run, scores, k))
     console.print(Text(CAPTION if evaluation.reader else UNREAD, style="dim"))
-    asked = [evaluation.reranker.plan.backend, *([evaluation.reader.backend] if evaluation.reader else [])]
-    if BASE in [backend.model for backend in asked]:
+    backends = [evaluation.reranker.plan.backend, *([evaluation.reader.backend] if evaluation.reader else [])]
+    if BASE in [backend.model for backend in backends]:
         console.print(Text(WARNING, style="yellow"))
     console.print(Text(f"The report, with the reasoning: {clean(str(folder.path / 'report.html'))}"))

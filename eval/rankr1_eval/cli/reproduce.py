@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -13,78 +14,133 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rankr1_eval.cli.options import WARNING, Material, Stages, is_embedded, repeatable
+from rankr1_eval.cli.options import WARNING, StageProgress, is_embedded, option, repeatable
+from rankr1_eval.data.collections import from_files, judged
 from rankr1_eval.reproduce.results import CAPTION, HEADS, Reproduction, cells, markdown, remarks, verdict
-from rankr1_eval.reproduce.targets import KNOWN, REASONING_TOKENS, Target
-from rankr1_eval.run_folder import made
+from rankr1_eval.reproduce.targets import KNOWN, REASONING_TOKENS, Target, parse
+from rankr1_eval.run_folder import make_folder
 from rankr1_rag.checkpoints import BASE, CHECKPOINTS
 from rankr1_rag.cli.options import CommandSettings, arguments
 from rankr1_rag.cli.report import Job
+from rankr1_rag.errors import FileError
 from rankr1_rag.explain import clean
 from rankr1_rag.io.files import writing
 
+if TYPE_CHECKING:
+    from rankr1_eval.reproduce.reproducing import PreparedCollection
+
 STYLES = {"within": "bold green", "outside": "bold red", "none": "bold yellow"}
+FIRST, WHERE = "First stage", "Collection"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionOptions:
+    """What is reranked: the first stage, the collection, how much of it."""
+
+    run: Annotated[Path | None, option("TREC run; needed for dl19 and dl20 (default: BM25 by bm25s).", FIRST)] = None
+    runs: Annotated[Path | None, option("Folder with NAME.trec for each collection of beir or bright.", FIRST)] = None
+    depth: Annotated[int, option("Candidates a query.", FIRST, min=2)] = 100
+    collections: Annotated[
+        str | None, option("Collections of beir or bright, comma-separated (default: bright's 12).", WHERE)
+    ] = None
+    queries: Annotated[
+        Path | None, option("File of queries instead of the hub's: id<TAB>text, or JSON lines.", WHERE)
+    ] = None
+    passages: Annotated[Path | None, option("File of passages, with --queries: the same formats.", WHERE)] = None
+    qrels: Annotated[Path | None, option("File of judgements, with --queries: TREC's or BEIR's format.", WHERE)] = None
+    sample: Annotated[int | None, option("Size of a seeded sample of queries, for a trial.", WHERE, min=1)] = None
+
+    def target(self, name: str) -> Target:
+        """The target of that name. ValueError where it and the options do not go together."""
+        target = parse(name, self.collections.split(",") if self.collections is not None else None)
+        files = [self.queries, self.passages, self.qrels]
+        if any(files) and not all(files):
+            raise ValueError("--queries, --passages and --qrels belong together: give all three, or none")
+        if target.grouped and (self.run or any(files)):
+            raise ValueError(f"{name} is several collections: give --runs, or take one of them, {name}/NAME")
+        if not target.grouped and self.runs:
+            raise ValueError(f"{name} is one collection: give --run instead of --runs")
+        if target.needs_run and not self.run:
+            raise ValueError(
+                f"{name} needs --run, the BM25 run of its 8.8 million passages, which are not indexed here: "
+                "docs/reproduction.md describes how to make it"
+            )
+        return target
+
+    def prepared(self, target: Target, seed: int) -> Iterator[PreparedCollection]:
+        """Each collection when it is reached, all of their runs being there. FileError, ValueError, ImportError."""
+        from rankr1_eval.reproduce.reproducing import prepare
+
+        queries, passages, qrels = self.queries, self.passages, self.qrels
+        files = (queries, passages) if queries and passages else ()
+        runs: dict[str, Path | None] = {}
+        for name in target.collections:
+            run = runs[name] = self.runs / f"{name.partition('/')[2]}.trec" if self.runs else self.run
+            if run and not run.is_file():
+                raise FileError(run, None, f"there is no such file, the run of {name}")
+        for name, run in runs.items():
+            if queries and passages and qrels:
+                collection = from_files(queries, passages, qrels, name)
+                if name.startswith("beir/"):  # BEIR's own evaluation drops a passage with the id of the query
+                    itself = {id: frozenset({id}) for id in collection.queries}
+                    collection = replace(collection, excluded=itself)
+            else:
+                collection = judged(name)
+            yield prepare(collection, run, self.depth, self.sample, seed, files)
 
 
 def reproduce(
     target: Annotated[str, typer.Argument(help=f"One of {KNOWN}.")],
     *,
-    material: Material,
+    material: CollectionOptions,
     settings: CommandSettings,
     out: Annotated[
         Path | None,
-        typer.Option(help="The folder of the run; one that is there goes on. [default: runs/reproduce/TARGET]"),
+        typer.Option(help="Folder of the run; an existing run is resumed. [default: runs/reproduce/TARGET]"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on standard output.")] = False,
 ) -> None:
-    """Measure a table of the Rank-R1 paper again: its nDCG@10 beside what is found, within its tolerance or not.
+    """Measure a table of the Rank-R1 paper again: its nDCG@10, the nDCG@10 found, within its tolerance or not.
 
-    Asked as the paper did where no option says otherwise: see docs/reproduction.md. Killed at any moment, the same
-    command goes on where it was. In OUT: reranked.trec, reproduction.md and reproduction.json.
+    The settings are the paper's where no option changes them: see docs/reproduction.md. The same command resumes an
+    interrupted run. In OUT: reranked.trec, reproduction.md and reproduction.json.
     """
     with arguments():
         wanted = material.target(target)
     folder = out or Path("runs") / "reproduce" / target.replace("/", "-")
-    made(folder)
+    make_folder(folder)
     job = Job(Console(stderr=True), None)
-    with _settled(settings, wanted, folder).reranker(job) as reranker, arguments():
+    with paper_settings(settings, wanted, folder).reranker(job) as reranker, arguments():
         from rankr1_eval.reproduce import reproducing
 
         collections = material.prepared(wanted, settings.seed)
         with job:
-            stages = Stages(job, Console(stderr=True), "queries")
-            found = reproducing.reproduce(wanted, reranker, folder, collections, material.depth, stages)
-    _keep(found, folder)
+            progress = StageProgress(job, Console(stderr=True), "queries")
+            found = reproducing.reproduce(wanted, reranker, folder, collections, material.depth, progress)
+    with writing(folder / "reproduction.json") as file:
+        json.dump(found.to_json(), file, indent=1)
+    with writing(folder / "reproduction.md") as file:
+        file.write(markdown(found))
     if as_json:
         typer.echo(json.dumps(found.to_json()))
     else:
-        _tell(Console(), found, folder)
+        _print(Console(), found, folder)
 
 
-def _settled(settings: CommandSettings, target: Target, folder: Path) -> CommandSettings:
+def paper_settings(settings: CommandSettings, target: Target, folder: Path) -> CommandSettings:
     """The paper's settings where none are given, the embedded model's own where it is asked, a store in the folder."""
     embedded = is_embedded(settings)
-    known = embedded or settings.model in CHECKPOINTS
-    thinks, force, store = settings.reasoning_tokens, settings.force, settings.store
-    query, passage = settings.query_tokens, settings.passage_tokens
-    return replace(
-        repeatable(settings),
-        reasoning_tokens=REASONING_TOKENS if thinks is None and not known else thinks,
-        force="never" if force is None and not embedded else force,
-        query_tokens=target.query_tokens if query is None and not embedded else query,
-        passage_tokens=target.passage_tokens if passage is None and not embedded else passage,
-        store=str(folder / "completions.sqlite") if store is None else store,
-    )
+    found: dict[str, object] = {"store": str(folder / "completions.sqlite")}
+    if not embedded:
+        found |= {"force": "never"}
+        found |= {"query_tokens": target.query_tokens, "passage_tokens": target.passage_tokens}
+        if settings.model not in CHECKPOINTS:
+            found["reasoning_tokens"] = REASONING_TOKENS
+    chosen = {name: value for name, value in found.items() if getattr(settings, name) is None}
+    return replace(repeatable(settings), **chosen)  # type: ignore[arg-type]
 
 
-def _keep(found: Reproduction, folder: Path) -> None:
-    with writing(folder / "reproduction.json") as out:
-        json.dump(found.to_json(), out, indent=1)
-    with writing(folder / "reproduction.md") as out:
-        out.write(markdown(found))
-
-
-def _tell(console: Console, found: Reproduction, folder: Path) -> None:
+def _print(console: Console, found: Reproduction, folder: Path) -> None:
     table = Table(HEADS[0], box=box.SIMPLE_HEAD, caption=CAPTION)
     for head in HEADS[1:]:
         table.add_column(head, justify="right", no_wrap=True)

@@ -24,17 +24,19 @@ SHOWN = 10
 
 def score(
     *,
-    dataset: Annotated[str, typer.Option(help="hotpotqa, hotpotqa-fullwiki, 2wikimultihopqa or musique.")],
-    data: Annotated[Path, typer.Option(help="The data set's official file, with its answers; .gz is read too.")],
+    dataset: Annotated[str, typer.Option(help="Data set: hotpotqa, hotpotqa-fullwiki, 2wikimultihopqa or musique.")],
+    data: Annotated[Path, typer.Option(help="Official file of the data set, with its answers; perhaps gzipped.")],
     predictions: Annotated[
-        Path, typer.Option(help='A JSON object {id: answer string}, or the official {"answer": {id: …}}.')
+        Path, typer.Option(help='JSON object {id: answer string}, or the official {"answer": {id: …}}.')
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON, each question's too.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Scores as JSON on standard output, each question's too.")
+    ] = False,
 ) -> None:
     """Score answer strings by exact match and F1, exactly as the data set's official script does.
 
-    Tells the means with 95 % bootstrap intervals, by type and by hops, and each question's scores. A question without a
-    prediction counts as 0, as it officially does, and is told.
+    Means with 95 % bootstrap intervals, also by type and by hops, and each question's scores. A question without a
+    prediction counts as 0, as it officially does, and is reported.
 
         rankr1-eval score --dataset hotpotqa --data hotpot_dev_distractor_v1.json --predictions answers.json
     """
@@ -46,37 +48,29 @@ def score(
     with arguments():
         questions = load(dataset, data, supports=False)
         scores = score_predictions(dataset, questions, read_predictions(predictions))
-    if as_json:
-        typer.echo(json.dumps(_figures(dataset, scores)))
-    else:
-        _tell(Console(), dataset, scores, {question.query.id: question.query.text for question in questions})
+    if not as_json:
+        _print(Console(), dataset, scores, {question.query.id: question.query.text for question in questions})
+        return
 
+    def means(found: Mapping[str, Estimate]) -> dict[str, object]:
+        em, f1 = found["EM"], found["F1"]
+        intervals = {"em_interval": [em.low, em.high], "f1_interval": [f1.low, f1.high]}
+        return {"questions": em.n, "em": em.mean, "f1": f1.mean, **intervals}
 
-def _figures(dataset: str, scores: AnswerScores) -> dict[str, object]:
     em, f1 = scores.each["EM"], scores.each["F1"]
-    return {
+    figures = {
         "dataset": dataset,
-        **_means(scores.estimates),
+        **means(scores.estimates),
         "each": {id: {"em": em[id], "f1": f1[id]} for id in em},
         "missing": scores.missing,
         "unknown": scores.unknown,
-        "types": {value: _means(found) for value, found in scores.types.items()},
-        "hops": {value: _means(found) for value, found in scores.hops.items()},
+        "types": {value: means(found) for value, found in scores.types.items()},
+        "hops": {value: means(found) for value, found in scores.hops.items()},
     }
+    typer.echo(json.dumps(figures))
 
 
-def _means(found: Mapping[str, Estimate]) -> dict[str, object]:
-    em, f1 = found["EM"], found["F1"]
-    return {
-        "questions": em.n,
-        "em": em.mean,
-        "f1": f1.mean,
-        "em_interval": [em.low, em.high],
-        "f1_interval": [f1.low, f1.high],
-    }
-
-
-def _tell(console: Console, dataset: str, scores: AnswerScores, texts: Mapping[str, str]) -> None:
+def _print(console: Console, dataset: str, scores: AnswerScores, texts: Mapping[str, str]) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -91,35 +85,19 @@ def _tell(console: Console, dataset: str, scores: AnswerScores, texts: Mapping[s
     table.add_column("questions")
     for name in ("n", "EM", "", "F1", ""):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_row("all", *_cells(scores.estimates), style="bold")
-    for value, found in scores.types.items():
-        table.add_row(Text(clean(value)), *_cells(found))
-    for value, found in scores.hops.items():
-        table.add_row(f"{value} hops", *_cells(found))
+    hops = {f"{value} hops": found for value, found in scores.hops.items()}
+    for value, found in {"all": scores.estimates, **scores.types, **hops}.items():
+        cells = [f"{found['EM'].n:,}"]
+        for one in (found["EM"], found["F1"]):
+            cells += [f"{one.mean:.4f}", f"{one.low:.3f}-{one.high:.3f}"]
+        table.add_row(Text(clean(value)), *cells, style="bold" if found is scores.estimates else "")
     console.print(table)
-    _tell_questions(console, scores, texts)
-
-
-def _tell_questions(console: Console, scores: AnswerScores, texts: Mapping[str, str]) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from rankr1_rag.explain import clean
-
     em, f1 = scores.each["EM"], scores.each["F1"]
-    table = Table(box=box.SIMPLE_HEAD, title=f"The {min(SHOWN, len(f1))} lowest of {len(f1):,} in F1; --json has all")
-    table.add_column("id", overflow="fold")
-    table.add_column("question", ratio=1)
+    lowest = Table(box=box.SIMPLE_HEAD, title=f"The {min(SHOWN, len(f1))} lowest of {len(f1):,} in F1; --json has all")
+    lowest.add_column("id", overflow="fold")
+    lowest.add_column("question", ratio=1)
     for name in ("EM", "F1"):
-        table.add_column(name, justify="right", no_wrap=True)
+        lowest.add_column(name, justify="right", no_wrap=True)
     for id in sorted(f1, key=lambda id: f1[id])[:SHOWN]:
-        table.add_row(Text(clean(id)), Text(clean(texts[id])), f"{em[id]:.0f}", f"{f1[id]:.3f}")
-    console.print(table)
-
-
-def _cells(found: Mapping[str, Estimate]) -> list[str]:
-    cells = [f"{found['EM'].n:,}"]
-    for name in ("EM", "F1"):
-        cells += [f"{found[name].mean:.4f}", f"{found[name].low:.3f}-{found[name].high:.3f}"]
-    return cells
+        lowest.add_row(Text(clean(id)), Text(clean(texts[id])), f"{em[id]:.0f}", f"{f1[id]:.3f}")
+    console.print(lowest)

@@ -1,23 +1,15 @@
-"""Data sets by name, from a local file or the hub, as questions. Every error names the file, the place and the id.
+"""Data sets by name, from a local file or the hub, as questions; a seeded choice among them, and their corpus.
 
-Rows from the hub, by `datasets`, which the extra `hub` installs. Knows no data set by name.
-
-Local files of records: a JSON list or JSON lines, gzipped where the name ends in `.gz`.
-
-An official list is one long line, so a place in it is an element and a byte. Knows JSON; nothing of what records mean.
-
-A seeded choice of questions, and the corpus that their paragraphs make together.
-
-The choice follows from the seed and each question's id, and from nothing else: it is the same in every process and
-Python, whatever the order of the file; and a greater sample holds the smaller ones of its seed, so that what was asked
-for 50 questions serves for 100. Knows no file.
+A local file is a JSON list or JSON lines, gzipped where its name ends in `.gz`. An official list is one long line, so
+errors name an element and a byte. The choice depends on the seed and each question's id alone, whatever the order of
+the file; a larger sample contains the smaller ones of its seed.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from itertools import chain
@@ -31,13 +23,67 @@ from rankr1_rag.io.collection import parse_object
 from rankr1_rag.io.files import FilePath, numbered_lines
 from rankr1_rag.types import Passage
 
+DATASETS: dict[str, Dataset] = {each.name: each for each in (HOTPOTQA, HOTPOTQA_FULLWIKI, TWOWIKI, MUSIQUE)}
 INSTALL = 'pip install "rankr1-eval[hub]"'
+CUT = "the file is cut short, fetch it again"
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def load(
+    dataset: str, path: FilePath | None = None, *, split: str = "validation", supports: bool = True
+) -> list[Question]:
+    """The questions of a data set, in file order: of a local file, or of that split from the hub where `path` is None.
+
+    Without `supports` a question may lack them, as in a file that only answers are scored with. ValueError for an
+    unknown name; FileError for bad content.
+    """
+    if dataset not in DATASETS:
+        raise ValueError(f"data set {dataset!r} is unknown: must be one of {', '.join(DATASETS)}")
+    known = DATASETS[dataset]
+    if path is None:
+        return questions(known, ((None, row) for row in opened(known.hub, split)), known.hub.id, supports)
+    return questions(known, records(path), path, supports)
+
+
+def questions(
+    dataset: Dataset, records: Iterable[tuple[int | None, Json]], source: FilePath, supports: bool = True
+) -> list[Question]:
+    """The questions of (line, record) pairs from that source.
+
+    A support that is a mere title (`titled`) becomes another question's paragraph of that title, if there is one.
+    """
+    found: dict[str, Question] = {}
+    for number, (line, record) in enumerate(records, start=1):
+        try:
+            others = [one for one in DATASETS.values() if not one.marks.isdisjoint(record)]
+            if dataset.marks.isdisjoint(record) and others:
+                name = others[0].name
+                raise ValueError(f"this looks like {name}, not {dataset.name}: give --dataset {name}")
+            if "question" not in record:
+                names = ", ".join(map(repr, list(record)[:5])) or "none"
+                problem = f'"question" is not among its fields, which are {names:.200}'
+                raise ValueError(f"this is no record of {dataset.name}: {problem}")
+            question = dataset.read(record, supports)
+            if question.query.id in found:
+                raise ValueError("duplicate id: each question needs its own")
+        except ValueError as error:
+            id = record.get("_id", record.get("id"))
+            name = f" ({id!r:.60})" if isinstance(id, str | int) else ""
+            raise FileError(source, line, f"question {number}{name}: {error}") from error
+        found[question.query.id] = question
+    if not found:
+        raise FileError(source, None, "no question in it")
+    every = list(found.values())
+    if all({passage.id for passage in one.passages}.issuperset(one.supports) for one in every):
+        return every
+    named = {passage_of(passage.title, "").id: passage.id for one in every for passage in one.passages}
+    return [replace(one, supports=tuple(dict.fromkeys(named.get(id, id) for id in one.supports))) for one in every]
 
 
 def opened(hub: Hub, split: str) -> Any:  # noqa: ANN401
     """The split as a `datasets.Dataset`, fetched once and kept in the cache of `datasets`.
 
-    ImportError without the extra, ValueError for a split that is not there, ConnectionError where it cannot be had.
+    ImportError without the extra, ValueError for a split that is not there, ConnectionError where the fetch fails.
     """
     try:
         from datasets import load_dataset
@@ -56,57 +102,44 @@ def opened(hub: Hub, split: str) -> Any:  # noqa: ANN401
 
 
 def unreachable(what: str, error: Exception) -> ConnectionError:
-    """The error for what could not be fetched."""
+    """The error for a failed fetch."""
     return ConnectionError(f"{what} could not be fetched ({error!s:.300}): try again, or give local files")
 
 
-def rows(table: Any) -> Iterator[tuple[None, Json]]:  # noqa: ANN401
-    """The rows of a `datasets.Dataset` as `local.records` gives those of a file."""
-    for row in table:
-        yield None, row
-
-
-CUT = "the file is cut short, fetch it anew"
-_SPACE = re.compile(r"[ \t\n\r]*")
-
-
 def records(path: FilePath) -> Iterator[tuple[int | None, Json]]:
-    """Each record with its line, which is None in a list that is one line.
+    """Each record of a JSON list or JSON lines with its line, which is None in a list that is one line.
 
     FileError where the file is neither of the two, broken, cut short or empty.
     """
     lines = numbered_lines(path)
     number, first = next(lines)
     begin = first.lstrip()[:1]
+    every = chain([(number, first)], lines)
     if begin == "[":
-        yield from _elements(path, _joined(chain([(number, first)], lines)))
+        yield from list_elements(path, joined(every))
     elif begin == "{":
-        yield from _lines(path, chain([(number, first)], lines))
+        for number, line in every:
+            try:
+                record = parse_object(line)
+            except ValueError as error:
+                last = f"; this is the last line: {CUT}" if next(lines, None) is None else ""
+                raise FileError(path, number, f"{error}{last}") from error
+            yield number, record
     else:
         page = ": a web page? Fetch the file itself" if begin == "<" else ""
         raise FileError(path, number, f"neither a JSON list nor JSON lines, it begins with {first[:60]!r}{page}")
 
 
 def whole(path: FilePath) -> Any:  # noqa: ANN401
-    """The one JSON value that the file is. FileError where it is none."""
-    text = _joined(numbered_lines(path))
+    """The one JSON value in the file. FileError where there is none."""
+    text = joined(numbered_lines(path))
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
-        raise _broken(path, text, 0, "the file", error) from error
+        raise broken(path, text, 0, "the file", error) from error
 
 
-def _lines(path: FilePath, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, Json]]:
-    for number, line in lines:
-        try:
-            record = parse_object(line)
-        except ValueError as error:
-            last = f"; this is the last line: {CUT}" if next(lines, None) is None else ""
-            raise FileError(path, number, f"{error}{last}") from error
-        yield number, record
-
-
-def _joined(lines: Iterable[tuple[int, str]]) -> str:
+def joined(lines: Iterable[tuple[int, str]]) -> str:
     """The text again, blank lines included, so that its lines keep their numbers."""
     parts, before = [], 1
     for number, line in lines:
@@ -115,10 +148,16 @@ def _joined(lines: Iterable[tuple[int, str]]) -> str:
     return "".join(parts)
 
 
-def _elements(path: FilePath, text: str) -> Iterator[tuple[int | None, Json]]:
-    decoder = json.JSONDecoder(parse_constant=_refuse)
+def list_elements(path: FilePath, text: str) -> Iterator[tuple[int | None, Json]]:
+    """The objects of a JSON list, each with its line where the list has several."""
+
+    def skip(place: int) -> int:
+        found = _SPACE.match(text, place)
+        return found.end() if found else place
+
+    decoder = json.JSONDecoder(parse_constant=refuse)
     many = "\n" in text.strip()
-    place = _skip(text, text.index("[") + 1)
+    place = skip(text.index("[") + 1)
     number, line, counted = 0, 1, 0
     closed = text.startswith("]", place)
     while not closed:
@@ -126,27 +165,22 @@ def _elements(path: FilePath, text: str) -> Iterator[tuple[int | None, Json]]:
         try:
             element, end = decoder.raw_decode(text, place)
         except (ValueError, RecursionError) as error:
-            raise _broken(path, text, place, f"element {number}", error) from error
+            raise broken(path, text, place, f"element {number}", error) from error
         if not isinstance(element, dict):
             raise FileError(path, line if many else None, f"element {number} is {element!r:.60}, not an object")
         yield line if many else None, element
-        place = _skip(text, end)
+        place = skip(end)
         closed = text.startswith("]", place)
         if not closed and not text.startswith(",", place):
-            raise _broken(path, text, place, f"the list behind element {number}", "',' or ']' is missing")
-        place = _skip(text, place + 1)
+            raise broken(path, text, place, f"the list behind element {number}", "',' or ']' is missing")
+        place = skip(place + 1)
     if number == 0:
-        place = _skip(text, place + 1)
+        place = skip(place + 1)
     if place < len(text):
-        raise _broken(path, text, place, "the list", "something follows its end")
+        raise broken(path, text, place, "the list", "something follows its end")
 
 
-def _skip(text: str, place: int) -> int:
-    found = _SPACE.match(text, place)
-    return found.end() if found else place
-
-
-def _broken(path: FilePath, text: str, place: int, what: str, problem: Exception | str) -> FileError:
+def broken(path: FilePath, text: str, place: int, what: str, problem: Exception | str) -> FileError:
     """The error, with the byte where reading ended, of the line where there are several."""
     if isinstance(problem, json.JSONDecodeError):
         place, problem = problem.pos, problem.msg
@@ -160,14 +194,15 @@ def _broken(path: FilePath, text: str, place: int, what: str, problem: Exception
     return FileError(path, line, f"{what} is broken at byte {byte}: {CUT if cut else problem}")
 
 
-def _refuse(constant: str) -> NoReturn:
+def refuse(constant: str) -> NoReturn:
+    """Raise a ValueError for NaN and Infinity."""
     raise ValueError(f"{constant} is not JSON")
 
 
 def sample(questions: Sequence[Question], n: int | None, seed: int) -> list[Question]:
     """N of the questions, in file order; all where `n` is None or more than there are. ValueError below 1."""
     if n is not None and n < 1:
-        raise ValueError(f"{n} questions: at least 1, or None for all")
+        raise ValueError(f"questions={n}: must be at least 1, or None for all")
     if n is None or n >= len(questions):
         return list(questions)
     chosen = drawn((question.query.id for question in questions), n, seed)
@@ -179,82 +214,18 @@ def corpus(
 ) -> tuple[Passage, ...]:
     """The pooled paragraphs, in file order, of `pool` questions: those asked and a seeded sample of the others.
 
-    None takes all questions. ValueError where fewer than those asked are to contribute.
+    None takes all questions. ValueError where `pool` is less than the number asked.
     """
     if pool is None:
         return pooled(questions)
     ids = {question.query.id for question in asked}
     if pool < len(ids):
-        raise ValueError(f"a corpus of {pool} questions: it must hold the paragraphs of the {len(ids)} that are asked")
-    others = [question for question in questions if question.query.id not in ids]
-    ids |= drawn((question.query.id for question in others), pool - len(ids), seed)
+        raise ValueError(f"pool={pool}: must be at least the {len(ids)} questions that are asked")
+    others = (question.query.id for question in questions if question.query.id not in ids)
+    ids |= drawn(others, pool - len(ids), seed)
     return pooled(question for question in questions if question.query.id in ids)
 
 
 def drawn(ids: Iterable[str], n: int, seed: int) -> set[str]:
     """N of the ids, all where there are no more."""
     return set(sorted(ids, key=lambda id: sha256(f"{seed}\n{id}".encode("utf-8", "surrogatepass")).digest())[:n])
-
-
-DATASETS: dict[str, Dataset] = {each.name: each for each in (HOTPOTQA, HOTPOTQA_FULLWIKI, TWOWIKI, MUSIQUE)}
-
-
-def load(
-    dataset: str, path: FilePath | None = None, *, split: str = "validation", supports: bool = True
-) -> list[Question]:
-    """The questions of a data set, in file order: of a local file, or of that split from the hub where `path` is None.
-
-    A local file is an official one, a JSON list or JSON lines, also gzipped. Without `supports` a question may lack
-    them, as in a file that only answers are scored with. ValueError for an unknown name; FileError for bad content.
-    """
-    if dataset not in DATASETS:
-        raise ValueError(f"data set {dataset!r} is not known: {', '.join(DATASETS)}")
-    known = DATASETS[dataset]
-    if path is None:
-        return questions(known, rows(opened(known.hub, split)), known.hub.id, supports)
-    return questions(known, records(path), path, supports)
-
-
-def questions(
-    dataset: Dataset, records: Iterable[tuple[int | None, Json]], source: FilePath, supports: bool = True
-) -> list[Question]:
-    """The questions of (line, record) pairs from that source."""
-    found: dict[str, Question] = {}
-    for number, (line, record) in enumerate(records, start=1):
-        try:
-            _check_dataset(dataset, record)
-            question = dataset.read(record, supports)
-            if question.query.id in found:
-                raise ValueError("this id stands here a second time: a question has an id of its own")
-        except ValueError as error:
-            raise FileError(source, line, f"question {number}{_named(record)}: {error}") from error
-        found[question.query.id] = question
-    if not found:
-        raise FileError(source, None, "it holds no question")
-    return _found_elsewhere(found.values())
-
-
-def _found_elsewhere(questions: Collection[Question]) -> list[Question]:
-    """A support that is a mere title (`titled`) becomes another question's paragraph of that title, if there is one."""
-    own = {one.query.id: {passage.id for passage in one.passages} for one in questions}
-    if all(own[one.query.id].issuperset(one.supports) for one in questions):
-        return list(questions)
-    named = {passage_of(passage.title, "").id: passage.id for one in questions for passage in one.passages}
-    return [replace(one, supports=tuple(dict.fromkeys(named.get(id, id) for id in one.supports))) for one in questions]
-
-
-def _check_dataset(dataset: Dataset, record: Json) -> None:
-    if dataset.marks.isdisjoint(record):
-        for other in DATASETS.values():
-            if not other.marks.isdisjoint(record):
-                raise ValueError(f"this looks like {other.name}, not {dataset.name}: give --dataset {other.name}")
-    if "question" not in record:
-        found = ", ".join(map(repr, list(record)[:5])) or "none"
-        raise ValueError(
-            f'this is no record of {dataset.name}: "question" is not among its fields, which are {found:.200}'
-        )
-
-
-def _named(record: Json) -> str:
-    id = record.get("_id", record.get("id"))
-    return f" ({id!r:.60})" if isinstance(id, str | int) else ""

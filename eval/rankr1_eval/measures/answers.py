@@ -1,10 +1,8 @@
-"""How well an order finds the supports of its question: R@k, All@k, RR and nDCG@10.
+"""Measures of questions: how well an order finds the supports, and how well an answer string matches.
 
-R@k is the share of the supports among the first k; All@k is 1 where all of them are there, which is what a question of
-several hops needs; RR is 1 by the rank of the first support. A support that the order lacks counts as not found. All
-but All@k come from ir_measures. Knows ids; nothing of texts, judgements or files.
-
-Exact match and F1 of answer strings, exactly as the official script of each data set gives them.
+R@k is the share of the supports among the first k; All@k is 1 where all of them are there, which a question of several
+hops needs; RR is 1 by the rank of the first support. A support that the order lacks counts as not found. All but All@k
+come from ir_measures. Exact match and F1 of answer strings are exactly those of each data set's official script:
 
 * HotpotQA: `hotpot_evaluate_v1.py` of https://github.com/hotpotqa/hotpot (Yang et al. 2018, arXiv 1809.09600). F1 is 0
   as soon as one side is yes, no or noanswer and the other is not the same.
@@ -14,8 +12,7 @@ Exact match and F1 of answer strings, exactly as the official script of each dat
   SQuAD 2.0's F1, the best over the answer and its aliases, EM and F1 each for itself. Yes and no are words like any
   other, and two texts without a token agree: there F1 is 1.
 
-All three normalise alike (`normalised`), keep accents apart from plain letters, and know only ASCII punctuation. Knows
-strings; nothing of questions, files or models.
+All three normalise alike (`normalised`), keep accents apart from plain letters, and know only ASCII punctuation.
 """
 
 from __future__ import annotations
@@ -28,8 +25,9 @@ from collections.abc import Callable, Mapping, Sequence
 from rankr1_eval.types import Each
 
 Scorer = Callable[[str, Sequence[str]], tuple[float, float]]
-"""Of a prediction and the right answers (the official one first, aliases after it): exact match and F1."""
+"""Exact match and F1 of a prediction and the right answers, the official one first, aliases after it."""
 
+CUTOFFS = (2, 3, 5, 10)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _CLOSED = frozenset({"yes", "no", "noanswer"})
@@ -43,31 +41,30 @@ def normalised(text: str) -> str:
 def scorer(dataset: str) -> Scorer:
     """The official scores of a data set, by its name. ValueError where it has none."""
     if dataset not in SCORERS:
-        raise ValueError(f"dataset {dataset!r} has no official answer scores here: one of {', '.join(SCORERS)}")
+        raise ValueError(f"data set {dataset!r} has no official answer scores: must be one of {', '.join(SCORERS)}")
     return SCORERS[dataset]
 
 
-def _hotpotqa(prediction: str, answers: Sequence[str]) -> tuple[float, float]:
+def hotpotqa(prediction: str, answers: Sequence[str]) -> tuple[float, float]:
+    """The scores of HotpotQA and 2WikiMultihopQA."""
     said, right = normalised(prediction), normalised(answers[0])
     if said == right:
         return 1.0, float(bool(said))  # two empty texts match exactly and share no token
     if said in _CLOSED or right in _CLOSED:
         return 0.0, 0.0
-    return 0.0, _overlap(said.split(), right.split())
+    return 0.0, token_f1(said.split(), right.split())
 
 
-def _musique(prediction: str, answers: Sequence[str]) -> tuple[float, float]:
+def musique(prediction: str, answers: Sequence[str]) -> tuple[float, float]:
+    """The scores of MuSiQue."""
     said = normalised(prediction)
     rights = [normalised(answer) for answer in answers]
-    return float(said in rights), max(_squad(said.split(), right.split()) for right in rights)
+    f1s = [token_f1(said.split(), right.split()) if said and right else float(said == right) for right in rights]
+    return float(said in rights), max(f1s)
 
 
-def _squad(said: list[str], right: list[str]) -> float:
-    return _overlap(said, right) if said and right else float(said == right)
-
-
-def _overlap(said: list[str], right: list[str]) -> float:
-    """F1 of two multisets of tokens, reckoned in the official order of operations; 0 where they share none."""
+def token_f1(said: list[str], right: list[str]) -> float:
+    """F1 of two multisets of tokens, computed in the official order of operations; 0 where they share none."""
     same = (Counter(said) & Counter(right)).total()
     if not same:
         return 0.0
@@ -76,14 +73,11 @@ def _overlap(said: list[str], right: list[str]) -> float:
 
 
 SCORERS: dict[str, Scorer] = {
-    "hotpotqa": _hotpotqa,
-    "hotpotqa-fullwiki": _hotpotqa,
-    "2wikimultihopqa": _hotpotqa,
-    "musique": _musique,
+    "hotpotqa": hotpotqa,
+    "hotpotqa-fullwiki": hotpotqa,
+    "2wikimultihopqa": hotpotqa,
+    "musique": musique,
 }
-
-
-CUTOFFS = (2, 3, 5, 10)
 
 
 def scores(
@@ -94,12 +88,12 @@ def scores(
     R@k and All@k at each k of `cutoffs`. An order holds passage ids, best first. ValueError where a question has no
     support, or an order has a passage twice.
     """
-    from rankr1_eval.measures import ir  # heavy: numpy and ir_measures
+    from rankr1_eval.measures import ir  # heavy: numpy
 
     for question, wanted in supports.items():
         order = orders.get(question, ())
         if not wanted:
-            raise ValueError(f"question {question!r} has no support: there is nothing that an order could find")
+            raise ValueError(f"question {question!r} has no support that an order could find")
         if len(set(order)) < len(order):
             raise ValueError(f"question {question!r}: its order has a passage twice")
     measures = ir.parsed([*(f"R@{k}" for k in cutoffs), "RR", "nDCG@10"])
@@ -108,10 +102,9 @@ def scores(
         {question: dict.fromkeys(wanted, 1) for question, wanted in supports.items()},
         measures,
     )
-    complete = {f"All@{k}": _complete(orders, supports, k) for k in cutoffs}
+    complete = {
+        f"All@{k}": {id: float(set(wanted) <= set(orders.get(id, ())[:k])) for id, wanted in supports.items()}
+        for k in cutoffs
+    }
     recall = {name: found.pop(name) for name in [f"R@{k}" for k in cutoffs]}
     return {**recall, **complete, **found}
-
-
-def _complete(orders: Mapping[str, Sequence[str]], supports: Mapping[str, Sequence[str]], k: int) -> dict[str, float]:
-    return {question: float(set(wanted) <= set(orders.get(question, ())[:k])) for question, wanted in supports.items()}

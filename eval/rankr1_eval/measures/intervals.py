@@ -1,12 +1,10 @@
 """How sure a mean is: 95 % bootstrap intervals, and the p of a paired difference.
 
-The interval is the percentile bootstrap's (Efron 1979; for retrieval Sakai 2006): the questions are drawn anew,
-with replacement, and all columns of a table share the draws. The p is that of the paired randomisation test (Fisher
-1935; Smucker, Allan and Carterette 2007): were the two systems the same, each question's difference might as well have
-had the other sign. Both are the same for the same numbers, whatever ran before.
-
-scipy has both and gives the same (a test); for 10,000 questions and the measures of a whole run it takes minutes, a
-matrix product takes seconds. Knows tables of numbers; nothing of measures or questions.
+The interval is the percentile bootstrap's (Efron 1979; for retrieval Sakai 2006): the questions are drawn with
+replacement, and all columns of a table share the draws. The p is that of the paired randomisation test (Fisher 1935;
+Smucker, Allan and Carterette 2007): were the two systems the same, each question's difference might as well have had
+the other sign. Both are the same for the same numbers, whatever ran before. scipy has both, with the same results, but
+needs minutes for 10,000 questions and the measures of a whole run; a matrix product needs seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ CHUNK = 4_000_000
 """Numbers drawn at a time, 32 MB. With fewer the threads of the matrix product mostly wait for each other."""
 
 EXACT = 13
-"""So many questions have 8,192 sign flips in all, fewer than would be drawn."""
+"""Up to this number of questions all sign flips, 8,192 at most, are fewer than would be drawn."""
 
 ROUNDING = 1e-9
 """Sums of the same numbers in another order count as equal."""
@@ -36,8 +34,8 @@ ROUNDING = 1e-9
 def estimates(table: Table, seed: int = 0, weights: Table | None = None) -> list[Estimate]:
     """Each column's mean with its interval. One question has no spread: the interval is the value itself.
 
-    With `weights` (a column, or one for each of the table's) the numbers are sums over so many things that belong to a
-    question, its comparisons for example, and the means are over those; what is drawn are still questions.
+    With `weights` (a column, or one for each of the table's) the numbers are sums over things of a question, its
+    comparisons for example, `weights` is how many, and the means are over those; questions are drawn all the same.
     """
     means, low, high = _bootstrap(table, seed, weights)
     ends = zip(means.tolist(), low.tolist(), high.tolist(), strict=True)
@@ -55,21 +53,27 @@ def differences(table: Table, seed: int = 0, weights: Table | None = None) -> li
 
 
 def _bootstrap(table: Table, seed: int, weights: Table | None) -> tuple[Table, Table, Table]:
-    _check(table)
+    """The means of the columns and the ends of their intervals."""
+    if table.ndim != 2 or not len(table):
+        raise ValueError(f"scores of shape {table.shape}: must be a line a question, at least one, a column a measure")
+    if not np.isfinite(table).all():
+        raise ValueError("a score is not a finite number")
     each = np.ones((len(table), 1)) if weights is None else weights
-    _check_weights(table, each)
+    if each.shape not in (table.shape, (len(table), 1)):
+        raise ValueError(f"weights of shape {each.shape} for scores of shape {table.shape}: must be one a line")
+    if not (np.isfinite(each).all() and (each >= 0).all() and (each.sum(axis=0) > 0).all()):
+        raise ValueError("weights must be finite numbers ≥ 0, and at least one of a column above 0")
     means = table.sum(axis=0) / each.sum(axis=0)
     centred = table - each * means  # so that equal scores have an interval without width
-    resampled = np.concatenate([_means(counts @ centred, counts @ each) for counts in _draws(len(table), seed)])
-    low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
+    resampled = []
+    for counts in _draws(len(table), seed):
+        sums, drawn = counts @ centred, counts @ each
+        # 0, the mean itself, where nothing that counts was drawn
+        resampled.append(np.divide(sums, drawn, out=np.zeros_like(sums), where=drawn > 0))
+    low, high = np.quantile(np.concatenate(resampled), [0.025, 0.975], axis=0)
     values = np.divide(table, each, out=np.full_like(table, np.nan), where=each > 0)
     least, most = np.nanmin(values, axis=0), np.nanmax(values, axis=0)  # rounding must not leave them, or 0 becomes -0
     return means, np.clip(means + low, least, most), np.clip(means + high, least, most)
-
-
-def _means(sums: Table, weights: Table) -> Table:
-    """0, the mean itself, where nothing of what counts was drawn."""
-    return np.divide(sums, weights, out=np.zeros_like(sums), where=weights > 0)
 
 
 def _randomised(table: Table, seed: int) -> Table:
@@ -107,19 +111,3 @@ def _chunks(lines: int, n: int) -> Iterator[int]:
     size = max(1, CHUNK // n)
     for start in range(0, lines, size):
         yield min(size, lines - start)
-
-
-def _check(table: Table) -> None:
-    if table.ndim != 2 or not len(table):
-        raise ValueError(
-            f"scores of shape {table.shape}: needed is a line a question, at least one, a column a measure"
-        )
-    if not np.isfinite(table).all():
-        raise ValueError("a score is not a finite number")
-
-
-def _check_weights(table: Table, weights: Table) -> None:
-    if weights.shape not in (table.shape, (len(table), 1)):
-        raise ValueError(f"weights of shape {weights.shape} for scores of shape {table.shape}: one a line is needed")
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and (weights.sum(axis=0) > 0).all()):
-        raise ValueError("weights are finite numbers ≥ 0, and at least one of a column is above 0")

@@ -2,10 +2,9 @@
 
 trec_eval orders a query's passages by score, which it reads as float32, and equal scores by id, the greater first. The
 other programs behind ir_measures each have a rule of their own (RR@10 is MS MARCO's: the lesser id first), so that two
-measures of one run would be of two orders. Here every one of them is given trec_eval's order, with scores that fall.
+measures of one run would be of two orders. Here all of them get trec_eval's order, with scores that fall.
 
-A judged query that the run does not rank counts as 0; a query without judgements is left out, and told. Knows ids,
-scores and judgements; nothing of texts or files.
+A judged query that the run does not rank counts as 0; a query without judgements is left out and reported.
 """
 
 from __future__ import annotations
@@ -48,22 +47,25 @@ def score_run(
     measures: Iterable[str] = DEFAULT,
     excluded: Mapping[str, Collection[str]] | None = None,
 ) -> RunScores:
-    """The scores over all judged queries, measures by the names that ir_measures gives them ("MRR@10" is RR@10).
+    """The scores over all judged queries, measures by the names of ir_measures ("MRR@10" is RR@10).
 
-    `excluded` passages of a query are dropped from the run first (BRIGHT's `excluded_ids`). ValueError for a measure
-    that there is not, and where the run ranks no judged query.
+    `excluded` passages of a query are dropped from the run first (BRIGHT's `excluded_ids`). ValueError for an unknown
+    measure, and where the run ranks no judged query.
     """
     wanted = parsed(measures)
     judged = {query: dict(judgements) for query, judgements in qrels.items() if judgements}
-    gone = excluded or {}
-    kept = {query: [one for one in run[query] if one.id not in gone.get(query, ())] for query in judged if query in run}
+    dropped = excluded or {}
+    kept = {
+        query: [one for one in run[query] if one.id not in dropped.get(query, ())] for query in judged if query in run
+    }
     if not kept:
-        some = f"the run has {_some(run)}, the qrels {_some(judged)}"
-        raise ValueError(f"no query of the run is judged: {some}. Are the two of one collection?")
+        ours, theirs = (", ".join(map(repr, list(ids)[:3])) + ", …" * (len(ids) > 3) for ids in (run, judged))
+        problem = f"the run has {ours}, the qrels {theirs}"
+        raise ValueError(f"no query of the run is judged: {problem}. Are the two of one collection?")
     each = measured({query: trec_order(scored) for query, scored in kept.items()}, judged, wanted)
     return RunScores(
         each,
-        dict(zip(each, intervals.estimates(_table(each, list(judged))), strict=True)),
+        dict(zip(each, intervals.estimates(table(each, judged)), strict=True)),
         tuple(query for query in run if query not in judged),
         tuple(query for query in judged if query not in kept),
     )
@@ -72,20 +74,35 @@ def score_run(
 def compared(a: RunScores, b: RunScores) -> dict[str, Difference]:
     """Of each measure `a` minus `b`, over the same judged queries."""
     queries = list(next(iter(a.each.values())))
-    found = intervals.differences(_table(a.each, queries) - _table(b.each, queries))
-    return dict(zip(a.each, found, strict=True))
+    return dict(zip(a.each, intervals.differences(table(a.each, queries) - table(b.each, queries)), strict=True))
 
 
 def parsed(measures: Iterable[str]) -> list[Measure]:
-    """The measures, each once. ValueError that names the one that does not exist, or cannot be computed here."""
-    wanted = list({str(measure): measure for measure in map(_measure, measures)}.values())
-    if not wanted:
-        raise ValueError(f"no measure is given: {' '.join(DEFAULT)} for example")
-    return wanted
+    """The measures, each once. ValueError that names one that is unknown, or that a first trial cannot compute."""
+    import ir_measures
+
+    found: dict[str, Measure] = {}
+    for name in measures:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # its parser is older than Python 3.12
+                measure = ir_measures.parse_measure(name.strip())
+            cutoff = measure.params.get("cutoff", 1)
+            if type(cutoff) is not int or not 1 <= cutoff <= DEEPEST:
+                raise ValueError(f"a cutoff is a whole number in 1..{DEEPEST:,}")
+            list(ir_measures.iter_calc([measure], {"1": {"1": 1}}, {"1": {"1": 1.0}}))
+        except Exception as error:
+            examples = "nDCG@10, R@5, RR@10, AP, P(rel=2)@5"
+            problem = f"ir_measures cannot compute it, unlike {examples}: {error}"
+            raise ValueError(f"measure {name!r} is unknown: {problem}") from error
+        found[str(measure)] = measure
+    if not found:
+        raise ValueError(f"at least one measure is needed: {' '.join(DEFAULT)} for example")
+    return list(found.values())
 
 
 def trec_order(scored: Collection[Scored]) -> list[str]:
-    """The passages as trec_eval orders them: by score as float32, equal ones by id, the greater first."""
+    """The passages in trec_eval's order: by score as float32, equal ones by id, the greater first."""
     with np.errstate(over="ignore"):
         scores = np.array([one.score for one in scored]).astype(np.float32).tolist()
     pairs = zip(scores, (one.id for one in scored), strict=True)
@@ -112,28 +129,7 @@ def measured(
     return each
 
 
-def _measure(name: str) -> Measure:
-    """A measure that a first trial shows to work."""
-    import ir_measures
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # its parser uses what newer Pythons warn of
-            measure = ir_measures.parse_measure(name.strip())
-        cutoff = measure.params.get("cutoff", 1)
-        if type(cutoff) is not int or not 1 <= cutoff <= DEEPEST:
-            raise ValueError(f"a cutoff is a whole number in 1..{DEEPEST:,}")
-        list(ir_measures.iter_calc([measure], {"1": {"1": 1}}, {"1": {"1": 1.0}}))
-    except Exception as error:
-        examples = "nDCG@10, R@5, RR@10, AP, P(rel=2)@5"
-        raise ValueError(f"measure {name!r} is none that ir_measures can compute, like {examples}: {error}") from error
-    return measure
-
-
-def _table(each: Each, queries: Collection[str]) -> intervals.Table:
+def table(each: Each, queries: Iterable[str]) -> intervals.Table:
+    """A line a query, a column a measure."""
+    queries = list(queries)
     return np.array([[values[query] for query in queries] for values in each.values()], dtype=np.float64).T
-
-
-def _some(ids: Collection[str]) -> str:
-    shown = ", ".join(map(repr, list(ids)[:3]))
-    return f"{shown}, …" if len(ids) > 3 else shown

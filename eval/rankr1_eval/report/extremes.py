@@ -12,7 +12,7 @@ from rankr1_eval.report.wording import DASH, View, percent, system_name
 from rankr1_eval.types import Question
 from rankr1_rag.explain import story
 from rankr1_rag.explain.slopes import SlopeChart, compare_orders
-from rankr1_rag.explain.text import line, start
+from rankr1_rag.explain.story import line, start
 from rankr1_rag.types import Comparison, Ranking
 
 BY_ANSWER, BY_RECALL = 3, 2

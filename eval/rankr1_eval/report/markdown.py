@@ -16,7 +16,7 @@ from rankr1_eval.report.page import setting_lines
 from rankr1_eval.report.wording import DASH, View, interval, measure_name, p_value, percent, points, system_name
 from rankr1_eval.scoring import EvaluatedRun
 from rankr1_eval.types import Scores
-from rankr1_rag.explain.text import line, start
+from rankr1_rag.explain.story import line, start
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]#|~$@])")
 _WIDTH = 160

@@ -16,7 +16,7 @@ from rankr1_eval.report.wording import BOUNDS, FLOORS, View, kind, percent, poin
 from rankr1_eval.scoring import EvaluatedRun
 from rankr1_eval.types import Scores
 from rankr1_rag.explain.html import render
-from rankr1_rag.explain.text import counted, start
+from rankr1_rag.explain.story import counted, start
 
 VERSUS_WIDTH = 220
 """Width of the plot of a difference."""

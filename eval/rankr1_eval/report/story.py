@@ -24,7 +24,7 @@ from rankr1_eval.report.wording import (
 from rankr1_eval.scoring import differences
 from rankr1_eval.types import Difference
 from rankr1_rag.checkpoints import BASE
-from rankr1_rag.explain.text import counted, line, start
+from rankr1_rag.explain.story import counted, line, start
 
 FEW = 100
 """Fewer questions than this are called few."""

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from rankr1_eval import pipeline
 from rankr1_eval.data.loading import drawn
-from rankr1_eval.pipeline import Tell, asked_with, quietly
+from rankr1_eval.pipeline import Progress, quietly, result_settings
 from rankr1_eval.reproduce.results import MEASURE, MeasuredCollection, Reproduction, table_rows
 from rankr1_eval.reproduce.targets import DEPTH, Target, departures
 from rankr1_eval.retrieval.bm25 import bm25
-from rankr1_eval.run_folder import Records, cost_of
-from rankr1_eval.types import Judged
+from rankr1_eval.run_folder import cost_of, stage_records
+from rankr1_eval.types import JudgedCollection
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.trec import Qrels, Run, Scored, read_run, write_run
 from rankr1_rag.reranker import Reranker
@@ -60,7 +60,7 @@ class PreparedCollection:
 
 
 def prepare(
-    collection: Judged,
+    collection: JudgedCollection,
     path: Path | None,
     depth: int = DEPTH,
     sample: int | None = None,
@@ -107,7 +107,7 @@ def prepare(
     )
 
 
-def read_first_stage(collection: Judged, judged: Qrels, path: Path) -> Run:
+def read_first_stage(collection: JudgedCollection, judged: Qrels, path: Path) -> Run:
     """The run at the path. FileError if it ranks no judged query."""
     run = read_run(path)
     if not judged.keys() & run.keys():
@@ -121,7 +121,7 @@ def read_first_stage(collection: Judged, judged: Qrels, path: Path) -> Run:
     return run
 
 
-def retrieve(collection: Judged, judged: Qrels, depth: int) -> Run:
+def retrieve(collection: JudgedCollection, judged: Qrels, depth: int) -> Run:
     """The BM25 order of the judged queries, deep enough for the excluded passages too."""
     if collection.everything is None:
         raise ValueError(f"{collection.name} cannot be retrieved from here: give a run")
@@ -144,7 +144,7 @@ def reproduce(
     folder: Path,
     collections: Iterable[PreparedCollection],
     depth: int = DEPTH,
-    tell: Tell = quietly,
+    tell: Progress = quietly,
 ) -> Reproduction:
     """Rerank and score, one collection at a time. StageError if a model failed for some queries."""
     found: list[MeasuredCollection] = []
@@ -159,19 +159,19 @@ def reproduce(
             notes.append(f"{one.name}: the first stage is bm25s, not the paper's BM25: give its run for its figures")
     model, departed = reranker.plan.backend.model, departures(reranker, target, depth)
     rows = table_rows(target, model, found, departed)
-    return Reproduction(target.name, model, rows, {**asked_with(reranker), "depth": depth}, departed, tuple(notes))
+    return Reproduction(target.name, model, rows, {**result_settings(reranker), "depth": depth}, departed, tuple(notes))
 
 
-def measure(one: PreparedCollection, reranker: Reranker, folder: Path, tell: Tell) -> MeasuredCollection:
+def measure(one: PreparedCollection, reranker: Reranker, folder: Path, tell: Progress) -> MeasuredCollection:
     """Rerank a collection, or the rest of it, and score both orders."""
     from rankr1_eval.measures import ir
 
     folder.mkdir(parents=True, exist_ok=True)
     order: Run = {}
     cost, failed = Cost(), 0
-    asked = {**asked_with(reranker), **one.source}
-    with Records(folder / "rerank.jsonl", f"rerank {one.name}", asked) as records:
-        tell(records.stage, len(one.queries), pipeline.rerank(records, one.queries, one.pool, reranker))
+    asked = {**result_settings(reranker), **one.source}
+    with stage_records(folder / "rerank.jsonl", f"rerank {one.name}", asked) as records:
+        tell(records.kind, len(one.queries), pipeline.rerank(records, one.queries, one.pool, reranker))
         for query in one.queries:
             record = records[query.id]
             order[query.id] = [Scored(*pair) for pair in zip(record["order"], record["scores"], strict=True)]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rankr1_eval.pipeline import LATER, asked_with
+from rankr1_eval.pipeline import LATER, result_settings
 from rankr1_rag.checkpoints import CHECKPOINTS
 from rankr1_rag.reranker import Reranker
 
@@ -128,5 +128,5 @@ def departures(reranker: Reranker, target: Target, depth: int) -> tuple[str, ...
         paper["format"] = known.format.name
     if not plan.format.reasoning:
         del paper["reasoning_tokens"], paper["force"]
-    here = {**LATER, **asked_with(reranker), "depth": depth}
+    here = {**LATER, **result_settings(reranker), "depth": depth}
     return tuple(f"{name} {here[name]}, not {value}" for name, value in paper.items() if here[name] != value)

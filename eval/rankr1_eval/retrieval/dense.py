@@ -1,7 +1,4 @@
-"""A dense first stage, and dense reordering, with any model of sentence-transformers (extra `dense`).
-
-Embeddings of a corpus and of queries are kept on disk, by model and content. Knows nothing of rerankers.
-"""
+"""A dense first stage, and dense reordering, with any model of sentence-transformers (extra `dense`)."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from rankr1_eval.retrieval.bm25 import best
 from rankr1_rag.io.trec import Run, Scored
 from rankr1_rag.types import Passage, Query
 
@@ -17,7 +15,10 @@ MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 class Dense:
-    """An embedding model, loaded on first use: a name of the hub or a folder. ImportError without the extra."""
+    """An embedding model, loaded on first use: a name of the hub or a folder. ImportError without the extra.
+
+    Embeddings of a corpus and of queries are kept in the folder `cache`, by model and content.
+    """
 
     def __init__(self, model: str = MODEL, cache: Path | None = None) -> None:
         try:
@@ -28,35 +29,18 @@ class Dense:
         self._loaded: Any = None
 
     def run(self, corpus: Sequence[Passage], queries: Sequence[Query], n: int) -> Run:
-        """For each query id its best n passages by cosine similarity; equal scores stand in corpus order."""
-        embeddings, row = self._corpus(corpus)
-        asked = self._kept([query.text for query in queries])
+        """For each query id its best n passages by cosine similarity; equal scores are in corpus order."""
+        scores_of = self._scoring(corpus)
         run: Run = {}
-        for query, embedding in zip(queries, asked, strict=True):
-            scores = (embeddings @ embedding)[row]
-            run[query.id] = [Scored(corpus[place].id, float(scores[place])) for place in _best(scores, n)]
+        for query, embedding in zip(queries, self._kept([query.text for query in queries]), strict=True):
+            scores = scores_of(embedding)
+            run[query.id] = [Scored(corpus[place].id, float(scores[place])) for place in best(scores, n)]
         return run
 
     def searching(self, corpus: Sequence[Passage], n: int) -> Callable[[str], list[str]]:
-        """What finds for a text the ids of its best n passages, as `run`; what it embeds is not kept."""
-        embeddings, row = self._corpus(corpus)
-
-        def found(text: str) -> list[str]:
-            (embedding,) = self._embedded([text])
-            return [corpus[place].id for place in _best((embeddings @ embedding)[row], n)]
-
-        return found
-
-    def _corpus(self, corpus: Sequence[Passage]) -> tuple[Any, Any]:
-        """The embeddings of its texts, and for each passage its row there."""
-        import numpy
-
-        if not corpus:
-            raise ValueError("the corpus is empty: there is nothing to retrieve from")
-        # Equal texts are embedded and scored once: in another batch, or another row, the last digit would differ.
-        rows: dict[str, int] = {}
-        row = numpy.array([rows.setdefault(shown(passage), len(rows)) for passage in corpus])
-        return self._kept(list(rows)), row
+        """A function that finds for a text the ids of its best n passages, as `run`; its embedding is not kept."""
+        scores_of = self._scoring(corpus)
+        return lambda text: [corpus[place].id for place in best(scores_of(self._embedded([text])[0]), n)]
 
     def similarities(self, asked: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """For each (query, texts) the cosine similarity of each of its texts to it; equal texts are embedded once."""
@@ -64,6 +48,18 @@ class Dense:
         places = [[rows.setdefault(text, len(rows)) for text in (query, *texts)] for query, texts in asked]
         embeddings = self._kept(list(rows))
         return [[float(embeddings[query] @ embeddings[one]) for one in texts] for query, *texts in places]
+
+    def _scoring(self, corpus: Sequence[Passage]) -> Callable[[Any], Any]:
+        """From an embedding to the score of each passage."""
+        import numpy
+
+        if not corpus:
+            raise ValueError("the corpus is empty: there is nothing to retrieve from")
+        # Equal texts are embedded and scored once: in another batch, or another row, the last digit would differ.
+        rows: dict[str, int] = {}
+        row = numpy.array([rows.setdefault(shown(passage), len(rows)) for passage in corpus])
+        embeddings = self._kept(list(rows))
+        return lambda embedding: (embeddings @ embedding)[row]
 
     def _kept(self, texts: list[str]) -> Any:  # noqa: ANN401
         """The embeddings of these texts, from the cache or new."""
@@ -91,12 +87,6 @@ class Dense:
         return self._loaded.encode(texts, normalize_embeddings=True, show_progress_bar=False)
 
 
-def _best(scores: Any, n: int) -> Any:  # noqa: ANN401
-    import numpy
-
-    return numpy.argsort(-scores, kind="stable")[:n]
-
-
 def shown(passage: Passage) -> str:
-    """A passage as a model without a format of its own sees it: title, then text."""
+    """A passage for a model without a format of its own: title, then text."""
     return f"{passage.title} {passage.text}".strip()

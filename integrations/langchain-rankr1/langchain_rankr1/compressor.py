@@ -1,4 +1,4 @@
-"""Documents to passages and a ranking to documents. Decides nothing: that is rankr1-rag's business.
+"""Documents to passages and a ranking to documents.
 
 Annotations are not postponed here: LangChain reads the types of a chain from them.
 """
@@ -21,7 +21,7 @@ from rankr1_rag.types import Passage, Ranking
 
 
 class Retrieved(TypedDict):
-    """What `as_runnable` takes: a query and the documents found for it, best first."""
+    """The input of `as_runnable`: a query and the documents found for it, best first."""
 
     query: str
     documents: Sequence[Document]
@@ -35,11 +35,10 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
         RankR1Rerank()                                                    the embedded model, on this machine's CPU
         RankR1Rerank(reranker=Reranker(…))                                a reranker of your own
 
-    Returns copies, ids and metadata kept, with `metadata["relevance_score"]` strictly decreasing in (0, 1]; never
-    changes what came in. It is a run of its own in traces, with the model's calls below it; the whole `Ranking` goes to
-    `on_ranking` and to the handlers of the custom event "rankr1". BackendError and UnparsedError as the settings say.
-    What `retrieve`, a retriever or a function of a text, finds between two stages comes back as what was given; its
-    errors are raised as they are.
+    Returns copies, ids and metadata kept, with `metadata["relevance_score"]` strictly decreasing in (0, 1]; changes no
+    input. It is a run of its own in traces, with the model's calls below it. The whole `Ranking` goes to `on_ranking`
+    and to the handlers of the custom event "rankr1". Raises BackendError, UnparsedError, and whatever `retrieve`
+    raises; the documents that it finds are returned like the others.
     """
 
     _retrievers: ClassVar[RetrieverKind] = RetrieverKind(Runnable, "invoke", "ainvoke")
@@ -62,30 +61,30 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
         """For LCEL: `{"query": …, "documents": …}` in, documents out."""
         return RunnableLambda(self._compress, self._acompress, name=type(self).__name__)
 
-    def _borrowed(self, llm: Runnable[Any, Any]) -> FrameworkLLM:
+    def _wrap_llm(self, llm: Runnable[Any, Any]) -> FrameworkLLM:
         return LangChainLLM(llm)
 
-    def _compress(self, given: Retrieved, config: RunnableConfig) -> list[Document]:
-        query, found = self._read(given)
+    def _compress(self, retrieved: Retrieved, config: RunnableConfig) -> list[Document]:
+        query, found = self._read(retrieved)
         if not found.items:
             return []
         ranking = self.rank(query, found.passages, found.retrieve)
         dispatch_custom_event("rankr1", ranking, config=config)
         return self._chosen(found.behind(ranking), ranking)
 
-    async def _acompress(self, given: Retrieved, config: RunnableConfig) -> list[Document]:
-        query, found = self._read(given)
+    async def _acompress(self, retrieved: Retrieved, config: RunnableConfig) -> list[Document]:
+        query, found = self._read(retrieved)
         if not found.items:
             return []
         ranking = await self.arank(query, found.passages, found.retrieve)
         await adispatch_custom_event("rankr1", ranking, config=config)
         return self._chosen(found.behind(ranking), ranking)
 
-    def _read(self, given: Retrieved) -> tuple[str, Sources[Document]]:
-        if not isinstance(given, dict) or not {"query", "documents"} <= given.keys():
-            told = sorted(given) if isinstance(given, dict) else type(given).__name__
-            raise ValueError(f'{{"query": …, "documents": …}} is needed, not {told}')
-        return given["query"], self._sources(Document, given["documents"], self._passage)
+    def _read(self, retrieved: Retrieved) -> tuple[str, Sources[Document]]:
+        if not isinstance(retrieved, dict) or not {"query", "documents"} <= retrieved.keys():
+            found = sorted(retrieved) if isinstance(retrieved, dict) else type(retrieved).__name__
+            raise ValueError(f'{{"query": …, "documents": …}} is needed, not {found}')
+        return retrieved["query"], self._sources(Document, retrieved["documents"], self._passage)
 
     def _passage(self, document: Document) -> Passage:
         return Passage(document.id or "", document.page_content, self._title(document.metadata))

@@ -16,8 +16,17 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
 from rankr1_rag.backends import Request
-from rankr1_rag.backends.openai.dialects import DIALECTS, ReplyError, to_body, to_completion
-from rankr1_rag.backends.openai.errors import Destination, is_error, parse_json, redact, to_error
+from rankr1_rag.backends.openai.dialects import (
+    DIALECTS,
+    Destination,
+    ReplyError,
+    is_error,
+    parse_json,
+    redact,
+    to_body,
+    to_completion,
+    to_error,
+)
 from rankr1_rag.concurrency.event_loop import PerLoop
 from rankr1_rag.errors import BackendError, BackendUnavailable
 from rankr1_rag.types import Completion

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from rankr1_rag.backends.chat_template import before_stop
+from rankr1_rag.backends.local_model import before_stop
 from rankr1_rag.backends.transformers.model import ModelTokenizer, TokenizedRequest
 from rankr1_rag.types import Completion, TokenLogprob
 

@@ -8,9 +8,8 @@ only if every server has failed.
 
 from __future__ import annotations
 
-from rankr1_rag.backends.wrappers.base import limited
+from rankr1_rag.backends.wrappers.base import limited, retried
 from rankr1_rag.backends.wrappers.cache import stored
 from rankr1_rag.backends.wrappers.load_balancer import load_balanced
-from rankr1_rag.backends.wrappers.retry import retried
 
 __all__ = ["limited", "load_balanced", "retried", "stored"]

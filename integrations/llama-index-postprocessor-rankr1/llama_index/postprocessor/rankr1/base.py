@@ -1,4 +1,4 @@
-"""Nodes to passages, a ranking to nodes, and the events around it. Decides nothing: that is rankr1-rag's business."""
+"""Nodes to passages, a ranking to nodes, and the events around it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rankr1_rag.types import Passage, Ranking
 
 dispatcher = get_dispatcher(__name__)
 Nodes = list[NodeWithScore]
-Done = Callable[[Ranking], Nodes]
+Query = tuple[str, Sources[NodeWithScore], Callable[[Ranking], Nodes]]
 
 
 class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
@@ -34,11 +34,10 @@ class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
         RankR1Rerank()                                                    the embedded model, on this machine's CPU
         RankR1Rerank(reranker=Reranker(…))                                a reranker of your own
 
-    Returns new `NodeWithScore` objects, scores strictly decreasing in (0, 1]; never changes what came in. Keys added to
-    the metadata, on a copy of the node, are excluded from what the embedding model and the LLM see. The whole `Ranking`
-    goes to `on_ranking` and stands in `ReRankEndEvent.tags["rankr1"]`. ValueError without a query; BackendError and
-    UnparsedError as the settings say. What `retrieve`, a BaseRetriever or a function of a text, finds between two
-    stages comes back as what was given; its errors are raised as they are.
+    Returns new `NodeWithScore` objects, scores strictly decreasing in (0, 1], and changes no input. Metadata is added
+    on a copy of the node, hidden from the embedding model and the LLM. The whole `Ranking` goes to `on_ranking` and
+    into `ReRankEndEvent.tags["rankr1"]`. Raises ValueError without a query, BackendError, UnparsedError, and whatever
+    `retrieve` raises; the nodes that it finds are returned unchanged.
     """
 
     _unpickled: ClassVar[frozenset[str]] = frozenset({"callback_manager"})
@@ -46,10 +45,10 @@ class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
 
     llm: InstanceOf[LLM] | None = live("LLM of LlamaIndex, Settings.llm for example")
     metadata_mode: MetadataMode = Field(
-        default=MetadataMode.EMBED, description="Metadata that the model sees (default: MetadataMode.EMBED)."
+        default=MetadataMode.EMBED, description="Metadata for the model (default: EMBED)."
     )
     keep_retrieval_score: bool = Field(
-        default=False, strict=True, description="Old score in metadata['retrieval_score'] (default: off)."
+        default=False, strict=True, description="Old score in the metadata (default: off)."
     )
 
     @classmethod
@@ -58,11 +57,11 @@ class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
         return "RankR1Rerank"
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401
-        """The settings, without any secret. TypeError where it was made from a live object that no dict can hold."""
+        """The options, without any secret. TypeError for a live object."""
         self._check_no_live()
         return super().to_dict(**kwargs)
 
-    def _borrowed(self, llm: LLM) -> FrameworkLLM:
+    def _wrap_llm(self, llm: LLM) -> FrameworkLLM:
         return LlamaIndexLLM(llm)
 
     @dispatcher.span
@@ -76,14 +75,13 @@ class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
             return done(await self.arank(query, found.passages, found.retrieve)) if found.items else []
 
     @contextmanager
-    def _events(self, nodes: Nodes, query: QueryBundle | None) -> Iterator[tuple[str, Sources[NodeWithScore], Done]]:
-        """Both kinds of events, also where there is nothing to do and where it fails."""
+    def _events(self, nodes: Nodes, query: QueryBundle | None) -> Iterator[Query]:
+        """Both kinds of events, also without nodes and after an error."""
         found = self._sources(NodeWithScore, nodes, self._passage)
-        top_n, model = self.top_n or len(found.items), self.ranker.plan.backend.model
+        top_n, model, end = self.top_n or len(found.items), self.ranker.plan.backend.model, ReRankEndEvent(nodes=[])
         text = query.query_str if isinstance(query, QueryBundle) else None
         payload: dict[str, Any] = {EventPayload.NODES: found.items, EventPayload.QUERY_STR: text}
         payload |= {EventPayload.TOP_K: top_n, EventPayload.MODEL_NAME: model}
-        end = ReRankEndEvent(nodes=[])
 
         def done(ranking: Ranking) -> Nodes:
             end.tags["rankr1"] = ranking
@@ -94,7 +92,7 @@ class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
         try:
             with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
                 if text is None:
-                    raise ValueError("RankR1Rerank needs a query: give query_str=, or query_bundle=QueryBundle(…)")
+                    raise ValueError("RankR1Rerank needs a query: use query_str= or query_bundle=")
                 yield text, found, done
                 event.on_end(payload={EventPayload.NODES: end.nodes})
         finally:
@@ -112,7 +110,7 @@ class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
 
 
 def _extended(node: BaseNode, added: dict[str, Any], hidden: Collection[str | None]) -> BaseNode:
-    """The node; where something is hidden, a copy with more metadata, of which neither embedder nor LLM sees that."""
+    """The node, or a copy with more metadata and with keys that neither embedder nor LLM sees."""
     names = ("excluded_embed_metadata_keys", "excluded_llm_metadata_keys")
     update: dict[str, Any] = {name: [*getattr(node, name), *hidden] for name in names}
     return node.model_copy(update=update | {"metadata": {**node.metadata, **added}}) if hidden else node

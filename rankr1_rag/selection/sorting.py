@@ -1,11 +1,11 @@
-"""Heapsort and bubblesort with sets in place of pairs, as in the setwise paper, right at every set size."""
+"""Sorting with sets in place of pairs: heapsort, bubblesort and, for listwise answers, a sliding window."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
 
-from rankr1_rag.selection.rounds import Part, Selection, best, checked, together
+from rankr1_rag.selection.rounds import Part, Selection, ask, best, checked, named, together
 
 
 def heapsort(n: int, k: int, size: int) -> Selection:
@@ -92,3 +92,37 @@ def bubblesorted(n: int, k: int, size: int) -> Selection:
             if found == back:
                 settled.discard(back)
     return order[:k]
+
+
+def window(n: int, k: int, size: int) -> Selection:
+    """The k best by sliding window (RankGPT, arXiv 2304.09542), in as many passes as k needs.
+
+    For listwise answers. Consecutive sets overlap in half a set, or in k positions if that is less: as many reach the
+    front in a pass, and further passes order the rest. A set shows the order found so far, not the first-stage order:
+    if an answer names only some of the set, they come first and the others stay as shown.
+    """
+    return windows(n, checked(n, k, size), size)
+
+
+def windows(n: int, k: int, size: int) -> Selection:
+    """`window` of checked arguments."""
+    order, placed = list(range(n)), 0
+    while placed < k:
+        overlap, left = min(k - placed, size // 2), n - placed
+        stop = n
+        while True:
+            start = max(placed, stop - size)
+            order[start:stop] = yield from ordered(order[start:stop])
+            if start == placed:
+                break
+            stop = start + overlap
+        placed += overlap if left > size else left
+    return order[:k]
+
+
+def ordered(members: list[int]) -> Part[list[int]]:
+    """A set in the order of its answer; ValueError if the answer names a position outside the set."""
+    if len(members) == 1:
+        return members
+    [answer] = yield from ask([tuple(members)])
+    return list(dict.fromkeys((*named(tuple(members), answer), *members)))
