@@ -76,12 +76,16 @@ def test_no_candidate_is_added_twice_and_nothing_is_lost_or_mixed_up(both: Frame
     assert [one.id for one in seen[0].candidates] == ["same", "same", "twin", "", "new", ""]
 
 
-def test_every_later_hop_retrieves_for_what_was_chosen_last(both: Framework) -> None:
+def test_every_later_hop_retrieves_for_the_last_choice_and_the_first_hop_never(both: Framework) -> None:
     retriever, seen = both.retriever("sync"), list[Ranking]()
     chosen = both.sync(both.component(retrieve=retriever, hops=3, top_n=3, on_ranking=seen.append), both.first)
     assert both.ids(chosen) == ["dracula", "stoker", "dublin"]
     assert [text.removeprefix(QUERY).split()[0] for _, text, *_ in retriever.calls] == ["Dracula", "Bram"]
     assert seen[0].retrieved == 3
+    retriever.calls.clear()
+    component = both.component(retrieve=retriever, top_n=1)
+    assert (both.ids(both.sync(component, both.first)), both.sync(component, [])) == (["dracula"], [])
+    assert retriever.calls == []
 
 
 @pytest.mark.parametrize(("kind", "how"), [("native", "async"), ("sync", "sync"), ("only sync", "sync")])
@@ -245,11 +249,3 @@ def test_a_cancelled_caller_cancels_the_retrieval_on_its_loop(both: Framework) -
         await ended.wait()
 
     asyncio.run(asyncio.wait_for(ask(), 100))
-
-
-@both_ways
-def test_a_single_hop_retrieves_nothing(both: Framework, way: str) -> None:
-    retriever = both.retriever("sync")
-    assert both.ids(both.rerank(way, both.component(retrieve=retriever, top_n=1), both.first)) == ["dracula"]
-    assert both.rerank(way, both.component(retrieve=retriever), []) == []
-    assert retriever.calls == []

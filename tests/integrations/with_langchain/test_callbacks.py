@@ -107,12 +107,16 @@ def test_a_failure_ends_the_run_with_its_error(way: str) -> None:
     assert "out of memory" in traces.runs[0].error
 
 
-def test_events_of_the_run_can_be_streamed(compressor: RankR1Rerank) -> None:
-    async def events() -> list[Any]:
-        step = compressor.as_runnable()
-        return [e async for e in step.astream_events(INPUT, version="v2")]
+def test_events_can_be_streamed_and_an_async_handler_runs_on_the_loop_of_the_caller(compressor: RankR1Rerank) -> None:
+    handler = AsyncEvents()
 
-    (event,) = [event for event in asyncio.run(events()) if event["event"] == "on_custom_event"]
+    async def events() -> list[Any]:
+        stream = compressor.as_runnable().astream_events(INPUT, {"callbacks": [handler]}, version="v2")
+        found = [event async for event in stream if event["event"] == "on_custom_event"]
+        assert handler.loops == [asyncio.get_running_loop()]
+        return found
+
+    (event,) = asyncio.run(events())
     assert event["name"] == "rankr1"
     assert [passage.id for passage in event["data"].passages[:3]] == WANTED
 
@@ -124,17 +128,6 @@ def test_many_queries_at_once_have_runs_of_their_own(judge: Scripted) -> None:
     asyncio.run(step.abatch(inputs, {"callbacks": [traces]}))
     assert sorted(run.inputs["query"] for run in traces.runs) == [each["query"] for each in inputs]
     assert {name for run in traces.runs for name, _ in tree(run)[1]} == {"Chat"}
-
-
-def test_an_async_handler_is_awaited_on_the_loop_of_the_caller(compressor: RankR1Rerank, around: Any) -> None:
-    handler = AsyncEvents()
-
-    async def ask() -> asyncio.AbstractEventLoop:
-        await around(compressor).ainvoke(QUERY, {"callbacks": [handler]})
-        return asyncio.get_running_loop()
-
-    loop = asyncio.run(ask())
-    assert handler.loops == [loop]
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])

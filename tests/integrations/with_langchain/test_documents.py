@@ -1,10 +1,8 @@
 """Documents of LangChain: subclasses and deep copies of their metadata."""
 
-import asyncio
 import copy
 import threading
 
-import pytest
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_rankr1 import RankR1Rerank
 
@@ -18,8 +16,7 @@ class Own(Document):
     shelf: str = ""
 
 
-@pytest.mark.parametrize("is_async", [False, True])
-def test_a_document_keeps_its_class_and_shares_nothing_with_its_copy(is_async: bool, compressor: RankR1Rerank) -> None:
+def test_a_document_keeps_its_class_and_shares_nothing_with_its_copy(compressor: RankR1Rerank) -> None:
     assert isinstance(compressor, BaseDocumentCompressor)
     pages = {"from": [1, 2], "in": {"book": {"year": 1897}}}
     documents = [
@@ -27,10 +24,7 @@ def test_a_document_keeps_its_class_and_shares_nothing_with_its_copy(is_async: b
         for key, (title, text) in PASSAGES.items()
     ]
     before = copy.deepcopy(documents)
-    if is_async:
-        chosen = asyncio.run(compressor.acompress_documents(documents, QUERY))
-    else:
-        chosen = compressor.compress_documents(documents, QUERY)
+    chosen = compressor.compress_documents(documents, QUERY)
     assert ids(chosen) == [document.shelf for document in chosen] == WANTED  # type: ignore[attr-defined]
     for document in chosen:
         document.metadata["pages"]["from"].append(3)

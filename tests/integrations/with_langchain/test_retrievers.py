@@ -84,22 +84,16 @@ def test_a_pipeline_may_continue_after_it(way: Way, compressor: RankR1Rerank, ar
 
 
 @each_way
-def test_an_ensemble_may_be_its_first_stage(way: Way, compressor: RankR1Rerank, first_stage: BM25Retriever) -> None:
+def test_an_ensemble_or_a_vector_store_may_be_its_first_stage(
+    way: Way, compressor: RankR1Rerank, first_stage: BM25Retriever
+) -> None:
     store = InMemoryVectorStore(Hashed())
     store.add_documents(documents())
-    both = EnsembleRetriever(retrievers=[first_stage, store.as_retriever(search_kwargs={"k": 4})], weights=[0.5, 0.5])
-    retriever = ContextualCompressionRetriever(base_compressor=compressor, base_retriever=both)
-    assert ids(way(retriever)) == WANTED
-
-
-@each_way
-def test_a_small_first_stage_is_reranked_as_it_is(way: Way, compressor: RankR1Rerank) -> None:
-    store = InMemoryVectorStore(Hashed())
-    store.add_documents(documents())
-    few = store.as_retriever(search_kwargs={"k": 1})
-    found = way(ContextualCompressionRetriever(base_compressor=compressor, base_retriever=few))
-    assert ids(found) == ids(few.invoke(QUERY))
-    assert [document.metadata["relevance_score"] for document in found] == [1.0]
+    one, four = (store.as_retriever(search_kwargs={"k": k}) for k in (1, 4))
+    ensemble = EnsembleRetriever(retrievers=[first_stage, four], weights=[0.5, 0.5])
+    for base, best in ((ensemble, WANTED), (one, ids(one.invoke(QUERY)))):
+        retriever = ContextualCompressionRetriever(base_compressor=compressor, base_retriever=base)
+        assert ids(way(retriever)) == best
 
 
 def test_a_compressor_may_follow_a_compressor(compressor: RankR1Rerank, around: Around) -> None:

@@ -91,15 +91,7 @@ def test_a_failure_has_both_events_and_carries_the_exception(way: str, found: Fo
 
 
 @both_ways
-def test_each_way_is_one_span(way: str, found: Found, spans: SimpleSpanHandler) -> None:
-    WAYS[way](made()[0], found)
-    names = [span.id_.split("-")[0] for span in spans.completed_spans]
-    assert names.count(f"RankR1Rerank.{way}") == 1
-    assert not spans.open_spans
-
-
-@both_ways
-def test_the_models_own_events_are_below_the_span_of_the_reranking(
+def test_a_reranking_is_one_span_with_the_models_own_events_below_it(
     way: str, found: Found, events: Events, spans: SimpleSpanHandler
 ) -> None:
     def answer(messages: Any) -> str:
@@ -108,7 +100,8 @@ def test_the_models_own_events_are_below_the_span_of_the_reranking(
 
     WAYS[way](RankR1Rerank(llm=Served(backend=Scripted(answer))), found)
     parents = {span.id_: span.parent_id for span in spans.completed_spans}
-    (span,) = [name for name in parents if "postprocess_nodes" in name]
+    (span,) = [name for name in parents if name.split("-")[0] == f"RankR1Rerank.{way}"]
+    assert not spans.open_spans
     for event in events.of(LLMChatStartEvent):
         assert event.span_id == span or parents.get(event.span_id) == span
     assert events.of(LLMChatStartEvent)
