@@ -261,7 +261,7 @@ def test_two_processes_do_not_write_one_output_and_restart_does_not_change_that(
         (["rerank", "in.jsonl", "--format", "r2"], "format='r2'"),
         (["rerank", "in.jsonl", "--algorithm", "window"], "needs a listwise format"),
         (["rerank", "in.jsonl", "--json"], "use --out"),
-        (["rerank", "in.jsonl", "--store", "/proc/none"], "/proc/none cannot be made"),
+        (["rerank", "in.jsonl", "--store", "/proc/none"], "/proc/none cannot be created"),
         (["rerank", "in.jsonl", "--json", "-o", "/dev/stdout"], "use --out"),
         (["rerank", "in.jsonl", "-o", "out.jsonl", "--server", "vlm"], "vlm"),
         (["rerank", "in.jsonl", "-o", "out.jsonl", "--context", "0"], "context=0"),
