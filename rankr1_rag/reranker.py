@@ -147,14 +147,8 @@ class Reranker(Settings):
 
     def _outcome(self, item: Item) -> Coroutine[Any, Any, Ranking | Exception]:
         """Read an item here and now; the coroutine that ranks it returns an error of either instead of raising it."""
-        run: QueryRun | Exception
-        try:
-            query, passages = item
-            run = self._read(query, passages)
-        except Exception as error:
-            run = error
 
-        async def outcome() -> Ranking | Exception:
+        async def outcome(run: QueryRun | Exception) -> Ranking | Exception:
             if isinstance(run, Exception):
                 return run
             try:
@@ -162,7 +156,11 @@ class Reranker(Settings):
             except Exception as error:
                 return error
 
-        return outcome()
+        try:
+            query, passages = item
+            return outcome(self._read(query, passages))
+        except Exception as error:
+            return outcome(error)
 
     async def _rank(self, run: QueryRun) -> Ranking:
         session, task = self._session, asyncio.current_task()
