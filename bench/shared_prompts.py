@@ -23,11 +23,15 @@ from transformers import DynamicCache
 from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
-from rankr1_rag.train.model import generating
+from rankr1_rag.train.model import generating, round_frozen_weights
 
 
 class SharedPrompts(GRPOTrainer):  # type: ignore[misc]
     """`GRPOTrainer` for a decoder whose state is keys and values, without gradient checkpointing."""
+
+    def __init__(self, *args: Any, model: Any, **kwargs: Any) -> None:
+        round_frozen_weights(model)
+        super().__init__(*args, model=model, **kwargs)
 
     def _generate_single_turn(
         self,

@@ -12,7 +12,7 @@ from rankr1_rag.backends import hub
 from rankr1_rag.backends.local_model import render_prompt
 from rankr1_rag.backends.transformers import model as transformers_model
 from rankr1_rag.errors import BackendError
-from rankr1_rag.train.config import Training
+from rankr1_rag.train.config import SFT, Training
 from rankr1_rag.types import Message
 
 INSTALL = 'training needs torch, trl and peft: pip install "rankr1-rag[train]"'
@@ -77,7 +77,8 @@ def load(settings: Training) -> Trained:
         trust_remote_code=False,
     ).to(device)
     adapted = with_adapter(model, weights, settings)
-    round_frozen_weights(adapted)
+    if isinstance(settings, SFT):  # trl's trainer samples without autocast, where types must agree
+        round_frozen_weights(adapted)
     if settings.compile:
         for layer in model.get_decoder().layers:
             layer.compile()
