@@ -59,6 +59,8 @@ class RankR1CrossEncoder:
         Scores are strictly decreasing floats in (0, 1], ordinal.
         """
         ignore("rank", _, ("top_k", "return_documents"))
+        if isinstance(documents, str):
+            raise TypeError("documents is one str: pass a list of texts")
         documents = list(documents)
         if top_k is not None:
             top_k = check_within("top_k", top_k, 1)

@@ -50,6 +50,12 @@ def located(path: FilePath, number: int, parse: Callable[P, T], *args: P.args, *
         raise FileError(path, number, str(error)) from error
 
 
+def check_folder(path: FilePath | None) -> None:
+    """FileNotFoundError if there is no folder for a file of this path, where one is wanted."""
+    if path is not None and not (folder := Path(path).parent).exists():
+        raise FileNotFoundError(f"{path}: the folder {folder} does not exist: create it, or use another path")
+
+
 @contextmanager
 def writing(path: FilePath) -> Iterator[TextIO]:
     """A text stream for a file that takes its name only when all is written: after an error the old file, or none, is
