@@ -39,7 +39,8 @@ def _with_parameters(settings: Callable[P, Connection]) -> Callable[P, Backend]:
     def connect(*args: P.args, **kwargs: P.kwargs) -> Backend:
         return open_backend(settings(*args, **kwargs))
 
-    connect.__signature__ = inspect.signature(settings)  # type: ignore[attr-defined]
+    connect.__qualname__ = connect.__name__  # importable, so picklable
+    connect.__signature__ = inspect.signature(settings).replace(return_annotation=Backend)  # type: ignore[attr-defined]
     connect.__doc__ = "The backend of these options, with retries, a limit and a store.\n\n" + str(settings.__doc__)
     return connect
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Iterable, Sequence
+from operator import index
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -63,7 +64,8 @@ class RankR1CrossEncoder:
             raise TypeError("documents is one str: pass a list of texts")
         documents = list(documents)
         if top_k is not None:
-            top_k = check_within("top_k", top_k, 1)
+            whole = hasattr(top_k, "__index__") and not isinstance(top_k, bool)  # NumPy's too
+            top_k = check_within("top_k", index(top_k) if whole else top_k, 1)
         self.last = ranking = self.reranker.rank(query, documents, k=top_k)
         ranking.log_problems()
         results: list[dict[str, Any]] = [

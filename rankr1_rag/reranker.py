@@ -150,15 +150,8 @@ class Reranker(Settings):
 
     def _outcome(self, item: Item) -> Coroutine[Any, Any, Ranking | Exception]:
         """Read an item here and now; the coroutine that ranks it returns an error of either instead of raising it."""
-        run: QueryRun | Exception
-        try:
-            if not isinstance(item, (tuple, list)) or len(item) != 2:
-                raise TypeError(f"the item {item!r:.100} is no pair (query, passages)")
-            run = self._read(*item)
-        except Exception as error:
-            run = error
 
-        async def outcome() -> Ranking | Exception:
+        async def outcome(run: QueryRun | Exception) -> Ranking | Exception:
             if isinstance(run, Exception):
                 return run
             try:
@@ -166,7 +159,12 @@ class Reranker(Settings):
             except Exception as error:
                 return error
 
-        return outcome()
+        try:
+            if not isinstance(item, (tuple, list)) or len(item) != 2:
+                raise TypeError(f"the item {item!r:.100} is no pair (query, passages)")
+            return outcome(self._read(*item))
+        except Exception as error:
+            return outcome(error)
 
     async def _rank(self, run: QueryRun) -> Ranking:
         session, task = self._session, asyncio.current_task()

@@ -131,7 +131,7 @@ def _fits(value: object, kind: Any) -> bool:  # noqa: ANN401
     if origin is Literal:
         return isinstance(value, str) and value in get_args(kind)
     if origin is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf
     if origin is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if origin is Sequence:
@@ -170,7 +170,8 @@ SYNONYMS = {
 def no_such_option(name: str, known: Iterable[str], listed: str = "all options: docs/options.md") -> str:
     """The error text for an unknown option, with the one that was meant, or else where all are listed."""
     known = sorted(known)
-    near = [one for one in SYNONYMS.get(name, ()) if one in known] or difflib.get_close_matches(name, known, n=1)
+    near = [one for one in SYNONYMS.get(name, ()) if one in known]
+    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.65)
     return f"there is no option {name!r}" + (f": did you mean {near[0]!r}?" if near else f" ({listed})")
 
 
@@ -210,6 +211,8 @@ def with_options(owner: type[Owner]) -> type[Owner]:
         for name in arguments:
             if name not in known:
                 raise TypeError(f"{called}(): {no_such_option(name, known)}")
+        args = tuple(None if isinstance(one, EffectiveDefault) else one for one in args)  # from the signature
+        arguments = {name: None if isinstance(one, EffectiveDefault) else one for name, one in arguments.items()}
         construct(self, *args, **arguments)
 
     __init__.__signature__ = readable(inspect.signature(construct), options(declared))  # type: ignore[attr-defined]
@@ -463,6 +466,12 @@ class Connection:
         check_options(self)
         check_rules(self, CONNECTION_RULES)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """TypeError with a key, which must not be in a pickle."""
+        if self.api_key is not None:
+            raise TypeError("a Connection with api_key= cannot be pickled: use api_key_env=")
+        return vars(self)
+
     @property
     def kind(self) -> Kind:
         """The runtime that is meant."""
@@ -507,7 +516,7 @@ CONNECTION_RULES: tuple[Rule, ...] = (
     ),
     (
         lambda one: one.base_url is not None and not (one.urls and all(one.urls)),
-        "base_url={0.base_url!r} lists no address, or an empty one: use http://localhost:8000/v1 for example",
+        "base_url= lists no address, or an empty one: use http://localhost:8000/v1 for example",
     ),
     (lambda one: one.twice, "options= repeats {0.twice}: use the option of this name instead"),
 )

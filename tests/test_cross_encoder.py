@@ -154,3 +154,12 @@ def test_a_closed_one_says_so(model: RankR1CrossEncoder, top_k: int | None) -> N
 def test_there_is_no_predict_as_a_pair_by_itself_has_no_score(model: RankR1CrossEncoder) -> None:
     with pytest.raises(TypeError, match="use rank"):
         model.predict([("which?", "a")])
+
+
+def test_arguments_of_cross_encoders_are_ignored_and_any_whole_number_is_a_top_k(judge: Scripted) -> None:
+    class Two:
+        def __index__(self) -> int:
+            return 2
+
+    model = RankR1CrossEncoder(Reranker(judge), token="t")
+    assert len(model.rank("which?", DOCUMENTS, top_k=Two())) == 2  # type: ignore[arg-type]

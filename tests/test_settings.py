@@ -6,6 +6,7 @@
 import inspect
 import json
 import math
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,18 @@ def test_a_wrong_value_is_refused_by_all_that_take_the_option_and_none_of_the_mo
             assert "needed" in str(caught.value)
 
 
+def test_defaults_read_from_the_signature_can_be_passed_back() -> None:
+    bound = inspect.signature(Reranker).bind(Scripted(str))
+    bound.apply_defaults()
+    assert Reranker(*bound.args, **bound.kwargs).plan.size == 20
+
+
+def test_a_connection_with_a_key_is_not_pickled_and_connect_is() -> None:
+    assert pickle.loads(pickle.dumps(connect)) is connect
+    with pytest.raises(TypeError, match="api_key= cannot be pickled"):
+        pickle.dumps(Connection("openai", "m", api_key="sk-secret"))
+
+
 def test_a_value_in_bounds_is_taken() -> None:
     both = {"k": 1, "size": 2, "votes": "auto", "fusion": "off", "temperature": 1, "force": "never", "strict": True}
     assert reranker(**both).plan.votes == "auto"
@@ -132,7 +145,7 @@ CONNECTION_CASES = {
     "name": ({"backend": "openai"}, "backend='openai' needs model="),
     "checkpoint": ({"backend": "transformers"}, "backend='transformers' needs model="),
     "empty": ({**SERVER, "base_url": ["http://a/v1", ""]}, "no address, or an empty one"),
-    "none": ({**SERVER, "base_url": []}, r"base_url=\[\] lists no address"),
+    "none": ({**SERVER, "base_url": []}, "base_url= lists no address"),
     "twice": ({"options": {"context": 9}}, "options= repeats context"),
 }
 
@@ -268,11 +281,11 @@ def test_the_command_line_makes_python_values() -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--votes", "true"], "^--votes True: a whole number ≥ 1 or 'auto' is needed"),
+        (["--votes", "true"], "^--votes 'true': a whole number ≥ 1 or 'auto' is needed"),
         (["--votes", "0"], "^--votes 0: "),
         (["--format", "x"], "^--format 'x': one of 'rank-r1-v0.1'"),
         (["--server", "vllm"], "^--server 'vllm' needs a server: add --base-url without another --backend, or use"),
-        (["--fusion", "true"], "^--fusion True: a number ≥ 0 or 'off' is needed"),
+        (["--fusion", "true"], "^--fusion 'true': a number ≥ 0 or 'off' is needed"),
         (["--timeout", "nan"], "^--timeout nan: a number above 0 is needed"),
         (["--option", "nonsense"], "--option 'nonsense': NAME=VALUE is needed"),
         (["--option", "=1"], "--option '=1': NAME=VALUE is needed"),

@@ -31,6 +31,9 @@ from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Passage, Query
 
 T = TypeVar("T")
+REFUSED = 32
+"""Failures before the first success that end a stage: the model refuses whatever it is asked."""
+
 IRRELEVANT = frozenset({"backend", "in_flight", "on_failure", "retrieve"})
 """Settings of a reranker that no order depends on, and those that `result_settings` writes in its own way."""
 LATER: Mapping[str, object] = {"hops": 1}
@@ -177,19 +180,20 @@ def successes(results: Iterator[tuple[int, T | Exception]], records: Journal, to
     raised.
     """
     failed, first = 0, None
-    give_up = GiveUp(answered=bool(len(records)))
+    give_up, succeeded = GiveUp(answered=True), bool(len(records))
     with closing(results):  # type: ignore[type-var]
         for index, outcome in results:
             if not isinstance(outcome, Exception):
                 give_up.succeed()
+                succeeded = True
                 yield index, outcome
                 continue
             if not isinstance(outcome, BackendError | UnparsedError):
                 raise outcome
             failed, first = failed + 1, first or outcome
             give_up.fail(outcome)
-            if give_up.is_due:
-                why = f"gave up after {give_up.in_a_row} in a row; "
+            if give_up.is_due or (failed >= REFUSED and not succeeded):
+                why = f"gave up after {give_up.in_a_row or failed} in a row; "
                 raise StageError(records.kind, failed, total, first, why) from first
     if first is not None:
         raise StageError(records.kind, failed, total, first) from first

@@ -17,7 +17,7 @@ class StageError(RankR1Error):
     def __init__(self, stage: str, failed: int, total: int, first: Exception, why: str = "") -> None:
         super().__init__(
             f"{stage}: {why}{failed} of {total} questions failed, the first with {type(first).__name__}: {first}. "
-            "The same command asks for the rest"
+            "What was finished is kept; the same command asks for the rest"
         )
 
 

@@ -41,7 +41,6 @@ class ModelWorker(ABC):
         self._lock = threading.Lock()
         self._numbers = count()
         self._open: dict[int, Future[Any]] = {}
-        _running.add(self)
 
     @property
     def lost(self) -> bool:
@@ -152,6 +151,7 @@ class LocalModel(ABC, Generic[W]):
                 raise BackendError(self._closing)
             if self._worker is None or self._worker.lost:
                 self._worker = self.start(self._worker)
+                _running.add(self._worker)
                 if self._finalizer is not None:
                     self._finalizer.detach()
                 self._finalizer = finalize(self, self._worker.stop, self._closing)

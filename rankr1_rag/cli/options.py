@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from enum import StrEnum
 from functools import wraps
@@ -90,12 +90,19 @@ def spelled(name: str, hint: Any) -> tuple[Any, Parse]:  # noqa: ANN401
     elif origins == [Literal]:
         one, parse = StrEnum(name, {value: value for value in get_args(kinds[0])}), lambda value: value and value.value
     elif Literal in origins:
-        one, parse = str, lambda text: text if text is None else _value(text)
+        one, parse = str, lambda text: text if text is None else _number(text)
     elif str in origins:
         one, parse = str, _unchanged
     else:
         return hint, _unchanged
     return (Optional[one] if NoneType in members else one), parse  # noqa: UP045  # of values, not of written types
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _value(text: str) -> Any:  # noqa: ANN401

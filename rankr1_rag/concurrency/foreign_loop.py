@@ -75,7 +75,7 @@ def start(who: Caller, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
                 fail(future, error)
                 return
             task.add_done_callback(end)
-            future.add_done_callback(lambda _: abandon(task))
+            future.add_done_callback(partial(abandon, task))
 
     def end(task: asyncio.Task[T]) -> None:
         if task.cancelled():
@@ -86,8 +86,8 @@ def start(who: Caller, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
             with suppress(InvalidStateError):
                 future.set_result(task.result())
 
-    def abandon(task: asyncio.Task[T]) -> None:
-        if future.cancelled():
+    def abandon(task: asyncio.Task[T], done: Future[T]) -> None:  # not `future`: that would be a reference cycle
+        if done.cancelled():
             with suppress(RuntimeError):  # the loop has ended, and the task with it
                 who.loop.call_soon_threadsafe(task.cancel)
 

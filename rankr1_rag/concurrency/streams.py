@@ -30,7 +30,7 @@ def each(work: Work[In, Out], items: Iterable[In], most: int) -> Iterator[tuple[
     `items` is read in the caller's thread, between results, so that a slow source delays complete results. An error of
     `items` is raised after all open results.
     """
-    loop, pid, blocks = private_loop(), os.getpid(), running_or_blocked_loop()
+    loop, pid = private_loop(), os.getpid()
     loop.refuse_own_thread()
     source, broken, ended = enumerate(items), None, False
     finished: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -45,7 +45,8 @@ def each(work: Work[In, Out], items: Iterable[In], most: int) -> Iterator[tuple[
                 except Exception as error:
                     broken, ended = error, True
                 else:
-                    opened[index] = loop.submit(work(item), blocks=blocks)
+                    # the caller may be in another place than for the last item
+                    opened[index] = loop.submit(work(item), blocks=running_or_blocked_loop())
                     opened[index].add_done_callback(lambda _, index=index: finished.put(index))  # type: ignore[misc]
             if not opened:
                 break

@@ -83,7 +83,7 @@ class SelectionLoop:
             failure = f"{type(error).__name__}: {error}"
         trace = run.trace.ordered()
         if any(comparison.reasoning_tokens for comparison in trace):
-            trace = await self.comparer.count_reasoning(trace)
+            trace = await self.comparer.count_reasoning(trace, estimate=failure is not None)
         return run.ranking(trace, time.perf_counter() - start, self.plan.fusion, failure)
 
     async def select(self, run: QueryRun, k: int) -> None:
@@ -217,10 +217,11 @@ class Comparer:
                 found.divide(begun, mass, after.choices, logprobs.get(begun) or ())
         return tuple(found.settled.get(choice, 0.0) for choice in opened.choices), requested
 
-    async def count_reasoning(self, trace: list[Comparison]) -> list[Comparison]:
+    async def count_reasoning(self, trace: list[Comparison], *, estimate: bool = False) -> list[Comparison]:
         """Take the tokens of the answers off `reasoning_tokens`, once a query; before a forced answer all tokens count.
 
-        Estimated for a text that the backend cannot count: a model may write characters that no tokenizer takes.
+        Estimated for a text that the backend cannot count (a model may write characters that no tokenizer takes), and
+        with `estimate`: after a failure counting might load a lost model again.
         """
         format, backend = self.plan.format, self.plan.backend
         answers = {
@@ -232,12 +233,13 @@ class Comparer:
             counts = {}
             for answer in set(answers.values()):
                 try:
-                    counts[answer] = tokens(answer, backend.count)
+                    counts[answer] = tokens(answer, (lambda _: None) if estimate else backend.count)
                 except Exception:
                     counts[answer] = tokens(answer, lambda _: None)
             return counts
 
-        counts = count() if backend.context is None else await asyncio.to_thread(count)  # may wait for a model
+        waits = not estimate and backend.context is not None  # perhaps for a model that is loaded
+        counts = await asyncio.to_thread(count) if waits else count()
         return [
             one
             if one.forced or not one.reasoning_tokens

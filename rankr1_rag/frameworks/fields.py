@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SecretStr, create_model, model_validator
@@ -38,6 +39,15 @@ def live(help: str, default: str = "none") -> Any:  # noqa: ANN401
 
 TABLE = {name: one for name, one in (options(Settings) | options(Connection)).items() if name not in OWN}
 CHECKED = TABLE | {"top_n": replace(options(Settings)["k"], name="top_n")}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """A path as text, a number of NumPy as one of Python."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else value
 
 
 def _field(option: Option) -> Any:  # noqa: ANN401
@@ -110,6 +120,7 @@ class ComponentFields(OptionFields):  # type: ignore[misc]
             return values
         for name in map(str, values.keys() - cls.model_fields.keys()):
             raise ValueError(no_such_option(name, cls.model_fields))
+        values = {name: _plain(one) for name, one in values.items()}
         for name in values.keys() & CHECKED.keys():
             if values[name] is not None and not isinstance(values[name], SecretStr):
                 CHECKED[name].check(values[name])
@@ -121,7 +132,7 @@ class ComponentFields(OptionFields):  # type: ignore[misc]
             raise ValueError(f"reranker= is a {type(one).__name__}: pass Reranker(backend, …)")
         if inspect.iscoroutinefunction(values.get("on_ranking")):
             raise ValueError("on_ranking= is async and would never be awaited: use a plain function")
-        return {name: os.fspath(one) if isinstance(one, os.PathLike) else one for name, one in values.items()}
+        return values
 
     def __setattr__(self, name: str, value: object) -> None:
         """ValueError for an option that cannot change later; pydantic's own would print the value, perhaps a key."""

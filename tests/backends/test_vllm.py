@@ -512,4 +512,4 @@ def test_ctrl_c_stops_a_job_with_one_line_and_keeps_what_is_done(tmp_path: Path)
             os.killpg(job.pid, signal.SIGKILL)
     said = (tmp_path / "err").read_text(errors="replace")
     assert "Traceback" not in said
-    assert "done and kept, the same command asks for the rest" in said
+    assert "done and kept, the same command resumes" in said

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import pickle
+import threading
 
 import pytest
 
@@ -15,24 +16,27 @@ FIRST = "<answer>[1]</answer>"
 
 
 def test_a_sync_call_inside_a_loop_does_not_wait_for_a_query_that_needs_this_loop() -> None:
+    async def model(messages: list[dict[str, str]]) -> str:
+        if "first" in messages[1]["content"]:
+            who = caller.get()
+            assert who is not None
+            holds.set()
+            await on_loop(who, released.wait)
+        return FIRST
+
     async def main() -> None:
-        released = asyncio.Event()
-
-        async def model(messages: list[dict[str, str]]) -> str:
-            if "first" in messages[1]["content"]:
-                who = caller.get()
-                assert who is not None
-                await on_loop(who, released.wait)
-            return FIRST
-
-        reranker = Reranker(Scripted(model), in_flight=1)
         first = asyncio.create_task(reranker.arank("first", ["a", "b"]))
-        await asyncio.sleep(0.05)  # it holds the only place now, and waits for this loop
+        await asyncio.to_thread(holds.wait, 60)  # it holds the only place now, and waits for this loop
         assert reranker.rank("second", ["a", "b"]).order == (0, 1)
         assert [index for index, _ in reranker.rank_many([("third", ["a", "b"])])] == [0]
+        assert [index for index, _ in begun] == [1, 2]  # begun outside of this loop
         released.set()
         await first
 
+    holds, released = threading.Event(), asyncio.Event()
+    reranker = Reranker(Scripted(model), in_flight=1)
+    begun = reranker.rank_many([("fourth", ["a", "b"])] * 3)
+    next(begun)
     asyncio.run(main())
 
 

@@ -100,7 +100,7 @@ def test_a_run_grows_by_questions_rows_and_k(questions: list[Question], tmp_path
 
 def test_what_fails_is_told_and_what_was_finished_is_kept(questions: list[Question], tmp_path: Path) -> None:
     bad = questions[1].query.text
-    with pytest.raises(StageError, match=r"rerank rank-r1: 1 of 15 questions failed.*out of order.*The same command"):
+    with pytest.raises(StageError, match=r"rerank rank-r1: 1 of 15 questions failed.*out of order.*the same command"):
         run(questions, Model(lambda text: bad in text), tmp_path, "rank-r1")
     again = Model()
     found = run(questions, again, tmp_path, "rank-r1")

@@ -50,7 +50,6 @@ class Transformers(LocalModel[ModelThread]):
             raise ValueError(f"dtype is {dtype!r}: one of {', '.join(_DTYPES)} is needed")
         if max_batch < 1 or (context is not None and context < 1):
             raise ValueError(f"max_batch is {max_batch}, context {context}: at least 1 is needed")
-        super().__init__()
         self._weights = hub.weights(model, adapter, name)
         self._settings = ModelSettings(
             base=self._weights.base,
@@ -64,6 +63,7 @@ class Transformers(LocalModel[ModelThread]):
             if importlib.util.find_spec(package) is None:
                 raise ImportError(f'{package} is not installed: pip install "rankr1-rag[transformers]"')
         self._tokenizer = ModelTokenizer(self._settings.base)
+        super().__init__()  # last: from now on it is told of forks
 
     @property
     def model(self) -> str:

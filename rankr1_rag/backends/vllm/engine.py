@@ -97,10 +97,11 @@ class EngineWorker(ModelWorker):
         self._config = config
         self._builder = builder
         self._before = lost
-        self._watcher: ProcessWatcher | None = None
         self._ids = count()
         self._texts = ThreadPoolExecutor(1, "rankr1-vllm-text")  # templates and tokens, off the loop
         self._starting: asyncio.Task[AsyncLLM] | None = None
+        # Last: attributes go in this order, and a watcher that goes before the engine kills its processes.
+        self._watcher: ProcessWatcher | None = None
 
     @property
     def lost(self) -> bool:
@@ -197,7 +198,6 @@ class EngineWorker(ModelWorker):
         """End the engine, once its start is over."""
         if self._starting is not None:
             await asyncio.gather(self._starting, return_exceptions=True)
-        self._texts.shutdown(wait=False)
         if self.engine is not None:
             await self._end(self.engine)
 
