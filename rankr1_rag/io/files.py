@@ -111,6 +111,7 @@ def _destination(path: Path) -> Iterator[BinaryIO]:
         with path.open("wb") as raw:
             yield raw
         return
+    check_folder(path)
     whole = Path(os.path.realpath(path))  # a link stays a link
     part = whole.with_name(f".{whole.name[:50]}.{secrets.token_hex(4)}.part")
     try:
