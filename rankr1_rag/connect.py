@@ -68,8 +68,8 @@ def _construct(kind: Callable[..., Backend], model: object, arguments: Mapping[s
     known = [name for name in list(inspect.signature(kind).parameters)[1:] if name != "count"]
     for name, value in arguments.items():
         if name not in known:
-            problem = no_such_option(name, known)
-            raise ValueError(f"{kind.__qualname__}: {problem} (its options are {', '.join(known)})")
+            problem = no_such_option(name, known, f"its options are {', '.join(known)}")
+            raise ValueError(f"{kind.__qualname__}: {problem}")
         declared = Option("", "", name=name, type=hints[name], secret=name == "api_key")
         if {bool, int, float} & {*declared.kinds}:
             declared.check(value)

@@ -60,6 +60,8 @@ class RankR1CrossEncoder:
         Scores are strictly decreasing floats in (0, 1], ordinal.
         """
         ignore("rank", _, ("top_k", "return_documents"))
+        if isinstance(documents, str):
+            raise TypeError("documents is one str: pass a list of texts")
         documents = list(documents)
         if top_k is not None:
             whole = hasattr(top_k, "__index__") and not isinstance(top_k, bool)  # NumPy's too

@@ -57,7 +57,8 @@ class Reranker(Settings):
 
     def __post_init__(self) -> None:
         Settings.__post_init__(self)
-        self._check(self.retrieve)
+        if self._check(self.retrieve) is not None and self.k == 1:
+            raise ValueError("retrieve= needs k >= 2 (got k=1): with one passage to select there is no second hop")
         _ = self.plan
 
     @cached_property
@@ -69,7 +70,7 @@ class Reranker(Settings):
 
             backend = OpenVINO()
         if isinstance(backend, type) or not callable(getattr(backend, "complete", None)):
-            raise TypeError(f"backend={backend!r:.100} is no backend: use OpenAI('model', base_url=…) for example")
+            raise TypeError(f"backend={backend!r:.100} is no backend: use rankr1_rag.connect.connect(model=…, …)")
         return self.resolved(backend)
 
     def rank(
@@ -105,10 +106,12 @@ class Reranker(Settings):
         completed first. Leaving early cancels the rest. `items` is read in the caller's thread, between results;
         `live=True` reads it in a thread of its own, for items that arrive over time, from a pipe or a queue.
         """
+        if not isinstance(items, Iterable):
+            raise TypeError(f"items={items!r:.100}: pass pairs (query, passages)")
         return (streams.live if live else streams.each)(self._outcome, items, self.in_flight)
 
     def arank_many(self, items: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[tuple[int, Ranking | Exception]]:
-        """`rank_many` on the caller's event loop, from a plain or an async iterable; an async one may wait."""
+        """`rank_many` on the caller's event loop: use it with `async for`. `items` may be an async iterable, too."""
         return streams.aeach(self._outcome, items, self.in_flight)
 
     def close(self) -> None:
@@ -140,7 +143,7 @@ class Reranker(Settings):
 
     def _check(self, retrieve: Retrieve | None) -> Retrieve | None:
         if retrieve is not None and not callable(retrieve):
-            raise TypeError(f"retrieve= must be a function of a text (got a {type(retrieve).__name__})")
+            raise TypeError(f"retrieve={retrieve!r:.100} is no function: pass a function from a text to passages")
         if retrieve is not None and self.hops < 2:
             raise ValueError("retrieve= needs hops >= 2 (got hops=1): it searches between two hops")
         return retrieve
@@ -157,8 +160,9 @@ class Reranker(Settings):
                 return error
 
         try:
-            query, passages = item
-            return outcome(self._read(query, passages))
+            if not isinstance(item, (tuple, list)) or len(item) != 2:
+                raise TypeError(f"the item {item!r:.100} is no pair (query, passages)")
+            return outcome(self._read(*item))
         except Exception as error:
             return outcome(error)
 

@@ -167,12 +167,12 @@ SYNONYMS = {
 """Names of options elsewhere, and in earlier versions."""
 
 
-def no_such_option(name: str, known: Iterable[str]) -> str:
-    """The error text for an unknown option, with the one that was meant, if any is close."""
+def no_such_option(name: str, known: Iterable[str], listed: str = "all options: docs/options.md") -> str:
+    """The error text for an unknown option, with the one that was meant, or else where all are listed."""
     known = sorted(known)
     near = [one for one in SYNONYMS.get(name, ()) if one in known]
     near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.65)
-    return f"there is no option {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
+    return f"there is no option {name!r}" + (f": did you mean {near[0]!r}?" if near else f" ({listed})")
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,8 @@ def readable(signature: inspect.Signature, table: Mapping[str, Option]) -> inspe
         if (option := table.get(one.name)) is not None:
             default = EffectiveDefault(option.default) if option.value is None else option.value
             one = one.replace(annotation=option.type, default=default)
+        elif one.default is None:
+            one = one.replace(default=EffectiveDefault("none"))
         parameters.append(one)
     return signature.replace(parameters=parameters)
 
@@ -202,12 +204,13 @@ def with_options(owner: type[Owner]) -> type[Owner]:
     lines = [f"    {name}: {option.full_help}" for name, option in options(declared).items()]
     declared.__doc__ = "\n".join([inspect.cleandoc(owner.__doc__ or ""), "", "Options:", *lines])
     construct, known = declared.__init__, [one.name for one in fields(declared)]
+    called = {"Connection": "connect"}.get(declared.__name__, declared.__name__)
 
     @wraps(construct)
     def __init__(self: object, *args: Any, **arguments: Any) -> None:  # noqa: ANN401
         for name in arguments:
             if name not in known:
-                raise TypeError(f"{declared.__name__}(): {no_such_option(name, known)}")
+                raise TypeError(f"{called}(): {no_such_option(name, known)}")
         args = tuple(None if isinstance(one, EffectiveDefault) else one for one in args)  # from the signature
         arguments = {name: None if isinstance(one, EffectiveDefault) else one for name, one in arguments.items()}
         construct(self, *args, **arguments)
@@ -242,10 +245,10 @@ class Settings:
         Option("Votes per set, each with a new passage order; auto: votes if confidence is low", SELECTION, least=1),
     ] = 1
     probabilities: Annotated[
-        bool, Option("Request for the probability of every label, from which scores are made", SELECTION)
+        bool, Option("Request the probability of every label and compute the scores from it", SELECTION)
     ] = False
     hops: Annotated[
-        int, Option("Selection stages; each shows the passages selected before it as known", SELECTION, least=1)
+        int, Option("Number of hops; after the first, the model sees the passages selected before", SELECTION, least=1)
     ] = 1
     seed: Annotated[int, Option("Random seed of passage orders and samples", SELECTION, least=0)] = 0
     fusion: Annotated[
@@ -291,7 +294,7 @@ class Settings:
     passage_tokens: Annotated[
         int | None, Option("Maximum passage length in tokens", PROMPT, "the checkpoint's, else no limit", least=1)
     ] = None
-    strict: Annotated[bool, Option("UnparsedError for an answer that names no passage", PROMPT)] = False
+    strict: Annotated[bool, Option("Error (UnparsedError) if an answer names no passage", PROMPT)] = False
     on_failure: Annotated[
         OnFailure, Option("If the model fails: raise the error, or keep the first-stage order", PROMPT)
     ] = "raise"
@@ -414,7 +417,11 @@ class Connection:
     ] = None
     base_url: Annotated[
         str | Sequence[str] | None,
-        Option("Server address ending in /v1; several servers share the load", MODEL, "api.openai.com for openai"),
+        Option(
+            "Server address ending in /v1; several servers share the load",
+            MODEL,
+            "OPENAI_BASE_URL, else api.openai.com, for openai",
+        ),
     ] = None
     server: Annotated[
         Server | None,
@@ -430,7 +437,12 @@ class Connection:
         ),
     ] = field(default=None, repr=False)
     api_key_env: Annotated[
-        str | None, Option("Environment variable that holds the API key", MODEL, "RANKR1_API_KEY")
+        str | None,
+        Option(
+            "Environment variable that holds the API key",
+            MODEL,
+            "OPENAI_API_KEY for api.openai.com, else RANKR1_API_KEY",
+        ),
     ] = None
     context: Annotated[
         int | None,
@@ -474,21 +486,21 @@ class Connection:
 
     @property
     def access(self) -> str:
-        """The names of the options that are in use and need a server."""
+        """The first option in use that needs a server; without the value if that may be a key."""
         names = ("base_url", "server", "api_key", "api_key_env")
-        return ", ".join(name for name in names if getattr(self, name) is not None)
+        used = next((name for name in names if getattr(self, name) is not None), "")
+        return f"{used}={self.server!r}" if used == "server" else used
 
     @property
     def twice(self) -> str:
-        """The further arguments that are options already, and the addresses that are listed twice."""
+        """The further arguments that are options already."""
         return ", ".join(sorted((self.options or {}).keys() & options(Connection).keys()))
 
 
 CONNECTION_RULES: tuple[Rule, ...] = (
     (
         lambda one: one.kind != "openai" and one.access,
-        "options that need a server: {0.access} (got backend={0.kind!r}): add base_url=, or backend='openai' for "
-        "api.openai.com",
+        "{0.access} needs a server: add base_url= without another backend=, or use backend='openai'",
     ),
     (
         lambda one: one.kind == "openai" and one.adapter is not None,
@@ -504,12 +516,9 @@ CONNECTION_RULES: tuple[Rule, ...] = (
     ),
     (
         lambda one: one.base_url is not None and not (one.urls and all(one.urls)),
-        "base_url= has an empty address: use http://localhost:8000/v1 for example",
+        "base_url= lists no address, or an empty one: use http://localhost:8000/v1 for example",
     ),
-    (
-        lambda one: one.twice,
-        "options= repeats {0.twice}: use the option of this name instead",
-    ),
+    (lambda one: one.twice, "options= repeats {0.twice}: use the option of this name instead"),
 )
 
 

@@ -108,6 +108,9 @@ class Cost:
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
+    def __repr__(self) -> str:
+        return f"Cost({', '.join(f'{one.name}={round(getattr(self, one.name), 2)}' for one in fields(self))})"
+
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
@@ -131,7 +134,7 @@ class Explanation:
         return self.comparison.reasoning if self.comparison else ""
 
     def __str__(self) -> str:
-        name = self.passage.title or self.passage.id or f"position {self.position}"
+        name = self.passage.title or f"passage {self.passage.id or self.position}"
         if self.comparison is None:
             return f"{self.rank}. {name}: the model never saw it"
         record = f"first in {self.won} of {self.won + self.lost} comparisons"

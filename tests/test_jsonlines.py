@@ -79,7 +79,7 @@ def test_a_bad_line_is_an_error_only_when_it_is_reached(tmp_path: Path) -> None:
         ("7", "the line is a whole number where an object is needed"),
         ('{"passages": []}', 'field "query" is missing or null'),
         ('{"query": "x"}', 'field "passages" is missing or null'),
-        ('{"query": " ", "passages": []}', "the query is empty"),
+        ('{"query": " ", "passages": []}', "the query '2' is empty: pass"),
         ('{"query": 7, "passages": []}', 'field "query" is a whole number where a string or an object is needed'),
         ('{"query": {"id": "q"}, "passages": []}', 'field "text" or "query" is missing or null'),
         ('{"query": {"text": true}, "passages": []}', 'field "text" is a boolean where a string is needed'),

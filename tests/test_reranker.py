@@ -141,7 +141,7 @@ def test_it_explains_why_a_passage_won_and_another_was_left(judge: Scripted, num
     assert not last.selected
     assert last.comparison is not None
     assert last.comparison.answer[0] != last.position
-    assert str(best).startswith("1. p0: first in ")
+    assert str(best).startswith("1. passage p0: first in ")
     with pytest.raises(IndexError, match="rank 21 is not in"):
         ranking.explain(21)
 
@@ -286,9 +286,10 @@ def test_an_empty_query_is_refused(query: str | Query, judge: Scripted) -> None:
     [
         (7, ["a"], "a query must be a str or a Query"),
         (None, ["a"], "a query must be a str or a Query"),
-        ("q", "abc", "got one str"),
-        ("q", {"id": "text"}, "got one dict"),
-        ("q", {"a", "b"}, "got one set"),
+        ("q", "abc", "passages='abc' is no list: pass the candidates"),
+        ("q", {"id": "text"}, "passages={'id': 'text'} is no list"),
+        ("q", {"a", "b"}, "passages={.*} is no list"),
+        ("q", None, "passages=None is no list"),
         ("q", ["a", None], "passage 1 is neither"),
         ("q", [{"text": "a"}], "passage 0 is neither"),
         ("q", [Passage("a", None)], "passage 0"),  # type: ignore[arg-type]

@@ -111,7 +111,7 @@ def test_how_many_to_select_is_checked_wherever_it_is_passed(value: Any) -> None
     for rank in (reranker().rank, lambda *one, k: RankR1CrossEncoder(reranker()).rank(*one, top_k=k)):
         with pytest.raises(ValueError, match="k="):
             rank("which?", ["a", "b"], k=value)  # type: ignore[operator]
-    with pytest.raises(ValueError, match="top_n"):
+    with pytest.raises(ValueError, match=re.escape(f"top_n={value!r}: a whole number ≥ 1 is needed")):
         Mine(**SERVER, top_n=value)
     with pytest.raises(ValueError, match="include_reasoning"):
         Mine(**SERVER, include_reasoning=1)
@@ -139,13 +139,13 @@ PLAN_CASES = {
     "probabilities": ({"probabilities": True, "format": "listwise-v1"}, "probabilities=True needs a setwise format"),
 }
 CONNECTION_CASES = {
-    "server": ({"server": "vllm", "api_key": "sk-secret"}, "need a server: server, api_key .*backend='openvino'"),
-    "local": ({**SERVER, "backend": "vllm"}, "need a server: base_url .*backend='vllm'"),
+    "server": ({"server": "vllm", "api_key": "sk-secret"}, "^server='vllm' needs a server: add base_url= "),
+    "local": ({**SERVER, "backend": "vllm"}, "^base_url needs a server: add base_url= without another"),
     "adapter": ({**SERVER, "adapter": "lora"}, "adapter='lora' with a server"),
     "name": ({"backend": "openai"}, "backend='openai' needs model="),
     "checkpoint": ({"backend": "transformers"}, "backend='transformers' needs model="),
-    "empty": ({**SERVER, "base_url": ["http://a/v1", ""]}, "has an empty address"),
-    "none": ({**SERVER, "base_url": []}, "has an empty address"),
+    "empty": ({**SERVER, "base_url": ["http://a/v1", ""]}, "no address, or an empty one"),
+    "none": ({**SERVER, "base_url": []}, "base_url= lists no address"),
     "twice": ({"options": {"context": 9}}, "options= repeats context"),
 }
 
@@ -168,9 +168,9 @@ def test_every_rule_has_a_case() -> None:
 def test_an_unknown_option_is_a_type_error_that_says_what_was_meant(wanted: str, meant: str) -> None:
     with pytest.raises(TypeError, match=rf"Reranker\(\): there is no option '{wanted}': did you mean '{meant}'\?"):
         reranker(**{wanted: 3})
-    with pytest.raises(TypeError, match=r"there is no option 'basis_url': did you mean 'base_url'\?"):
+    with pytest.raises(TypeError, match=r"connect\(\): there is no option 'basis_url': did you mean 'base_url'\?"):
         connect(model="m", basis_url="http://a/v1")  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match=r"there is no option 'zzz'$"):
+    with pytest.raises(TypeError, match=r"there is no option 'zzz' \(all options: docs/options.md\)$"):
         reranker(zzz=1)
 
 
@@ -281,13 +281,15 @@ def test_the_command_line_makes_python_values() -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--votes", "true"], "votes='true': a whole number ≥ 1 or 'auto' is needed"),
-        (["--votes", "0"], "votes=0"),
-        (["--fusion", "true"], "fusion='true': a number ≥ 0 or 'off' is needed"),
-        (["--timeout", "nan"], "timeout=nan: a number above 0 is needed"),
+        (["--votes", "true"], "^--votes 'true': a whole number ≥ 1 or 'auto' is needed"),
+        (["--votes", "0"], "^--votes 0: "),
+        (["--format", "x"], "^--format 'x': one of 'rank-r1-v0.1'"),
+        (["--server", "vllm"], "^--server 'vllm' needs a server: add --base-url without another --backend, or use"),
+        (["--fusion", "true"], "^--fusion 'true': a number ≥ 0 or 'off' is needed"),
+        (["--timeout", "nan"], "^--timeout nan: a number above 0 is needed"),
         (["--option", "nonsense"], "--option 'nonsense': NAME=VALUE is needed"),
         (["--option", "=1"], "--option '=1': NAME=VALUE is needed"),
-        (["--backend", "vllm"], "backend='vllm' needs model="),
+        (["--backend", "vllm"], "^--backend 'vllm' needs --model: 'ielabgroup/"),
     ],
 )
 def test_a_wrong_option_of_the_command_line_is_a_usage_error(arguments: list[str], problem: str) -> None:
@@ -318,31 +320,34 @@ The names are the same everywhere; on the command line they have hyphens (`reaso
 The framework components take all of them, with `top_n` for `k`.
 
 A `Reranker` selects k=10 passages, because the paper and most leaderboards measure nDCG@10. The components, `rankr1
-demo` and `rankr1-eval qa` select {TOP_N}, because a language model reads the result. `k=None` or `top_n=None` is all.
+demo` and `rankr1-eval qa` select {TOP_N}, because a language model reads the result. None means all
+passages. In `rank(k=None)` the reranker's own k holds.
 
 "The checkpoint's" is the value that the table of known checkpoints (`rankr1_rag/checkpoints.py`) has for the model's
 exact name.
 
 ## Selection
 
-Of `Reranker`, the command line and the components.
+These are options of `Reranker`, of the command line (all but `retrieve`) and of the components (`top_n` instead of
+`k`).
 
 {table(Reranker, SELECTION)}
 
 ## Prompt and answer
 
-Of `Reranker`, the command line and the components.
+These are options of `Reranker`, of the command line and of the components.
 
 {table(Reranker, PROMPT)}
 
 ## Model
 
-Of `connect`, the command line and the components. A `Reranker` takes the model as a `backend` object instead.
+These are options of `connect`, of the command line and of the components. A `Reranker` takes the model as a `backend`
+object instead.
 
 {table(Connection, MODEL)}
 
-`api_key` is for Python alone, because other users can see a command line. `options` is `--option NAME=VALUE` there, and
-may be repeated.
+`api_key` is for Python alone, because other users can see a command line. On the command line, `options` is
+`--option NAME=VALUE` and may be repeated.
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Sequence
 
 from rankr1_rag.backends import Request
@@ -43,7 +44,7 @@ class Scripted:
     async def complete(self, request: Request) -> Completion:
         """The script's answer to these messages."""
         answer = self._f(request.messages)
-        if not isinstance(answer, str | Completion):
+        if inspect.isawaitable(answer):
             answer = await answer
         if isinstance(answer, Completion):
             return answer

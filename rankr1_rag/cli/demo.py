@@ -53,7 +53,8 @@ def demo(
     """
     console = Console()
     if not (as_json or console.is_terminal):  # there is no progress bar
-        console.print("Reranking the BM25 top 20 of 15 questions; the embedded model takes a minute or two ...")
+        patience = "; with the embedded model this takes a minute or two" if settings.kind == "openvino" else ""
+        console.print(f"Reranking the BM25 top 20 of 15 questions{patience} ...")
     job = Job(Console(stderr=True), None)
     with settings.reranker(job) as reranker:
         started = time.monotonic()
@@ -118,10 +119,7 @@ def _print(console: Console, answered: Sequence[RerankedQuestion], settings: Com
 
 
 def _table(answered: Sequence[RerankedQuestion], k: int) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title=f"Ranks of the two supports among 20 (- not found), gain in recall@{k}",
-    )
+    table = Table(box=box.SIMPLE_HEAD, title=f"Ranks of the two supports among 20 (- not found), gain in recall@{k}")
     table.add_column("question", ratio=1)
     for name in ("BM25", "reranked", "gain"):
         table.add_column(name, justify="right", no_wrap=True)

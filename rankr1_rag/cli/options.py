@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
@@ -18,7 +19,7 @@ from rankr1_rag.cli.report import Job
 from rankr1_rag.connect import reranker
 from rankr1_rag.errors import FileError
 from rankr1_rag.reranker import Reranker
-from rankr1_rag.settings import Connection, Settings, options
+from rankr1_rag.settings import Connection, EffectiveDefault, Settings, options
 
 
 class UsageError(Exception):
@@ -26,14 +27,14 @@ class UsageError(Exception):
 
 
 @contextmanager
-def arguments() -> Iterator[None]:
+def arguments(spell: Callable[[str], str] = str) -> Iterator[None]:
     """Make a ValueError or ImportError a UsageError, around code that checks arguments; elsewhere those are bugs."""
     try:
         yield
     except FileError:
         raise
     except (ValueError, ImportError) as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(spell(str(error))) from error
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,7 +52,7 @@ class CommandSettings(Settings, Connection):
 
     def reranker(self, job: Job) -> Reranker:
         """A reranker on the backend with its wrappers, whose completions the job counts. UsageError, StoreError."""
-        with arguments():
+        with arguments(with_hyphens):
             return reranker({name: getattr(self, name) for name in options(CommandSettings)}, around=job.counted)
 
     def fingerprint(self) -> dict[str, object]:
@@ -59,6 +60,13 @@ class CommandSettings(Settings, Connection):
         without = {"base_url", "api_key", "api_key_env", "timeout", "attempts", "requests", "store", "in_flight"}
         kept = options(CommandSettings).keys() - without - {"on_failure"}
         return {name: getattr(self, name) for name in sorted(kept)} | {"backend": self.kind}
+
+
+def with_hyphens(problem: str) -> str:
+    """The error with its options as on the command line: `--base-url` for `base_url=`."""
+    pattern = rf"(?<![\w/?&-])({'|'.join(options(CommandSettings))})=(?=([\w'\[{{-])?)"
+    spelled = re.sub(pattern, lambda one: f"--{one[1].replace('_', '-')}{' ' if one[2] else ''}", problem)
+    return spelled.replace("--options", "--option").replace("a Format or ", "")
 
 
 Parse = Callable[[Any], Any]
@@ -121,6 +129,8 @@ def _parameter(owner: type, name: str, default: Any) -> tuple[inspect.Parameter,
     parse: Parse = _unchanged
     if declared is not None:
         plain, parse = spelled(name, declared.type)
+        if isinstance(default, EffectiveDefault):
+            declared, default = replace(declared, default=default.text), None
         help = replace(declared, value=default).full_help
         names = [] if name != "options" else ["--option"]
         option = typer.Option(*names, help=help, rich_help_panel=declared.group, show_default=False)
@@ -159,7 +169,7 @@ def with_settings(
 
     @wraps(command)
     def run(**given: Any) -> None:  # noqa: ANN401
-        with arguments():
+        with arguments(with_hyphens):
             made = {
                 group: hints[group](**{name: parse(given.pop(name)) for name, (_, parse) in members.items()})
                 for group, members in groups.items()

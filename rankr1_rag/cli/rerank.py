@@ -21,7 +21,7 @@ from rankr1_rag.cli.report import Job, Report, queries_of
 from rankr1_rag.errors import FileError
 from rankr1_rag.explain.story import counted
 from rankr1_rag.io.collection import Json, read_passages, read_queries
-from rankr1_rag.io.files import located, writing
+from rankr1_rag.io.files import check_folder, located, writing
 from rankr1_rag.io.journal import Journal
 from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json, read_candidates, to_line
 from rankr1_rag.io.trec import read_run, run_entry, write_run
@@ -145,7 +145,7 @@ def rerank(
     """Rerank JSON lines, or a TREC run with its queries and passages.
 
     An interrupted job resumes with the same command. A query that fails does not stop the others. The candidates beyond
-    --k and --depth follow in first-stage order.
+    --k and --depth follow in first-stage order. Python and `rankr1-eval qa` can also retrieve more between two hops.
     """
     result = Result(to or (Form.trec if run else Form.jsonl), tag, trace)
     _check_out(out, (input, run, queries, passages), overwrite, as_json)
@@ -179,6 +179,7 @@ def _check_out(out: str, inputs: Iterable[str | None], overwrite: bool, as_json:
         raise UsageError("--json prints a summary on standard output, like the result: use --out")
     if not is_stream(out) and Path(out).exists() and not overwrite:
         raise UsageError(f"{out} exists: use another --out, or --overwrite")
+    check_folder(out)
 
 
 def _work(
@@ -301,5 +302,5 @@ def _check_ids(work: Work, seen: set[str]) -> None:
 
 def _all_there(path: str, what: str, run: str, missing: set[str]) -> None:
     if missing:
-        some = ", ".join(sorted(missing)[:3])
-        raise FileError(path, None, f"lacks {len(missing)} {what} that {run} ranks, for example {some}")
+        some = f"lacks {len(missing)} of the {what} in {run}, for example {', '.join(sorted(missing)[:3])}"
+        raise FileError(path, None, f"{some}: add them, or remove them from the run")

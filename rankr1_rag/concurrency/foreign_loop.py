@@ -158,5 +158,5 @@ async def listed(way: Callable[[str], Awaitable[Any]], text: str) -> list[Any]:
 def read(found: Any) -> list[Any]:  # noqa: ANN401
     """All of the result, iterated where it was made: that may mean to search. TypeError for anything but a list."""
     if isinstance(found, (str, bytes, Mapping, Set)) or not isinstance(found, Iterable):
-        raise TypeError(f"retrieve= must return a list of passages, best first (got {found!r:.200})")
+        raise TypeError(f"retrieve= must return a list, best first (got {found!r:.200})")
     return list(found)

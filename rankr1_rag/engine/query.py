@@ -125,7 +125,7 @@ class QueryRun:
         if not isinstance(self.query, Query) or not isinstance(self.query.text, str):
             raise TypeError(f"a query must be a str or a Query with a text (got {query!r})")
         if not self.query.text.strip():
-            raise ValueError(f"the query {self.query.id!r} is empty: there is nothing to rank by")
+            raise ValueError(f"the query{self.query.id and f' {self.query.id!r}'} is empty: pass the question's text")
         self.candidates = read_passages(passages)
         self.k = k
         self.retrieve = retrieve
@@ -192,14 +192,12 @@ class QueryRun:
 
 def read_passages(passages: Iterable[Passage | str]) -> tuple[Passage, ...]:
     """Passages of passages and texts; a text gets its position as id. TypeError with the position of anything else."""
-    if isinstance(passages, (str, Passage, Mapping, Set)):
-        raise TypeError(
-            f"passages must be a sequence of passages, first-stage best first (got one {type(passages).__name__})"
-        )
+    if isinstance(passages, (str, Passage, Mapping, Set)) or not isinstance(passages, Iterable):
+        raise TypeError(f"passages={passages!r:.100} is no list: pass the candidates, first-stage best first")
     read = []
     for position, one in enumerate(passages):
         passage = Passage(str(position), one) if isinstance(one, str) else one
         if not isinstance(passage, Passage) or not (isinstance(passage.text, str) and isinstance(passage.title, str)):
-            raise TypeError(f"passage {position} is neither a str nor a Passage with a text: {one!r:.200}")
+            raise TypeError(f"passage {position} is neither a str nor a Passage(id, text, title) of str: {one!r:.200}")
         read.append(passage)
     return tuple(read)

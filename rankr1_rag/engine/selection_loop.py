@@ -203,8 +203,8 @@ class Comparer:
         found = shares(opened.choices, (label or requested[0]).logprobs or ())
         if found is None:
             raise BackendError(
-                f"the backend {self.plan.backend.model!r} returned no usable top log-probabilities; "
-                "probabilities=True and votes='auto' need them"
+                f"the model {self.plan.backend.model!r} gives no token alternatives, which probabilities=True and "
+                "votes='auto' need: use votes=3, or vLLM or transformers"
             )
         while found.opened:
             pooled = {begun: (mass, opened.after(begun)) for begun, mass in found.opened.items()}
@@ -261,13 +261,7 @@ class Comparer:
         """
         plan = self.plan
         request = Request(
-            messages,
-            max_tokens,
-            plan.temperature,
-            choices=choices,
-            logprobs=logprobs,
-            seed=plan.seed,
-            sample=sample,
+            messages, max_tokens, plan.temperature, choices=choices, logprobs=logprobs, seed=plan.seed, sample=sample
         )
         try:
             return await plan.backend.complete(request)

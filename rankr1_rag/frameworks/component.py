@@ -43,9 +43,7 @@ class RetrieverKind:
             sync_only = self.own is not None and getattr(type(retrieve), self.own) is getattr(self.kind, self.own)
             return Retriever(getattr(retrieve, self.sync), None if sync_only else getattr(retrieve, self.native))
         if not callable(retrieve):
-            raise ValueError(
-                f"retrieve= is a {type(retrieve).__name__}: a {self.kind.__name__} or a function of a text is needed"
-            )
+            raise ValueError(f"retrieve= is a {type(retrieve).__name__}: pass a retriever or a function of a text")
         return Retriever(retrieve)
 
 
@@ -93,7 +91,7 @@ class Sources(Generic[Item]):
         try:
             items = self._checked(found)
         except TypeError as error:
-            raise TypeError(f"retrieve= returned other objects than {self._kind.__name__}: {error}") from None
+            raise TypeError(f"retrieve= must return a list of {self._kind.__name__} objects: {error}") from None
         taken = {passage.id for passage in self.passages} | {passage.id for passage, _ in self._later}
         new = []
         for item in items:
@@ -127,7 +125,7 @@ class Component(ComponentFields):  # type: ignore[misc]
         if self.retrieve is not None:
             self._retriever = self._retrievers.retriever(self.retrieve)
             if self._reranker.plan.hops < 2:
-                raise ValueError("retrieve= needs hops >= 2 (got hops=1): it searches between two hops")
+                raise ValueError("retrieve= needs hops >= 2 (got hops=1): set hops=2, in the Reranker if there is one")
 
     def _make(self, settings: dict[str, Any]) -> Reranker:
         if self.reranker is not None:

@@ -9,6 +9,7 @@ import inspect
 import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
@@ -31,12 +32,13 @@ PLAIN = {os.PathLike[str]: str, Sequence[str]: list[str], Mapping[str, Any]: dic
 """Types that JSON has, for those that it does not have."""
 
 
-def live(description: str) -> Any:  # noqa: ANN401
+def live(help: str, default: str = "none") -> Any:  # noqa: ANN401
     """A field that no file of settings can hold and no print should show."""
-    return Field(default=None, frozen=True, exclude=True, repr=False, description=f"{description} (default: none).")
+    return Field(default=None, frozen=True, exclude=True, repr=False, description=f"{help} (default: {default}).")
 
 
 TABLE = {name: one for name, one in (options(Settings) | options(Connection)).items() if name not in OWN}
+CHECKED = TABLE | {"top_n": replace(options(Settings)["k"], name="top_n")}
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
@@ -51,7 +53,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
 def _field(option: Option) -> Any:  # noqa: ANN401
     """The option as a pydantic field. None is not set, so that the defaults are in the table alone."""
     if option.secret:
-        return Optional[SecretStr], live(option.help)  # noqa: UP045
+        return Optional[SecretStr], live(option.help, option.default)  # noqa: UP045
     kinds: Any = reduce(operator.or_, [PLAIN.get(kind, kind) for kind in option.kinds], None)
     return kinds, Field(default=None, frozen=True, description=option.full_help)
 
@@ -119,11 +121,15 @@ class ComponentFields(OptionFields):  # type: ignore[misc]
         for name in map(str, values.keys() - cls.model_fields.keys()):
             raise ValueError(no_such_option(name, cls.model_fields))
         values = {name: _plain(one) for name, one in values.items()}
-        for name in values.keys() & TABLE.keys():
+        for name in values.keys() & CHECKED.keys():
             if values[name] is not None and not isinstance(values[name], SecretStr):
-                TABLE[name].check(values[name])
+                CHECKED[name].check(values[name])
         if isinstance(values.get("llm"), str):
             raise ValueError(f"llm={values['llm']!r} is a name: use model= with base_url= or backend='openai'")
+        if hasattr(llm := values.get("llm"), "can_continue"):
+            raise ValueError(f"llm= is a {type(llm).__name__}, a backend: use an LLM, or reranker=Reranker(backend)")
+        if not isinstance(one := values.get("reranker"), Reranker | None):
+            raise ValueError(f"reranker= is a {type(one).__name__}: pass Reranker(backend, …)")
         if inspect.iscoroutinefunction(values.get("on_ranking")):
             raise ValueError("on_ranking= is async and would never be awaited: use a plain function")
         return values
@@ -132,5 +138,6 @@ class ComponentFields(OptionFields):  # type: ignore[misc]
         """ValueError for an option that cannot change later; pydantic's own would print the value, perhaps a key."""
         field = type(self).model_fields.get(name)
         if field is not None and field.frozen:
-            raise ValueError(f"{name} is frozen: construct a new component")
+            got = "" if field.exclude else f" (got {value!r:.100})"
+            raise ValueError(f"{name} cannot change later{got}: make a new component")
         super().__setattr__(name, value)

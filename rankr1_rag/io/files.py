@@ -50,6 +50,12 @@ def located(path: FilePath, number: int, parse: Callable[P, T], *args: P.args, *
         raise FileError(path, number, str(error)) from error
 
 
+def check_folder(path: FilePath | None) -> None:
+    """FileNotFoundError if there is no folder for a file of this path, where one is wanted."""
+    if path is not None and not (folder := Path(path).parent).exists():
+        raise FileNotFoundError(f"{path}: the folder {folder} does not exist: create it, or use another path")
+
+
 @contextmanager
 def writing(path: FilePath) -> Iterator[TextIO]:
     """A text stream for a file that takes its name only when all is written: after an error the old file, or none, is
@@ -105,6 +111,7 @@ def _destination(path: Path) -> Iterator[BinaryIO]:
         with path.open("wb") as raw:
             yield raw
         return
+    check_folder(path)
     whole = Path(os.path.realpath(path))  # a link stays a link
     part = whole.with_name(f".{whole.name[:50]}.{secrets.token_hex(4)}.part")
     try:

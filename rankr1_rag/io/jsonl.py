@@ -223,7 +223,7 @@ def candidates_from_json(raw: Json, number: int) -> Candidates:
     """The candidates that a line holds; `number` is the line's, the id of a query that has none."""
     query = as_query(member(raw, "query", "a string or an object"), id_of(raw, QUERY_ID, str(number)))
     if not query.text.strip():
-        raise ValueError("the query is empty: there is nothing to rank by")
+        raise ValueError(f"the query {query.id!r} is empty: pass the question's text")
     return Candidates(query, _passages(raw), raw, number)
 
 

@@ -40,7 +40,7 @@ class Training:
     )
     completion_tokens: Annotated[int, "Maximum completion length in tokens.", PROMPT] = 2048
     rank: Annotated[int, "Rank of the LoRA matrices.", LORA] = 16
-    alpha: Annotated[int, "Scale of the LoRA matrices, times rank.", LORA] = 32
+    alpha: Annotated[int, "LoRA alpha; the update is scaled by alpha / rank.", LORA] = 32
     dropout: Annotated[float, "Dropout before the LoRA matrices.", LORA] = 0.05
     epochs: Annotated[int, "Passes over the data; each draws new negatives and orders.", COURSE] = 1
     steps: Annotated[int | None, "Maximum number of steps (default: all epochs).", COURSE] = None
@@ -54,11 +54,7 @@ class Training:
     held_sets: Annotated[int, "Maximum number of held-out sets to evaluate.", COURSE] = 256
     device: Annotated[Device | None, "Device, cpu or cuda (default: cuda if available).", COURSE] = None
     compile: Annotated[bool, "Compile the layers first: takes a minute, then steps are faster.", COURSE] = False
-    checkpointing: Annotated[
-        bool,
-        "Gradient checkpointing on a GPU: less memory, more time.",
-        COURSE,
-    ] = True
+    checkpointing: Annotated[bool, "Gradient checkpointing on a GPU: less memory, more time.", COURSE] = True
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "save", "prompt_tokens", "completion_tokens", "rank", "alpha", "held_sets"):
@@ -98,9 +94,7 @@ class SFT(Training):
     """Supervised training: the label alone, or a cold start whose reasoning names the passage first."""
 
     target: Annotated[
-        Kind,
-        "Completion to learn: 'label' (the label alone) or 'naming' (the passage's name, then its label).",
-        COURSE,
+        Kind, "Completion to learn: 'label' (the label alone) or 'naming' (the passage's name, then its label).", COURSE
     ] = "label"
     format: Annotated[str, f"Prompt format: {', '.join(FORMATS)}.", PROMPT] = "setwise-sft-v0.1"
     completion_tokens: Annotated[int, "Maximum completion length in tokens.", PROMPT] = 64

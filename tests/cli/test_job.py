@@ -69,7 +69,7 @@ def test_a_rerun_is_not_stuck_where_the_last_one_gave_up_and_every_job_can_be_fi
 def test_a_wrong_argument_does_not_stand_in_the_way_of_the_right_one(shell: Any) -> None:
     shell.write("in.jsonl", lines(range(1)))
     shell.run(*JOB, "--base-url", "http://127.0.0.1:9/v1", code=2, model=False)
-    assert "backend='openai' needs model=" in shell.said
+    assert "--backend 'openai' needs --model" in shell.said
     assert "stopped" not in shell.said
     assert [path.name for path in shell.folder.iterdir()] == ["in.jsonl"]
     shell.run(*JOB)

@@ -108,7 +108,7 @@ def test_a_run_whose_texts_are_missing_says_which(shell: Any) -> None:
     trec(shell)
     shell.write("passages.jsonl", [{"docid": "d1", "text": "number 1"}])
     shell.run(*RUN, "-o", "new.trec", code=2)
-    assert "passages.jsonl: lacks 29 passages that run.trec ranks" in shell.said
+    assert "passages.jsonl: lacks 29 of the passages in run.trec, for example d0, d10, d11: add" in shell.said
 
 
 def test_a_malformed_line_of_a_file_is_named_before_anything_is_asked(shell: Any) -> None:
@@ -251,23 +251,26 @@ def test_two_processes_do_not_write_one_output_and_restart_does_not_change_that(
     ("arguments", "problem"),
     [
         (["rerank", "in.jsonl", "-o", "in.jsonl", "--overwrite"], "in.jsonl is an input"),
-        (["rerank", "empty.jsonl", "-o", "out.jsonl"], "empty.jsonl:1: the query is empty"),
+        (["rerank", "empty.jsonl", "-o", "out.jsonl"], "empty.jsonl:1: the query '1' is empty"),
+        (["rerank", "in.jsonl", "-o", "no/x.jsonl"], "error: no/x.jsonl: the folder no does not exist: create it"),
+        (["explain", "in.jsonl", "--html", "no/x.html"], "error: no/x.html: the folder no does not exist: create it"),
+        (["explain", "in.jsonl", "-q", "z"], "in.jsonl: no query has the id 'z': the first ids are 'q0'"),
         (["rerank", "missing.jsonl"], "missing.jsonl: No such file"),
         (["rerank", "--run", "x"], "--run needs --queries and --passages"),
         (["rerank", "in.jsonl", "--run", "x"], "one input is needed"),
         (["rerank", "in.jsonl", "--queries", "x"], "belong to --run"),
-        (["rerank", "in.jsonl", "--k", "0"], "k=0: a whole number"),
-        (["rerank", "in.jsonl", "--size", "21"], "size=21"),
-        (["rerank", "in.jsonl", "--format", "r2"], "format='r2'"),
+        (["rerank", "in.jsonl", "--k", "0"], "error: --k 0: a whole number"),
+        (["rerank", "in.jsonl", "--size", "21"], "--size 21"),
+        (["rerank", "in.jsonl", "--format", "r2"], "--format 'r2': one of"),
         (["rerank", "in.jsonl", "--algorithm", "window"], "needs a listwise format"),
         (["rerank", "in.jsonl", "--json"], "use --out"),
         (["rerank", "in.jsonl", "--store", "/proc/none"], "/proc/none cannot be created"),
         (["rerank", "in.jsonl", "--json", "-o", "/dev/stdout"], "use --out"),
         (["rerank", "in.jsonl", "-o", "out.jsonl", "--server", "vlm"], "vlm"),
-        (["rerank", "in.jsonl", "-o", "out.jsonl", "--context", "0"], "context=0"),
-        (["rerank", "in.jsonl", "-o", "out.jsonl", "--context", "-5"], "context=-5"),
-        (["rerank", "in.jsonl", "-o", "out.jsonl", "--timeout", "-1"], "timeout=-1"),
-        (["rerank", "in.jsonl", "-o", "out.jsonl", "--timeout", "nan"], "timeout=nan"),
+        (["rerank", "in.jsonl", "-o", "out.jsonl", "--context", "0"], "--context 0"),
+        (["rerank", "in.jsonl", "-o", "out.jsonl", "--context", "-5"], "--context -5"),
+        (["rerank", "in.jsonl", "-o", "out.jsonl", "--timeout", "-1"], "--timeout -1"),
+        (["rerank", "in.jsonl", "-o", "out.jsonl", "--timeout", "nan"], "--timeout nan"),
         (["rerank", "in.jsonl", "-o", "out.jsonl", "--to", "trec", "--tag", "my run"], "tag 'my run' is not one word"),
     ],
 )

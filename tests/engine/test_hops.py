@@ -206,7 +206,7 @@ def test_few_candidates_are_reason_enough_to_search() -> None:
     ranking = ranked([FILM, OTHERS[0]], k=5, hops=2, retrieve=lambda _: [DIRECTOR, *OTHERS[1:3]])
     assert (ranking.k, len(ranking), ranking.passages[:2]) == (5, 5, (FILM, DIRECTOR))
     assert ranked([FILM], k=2, hops=2, retrieve=lambda _: [*OTHERS, DIRECTOR]).passages[:2] == (FILM, DIRECTOR)
-    assert ranked([FILM], k=1, hops=2, retrieve=lambda _: [DIRECTOR]).order == (0,)
+    assert hopping().rank(QUESTION, [FILM], k=1, retrieve=lambda _: [DIRECTOR]).order == (0,)
     assert ranked([FILM], k=2, hops=3, retrieve=lambda _: []).order == (0,)
     assert ranked([], k=2, hops=2, retrieve=lambda _: [DIRECTOR]).order == ()
 
@@ -269,7 +269,8 @@ def test_known_passages_take_their_share_of_the_context() -> None:
     [
         *(({"hops": hops}, ValueError, "hops=") for hops in (0, -1, True, 1.5, "2")),
         ({"hops": 1, "retrieve": lambda _: []}, ValueError, r"retrieve= needs hops >= 2 \(got hops=1\)"),
-        ({"retrieve": 42}, TypeError, r"retrieve= must be a function of a text \(got a int\)"),
+        ({"retrieve": 42}, TypeError, "retrieve=42 is no function: pass"),
+        ({"k": 1, "retrieve": lambda _: []}, ValueError, r"retrieve= needs k >= 2 \(got k=1\)"),
     ],
 )
 def test_wrong_hops_and_retrievers_are_refused(settings: dict[str, Any], error: type[Exception], problem: str) -> None:
@@ -308,7 +309,7 @@ def broken(_: str) -> list[Passage]:
         (broken, KeyError, "index is gone"),
         (lambda _: [NEW, 3], TypeError, "retrieve= returned a wrong list: passage 1 is neither a str nor a Passage"),
         *(
-            (lambda _, found=found: found, TypeError, "retrieve= must return a list of passages, best first")
+            (lambda _, found=found: found, TypeError, "retrieve= must return a list, best first")
             for found in ("abc def", {"id": "text"}, {"u", "v"}, None, 3, NEW)
         ),
     ],

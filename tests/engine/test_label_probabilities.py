@@ -217,7 +217,7 @@ def test_numbers_that_are_no_log_probabilities_are_left_out() -> None:
 
 def test_a_backend_without_alternatives_is_an_error_and_nothing_of_it_is_stored(tmp_path: Path) -> None:
     bare = Scripted(lambda _: "<think>x</think> <answer>[1]</answer>", identity="same")
-    with pytest.raises(BackendError, match="'scripted' returned no usable top log-probabilities"):
+    with pytest.raises(BackendError, match=r"the model 'scripted' gives no token alternatives, .*use votes=3"):
         Reranker(stored(bare, tmp_path / "s"), probabilities=True).rank("which?", ["a", "b"])
     repaired = Spelling({"a": 1.0, "b": 2.0}, free="<answer>[N]</answer>")
     repaired.identity = "same"  # type: ignore[misc]

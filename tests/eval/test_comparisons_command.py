@@ -72,7 +72,7 @@ def test_killed_it_goes_on_to_the_same_figures_and_asks_nothing_twice(held: Path
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--size", "1"), "size=1"),
+        (("--size", "1"), "--size 1"),
         (("--against", "nowhere.jsonl"), "nowhere.jsonl"),
         (("--backend", "openai"), "model"),
         (("--votes", "3"), "No such option"),

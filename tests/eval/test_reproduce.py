@@ -345,8 +345,8 @@ def options(files: Mapping[str, Path]) -> list[object]:
         (["bright", "--runs", "nowhere"], "biology.trec: there is no such file, the run of bright/biology"),
         (["bright/physics"], "BRIGHT has no collection 'physics': biology, earth_science"),
         (["bright/pony", "--queries", "q.tsv"], "give all three, or none"),
-        (["bright/pony", "--format", "none"], "format='none'"),
-        (["bright/pony", "--reasoning-tokens", "-1"], "reasoning_tokens=-1"),
+        (["bright/pony", "--format", "none"], "--format 'none': one of"),
+        (["bright/pony", "--reasoning-tokens", "-1"], "--reasoning-tokens -1"),
     ],
 )
 def test_a_wrong_argument_is_told_before_anything_is_asked(

@@ -250,9 +250,9 @@ def test_wrong_settings_are_refused_at_once(both: Framework) -> None:
         ({"k": 3}, "there is no option 'k': did you mean 'top_n'"),
         ({"callbacks": []}, "callbacks"),
         ({"top_n": 0}, "top_n"),
-        ({"top_n": "3"}, "valid integer"),
+        ({"top_n": "3"}, "top_n='3': a whole number ≥ 1 is needed"),
         ({"size": 1}, r"size=1: a whole number in 2\.\.20"),
-        ({"reranker": "rank-r1"}, "reranker"),
+        ({"reranker": "rank-r1"}, "reranker= is a str: pass"),
         ({"reranker": reranker, "size": 5}, "reranker= has options of its own: leave out size"),
         ({"reranker": reranker, "llm": llm}, "reranker= has options of its own: leave out llm"),
         ({"llm": llm, **NOWHERE}, "llm= has a connection of its own: leave out base_url, model"),
@@ -269,7 +269,7 @@ def test_wrong_settings_are_refused_at_once(both: Framework) -> None:
 def test_options_of_the_model_are_frozen_and_shown(both: Framework) -> None:
     component = both.component(bring="llm", size=5)
     for name in ("size", "llm", "reranker", "model"):
-        with pytest.raises(ValueError, match="frozen"):
+        with pytest.raises(ValueError, match="cannot change later"):
             setattr(component, name, None)
     with pytest.raises(ValueError, match="topn"):
         component.topn = 3

@@ -16,7 +16,7 @@ from rankr1_eval.cli.reproduce import reproduce
 from rankr1_eval.cli.score import score
 from rankr1_eval.cli.selection import selection
 from rankr1_rag.cli.options import with_settings
-from rankr1_rag.settings import TOP_N
+from rankr1_rag.settings import TOP_N, EffectiveDefault
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -29,7 +29,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _rankr1_eval(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """What reranking does to rankings and to the answers of multi-hop questions."""
 
@@ -41,4 +43,14 @@ app.command(no_args_is_help=True)(ir)
 app.command(no_args_is_help=True)(compare)
 app.command(no_args_is_help=True)(with_settings(examples, split="train"))
 app.command(no_args_is_help=True, hidden=True)(with_settings(comparisons, without=WITHOUT, size=5))
-app.command(no_args_is_help=True)(with_settings(reproduce, k=10, algorithm="heapsort"))
+app.command(no_args_is_help=True)(
+    with_settings(
+        reproduce,
+        k=10,
+        algorithm="heapsort",
+        query_tokens=EffectiveDefault("the paper's"),
+        passage_tokens=EffectiveDefault("the paper's"),
+        force=EffectiveDefault("never, as in the paper"),
+        store=EffectiveDefault("OUT/completions.sqlite"),
+    )
+)

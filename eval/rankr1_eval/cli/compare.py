@@ -16,7 +16,7 @@ from rich.text import Text
 
 from rankr1_rag.cli.options import UsageError, arguments
 from rankr1_rag.explain import clean
-from rankr1_rag.io.files import writing
+from rankr1_rag.io.files import check_folder, writing
 
 if TYPE_CHECKING:
     from rankr1_eval.compare import Pair, Paired
@@ -57,6 +57,7 @@ def compare(
         if path is not None and not path.exists():
             raise UsageError(f"{path} does not exist: give a run's folder, or its scores.json")
     named = [name.strip() for name in (measures or "").split(",") if name.strip()]
+    check_folder(html)
     with arguments():
         one = read(first)
         other = read(second) if second is not None else one

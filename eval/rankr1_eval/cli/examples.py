@@ -32,7 +32,7 @@ def examples(
         Path | None, typer.Option(help="File for the examples of questions that are kept out of OUT.")
     ] = None,
     held_share: Annotated[
-        float | None, typer.Option(help=f"Fraction of questions for --held-out. [default: {SHARE}]")
+        float | None, typer.Option(help=f"Fraction of questions for --held-out (default: {SHARE}).")
     ] = None,
     depth: Annotated[int, typer.Option(help="Passages of BM25 among which the negatives are.")] = 50,
     found: Annotated[

@@ -114,7 +114,7 @@ def qa(
         str, typer.Option(help=f"Systems to compare, comma-separated: {', '.join(KINDS)}; rank-r1:votes=3 and so on.")
     ] = ",".join(DEFAULT),
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; an existing run is resumed. [default: runs/DATASET]")
+        Path | None, typer.Option(help="Folder of the run; an existing run is resumed (default: runs/DATASET).")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Scores as JSON on standard output.")] = False,
 ) -> None:

@@ -96,7 +96,7 @@ def reproduce(
     settings: CommandSettings,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the run; an existing run is resumed. [default: runs/reproduce/TARGET]"),
+        typer.Option(help="Folder of the run; an existing run is resumed (default: runs/reproduce/TARGET)."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on standard output.")] = False,
 ) -> None:

@@ -84,8 +84,7 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
         # text-generation-inference/router/src: chat_template.rs continues a final assistant message, since 3.0;
         # GrammarType in lib.rs.
         "tgi": Dialect(
-            continues={},
-            constrain=lambda choices: {"response_format": {"type": "regex", "value": regex(choices)}},
+            continues={}, constrain=lambda choices: {"response_format": {"type": "regex", "value": regex(choices)}}
         ),
     }
 )

@@ -45,10 +45,12 @@ class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
 
     llm: InstanceOf[LLM] | None = live("LLM of LlamaIndex, Settings.llm for example")
     metadata_mode: MetadataMode = Field(
-        default=MetadataMode.EMBED, description="Metadata for the model (default: EMBED)."
+        default=MetadataMode.EMBED, description="Which metadata the model sees with the text (default: EMBED)."
     )
     keep_retrieval_score: bool = Field(
-        default=False, strict=True, description="Old score in the metadata (default: off)."
+        default=False,
+        strict=True,
+        description="Keep the retrieval score in metadata['retrieval_score'] (default: off).",
     )
 
     @classmethod
