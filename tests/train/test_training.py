@@ -155,7 +155,7 @@ def test_a_step_is_shared_out_to_the_devices(
 
 @pytest.mark.parametrize(
     ("device_batch", "devices", "said"),
-    [(None, 3, "to 3 devices: 3 must divide it"), (3, 2, "to 2 devices, 3 at once on each: 6 must divide it")],
+    [(None, 3, "3 devices: choose a multiple of 3"), (3, 2, "with device_batch=3: choose a multiple of 6")],
 )
 def test_a_step_that_cannot_be_shared_out_evenly_is_refused(device_batch: int | None, devices: int, said: str) -> None:
     with pytest.raises(ValueError, match=said):
@@ -331,8 +331,8 @@ def test_a_target_longer_than_the_completion_is_named(common: dict[str, Any]) ->
         ({"share": 0.0}, "share=0.0"),
         ({"learning_rate": 0.0}, "learning_rate=0.0"),
         ({"format": "rank-r2"}, "format='rank-r2'"),
-        ({"format": "label-v1"}, "target='naming' does not go with format='label-v1'"),
-        ({"data": ()}, "no file of examples"),
+        ({"format": "label-v1"}, "target='naming' does not fit format='label-v1'"),
+        ({"data": ()}, r"data=\(\): name at least one file"),
         ({"device": "tpu"}, "device='tpu'"),
     ],
 )
