@@ -118,7 +118,7 @@ def test_the_result_of_a_query_that_fails_is_its_error(run: Run) -> None:
 
     items = [("good", PAIR), ("bad", PAIR), ("", PAIR), ("good", [None, None]), ("good",), ("good", PAIR)]
     results = dict(run(Reranker(Scripted(model)), iter(items)))  # type: ignore[arg-type]
-    kinds = [Ranking, BackendError, ValueError, TypeError, ValueError, Ranking]
+    kinds = [Ranking, BackendError, ValueError, TypeError, TypeError, Ranking]
     assert [type(results[n]) for n in range(6)] == kinds
 
 

@@ -264,17 +264,17 @@ def test_rows_by_models_order_the_candidates_of_an_evaluation(
     asked = f"none,dense:{weights},cross-encoder:{judge}"
     questions = questions[:5]
     run = evaluated(questions, tmp_path / "run", asked, FirstStage(n=6))
-    systems = {system.name.partition(":")[0]: system for system in run.systems}
+    named = {system.name.partition(":")[0]: system for system in run.systems}
     by = {"dense": systems.dense(weights), "cross-encoder": systems.cross_encoder(judge)}
     for question in questions:
-        first = systems["none"].orders[question.query.id]
+        first = named["none"].orders[question.query.id]
         candidates = [run.passages[id] for id in first]
         for name, order in by.items():
             wanted = tuple(first[position] for position in order(question.query, candidates))
-            assert systems[name].orders[question.query.id] == wanted
-            assert systems[name].reads[2][question.query.id].answer == "Dublin"
-            assert systems[name].costs[question.query.id].seconds > 0
-    assert systems["dense"].orders != systems["none"].orders != systems["cross-encoder"].orders
+            assert named[name].orders[question.query.id] == wanted
+            assert named[name].reads[2][question.query.id].answer == "Dublin"
+            assert named[name].costs[question.query.id].seconds > 0
+    assert named["dense"].orders != named["none"].orders != named["cross-encoder"].orders
     assert evaluated(questions, tmp_path / "run", asked, FirstStage(n=6)).systems[1].orders == run.systems[1].orders
 
 

@@ -200,4 +200,4 @@ def _finish(
     backends = [evaluation.reranker.plan.backend, *([evaluation.reader.backend] if evaluation.reader else [])]
     if BASE in [backend.model for backend in backends]:
         console.print(Text(WARNING, style="yellow"))
-    console.print(Text(f"The report, with the reasoning: {clean(str(folder.path / 'report.html'))}"))
+    console.print(Text(f"The report, with the reasoning: {clean(str(folder.path / 'report.html'))}"), soft_wrap=True)
