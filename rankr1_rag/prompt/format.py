@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Literal
 
 from rankr1_rag.prompt.texts import sanitise
 from rankr1_rag.types import Message, Passage
 
+_SLOT = re.compile(r"\{(docs|query|known)\}")
 _TAG = re.compile("</?(?:think|answer)>", re.IGNORECASE)
 _ANSWER_TAG = re.compile("<(/?)answer>", re.IGNORECASE)
 _THINK_TAG = re.compile(r"<(/)think>|<think>(?:\s*+<think>)*+", re.IGNORECASE)  # a model may repeat the template's
@@ -122,13 +122,11 @@ class Format:
     def messages(self, query: str, lines: Sequence[str], known: Sequence[str] = ()) -> list[Message]:
         """`render` for sanitised texts: the engine sanitises and clips each passage once a query."""
         context = "".join([self.known.replace("{line}", line) for line in known])
-        heads, before, between, after = self._template
-        if len(lines) > len(heads):
-            heads = tuple(self.prefix.replace("{num}", str(label)) for label in range(1, len(lines) + 1))
-        docs = self.separator.join([head + line for head, line in zip(heads, lines, strict=False)])
-        if between is None:
-            query, context = query + context, ""
-        shown = f"{query.join(before)}{context}{query.join(between or [''])}{docs}{query.join(after)}"
+        docs = [self.prefix.replace("{num}", str(label)) + line for label, line in enumerate(lines, 1)]
+        asked = query if "{known}" in self.user else query + context
+        values = {"docs": self.separator.join(docs), "query": asked, "known": context}
+        parts = _SLOT.split(self.user)  # by turns a text and the name of a slot
+        shown = "".join([values[part] if place % 2 else part for place, part in enumerate(parts)])
         return [{"role": "system", "content": self.system}, {"role": "user", "content": shown}]
 
     def answer_tokens(self, n: int) -> int:
@@ -226,17 +224,6 @@ class Format:
     def _choices(self, n: int) -> tuple[str, ...]:
         """The texts that can follow an opened bracket; none for a listwise answer."""
         return tuple(f"{label}]</answer>" for label in range(1, n + 1)) if self.kind == "setwise" else ()
-
-    @cached_property
-    def _template(self) -> tuple[tuple[str, ...], list[str], list[str] | None, list[str]]:
-        """The labels 1..20, and the user text before the known passages, from there to the passages, and after them.
-
-        The texts are in pieces, to be joined by the query; the second is None without a place for known passages.
-        """
-        heads = tuple(self.prefix.replace("{num}", str(label)) for label in range(1, 21))
-        before, _, after = self.user.partition("{docs}")
-        before, known, between = before.partition("{known}")
-        return heads, before.split("{query}"), between.split("{query}") if known else None, after.split("{query}")
 
 
 def last_answer(text: str) -> tuple[int, str]:

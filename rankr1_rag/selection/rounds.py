@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -27,6 +28,9 @@ Part: TypeAlias = Generator[Round, list[Answer], T]
 
 Selection: TypeAlias = Part[list[int]]
 """Returns exactly min(k, n) distinct positions, best first, whatever the answers."""
+
+Algorithm: TypeAlias = Callable[[int, int, int], Selection]
+"""Of n candidates, k to select and a set size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,17 @@ def play(selection: Selection, judge: Callable[[Set], Answer]) -> list[int]:
     return state.value
 
 
-def checked(n: int, k: int, size: int) -> int:
+def checked(algorithm: Algorithm) -> Algorithm:
+    """An algorithm whose arguments are checked when it is called, not at its first step; its k is min(k, n)."""
+
+    @wraps(algorithm)
+    def begin(n: int, k: int, size: int) -> Selection:
+        return algorithm(n, wanted(n, k, size), size)
+
+    return begin
+
+
+def wanted(n: int, k: int, size: int) -> int:
     """The number of positions to select, min(k, n). ValueError for arguments out of range."""
     if n < 0:
         raise ValueError(f"n, the number of candidates, must be at least 0 (got {n})")

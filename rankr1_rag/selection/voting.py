@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import factorial
 from random import Random
 
-from rankr1_rag.selection.rounds import Answer, Done, Selection, Set, ask, checked, named, step
+from rankr1_rag.selection.rounds import Answer, Done, Selection, Set, ask, named, step, wanted
 
 
 def voted(selection: Selection, votes: int, seed: int) -> Selection:
@@ -67,13 +67,13 @@ def ballot(n: int, k: int, size: int, ballots: int) -> Selection:
     """
     if ballots < 1:
         raise ValueError(f"ballots must be at least 1 (got {ballots})")
-    wanted = checked(n, k, size)
+    most = wanted(n, k, size)
     if n > size:
         raise ValueError(
             f"a ballot needs at most {size} candidates, the set size (got {n}): rerank fewer candidates, or use "
             "another algorithm"
         )
-    return ballot_round(n, wanted, ballots)
+    return ballot_round(n, most, ballots)
 
 
 def ballot_round(n: int, k: int, ballots: int) -> Selection:
