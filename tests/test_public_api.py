@@ -3,7 +3,6 @@
 The runs and the way to record them again are in `tests/golden/record.py`.
 """
 
-import asyncio
 import inspect
 import json
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 import rankr1_rag
-from rankr1_rag import Query, RankR1Error
+from rankr1_rag import RankR1Error
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.prompt import FORMATS
 from rankr1_rag.selection import ALGORITHMS, Done, play, step
@@ -119,15 +118,3 @@ def difference(recorded: Any, now: Any, path: str = "") -> str:
     else:
         return "" if recorded == now else f"{path}: {recorded!r:.500} is now {now!r:.500}"
     return next(filter(None, (difference(old, new, f"{path}/{key}") for key, old, new in parts)), "")
-
-
-def test_all_ways_to_rank_give_the_same_result() -> None:
-    item = Query("q1", "which fact matters?"), record.passages(12)
-    reranker = record.reranker(k=3, size=5)
-
-    async def awaited() -> list[Any]:
-        return [await reranker.arank(*item), *[ranking async for _, ranking in reranker.arank_many([item])]]
-
-    rankings = [reranker.rank(*item), *asyncio.run(awaited()), *[ranking for _, ranking in reranker.rank_many([item])]]
-    assert len(rankings) == 4
-    assert all(record.result(ranking) == record.result(rankings[0]) for ranking in rankings)

@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,9 +57,13 @@ all_ways = pytest.mark.parametrize("run", WAYS.values(), ids=WAYS)
 
 
 @all_ways
-def test_every_query_comes_back_once_with_its_index(run: Run) -> None:
-    results = dict(run(always_first(), ((f"query {n}", PAIR) for n in range(50))))
-    assert {index: ranking.query.text for index, ranking in results.items()} == {n: f"query {n}" for n in range(50)}  # type: ignore[union-attr]
+def test_every_query_comes_back_once_with_its_index_and_the_result_of_rank(run: Run) -> None:
+    reranker = Reranker(Scripted(lambda messages: FIRST.replace("1", messages[1]["content"][18])), in_flight=4)
+    results = dict(run(reranker, ((f"{1 + n % 2} {n}", PAIR) for n in range(50))))
+    expected = {n: reranker.rank(f"{1 + n % 2} {n}", PAIR) for n in range(50)}
+    assert {n: replace(ranking, seconds=0) for n, ranking in results.items()} == {  # type: ignore[type-var]
+        n: replace(ranking, seconds=0) for n, ranking in expected.items()
+    }
     assert list(run(always_first(), iter([]))) == []
 
 

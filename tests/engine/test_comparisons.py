@@ -1,5 +1,6 @@
 """The requests of a comparison: the reasoning budget, the forced answer, the texts that fit the context."""
 
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,16 @@ LABEL = Completion("2]</answer>", prompt_tokens=60, cached_tokens=50, completion
 FIRST = Completion("<answer>[1]</answer>")
 
 
-class Recorded:
+class Recorded(Scripted):
     """A backend that returns one completion after another and keeps the requests."""
 
-    model = identity = "recorded"
-
-    def __init__(self, *completions: Completion, can_continue: bool = True, context: int | None = None) -> None:
-        self.completions, self.requests = list(completions), list[Request]()
-        self.can_continue, self.context = can_continue, context
-
-    def count(self, text: str) -> int | None:
-        return len(text.split())
+    def __init__(self, *completions: Completion, **options: Any) -> None:
+        super().__init__(lambda _: next(answers), count=lambda text: len(text.split()), **options)
+        answers, self.requests = chain(completions, repeat(completions[-1])), list[Request]()
 
     async def complete(self, request: Request) -> Completion:
         self.requests.append(request)
-        return self.completions.pop(0) if len(self.completions) > 1 else self.completions[0]
-
-    async def close(self) -> None:
-        pass
+        return await super().complete(request)
 
     def shown(self) -> list[str]:
         return [line for line in self.requests[0].messages[1]["content"].splitlines() if line.startswith("[")]

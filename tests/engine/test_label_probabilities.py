@@ -22,22 +22,12 @@ from tests.spelling import spelled
 _LINE = re.compile(r"^\[(\d+)\] (.*)$", re.MULTILINE)
 
 
-class Spelling:
+class Spelling(Scripted):
     """A model of a known mind: each passage has a weight; labels are spelled digit by digit, as most models do."""
 
-    model = identity = "spelling"
-    context = None
-    can_continue = True
-
     def __init__(self, weights: Mapping[str, float], *, free: str = "", first: float = 0.0) -> None:
-        self.weights, self.free, self.first = weights, free, first
-        self.requests: list[Request] = []
-
-    def count(self, text: str) -> None:
-        return None
-
-    async def close(self) -> None:
-        pass
+        super().__init__(str, identity="same")
+        self.weights, self.free, self.first, self.requests = weights, free, first, list[Request]()
 
     async def complete(self, request: Request) -> Completion:
         self.requests.append(request)
@@ -203,7 +193,6 @@ def test_a_backend_without_alternatives_is_an_error_and_nothing_of_it_is_stored(
     with pytest.raises(BackendError, match=r"the model 'scripted' gives no token alternatives, .*use votes=3"):
         Reranker(stored(bare, tmp_path / "s"), probabilities=True).rank("which?", ["a", "b"])
     repaired = Spelling({"a": 1.0, "b": 2.0}, free="<answer>[N]</answer>")
-    repaired.identity = "same"  # type: ignore[misc]
     ranking = Reranker(stored(repaired, tmp_path / "s"), probabilities=True).rank("which?", ["a", "b"])
     assert ranking.trace[0].probabilities is not None
 

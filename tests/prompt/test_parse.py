@@ -68,12 +68,6 @@ def test_a_listwise_answer_appends_what_is_missing_and_drops_what_is_repeated_or
     assert LISTWISE.parse(text, 3) == places
 
 
-@given(st.integers(1, 20), st.integers(1, 20))
-def test_every_label_that_was_shown_is_read_back(label: int, n: int) -> None:
-    expected = (label - 1,) if label <= n else None
-    assert SETWISE.parse(f"<think>[{label}]</think> <answer>[{label}]</answer>", n) == expected
-
-
 @pytest.mark.parametrize(
     ("text", "reasoning", "is_open"),
     [
