@@ -247,6 +247,10 @@ class Settings:
     probabilities: Annotated[
         bool, Option("Request the probability of every label and compute the scores from it", SELECTION)
     ] = False
+    strict_format: Annotated[
+        bool,
+        Option("Answers in the form of the format only; else one clear label in another form counts too", SELECTION),
+    ] = False
     hops: Annotated[
         int, Option("Number of hops; after the first, the model sees the passages selected before", SELECTION, least=1)
     ] = 1
@@ -326,6 +330,7 @@ class Settings:
             probabilities=self.probabilities,
             hops=self.hops,
             temperature=self.temperature,
+            strict_format=self.strict_format,
             strict=self.strict,
         )
         check_rules(plan, RULES)
@@ -350,6 +355,7 @@ class Plan:
     hops: int
     fusion: float | None
     temperature: float
+    strict_format: bool
     strict: bool
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,10 +96,33 @@ def test_an_unparsable_answer_trusts_the_retriever() -> None:
     assert "the model gave no answer and the retriever was trusted" in str(ranking.explain(1))
 
 
-@pytest.mark.parametrize("text", ["", "<answer>[99]</answer>", "<answer>[1]</answer><answer>[1] [2]</answer>", "[1]"])
+@pytest.mark.parametrize("text", ["", "<answer>[99]</answer>", "<answer>[1]</answer><answer>[1] [2]</answer>", "[2]"])
 def test_strict_raises_if_an_answer_names_no_passage(text: str) -> None:
     with pytest.raises(UnparsedError, match=r"names no passage of 1..2"):
-        Reranker(Scripted(lambda _: text), strict=True).rank("which?", ["a", "b"])
+        Reranker(Scripted(lambda _: text), strict=True, strict_format=True).rank("which?", ["a", "b"])
+
+
+def test_an_answer_in_another_form_is_counted_and_may_be_refused() -> None:
+    model = Scripted(lambda _: "<think>why</think> **Answer:** [2]")
+    ranking = Reranker(model, k=1, strict=True).rank("which?", ["a", "b"])
+    assert (ranking.order, ranking.cost.lenient, ranking.cost.unparsed) == ((1, 0), 1, 0)
+    ranking = Reranker(model, k=1, strict_format=True).rank("which?", ["a", "b"])
+    assert (ranking.order, ranking.cost.lenient, ranking.cost.unparsed) == ((0, 1), 0, 1)
+
+
+def echo(messages: list[dict[str, str]]) -> str:
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages) + "\nassistant: "
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    "part", [echo, lambda messages: messages[-1]["content"], lambda messages: echo(messages)[-400:]]
+)
+@pytest.mark.parametrize("can_continue", [True, False])
+def test_a_model_that_repeats_the_prompt_gives_no_answer(format: str, part: Any, can_continue: bool) -> None:
+    model = Scripted(part, can_continue=can_continue)
+    ranking = Reranker(model, format=format, force="unparsed").rank("which?", list("abcdef"))
+    assert (ranking.order, ranking.cost.unparsed) == (tuple(range(6)), ranking.cost.comparisons)
 
 
 def test_scores_strictly_decrease_and_the_cost_is_the_sum_over_the_trace(numbered: Numbered) -> None:

@@ -43,10 +43,11 @@ def positions(record: Mapping[str, Any], name: str, n: int) -> tuple[int, ...]:
 
 
 def comparison_to_json(comparison: Comparison) -> Json:
-    """All its fields by their names, a log-probability of -inf as text; `known` only where there is any."""
+    """All its fields by their names, a log-probability of -inf as text; `known` and `lenient` only if there is any."""
     record = asdict(comparison)
-    if not comparison.known:
-        del record["known"]
+    for name in ("known", "lenient"):
+        if not record[name]:
+            del record[name]
     logprobs = comparison.completion.logprobs
     record["completion"]["logprobs"] = None if logprobs is None else [_logprob_to_json(entry) for entry in logprobs]
     return record
@@ -77,6 +78,7 @@ def _comparison_from_json(record: Mapping[str, Any], n: int) -> Comparison:
         reasoning_tokens=member(record, "reasoning_tokens", "a whole number") if "reasoning_tokens" in record else 0,
         probabilities=_probabilities(record, len(members)),
         known=positions(record, "known", n) if "known" in record else (),
+        lenient=member(record, "lenient", "a boolean") if "lenient" in record else False,
     )
 
 
@@ -256,8 +258,8 @@ def _ranked(given: str | Json, ranking: Ranking, place: int) -> Json:
 
 
 def _cost_from_json(record: Mapping[str, Any]) -> Cost:
-    """A cost; `reasoning_tokens` are not in files of version 0.1.0."""
-    given = {"reasoning_tokens": 0, **record}
+    """A cost; earlier files have no `reasoning_tokens`, `lenient` and `clipped_tokens`."""
+    given = {"reasoning_tokens": 0, "lenient": 0, "clipped_tokens": 0, **record}
     return Cost(**{field.name: member(given, field.name, "a number") for field in fields(Cost)})
 
 

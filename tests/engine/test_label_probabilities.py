@@ -87,6 +87,14 @@ def test_an_answer_is_requested_again_from_its_place_in_the_text() -> None:
     assert first.probabilities == pytest.approx([weight / 78 for weight in range(1, 13)])
 
 
+def test_an_answer_in_another_form_is_followed_by_a_request_for_the_label() -> None:
+    ranking, backend = ranked(TWELVE, Spelling(TWELVE, free="<think>Hm.</think> Passage N."), probabilities=True)
+    first = ranking.trace[0]
+    assert (first.answer, first.lenient, first.forced) == ((11,), True, False)
+    assert backend.requests[1].messages[-1]["content"] == "<think>Hm.</think> Passage 12. <answer>["
+    assert first.probabilities == pytest.approx([weight / 78 for weight in range(1, 13)])
+
+
 def test_scores_are_the_probabilities_strictly_decrease_and_survive_a_file() -> None:
     ranking, _ = ranked(TWELVE, probabilities=True)
     assert (ranking.score_meaning, ranking.order[:3]) == ("probability", (11, 10, 9))

@@ -48,6 +48,66 @@ def test_anything_else_is_no_answer(text: str) -> None:
     assert SETWISE.parse(text, 20) is None
 
 
+ALMOST = ["[2]", "2", "(2)", "2.", "**2**", "`[2]`", "[[2]]", "\u30102\u3011", "#2", "\\boxed{2}", "[2]</answer>"]
+ALMOST += ["<answer>2</answer>", "<answer>[2]", "<answer>[2] [2]</answer>", "<answer>Passage 2</answer>", "Answer - 2"]
+ALMOST += ["**Answer:** [2]", "Final answer: 2", "The answer is [2].", "Document 2 is the most relevant.", "It is 2"]
+ALMOST += ["[2], because the others do not name the river.", "<answer>2</answer> since [2]", '{"answer": 2}', "[Doc 2]"]
+UNTAGGED = ["[1] is about 3 dogs, [3] about 1998.\n\nAnswer: [2]", "[1] is not it. <answer>2", "<think>why <answer>[2]"]
+
+
+@pytest.mark.parametrize("text", [*ALMOST, *(f"<think>[1]? [3]?</think>\n{text}" for text in ALMOST), *UNTAGGED])
+def test_one_clear_label_after_the_reasoning_is_a_lenient_answer(text: str) -> None:
+    for format in FORMATS.values():
+        assert format.lenient(text, 5) == ((1,) if format.kind == "setwise" else (1, 0, 2, 3, 4))
+    assert SETWISE.strict(text, 5) is None
+    assert SETWISE.parse(text, 5) is None
+
+
+UNCLEAR = ["", "none", "text text text", "[1] [2]", "[2]\n[3]", "[2] or [3]", "passage 2 or 3", "[2, 3]", "[1-3]"]
+UNCLEAR += ["2-4", "[2], not [3]", "not [2]", "[2] is not relevant", "[2] doesn't help", "Passages 2 and 3", "1 2"]
+UNCLEAR += ["2.5", "-2", "[9]", "429", "2 %", "I found 2 passages.", "The 2 of them differ", "It took 2 days"]
+UNCLEAR += ["Step 2: read", "page 2", "1. Read the query", "<think>[2]", "<think>[2]</think>", "[\u0662]"]
+UNCLEAR += ["<answer>1 <answer>2", "<answer>2</answer> or [3]", "<answer>[1]</answer> hm <answer>none</answer>"]
+UNCLEAR += ["<think>why</think> [1] <answer>2", f"[{'2' * 9_000}]", f"{'2' * 9_000}"]
+
+
+@pytest.mark.parametrize("text", UNCLEAR, ids=lambda text: repr(text[:40]))
+def test_anything_unclear_is_no_lenient_answer(text: str) -> None:
+    assert SETWISE.lenient(text, 5) is None
+
+
+SENTENCES = st.sampled_from(["It was in {} that", "{} rivers flow there", "about {} % of it", "over {} years ago, so"])
+FORMS = st.sampled_from(["[{}]", "passage {}", "Document [{}]", "**[{}]**", "<answer>{}</answer>", "label: {}"])
+JOINTS = st.sampled_from(["\n", " and ", ", ", " or ", ". Or rather ", " > ", ", better than "])
+
+
+@given(SENTENCES, FORMS, FORMS, JOINTS, st.permutations(range(1, 21)))
+def test_a_label_is_read_in_any_sentence_and_not_if_another_differs(
+    sentence: str, form: str, other: str, joint: str, labels: list[int]
+) -> None:
+    first, second, number = labels[:3]
+    aside = sentence.format(number)
+    assert SETWISE.lenient(f"<think>{second}</think> {aside}", 20) is None
+    assert SETWISE.lenient(f"<think>{second}</think> {form.format(first)}\n{aside}.", 20) == (first - 1,)
+    both = f"<think>why</think> {form.format(first)}{joint}{other.format(second)}"
+    assert SETWISE.lenient(both, 20) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("[2] > [1]", (1, 0, 2)),
+        ("<think>why</think> 3 > 1 > 2", (2, 0, 1)),
+        ("The order is [2], [3].", (1, 2, 0)),
+        ("<answer>[2] > [1]", (1, 0, 2)),
+        ("[2] is better than [1]", None),
+        ("[2] > [1], or [3]", None),
+    ],
+)
+def test_an_order_of_labels_is_a_lenient_listwise_answer(text: str, places: tuple[int, ...] | None) -> None:
+    assert LISTWISE.lenient(text, 3) == places
+
+
 @pytest.mark.parametrize(
     ("text", "places"),
     [
@@ -205,9 +265,9 @@ def test_an_answer_is_of_places_that_were_shown_and_what_strict_reads_parse_read
     for format in FORMATS.values():
         places, exact = format.parse(text, n), format.strict(text, n)
         assert exact is None or (places == exact and not format.is_reasoning(text))
-        if places is not None:
-            assert len(places) == len(set(places)) == (n if format.kind == "listwise" else 1)
-            assert set(places) <= set(range(n))
+        for read in filter(None, (places, format.lenient(text, n))):
+            assert len(read) == len(set(read)) == (n if format.kind == "listwise" else 1)
+            assert set(read) <= set(range(n))
 
 
 @given(st.integers(0, 19), st.integers(1, 20), st.text(alphabet=st.characters(exclude_characters="<")))
@@ -224,6 +284,7 @@ def test_a_written_or_forced_answer_is_exact(place: int, n: int, reasoning: str)
 SLOW = ["<think>ok" + "\n " * LONG + "x", " " * LONG, "<answer>" * LONG, "<answer>[" * LONG, "<think>" * LONG]
 SLOW += ["<think> " * LONG, "<answer></think>" * LONG, "</" * LONG, "<answer>" + "[" * LONG + "</answer>"]
 SLOW += ["<answer>[" + " " * LONG + "3" + " " * LONG + "</answer>", "<think>" + "<" * LONG + "</think>"]
+SLOW += [text * LONG for text in ("[1] or ", "passage 1 ", "answer: ", "1 > ", "not 1, ", "[", "2 ", "(#*: ")]
 SLOW += ["<think>x</think>" + " " * LONG, "<think>x</think> <answer>" + "[1] > " * LONG]
 LONG_LIST = "<think>x</think> <answer>" + "[1] > " * LONG + "[1]</answer>"
 
@@ -233,5 +294,6 @@ def test_no_text_takes_time_that_grows_with_its_square(text: str) -> None:
     for format in FORMATS.values():
         assert format.strict(text, 20) is None
         assert format.parse(text, 20) is None or (text == LONG_LIST and format.kind == "listwise")
+        assert format.lenient(text, 20) is None
         assert len(format.reasoning_of(text)) <= len(text)
         assert "<answer>" in format.force(MESSAGES, text, 20, can_continue=True).text
