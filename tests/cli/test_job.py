@@ -58,11 +58,8 @@ def test_a_job_resumes_with_another_number_of_servers_and_only_with_its_own_sett
         shell.run(*JOB, "--k", "3", "--base-url", second.url)
     assert ids(shell) == ["fine0", "poison1", "fine2"]
     assert "2 more done before" in shell.said
-
-
-def test_a_job_begins_again_with_other_settings_if_it_may(shell: Any) -> None:
-    unfinished(shell)
-    shell.run(*JOB, "--k", "4", "--restart")
+    unfinished(shell, "--overwrite")
+    shell.run(*JOB, "--k", "4", "--restart", "--overwrite")
     assert len(shell.lines()) == 3
     assert "done before" not in shell.said
 
@@ -112,27 +109,25 @@ def test_a_rerun_is_not_stuck_where_the_last_one_gave_up_and_every_job_can_be_fi
     assert "24 queries with the first-stage order only" in shell.said
 
 
-def test_a_malformed_line_of_a_stream_is_named_and_what_was_done_before_is_kept(shell: Any) -> None:
-    good = [json.dumps(query(number)) + "\n" for number in range(3)]
-    shell.run("rerank", "-", "-o", "out.jsonl", code=2, input=good[0] + good[1] + '{"query": "q", "passages": 7}\n')
-    assert "-:3:" in shell.said
+@pytest.mark.parametrize(
+    ("bad", "to", "problem"),
+    [({"query": "q", "passages": 7}, "jsonl", "-:3:"), (query(0), "trec", "'fine0' is a duplicate")],
+    ids=["malformed", "no run can hold it"],
+)
+def test_a_bad_line_of_a_stream_ends_it_and_what_was_done_before_is_kept(
+    bad: object, to: str, problem: str, shell: Any
+) -> None:
+    text, more = ("".join(json.dumps(line) + "\n" for line in (query(0), query(1), last)) for last in (bad, query(2)))
+    printed = shell.run("rerank", "-", "--to", to, code=2, input=text)
+    assert "fine0" in printed
+    assert "fine1" in printed
+    shell.run("rerank", "-", "-o", "out.jsonl", "--to", to, code=2, input=text)
+    assert problem in shell.said
     assert "stopped: 2 queries done and kept" in shell.said
     shell.server.prompts.clear()
-    shell.run("rerank", "-", "-o", "out.jsonl", input="".join(good))
+    shell.run("rerank", "-", "-o", "out.jsonl", "--to", "jsonl", input=more)
     assert ids(shell) == ["fine0", "fine1", "fine2"]
     assert len(shell.server.prompts) == 1
-
-
-def test_ids_that_no_run_can_hold_end_a_stream_and_json_lines_save_it(shell: Any) -> None:
-    text = "".join(json.dumps(query(number)) + "\n" for number in (0, 1, 0))
-    printed = shell.run("rerank", "-", "--to", "trec", code=2, input=text)
-    assert sorted({line.split()[0] for line in printed.splitlines()}) == ["fine0", "fine1"]
-    shell.run("rerank", "-", "-o", "out.jsonl", "--to", "trec", code=2, input=text)
-    assert "stopped: 2 queries done and kept" in shell.said
-    shell.server.prompts.clear()
-    shell.run("rerank", "-", "-o", "out.jsonl", "--to", "jsonl", input=text)
-    assert len(shell.server.prompts) == 1
-    assert len(shell.lines()) == 3
 
 
 def test_a_file_of_the_user_is_not_overwritten_by_accident(shell: Any) -> None:

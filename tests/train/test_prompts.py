@@ -60,16 +60,6 @@ def test_what_is_known_is_shown_as_a_reranker_shows_it() -> None:
     assert "Known: T fleas" in last[-1]["content"]
 
 
-TEXT = st.text(st.characters(exclude_categories=()), max_size=60)
-
-
-@given(TEXT, st.lists(TEXT, min_size=2, max_size=5))
-def test_any_text_is_shown_as_the_format_renders_it(query: str, texts: list[str]) -> None:
-    shown = made(query, *texts)
-    got = messages(shown, NAMING, lambda _: None, context=None, reasoning_tokens=32)
-    assert got == NAMING.render(query, shown.passages)
-
-
 def test_reasoning_needs_no_room_where_the_format_has_none() -> None:
     shown, plain = made("which", "fleas " * 90, "cats " * 90), FORMATS["setwise-sft-v0.1"]
     one, other = (messages(shown, plain, words, context=500, reasoning_tokens=n) for n in (0, 10_000))
