@@ -71,16 +71,10 @@ def test_texts_alone_are_passages_and_ids_follow_from_the_content(tmp_path: Path
     assert len({*ids, one(tmp_path, BARE | {"positives": ["A"]}).query.id}) == 6
 
 
-@pytest.mark.parametrize(
-    ("changed", "kept"),
-    [
-        ({"positives": ["A", "A"], "negatives": ["C", "D", "C"]}, ["A", "C", "D"]),
-        ({"positives": [{"id": "p", "text": "A"}], "negatives": [{"id": "copy", "text": "A"}, "C"]}, ["A", "C"]),
-    ],
-    ids=["read once", "says what a positive says"],
-)
-def test_a_repeated_passage_is_left_out(changed: dict[str, Any], kept: list[str], tmp_path: Path) -> None:
-    assert texts(one(tmp_path, BARE | changed)) == kept
+def test_a_repeated_passage_and_a_negative_that_says_what_a_positive_says_are_left_out(tmp_path: Path) -> None:
+    assert texts(one(tmp_path, BARE | {"positives": ["A", "A"], "negatives": ["C", "D", "C"]})) == ["A", "C", "D"]
+    same = {"positives": [{"id": "p", "text": "A"}], "negatives": [{"id": "copy", "text": "A"}, "C"]}
+    assert texts(one(tmp_path, BARE | same)) == ["A", "C"]
 
 
 def test_several_files_are_one_list_and_may_use_the_same_ids(tmp_path: Path) -> None:
@@ -255,12 +249,12 @@ def test_a_draw_is_the_same_in_every_python() -> None:
     ]
 
 
-@pytest.mark.parametrize("changed", [{"seed": 8}, {"epoch": 1}])
-def test_another_seed_or_epoch_draws_other_sets(changed: dict[str, int]) -> None:
+def test_another_seed_or_epoch_draws_other_sets() -> None:
     examples = [example(str(n)) for n in range(20)]
-    first, other = (sets(examples, **{"size": 5, "seed": 7, "epoch": 0} | more) for more in ({}, changed))
-    assert [it.query.id for it in first] != [it.query.id for it in other]
-    assert not {tuple(ids) for ids in seen(first)} & {tuple(ids) for ids in seen(other)}
+    first, *others = (sets(examples, size=5, seed=seed, epoch=epoch) for seed, epoch in ((7, 0), (8, 0), (7, 1)))
+    for other in others:
+        assert [it.query.id for it in first] != [it.query.id for it in other]
+        assert not {tuple(ids) for ids in seen(first)} & {tuple(ids) for ids in seen(other)}
 
 
 def test_every_place_and_every_negative_gets_its_share() -> None:
@@ -272,27 +266,14 @@ def test_every_place_and_every_negative_gets_its_share() -> None:
     assert all(160 < shown[f"a-{n}"] < 240 for n in range(8))
 
 
-@pytest.mark.parametrize(
-    ("changed", "problem"),
-    [
-        ({"size": 1}, "size=1: a whole number in 2..20"),
-        ({"size": 21}, "size=21"),
-        ({"size": 2.5}, r"size=2\.5"),
-        ({"size": True}, "size=True"),
-        ({"hard": 0}, "hard=0: a whole number ≥ 1"),
-    ],
-)
-def test_another_size_is_refused(changed: dict[str, int], problem: str) -> None:
-    with pytest.raises(ValueError, match=problem):
-        sets([example("a")], **{"size": 5, "seed": 0} | changed)
+def test_another_size_is_refused() -> None:
+    for changed in ({"size": 1}, {"size": 21}, {"size": 2.5}, {"size": True}, {"hard": 0}):
+        ((name, value),) = changed.items()
+        with pytest.raises(ValueError, match=f"{name}={value}: a whole number"):
+            sets([example("a")], **{"size": 5, "seed": 0} | changed)
 
 
 # Completions to learn
-
-
-def test_a_label_is_the_answer_alone() -> None:
-    for format in (NAMING, PLAIN):
-        assert target("label", FLEAS.positives[0], 3, format) == "<answer>[3]</answer>"
 
 
 @pytest.mark.parametrize(
@@ -310,6 +291,7 @@ def test_a_label_is_the_answer_alone() -> None:
 )
 def test_a_passage_is_named_by_its_title_or_its_first_six_words(passage: Passage, named: str | None) -> None:
     named = named or passage.title
+    assert target("label", passage, 3, NAMING) == target("label", passage, 3, PLAIN) == "<answer>[3]</answer>"
     assert target("naming", passage, 3, NAMING) == f"<think> {named} </think> <answer>[3]</answer>"
     of_the_format = f"<think> {named} </think>\n<answer>[3]</answer>"
     assert target("naming", passage, 3, FORMATS["rank-r1-v0.2"]) == of_the_format
@@ -331,14 +313,11 @@ def test_a_name_is_copied_from_what_the_prompt_shows(title: str, text: str) -> N
     assert " ".join(NAMING.line(passage).split()).startswith(name(passage, NAMING))
 
 
-@pytest.mark.parametrize(
-    ("kind", "label", "format", "problem"),
-    [
+def test_a_format_that_cannot_hold_the_target_is_refused() -> None:
+    for kind, label, format, problem in (
         ("naming", 3, PLAIN, r"'setwise-sft-v0\.1' has no reasoning"),
         ("label", 3, LISTWISE, "'listwise-v1' needs whole orders"),
         ("label", 0, PLAIN, "labels count from 1"),
-    ],
-)
-def test_a_format_that_cannot_hold_the_target_is_refused(kind: Any, label: int, format: Any, problem: str) -> None:
-    with pytest.raises(ValueError, match=problem):
-        target(kind, FLEAS.positives[0], label, format)
+    ):
+        with pytest.raises(ValueError, match=problem):
+            target(kind, FLEAS.positives[0], label, format)
