@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from enum import StrEnum
 from functools import wraps
@@ -62,18 +62,14 @@ class CommandSettings(Settings, Connection):
         return {name: getattr(self, name) for name in sorted(kept)} | {"backend": self.kind}
 
 
-def with_hyphens(problem: str) -> str:
+def with_hyphens(problem: str, names: Collection[str] = options(CommandSettings).keys()) -> str:
     """The error with its options as on the command line: `--base-url` for `base_url=`."""
-    pattern = rf"(?<![\w/?&-])({'|'.join(options(CommandSettings))})=(?=([\w'\[{{-])?)"
+    pattern = rf"(?<![\w/?&-])({'|'.join(names)})=(?=([\w'\[{{-])?)"
     spelled = re.sub(pattern, lambda one: f"--{one[1].replace('_', '-')}{' ' if one[2] else ''}", problem)
     return spelled.replace("--options", "--option").replace("a Format or ", "")
 
 
 Parse = Callable[[Any], Any]
-
-
-def _unchanged(value: Any) -> Any:  # noqa: ANN401
-    return value
 
 
 def spelled(name: str, hint: Any) -> tuple[Any, Parse]:  # noqa: ANN401
@@ -85,56 +81,54 @@ def spelled(name: str, hint: Any) -> tuple[Any, Parse]:  # noqa: ANN401
     parse: Parse
     if Mapping in origins:
         one, parse = list[str], _named
-    elif Sequence in origins:
-        one, parse = list[str], lambda values: values or None  # not used, it may also come as []
+    elif Sequence in origins:  # not used, it may also come as []
+        one, parse = list[str], lambda values: tuple(values or ()) or (None if NoneType in members else ())
     elif origins == [Literal]:
         one, parse = StrEnum(name, {value: value for value in get_args(kinds[0])}), lambda value: value and value.value
     elif Literal in origins:
-        one, parse = str, lambda text: text if text is None else _number(text)
+        one, parse = str, lambda text: number if type(number := _value(text)) in (int, float) else text
     elif str in origins:
-        one, parse = str, _unchanged
+        one, parse = str, lambda text: text
     else:
-        return hint, _unchanged
+        return hint, lambda value: value
     return (Optional[one] if NoneType in members else one), parse  # noqa: UP045  # of values, not of written types
 
 
-def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return text
-
-
-def _value(text: str) -> Any:  # noqa: ANN401
+def _value(text: str | None) -> Any:  # noqa: ANN401
     """As JSON if it is that, else the text."""
     try:
-        return json.loads(text)
+        return None if text is None else json.loads(text)
     except ValueError:
         return text
 
 
 def _named(pairs: Sequence[str] | None) -> dict[str, object]:
     """`["NAME=VALUE", …]` as a dict."""
+    named = {}
     for pair in pairs or ():
-        if not pair.partition("=")[0] or "=" not in pair:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
             raise ValueError(f"--option {pair!r}: NAME=VALUE is needed, tensor_parallel=2 for example")
-    split = [pair.partition("=") for pair in pairs or ()]
-    return {name.replace("-", "_"): _value(value) for name, _, value in split}
+        named[name.replace("-", "_")] = _value(value)
+    return named
 
 
 def _parameter(owner: type, name: str, default: Any) -> tuple[inspect.Parameter, Parse]:  # noqa: ANN401
     """A field of a dataclass as an option of typer, and its parser."""
     hint = get_type_hints(owner, include_extras=True)[name]
     declared = options(owner).get(name)
-    parse: Parse = _unchanged
+    parse: Parse = lambda value: value  # noqa: E731
     if declared is not None:
         plain, parse = spelled(name, declared.type)
         if isinstance(default, EffectiveDefault):
             declared, default = replace(declared, default=default.text), None
-        help = replace(declared, value=default).full_help
+        required = default is inspect.Parameter.empty
+        help = (
+            f"{declared.help}." if required else replace(declared, value=None if default == () else default).full_help
+        )
         names = [] if name != "options" else ["--option"]
         option = typer.Option(*names, help=help, rich_help_panel=declared.group, show_default=False)
-        default = str(default) if plain is str else default
+        default = str(default) if plain is str and not required else default
         hint = Annotated[plain, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint), parse
 
@@ -169,7 +163,7 @@ def with_settings(
 
     @wraps(command)
     def run(**given: Any) -> None:  # noqa: ANN401
-        with arguments(with_hyphens):
+        with arguments(lambda problem: with_hyphens(problem, [name for group in groups.values() for name in group])):
             made = {
                 group: hints[group](**{name: parse(given.pop(name)) for name, (_, parse) in members.items()})
                 for group, members in groups.items()
