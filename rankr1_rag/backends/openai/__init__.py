@@ -1,8 +1,4 @@
-"""Any server with OpenAI's chat completions, through the official SDK: vLLM, SGLang, llama-server, TGI, hosted ones.
-
-`OPENAI_API_KEY` goes to https://api.openai.com and nowhere else, and so do the SDK's other variables
-(`OPENAI_ORG_ID`, `OPENAI_PROJECT_ID`, `OPENAI_CUSTOM_HEADERS`).
-"""
+"""Any server with OpenAI's chat completions: vLLM, SGLang, llama-server, TGI, hosted ones."""
 
 from __future__ import annotations
 
@@ -10,16 +6,14 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Callable, Coroutine, Mapping
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal, NoReturn
 from urllib.parse import urlsplit
 
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.openai.dialects import (
     DIALECTS,
     Destination,
-    ReplyError,
     is_error,
     parse_json,
     redact,
@@ -33,23 +27,13 @@ from rankr1_rag.types import Completion
 
 if TYPE_CHECKING:
     import httpx
-    from openai import AsyncOpenAI
 
 Server = Literal["vllm", "sglang", "llama-server", "tgi"]
 
 OFFICIAL = "https://api.openai.com/v1"
+OFFICIAL_HEADERS = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
+"""Headers of api.openai.com, with the variables of their values."""
 DUMMY_KEY = "none"
-KEPT_HEADERS = {
-    "accept",
-    "accept-encoding",
-    "authorization",
-    "connection",
-    "content-length",
-    "content-type",
-    "host",
-    "user-agent",
-}
-"""Headers that go to any server, with those that begin with "x-stainless-"."""
 
 
 class OpenAI:
@@ -60,7 +44,8 @@ class OpenAI:
     (`{"temperature": None}`).
 
     The key is `api_key`, or the variable named by `api_key_env`, or OPENAI_API_KEY for api.openai.com and
-    RANKR1_API_KEY for any other address; a dummy is sent if that is not set. An `api_key` is not pickled.
+    RANKR1_API_KEY for any other address; a dummy is sent if that is not set. An `api_key` is not pickled. Nothing from
+    a variable of OpenAI goes to another address.
 
     `identity` contains the address: two servers may call different models by one name. A `revision` of the weights
     replaces the address: all servers with the same model and revision share their stored completions.
@@ -80,9 +65,21 @@ class OpenAI:
         timeout: float = 600.0,
         extra_body: Mapping[str, object] | None = None,
     ) -> None:
-        import_sdk()
-        self._url = base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL
-        self.base_url, self._official = check_url(self._url)
+        try:
+            import httpx  # noqa: F401  # here: it takes a while
+        except ImportError:
+            raise ImportError('the OpenAI backend needs httpx: pip install "rankr1-rag[openai]"') from None
+        url = base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:%-]+", parts.hostname or ""):
+            raise ValueError(f"base_url={redact(url, '')!r} is no address: use one like http://localhost:8000/v1")
+        if "@" in parts.netloc:
+            raise ValueError(
+                f"base_url at {parts.hostname} contains a user name or password: use api_key_env= for a key"
+            )
+        self.base_url = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")  # query and fragment may be secret
+        self._query = parts.query
+        self._official = (parts.scheme, parts.hostname, parts.port or 443) == ("https", "api.openai.com", 443)
         if server is not None and server not in DIALECTS:
             raise ValueError(
                 f"server={server!r} is none of {', '.join(filter(None, DIALECTS))}; None is any other server"
@@ -99,18 +96,10 @@ class OpenAI:
         self._api_key = None if api_key is None else Secret(api_key)
         self._key_name = api_key_env or ("OPENAI_API_KEY" if self._official else "RANKR1_API_KEY")
         self._clients = PerLoop(self._connect)
-
-    @property
-    def identity(self) -> str:
-        """Model, dialect, `extra_body`, and `revision` or else the address."""
-        where = {"revision": self.revision} if self.revision else {"base_url": self.base_url}
-        parts = {"model": self.model, "server": self.server, "extra_body": self._extra_body, **where}
-        return "openai:" + json.dumps({key: value for key, value in parts.items() if value}, sort_keys=True)
-
-    @property
-    def can_continue(self) -> bool:
-        """Whether the server continues a final assistant message."""
-        return DIALECTS[self.server].continues is not None
+        self.can_continue = DIALECTS[self.server].continues is not None
+        where = {"revision": revision} if revision else {"base_url": self.base_url}
+        parts = {"model": model, "server": self.server, "extra_body": self._extra_body, **where}
+        self.identity = "openai:" + json.dumps({key: value for key, value in parts.items() if value}, sort_keys=True)
 
     def count(self, text: str) -> int | None:
         """The result of the `count` argument, or None."""
@@ -119,11 +108,8 @@ class OpenAI:
     async def complete(self, request: Request) -> Completion:
         """One POST; cancelling closes its connection. Raises `BackendError` and its subclasses."""
         destination = self._destination()
-        try:
-            async with asyncio.timeout(self.timeout):
-                status, headers, text = await self._post(destination, request)
-        except TimeoutError:
-            raise BackendUnavailable(f"{self.base_url} gave no answer within timeout={self.timeout:g} s") from None
+        fields = to_body(DIALECTS[self.server], self.model, request) | self._extra_body
+        status, headers, text = await self._post(destination, "/chat/completions", fields)
         data = parse_json(text)
         if not 200 <= status < 300 or is_error(data):
             raise to_error(destination, status, headers, text)
@@ -134,27 +120,34 @@ class OpenAI:
             raise BackendUnavailable(f"{self.base_url} returned an incomplete answer, or no JSON: {start}")
         try:
             return to_completion(DIALECTS[self.server], request, data)
-        except ReplyError as error:
+        except ValueError as error:
             raise BackendUnavailable(f"{self.base_url}: {error}") from None
 
-    async def _post(self, destination: Destination, request: Request) -> tuple[int, Mapping[str, str], str]:
-        """Status, headers and text of any answer. No SDK exception is passed on: they contain the key."""
-        sdk = import_sdk()
-        fields = to_body(DIALECTS[self.server], self.model, request) | self._extra_body
-        fields = {name: value for name, value in fields.items() if value is not None}
-        broken = ""
+    async def _post(
+        self, destination: Destination, path: str, fields: Mapping[str, object]
+    ) -> tuple[int, Mapping[str, str], str]:
+        """Status, headers and text of any answer. No exception of httpx is passed on: they hold the key."""
+        import httpx
+
+        key, broken = destination.key or DUMMY_KEY, ""
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "User-Agent": "rankr1-rag"}
+        for name, variable in OFFICIAL_HEADERS.items() if self._official else ():
+            headers |= {name: os.environ[variable]} if os.environ.get(variable) else {}
+        body = json.dumps({name: value for name, value in fields.items() if value is not None}, ensure_ascii=False)
         try:
-            raw = await self._clients.get().chat.completions.with_raw_response.create(
-                model=fields.pop("model"), messages=fields.pop("messages"), extra_body=fields
-            )
-            response = raw.http_response
-        except sdk.APIStatusError as error:
-            response = error.response
-        except sdk.APIConnectionError as error:
-            broken = redact(f"{error} {error.__cause__ or ''}", destination.key)
-        if broken:
-            raise BackendUnavailable(f"{self.base_url} cannot be reached or broke off: {broken}")
-        return response.status_code, response.headers, response.text
+            async with asyncio.timeout(self.timeout):
+                response = await self._clients.get().post(
+                    f"{self.base_url}{path}",
+                    params=self._query or None,
+                    headers=headers,
+                    content=body.encode("utf-8", "replace"),  # lone surrogates, which no JSON carries, become "?"
+                )
+            return response.status_code, response.headers, response.text
+        except TimeoutError:
+            broken = f"gave no answer within timeout={self.timeout:g} s"
+        except httpx.HTTPError as error:
+            broken = f"cannot be reached or broke off: {redact(str(error), key) or type(error).__name__}"
+        raise BackendUnavailable(f"{self.base_url} {broken}")
 
     def _destination(self) -> Destination:
         """The address with the present key: environments change, and keys are not kept."""
@@ -165,31 +158,28 @@ class OpenAI:
         if not key and self._official:
             raise BackendError(f"{self.base_url} needs a key: set {self._key_name}")
         if not key:
-            name, key = f"a dummy, as {self._key_name} is not set", DUMMY_KEY
+            name = f"a dummy, as {self._key_name} is not set"
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise BackendError(f"the key for {self.base_url} is {name}, which contains a character that no key has")
-        return Destination(self.base_url, self.model, name, "" if key == DUMMY_KEY else key)
+        return Destination(self.base_url, self.model, name, key)
 
-    def _connect(self) -> AsyncOpenAI:
+    def _connect(self) -> httpx.AsyncClient:
         """A client for the running loop. Redirects are not followed: they would send the prompt elsewhere."""
-        sdk = import_sdk()
-        key = self._destination().key or DUMMY_KEY
-        timeout = sdk.Timeout(self.timeout, connect=min(self.timeout, 10.0))
-        hooks = {} if self._official else {"request": [only_own_headers(key)]}
-        http = sdk.DefaultAsyncHttpxClient(timeout=timeout, follow_redirects=False, event_hooks=hooks)
-        client: AsyncOpenAI = sdk.AsyncOpenAI(
-            api_key=key, base_url=self._url, timeout=timeout, max_retries=0, http_client=http
+        import httpx
+
+        return httpx.AsyncClient(
+            timeout=httpx.Timeout(self.timeout, connect=min(self.timeout, 10.0)),
+            limits=httpx.Limits(max_connections=1000, max_keepalive_connections=100),
         )
-        return client
 
     async def close(self) -> None:
         """Close the connections of every running loop; those of a closed loop are closed."""
         here = asyncio.get_running_loop()
         for loop, client in self._clients.take():
             if loop is here:
-                await client.close()
+                await client.aclose()
             elif loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(client.close(), loop))
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(client.aclose(), loop))
 
     def __repr__(self) -> str:
         return f"OpenAI({self.model!r}, base_url={self.base_url!r}, server={self.server or None!r})"
@@ -209,35 +199,3 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("api_key= would be pickled with the backend: use api_key_env=")
-
-
-def only_own_headers(key: str) -> Callable[[httpx.Request], Coroutine[Any, Any, None]]:
-    """A hook that removes every header that the SDK read from its environment variables."""
-
-    async def hook(request: httpx.Request) -> None:
-        for name in list(request.headers):
-            if name.lower() not in KEPT_HEADERS and not name.lower().startswith("x-stainless-"):
-                del request.headers[name]
-        request.headers["Authorization"] = f"Bearer {key}"
-
-    return hook
-
-
-def check_url(url: str) -> tuple[str, bool]:
-    """The address without query and fragment, which may be secret, and whether it is OpenAI's own."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:%-]+", parts.hostname or ""):
-        raise ValueError(f"base_url={redact(url, '')!r} is no address: use one like http://localhost:8000/v1")
-    if "@" in parts.netloc:
-        raise ValueError(f"base_url at {parts.hostname} contains a user name or password: use api_key_env= for a key")
-    official = (parts.scheme, parts.hostname, parts.port or 443) == ("https", "api.openai.com", 443)
-    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/"), official
-
-
-def import_sdk() -> ModuleType:
-    """The SDK, imported when the first backend is made: it takes half a second."""
-    try:
-        import openai
-    except ImportError:
-        raise ImportError('the OpenAI backend needs the openai SDK: pip install "rankr1-rag[openai]"') from None
-    return openai

@@ -21,18 +21,9 @@ from rankr1_rag.types import Completion, TokenLogprob
 Json = dict[str, Any]
 
 
-class ReplyError(ValueError):
-    """A reply that is no completion, with the reason."""
-
-
 def regex(choices: Sequence[str]) -> str:
     """A regular expression for exactly these texts."""
     return f"({'|'.join(re.escape(choice) for choice in choices)})"
-
-
-def grammar(choices: Sequence[str]) -> str:
-    """A GBNF grammar for exactly these texts."""
-    return "root ::= " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
 
 
 @dataclass(frozen=True)
@@ -78,7 +69,9 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
         "llama-server": Dialect(
             always={"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0, "reasoning_format": "none"},
             continues={},
-            constrain=lambda choices: {"grammar": grammar(choices)},
+            constrain=lambda choices: {
+                "grammar": "root ::= " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
+            },
             echoes=True,
         ),
         # text-generation-inference/router/src: chat_template.rs continues a final assistant message, since 3.0;
@@ -97,13 +90,10 @@ BROKEN_OFF = {"abort", "error"}
 
 
 def to_body(dialect: Dialect, model: str, request: Request) -> Json:
-    """The JSON body for a request. Lone surrogates, which JSON cannot carry, become "?"."""
+    """The JSON body for a request."""
     fields: Json = {
         "model": model,
-        "messages": [
-            {key: value.encode("utf-8", "replace").decode("utf-8") for key, value in message.items()}
-            for message in request.messages
-        ],
+        "messages": [dict(message) for message in request.messages],
         dialect.limit: request.max_tokens,
         "temperature": request.temperature,
         **dialect.always,
@@ -122,25 +112,24 @@ def to_body(dialect: Dialect, model: str, request: Request) -> Json:
 
 
 def to_completion(dialect: Dialect, request: Request, reply: object) -> Completion:
-    """The completion in a reply; ReplyError if there is none."""
+    """The completion in a reply; ValueError if there is none."""
     choices = reply.get("choices") if isinstance(reply, dict) else None
     if not isinstance(choices, list) or not choices:
-        raise ReplyError("the reply has no choices")
+        raise ValueError("the reply has no choices")
     choice = choices[0]
     if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
-        raise ReplyError("the reply's first choice has no message")
+        raise ValueError("the reply's first choice has no message")
     reason = choice.get("finish_reason")
     if reason in BROKEN_OFF:
-        raise ReplyError(f"the server broke the completion off ({reason})")
+        raise ValueError(f"the server broke the completion off ({reason})")
     reason = FINISH_REASONS.get(reason, reason) if isinstance(reason, str) else "unknown"
-    usage = object_at(reply, "usage")
     return Completion(
         text=whole_text(choice["message"], reason, continued(dialect, request), dialect.echoes),
-        prompt_tokens=number_at(usage, "prompt_tokens"),
-        cached_tokens=number_at(object_at(usage, "prompt_tokens_details"), "cached_tokens"),
-        completion_tokens=number_at(usage, "completion_tokens"),
+        prompt_tokens=number(reply, "usage", "prompt_tokens"),
+        cached_tokens=number(reply, "usage", "prompt_tokens_details", "cached_tokens"),
+        completion_tokens=number(reply, "usage", "completion_tokens"),
         finish_reason=reason,
-        logprobs=to_logprobs(object_at(choice, "logprobs").get("content")) if request.logprobs else None,
+        logprobs=to_logprobs(choice.get("logprobs")) if request.logprobs else None,
     )
 
 
@@ -155,10 +144,10 @@ def whole_text(message: Json, reason: str, prefix: str, echoes: bool) -> str:
     reasoning = message.get("reasoning") or message.get("reasoning_content") or ""  # vLLM >= 0.32; the others
     content = message.get("content") or message.get("refusal")
     if content is None and not reasoning and ("content" not in message or reason == "unknown"):
-        raise ReplyError("the reply's message has no content")
+        raise ValueError("the reply's message has no content")
     content = content or ""  # null, but finished: SGLang's empty text
     if not isinstance(reasoning, str) or not isinstance(content, str):
-        raise ReplyError("the reply's content is not a text")
+        raise ValueError("the reply's content is not a text")
     if echoes:
         content = content.removeprefix(prefix)
     if not reasoning:
@@ -170,8 +159,9 @@ def whole_text(message: Json, reason: str, prefix: str, echoes: bool) -> str:
     return f"{opening}{reasoning}{closing}{content}"
 
 
-def to_logprobs(tokens: object) -> tuple[TokenLogprob, ...] | None:
-    """The log-probabilities of a reply, None if it has none; ReplyError for others."""
+def to_logprobs(logprobs: object) -> tuple[TokenLogprob, ...] | None:
+    """The log-probabilities of a choice, None if it has none; ValueError if they cannot be read."""
+    tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
     if not isinstance(tokens, list):
         return None
     try:
@@ -184,18 +174,13 @@ def to_logprobs(tokens: object) -> tuple[TokenLogprob, ...] | None:
             for entry in tokens
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ReplyError(f"the reply's logprobs cannot be read ({error!r})") from None
+        raise ValueError(f"the reply's logprobs cannot be read ({error!r})") from None
 
 
-def object_at(parent: object, key: str) -> Json:
-    """The object in this field, {} for anything else."""
-    value = parent.get(key) if isinstance(parent, dict) else None
-    return value if isinstance(value, dict) else {}
-
-
-def number_at(parent: Json, key: str) -> int:
-    """The integer in this field, 0 for anything else."""
-    value = parent.get(key)
+def number(value: object, *keys: str) -> int:
+    """The integer at the end of this path, 0 for anything else."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
     return value if isinstance(value, int) else 0
 
 
