@@ -254,7 +254,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     if os.getuid() != 0 or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("only root can mount a small disk")
     yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def fill(ballast: Path) -> None:

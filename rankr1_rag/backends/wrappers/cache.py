@@ -9,7 +9,7 @@ import os
 import sqlite3
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, fields, replace
 from functools import partial
 from hashlib import sha256
@@ -163,9 +163,8 @@ class StoreFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()
-        self.connection: sqlite3.Connection | None = None
+        self.connection: sqlite3.Connection | None = open_store(self.path)
         self.start()
-        prepare(self.path)
         OPEN_FILES.add(self)
 
     def start(self) -> None:
@@ -248,8 +247,11 @@ class StoreFile:
         return type(self), (self.path,)
 
 
-def prepare(path: Path) -> None:
-    """Create the store if it is missing. StoreError unless it is whole and writable; another file is left unchanged."""
+def open_store(path: Path) -> sqlite3.Connection:
+    """A connection to the store, which is created if it is missing.
+
+    StoreError unless it is whole and writable; another file is left unchanged.
+    """
     try:
         # Only ever a new file: closing a descriptor of an open store would drop SQLite's locks on it.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -258,7 +260,8 @@ def prepare(path: Path) -> None:
     except OSError as error:
         raise StoreError(f"{path} cannot be created ({error.strerror}): use a path in a writable directory") from error
     try:
-        with closing(connect(path)) as connection:
+        with ExitStack() as stack:
+            connection = stack.enter_context(closing(connect(path)))
 
             def pragma(name: str) -> object:
                 return connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -279,6 +282,8 @@ def prepare(path: Path) -> None:
                 raise unusable(path, f"damaged: {problem}")
             connection.execute("BEGIN IMMEDIATE")  # is it writable?
             connection.execute("ROLLBACK")
+            stack.pop_all()
+            return connection
     except sqlite3.Error as error:
         raise unusable(path, error) from error
 
