@@ -33,8 +33,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         http: Any = self.server
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        http.seen.append(SimpleNamespace(path=self.path, headers=self.headers, body=body, port=self.client_address[1]))
-        self._send(**(http.answers.popleft() if http.answers else {}))
+        seen = SimpleNamespace(path=self.path, headers=self.headers, body=body, port=self.client_address[1])
+        http.seen.append(seen)
+        self._send(**(http.answers.popleft() if http.answers else http.script(seen)))
 
     def _send(
         self,
@@ -71,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """`seen` are the requests; answers that a test added are sent one a request, then good ones."""
+    """`seen` are the requests; answers that a test added are sent one a request, then those of the `script`."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -81,6 +82,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers: deque[dict[str, Any]] = deque()
         self.seen: list[Any] = []
+        self.script: Callable[[Any], dict[str, Any]] = lambda seen: {}
         self.hung_up = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
