@@ -8,7 +8,6 @@ import json
 import math
 import pickle
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from rankr1_rag.connect import connect
 from rankr1_rag.cross_encoder import RankR1CrossEncoder
 from rankr1_rag.frameworks.component import Component
 from rankr1_rag.frameworks.llm import FrameworkLLM
+from rankr1_rag.prompt import FORMATS
 from rankr1_rag.settings import (
     CONNECTION_RULES,
     MODEL,
@@ -33,7 +33,6 @@ from rankr1_rag.settings import (
     TOP_N,
     Connection,
     Option,
-    Plan,
     Settings,
     options,
 )
@@ -47,8 +46,7 @@ TYPED = [pytest.param(name, option, id=name) for name, option in TABLE.items() i
 class Mine(Component):
     """A component of no framework."""
 
-    def _wrap_llm(self, llm: Any) -> FrameworkLLM:
-        raise NotImplementedError
+    _wrap_llm = FrameworkLLM
 
 
 def first(messages: object) -> str:
@@ -57,14 +55,6 @@ def first(messages: object) -> str:
 
 def reranker(**settings: Any) -> Reranker:
     return Reranker(Scripted(first), **settings)
-
-
-def takers(name: str) -> list[Callable[..., Any]]:
-    """All that take the option of this name from Python code."""
-    component = [] if name in ("k",) else [lambda **one: Mine(**{**SERVER, **one})]
-    if name.startswith("connect "):
-        return [lambda **one: connect(**{**SERVER, **one}), *component]
-    return [reranker, *component]
 
 
 def wrong(option: Option) -> list[Any]:
@@ -80,17 +70,11 @@ def wrong(option: Option) -> list[Any]:
 
 @pytest.mark.parametrize(("name", "option"), TYPED)
 def test_a_wrong_value_is_refused_by_all_that_take_the_option_and_none_of_the_model(name: str, option: Option) -> None:
+    own: Any = connect if name.startswith("connect ") else lambda model, base_url, **one: reranker(**one)
     for value in wrong(option):
-        for take in takers(name):
-            with pytest.raises(ValueError, match=re.escape(f"{option.name}={value!r}")) as caught:
-                take(**{option.name: value})
-            assert "needed" in str(caught.value)
-
-
-def test_defaults_read_from_the_signature_can_be_passed_back() -> None:
-    bound = inspect.signature(Reranker).bind(Scripted(str))
-    bound.apply_defaults()
-    assert Reranker(*bound.args, **bound.kwargs).plan.size == 20
+        for take in (own, Mine) if name != "k" else (own,):
+            with pytest.raises(ValueError, match=re.escape(f"{option.name}={value!r}") + ".*needed"):
+                take(**{**SERVER, option.name: value})
 
 
 def test_a_connection_with_a_key_is_not_pickled_and_connect_is() -> None:
@@ -99,11 +83,14 @@ def test_a_connection_with_a_key_is_not_pickled_and_connect_is() -> None:
         pickle.dumps(Connection("openai", "m", api_key="sk-secret"))
 
 
-def test_a_value_in_bounds_is_taken() -> None:
+def test_a_value_in_bounds_and_the_defaults_of_the_signature_are_taken() -> None:
     both = {"k": 1, "size": 2, "votes": "auto", "fusion": "off", "temperature": 1, "force": "never", "strict": True}
     assert reranker(**both).plan.votes == "auto"
     assert reranker(fusion=0, k=None, size=20).plan.fusion == 0
     assert reranker(format="rank-r1-v0.2").plan.format.name == "rank-r1-v0.2"
+    bound = inspect.signature(Reranker).bind(Scripted(str))
+    bound.apply_defaults()
+    assert Reranker(*bound.args, **bound.kwargs).plan.size == 20
 
 
 @pytest.mark.parametrize("value", [True, 0, -1, 1.5, "3"])
@@ -179,14 +166,11 @@ def test_an_unknown_option_is_a_type_error_that_says_what_was_meant(wanted: str,
 
 @pytest.mark.parametrize("model", [*CHECKPOINTS, "ielabgroup/Rank-R1-7B-v0.1-GGUF"])
 def test_open_options_come_from_the_table_of_checkpoints_by_exact_name(model: str) -> None:
-    plan = Settings().resolved(Scripted(first, model=model))
-    known = CHECKPOINTS.get(model)
-    if known is None:
-        assert (plan.format.name, plan.size, plan.reasoning_tokens) == ("rank-r1-v0.1", 20, 1024)
-        assert (plan.force, plan.fusion, plan.passage_tokens) == ("truncated", None, None)
-    else:
-        names = ("format", "size", "reasoning_tokens", "force", "query_tokens", "passage_tokens", "fusion")
-        assert all(getattr(plan, name) == getattr(known, name) for name in names)
+    names = ("format", "size", "reasoning_tokens", "force", "query_tokens", "passage_tokens", "fusion")
+    plan, known = Settings().resolved(Scripted(first, model=model)), CHECKPOINTS.get(model)
+    unknown = (FORMATS["rank-r1-v0.1"], 20, 1024, "truncated", None, None, None)
+    expected = tuple(getattr(known, name) for name in names) if known else unknown
+    assert tuple(getattr(plan, name) for name in names) == expected
 
 
 def test_an_option_that_is_set_wins_and_the_rest_follows_the_format() -> None:
@@ -195,11 +179,6 @@ def test_an_option_that_is_set_wins_and_the_rest_follows_the_format() -> None:
     assert Settings(fusion=7, size=3, passage_tokens=9).resolved(embedded).fusion == 7
     assert Settings(format="listwise-v1").resolved(embedded).algorithm == "window"
     assert Settings(format="rank-r1-v0.1").resolved(Scripted(first, model=sft)).reasoning_tokens == 1024
-
-
-def test_every_open_option_is_decided_in_the_plan() -> None:
-    names = {name for name, option in options(Settings).items() if option.value is None}
-    assert names - {"fusion", "query_tokens", "passage_tokens"} <= {*inspect.signature(Plan).parameters}
 
 
 # Help
@@ -212,17 +191,22 @@ def test_every_option_has_a_help_and_a_default_that_can_be_read() -> None:
         assert option.default_text not in ("", "None"), name
 
 
-THEIRS: list[Any] = [Connection, connect]
-
-
-def test_help_lists_every_option_with_its_effective_default() -> None:
-    for owner in (Reranker, Connection, connect, Mine):
-        text = inspect.getdoc(owner) or ""
-        assert "None)" not in text
-        assert "size: int | None = <the checkpoint's, else 20>" in str(inspect.signature(owner)) or owner in THEIRS
-        table = {"Reranker": options(Reranker), "Mine": options(Settings) | options(Connection)}
-        for name, option in table.get(owner.__name__, options(Connection)).items():  # type: ignore[attr-defined]
-            assert f"    {name}: {option.help}" in text or name in ("k", "retrieve", "api_key"), name
+@pytest.mark.parametrize(
+    ("owner", "table"),
+    [
+        (Reranker, options(Reranker)),
+        (Connection, options(Connection)),
+        (connect, options(Connection)),
+        (Mine, options(Settings) | options(Connection) | Mine.model_fields),
+    ],
+)
+def test_help_lists_every_option_with_its_effective_default(owner: Any, table: dict[str, Any]) -> None:
+    text = inspect.getdoc(owner) or ""
+    assert "None)" not in text
+    for name, option in table.items():
+        assert f"    {name}: {getattr(option, 'help', '')}" in text or (owner, name) == (Mine, "k"), name
+    if "size" in table:
+        assert "size: int | None = <the checkpoint's, else 20>" in str(inspect.signature(owner))
 
 
 # The command line
@@ -267,14 +251,10 @@ def test_the_command_line_makes_python_values() -> None:
         *("--base-url", "http://a/v1", "--base-url", "http://b/v1", "--option", "max-batch=2", "--option", "x=a=b"),
         *("--strict", "--server", "llama-server", "--temperature", "0.5"),
     )
-    assert (settings.votes, settings.fusion, settings.on_failure) == ("auto", 60, "first_stage")
-    assert (settings.backend, settings.server, settings.urls) == (
-        "openai",
-        "llama-server",
-        ("http://a/v1", "http://b/v1"),
-    )
+    found = (settings.votes, settings.fusion, settings.on_failure, settings.backend, settings.server, settings.strict)
+    assert found == ("auto", 60, "first_stage", "openai", "llama-server", True)
+    assert settings.urls == ("http://a/v1", "http://b/v1")
     assert settings.options == {"max_batch": 2, "x": "a=b"}
-    assert settings.strict is True
     assert json.dumps(settings.fingerprint())
 
 
@@ -300,60 +280,23 @@ def test_a_wrong_option_of_the_command_line_is_a_usage_error(arguments: list[str
 # The page
 
 
-def page() -> str:
-    """docs/options.md."""
-
-    def table(owner: Any, group: str) -> str:
-        rows = [one for one in options(owner).values() if one.group == group]
-        values = ["a name" if one.choices else "a function" if one.live else one.wanted for one in rows]
-        lines = [
-            f"| `{one.name}` | {one.help} | {value} | {one.default_text} |"
-            for one, value in zip(rows, values, strict=True)
-        ]
-        return "\n".join(["| option | meaning | value | default |", "|---|---|---|---|", *lines])
-
-    return f"""# Options
-
-Made by `python -m tests.test_settings` from the table in `rankr1_rag/settings.py`.
-
-The names are the same everywhere; on the command line they have hyphens (`reasoning_tokens=` is `--reasoning-tokens`).
-The framework components take all of them, with `top_n` for `k`.
-
-A `Reranker` selects k=10 passages, because the paper and most leaderboards measure nDCG@10. The components, `rankr1
-demo` and `rankr1-eval qa` select {TOP_N}, because a language model reads the result. None means all
-passages. In `rank(k=None)` the reranker's own k holds.
-
-"The checkpoint's" is the value that the table of known checkpoints (`rankr1_rag/checkpoints.py`) has for the model's
-exact name.
-
-## Selection
-
-These are options of `Reranker`, of the command line (all but `retrieve`) and of the components (`top_n` instead of
-`k`).
-
-{table(Reranker, SELECTION)}
-
-## Prompt and answer
-
-These are options of `Reranker`, of the command line and of the components.
-
-{table(Reranker, PROMPT)}
-
-## Model
-
-These are options of `connect`, of the command line and of the components. A `Reranker` takes the model as a `backend`
-object instead.
-
-{table(Connection, MODEL)}
-
-`api_key` is for Python alone, because other users can see a command line. On the command line, `options` is
-`--option NAME=VALUE` and may be repeated.
-"""
+def page(written: str) -> str:
+    """docs/options.md with its tables as they are to be: one a group of options, after the heading of the group."""
+    for owner, group in ((Reranker, SELECTION), (Reranker, PROMPT), (Connection, MODEL)):
+        lines = ["| option | meaning | value | default |", "|---|---|---|---|"]
+        for one in (one for one in options(owner).values() if one.group == group):
+            value = "a name" if one.choices else "a function" if one.live else one.wanted
+            lines.append(f"| `{one.name}` | {one.help} | {value} | {one.default_text} |")
+        head, rest = re.split(rf"(?<=\n## {group}\n)", written)
+        written = head + re.sub(r"(\|.*\n)+", lambda _, lines=lines: "\n".join([*lines, ""]), rest, count=1)
+    return written
 
 
 def test_the_page_of_options_is_up_to_date() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "run python -m tests.test_settings"
+    written = PAGE.read_text(encoding="utf-8")
+    assert written == page(written), "run python -m tests.test_settings"
+    assert f"select {TOP_N}, because a language model reads the result" in written
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
