@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from rankr1_rag import Ranking, Reranker
 from rankr1_rag.backends import Request
 from rankr1_rag.errors import BackendError, BackendUnavailable
-from tests.backends.scripts import ask
+from tests.backends.scripts import ask, run
 
 if TYPE_CHECKING:
     from tests.backends.conftest import Server
@@ -286,7 +287,23 @@ def test_a_format_without_a_system_text_sends_no_empty_system_turn(server: Serve
 # ---- gateways
 
 
-def test_azure(server: Server, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_azure_is_asked_as_the_guide_says(server: Server, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("AZURE_OPENAI_API_KEY", "azure-secret-0123")
+    guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
+    code = next(block for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "azure" in block)
+    server.script = lambda seen: {"body": server.chat("<answer>[2]</answer>")}
+    names: dict[str, Any] = {}
+    exec(code.replace("https://RESOURCE.openai.azure.com", server.url.removesuffix("/v1")), names)
+    run(names["backend"].close())
+    assert names["ranking"].order == (1, 0)
+    (seen,) = server.seen
+    assert seen.path == "/openai/deployments/DEPLOYMENT/chat/completions?api-version=2024-10-21"
+    assert (seen.headers["api-key"], seen.headers["Authorization"]) == ("azure-secret-0123", None)
+
+
+def test_headers_and_query_are_sent_and_kept_secret(
+    server: Server, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     environment.setenv("AZURE_OPENAI_API_KEY", "azure-secret-0123")
     caplog.set_level(logging.DEBUG)
     backend = server.backend(

@@ -180,7 +180,7 @@ class OpenAI:
             learned, change = learn(self._quirks, body, self._extra_body, status, text)
             if learned != self._quirks:
                 self._quirks = learned
-                log.warning("%s. For %r, from now on %s", error, self.model, change)
+                log.warning("%.200s. For %r, from now on %s", error, self.model, change)
             if self._quirks == quirks:
                 raise error
 

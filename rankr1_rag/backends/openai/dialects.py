@@ -171,7 +171,8 @@ def whole_text(message: Json, reason: str, prefix: str, echoes: bool) -> str:
     """The text as the model wrote it after `prefix`: reasoning that the server split off is put back with its tags."""
     reasoning = message.get("reasoning") or message.get("reasoning_content") or ""  # vLLM >= 0.32; the others
     content = message.get("content") or message.get("refusal")
-    if content is None and not reasoning and ("content" not in message or reason == "unknown"):
+    is_left_out = "content" not in message and reason != "length"  # Gemini's after reasoning that it does not show
+    if content is None and not reasoning and (is_left_out or reason == "unknown"):
         raise ValueError("the reply's message has no content")
     content = content or ""  # null, but finished: SGLang's empty text
     if not isinstance(reasoning, str) or not isinstance(content, str):
