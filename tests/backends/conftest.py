@@ -22,7 +22,7 @@ def chat(
     content: str | None = "<answer>[1]</answer>", finish_reason: str = "stop", **message: object
 ) -> dict[str, Any]:
     """The JSON of a chat completion."""
-    said = {"role": "assistant", **({} if content is ... else {"content": content}), **message}
+    said = {"role": "assistant", "content": content, **message}
     usage = {"prompt_tokens": 12, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 8}}
     return {"id": "c", "choices": [{"index": 0, "message": said, "finish_reason": finish_reason}], "usage": usage}
 

@@ -114,7 +114,6 @@ def test_samples_of_one_prompt_have_a_seed_each(server: Server) -> None:
         ({"content": "[1]"}, "stop", "[1]"),
         ({"content": ""}, "stop", ""),
         ({"content": None}, "stop", ""),  # SGLang's empty text
-        ({"content": ..., "refusal": None}, "length", ""),  # left out: Gemini's hidden reasoning
         ({"content": None, "refusal": "I cannot."}, "stop", "I cannot."),
         ({"content": "[1]", "reasoning": None, "reasoning_content": ""}, "stop", "[1]"),
         ({"content": " [1]", "reasoning": "hm"}, "stop", "<think>hm</think> [1]"),

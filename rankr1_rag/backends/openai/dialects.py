@@ -83,14 +83,23 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
     }
 )
 
-FINISH_REASONS = {"eos_token": "stop", "stop_sequence": "stop"}
-"""TGI's names."""
+FINISH_REASONS = {"eos_token": "stop", "stop_sequence": "stop", "max_tokens": "length", "MAX_TOKENS": "length"}
+"""Names of TGI and of gateways."""
 
 BROKEN_OFF = {"abort", "error"}
 """vLLM and SGLang when they shut down; OpenRouter."""
 
 
 CONTINUE = "Your answer has begun:\n\n{begun}\n\nContinue exactly where it ends. Write only what follows."
+
+
+def to_messages(request: Request, quirks: Quirks) -> list[dict[str, str]]:
+    """The messages of a request, without an empty system text, or with the system text in the user's turn."""
+    messages: list[dict[str, str]] = [{**one} for one in request.messages if one["content"] or one["role"] != "system"]
+    if quirks.folds_system and len(messages) > 1 and messages[0]["role"] == "system":
+        system = messages.pop(0)["content"]
+        messages[0]["content"] = f"{system}\n\n{messages[0]['content']}"
+    return messages
 
 
 def to_body(
@@ -100,11 +109,7 @@ def to_body(
 
     With the tokens of a `prompt` it is for the route of plain completions.
     """
-    messages: list[dict[str, str]] = [{**one} for one in request.messages if one["content"] or one["role"] != "system"]
-    if quirks.folds_system and len(messages) > 1 and messages[0]["role"] == "system":
-        system = messages.pop(0)["content"]
-        messages[0]["content"] = f"{system}\n\n{messages[0]['content']}"
-    begun = continued(dialect, request)
+    messages, begun = to_messages(request, quirks), continued(dialect, request)
     if begun and not quirks.continues and len(messages) > 1:  # asked in the user's turn
         messages.pop()
         messages[-1]["content"] += "\n\n" + CONTINUE.format(begun=begun)
