@@ -77,16 +77,20 @@ class ModelWorker(ABC):
         """Answer a question, with an exception or a result; nothing happens where it was withdrawn."""
         with self._lock:
             future = self._open.pop(number, None)
-        if future is not None:
-            _resolve(future, outcome)
+        if future is None:
+            return
+        with suppress(InvalidStateError):  # cancelled meanwhile
+            if isinstance(outcome, BaseException):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
 
     def end(self, reason: BackendError) -> None:
         """Accept no more questions and answer the open ones with the reason. The first reason counts."""
         with self._lock:
             self.ended = self.ended or reason
-            waiting, self._open = list(self._open.values()), {}
-        for future in waiting:
-            _resolve(future, type(self.ended)(str(self.ended)))
+        for number in list(self._open):
+            self.answer(number, type(self.ended)(str(self.ended)))
         self.inbox.put(None)
 
     def stop(self, reason: str) -> None:
@@ -105,14 +109,6 @@ class ModelWorker(ABC):
     def forget(self) -> None:
         """In the child of a fork, where it is the parent's: let go of it and end nothing."""
         _running.discard(self)
-
-
-def _resolve(future: Future[Any], outcome: object) -> None:
-    with suppress(InvalidStateError):  # cancelled meanwhile
-        if isinstance(outcome, BaseException):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
 
 
 W = TypeVar("W", bound=ModelWorker)

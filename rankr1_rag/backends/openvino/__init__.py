@@ -12,6 +12,7 @@ Control tokens such as `<|im_end|>` inside a message become real ones, as with m
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -29,12 +30,10 @@ class OpenVINO(LocalModel[ModelProcess]):
     another name; without it, an adapter in the place of the shipped one goes by the name of that.
 
     `context` lowers the longest prompt and completion. Up to `max_batch` requests are computed together, in a KV cache
-    of `cache_tokens` (14 kB each for SmolLM2); others wait.
-
-    Choices are kept exactly, and whole, even where `max_tokens` is less. The same requests in the same batches give the
-    same text, but other company rounds differently and turns near ties, greedy or sampled by seed and sample; with
-    `max_batch=1` there is none, and a good part of the speed is gone. `logprobs` are the chosen tokens' own: the
-    runtime reports neither alternatives (`top`) nor `cached_tokens`, which stays 0.
+    of `cache_tokens` (14 kB each for SmolLM2); others wait. Choices are kept exactly, whole even where `max_tokens` is
+    less. Other company rounds differently and turns near ties; with `max_batch=1` there is none, and a good part of the
+    speed is gone. `logprobs` are the chosen tokens' own: the runtime reports neither alternatives (`top`) nor
+    `cached_tokens`, which stays 0.
 
     Raises FileNotFoundError for a wrong path and ImportError, with the commands to run, for what is not installed;
     an adapter that does not fit is a BackendError at the first use.
@@ -53,14 +52,13 @@ class OpenVINO(LocalModel[ModelProcess]):
         device: str = "CPU",
     ) -> None:
         super().__init__()
-        self._path = weights.find(model)
-        self._adapter = weights.adapter(model, adapter)
+        longest = min(context or cache_tokens, cache_tokens)
+        path, folder = weights.find(model), weights.adapter(model, adapter)
+        self._settings = PipelineSettings(path, folder, longest, cache_tokens, max_batch, threads, device)
         self._name = name or (weights.EMBEDDED if model is None else str(model))
-        self._longest = min(context or cache_tokens, cache_tokens)
-        self._cache_tokens, self._max_batch, self._threads, self._device = cache_tokens, max_batch, threads, device
-        if max_batch < 1 or self._longest < 1:
+        if max_batch < 1 or longest < 1:
             raise ValueError(f"max_batch is {max_batch}, context {context}, cache_tokens {cache_tokens}: too small")
-        self._counted = lru_cache(maxsize=4_096)(self._count)
+        self._counted = lru_cache(maxsize=4_096)(lambda text: self.worker().ask("count", text).result())
 
     @property
     def model(self) -> str:
@@ -70,34 +68,22 @@ class OpenVINO(LocalModel[ModelProcess]):
     @cached_property
     def identity(self) -> str:
         """The name, a digest over the weights with their tokenizer, one over the adapter; reads all of the files."""
-        digests = [weights.digest(self._path)]
-        if self._adapter:
-            digests.append(weights.adapter_digest(self._adapter))
+        digests = [weights.digest(self._settings.path)]
+        if self._settings.adapter:
+            digests.append(weights.adapter_digest(self._settings.adapter))
         return f"openvino:{Path(self._name).name}:{'+'.join(digests)}"
 
     @cached_property
     def context(self) -> int:
         """The model's own, or less by `context` or by a smaller cache. BackendError for a damaged file."""
-        return min(weights.context(self._path) or self._longest, self._longest)
+        longest = self._settings.context
+        return min(weights.context(self._settings.path) or longest, longest)
 
     def count(self, text: str) -> int:
         """Tokens of this text. The first call waits for the model to load, any other for a step of the batch."""
-        return self._counted(text)
-
-    def _count(self, text: str) -> int:
-        tokens: int = self.worker().ask("count", text).result()
+        tokens: int = self._counted(text)
         return tokens
 
     def start(self, lost: ModelProcess | None) -> ModelProcess:
         """A new process that loads the model."""
-        return ModelProcess(
-            PipelineSettings(
-                self._path,
-                self._adapter,
-                self.context,
-                self._cache_tokens,
-                self._max_batch,
-                self._threads,
-                self._device,
-            )
-        )
+        return ModelProcess(replace(self._settings, context=self.context))

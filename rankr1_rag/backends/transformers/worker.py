@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from rankr1_rag.backends import Request, hub
+from rankr1_rag.backends import hub
 from rankr1_rag.backends.local_model import ModelWorker
 from rankr1_rag.backends.transformers import model as models
 from rankr1_rag.backends.transformers.decoding import Decoding, PrefixCache, RunningBatch
@@ -86,16 +86,14 @@ class BatchLoop:
                 if message is None:
                     return
                 kind, number, request = message
-                if kind == "complete":
-                    self._enqueue(number, request)
-
-    def _enqueue(self, number: int, request: Request) -> None:
-        try:
-            decoding = Decoding(self._tokenizer.prepare(request, self._context), self._tokenizer, self._ends)
-            line = self._continuing if request.messages[-1]["role"] == "assistant" else self._waiting
-            line.append((number, decoding))
-        except Exception as error:
-            self._worker.answer(number, self._backend_error(error))
+                if kind == "cancel":
+                    continue
+                try:
+                    decoding = Decoding(self._tokenizer.prepare(request, self._context), self._tokenizer, self._ends)
+                    line = self._continuing if request.messages[-1]["role"] == "assistant" else self._waiting
+                    line.append((number, decoding))
+                except Exception as error:
+                    self._worker.answer(number, self._backend_error(error))
 
     def _read(self, number: int, decoding: Decoding) -> None:
         """Read a prompt, and let its request join the batch unless its first token ends it."""
