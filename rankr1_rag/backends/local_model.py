@@ -118,9 +118,10 @@ class LocalModel(ABC, Generic[W]):
     """A backend whose worker is started at the first request, and again if it was lost. Pickled, it is its arguments.
 
     Any number of event loops and threads may share it. The child of a fork starts a worker of its own. A backend that
-    is collected, and Python when it exits, end the worker.
+    is collected, and Python when it exits, end the worker. `model` is its name in the table of checkpoints.
     """
 
+    can_continue = True  # the text of a final assistant message is put behind the opened turn
     _again: Callable[[], Any]
 
     def __new__(cls, *arguments: Any, **named: Any) -> Self:  # noqa: ANN401
@@ -129,8 +130,10 @@ class LocalModel(ABC, Generic[W]):
         made._again = partial(cls, *arguments, **named)
         return made
 
-    def __init__(self) -> None:
+    def __init__(self, model: str) -> None:
+        self.model = model
         self._closed = False
+        self._closing = f"this {type(self).__name__} backend was closed: make a new one"
         self._lock = threading.Lock()
         self._worker: W | None = None
         self._finalizer: finalize[Any, Any] | None = None
@@ -154,15 +157,6 @@ class LocalModel(ABC, Generic[W]):
                 self._finalizer.atexit = False
                 end_workers_first_at_exit()
             return self._worker
-
-    @property
-    def _closing(self) -> str:
-        return f"this {type(self).__name__} backend was closed: make a new one"
-
-    @property
-    def can_continue(self) -> bool:
-        """Yes: the text of a final assistant message is put behind the opened turn."""
-        return True
 
     async def complete(self, request: Request) -> Completion:
         """Queue the request and await its completion. PromptTooLong, BackendUnavailable, BackendError."""

@@ -51,19 +51,13 @@ class OpenVINO(LocalModel[ModelProcess]):
         threads: int | None = None,
         device: str = "CPU",
     ) -> None:
-        super().__init__()
+        super().__init__(name or (weights.EMBEDDED if model is None else str(model)))
         longest = min(context or cache_tokens, cache_tokens)
         path, folder = weights.find(model), weights.adapter(model, adapter)
         self._settings = PipelineSettings(path, folder, longest, cache_tokens, max_batch, threads, device)
-        self._name = name or (weights.EMBEDDED if model is None else str(model))
         if max_batch < 1 or longest < 1:
             raise ValueError(f"max_batch is {max_batch}, context {context}, cache_tokens {cache_tokens}: too small")
         self._counted = lru_cache(maxsize=4_096)(lambda text: self.worker().ask("count", text).result())
-
-    @property
-    def model(self) -> str:
-        """The name, the embedded model's, or the path."""
-        return self._name
 
     @cached_property
     def identity(self) -> str:
@@ -71,7 +65,7 @@ class OpenVINO(LocalModel[ModelProcess]):
         digests = [weights.digest(self._settings.path)]
         if self._settings.adapter:
             digests.append(weights.adapter_digest(self._settings.adapter))
-        return f"openvino:{Path(self._name).name}:{'+'.join(digests)}"
+        return f"openvino:{Path(self.model).name}:{'+'.join(digests)}"
 
     @cached_property
     def context(self) -> int:

@@ -55,12 +55,7 @@ class Transformers(LocalModel[ModelThread]):
             if importlib.util.find_spec(package) is None:
                 raise ImportError(f'{package} is not installed: pip install "rankr1-rag[transformers]"')
         self._tokenizer = ModelTokenizer(self._settings.base)
-        super().__init__()  # last: from now on forks are reported to it
-
-    @property
-    def model(self) -> str:
-        """The name, the checkpoint's, or the path."""
-        return self._weights.name
+        super().__init__(self._weights.name)  # last: from now on forks are reported to it
 
     @cached_property
     def identity(self) -> str:

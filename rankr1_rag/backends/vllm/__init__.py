@@ -59,7 +59,6 @@ class VLLM(LocalModel[EngineWorker]):
         engine: Mapping[str, Any] | None = None,
         sampling: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
         arguments = {
             "max_model_len": context,
             "dtype": dtype,
@@ -74,17 +73,13 @@ class VLLM(LocalModel[EngineWorker]):
             if value is not None and not isinstance(value, Mapping):
                 raise ValueError(f"{option}={value!r}: a mapping of arguments is needed, as JSON on the command line")
         self._weights = hub.weights(model, adapter, name)
+        super().__init__(self._weights.name)
         self._config = EngineConfig(self._weights, arguments, dict(engine or {}), batch_invariant)
         self._builder = RequestBuilder(self._config.config, dict(sampling or {}))
         try:
             self._builder.params(Request((), 1))
         except Exception as error:  # vLLM's own kinds, and TypeErrors for unknown names
             raise ValueError(f"sampling: vLLM takes no such parameters: {error}") from error
-
-    @property
-    def model(self) -> str:
-        """The name, or the checkpoint's, or the model's."""
-        return self._weights.name
 
     @cached_property
     def identity(self) -> str:
