@@ -25,6 +25,7 @@ from rankr1_rag.errors import BackendError, BackendUnavailable
 from rankr1_rag.prompt import clip
 from rankr1_rag.types import Completion, Message
 from tests.backends.small_model import ask, complete, errors_without, once
+from tests.backends.vllm_server import SMOLLM2
 
 pytestmark = [
     pytest.mark.slow,
@@ -213,22 +214,31 @@ def test_identity_is_the_content_and_tells_an_adapter_from_the_base(tmp_path: Pa
     assert str(tmp_path) not in OpenVINO(file).identity
 
 
-def test_an_adapter_on_some_layers_leaves_the_others_in_four_bits(
-    shipped: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedded: OpenVINO
+def test_an_adapter_on_some_layers_that_cannot_be_kept_is_merged_each_time_with_a_warning(
+    shipped: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    backend: OpenVINO,
+    embedded: OpenVINO,
 ) -> None:
     from safetensors.numpy import save_file
 
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     adapter, tensors = shipped
     save_file({name: tensors[name] for name in tensors if "self_attn" in name}, adapter / "adapter_model.safetensors")
     config = json.loads((adapter / "adapter_config.json").read_text())
     config["target_modules"] = ["q_proj", "k_proj", "v_proj", "o_proj"]
     (adapter / "adapter_config.json").write_text(json.dumps(config))
     request = Request(conversations()[0], 24)
-    adapted = OpenVINO(adapter=adapter)
-    assert adapted.identity != embedded.identity
-    texts = {once(adapted, request).text, once(OpenVINO(BASE), request).text, complete(embedded, request)[0].text}
-    assert len(texts) == 3
+    others = {complete(one, request)[0].text for one in (backend, embedded)}
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(adapter / "adapter_config.json"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    with caplog.at_level(logging.WARNING, "rankr1_rag"):
+        assert len({once(OpenVINO(adapter=adapter), request).text, *others}) == 3
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "XDG_CACHE_HOME" in caplog.text
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -253,22 +263,6 @@ def test_an_adapter_that_cannot_be_merged_is_an_error_for_everyone_who_asks(
     for close in (False, True):
         with pytest.raises(BackendError, match=problem):
             complete(backend, Request(conversations()[0], 1), Request(conversations()[1], 1), close=close)
-
-
-def test_where_nothing_can_be_kept_it_still_answers_and_warns_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, embedded: OpenVINO
-) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    request = Request(conversations()[0], 24)
-    with caplog.at_level(logging.WARNING, "rankr1_rag"):
-        text = once(OpenVINO(max_batch=1), request).text
-    assert text == complete(embedded, request)[0].text
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "XDG_CACHE_HOME" in caplog.text
-    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 # ---- as trained
@@ -308,11 +302,9 @@ def test_merged_it_answers_as_trained_but_for_near_ties() -> None:
     """
     from rankr1_rag.backends.transformers import Transformers
 
-    checkpoints = [os.environ.get("RANKR1_SMOLLM2"), *ROOT.glob(".venv-*/smollm2")]
-    checkpoint = next((path for path in checkpoints if path and Path(path, "config.json").is_file()), None)
-    if checkpoint is None:
-        pytest.skip("no SmolLM2 in .venv-test: set RANKR1_SMOLLM2")
-    trained = answers_one_by_one(Transformers(checkpoint, adapter=SHIPPED, dtype="float32", max_batch=1), logprobs=2)
+    if not (SMOLLM2 / "config.json").is_file():
+        pytest.skip(f"no SmolLM2 in {SMOLLM2}: set RANKR1_SMOLLM2")
+    trained = answers_one_by_one(Transformers(SMOLLM2, adapter=SHIPPED, dtype="float32", max_batch=1), logprobs=2)
     merged = answers_one_by_one(OpenVINO(max_batch=1, threads=1))
     differ = [(one, other.text) for one, other in zip(trained, merged, strict=True) if one.text != other.text]
     assert len(trained) == 30

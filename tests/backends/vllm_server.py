@@ -17,7 +17,8 @@ from urllib.request import urlopen
 
 import pytest
 
-SMOLLM2 = Path(os.environ.get("RANKR1_SMOLLM2", Path(__file__).parents[2] / ".venv-vllm" / "smollm2"))
+MADE = sorted(Path(__file__).parents[2].glob(".venv-*/smollm2"))  # by the Makefile
+SMOLLM2 = Path(os.environ.get("RANKR1_SMOLLM2") or (MADE[-1] if MADE else "no-smollm2"))
 NAME = "SmolLM2-135M-Instruct"
 
 needs_vllm = [
