@@ -129,7 +129,8 @@ class Format:
         if between is None:
             query, context = query + context, ""
         shown = f"{query.join(before)}{context}{query.join(between or [''])}{docs}{query.join(after)}"
-        return [{"role": "system", "content": self.system}, {"role": "user", "content": shown}]
+        system: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
+        return [*system, {"role": "user", "content": shown}]
 
     def answer_tokens(self, n: int) -> int:
         """Enough tokens for the answer of n passages, tags included."""

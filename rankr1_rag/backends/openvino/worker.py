@@ -81,12 +81,12 @@ class PromptEncoder:
 
     def encode(self, number: int, request: Request) -> EncodedRequest:
         """Render, tokenize and check the length: PromptTooLong."""
-        text = render_with(
+        text, opened = render_with(
             lambda turns: self._tokenizer.apply_chat_template(turns, add_generation_prompt=True), request.messages
         )
         prompt, config = self._encode(text), generation_config(request)
         check_length(token_count(prompt), config.max_new_tokens, self._context)
-        return EncodedRequest(number, request, prompt, config)
+        return EncodedRequest(number, request, prompt, config, "" if request.choices else opened)
 
     def completion(self, encoded: EncodedRequest) -> Completion:
         """What the runtime generated. BackendError where it gave up half-way."""
@@ -100,7 +100,7 @@ class PromptEncoder:
             texts = self._tokenizer.decode([[token] for token in tokens], skip_special_tokens=False)
             logprobs = tuple(map(TokenLogprob, texts, output.generated_log_probs))
         return Completion(
-            text=before_stop(self._tokenizer.decode(tokens), encoded.request.stop),
+            text=encoded.opened + before_stop(self._tokenizer.decode(tokens), encoded.request.stop),
             prompt_tokens=token_count(encoded.prompt),
             completion_tokens=len(tokens),
             finish_reason=reason,
@@ -135,6 +135,7 @@ class EncodedRequest:
     request: Request
     prompt: Any
     config: openvino_genai.GenerationConfig
+    opened: str
     handle: Any = None
 
     @property

@@ -170,12 +170,13 @@ class ChoiceTree:
 
 @dataclass(frozen=True, slots=True)
 class TokenizedRequest:
-    """A request ready to be computed: the tokens of its prompt, and the most that may follow."""
+    """A request ready to be computed: the tokens of its prompt, the most that may follow, what begins the text."""
 
     request: Request
     prompt: list[int]
     most: int
     choices: ChoiceTree | None
+    opened: str
 
 
 class ModelTokenizer:
@@ -229,7 +230,7 @@ class ModelTokenizer:
 
     def prepare(self, request: Request, context: int | None) -> TokenizedRequest:
         """Render, tokenize and check the length: PromptTooLong."""
-        text = render_prompt(self.load(), request.messages, self._source.name)
+        text, opened = render_prompt(self.load(), request.messages, self._source.name)
         prompt, most, choices = self.encode(text), request.max_tokens, None
         if request.choices:
             choices = ChoiceTree()
@@ -243,7 +244,7 @@ class ModelTokenizer:
                 choices.add(tokens, choice)
                 most = max(most, len(tokens) + 1)
         check_length(len(prompt), most, context)
-        return TokenizedRequest(request, prompt, most, choices)
+        return TokenizedRequest(request, prompt, most, choices, "" if choices else opened)
 
     def has_stopped(self, tokens: list[int], stops: tuple[str, ...]) -> bool:
         """Whether the text holds a stop string; called for every token, so its end is looked at first."""

@@ -50,13 +50,14 @@ class RequestBuilder:
         tokens: list[int] = self.tokenizer.encode(utf8(text), add_special_tokens=False)
         return tokens
 
-    def build(self, request: Request) -> tuple[list[int], SamplingParams]:
-        """The tokens of the prompt, and how to complete it. PromptTooLong."""
+    def build(self, request: Request) -> tuple[list[int], SamplingParams, str]:
+        """The tokens of the prompt, how to complete it, and what begins the completion. PromptTooLong."""
         model = self.config.model_config
-        prompt = self.encode(render_prompt(self.tokenizer, request.messages, model.model))
+        text, opened = render_prompt(self.tokenizer, request.messages, model.model)
+        prompt = self.encode(text)
         params = self.params(request)
         check_length(len(prompt), params.max_tokens or 1, model.max_model_len)
-        return prompt, params
+        return prompt, params, "" if request.choices else opened
 
     def params(self, request: Request) -> SamplingParams:
         """Everything that is not the prompt, `own` over it. Choices are kept whole."""
@@ -113,7 +114,7 @@ class EngineWorker(ModelWorker):
 
     async def _complete(self, request: Request) -> Completion:
         loop = asyncio.get_running_loop()
-        prompt, params = await loop.run_in_executor(self._texts, self._builder.build, request)
+        prompt, params, opened = await loop.run_in_executor(self._texts, self._builder.build, request)
         engine = await self._started()
         tokens: Any = {"type": "token", "prompt_token_ids": prompt}
         name = self._config.weights.name
@@ -132,7 +133,7 @@ class EngineWorker(ModelWorker):
             raise BackendError(f"vLLM refused a request to {name}: {type(cause).__name__}: {cause}") from error
         if output is None or output.outputs[0].finish_reason in _BROKEN_OFF:
             raise BackendUnavailable(f"vLLM broke a completion of {name} off: ask again")
-        return completion(output, request)
+        return completion(output, request, opened)
 
     async def _reset(self) -> None:
         engine = await self._started()
@@ -246,7 +247,7 @@ _inherited: list[EngineWorker] = []
 """Kept for life in the child of a fork, so that nothing of them is finalised there."""
 
 
-def completion(output: RequestOutput, request: Request) -> Completion:
+def completion(output: RequestOutput, request: Request, opened: str) -> Completion:
     """The completion of a request that has finished; what the choices forbid is left out of the alternatives."""
     result = output.outputs[0]
     logprobs = []
@@ -255,7 +256,7 @@ def completion(output: RequestOutput, request: Request) -> Completion:
         possible = tuple((one.decoded_token or "", one.logprob) for one in top if one.logprob > _FORBIDDEN)
         logprobs.append(TokenLogprob(there[token].decoded_token or "", there[token].logprob, possible))
     return Completion(
-        text=result.text,
+        text=opened + result.text,
         prompt_tokens=len(output.prompt_token_ids or ()),
         cached_tokens=output.num_cached_tokens or 0,
         completion_tokens=len(result.token_ids),
