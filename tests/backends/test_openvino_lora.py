@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -257,8 +258,7 @@ class Case:
     cache: Path
 
     def ready(self, base: Path | None = None, adapter: Path | None = None) -> Path:
-        with lora.merged_model(base or self.base, adapter or self.adapter) as (path, warning):
-            assert warning is None
+        with lora.merged_model(base or self.base, adapter or self.adapter) as path:
             return path
 
 
@@ -269,10 +269,15 @@ def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     return Case(base, make_adapter(tmp_path / "lora"), lora.cache_folder())
 
 
-def test_a_file_is_made_once_for_each_base_and_adapter(case: Case, tmp_path: Path) -> None:
-    first = case.ready()
-    inode = first.stat().st_ino
-    assert (case.ready(), first.stat().st_ino) == (first, inode)
+def test_a_file_is_made_once_for_each_base_and_adapter(
+    case: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "rankr1_rag"):
+        first = case.ready()
+        inode = first.stat().st_ino
+        assert (case.ready(), first.stat().st_ino) == (first, inode)
+    merging = f"merging the adapter {case.adapter} into {case.base}"
+    assert [record.getMessage().partition(" took ")[0] for record in caplog.records] == [merging] * 2
     with pytest.raises(BackendError, match="for a model of 2 blocks"):
         case.ready(adapter=make_adapter(tmp_path / "other", blocks=2))
     assert list(case.cache.iterdir()) == [first]  # what does not fit leaves nothing behind
@@ -297,25 +302,27 @@ def test_a_damaged_file_is_made_again(case: Case, damage: Callable[[bytes], byte
 
 def test_of_processes_at_once_one_makes_it_and_all_have_it(case: Case) -> None:
     code = "import sys; from pathlib import Path; from rankr1_rag.backends.openvino.lora import merged_model\n"
-    code += "with merged_model(*map(Path, sys.argv[1:])) as (path, notice): print(path, path.stat().st_ino, notice)"
+    code += "with merged_model(*map(Path, sys.argv[1:])) as path: print(path, path.stat().st_ino)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", code, str(case.base), str(case.adapter)]
     running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     said = {process.communicate(timeout=60)[0] for process in running}
-    assert said == {f"{case.ready()} {case.ready().stat().st_ino} None\n"}
+    assert said == {f"{case.ready()} {case.ready().stat().st_ino}\n"}
     assert len(list(case.cache.iterdir())) == 1
 
 
 @pytest.mark.skipif(not LOCKS, reason="this system has no locks")
-def test_who_finds_another_at_work_waits_for_it_but_not_for_ever(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_finds_another_at_work_waits_for_it_but_not_for_ever(
+    case: Case, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     path = case.ready()
     path.unlink()
     with locked(case.cache / f"{path.name.split('.')[0]}.lock"):
         with monkeypatch.context() as patch:
             patch.setattr(lora, "PATIENCE", 0.1)
-            with lora.merged_model(case.base, case.adapter) as (instead, warning):
+            with lora.merged_model(case.base, case.adapter) as instead:
                 assert instead.exists()
-                assert "another process has had it for" in str(warning)
+                assert "another process has had it for" in caplog.text
         waiting = threading.Thread(target=case.ready)
         waiting.start()
         time.sleep(0.3)
@@ -325,13 +332,13 @@ def test_who_finds_another_at_work_waits_for_it_but_not_for_ever(case: Case, mon
 
 
 def test_where_nothing_can_be_kept_it_is_made_for_once_with_a_warning(
-    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with lora.merged_model(case.base, case.adapter) as (path, warning):
+    with lora.merged_model(case.base, case.adapter) as path:
         assert "blk.0.ffn_up.weight" in small_model.tensors(path)
-        assert all(words in str(warning) for words in (f"'{tmp_path / 'file'}", "made again each", "XDG_CACHE_HOME"))
+        assert all(words in caplog.text for words in (f"'{tmp_path / 'file'}", "made again each", "XDG_CACHE_HOME"))
     assert not path.parent.exists()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     with pytest.raises(BackendError, match=r"neither the cache folder \(.*file.*\) nor the temporary one \(.*none"):

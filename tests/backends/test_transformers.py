@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,14 @@ def test_greedy_text_is_that_of_transformers_itself(model: Path, backend: Transf
     written = AutoModelForCausalLM.from_pretrained(model).generate(**prompt, max_new_tokens=24, do_sample=False)
     (completion,) = complete(backend, Request(STORY, 24))
     assert completion.text == tokenizer.decode(written[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def test_loading_is_logged(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "rankr1_rag"):
+        once(make(model), Request(STORY, 1))
+    loading, loaded = (record.getMessage() for record in caplog.records)
+    assert loading == f"loading {model}"
+    assert loaded.startswith(f"{loading} took ")
 
 
 def test_requests_that_outnumber_the_batch_wait(backend: Transformers) -> None:

@@ -26,6 +26,7 @@ from gguf import GGMLQuantizationType, quants
 from numpy.typing import NDArray
 
 from rankr1_rag.backends.hub import ADAPTER, ADAPTER_CONFIG, read_json
+from rankr1_rag.backends.local_model import log, logged
 from rankr1_rag.backends.openvino.weights import BLOCK_SIZES, GGUFHeader, adapter_digest, digest, read_header
 from rankr1_rag.errors import BackendError, FileError
 from rankr1_rag.io.files import locked
@@ -265,23 +266,18 @@ def write_gguf(out: BinaryIO, header: GGUFHeader, replacements: Mapping[str, tup
 
 
 @contextmanager
-def merged_model(base: Path, adapter: Path) -> Iterator[tuple[Path, str | None]]:
-    """The file of this model with this adapter, there until this ends, and a warning for the user, if any.
+def merged_model(base: Path, adapter: Path) -> Iterator[Path]:
+    """The file of this model with this adapter, there until this ends.
 
     It is kept in the user's cache folder under the digests of base, adapter and itself: a damaged one is made again,
     and of several processes one makes it and the others wait. Where nothing can be kept it is made for this process
-    alone.
-    BackendError where the two do not belong together, or where there is no room anywhere.
+    alone, with a warning in the log. BackendError where the two do not belong together, or where there is no room.
     """
     key = f"{digest(base)}-{adapter_digest(adapter)}"
     with ExitStack() as stack:
         try:
-            path, warning = kept_file(cache_folder(), key, base, adapter), None
+            path = kept_file(cache_folder(), key, base, adapter)
         except OSError as problem:
-            warning = (
-                f"the model with its adapter cannot be kept ({problem}): it is made again each time one is loaded. "
-                "Make that folder writable, or name another in XDG_CACHE_HOME"
-            )
             try:
                 once = tempfile.TemporaryDirectory(prefix="rankr1-", ignore_cleanup_errors=True)
                 path = make_file(Path(stack.enter_context(once)), key, base, adapter)
@@ -290,7 +286,12 @@ def merged_model(base: Path, adapter: Path) -> Iterator[tuple[Path, str | None]]
                     f"the model cannot be merged with its adapter: neither the cache folder ({problem}) nor the "
                     f"temporary one ({error}) can be written: make room, or name others in XDG_CACHE_HOME and TMPDIR"
                 ) from error
-        yield path, warning
+            log.warning(
+                "the model with its adapter cannot be kept (%s): it is made again each time one is loaded. Make that "
+                "folder writable, or name another in XDG_CACHE_HOME",
+                problem,
+            )
+        yield path
 
 
 def cache_folder() -> Path:
@@ -345,7 +346,7 @@ def make_file(folder: Path, key: str, base: Path, adapter: Path) -> Path:
     """A new file, whole or not at all; a damaged old one is removed."""
     part = folder / f"{key}.part"
     try:
-        with part.open("wb") as out:
+        with logged(f"merging the adapter {adapter} into {base}"), part.open("wb") as out:
             merge(base, read_adapter(adapter), out)
             out.flush()
             os.fsync(out.fileno())

@@ -6,7 +6,6 @@ thread may use the runtime at all, and because a crash of the runtime must not e
 
 from __future__ import annotations
 
-import logging
 import signal
 import subprocess
 import sys
@@ -17,12 +16,15 @@ from dataclasses import dataclass
 from multiprocessing.connection import Pipe
 from pathlib import Path
 
-from rankr1_rag.backends.local_model import ModelWorker
+from rankr1_rag.backends.local_model import ModelWorker, log
 from rankr1_rag.errors import BackendError, BackendUnavailable
 
-_log = logging.getLogger("rankr1_rag")
-
-_START = "import sys; sys.path[:] = {path!r}; from rankr1_rag.backends.openvino.worker import main; main({fd})"
+_START = """\
+import sys
+sys.path[:] = {path!r}
+sys.modules["openvino_telemetry"] = None  # it writes into the home folder and looks up a host
+from rankr1_rag.backends.openvino.worker import main
+main({fd})"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class PipelineSettings:
 
 
 class ModelProcess(ModelWorker):
-    """Its first question is "load"; the answer is a warning for the user, None, or an error that ends it."""
+    """Its first question is "load"; the answer is None, or an error that ends it. What it logs is logged here."""
 
     def __init__(self, settings: PipelineSettings) -> None:
         super().__init__()
@@ -83,14 +85,16 @@ class ModelProcess(ModelWorker):
     def _read(self) -> None:
         with suppress(EOFError, OSError):
             while True:
-                self.answer(*self._pipe.recv())
+                number, outcome = self._pipe.recv()
+                if number is None:
+                    log.log(*outcome)
+                else:
+                    self.answer(number, outcome)
         code = self.process.wait()
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         self.end(BackendUnavailable(f"the process of the model died ({how}): ask again, and it is started again"))
         self._pipe.close()
 
-    def _check_loaded(self, loaded: Future[str | None]) -> None:
+    def _check_loaded(self, loaded: Future[None]) -> None:
         if isinstance(error := loaded.exception(), BackendError):
             self.end(error)
-        elif warning := loaded.result():
-            _log.warning("%s", warning)

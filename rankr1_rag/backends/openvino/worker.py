@@ -7,6 +7,7 @@ prefix cache and brings the process down, now and then. This module imports open
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 from collections import deque
@@ -21,7 +22,7 @@ import openvino_genai
 from openvino_genai import ContinuousBatchingPipeline, GenerationStatus, SchedulerConfig
 
 from rankr1_rag.backends import Request
-from rankr1_rag.backends.local_model import before_stop, check_length, render_with, utf8
+from rankr1_rag.backends.local_model import before_stop, check_length, log, logged, render_with, utf8
 from rankr1_rag.backends.openvino.process import PipelineSettings
 from rankr1_rag.errors import BackendError
 from rankr1_rag.types import Completion, TokenLogprob
@@ -41,13 +42,15 @@ def main(fd: int) -> None:
     pipe: Connection[Any, Any] = Connection(fd)
     try:
         _, number, settings = pipe.recv()
+        log.addHandler(PipeHandler(pipe))
+        log.setLevel(logging.INFO)
         try:
-            with ExitStack() as stack:
-                path, warning = settings.path, None
+            with logged(f"loading {settings.path}"), ExitStack() as stack:
+                path = settings.path
                 if settings.adapter is not None:
                     from rankr1_rag.backends.openvino.lora import merged_model
 
-                    path, warning = stack.enter_context(merged_model(settings.path, settings.adapter))
+                    path = stack.enter_context(merged_model(settings.path, settings.adapter))
                 worker = PipelineLoop(pipe, settings, path)
         except Exception as error:
             merged = f" with the adapter {settings.adapter}" if settings.adapter else ""
@@ -55,12 +58,24 @@ def main(fd: int) -> None:
             pipe.send((number, error if isinstance(error, BackendError) else BackendError(text)))
             pipe.recv()  # nobody asks any more: wait for the end
             return
-        pipe.send((number, warning))
+        pipe.send((number, None))
         worker.run()
     except (EOFError, OSError):
         pass
     finally:
         os._exit(0)  # at once: there is nothing to tidy
+
+
+class PipeHandler(logging.Handler):
+    """Lets the parent log what is logged here."""
+
+    def __init__(self, pipe: Connection[Any, Any]) -> None:
+        super().__init__()
+        self._pipe = pipe
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send the level and the text."""
+        self._pipe.send((None, (record.levelno, "%s", record.getMessage())))
 
 
 class PromptEncoder:

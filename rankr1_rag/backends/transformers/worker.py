@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from rankr1_rag.backends import hub
-from rankr1_rag.backends.local_model import ModelWorker
+from rankr1_rag.backends.local_model import ModelWorker, logged
 from rankr1_rag.backends.transformers import model as models
 from rankr1_rag.backends.transformers.decoding import Decoding, PrefixCache, RunningBatch
 from rankr1_rag.backends.transformers.model import ModelSettings, ModelTokenizer
@@ -59,7 +59,9 @@ class BatchLoop:
         self._tokenizer = tokenizer
         self._context = hub.context(settings.base, settings.context)
         loaded = tokenizer.load()
-        self._model = models.load(settings)
+        names = [source.name for source in (settings.base, settings.adapter) if source]
+        with logged(f"loading {' with the adapter '.join(names)}"):
+            self._model = models.load(settings)
         self._ends = models.ends(self._model, loaded)
         self._max_batch = settings.max_batch
         self._cache = PrefixCache(settings.max_batch)

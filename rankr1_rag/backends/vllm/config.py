@@ -26,9 +26,14 @@ if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
 
 _INVARIANT = "VLLM_BATCH_INVARIANT"
-_DEFAULTS = {METHOD: "spawn", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
+_DEFAULTS = {
+    METHOD: "spawn",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "VLLM_NO_USAGE_STATS": "1",
+}
 """Variables of the environment, set where they are not. Forking a process that has threads, as ours does, is not safe;
-and standard output belongs to the program that uses this package."""
+standard output belongs to the program that uses this package; and vLLM would report its use over the network."""
 
 _WITHOUT_EFFECT = {
     "model", "revision", "tokenizer_revision", "disable_log_stats", "gpu_memory_utilization", "max_model_len",

@@ -12,7 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from rankr1_rag.backends import Request
-from rankr1_rag.backends.local_model import ModelWorker, check_length, end_workers_first_at_exit, render_prompt, utf8
+from rankr1_rag.backends.local_model import ModelWorker, check_length, end_workers_first, logged, render_prompt, utf8
 from rankr1_rag.backends.vllm.config import EngineConfig, environment_of, one_line
 from rankr1_rag.backends.vllm.process import ProcessWatcher, deaf_to_ctrl_c
 from rankr1_rag.concurrency.event_loop import private_loop
@@ -156,7 +156,8 @@ class EngineWorker(ModelWorker):
         weights = self._config.weights
         kind = BackendError if before is None else BackendUnavailable
         try:
-            engine = await asyncio.to_thread(self._make)
+            with logged(f"starting a vLLM engine with {weights.name}"):
+                engine = await asyncio.to_thread(self._make)
         except Exception as error:
             raise kind(
                 f"the vLLM engine of {weights.name} did not start: {one_line(error)} (the output of its process is "
@@ -181,7 +182,7 @@ class EngineWorker(ModelWorker):
             watcher.over()
             raise
         self.engine, self._watcher = engine, watcher
-        end_workers_first_at_exit()  # before the finalizers of vLLM, which its own tasks would report as a fault
+        end_workers_first()  # before the finalizers of vLLM, which its own tasks would report as a fault
         return engine
 
     def join(self, seconds: float | None = None) -> None:
