@@ -19,12 +19,12 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 from weakref import WeakSet, finalize
 
 from rankr1_rag.backends import Request
 from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
-from rankr1_rag.types import Completion, Message
+from rankr1_rag.types import Completion
 
 log = logging.getLogger("rankr1_rag")
 
@@ -220,64 +220,6 @@ def logged(work: str) -> Iterator[None]:
     log.info("%s", work)
     yield
     log.info("%s took %.1f s", work, time.monotonic() - start)
-
-
-ApplyTemplate = Callable[[list[dict[str, str]]], object]
-
-
-class RenderedPrompt(NamedTuple):
-    """The text of a prompt, and `<think>` where the template opens the reasoning: the completion begins with it."""
-
-    text: str
-    opened: str = ""
-
-
-def render_with(apply_template: ApplyTemplate, messages: Sequence[Message]) -> RenderedPrompt:
-    """The prompt, by a function that ends its text with an opened turn of the assistant.
-
-    A final assistant message is put behind that turn, as if the model had written it. With `continue_final_message` the
-    template would render it first, and many change it: they strip its spaces or drop its reasoning. The text of a
-    system turn that the template refuses or drops (Gemma, early Mistral) begins the user's turn; an empty one is none.
-    """
-    turns = [{key: utf8(value) for key, value in message.items()} for message in messages]
-    turns = [turn for turn in turns if turn["role"] != "system" or turn["content"].strip()]
-    begun = turns.pop()["content"] if turns and turns[-1]["role"] == "assistant" else None
-    system = [turn["content"] for turn in turns if turn["role"] == "system"]
-    try:
-        prompt = str(apply_template(turns))
-        is_whole = all(text.strip() in prompt for text in system)
-    except Exception:
-        if not system:
-            raise
-        is_whole = False
-    if not is_whole:
-        others = [turn for turn in turns if turn["role"] != "system"]
-        first = [others.pop(0)["content"]] if others and others[0]["role"] == "user" else []
-        prompt = str(apply_template([{"role": "user", "content": "\n\n".join(system + first)}, *others]))
-    opens_reasoning = prompt.rstrip().endswith("<think>")
-    if begun is None:
-        return RenderedPrompt(prompt, "<think>" if opens_reasoning else "")
-    return RenderedPrompt(prompt + (begun.removeprefix("<think>") if opens_reasoning else begun))
-
-
-def render_prompt(tokenizer: Any, messages: Sequence[Message], name: str) -> RenderedPrompt:  # noqa: ANN401
-    """The prompt, by a tokenizer of transformers.
-
-    BackendError where the model called `name` has no template, or one that refuses these messages.
-    """
-    if not tokenizer.chat_template:
-        raise BackendError(f"{name} has no chat template: an instruct or chat model is needed")
-    try:
-        return render_with(
-            lambda turns: tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True), messages
-        )
-    except Exception as error:  # templates raise what they like
-        raise BackendError(f"the chat template of {name} refuses these messages: {error}") from error
-
-
-def utf8(text: str) -> str:
-    """Replace lone surrogates, which tokenizers refuse, by question marks."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def before_stop(text: str, stops: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from rankr1_rag.backends import hub
-from rankr1_rag.backends.local_model import render_prompt
+from rankr1_rag.backends.chat_template import render_prompt
 from rankr1_rag.backends.transformers import model as transformers_model
 from rankr1_rag.errors import BackendError
 from rankr1_rag.train.config import SFT, Training

@@ -14,6 +14,7 @@ from rankr1_rag.backends import Request
 from rankr1_rag.backends.transformers import Transformers
 from rankr1_rag.errors import BackendError
 from rankr1_rag.prompt import FORMATS, Format
+from rankr1_rag.train.model import Trained
 from rankr1_rag.types import Message
 from tests.backends.chat_templates import DEAF, GEMMA, QWEN3, R1, with_template
 from tests.backends.small_model import CHATML, ask, make_checkpoint, once
@@ -27,7 +28,12 @@ SYSTEM: Message = {"role": "system", "content": "Be brief."}
 USER = "<|im_start|>user\n"
 END = "<|im_end|>\n"
 ASSISTANT = "<|im_start|>assistant\n"
-BEGUN = "<think> It is the first. </think> <answer>["
+BEGUN = {
+    "<think> It is the first. </think> <answer>[": " It is the first. </think> <answer>[",
+    "It is the first. </think> <answer>[": "It is the first. </think> <answer>[",
+    "<answer>[": "\n</think>\n\n<answer>[",
+}
+"""The begun answers of formats, and each behind a `<think>` of the template."""
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +68,9 @@ def test_system_text_is_kept_and_begun_reasoning_is_continued(
     backend = make(model, template, tmp_path / "model")
     assert rendered(backend, [SYSTEM, *ask("Which?")]) == f"{system}Which?{END}{opened}"
     assert rendered(backend, [{**SYSTEM, "content": " "}, *ask("Which?")]) == f"{USER}Which?{END}{opened}"
-    begun = BEGUN.removeprefix("<think>") if "<think>" in opened else BEGUN
-    assert rendered(backend, [SYSTEM, *ask("Which?", BEGUN)]) == f"{system}Which?{END}{opened}{begun}"
+    for begun, behind in {**BEGUN, "": ""}.items():
+        expected = behind if "<think>" in opened else begun
+        assert rendered(backend, [SYSTEM, *ask("Which?", begun)]) == f"{system}Which?{END}{opened}{expected}"
     asyncio.run(backend.close())
 
 
@@ -79,6 +86,13 @@ def test_reasoning_that_the_template_opens_belongs_to_the_completion(model: Path
     assert once(make(model, R1, tmp_path / "r1"), free).text.startswith("<think>")
     assert once(make(model, R1, tmp_path / "chosen"), chosen).text == "[1]"
     assert not once(make(model, QWEN3, tmp_path / "qwen3"), free).text.startswith("<think>")
+
+
+def test_in_training_the_model_opens_its_reasoning_itself(model: Path, tmp_path: Path) -> None:
+    """The reward is for the whole form."""
+    tokenizer = make(model, R1, tmp_path / "r1")._tokenizer.load()
+    ids = Trained(model=None, tokenizer=tokenizer, device="cpu", context=99).ids(ask("Which?"))
+    assert tokenizer.decode(ids) == f"{USER}Which?{END}{ASSISTANT}"
 
 
 @pytest.mark.parametrize("template", [R1, QWEN3, GEMMA], ids=["r1", "qwen3", "gemma"])

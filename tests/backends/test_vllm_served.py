@@ -22,6 +22,7 @@ from rankr1_rag.backends import Backend, Request
 from rankr1_rag.backends.openai import OpenAI
 from rankr1_rag.backends.wrappers import limited, retried
 from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
+from tests.backends.chat_templates import GEMMA, QWEN3, R1
 from tests.backends.small_model import ask, make_peft_adapter, once
 from tests.backends.vllm_server import NAME, SMOLLM2, Server, needs_vllm, on_two_cores, serving
 
@@ -69,7 +70,8 @@ def server(reranked_in_process: list[Ranking], tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("served")
     adapter = make_peft_adapter(folder / "adapter", SMOLLM2, 16)
     lora = ("--enable-lora", "--max-lora-rank", "16", "--lora-modules", f"my-adapter={adapter}")
-    with serving(folder / "server.log", "--max-model-len", str(CONTEXT), "--api-key", KEY, *lora) as server:
+    more = ("--max-model-len", str(CONTEXT), "--api-key", KEY, "--trust-request-chat-template")
+    with serving(folder / "server.log", *more, *lora) as server:
         yield server
 
 
@@ -120,13 +122,24 @@ def test_an_adapter_is_a_model_of_the_server(server: Server, key: str) -> None:
 
 
 @pytest.mark.smoke
-def test_labels_have_probabilities_that_sum_to_one(server: Server, key: str) -> None:
-    backend = served(server, context=CONTEXT)
-    reranker = Reranker(backend, k=1, size=12, reasoning_tokens=8, force="unparsed", probabilities=True)
-    ranking = reranker.rank("which thing?", [f"the thing of {place}" for place in range(12)])
-    reranker.close()
-    assert ranking.score_meaning == "probability"
-    assert all(sum(one.probabilities or ()) == pytest.approx(1, abs=1e-6) for one in ranking.trace)
+@pytest.mark.parametrize("template", [None, R1, QWEN3, GEMMA], ids=["chatml", "r1", "qwen3", "gemma"])
+@pytest.mark.parametrize(
+    "options",
+    [{"reasoning_tokens": 0}, {"votes": "auto"}, {"probabilities": True}],
+    ids=["no reasoning", "votes", "probabilities"],
+)
+def test_no_answer_is_lost_whatever_the_template_does_to_it(
+    server: Server, key: str, template: str | None, options: dict[str, Any]
+) -> None:
+    backend = served(server, context=CONTEXT, extra_body={"chat_template": template})
+    options = {"k": 1, "size": 12, "force": "unparsed", "reasoning_tokens": 8, **options}
+    with closing(Reranker(backend, **options)) as reranker:
+        ranking = reranker.rank("which thing?", [f"the thing of {place}" for place in range(12)])
+    assert ranking.cost.unparsed == 0
+    assert "votes" not in options or all(one.probabilities for one in ranking.trace)
+    if options.get("probabilities"):
+        assert ranking.score_meaning == "probability"
+        assert all(sum(one.probabilities or ()) == pytest.approx(1, abs=1e-6) for one in ranking.trace)
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from importlib import import_module
 from typing import Any
 
 from rankr1_rag.backends import Request, hub
+from rankr1_rag.backends.chat_template import render_prompt, utf8
 from rankr1_rag.backends.hub import CheckpointFiles
-from rankr1_rag.backends.local_model import check_length, render_prompt, utf8
+from rankr1_rag.backends.local_model import check_length
 from rankr1_rag.errors import BackendError
 
 _PLAIN = {"full_attention", "sliding_attention", "chunked_attention"}

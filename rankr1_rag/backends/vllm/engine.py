@@ -12,7 +12,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from rankr1_rag.backends import Request
-from rankr1_rag.backends.local_model import ModelWorker, check_length, end_workers_first, logged, render_prompt, utf8
+from rankr1_rag.backends.chat_template import render_prompt, utf8
+from rankr1_rag.backends.local_model import ModelWorker, check_length, end_workers_first, logged
 from rankr1_rag.backends.vllm.config import EngineConfig, environment_of, one_line
 from rankr1_rag.backends.vllm.process import ProcessWatcher, deaf_to_ctrl_c
 from rankr1_rag.concurrency.event_loop import private_loop
