@@ -28,12 +28,15 @@ RERANKING = frozenset(options(Reranker)) - {"backend"}
 CLASSES = {"openai": "OpenAI", "vllm": "VLLM", "transformers": "Transformers", "openvino": "OpenVINO"}
 
 
+SERVER_OPTIONS = ("server", "api_key", "api_key_env", "timeout", "headers", "query", "extra_body")
+
+
 def open_backend(one: Connection) -> Backend:
     """The backend of this connection. ValueError for wrong options, FileNotFoundError for a wrong path."""
     kind = getattr(import_module(f"rankr1_rag.backends.{one.kind}"), CLASSES[one.kind])
     arguments = {**(one.options or {}), "context": one.context}
     if one.kind == "openai":
-        arguments |= {name: getattr(one, name) for name in ("server", "api_key", "api_key_env", "timeout")}
+        arguments |= {name: getattr(one, name) for name in SERVER_OPTIONS}
         servers = [_construct(kind, one.model, {**arguments, "base_url": url}) for url in one.urls or (None,)]
         addresses = [getattr(server, "base_url") for server in servers]  # noqa: B009
         if twice := sorted({address for address in addresses if addresses.count(address) > 1}):

@@ -19,6 +19,7 @@ from rankr1_rag.engine.query import Retrieve
 from rankr1_rag.frameworks.fields import OWN, REASONING, ComponentFields
 from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.reranker import Reranker
+from rankr1_rag.settings import check_no_secret
 from rankr1_rag.types import Passage, Ranking
 
 Item = TypeVar("Item")
@@ -221,8 +222,7 @@ class Component(ComponentFields):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """The options that were set."""
-        if self.api_key is not None:
-            raise TypeError("a component with api_key= is not pickled, as the key would be: use api_key_env=")
+        check_no_secret(self, "a component")
         state = {name: getattr(self, name) for name in sorted(self.model_fields_set - self._unpickled)}
         for name, value in state.items():
             try:

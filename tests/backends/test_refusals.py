@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from rankr1_rag import Ranking, Reranker
 from rankr1_rag.backends import Request
 from rankr1_rag.errors import BackendError, BackendUnavailable
-from tests.backends.scripts import ask
+from tests.backends.scripts import ask, run
 
 if TYPE_CHECKING:
     from tests.backends.conftest import Server
@@ -132,8 +133,16 @@ def test_a_forced_answer_is_had_whatever_the_template_does_with_reasoning(
     assert len(logged(caplog)) == (0 if template is plain else 2 if missing == "/v1/completions" else 1)
 
 
-def test_a_server_that_refuses_a_begun_answer_is_asked_in_the_users_turn(server: Server) -> None:
-    server.answer(**refusal("Assistant response prefill is incompatible with enable_thinking.", 500))
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Assistant response prefill is incompatible with enable_thinking.",
+        "Jinja Exception: the last message must be of the user",
+        "Expected last role User or Tool for serving but got assistant",
+    ],
+)
+def test_a_server_that_refuses_a_begun_answer_is_asked_in_the_users_turn(server: Server, message: str) -> None:
+    server.answer(**refusal(message, 500))
     server.answer(server.chat("I go on: <answer>[2]</answer>"))
     begun = [SYSTEM, USER, {"role": "assistant", "content": "<think>x</think> <answer>["}]
     completion = ask(server.backend(server="llama-server"), Request(begun, 9, choices=("1]</answer>", "2]</answer>")))
@@ -159,7 +168,7 @@ class Hidden:
         else:
             text, reason, spent = "<answer>[2]</answer>", "stop", self.needed + 8
         usage = {"prompt_tokens": 100, "completion_tokens": spent}
-        message = {"role": "assistant", "content": text}
+        message = {"role": "assistant", **({"content": text} if text else {})}  # Gemini leaves it out
         return {"body": {"choices": [{"message": message, "finish_reason": reason}], "usage": usage}}
 
 
@@ -205,12 +214,18 @@ def test_more_room_than_the_model_has_is_not_asked_for(server: Server) -> None:
     server.script = Hidden({}, needed=10**6, limit="max_tokens")
     rank(server.backend(context=4_096), force="unparsed")
     assert max(seen.body["max_tokens"] for seen in server.seen) < 4_096
-    server.script = lambda seen: (
-        refusal("This model's maximum context length is 4096 tokens.")
-        if seen.body["max_tokens"] > 2_000
-        else Hidden({}, 10**6, "max_tokens")(seen)
-    )
-    assert rank(server.backend(), force="unparsed").cost.unparsed == 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["This model's maximum context length is 4096 tokens.", "max_tokens is too large: this model writes at most 4096"],
+)
+def test_room_that_the_server_refuses_loses_no_query_and_is_not_asked_for_again(server: Server, message: str) -> None:
+    hidden = Hidden({}, 10**6, "max_tokens")
+    server.script = lambda seen: refusal(message) if seen.body["max_tokens"] > 4_096 else hidden(seen)
+    backend = server.backend()
+    assert [rank(backend, force="never").cost.unparsed for _ in range(2)] == [1, 1]
+    assert [seen.body["max_tokens"] for seen in server.seen] == [80, 2_128, 8_272, 2_128]
 
 
 @pytest.mark.parametrize(
@@ -225,6 +240,7 @@ def test_more_room_than_the_model_has_is_not_asked_for(server: Server) -> None:
         (400, {"error": {"message": "property 'logprobs' is unsupported"}}, {"logprobs", "top_logprobs"}),
         (400, {"error": {"message": "deepseek-reasoner does not support top_logprobs"}}, {"top_logprobs"}),
         (400, {"error": "Argument not supported on this model: stop"}, {"stop"}),
+        (400, {"error": {"message": "invalid temperature: only 1 is allowed for this model"}}, {"temperature"}),
         (400, {"message": "extraneous key [stop] is not permitted"}, {"stop"}),
         (400, [{"error": {"message": 'Unknown name "stop": Cannot find field.'}}], {"stop"}),
         (422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "stop"], "msg": "Extra inputs"}]}, {"stop"}),
@@ -263,6 +279,7 @@ def test_a_refused_field_is_left_out_if_it_is_understood(
         (500, "Error: Jinja Exception: System role not supported at row 1"),
         (422, "Only user and assistant roles are supported!"),
         (400, "role 'system' is not allowed"),
+        (422, "messages.0.role: Input should be 'user' or 'assistant'"),
         (400, "This model does not accept system messages"),
     ],
 )
@@ -286,7 +303,23 @@ def test_a_format_without_a_system_text_sends_no_empty_system_turn(server: Serve
 # ---- gateways
 
 
-def test_azure(server: Server, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_azure_is_asked_as_the_guide_says(server: Server, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("AZURE_OPENAI_API_KEY", "azure-secret-0123")
+    guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
+    code = next(block for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "azure" in block)
+    server.script = lambda seen: {"body": server.chat("<answer>[2]</answer>")}
+    names: dict[str, Any] = {}
+    exec(code.replace("https://RESOURCE.openai.azure.com", server.url.removesuffix("/v1")), names)
+    run(names["backend"].close())
+    assert names["ranking"].order == (1, 0)
+    (seen,) = server.seen
+    assert seen.path == "/openai/deployments/DEPLOYMENT/chat/completions?api-version=2024-10-21"
+    assert (seen.headers["api-key"], seen.headers["Authorization"]) == ("azure-secret-0123", None)
+
+
+def test_headers_and_query_are_sent_and_kept_secret(
+    server: Server, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     environment.setenv("AZURE_OPENAI_API_KEY", "azure-secret-0123")
     caplog.set_level(logging.DEBUG)
     backend = server.backend(
@@ -305,6 +338,8 @@ def test_azure(server: Server, environment: pytest.MonkeyPatch, caplog: pytest.L
     with pytest.raises(BackendError, match=r"no access for <key> \(the key sent was in headers= \(api-key, X-Team\)\)"):
         ask(backend)
     assert "azure-secret" not in f"{backend!r} {vars(backend)} {backend.identity} {caplog.text}"
+    ask(server.backend(headers={"authorization": "Basic abc"}, api_key="unused"))
+    assert server.seen[-1].headers.get_all("Authorization") == ["Basic abc"]
     environment.delenv("AZURE_OPENAI_API_KEY")
     with pytest.raises(
         BackendError, match="headers= needs the environment variable AZURE_OPENAI_API_KEY, which is not"

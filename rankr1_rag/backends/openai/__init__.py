@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.chat_template import behind_think
-from rankr1_rag.backends.openai.dialects import DIALECTS, Json, continued, to_body, to_completion
+from rankr1_rag.backends.openai.dialects import DIALECTS, Json, continued, to_body, to_completion, to_messages
 from rankr1_rag.backends.openai.refusals import (
     Destination,
     Quirks,
@@ -27,7 +27,7 @@ from rankr1_rag.backends.openai.refusals import (
     to_error,
 )
 from rankr1_rag.concurrency.event_loop import PerLoop
-from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
+from rankr1_rag.errors import BackendError, BackendUnavailable
 from rankr1_rag.types import Completion
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ class OpenAI:
         self._key_name = api_key_env or ("OPENAI_API_KEY" if self._official else "RANKR1_API_KEY")
         self._clients = PerLoop(self._connect)
         self._quirks = Quirks()
+        self._rooms: tuple[int, ...] = ROOMS
         self._room = 0
         self._is_unreachable = False
         self.can_continue = DIALECTS[self.server].continues is not None
@@ -137,14 +138,15 @@ class OpenAI:
         while True:
             try:
                 spent.append(await self._ask(destination, request, room))
-            except PromptTooLong:
-                if not room:
+            except BackendError as error:
+                if not room or isinstance(error, BackendUnavailable):
                     raise
+                self._rooms = tuple(one for one in self._rooms if one < room)  # that was more than the model can write
+                self._room = room = min(self._room, self._rooms[-1])
                 if spent:
                     break
-                room = self._room = 0
                 continue
-            last, more = spent[-1], next((tokens for tokens in ROOMS if tokens > room), None)
+            last, more = spent[-1], next((one for one in self._rooms if one > room), None)
             if last.text.strip() or last.finish_reason != "length" or more is None:
                 break
             if self.context and last.prompt_tokens + request.max_tokens + more > self.context:
@@ -181,7 +183,7 @@ class OpenAI:
             learned, change = learn(self._quirks, body, self._extra_body, status, text)
             if learned != self._quirks:
                 self._quirks = learned
-                log.warning("%s. For %r, from now on %s", error, self.model, change)
+                log.warning("%.200s. For %r, from now on %s", error, self.model, change)
             if self._quirks == quirks:
                 raise error
 
@@ -201,9 +203,7 @@ class OpenAI:
 
     async def _prompt(self, destination: Destination, request: Request) -> list[int]:
         """The tokens of a prompt and its begun answer, by the server's own template. Empty if it does not give them."""
-        *turns, last = to_body(DIALECTS[self.server], self.model, request, replace(self._quirks, continues=True))[
-            "messages"
-        ]
+        *turns, last = to_messages(request, self._quirks)
         template = {name: self._extra_body[name] for name in TEMPLATE_FIELDS if name in self._extra_body}
 
         async def ask(path: str, **fields: object) -> Any:  # noqa: ANN401
@@ -272,7 +272,7 @@ class OpenAI:
                 raise BackendError(f"the key for {self.base_url} is {name}, which contains a character that no key has")
         secrets = [key, *headers.values()] + [query[name] for name, value in self._query.items() if value[:1] == "$"]
         sent = {"Content-Type": "application/json", "User-Agent": "rankr1-rag"}
-        if key or not headers:
+        if (key or not headers) and "authorization" not in map(str.lower, headers):
             sent["Authorization"] = f"Bearer {key or DUMMY_KEY}"
         for header, variable in OFFICIAL_HEADERS.items() if self._official else ():
             sent |= {header: os.environ[variable]} if os.environ.get(variable) else {}

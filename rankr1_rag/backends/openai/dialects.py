@@ -83,14 +83,23 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
     }
 )
 
-FINISH_REASONS = {"eos_token": "stop", "stop_sequence": "stop"}
-"""TGI's names."""
+FINISH_REASONS = {"eos_token": "stop", "stop_sequence": "stop", "max_tokens": "length", "MAX_TOKENS": "length"}
+"""Names of TGI and of gateways."""
 
 BROKEN_OFF = {"abort", "error"}
 """vLLM and SGLang when they shut down; OpenRouter."""
 
 
 CONTINUE = "Your answer has begun:\n\n{begun}\n\nContinue exactly where it ends. Write only what follows."
+
+
+def to_messages(request: Request, quirks: Quirks) -> list[dict[str, str]]:
+    """The messages of a request, without an empty system text, or with the system text in the user's turn."""
+    messages: list[dict[str, str]] = [{**one} for one in request.messages if one["content"] or one["role"] != "system"]
+    if quirks.folds_system and len(messages) > 1 and messages[0]["role"] == "system":
+        system = messages.pop(0)["content"]
+        messages[0]["content"] = f"{system}\n\n{messages[0]['content']}"
+    return messages
 
 
 def to_body(
@@ -100,11 +109,7 @@ def to_body(
 
     With the tokens of a `prompt` it is for the route of plain completions.
     """
-    messages: list[dict[str, str]] = [{**one} for one in request.messages if one["content"] or one["role"] != "system"]
-    if quirks.folds_system and len(messages) > 1 and messages[0]["role"] == "system":
-        system = messages.pop(0)["content"]
-        messages[0]["content"] = f"{system}\n\n{messages[0]['content']}"
-    begun = continued(dialect, request)
+    messages, begun = to_messages(request, quirks), continued(dialect, request)
     if begun and not quirks.continues and len(messages) > 1:  # asked in the user's turn
         messages.pop()
         messages[-1]["content"] += "\n\n" + CONTINUE.format(begun=begun)
@@ -171,7 +176,8 @@ def whole_text(message: Json, reason: str, prefix: str, echoes: bool) -> str:
     """The text as the model wrote it after `prefix`: reasoning that the server split off is put back with its tags."""
     reasoning = message.get("reasoning") or message.get("reasoning_content") or ""  # vLLM >= 0.32; the others
     content = message.get("content") or message.get("refusal")
-    if content is None and not reasoning and ("content" not in message or reason == "unknown"):
+    is_left_out = "content" not in message and reason != "length"  # Gemini's after reasoning that it does not show
+    if content is None and not reasoning and (is_left_out or reason == "unknown"):
         raise ValueError("the reply's message has no content")
     content = content or ""  # null, but finished: SGLang's empty text
     if not isinstance(reasoning, str) or not isinstance(content, str):

@@ -59,20 +59,22 @@ BEGINNING = 1_000
 LIMITS = ("max_completion_tokens", "max_tokens")
 
 # vLLM's "continue_final_message is set but the final message does not appear" (templates that change what is before
-# </think>), llama-server's "Assistant response prefill is incompatible with enable_thinking", Mistral's "last role".
-BEGUN = re.compile(r"continue_final_message|final (assistant )?message|prefill|last role", re.I)
+# </think>), llama-server's "Assistant response prefill is incompatible with enable_thinking".
+BEGUN = re.compile(r"continue_final_message|prefill", re.I)
+PERHAPS_BEGUN = re.compile(r"assistant|(last|final) (message|role|turn)|chat.?template", re.I)
 
 # "System role not supported" (Gemma), "Developer instruction is not enabled", "'messages[0].role' does not support
 # 'system'" (o1), "Conversation roles must alternate", "Only user and assistant roles are supported".
 SYSTEM = re.compile(
     r"\bsystem.{0,20}\b(role|message|prompt|instruction)|\brole.{0,60}\bsystem\b|developer.{0,20}(role|instruction)"
-    r"|roles must alternate|only user\b.{0,40}\brole",
+    r"|roles must alternate|only user\b.{0,40}\brole|roles other than|messages.{0,6}\b0\b.{0,6}\brole",
     re.I,
 )
 
 UNSUPPORTED = re.compile(
     r"unsupported|n[o']t support|unrecogni[sz]ed|unknown (name|param|field|arg)|unexpected (key|param|field|arg)"
-    r"|extra_forbidden|extra (inputs|fields)|not (permitted|allowed|available)|deprecated|only the default",
+    r"|extra_forbidden|extra (inputs|fields)|not (permitted|allowed|available)|deprecated|only the default"
+    r"|temperature.{0,60}\b(only|must|allowed)\b|\b(only|must|invalid)\b.{0,60}temperature",
     re.I,
 )
 
@@ -83,8 +85,10 @@ def learn(quirks: Quirks, body: Mapping[str, Any], own: Collection[str], status:
     Fields in `own` were set by the user and stay.
     """
     text, messages = text[:BEGINNING], body.get("messages") or [{}]
-    if messages[-1].get("role") == "assistant" and status in (400, 422, 500) and BEGUN.search(text):
-        return replace(quirks, continues=False), "a begun answer is continued in another way"
+    begins = messages[-1].get("role") == "assistant" and status in (400, 422, 500)
+    otherwise = replace(quirks, continues=False), "a begun answer is continued in another way"
+    if begins and BEGUN.search(text):
+        return otherwise
     if TOO_LONG.search(text) or not (status < 300 or status in (400, 422, 500) or (status < 500 and "prompt" in body)):
         return quirks, ""
     if "prompt" in body:
@@ -92,7 +96,7 @@ def learn(quirks: Quirks, body: Mapping[str, Any], own: Collection[str], status:
     if messages[0].get("role") == "system" and SYSTEM.search(text):
         return replace(quirks, folds_system=True), "the system text is put in front of the user's"
     if not UNSUPPORTED.search(text):
-        return quirks, ""
+        return otherwise if begins and PERHAPS_BEGUN.search(text) else (quirks, "")
     named = (re.search(r'"param": ?"(\w+)"', text) or [None, None])[1]
     sent = body.keys() - {"model", "messages", "prompt", "continue_final_message", "add_generation_prompt", *own}
     refused = {named} if named in sent else {name for name in sent if re.search(rf"\b{name}\b", text)}
