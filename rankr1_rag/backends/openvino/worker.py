@@ -24,7 +24,7 @@ from openvino_genai import ContinuousBatchingPipeline, GenerationStatus, Schedul
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.chat_template import render_with, utf8
 from rankr1_rag.backends.local_model import before_stop, check_length, log, logged
-from rankr1_rag.backends.openvino.process import PipelineSettings
+from rankr1_rag.backends.openvino import PipelineSettings
 from rankr1_rag.errors import BackendError
 from rankr1_rag.types import Completion, TokenLogprob
 
