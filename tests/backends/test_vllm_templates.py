@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,14 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     gc.collect()
 
 
-def test_no_answer_is_lost_in_process_or_served(model: Path, tmp_path: Path, environment: pytest.MonkeyPatch) -> None:
+def test_no_answer_is_lost_in_process_or_served(
+    model: Path, tmp_path: Path, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     from rankr1_rag.backends.vllm import VLLM
 
-    here = comparisons(VLLM(model, context=1_536, engine={"enforce_eager": True}))
+    with caplog.at_level(logging.INFO, "rankr1_rag"):
+        here = comparisons(VLLM(model, context=1_536, engine={"enforce_eager": True}))
+    assert f"starting a vLLM engine with {model} took " in caplog.text
     assert all(one.completion.text.count("<think>") == 1 for one in here)
     template = str(model / "chat_template.jinja")
     with serving(tmp_path / "server.log", "--max-model-len", "1536", "--chat-template", template) as server:
