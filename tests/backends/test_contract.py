@@ -21,9 +21,9 @@ import pytest
 
 from rankr1_rag.backends import Backend, Request
 from rankr1_rag.errors import BackendError, PromptTooLong
-from rankr1_rag.types import Completion, Message
+from rankr1_rag.types import Completion
 from tests.backends.scripts import python
-from tests.backends.small_model import make_checkpoint
+from tests.backends.small_model import ask, complete, make_checkpoint
 from tests.backends.vllm_server import SMOLLM2, needs_vllm, on_two_cores
 
 FRANCE = "What is the capital of France?"
@@ -114,18 +114,6 @@ def backend(subject: Subject) -> Iterator[Any]:
     backend = subject.make()
     yield backend
     asyncio.run(backend.close())
-
-
-def ask(text: str, begun: str | None = None) -> list[Message]:
-    messages: list[Message] = [{"role": "user", "content": text}]
-    return messages if begun is None else [*messages, {"role": "assistant", "content": begun}]
-
-
-def complete(backend: Backend, *requests: Request) -> list[Completion]:
-    async def together() -> list[Completion]:
-        return await asyncio.wait_for(asyncio.gather(*map(backend.complete, requests)), 300)
-
-    return asyncio.run(together())
 
 
 # ---- every backend: what is known without a request

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from rankr1_rag.backends import Request
+from rankr1_rag.backends.chat_template import behind_think
 from rankr1_rag.backends.openai.dialects import DIALECTS, Json, continued, to_body, to_completion, to_messages
 from rankr1_rag.backends.openai.refusals import (
     Destination,
@@ -216,7 +217,7 @@ class OpenAI:
             tokens = (await ask("/tokenize", messages=turns, add_generation_prompt=True, **template))["tokens"]
             begun, end = last["content"], (await ask("/detokenize", tokens=tokens[-8:]))["prompt"]
             if end.rstrip().endswith("<think>"):  # the template opens the reasoning
-                begun = begun.removeprefix("<think>") if begun.startswith("<think>") else f"\n</think>\n\n{begun}"
+                begun = behind_think(begun)
             prompt: list[int] = tokens + (await ask("/tokenize", prompt=begun, add_special_tokens=False))["tokens"]
         except BackendUnavailable:
             raise
