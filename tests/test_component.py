@@ -18,7 +18,7 @@ from rankr1_rag import BackendError, Completion, LoopError, Passage, Ranking, Re
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.connect import RERANKING, connect
-from rankr1_rag.frameworks.component import REASONING, Component
+from rankr1_rag.frameworks.component import REASONING, Component, Sources
 from rankr1_rag.frameworks.llm import FrameworkLLM
 
 pytestmark = pytest.mark.third_party
@@ -129,7 +129,8 @@ def test_wrong_settings_are_a_value_error_that_names_them(settings: dict[str, An
 
 def test_only_some_settings_may_be_changed_later() -> None:
     component = Mine(llm=last, top_n=1)
-    for name in set(Component.model_fields) - {"top_n", "title_key", "include_reasoning", "on_ranking"}:
+    later = {"top_n", "title_key", "include_reasoning", "keep_retrieval_score", "on_ranking"}
+    for name in set(Component.model_fields) - later:
         with pytest.raises(ValueError, match="cannot change later"):
             setattr(component, name, None)
     component.top_n = 3
@@ -211,7 +212,9 @@ def test_a_key_that_is_assigned_is_not_in_the_error() -> None:
 
 def test_only_what_was_given_is_printed() -> None:
     component = Mine(llm=last, size=3, on_ranking=print)
-    assert repr(component) == "Mine(of='mine', size=3, top_n=5, title_key='title', include_reasoning=False)"
+    assert repr(component) == (
+        "Mine(of='mine', size=3, top_n=5, title_key='title', include_reasoning=False, keep_retrieval_score=False)"
+    )
     assert not {"llm", "on_ranking", "reranker", "api_key"} & component.model_dump().keys()
 
 
@@ -248,7 +251,8 @@ def test_whole_rankings_are_told_whoever_asks() -> None:
     rankings = [component.rank("which?", PASSAGES), asyncio.run(component.arank("which?", PASSAGES))]
     assert told == rankings
     assert [ranking.order for ranking in told] == [(3, 0, 1, 2)] * 2
-    assert list(component._results(told[0])) == [(3, 1.0, {REASONING: "it is last"})]
+    sources = Sources(Passage, PASSAGES, lambda passage: passage)
+    assert list(component._results(sources, told[0])) == [(PASSAGES[3], 1.0, {REASONING: "it is last"})]
 
 
 def test_a_failure_that_is_hidden_is_logged(caplog: pytest.LogCaptureFixture) -> None:
