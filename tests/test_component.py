@@ -129,7 +129,7 @@ def test_wrong_settings_are_a_value_error_that_names_them(settings: dict[str, An
 
 def test_only_some_settings_may_be_changed_later() -> None:
     component = Mine(llm=last, top_n=1)
-    later = {"top_n", "title_key", "include_reasoning", "keep_retrieval_score", "on_ranking"}
+    later = {"top_n", "title_key", "metadata_keys", "include_reasoning", "keep_retrieval_score", "on_ranking"}
     for name in set(Component.model_fields) - later:
         with pytest.raises(ValueError, match="cannot change later"):
             setattr(component, name, None)
@@ -272,14 +272,6 @@ def test_a_closed_component_stays_closed(close: Callable[[Component], None]) -> 
     for component.top_n in (2, 3):
         with pytest.raises(LoopError, match="closed"):
             component.rank("which?", PASSAGES)
-
-
-@pytest.mark.parametrize(
-    ("key", "metadata", "title"),
-    [("title", {"title": "T"}, "T"), ("year", {"year": 1897}, "1897"), ("title", {"title": None}, ""), (None, {}, "")],
-)
-def test_the_title_of_a_passage_is_where_the_key_says(key: str | None, metadata: dict[str, Any], title: str) -> None:
-    assert Mine(llm=last, title_key=key)._title(metadata) == title
 
 
 def test_help_tells_every_setting() -> None:

@@ -155,9 +155,12 @@ class Component(ComponentFields):  # type: ignore[misc]
                 added[REASONING] = why.reasoning if won else ""
             yield objects[position], score, added
 
-    def _title(self, metadata: Mapping[Any, Any]) -> str:
-        """The title in a passage's metadata; "" if there is none."""
-        return "" if (title := metadata.get(self.title_key)) is None else str(title)
+    def _to_passage(self, id: str, text: str, metadata: Mapping[Any, Any]) -> Passage:
+        """The text, below the `metadata_keys`, with the title in the metadata."""
+        shown = {key: metadata.get(key) for key in self.metadata_keys or () if key != self.title_key}
+        lines = [f"{key}: {value}" for key, value in shown.items() if value is not None]
+        title = metadata.get(self.title_key)
+        return Passage(id, "\n".join([*lines, "", text] if lines else [text]), "" if title is None else str(title))
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy, which shares the reranker, deep or not; a new one if an option changes that is frozen."""

@@ -75,6 +75,9 @@ class ComponentFields(OptionFields):  # type: ignore[misc]
         description=f"Number of passages to return, best first; None returns all (default: {TOP_N}).",
     )
     title_key: str | None = Field(default="title", description="Metadata key of the title shown (default: title).")
+    metadata_keys: list[str] | None = Field(
+        default=None, description="Keys of other metadata that the model sees with the text (default: none)."
+    )
     include_reasoning: bool = Field(
         default=False, strict=True, description=f"Reasoning of the winner in metadata[{REASONING!r}] (default: off)."
     )

@@ -84,7 +84,7 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
         return retrieved["query"], Sources(Document, retrieved["documents"], self._passage, self._retriever)
 
     def _passage(self, document: Document) -> Passage:
-        return Passage(document.id or "", document.page_content, self._title(document.metadata))
+        return self._to_passage(document.id or "", document.page_content, document.metadata)
 
     def _chosen(self, found: Sources[Document], ranking: Ranking) -> list[Document]:
         chosen = []

@@ -44,7 +44,7 @@ class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
     _wrap_llm: ClassVar[Any] = LlamaIndexLLM
 
     llm: InstanceOf[LLM] | None = live("LLM of LlamaIndex, Settings.llm for example")
-    metadata_mode: MetadataMode = Field(default=MetadataMode.EMBED, description="Metadata shown (default: EMBED).")
+    metadata_mode: MetadataMode = Field(default=MetadataMode.NONE, description="Metadata shown too (default: NONE).")
 
     @classmethod
     def class_name(cls) -> str:
@@ -95,6 +95,7 @@ class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
             dispatcher.event(end)
 
     def _passage(self, scored: NodeWithScore) -> Passage:
-        node, title = scored.node, self._title(scored.node.metadata)
-        rest = {key: value for key, value in node.metadata.items() if not title or key != self.title_key}
-        return Passage(node.node_id, node.model_copy(update={"metadata": rest}).get_content(self.metadata_mode), title)
+        node, own = scored.node, {self.title_key, *(self.metadata_keys or ())}
+        rest = {key: value for key, value in node.metadata.items() if key not in own}
+        text = node.model_copy(update={"metadata": rest}).get_content(self.metadata_mode)
+        return self._to_passage(node.node_id, text, node.metadata)
