@@ -5,7 +5,6 @@ import pickle
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -110,39 +109,6 @@ def test_who_waits_is_answered_in_a_thread_and_who_awaits_on_its_own_loop_both_i
         assert threading.current_thread() not in {thread for _, thread, *_ in backend.asked}
     elif loops:
         assert {loop for *_, loop, _ in backend.asked} == set(loops)
-
-
-def test_threads_and_event_loops_at_once_are_answered_each_on_its_own() -> None:
-    backend = Recording()
-    reranker = Reranker(backend, k=1)
-
-    async def awaits() -> tuple[Ranking, asyncio.AbstractEventLoop]:
-        return await reranker.arank(*ITEM), asyncio.get_running_loop()
-
-    with ThreadPoolExecutor(16) as pool:
-        threads = [pool.submit(reranker.rank, *ITEM) for _ in range(20)]
-        ends = list(pool.map(lambda _: asyncio.run(awaits()), range(20)))
-        rankings = [future.result(10) for future in threads] + [ranking for ranking, _ in ends]
-    assert {ranking.order for ranking in rankings} == {(1, 0, 2, 3)}
-    assert sorted(how for how, *_ in backend.asked) == ["achat"] * 20 + ["chat"] * 20
-    assert {loop for how, _, loop, _ in backend.asked if how == "achat"} == {loop for _, loop in ends}
-
-
-@awaiting
-def test_cancelling_a_caller_cancels_the_model_on_its_event_loop(wait: Any) -> None:
-    backend = Endless()
-
-    async def whole() -> None:
-        task = asyncio.create_task(wait(Reranker(backend, size=2)))
-        while not backend.begun:
-            await asyncio.sleep(0.01)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        while backend.ended < backend.begun:
-            await asyncio.sleep(0.01)
-
-    asyncio.run(asyncio.wait_for(whole(), 10))
 
 
 @pytest.mark.parametrize("can", ["chat", "achat"])

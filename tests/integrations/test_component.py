@@ -223,17 +223,6 @@ def test_one_component_serves_threads_with_and_without_event_loops(both: Framewo
     assert [both.ids(chosen) for chosen in results] == [WANTED] * 16
 
 
-@pytest.mark.parametrize("settings", [{}, NOWHERE], ids=["embedded", "server"])
-def test_a_component_and_its_copies_have_one_backend(both: Framework, settings: dict[str, Any]) -> None:
-    component = both.kind(**settings)
-    backend = component.ranker.plan.backend
-    component.top_n = 7
-    assert both.sync(component, []) == []
-    assert component.ranker.plan.backend is component.model_copy(update={"top_n": 1}).ranker.plan.backend is backend
-    asyncio.run(component.aclose())
-    component.close()
-
-
 # ---- settings, copies, pickles
 
 
@@ -260,15 +249,11 @@ def test_wrong_settings_are_refused_at_once(both: Framework) -> None:
         both.kind(model="gpt-4o-mini")
 
 
-def test_options_of_the_model_are_frozen_and_shown(both: Framework) -> None:
+def test_options_are_in_the_schema_and_those_of_the_model_are_frozen(both: Framework) -> None:
     component = both.component(bring="llm", size=5)
-    for name in ("size", "llm", "reranker", "model"):
-        with pytest.raises(ValueError, match="cannot change later"):
+    for name, problem in (*((name, "cannot change later") for name in ("size", "llm", "model")), ("topn", "topn")):
+        with pytest.raises(ValueError, match=problem):
             setattr(component, name, None)
-    with pytest.raises(ValueError, match="topn"):
-        component.topn = 3
-    assert "size=5" in repr(component)
-    assert component.ranker.plan.size == 5
     assert {"top_n", "model", "votes"} <= both.kind.model_json_schema()["properties"].keys()
 
 
