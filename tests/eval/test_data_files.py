@@ -1,13 +1,17 @@
-"""Records that are not what a data set has: each names the file, the place, the id, and what to do."""
+"""Files and records that are not what a data set has: each error names the file, the place, the id, and what to do."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rankr1_eval.data import load
+from rankr1_eval.data.loading import records, whole
 from rankr1_eval.types import Question, passage_of
 from rankr1_rag.errors import FileError
 
@@ -45,9 +49,13 @@ GOOD = {"hotpotqa": HOTPOTQA, "hotpotqa-fullwiki": HOTPOTQA, "2wikimultihopqa": 
 
 
 @pytest.fixture
-def load_record(tmp_path: Path) -> Load:
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data.json"
+
+
+@pytest.fixture
+def load_record(path: Path) -> Load:
     def loaded(name: str, record: Json, supports: bool = True) -> Question:
-        path = tmp_path / "data.jsonl"
         path.write_text(json.dumps(record))
         return load(name, path, supports=supports)[0]
 
@@ -125,31 +133,25 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "field", "value", "said"), CASES)
 def test_a_bad_field_is_named_with_its_line_and_question(
-    tmp_path: Path, name: str, field: str, value: object, said: str
+    path: Path, name: str, field: str, value: object, said: str
 ) -> None:
-    path = tmp_path / "data.jsonl"
     good = GOOD[name]
     bad = {**good, "_id" if "_id" in good else "id": "bad1", field: value}
     path.write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n")
     with pytest.raises(FileError, match=said) as caught:
         load(name, path)
     assert caught.value.line == 2
-    assert caught.value.problem.startswith("question 2")
-    assert field in ("_id", "id") or "('bad1')" in caught.value.problem
+    assert caught.value.problem.startswith("question 2" if field in ("_id", "id") else "question 2 ('bad1')")
 
 
 @pytest.mark.parametrize("answer", ["yes", "no", "noanswer", "1943", "12 May 1943", "The", "§", "a b  c"])
 def test_answers_stay_as_they_are_written(load_record: Load, answer: str) -> None:
-    for name, record in GOOD.items():
-        assert load_record(name, {**record, "answer": answer}).answers[0] == answer
+    assert all(load_record(name, {**record, "answer": answer}).answers[0] == answer for name, record in GOOD.items())
 
 
-def test_a_whole_number_as_answer_or_id_becomes_a_string(load_record: Load) -> None:
+def test_whole_numbers_become_strings_and_aliases_come_once_and_never_empty(load_record: Load) -> None:
     question = load_record("hotpotqa", {**HOTPOTQA, "answer": 1943, "_id": 17})
     assert (question.query.id, question.answers) == ("17", ("1943",))
-
-
-def test_aliases_come_once_and_never_empty(load_record: Load) -> None:
     question = load_record("musique", {**MUSIQUE, "answer_aliases": ["Seat", "", "Seat City", "Seat City", 12]})
     assert question.answers == ("Seat", "Seat City", "12")
 
@@ -167,9 +169,8 @@ def test_of_paragraphs_with_one_title_the_first_with_the_named_sentence_is_the_s
     load_record: Load, sentence: int, place: int
 ) -> None:
     context = [["Twice", ["One."]], ["Twice", ["One.", "Two."]]]
-    question = load_record(
-        "2wikimultihopqa", {**TWOWIKI, "context": context, "supporting_facts": [["Twice", sentence]]}
-    )
+    record = {**TWOWIKI, "context": context, "supporting_facts": [["Twice", sentence]]}
+    question = load_record("2wikimultihopqa", record)
     assert question.supports == (question.passages[place].id,)
 
 
@@ -191,23 +192,117 @@ def test_a_question_may_lack_its_supports_where_none_are_needed(load_record: Loa
 
 
 @pytest.mark.parametrize(
-    ("id", "type", "hops"), [("2hop__1_2", "2hop", 2), ("3hop2__1_2_3", "3hop2", 3), ("mine", "", 2), ("4hop", "", 2)]
+    ("name", "change", "type", "hops"),
+    [
+        ("musique", {"id": "2hop__1_2"}, "2hop", 2),
+        ("musique", {"id": "3hop2__1_2_3"}, "3hop2", 3),
+        ("musique", {"id": "mine"}, "", 2),
+        ("musique", {"id": "4hop"}, "", 2),
+        ("musique", {"id": "mine", "question_decomposition": []}, "", None),
+        ("2wikimultihopqa", {"type": "new"}, "new", None),
+        ("hotpotqa", {"type": None}, "", 2),
+    ],
 )
-def test_the_hops_of_musique_are_told_by_the_id_or_else_by_the_steps(
-    load_record: Load, id: str, type: str, hops: int | None
+def test_type_and_hops_follow_from_id_steps_type_or_data_set(
+    load_record: Load, name: str, change: Json, type: str, hops: int | None
 ) -> None:
-    question = load_record("musique", {**MUSIQUE, "id": id})
+    question = load_record(name, {**GOOD[name], **change})
     assert (question.type, question.hops) == (type, hops)
 
 
-def test_hops_that_nothing_tells_are_none(load_record: Load) -> None:
-    assert load_record("musique", {**MUSIQUE, "id": "mine", "question_decomposition": []}).hops is None
-    assert load_record("2wikimultihopqa", {**TWOWIKI, "type": "new"}).hops is None
-    assert load_record("hotpotqa", {**HOTPOTQA, "type": None}).hops == 2
-
-
-def test_an_id_that_comes_twice_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "data.jsonl"
-    path.write_text("\n".join([json.dumps(HOTPOTQA), json.dumps({**HOTPOTQA, "_id": "h2"}), json.dumps(HOTPOTQA)]))
-    with pytest.raises(FileError, match=r"data.jsonl:3: question 3 \('h1'\): duplicate id"):
+def test_an_id_that_comes_twice_is_named(path: Path) -> None:
+    path.write_text("\n".join(json.dumps({**HOTPOTQA, "_id": id}) for id in ("h1", "h2", "h1")))
+    with pytest.raises(FileError, match=r"data.json:3: question 3 \('h1'\): duplicate id"):
         load("hotpotqa", path)
+
+
+# Files that are damaged, or hold no questions.
+
+CUT = "the file is cut short, fetch it again"
+RECORD = {"_id": "ä1", "answer": "yes", "note": 'a "quoted" \\ é 語', "list": [True, {"x": 1.5}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "said"),
+    [
+        ("", None, "the file is empty"),
+        (" \n\n", None, "the file is empty"),
+        ("not JSON", 1, "neither a JSON list nor JSON lines, it begins with 'not JSON'"),
+        ("\n\n<html>", 3, "it begins with '<html>': a web page"),
+        ('"string"', 1, "neither a JSON list nor JSON lines"),
+        (b"\xff\xfe[", 1, "not UTF-8"),
+        (b"\x1f\x8b\x08", 1, "this is gzip: give the file a name that ends in .gz"),
+        ("[1]", None, "element 1 is 1, not an object"),
+        ("[\n{},\n\n[]]", 4, r"element 2 is \[\], not an object"),
+        ('[\n\n {"a": 1},\n {\n "a": 2},\n 3]', 6, "element 3 is 3, not an object"),
+        ('[{"a": 1} {"a": 2}]', None, "the list behind element 1 is broken at byte 10: ',' or ']' is missing"),
+        ('[{"a": nonsense}]', None, "element 1 is broken at byte 7: Expecting value"),
+        ('[{"a": NaN}]', None, "element 1 is broken at byte 1: NaN is not JSON"),
+        ("[" + '{"a":' * 9999 + "}" * 9999 + "]", None, "element 1 is broken at byte 1: JSON nested too deeply"),
+        ("[] {}", None, "the list is broken at byte 3: something follows its end"),
+        ("[", None, f"element 1 is broken at byte 1: {CUT}"),
+        ('[{"a": 1}, {"é": 2}, {"a": "xy', None, f"element 3 is broken at byte 28: {CUT}"),
+        ('{"a": 1', 1, f"not JSON: .*; this is the last line: {CUT}"),
+        ('{"a": 1}\n\n{"a"', 3, f"not JSON: .*; this is the last line: {CUT}"),
+        ('{"a": 1\n{}', 1, "not JSON: .*each line must be one whole object$"),
+        ('{\n "a": 1\n}', 1, "each line must be one whole object$"),
+    ],
+)
+def test_a_file_that_is_no_file_of_questions_says_why(
+    path: Path, content: str | bytes, line: int | None, said: str
+) -> None:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(FileError, match=said) as caught:
+        list(records(path))
+    assert caught.value.line == line
+
+
+def test_an_empty_list_holds_no_question_and_a_missing_file_is_the_systems_error(path: Path) -> None:
+    path.write_text(" [ ]\n")
+    with pytest.raises(FileError, match="no question in it"):
+        load("hotpotqa", path)
+    with pytest.raises(FileNotFoundError):
+        load("hotpotqa", path.with_name("none.json"))
+
+
+@pytest.mark.parametrize("content", [json.dumps([RECORD] * 99), f"{json.dumps(RECORD)}\n" * 99])
+def test_damaged_gzip_is_to_be_fetched_anew(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "data.json.gz"
+    path.write_bytes(gzip.compress(content.encode())[:-20])
+    with pytest.raises(FileError, match="damaged or cut short from here on, fetch it again"):
+        list(records(path))
+
+
+@given(cut=st.integers(1), indent=st.sampled_from([None, 1]), count=st.integers(1, 3))
+def test_a_list_cut_anywhere_is_an_error_that_says_so(
+    tmp_path_factory: pytest.TempPathFactory, cut: int, indent: int | None, count: int
+) -> None:
+    content = json.dumps([RECORD] * count, indent=indent, ensure_ascii=False)
+    path = tmp_path_factory.mktemp("cut") / "data.json"
+    path.write_text(content[: 1 + cut % (len(content) - 1)])
+    with pytest.raises(FileError, match=CUT):
+        list(records(path))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    found=st.lists(st.dictionaries(st.text(), json_values, max_size=3), min_size=1, max_size=4),
+    indent=st.sampled_from([None, 2]),
+)
+def test_a_list_is_read_as_json_reads_it(
+    tmp_path_factory: pytest.TempPathFactory, found: list[Any], indent: int | None
+) -> None:
+    path = tmp_path_factory.mktemp("list") / "data.json"
+    path.write_text(json.dumps(found, indent=indent))
+    assert [record for _, record in records(path)] == found == whole(path)
+
+
+def test_the_elements_of_a_list_of_many_lines_have_the_lines_they_begin_in(path: Path) -> None:
+    path.write_text('[\n\n  {"a": 1},\n  {\n  "a": 2}\n]')
+    assert [line for line, _ in records(path)] == [3, 4]
