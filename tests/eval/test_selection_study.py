@@ -20,10 +20,9 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from rankr1_eval.cli.app import app
-from rankr1_eval.simulation import JUDGES, JudgedQuery, Setting, Study, judged_queries, judges_named, study, ways_for
-from rankr1_eval.simulation.judges import judge_named, utilities
+from rankr1_eval.simulation.judges import JUDGES, JudgedQuery, judge_named, judged_queries, judges_named, utilities
 from rankr1_eval.simulation.picture import frontier, picture
-from rankr1_eval.simulation.study import IDEAL, NONE, played, way_named, ways_named
+from rankr1_eval.simulation.study import IDEAL, NONE, Setting, Study, played, study, way_named, ways_for, ways_named
 from rankr1_eval.simulation.tables import as_json, as_markdown
 from rankr1_rag.cli.options import UsageError
 from rankr1_rag.errors import FileError
@@ -57,9 +56,6 @@ def invoked(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["selection", *map(str, arguments)])
 
 
-# What a study finds
-
-
 def test_a_perfect_judge_gives_the_ideal_ndcg_with_every_exact_algorithm(few: Queries) -> None:
     result = made(few, ["perfect"], ways_for(SMALL.depth, SMALL.size))
     for line in result.lines:
@@ -68,9 +64,7 @@ def test_a_perfect_judge_gives_the_ideal_ndcg_with_every_exact_algorithm(few: Qu
         assert line.difference is None or (line.difference.low, line.difference.high) == (0, 0)
 
 
-def test_the_bounds_of_the_real_run_are_those_of_its_own_order_and_of_the_ideal_one(
-    dl19_files: dict[str, Path],
-) -> None:
+def test_the_bounds_are_those_of_the_runs_own_order_and_of_the_ideal_one(dl19_files: dict[str, Path]) -> None:
     def dcg(grades: Sequence[int]) -> float:
         return sum(grade / math.log2(2 + place) for place, grade in enumerate(sorted(grades, reverse=True)[:10]))
 
@@ -118,7 +112,7 @@ def test_a_ballot_is_played_where_all_candidates_fit_in_one_set(few: Queries) ->
     st.integers(1, 30),
     st.integers(2, 8),
 )
-def test_any_judge_ends_any_selection_with_k_distinct_positions(
+def test_any_judge_ends_any_selection_and_answers_with_the_whole_set_and_the_same_again(
     grades: list[int], judge: str, name: str, k: int, size: int
 ) -> None:
     way = way_named("heapsort:3" if name == "voted" else name)
@@ -127,14 +121,9 @@ def test_any_judge_ends_any_selection_with_k_distinct_positions(
     assert len(set(found.chosen)) == len(found.chosen) == min(k, len(grades))
     assert set(found.chosen) <= set(range(len(grades)))
     assert found.comparisons <= found.passages_read / 2
-
-
-@pytest.mark.parametrize("judge", EVERY)
-def test_an_answer_holds_every_position_of_the_set_once_and_is_the_same_again(judge: str) -> None:
-    shown = (4, 0, 2, 5)
-    once, again = (judge_named(judge)(utilities([0, 1, 2, 3, 0, 1], "s"), "s") for _ in range(2))
-    assert sorted(once(shown, 0)) == sorted(shown)
-    assert once(shown, 3) == again(shown, 3)
+    shown = tuple(range(len(grades)))[::-1]
+    assert len(shown) == 1 or sorted(opinion(shown, 0)) == sorted(shown)
+    assert len(shown) == 1 or opinion(shown, 3) == judge_named(judge)(utilities(grades, "seed"), "seed")(shown, 3)
 
 
 def test_a_higher_grade_is_always_worth_more_and_equal_grades_are_told_apart() -> None:
@@ -198,7 +187,6 @@ def test_a_wrong_argument_is_told_with_its_value(arguments: list[object], told: 
     ("run", "qrels", "told"),
     [
         ("q Q0 a 1 2 t\nq2 Q0 a 1 2 t\n", "q 0 a 1\n", r"qrels: no judgement of query 'q2' of .*run"),
-        ("q Q0 a 1 2 t\nq Q0 a 2 1 t\n", "q 0 a 1\n", r"run:2: duplicate passage 'a'"),
         ("q Q0 a 1 2 t\nq Q0 b 2 1 t\n", "q 0 a 1\nother 0 a 1\n", r"1 judged .* not in the run .* left out: other"),
     ],
 )

@@ -7,15 +7,13 @@
 | bright/NAME | BRIGHT: bright/biology, …; what a query excludes is in `JudgedCollection.excluded` | `datasets` |
 | birco:PATH | a file of BIRCO | that file |
 
-Queries without a judgement are left out: they cannot be scored. The mappings of `ir_datasets` and `datasets` are tested
-on local data of the same shape; fetching needs a network and is not tested.
+Queries without a judgement are left out: they cannot be scored.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache, partial
@@ -24,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rankr1_eval.data.fields import Hub
-from rankr1_eval.data.loading import INSTALL, opened, unreachable, whole
+from rankr1_eval.data.loading import INSTALL, fetching, opened, whole
 from rankr1_eval.types import JudgedCollection
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.collection import member, of_kind, read_passages, read_queries, within
@@ -229,15 +227,6 @@ def of_catalogue(name: str, dataset: Any) -> JudgedCollection:  # noqa: ANN401
 
     queries = {id: text for id, text in texts.items() if id in qrels}
     return JudgedCollection(name, queries, lookup, qrels, everything=everything)
-
-
-@contextmanager
-def fetching(what: str) -> Iterator[None]:
-    """Turn the errors of a failed fetch into a ConnectionError."""
-    try:
-        yield
-    except (RuntimeError, OSError) as error:  # `ir_datasets` raises the one or the other for the same trouble
-        raise unreachable(what, error) from error
 
 
 def catalogue() -> Any:  # noqa: ANN401

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from itertools import chain
@@ -91,19 +92,23 @@ def opened(hub: Hub, split: str) -> Any:  # noqa: ANN401
         raise ImportError(f"reading {hub.id} from the hub needs datasets: {INSTALL}, or give a local file") from error
     if hub.files and split not in hub.files:
         raise ValueError(f"split {split!r}: {hub.id} has {', '.join(hub.files)}")
-    try:
+    with fetching(hub.id):
         if not hub.files:
             return load_dataset(hub.id, hub.config, split=split)
         return load_dataset("parquet", data_files={split: hub.files[split]}, split=split)
+
+
+@contextmanager
+def fetching(what: str) -> Iterator[None]:
+    """Turn the errors of a failed fetch into a ConnectionError; a ValueError stays."""
+    try:
+        yield
     except ValueError:
         raise
     except Exception as error:  # of the library that met the network, which is another one from version to version
-        raise unreachable(hub.id, error) from error
-
-
-def unreachable(what: str, error: Exception) -> ConnectionError:
-    """The error for a failed fetch."""
-    return ConnectionError(f"{what} could not be fetched ({error!s:.300}): try again, or give local files")
+        raise ConnectionError(
+            f"{what} could not be fetched ({error!s:.300}): try again, or give local files"
+        ) from error
 
 
 def records(path: FilePath) -> Iterator[tuple[int | None, Json]]:

@@ -76,7 +76,14 @@ def prepare(
     if depth < 2:
         raise ValueError(f"depth={depth}: at least 2, or there is nothing to rerank")
     judged = {id: judgements for id, judgements in collection.qrels.items() if judgements}
-    ranked = read_first_stage(collection, judged, path) if path else retrieve(collection, judged, depth)
+    if path:
+        ranked = read_run(path)
+        if not judged.keys() & ranked.keys():
+            there, wanted = (", ".join(map(repr, islice(ids, 3))) for ids in (ranked, judged))
+            problem = f"it ranks no judged query of {collection.name}: it has {there}, judged are {wanted}"
+            raise FileError(path, None, f"{problem}. Are the two of one collection?")
+    else:
+        ranked = retrieve(collection, judged, depth)
     run: Run = {}
     for id in judged:
         excluded = collection.excluded.get(id, ())
@@ -107,20 +114,6 @@ def prepare(
     )
 
 
-def read_first_stage(collection: JudgedCollection, judged: Qrels, path: Path) -> Run:
-    """The run at the path. FileError if it ranks no judged query."""
-    run = read_run(path)
-    if not judged.keys() & run.keys():
-        there, wanted = (", ".join(map(repr, islice(ids, 3))) for ids in (run, judged))
-        raise FileError(
-            path,
-            None,
-            f"it ranks no judged query of {collection.name}: it has {there}, judged are {wanted}. "
-            "Are the two of one collection?",
-        )
-    return run
-
-
 def retrieve(collection: JudgedCollection, judged: Qrels, depth: int) -> Run:
     """The BM25 order of the judged queries, deep enough for the excluded passages too."""
     if collection.everything is None:
@@ -129,7 +122,7 @@ def retrieve(collection: JudgedCollection, judged: Qrels, depth: int) -> Run:
     if len(corpus) > MOST:
         raise ValueError(f"{collection.name} has more than {MOST:,} passages, too many to index in memory: give a run")
     queries = [Query(id, collection.queries[id]) for id in judged]
-    return bm25(corpus, queries, depth + max((len(ids) for ids in collection.excluded.values()), default=0))
+    return bm25(corpus, queries, depth + max(map(len, collection.excluded.values()), default=0))
 
 
 def digest(path: Path) -> str:
