@@ -167,7 +167,8 @@ def test_bright_keeps_what_each_query_excludes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [({"id": "0"}, "query '0' comes twice"), ({"gold_ids": []}, "query '1' has no gold_ids")]
+    ("change", "said"),
+    [({"id": "0"}, "query '0' comes twice, with different texts"), ({"gold_ids": []}, "query '1' has no gold_ids")],
 )
 def test_a_bad_row_of_bright_is_named(change: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=f"bright/x: {said}"):
@@ -190,6 +191,14 @@ def test_birco_by_path(shared_data: Path, file: str, queries: int, judgements: i
         assert judgement == pytest.approx({id: value * best for id, value in official[query].items()})
     if file != "doris-mae":
         assert found.qrels == official
+
+
+def test_ids_of_birco_become_words_and_the_first_of_equal_ones_is_kept(tmp_path: Path) -> None:
+    texts = {"query": {"a q": "text"}, "corpus": {"c 1": "first", "c\t1": "second", "d": "text"}}
+    (tmp_path / "x.json").write_text(json.dumps({**texts, "qrel": {"a q": {"c 1": 1, "d": 0}}}))
+    found = judged(f"birco:{tmp_path / 'x.json'}")
+    assert (found.queries, found.qrels) == ({"a_q": "text"}, {"a_q": {"c_1": 1, "d": 0}})
+    assert found.passages(["c_1"]) == {"c_1": Passage("c_1", "first")}
 
 
 BIRCO: dict[str, Any] = {"query": {"q": "text"}, "corpus": {"c": "text", "d": "text"}, "qrel": {"q": {"c": 1, "d": 0}}}

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -120,6 +121,9 @@ def reproduced(one: PreparedCollection, folder: Path) -> Reproduction:
 def test_what_a_query_excludes_leaves_before_the_candidates_are_counted(tmp_path: Path) -> None:
     collection, run = small(tmp_path, excluded={"q1": frozenset({"p0"})})
     one = prepare(collection, run, depth=3)
+    every = frozenset(f"p{place}" for place in range(6))
+    with pytest.raises(FileError, match="and not all passages excluded"):
+        prepare(replace(collection, excluded=dict.fromkeys(collection.queries, every)), run)
     assert [scored.id for scored in one.run["q0"]] == ["p0", "p1", "p2"]
     assert [scored.id for scored in one.run["q1"]] == ["p1", "p2", "p3"]
     assert [passage.id for passage in one.pool(one.queries[1])] == ["p1", "p2", "p3"]
@@ -180,8 +184,13 @@ def test_a_group_keeps_each_collection_in_a_folder_of_its_own(tmp_path: Path) ->
     reranker = Reranker(perfect(both[0]))
     found = reproduce(parse("bright", ["pony", "aops"]), reranker, tmp_path / "out", both, tell=through)
     assert [row.collection for row in found.rows[::2]] == ["bright/pony", "bright/aops", MEAN]
-    assert (tmp_path / "out" / "pony" / "reranked.trec").exists()
+    folder = tmp_path / "out" / "pony"
+    assert (folder / "reranked.trec").exists()
     assert (tmp_path / "out" / "aops" / "rerank.jsonl").exists()
+    shutil.rmtree(folder)
+    with pytest.raises(FileError, match=r"aops.rerank.jsonl.*k 10"):  # known before the first of them is asked about
+        reproduce(parse("bright", ["pony", "aops"]), replace(reranker, k=3), tmp_path / "out", both, tell=through)
+    assert len((folder / "rerank.jsonl").read_text().splitlines()) <= 1
 
 
 # Figures and verdicts.
@@ -324,6 +333,27 @@ def test_the_command_resumes_what_failed_and_asks_nothing_twice(tmp_path: Path, 
     said = " ".join(invoked().stdout.split())
     assert f"NO VERDICT: judge on beir/scifact: nDCG@10 {found['rows'][1]['ndcg']['mean']:.4f}" in said
     assert server.prompts == whole
+
+
+def test_ids_of_bright_with_spaces_and_repeated_ones_go_through(
+    tmp_path: Path, server: JudgeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets", reason="BRIGHT needs datasets: rankr1-eval[hub]")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+    documents = [{"id": f"a doc {n % 4}.txt", "content": f"passage no{n}"} for n in range(6)]
+    golds = {"the first": [["a doc 2.txt"], ["a doc 0.txt"]], "2": [["a doc 3.txt", "a doc 3.txt"], ["N/A"]]}
+    rows = [{"id": id, "query": id, "gold_ids": gold, "excluded_ids": not_} for id, (gold, not_) in golds.items()]
+    card = ["---", "configs:"]
+    for config, table in (("documents", documents), ("examples", rows)):
+        datasets.Dataset.from_list(table).to_parquet(tmp_path / "xlangai" / "BRIGHT" / config / "0.parquet")
+        card += [f"- config_name: {config}", "  data_files:", f"  - {{split: pony, path: {config}/*.parquet}}"]
+    (tmp_path / "xlangai" / "BRIGHT" / "README.md").write_text("\n".join([*card, "---", ""]))
+    done = CliRunner().invoke(app, ["reproduce", "bright/pony", *server.options, "--out", "out", "--json"])
+    assert json.loads(done.stdout)["rows"][1]["ndcg"]["n"] == 2
+    ids = {query: [scored.id for scored in ranked] for query, ranked in read_run("out/reranked.trec").items()}
+    kept = [f"a_doc_{n}.txt" for n in range(4)]
+    assert ids == {"the_first": kept[1:], "2": kept}, "the first of several with one id, and not what is excluded"
 
 
 @pytest.mark.slow

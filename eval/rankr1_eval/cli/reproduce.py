@@ -68,7 +68,7 @@ class CollectionOptions:
         return target
 
     def prepared(self, target: Target, seed: int) -> Iterator[PreparedCollection]:
-        """Each collection when it is reached, all of their runs being there. FileError, ValueError, ImportError."""
+        """Each collection, all of their runs being there. FileError, ValueError, ImportError."""
         from rankr1_eval.reproduce.reproducing import prepare
 
         queries, passages, qrels = self.queries, self.passages, self.qrels
@@ -120,7 +120,7 @@ def reproduce(
     with settings.reranker(job) as reranker, arguments():
         from rankr1_eval.reproduce import reproducing
 
-        collections = material.prepared(wanted, settings.seed)
+        collections = list(material.prepared(wanted, settings.seed))  # all, before the first is asked about
         with job:
             progress = StageProgress(job, Console(stderr=True), "queries")
             found = reproducing.reproduce(wanted, reranker, folder, collections, material.depth, progress)

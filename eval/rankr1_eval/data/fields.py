@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from rankr1_eval.types import Question
 from rankr1_rag.io.collection import id_of, of_kind, text_of
 from rankr1_rag.types import Query
 
+T = TypeVar("T")
 Json = Mapping[str, Any]
 Columns = Sequence[Sequence[str]]
 """For each column of a table the names it may have; the first that is there counts."""
@@ -41,6 +43,19 @@ class Dataset:
     hub: Hub
     marks: frozenset[str]
     read: Callable[[Json, bool], Question]
+
+
+def as_word(id: object) -> str:
+    """The id as one word, which TREC files need: white space becomes "_", as in the runs of the Rank-R1 paper."""
+    return re.sub(r"[\s\0\ufeff\ud800-\udfff]", "_", str(id))
+
+
+def by_word(pairs: Iterable[tuple[object, T]]) -> dict[str, T]:
+    """Values by their ids as words; of several with one id the first."""
+    found: dict[str, T] = {}
+    for id, value in pairs:
+        found.setdefault(as_word(id), value)
+    return found
 
 
 def query_of(record: Json) -> Query:
