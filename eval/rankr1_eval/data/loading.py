@@ -111,12 +111,12 @@ def fetching(what: str) -> Iterator[None]:
         ) from error
 
 
-def records(path: FilePath) -> Iterator[tuple[int | None, Json]]:
+def records(path: FilePath, numbered: Iterable[tuple[int, str]] | None = None) -> Iterator[tuple[int | None, Json]]:
     """Each record of a JSON list or JSON lines with its line, which is None in a list that is one line.
 
     FileError where the file is neither of the two, broken, cut short or empty.
     """
-    lines = numbered_lines(path)
+    lines = iter(numbered_lines(path) if numbered is None else numbered)
     number, first = next(lines)
     begin = first.lstrip()[:1]
     every = chain([(number, first)], lines)
