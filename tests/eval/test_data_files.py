@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,22 @@ def load_record(path: Path) -> Load:
         ("hotpotqa", TWOWIKI, "looks like 2wikimultihopqa, not hotpotqa: give --dataset 2wikimultihopqa"),
         ("2wikimultihopqa", HOTPOTQA, "looks like hotpotqa, not 2wikimultihopqa: give --dataset hotpotqa"),
         ("musique", TWOWIKI, "looks like 2wikimultihopqa, not musique"),
-        ("musique", {"query": "what", "pos": []}, "no record of musique: .* its fields, which are 'query', 'pos'$"),
-        ("hotpotqa", {"5a8b": "a prediction"}, "no record of hotpotqa: .* its fields, which are '5a8b'$"),
-        ("hotpotqa", {}, "no record of hotpotqa: .* its fields, which are none$"),
+        (
+            "musique",
+            {"query": "what", "pos": []},
+            "no record of musique: its fields are 'query', 'pos'; needed are answer ",
+        ),
+        (
+            "hotpotqa",
+            {"5a8b": "a prediction"},
+            "its fields are '5a8b'; needed are answer or golden_answers, question, _id",
+        ),
+        ("hotpotqa", {}, "no record of hotpotqa: its fields are none; needed .*, _id or id, context or paragraphs$"),
+        (
+            "hotpotqa",
+            {"id": "1", "question": "What?", "golden_answers": ["x"]},
+            "its fields are 'id', .*'answer'; needed",
+        ),
     ],
 )
 def test_a_file_of_another_data_set_is_told_by_its_fields(
@@ -88,6 +102,9 @@ BAD = [
     ("answer", ["a"], 'field "answer" is an array where a string is needed'),
     ("answer", True, 'field "answer" is a boolean'),
     ("answer", 3.10, 'field "answer" is the number 3.1: write it as a string'),
+    ("golden_answers", "Seat", 'field "golden_answers" is a string where an array is needed'),
+    ("golden_answers", [], "no answer: a test split"),
+    ("golden_answers", ["Seat", None], 'an entry of field "golden_answers" is null'),
     ("question", None, 'field "question" is missing or null'),
     ("question", "  ", "the question is empty"),
     ("question", 7, 'field "question" is a whole number where a string is needed'),
@@ -154,6 +171,18 @@ def test_whole_numbers_become_strings_and_aliases_come_once_and_never_empty(load
     assert (question.query.id, question.answers) == ("17", ("1943",))
     question = load_record("musique", {**MUSIQUE, "answer_aliases": ["Seat", "", "Seat City", "Seat City", 12]})
     assert question.answers == ("Seat", "Seat City", "12")
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_records_of_flashrag_are_the_questions_of_the_official_ones(load_record: Load, name: str) -> None:
+    plain = {field: value for field, value in GOOD[name].items() if field not in ("_id", "id", "question", "answer")}
+    id = GOOD[name].get("_id", GOOD[name].get("id"))
+    golden = [GOOD[name]["answer"], *plain.pop("answer_aliases", ["An alias"])]
+    record = {"id": id, "question": GOOD[name]["question"], "golden_answers": golden}
+    expected = replace(load_record(name, GOOD[name]), answers=tuple(golden))
+    assert load_record(name, {**record, "metadata": plain}) == expected
+    scored = load_record(name, record, supports=False)  # without metadata answers can be scored
+    assert (scored.query, scored.answers, scored.passages) == (expected.query, expected.answers, ())
 
 
 def test_a_support_that_is_no_own_paragraph_is_an_error_in_distractor_and_stays_in_fullwiki(load_record: Load) -> None:

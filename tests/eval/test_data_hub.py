@@ -1,6 +1,7 @@
 """The shapes of the hub, as real tables of `datasets`, opened by the code that opens the hub's."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from rankr1_eval.data import DATASETS, load
 from rankr1_eval.data.loading import questions
 from rankr1_eval.data.questions import TWOWIKI
 from rankr1_eval.types import Question
+from rankr1_rag.errors import FileError
 
 pytestmark = pytest.mark.third_party
 
@@ -72,12 +74,28 @@ def read(name: str, records: list[Json]) -> list[Question]:
         ("musique", [dict]),
     ],
 )
-def test_rows_in_the_shapes_of_the_hub_are_the_questions_of_the_official_file(
-    shared_data: Path, name: str, shapes: list[Callable[[Json], Json]]
+def test_rows_in_the_shapes_of_the_hub_are_the_questions_of_the_official_file_and_so_is_their_parquet_file(
+    shared_data: Path, tmp_path: Path, name: str, shapes: list[Callable[[Json], Json]]
 ) -> None:
     records, expected = first(shared_data / FILES[name]), load(name, shared_data / FILES[name])[:25]
     for shape in shapes:
-        assert read(name, [shape(record) for record in records]) == expected
+        rows = [shape(record) for record in records]
+        assert read(name, rows) == expected
+        datasets.Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
+        assert load(name, tmp_path / "rows.parquet") == expected
+
+
+def test_parquet_that_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rows.parquet"
+    datasets.Dataset.from_list([{"text": "no question", "id": 1}]).to_parquet(path)
+    with pytest.raises(FileError, match=r"rows.parquet: question 1 \(1\): .* its fields are 'text', 'id'; needed are"):
+        load("hotpotqa", path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(FileError, match="not parquet, or damaged: fetch it again"):
+        load("hotpotqa", path)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r'needs pyarrow: pip install "rankr1-eval\[hub\]", or give JSON lines'):
+        load("hotpotqa", path)
 
 
 def test_a_config_of_a_repository_is_opened_by_its_name_and_split(

@@ -25,7 +25,7 @@ SHOWN = 10
 def score(
     *,
     dataset: Annotated[str, typer.Option(help="Data set: hotpotqa, hotpotqa-fullwiki, 2wikimultihopqa or musique.")],
-    data: Annotated[Path, typer.Option(help="Official file of the data set, with its answers; perhaps gzipped.")],
+    data: Annotated[Path, typer.Option(help="File of the data set with its answers: official, FlashRAG's or parquet.")],
     predictions: Annotated[
         Path,
         typer.Option(

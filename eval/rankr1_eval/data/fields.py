@@ -68,6 +68,18 @@ def query_of(record: Json) -> Query:
     return query
 
 
+def official(record: Json) -> Json:
+    """A record of FlashRAG with its metadata as fields and the first of its answers as the answer; any other as it is.
+
+    {"id": "dev_0", "question": "Which …?", "golden_answers": ["Seat", "Seat City"], "metadata": {"context": …, …}}
+    """
+    if "golden_answers" not in record:
+        return record
+    golden = of_kind('field "golden_answers"', record["golden_answers"] or [], "an array")
+    metadata = of_kind('field "metadata"', record.get("metadata") or {}, "an object")
+    return {**metadata, **record, "answer": next(iter(golden), None)}
+
+
 def answers_of(record: Json, aliases: str | None = None) -> tuple[str, ...]:
     """The answer string and the aliases after it, each once, as they are written; empty aliases are left out.
 
@@ -86,8 +98,9 @@ def answers_of(record: Json, aliases: str | None = None) -> tuple[str, ...]:
     answer = spelled('field "answer"', record["answer"])
     if not answer.strip():
         raise ValueError("the answer is empty: no answer string could be right")
-    others = of_kind(f'"{aliases}"', (aliases and record.get(aliases)) or [], "an array")
-    found = [spelled(f'an entry of field "{aliases}"', alias) for alias in others]
+    field = "golden_answers" if "golden_answers" in record else aliases
+    others = of_kind(f'"{field}"', (field and record.get(field)) or [], "an array")
+    found = [spelled(f'an entry of field "{field}"', alias) for alias in others]
     return tuple(dict.fromkeys([answer, *(alias for alias in found if alias.strip())]))
 
 

@@ -1,8 +1,8 @@
 """Data sets by name, from a local file or the hub, as questions; a seeded choice among them, and their corpus.
 
-A local file is a JSON list or JSON lines, gzipped where its name ends in `.gz`. An official list is one long line, so
-errors name an element and a byte. The choice depends on the seed and each question's id alone, whatever the order of
-the file; a larger sample contains the smaller ones of its seed.
+A local file is a JSON list or JSON lines, gzipped where its name ends in `.gz`, or parquet. An official list is one
+long line, so errors name an element and a byte. The choice depends on the seed and each question's id alone, whatever
+the order of the file; a larger sample contains the smaller ones of its seed.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from itertools import chain
+from pathlib import Path
 from typing import Any, NoReturn
 
-from rankr1_eval.data.fields import Dataset, Hub, Json
+from rankr1_eval.data.fields import Dataset, Hub, Json, official
 from rankr1_eval.data.questions import HOTPOTQA, HOTPOTQA_FULLWIKI, MUSIQUE, TWOWIKI
 from rankr1_eval.types import Question, passage_of, pooled
 from rankr1_rag.errors import FileError
@@ -56,13 +57,16 @@ def questions(
     found: dict[str, Question] = {}
     for number, (line, record) in enumerate(records, start=1):
         try:
+            record = official(record)
             others = [one for one in DATASETS.values() if not one.marks.isdisjoint(record)]
             if dataset.marks.isdisjoint(record) and others:
                 name = others[0].name
                 raise ValueError(f"this looks like {name}, not {dataset.name}: give --dataset {name}")
-            if "question" not in record:
-                names = ", ".join(map(repr, list(record)[:5])) or "none"
-                problem = f'"question" is not among its fields, which are {names:.200}'
+            needed = [("question",), ("_id", "id"), *([("context", "paragraphs")] if supports else [])]
+            if any(record.keys().isdisjoint(names) for names in needed):
+                there = ", ".join(map(repr, list(record)[:9])) or "none"
+                accepted = ", ".join(" or ".join(names) for names in [("answer", "golden_answers"), *needed])
+                problem = f"its fields are {there:.200}; needed are {accepted}"
                 raise ValueError(f"this is no record of {dataset.name}: {problem}")
             question = dataset.read(record, supports)
             if question.query.id in found:
@@ -112,10 +116,13 @@ def fetching(what: str) -> Iterator[None]:
 
 
 def records(path: FilePath, numbered: Iterable[tuple[int, str]] | None = None) -> Iterator[tuple[int | None, Json]]:
-    """Each record of a JSON list or JSON lines with its line, which is None in a list that is one line.
+    """Each record of a JSON list, JSON lines or a parquet file with its line, which is None in a list that is one line.
 
-    FileError where the file is neither of the two, broken, cut short or empty.
+    FileError where the file is none of these, broken, cut short or empty.
     """
+    if Path(path).suffix == ".parquet":
+        yield from ((None, row) for row in parquet_rows(path))
+        return
     lines = iter(numbered_lines(path) if numbered is None else numbered)
     number, first = next(lines)
     begin = first.lstrip()[:1]
@@ -133,6 +140,20 @@ def records(path: FilePath, numbered: Iterable[tuple[int, str]] | None = None) -
     else:
         page = ": a web page? Fetch the file itself" if begin == "<" else ""
         raise FileError(path, number, f"neither a JSON list nor JSON lines, it begins with {first[:60]!r}{page}")
+
+
+def parquet_rows(path: FilePath) -> Iterator[Json]:
+    """The rows of a parquet file. ImportError without the extra, FileError where it is damaged."""
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise ImportError(f"reading {path} needs pyarrow: {INSTALL}, or give JSON lines") from error
+    with open(path, "rb") as file:
+        try:
+            for batch in parquet.ParquetFile(file).iter_batches():
+                yield from batch.to_pylist()
+        except (ArrowException, OSError) as error:
+            raise FileError(path, None, f"not parquet, or damaged: fetch it again ({error!s:.200})") from error
 
 
 def whole(path: FilePath) -> Any:  # noqa: ANN401

@@ -27,6 +27,8 @@ MuSiQue-Ans (Trivedi et al., 2022, https://github.com/StonyBrookNLP/musique), JS
 The type is the beginning of the id: "2hop", "3hop1" (a chain), "3hop2" (a fork), "4hop1"…; hops are its number, or else
 the number of steps of the decomposition. Titles repeat within a question; supports are flagged, not named. Questions
 that cannot be answered (MuSiQue-Full) are refused.
+
+FlashRAG (https://github.com/RUC-NLPIR/FlashRAG) has all of them in one shape: `fields.official`.
 """
 
 from __future__ import annotations
@@ -55,8 +57,10 @@ def titled(
     flagged = "context" not in record and "paragraphs" in record
     if flagged:
         rows = table(record, "paragraphs", (TITLE, ("text",), ("is_gold",)))
-    else:
+    elif supports or "context" in record:
         rows = [(*row, None) for row in table(record, "context", (TITLE, ("sentences", "content")))]
+    else:
+        rows = []
     passages: list[Passage] = []
     found: list[str] = []
     sentences: dict[str, list[tuple[Passage, int]]] = {}
@@ -71,7 +75,7 @@ def titled(
         sentences.setdefault(title, []).append((passages[-1], length))
         if flagged and of_kind(f'"is_gold" {what}', gold, "a boolean"):
             found.append(passages[-1].id)
-    if not flagged and (supports or record.get("supporting_facts") is not None):
+    if not flagged and rows and (supports or record.get("supporting_facts") is not None):
         found = named_supports(record, sentences, supports=supports, elsewhere=elsewhere)
     if supports and not found:
         raise ValueError(NO_SUPPORT)
@@ -113,7 +117,8 @@ def musique(record: Json, supports: bool) -> Question:
         hops = len(of_kind('field "question_decomposition"', steps, "an array"))
     passages: list[Passage] = []
     found: list[str] = []
-    rows = table(record, "paragraphs", (TITLE, ("paragraph_text",), ("is_supporting",)))
+    columns = (TITLE, ("paragraph_text",), ("is_supporting",))
+    rows = table(record, "paragraphs", columns) if supports or "paragraphs" in record else []
     for number, (title, text, supporting) in enumerate(rows, start=1):
         what = f"of paragraph {number}"
         if supporting is not None or supports:
