@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy
@@ -103,6 +104,22 @@ def test_a_missing_extra_is_told_with_what_installs_it(
         asked()
 
 
+@pytest.mark.parametrize("system", ["dense", "dense:no/such-model", "cross-encoder:/nowhere/model"])
+def test_a_model_that_cannot_be_had_is_named_before_another_is_asked(
+    system: str, questions: list[Question], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not find_spec("sentence_transformers"):
+        pytest.skip('no sentence-transformers: pip install "rankr1-eval[dense]"')
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    asked: list[object] = []
+    with pytest.raises(ValueError, match=r"the model '.*' is no folder, is not .*: check its name and the network, or"):
+        evaluations.run(questions, asked.append, tmp_path / "run", f"rank-r1,{system}")
+    assert not asked
+
+
 @pytest.fixture(scope="module")
 def judge(weights: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of a cross-encoder: MiniLM with a head that nobody has trained."""
@@ -127,7 +144,7 @@ slow = pytest.mark.slow
 
 
 @slow
-def test_an_embedding_model_finds_a_paraphrase_first(weights: str) -> None:
+def test_an_embedding_model_finds_a_paraphrase_first(weights: str, capfd: pytest.CaptureFixture[str]) -> None:
     run = Dense(weights).run(TOLD, [Query("q", PARAPHRASE), Query("r", "a loaf")], 3)
     assert [(len(ranked), ranked[0].id) for ranked in run.values()] == [(3, "2"), (3, "1")]
     assert ids(TOLD, PARAPHRASE)[0] == "3", "BM25 goes by the words"
@@ -135,6 +152,7 @@ def test_an_embedding_model_finds_a_paraphrase_first(weights: str) -> None:
         scores = [scored.score for scored in ranked]
         assert scores == sorted(scores, reverse=True)
         assert all(-1.001 < score < 1.001 for score in scores)
+    assert capfd.readouterr() == ("", ""), "no progress bar of another library"
     with pytest.raises(ValueError, match="the corpus is empty"):
         Dense("no/such-model").run([], [Query("q", "cat")], 5)
 
