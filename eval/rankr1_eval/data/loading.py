@@ -55,16 +55,16 @@ def questions(
     A support that is a mere title (`titled`) becomes another question's paragraph of that title, if there is one.
     """
     found: dict[str, Question] = {}
-    for number, (line, record) in enumerate(records, start=1):
+    for number, (line, own) in enumerate(records, start=1):
         try:
-            record = official(record)
+            record = official(own)
             others = [one for one in DATASETS.values() if not one.marks.isdisjoint(record)]
             if dataset.marks.isdisjoint(record) and others:
                 name = others[0].name
                 raise ValueError(f"this looks like {name}, not {dataset.name}: give --dataset {name}")
             needed = [("question",), ("_id", "id"), *([("context", "paragraphs")] if supports else [])]
             if any(record.keys().isdisjoint(names) for names in needed):
-                there = ", ".join(map(repr, list(record)[:9])) or "none"
+                there = ", ".join(repr(name) for name in record if name in own or name != "answer") or "none"
                 accepted = ", ".join(" or ".join(names) for names in [("answer", "golden_answers"), *needed])
                 problem = f"its fields are {there:.200}; needed are {accepted}"
                 raise ValueError(f"this is no record of {dataset.name}: {problem}")
@@ -72,7 +72,7 @@ def questions(
             if question.query.id in found:
                 raise ValueError("duplicate id: each question needs its own")
         except ValueError as error:
-            id = record.get("_id", record.get("id"))
+            id = own.get("_id", own.get("id"))
             name = f" ({id!r:.60})" if isinstance(id, str | int) else ""
             raise FileError(source, line, f"question {number}{name}: {error}") from error
         found[question.query.id] = question
