@@ -289,9 +289,7 @@ def line(held: Path, out: Path, *more: object) -> list[str]:
     return ["comparisons", *map(str, (held, "--out", out, "--size", 3, *more))]
 
 
-def test_killed_it_goes_on_to_the_same_figures_and_asks_nothing_twice(
-    held: Path, tmp_path: Path, server: JudgeServer
-) -> None:
+def test_killed_it_resumes_and_asks_nothing_twice(held: Path, tmp_path: Path, server: JudgeServer) -> None:
     def figures(out: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(CliRunner().invoke(app, line(held, out, *server.options, "--json")).stdout)
         return found

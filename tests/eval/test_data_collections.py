@@ -36,9 +36,7 @@ def scifact(shared_data: Path) -> JudgedCollection:
     return from_files(folder / "queries.jsonl", folder / "corpus.jsonl.gz", folder / "qrels_train.tsv", "scifact")
 
 
-def test_collections_by_path_with_qrels_of_trec_and_of_beir(
-    dl19: JudgedCollection, scifact: JudgedCollection, dl19_files: dict[str, Path]
-) -> None:
+def test_collections_by_path(dl19: JudgedCollection, scifact: JudgedCollection, dl19_files: dict[str, Path]) -> None:
     assert (dl19.name, len(dl19.queries), dl19.qrels) == ("qrels", 43, read_qrels(dl19_files["qrels"]))
     ids = [scored.id for scored in read_run(dl19_files["run"], depth=10)["264014"]]
     texts = dl19.passages([*ids, "none"])
@@ -233,9 +231,7 @@ def test_a_bad_file_of_birco_says_what_is_wrong(tmp_path: Path, change: dict[str
         ("datasets", lambda: load("hotpotqa")),
     ],
 )
-def test_a_missing_extra_is_named_with_its_command(
-    module: str, fetch: Callable[[], object], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_extra_is_named(module: str, fetch: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=r'pip install "rankr1-eval\[hub\]", or give '):
         fetch()

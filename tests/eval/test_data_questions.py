@@ -68,9 +68,7 @@ def test_every_question_of_a_train_sample_has_supports_among_its_paragraphs(
 
 
 @pytest.mark.parametrize(("name", "file", "joint"), [("hotpotqa", HOTPOTQA, ""), ("2wikimultihopqa", TWOWIKI, " ")])
-def test_a_text_is_its_sentences_as_the_data_set_spaces_them(
-    shared_data: Path, name: str, file: str, joint: str
-) -> None:
+def test_sentences_are_joined_as_in_the_data_set(shared_data: Path, name: str, file: str, joint: str) -> None:
     context = json.loads((shared_data / file).read_text())[0]["context"]
     expected = [passage_of(title, joint.join(sentences).strip()) for title, sentences in context]
     assert list(load(name, shared_data / file)[0].passages) == expected

@@ -68,7 +68,7 @@ def dl19(dl19_files: dict[str, Path]) -> JudgedCollection:
     return titled(from_files(*(dl19_files[name] for name in ("queries", "passages", "qrels")), "dl19"))
 
 
-def test_a_perfect_judge_gives_the_ideal_order_of_the_papers_first_stage(
+def test_a_perfect_judge_gives_the_ideal_order(
     dl19: JudgedCollection, dl19_files: dict[str, Path], tmp_path: Path
 ) -> None:
     one = prepare(dl19, dl19_files["run"])
@@ -335,9 +335,7 @@ def test_the_command_resumes_what_failed_and_asks_nothing_twice(tmp_path: Path, 
     assert server.prompts == whole
 
 
-def test_ids_of_bright_with_spaces_and_repeated_ones_go_through(
-    tmp_path: Path, server: JudgeServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ids_of_bright_become_words(tmp_path: Path, server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets", reason="BRIGHT needs datasets: rankr1-eval[hub]")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.chdir(tmp_path)

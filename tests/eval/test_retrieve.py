@@ -96,9 +96,7 @@ def test_the_best_are_the_first_of_a_stable_sort(scores: list[float], n: int) ->
 
 
 @pytest.mark.parametrize("asked", [Dense, lambda: systems.dense(""), lambda: systems.cross_encoder("a/b")])
-def test_a_missing_extra_is_told_with_what_installs_it(
-    asked: Callable[[], object], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_extra_is_named(asked: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ImportError, match=r'pip install "rankr1-eval\[dense\]"$'):
         asked()

@@ -32,16 +32,17 @@ FILES = {
 }
 
 
+Real = tuple[list[Question], ExamplesMade]
+
+
 @pytest.fixture(scope="module", params=FILES)
-def real(request: pytest.FixtureRequest, shared_data: Path) -> tuple[list[Question], ExamplesMade]:
+def real(request: pytest.FixtureRequest, shared_data: Path) -> Real:
     """A hundred questions of a data set, and the examples made of them."""
     questions = load(request.param, shared_data / FILES[request.param])[:100]
     return questions, examples(questions, 50, request.param)
 
 
-def test_positives_are_the_supports_and_negatives_the_order_of_bm25_without_them(
-    real: tuple[list[Question], ExamplesMade], tmp_path: Path
-) -> None:
+def test_positives_are_the_supports_and_negatives_the_rest_of_bm25(real: Real, tmp_path: Path) -> None:
     questions, made = real
     assert (made.left_out, made.absent) == ({}, 0)
     run = bm25(pooled(questions), [question.query for question in questions], 50)
@@ -73,9 +74,7 @@ def test_a_question_that_cannot_be_one_is_left_out_with_the_reason(questions: li
     assert examples([questions[2]], corpus=only).left_out == {questions[2].query.id: ALONE}
 
 
-def test_each_support_is_to_be_named_where_another_is_known(
-    real: tuple[list[Question], ExamplesMade], tmp_path: Path
-) -> None:
+def test_each_support_is_to_be_named_where_another_is_known(real: Real, tmp_path: Path) -> None:
     plain = real[1]
     made = known(plain.examples, plain.passages, 0)
     by = {one.query.id: one for one in plain.examples}
