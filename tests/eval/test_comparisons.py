@@ -315,6 +315,10 @@ def test_killed_it_resumes_and_asks_nothing_twice(held: Path, tmp_path: Path, se
     assert re.search(
         r"(?s)8 comparisons of 3 passages, 4 questions.*whole .*p = 1\.00.*format kept in 100\.0 %", told.stdout
     )
+    write_examples(held, made(1))
+    assert "torn.jsonl holds 6 more comparisons" in " ".join(
+        CliRunner().invoke(app, line(held, torn, *server.options)).output.split()
+    )
     assert len(server.prompts) == before + 2 * n - kept
 
 

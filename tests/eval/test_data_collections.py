@@ -124,6 +124,8 @@ def test_a_data_set_of_beir_is_its_test_split(
     assert (found.name, found.queries, found.qrels) == ("beir/sample", scifact.queries, scifact.qrels)
     assert found.excluded["0"] == {"0"}
     assert found.passages(["4983", "none"]) == scifact.passages(["4983"])
+    assert found.everything is not None
+    assert sum(1 for _ in found.everything()) == 5183
 
 
 def test_what_cannot_be_fetched_is_named(ir_datasets: Any, shared_data: Path) -> None:

@@ -108,6 +108,7 @@ TITLED_BAD = [
     ("_id", "", "the id is empty"),
     ("_id", ["x"], 'field "_id" is an array where a string is needed'),
     ("_id", True, 'field "_id" is a boolean'),
+    ("_id", "a\x1bb", "contains characters that cannot be printed"),
     ("supporting_facts", [], "no support: a test split"),
     ("supporting_facts", None, '"supporting_facts" is missing or null'),
     ("supporting_facts", 5, '"supporting_facts" is a whole number where an array is needed'),

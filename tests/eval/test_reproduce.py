@@ -23,7 +23,7 @@ from rankr1_eval.measures.ir import score_run
 from rankr1_eval.reproduce.reproducing import PreparedCollection, prepare, reproduce
 from rankr1_eval.reproduce.results import MEAN, MeasuredCollection, Reproduction, markdown, table_rows
 from rankr1_eval.reproduce.results import verdict as verdict_of
-from rankr1_eval.reproduce.targets import BRIGHT, PAPER, R1_7B, TOLERANCE, departures, parse
+from rankr1_eval.reproduce.targets import BRIGHT, PAPER, R1_7B, SFT_7B, TOLERANCE, departures, parse
 from rankr1_eval.types import JudgedCollection, StageError
 from rankr1_rag import Passage, Reranker
 from rankr1_rag.backends.scripted import Scripted
@@ -151,6 +151,8 @@ def test_without_a_run_a_small_collection_is_retrieved_from_and_that_is_told(tmp
     assert "bm25s, not the paper's BM25" in markdown(found)
     with pytest.raises(ValueError, match="cannot be retrieved from here: give a run"):
         prepare(replace(collection, everything=None), None)
+    with pytest.raises(FileError, match="the id 'p 0' is not one word, as the run to be written needs"):
+        prepare(replace(collection, everything=lambda: [Passage("p 0", "passage")]), None)
 
 
 def test_a_sample_is_the_same_every_time_and_grows_into_the_whole(tmp_path: Path) -> None:
@@ -268,7 +270,8 @@ def test_one_collection_has_the_ordinary_interval_and_p(scores: list[float]) -> 
 def test_asked_as_the_paper_did_there_is_no_departure() -> None:
     paper = Reranker(Scripted(lambda _: "", model=R1_7B), **PAPERS)
     other = replace(paper, algorithm="tournament", force="truncated")
-    assert departures(paper, parse("dl19"), 100) == ()
+    sft = Reranker(Scripted(lambda _: "", model=SFT_7B), **{**PAPERS, "reasoning_tokens": 0})
+    assert departures(paper, parse("dl19"), 100) == departures(sft, parse("dl19"), 100) == ()
     clips = ("query_tokens 32, not 1024", "passage_tokens 512, not 1024", "depth 50, not 100")
     assert departures(paper, parse("bright"), 50) == clips
     changed = ("algorithm tournament, not heapsort", "force truncated, not never")

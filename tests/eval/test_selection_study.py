@@ -173,6 +173,7 @@ def test_a_circular_judge_keeps_to_its_preferences_and_has_circles_among_them() 
         (["--judge", "honest"], r"no judge is called 'honest': there are perfect, noisy:NOISE"),
         (["--judge", "noisy"], r"no judge is called 'noisy'"),
         (["--judge", "noisy:-1"], r"judge 'noisy:-1': '-1' is not a number from 0"),
+        (["--judge", "noisy:much"], r"judge 'noisy:much': 'much' is not a number from 0"),
         (["--judge", "perfect", "--judge", "perfect"], r"judge 'perfect' is named twice"),
         (["--out", __file__], r"is a file: name a folder"),
     ],
