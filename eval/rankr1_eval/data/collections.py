@@ -173,7 +173,7 @@ def of_bright(name: str, examples: Any, documents: Any) -> JudgedCollection:  # 
             problem = "comes twice, with different texts" if row["gold_ids"] else "has no gold_ids"
             raise ValueError(f"{name}: query {id!r} {problem}")
         qrels.setdefault(id, dict.fromkeys(map(as_word, row["gold_ids"]), 1))
-        if names := frozenset(map(as_word, row["excluded_ids"] or ())) - {"N/A"}:
+        if names := frozenset(map(as_word, row.get("excluded_ids") or ())) - {"N/A"}:
             excluded.setdefault(id, names)
 
     @cache
