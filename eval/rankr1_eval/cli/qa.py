@@ -135,6 +135,7 @@ def qa(
             retrieval.run,
             retrieval.dense_model,
             path,
+            settings.distances,
         )
         named = parse(systems.split(","))
         everything = data.load(source.dataset, source.data, split=source.split)

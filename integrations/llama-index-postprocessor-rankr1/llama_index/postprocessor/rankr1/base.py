@@ -59,17 +59,18 @@ class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
     @dispatcher.span
     def _postprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
         with self._events(nodes, query_bundle) as (query, found, done):
-            return done(self.rank(query, found.passages, found.retrieve)) if found.items else []
+            return done(self.rank(query, found.scored, found.retrieve)) if found.items else []
 
     @dispatcher.span
     async def _apostprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
         with self._events(nodes, query_bundle) as (query, found, done):
-            return done(await self.arank(query, found.passages, found.retrieve)) if found.items else []
+            return done(await self.arank(query, found.scored, found.retrieve)) if found.items else []
 
     @contextmanager
     def _events(self, nodes: Nodes, query: QueryBundle | None) -> Iterator[Query]:
         """Both kinds of events, also without nodes and after an error."""
-        found = Sources(NodeWithScore, nodes, self._passage, self._retriever)
+        distances = self.ranker.distances
+        found = Sources(NodeWithScore, nodes, self._passage, self._retriever, lambda node: node.score, distances)
         top_n, model, end = self.top_n or len(found.items), self.ranker.plan.backend.model, ReRankEndEvent(nodes=[])
         text = query.query_str if isinstance(query, QueryBundle) else None
         payload: dict[Any, Any] = {EventPayload.NODES: found.items, EventPayload.QUERY_STR: text}
