@@ -80,28 +80,29 @@ def of(questions: Sequence[Question], skill: float = 0.8, votes: bool = True, ks
     """A run over these questions with every kind of system but a cross-encoder."""
     pool = pooled(questions)
     corpus = {passage.id: passage for passage in pool}
-    by_id = {question.query.id: question for question in questions}
     found = bm25(pool, [question.query for question in questions], 20)
-    first = {id: [corpus[scored.id] for scored in found[id]] for id in by_id}
-    judges = {"rank-r1": judge(skill)} | ({"rank-r1:votes=3": judge(min(1.0, skill + 0.08))} if votes else {})
-    rankings = {name: {id: ranked(by_id[id], first[id], model) for id in by_id} for name, model in judges.items()}
-    orders = {name: {id: [p.id for p in one.passages] for id, one in ones.items()} for name, ones in rankings.items()}
-    baselines: dict[str, Callable[[Question, list[Passage]], Sequence[int]]] = {
-        "none": lambda question, passages: range(len(passages)),
-        "oracle": lambda question, passages: oracle(passages, question.supports),
-        "random": lambda question, passages: shuffled(question.query, passages, 0),
-    }
-    for name, order in reversed(baselines.items()):
-        own = {id: [first[id][place].id for place in order(by_id[id], first[id])] for id in by_id}
-        orders = {name: own, **orders}
+    first = {id: [corpus[scored.id] for scored in candidates] for id, candidates in found.items()}
+    orders = {"none": {}, "oracle": {}, "random": {}}
+    for question in questions:
+        id, passages = question.query.id, first[question.query.id]
+        for name, places in (
+            ("none", range(len(passages))),
+            ("oracle", oracle(passages, question.supports)),
+            ("random", shuffled(question.query, passages, 0)),
+        ):
+            orders[name][id] = tuple(passages[place].id for place in places)
+    rankings = {}
+    for name, model in {"rank-r1": judge(skill), "rank-r1:votes=3": judge(min(1.0, skill + 0.08))}.items():
+        if votes or "votes" not in name:
+            rankings[name] = {one.query.id: ranked(one, first[one.query.id], model) for one in questions}
+            orders[name] = {id: tuple(p.id for p in one.passages) for id, one in rankings[name].items()}
     systems = []
-    for name, ids in orders.items():
-        reads = {k: {id: read(name, by_id[id], ids[id][:k], corpus) for id in by_id} for k in ks}
+    for name, own in orders.items():
+        reads = {k: {one.query.id: read(name, one, own[one.query.id][:k], corpus) for one in questions} for k in ks}
         costs = {id: cost(one, 3 if "votes" in name else 1) for id, one in rankings.get(name, {}).items()}
-        tuples = {id: tuple(order) for id, order in ids.items()}
-        systems.append(SystemRun(name, tuples, reads, rankings.get(name, {}), costs))
+        systems.append(SystemRun(name, own, reads, rankings.get(name, {}), costs))
     for name in ("gold", "no-context"):
-        answers = {id: read(name, q, q.supports if name == "gold" else (), corpus) for id, q in by_id.items()}
+        answers = {q.query.id: read(name, q, q.supports if name == "gold" else (), corpus) for q in questions}
         systems.append(SystemRun(name, reads=dict.fromkeys(ks, answers)))
     settings = {"retriever": "bm25", "candidates": 20, "read": list(ks), "systems": {"rank-r1": {"k": 5, "size": 10}}}
     return EvaluatedRun("made", "hotpotqa", tuple(questions), corpus, 20, tuple(systems), settings)
@@ -121,16 +122,17 @@ def real_questions(shared_data: Path, number: int) -> tuple[Question, ...]:
 
 def hostile(run: EvaluatedRun) -> EvaluatedRun:
     """The same hostile text in every place that a stranger can fill, ids left alone."""
-
-    def passage(one: Passage) -> Passage:
-        return replace(one, title=HOSTILE, text=HOSTILE)
-
+    bad = {"title": HOSTILE, "text": HOSTILE}
     systems = []
     for system in run.systems:
-        rankings = {}
-        for id, one in system.rankings.items():
-            trace = tuple(replace(comparison, reasoning=HOSTILE * 40) for comparison in one.trace)
-            rankings[id] = replace(one, candidates=tuple(map(passage, one.candidates)), trace=trace)
+        rankings = {
+            id: replace(
+                one,
+                candidates=tuple(replace(passage, **bad) for passage in one.candidates),
+                trace=tuple(replace(comparison, reasoning=HOSTILE * 40) for comparison in one.trace),
+            )
+            for id, one in system.rankings.items()
+        }
         reads = {
             k: dict.fromkeys(ids, Read(HOSTILE * (1 if k % 2 else 30), HOSTILE)) for k, ids in system.reads.items()
         }
@@ -139,6 +141,6 @@ def hostile(run: EvaluatedRun) -> EvaluatedRun:
     questions = tuple(
         replace(q, query=replace(q.query, text=HOSTILE), answers=(HOSTILE,) * 6, type=HOSTILE) for q in run.questions
     )
-    passages = {id: passage(one) for id, one in run.passages.items()}
+    passages = {id: replace(one, **bad) for id, one in run.passages.items()}
     texts = {"name": HOSTILE, "settings": {HOSTILE: HOSTILE}}
     return replace(run, questions=questions, passages=passages, systems=tuple(systems), **texts)
