@@ -1,7 +1,10 @@
-"""What several tests of the evaluation share: questions of the demo's corpus."""
+"""What several tests of the evaluation share: questions of the demo's corpus, and real ones."""
+
+from pathlib import Path
 
 import pytest
 
+from rankr1_eval.data import load
 from rankr1_eval.types import Question, passage_of
 from rankr1_rag import demo
 
@@ -18,3 +21,9 @@ def questions() -> list[Question]:
         supports = tuple(by[id].id for id in question.supports)
         made.append(Question(question.query, (question.answer,), supports, own, question.type, 2))
     return made
+
+
+@pytest.fixture(scope="session")
+def real(shared_data: Path) -> list[Question]:
+    """The questions of the HotpotQA sample."""
+    return load("hotpotqa", shared_data / "hotpotqa" / "dev_distractor_sample.json")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from subprocess import CompletedProcess
 from typing import Any
 
@@ -23,34 +24,43 @@ from rankr1_rag import Reranker
 from rankr1_rag.backends import Backend
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.errors import BackendError
-from rankr1_rag.types import Message
+from rankr1_rag.types import Completion, Message
+
+ALL = "none,random,oracle,rank-r1,rank-r1:votes=3,gold,no-context"
 
 
 class Model:
-    """Names a support of these questions if one is shown, else the last passage; answers "Dublin.".
+    """Reranks and reads. Knows the supports and answers of `questions`, and is right with the probability `skill`.
 
-    `asked` are the prompts that it answered, `fails` says of which it answers none.
+    Of other questions it names the last passage and answers "Dublin.". `asked` are the prompts that it answered; those
+    that `fails` names fail.
     """
 
-    def __init__(self, fails: Callable[[str], bool] = lambda text: False, questions: Sequence[Question] = ()) -> None:
+    def __init__(
+        self, questions: Sequence[Question] = (), fails: Callable[[str], bool] = lambda text: False, skill: float = 1.0
+    ) -> None:
         self.asked: list[str] = []
-        self.fails = fails
-        self.titles = {
-            question.query.text: tuple(one.title for one in question.passages if one.id in question.supports)
-            for question in questions
+        self.fails, self.skill = fails, skill
+        self.known = {
+            one.query.text.strip(): (one, tuple(p.title for p in one.passages if p.id in one.supports))
+            for one in questions
         }
 
-    def __call__(self, messages: Sequence[Message]) -> str:
+    def __call__(self, messages: Sequence[Message]) -> Completion:
         text = "".join(message["content"] for message in messages)
         if self.fails(text):
             raise BackendError("out of order")
         self.asked.append(text)
-        shown = re.findall(r"^\[(\d+)\] (.*)$", messages[-1]["content"], re.MULTILINE)
-        if not shown:
-            return "Answer: Dublin."
-        titles = next((titles for question, titles in self.titles.items() if question in text), ())
-        label = next((label for label, line in shown if titles and line.startswith(titles)), shown[-1][0])
-        return f"<think>it is named</think> <answer>[{label}]</answer>"
+        last, chance = messages[-1]["content"], Random(f"{self.skill} {text}")
+        question, titles = next((found for text, found in self.known.items() if text in last), (None, ()))
+        if "Question:" in last:
+            knows = question and chance.random() < self.skill * sum(title in last for title in titles) / len(titles)
+            return Completion(f"Answer: {question.answers[0] if knows else 'Dublin.'}", len(text) // 4, 8)
+        shown = re.findall(r"^\[(\d+)\] (.*)$", last, re.MULTILINE)
+        right = [label for label, line in shown if titles and line.startswith(titles)]
+        label = right[0] if right and chance.random() < self.skill else shown[-1][0]
+        thought = f"It is named: passage [{label}] speaks of it directly, [{shown[0][0]}] only shares words with it."
+        return Completion(f"<think>{thought}</think> <answer>[{label}]</answer>", len(text) // 4, 30)
 
     @property
     def read(self) -> list[str]:

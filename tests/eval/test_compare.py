@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from rankr1_eval.baselines import FirstStage
 from rankr1_eval.compare import ScoredRun, groups, paired, read
 from rankr1_eval.data import load
 from rankr1_eval.report.page import versus, versus_headline
@@ -17,31 +19,33 @@ from rankr1_eval.run_folder import question_record
 from rankr1_eval.scoring import EvaluatedRun, SystemRun, differences, score, to_json
 from rankr1_eval.types import Question
 from rankr1_rag.errors import FileError
-from tests.eval import made_run
-from tests.eval.evaluations import command
+from tests.eval import evaluations
+from tests.eval.evaluations import ALL, Model, command
 
 pytestmark = pytest.mark.third_party
 
-
-@pytest.fixture(scope="module")
-def questions(shared_data: Path) -> tuple[Question, ...]:
-    return made_run.real_questions(shared_data, 40)
+SYSTEMS = "none,oracle,random,rank-r1,gold,no-context"
 
 
-@pytest.fixture(scope="module")
-def run(questions: tuple[Question, ...]) -> EvaluatedRun:
-    return made_run.of(questions[:24], skill=0.0, votes=False)
+def made(questions: Sequence[Question], path: Path, skill: float, systems: str = ALL) -> EvaluatedRun:
+    return evaluations.run(questions, Model(questions, skill=skill), path, systems, first_stage=FirstStage(n=20))
 
 
 @pytest.fixture(scope="module")
-def better(questions: tuple[Question, ...]) -> EvaluatedRun:
-    return made_run.of(questions[:24], skill=1.0, votes=False)
+def run(real: list[Question], tmp_path_factory: pytest.TempPathFactory) -> EvaluatedRun:
+    return made(real[:24], tmp_path_factory.mktemp("run"), 0.0, SYSTEMS)
 
 
 @pytest.fixture(scope="module")
-def folder(questions: tuple[Question, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def better(real: list[Question], tmp_path_factory: pytest.TempPathFactory) -> EvaluatedRun:
+    return made(real[:24], tmp_path_factory.mktemp("run"), 1.0, SYSTEMS)
+
+
+@pytest.fixture(scope="module")
+def folder(real: list[Question], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with two systems that rerank."""
-    return kept(made_run.of(questions), tmp_path_factory.mktemp("systems") / "several").path.parent
+    path = tmp_path_factory.mktemp("systems")
+    return kept(made(real[:40], path / "out", 0.8), path / "several").path.parent
 
 
 def kept(run: EvaluatedRun, folder: Path, dataset: str = "hotpotqa") -> ScoredRun:
@@ -178,7 +182,7 @@ def test_a_system_of_one_run_is_compared_with_systems_of_another(
     assert "Rank-R1, votes 3 in several" in versus(found)
 
 
-def test_the_questions_of_a_type_are_compared_apart(folder: Path, questions: tuple[Question, ...]) -> None:
+def test_the_questions_of_a_type_are_compared_apart(folder: Path, real: list[Question]) -> None:
     scored = read(folder)
     found = paired(scored, scored, "rank-r1", ["R@5"], groups(scored, "type"))
     pairs = {pair.group: pair for pair in found.pairs if pair.system == "rank-r1:votes=3"}
@@ -186,7 +190,7 @@ def test_the_questions_of_a_type_are_compared_apart(folder: Path, questions: tup
     assert pairs[""].n == pairs["bridge"].n + pairs["comparison"].n == 40
     changed = 0.0
     for type in ("bridge", "comparison"):
-        own = [one.query.id for one in questions if one.type == type]
+        own = [one.query.id for one in real[:40] if one.type == type]
         each = [scored.scores.systems[system].each["R@5"] for system in ("rank-r1", "rank-r1:votes=3")]
         first, second = (sum(one[id] for id in own) / len(own) for one in each)
         assert (pairs[type].first, pairs[type].second) == pytest.approx((first, second))
@@ -216,7 +220,7 @@ def test_questions_are_compared_apart_by_hops_as_the_data_set_says(shared_data: 
 def test_a_missing_system_or_measure_is_named_with_those_that_are_there(folder: Path, tmp_path: Path) -> None:
     scored = read(folder)
     for against, measures, problem in (
-        ("rank-r1:hops=2", (), "no system 'rank-r1:hops=2' to compare with: it has none, oracle, random, rank-r1"),
+        ("rank-r1:hops=2", (), "no system 'rank-r1:hops=2' to compare with: it has none, random, oracle, rank-r1"),
         ("rank-r1", ["R@4"], "measure 'R@4' is unknown: must be one of R@2, R@3, R@5"),
         ("gold", ["R@5"], "can be compared with 'gold'"),
     ):

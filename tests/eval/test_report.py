@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rankr1_eval.baselines import FirstStage
 from rankr1_eval.report import write_report
 from rankr1_eval.report.markdown import markdown
 from rankr1_eval.report.page import page
 from rankr1_eval.scoring import EvaluatedRun, Read, SystemRun, score
+from rankr1_eval.types import Question
 from rankr1_rag.explain import clean
-from tests.eval import made_run
+from tests.eval import evaluations
+from tests.eval.evaluations import ALL, Model
 from tests.html_pages import ParsedPage, check_in_browser, check_policy, needs_chromium
 
 TAGS = """
@@ -23,9 +28,48 @@ line main meta ol p path rect section small span style summary svg table tbody t
 """
 
 
+HOSTILE = (
+    "</style><script>alert(1)</script>\"onmouseover=alert(2) '</title><img src=http://evil.example/x onerror=alert(3)>"
+    "{{ 7 * 7 }}{% raw %}|*b*|`c`<!-- <svg onload=alert(4)>"
+    "\x00\x1b[31m\x9b5m\x7f\ud800\u202etxet\u2066\u2029&lt;b&gt;</think><answer>[1]</answer>"
+)
+"""What a stranger may write into a question, a passage or an answer."""
+
+
+def made(questions: Sequence[Question], path: Path, systems: str = ALL, **other: Any) -> EvaluatedRun:
+    return evaluations.run(questions, Model(questions, skill=0.8), path, systems, first_stage=FirstStage(n=20), **other)
+
+
 @pytest.fixture(scope="module")
-def run(shared_data: Path) -> EvaluatedRun:
-    return made_run.of(made_run.real_questions(shared_data, 24))
+def run(real: list[Question], tmp_path_factory: pytest.TempPathFactory) -> EvaluatedRun:
+    return made(real[:24], tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def bad(run: EvaluatedRun) -> EvaluatedRun:
+    """The same hostile text in every place that a stranger can fill, ids left alone."""
+    own = {"title": HOSTILE, "text": HOSTILE}
+    systems = []
+    for system in run.systems:
+        rankings = {
+            id: replace(
+                one,
+                candidates=tuple(replace(passage, **own) for passage in one.candidates),
+                trace=tuple(replace(comparison, reasoning=HOSTILE * 40) for comparison in one.trace),
+            )
+            for id, one in system.rankings.items()
+        }
+        reads = {
+            k: dict.fromkeys(ids, Read(HOSTILE * (1 if k % 2 else 30), HOSTILE)) for k, ids in system.reads.items()
+        }
+        name = f"rank-r1:{HOSTILE}" if system.name.startswith("rank-r1:") else system.name
+        systems.append(replace(system, name=name, reads=reads, rankings=rankings))
+    questions = tuple(
+        replace(q, query=replace(q.query, text=HOSTILE), answers=(HOSTILE,) * 6, type=HOSTILE) for q in run.questions
+    )
+    passages = {id: replace(one, **own) for id, one in run.passages.items()}
+    texts = {"name": HOSTILE, "settings": {HOSTILE: HOSTILE}}
+    return replace(run, questions=questions, passages=passages, systems=tuple(systems), **texts)
 
 
 def built(run: EvaluatedRun) -> tuple[str, str]:
@@ -33,29 +77,17 @@ def built(run: EvaluatedRun) -> tuple[str, str]:
     return page(run, scores), markdown(run, scores)
 
 
-@pytest.fixture(scope="module")
-def ordinary(run: EvaluatedRun) -> tuple[str, str]:
-    return built(run)
-
-
-@pytest.fixture(scope="module")
-def hostile(run: EvaluatedRun) -> tuple[str, str]:
-    return built(made_run.hostile(run))
-
-
-def test_the_page_holds_only_tags_of_its_own_and_no_inline_style_or_script(
-    ordinary: tuple[str, str], hostile: tuple[str, str]
-) -> None:
-    for source in (ordinary[0], hostile[0]):
+def test_the_page_has_known_tags_and_no_inline_style_or_script(run: EvaluatedRun, bad: EvaluatedRun) -> None:
+    for source in (built(run)[0], built(bad)[0]):
         check_policy(source)
         seen = ParsedPage(source)
         assert seen.tags <= set(TAGS.split())
         assert not {name for name, _ in seen.attributes if name.startswith("on") or name in ("style", "src", "href")}
 
 
-def test_hostile_text_is_shown_as_text_and_breaks_no_table_of_the_markdown(hostile: tuple[str, str]) -> None:
-    source, plain = hostile
-    assert " ".join(clean(made_run.HOSTILE).split())[:100] in ParsedPage(source).text
+def test_hostile_text_is_shown_as_text_and_breaks_no_table_of_the_markdown(bad: EvaluatedRun) -> None:
+    source, plain = built(bad)
+    assert " ".join(clean(HOSTILE).split())[:100] in ParsedPage(source).text
     assert "{{ 7 * 7 }}" in ParsedPage(source).text
     for text in (source, plain):
         assert not set(text) & {"\x00", "\x1b", "\x9b", "\u202e", "\u2066", "\ud800"}
@@ -66,12 +98,10 @@ def test_hostile_text_is_shown_as_text_and_breaks_no_table_of_the_markdown(hosti
             assert len({len(re.findall(r"(?<!\\)\|", each)) for each in block.splitlines()}) == 1
 
 
-def test_the_same_run_gives_the_same_bytes(run: EvaluatedRun, ordinary: tuple[str, str], tmp_path: Path) -> None:
+def test_the_same_run_gives_the_same_bytes(run: EvaluatedRun, tmp_path: Path) -> None:
     write_report(run, score(run), tmp_path)
-    assert {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()} == {
-        "report.html": ordinary[0],
-        "report.md": ordinary[1],
-    }
+    written = {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()}
+    assert written == dict(zip(("report.html", "report.md"), built(run), strict=True))
 
 
 def test_an_old_report_stays_where_the_new_one_cannot_be_made(run: EvaluatedRun, tmp_path: Path) -> None:
@@ -81,19 +111,20 @@ def test_an_old_report_stays_where_the_new_one_cannot_be_made(run: EvaluatedRun,
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"report.html": "old"}
 
 
-def test_every_system_every_section_and_the_reasoning_are_there(ordinary: tuple[str, str]) -> None:
-    text = ParsedPage(ordinary[0]).text
+def test_every_system_every_section_and_the_reasoning_are_there(run: EvaluatedRun) -> None:
+    source = built(run)[0]
+    text = ParsedPage(source).text
     systems = "No rerank, Oracle, Random order, Rank-R1, votes 3, Gold context, No context"
     sections = "All systems, Moves of the supports, Results by group, Greatest gains, Cost"
     sentences = "F1 of the answers with k passages read, speaks of it directly, Chosen from"
     assert [part for part in f"{systems}, {sections}, {sentences}".split(", ") if part not in text] == []
-    drawings = re.findall(r"<(svg|figure) [^>]*role=\"img\"[^>]*aria-label=\"([^\"]*)\"", ordinary[0])
+    drawings = re.findall(r"<(svg|figure) [^>]*role=\"img\"[^>]*aria-label=\"([^\"]*)\"", source)
     assert len(drawings) >= 5
     assert all(len(label) > 40 for _, label in drawings)
 
 
-def test_one_k_is_drawn_as_bars_and_one_question_is_said_to_be_one(run: EvaluatedRun) -> None:
-    source, plain = built(made_run.of(run.questions[:1], ks=(5,)))
+def test_one_k_is_drawn_as_bars_and_one_question_is_called_one(run: EvaluatedRun, tmp_path: Path) -> None:
+    source, plain = built(made(run.questions[:1], tmp_path, ks=(5,)))
     text = ParsedPage(source).text
     assert "F1 and exact match with 5 passages read" in text
     assert "One question" in text
@@ -134,21 +165,16 @@ def test_a_failed_ranking_missing_answers_and_long_ones_are_told(run: EvaluatedR
     assert "word " * 60 not in source + plain
 
 
-def test_a_model_that_names_nothing_is_an_alarm(run: EvaluatedRun) -> None:
-    mute, none = made_run.judge(0.5, unparsed=1.0), run.systems[0]
-    rankings = {
-        q.query.id: made_run.ranked(q, [run.passages[id] for id in none.orders[q.query.id]], mute, force="never")
-        for q in run.questions[:4]
-    }
-    orders = {id: tuple(p.id for p in one.passages) for id, one in rankings.items()}
-    ours = SystemRun("rank-r1", orders, {}, rankings, {id: one.cost for id, one in rankings.items()})
-    source = built(replace(run, questions=run.questions[:4], systems=(none, ours)))[0]
+def test_a_model_that_names_nothing_is_an_alarm(run: EvaluatedRun, tmp_path: Path) -> None:
+    source = built(evaluations.run(run.questions[:4], lambda _: "hm", tmp_path, "rank-r1", reader=None))[0]
     assert "100 % of the comparisons gave no answer that could be parsed" in ParsedPage(source).text
     assert 'class="figure alarm"' in source
 
 
-def test_fifty_questions_make_a_small_page_and_many_list_only_the_extremes(shared_data: Path) -> None:
-    few, many = (built(made_run.of(made_run.real_questions(shared_data, n), votes=False))[0] for n in (50, 200))
+def test_fifty_questions_make_a_small_page_and_many_list_only_the_extremes(
+    real: list[Question], tmp_path: Path
+) -> None:
+    few, many = (built(made(real[:n], tmp_path / str(n), "none,rank-r1", ks=(5,)))[0] for n in (50, 200))
     assert len(few.encode()) < 1_000_000
     assert len(many.encode()) < 1.5 * len(few.encode())
     assert many.count('<details class="case') <= 10
@@ -163,9 +189,8 @@ def test_settings_are_at_the_end_whatever_they_hold(run: EvaluatedRun) -> None:
 
 
 @needs_chromium
-def test_a_browser_accepts_the_page(shared_data: Path, tmp_path: Path) -> None:
-    run = made_run.of(made_run.real_questions(shared_data, 6))
-    for name, each in (("ordinary", run), ("hostile", made_run.hostile(run))):
+def test_a_browser_accepts_the_page(run: EvaluatedRun, bad: EvaluatedRun, tmp_path: Path) -> None:
+    for name, each in (("ordinary", run), ("hostile", bad)):
         (tmp_path / name).mkdir()
         write_report(each, score(each), tmp_path / name)
     dom = check_in_browser(tmp_path / "ordinary" / "report.html", tmp_path / "hostile" / "report.html")

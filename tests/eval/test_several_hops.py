@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from rankr1_eval.baselines import FirstStage
-from rankr1_eval.data import load
 from rankr1_eval.pipeline import finish, result_settings
 from rankr1_eval.report.charts import support_moves
 from rankr1_eval.report.wording import View
@@ -29,9 +28,8 @@ N = 5
 
 
 @pytest.fixture(scope="module")
-def asked(shared_data: Path) -> list[Question]:
-    """Real questions that need two passages."""
-    return load("hotpotqa", shared_data / "hotpotqa" / "dev_distractor_sample.json")[:30]
+def asked(real: list[Question]) -> list[Question]:
+    return real[:30]
 
 
 def run(asked: list[Question], model: Model, path: Path, systems: str, **other: Any) -> dict[str, SystemRun]:
@@ -53,7 +51,7 @@ class Whole:
 
 
 def whole_run(asked: list[Question], path: Path) -> Whole:
-    model = Model(questions=asked)
+    model = Model(asked)
     found = evaluations.run(asked, model, path, f"none,{PLAIN},{HOPS},{AGAIN}", first_stage=FirstStage(n=N))
     scores, left_out = finish(found, path)
     assert not left_out
@@ -66,7 +64,7 @@ def whole(asked: list[Question], tmp_path_factory: pytest.TempPathFactory) -> Wh
 
 
 def test_a_system_of_hops_is_what_the_reranker_makes_of_them(asked: list[Question], whole: Whole) -> None:
-    with Reranker(Scripted(Model(questions=asked)), k=5, size=4, hops=2) as reranker:
+    with Reranker(Scripted(Model(asked)), k=5, size=4, hops=2) as reranker:
         for question in asked[:5]:
             first = [whole.run.passages[id] for id in whole["none"].orders[question.query.id]]
             wanted, kept = reranker.rank(question.query, first), whole[HOPS].rankings[question.query.id]
@@ -140,9 +138,9 @@ def test_a_finished_run_asks_and_searches_nothing_again(asked: list[Question], w
 def test_a_question_that_failed_behind_its_first_hop_is_asked_again_and_no_other(
     asked: list[Question], whole: Whole, tmp_path: Path
 ) -> None:
-    bad, again = asked[3].query, Model(questions=asked)
+    bad, again = asked[3].query, Model(asked)
     known = Reranker(Scripted(again)).plan.format.known.partition("{line}")[0]
-    failing = Model(lambda text: bad.text + known in text, asked)
+    failing = Model(asked, lambda text: bad.text + known in text)
     with pytest.raises(StageError, match="1 of 30 questions failed"):
         run(asked, failing, tmp_path, AGAIN, reader=None)
     assert run(asked, again, tmp_path, AGAIN, reader=None)[AGAIN].orders == whole[AGAIN].orders
@@ -172,7 +170,7 @@ def test_a_run_does_not_mix_with_one_that_searched_otherwise() -> None:
 def test_what_cannot_be_searched_again_is_an_error_before_anything_is_asked(
     asked: list[Question], tmp_path: Path, systems: str, first_stage: FirstStage, told: str
 ) -> None:
-    model = Model(questions=asked)
+    model = Model(asked)
     with pytest.raises(ValueError, match=told):
         run(asked, model, tmp_path, f"none,{systems}", first_stage=first_stage)
     assert model.asked == []
@@ -182,7 +180,7 @@ def test_what_cannot_be_searched_again_is_an_error_before_anything_is_asked(
 def test_hops_of_the_command_serve_a_system_that_only_retrieves_and_false_is_no_search(
     asked: list[Question], whole: Whole, tmp_path: Path
 ) -> None:
-    model, names = Model(questions=asked), ("rank-r1:retrieve=true", "rank-r1:retrieve=false")
+    model, names = Model(asked), ("rank-r1:retrieve=true", "rank-r1:retrieve=false")
     reranker = Reranker(Scripted(model), k=5, size=4, hops=2)
     found = run(asked, model, tmp_path, ",".join(names), reranker=reranker, reader=None)
     assert [found[name].orders for name in names] == [whole[AGAIN].orders, whole[HOPS].orders]
