@@ -1,4 +1,4 @@
-"""`rankr1-eval score` and `rankr1-eval ir`: official figures from plain files, and errors that name the place."""
+"""`rankr1-eval score` and `ir`: official figures from plain files, errors that name the place; exported files."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
-from rankr1_eval.predictions import read_predictions, score_predictions
-from rankr1_eval.types import Question
+from rankr1_eval.measures.ir import score_run
+from rankr1_eval.predictions import export, read_predictions, score_predictions
+from rankr1_eval.scoring import EvaluatedRun, Read, SystemRun, score
+from rankr1_eval.types import Question, pooled
 from rankr1_rag.errors import FileError
+from rankr1_rag.io.trec import read_qrels, read_run
 from rankr1_rag.types import Query
 from tests.eval.evaluations import command
 
@@ -195,3 +198,35 @@ def test_ir_says_what_is_wrong_in_one_line(more: list[str], run: str | None, pro
     if run is not None:
         trec[2].write_text(run)
     assert problem in command(*trec, *[trec[2] if one == "RUN" else one for one in more], code=2).stderr
+
+
+# Files for other programs.
+
+
+def test_runs_qrels_and_predictions_score_as_the_run_does(questions: list[Question], tmp_path: Path) -> None:
+    corpus = pooled(questions)
+    orders = {one.query.id: tuple(p.id for p in corpus[place : place + 9]) for place, one in enumerate(questions)}
+    reads = {one.query.id: Read(one.answers[0] if place % 2 else "", "said") for place, one in enumerate(questions)}
+    system = SystemRun("rank-r1:votes=3", orders=orders, reads={5: reads})
+    run = EvaluatedRun("demo", "hotpotqa", tuple(questions), {one.id: one for one in corpus}, 9, (system,))
+    export(run, tmp_path)
+    own = score(run).systems["rank-r1:votes=3"].estimates
+    written = read_run(tmp_path / "runs" / "rank-r1_votes=3.trec")
+    found = score_run(written, read_qrels(tmp_path / "supports.qrels"), ["R@5", "nDCG@10"])
+    for name in ("R@5", "nDCG@10"):
+        assert sum(found.each[name].values()) / len(questions) == own[name].mean
+    answers = json.loads((tmp_path / "predictions" / "rank-r1_votes=3@5.json").read_text())
+    assert answers == {id: read.answer for id, read in reads.items()}
+
+
+def test_files_of_an_earlier_command_are_removed_and_others_are_left_alone(
+    questions: list[Question], tmp_path: Path
+) -> None:
+    ours = [tmp_path / name for name in ("runs/dense.trec", "predictions/dense@5.json")]
+    theirs = [tmp_path / name for name in ("runs/a.trec", "predictions/a.json", "predictions/dense-of-a@5.json")]
+    for path in (*ours, *theirs, tmp_path / "rerank" / "dense.jsonl"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("before")
+    export(EvaluatedRun("demo", "hotpotqa", tuple(questions), {}, 9, ()), tmp_path)
+    assert [path.exists() for path in ours] == [False, False]
+    assert all(path.read_text() == "before" for path in theirs)
