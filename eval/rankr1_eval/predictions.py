@@ -1,13 +1,7 @@
 """Answer strings scored from a JSON file `{id: answer string}`, and a run exported for other programs.
 
-    {"5a8c7595554299585d9e36b6": "Chief of Protocol", "5a85b2d95542997b5ce40028": "yes", …}
-
 The official `{"answer": {id: answer string, …}, "sp": …}` is read too. As in the official scripts a question without a
-prediction counts as 0. A run is exported as
-
-    supports.qrels             the supports of each question, relevance 1
-    runs/SYSTEM.trec           the order of a system; scores are 1 / rank
-    predictions/SYSTEM@K.json  {question id: answer string}
+prediction counts as 0.
 """
 
 from __future__ import annotations
@@ -29,9 +23,10 @@ from rankr1_rag.io.trec import write_qrels, write_run
 
 
 def export(run: EvaluatedRun, folder: Path) -> str:
-    """Write the exports, each whole or not at all. A message about what is left out: "" where nothing is.
+    """Write the supports as qrels, each order as a TREC run with scores 1 / rank, and the answers of each reading.
 
-    TREC fields are whitespace-separated: a question whose id contains whitespace can be in no TREC file.
+    Each file is written whole or not at all. A message about what is left out, or "": a question whose id contains
+    whitespace can be in no TREC file.
     """
     for name in ("predictions", "runs"):
         (folder / name).mkdir(exist_ok=True)

@@ -1,17 +1,8 @@
-"""The folder of a run: which file holds which stage, and how its records become values again.
-
-questions.jsonl      load        the questions, with their answers and the ids of their supports
-passages.jsonl       load        the corpus, one passage a line
-candidates.jsonl     retrieve    for each question the ids of its candidates, best first, with their scores
-rerank/SYSTEM.jsonl  rerank      for each question the order of one system, with the trace of a reasoning model
-read/SYSTEM@K.jsonl  read        for each question what the reader answers to the first k
-scores.json, report.html, report.md, supports.qrels, runs/, predictions/    score
-completions.sqlite               completions of models: no request is sent twice
-"""
+"""The folder of a run, whose files docs/evaluation.md lists, and how its records become values again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from hashlib import sha256
@@ -21,9 +12,8 @@ from typing import Any, Self
 
 from rankr1_eval.types import Question
 from rankr1_rag.errors import FileError
-from rankr1_rag.io.files import writing
 from rankr1_rag.io.journal import Journal, Json
-from rankr1_rag.io.jsonl import ranking_from_json, to_line
+from rankr1_rag.io.jsonl import ranking_from_json
 from rankr1_rag.types import Cost, Passage, Query, Ranking
 
 
@@ -47,11 +37,6 @@ class RunFolder:
         records = self._opened.enter_context(stage_records(self.path / file, stage, settings, *fields))
         self.stages[stage] = records
         return records
-
-    def write_passages(self, corpus: Iterable[Passage]) -> None:
-        """Write the corpus, for other retrievers."""
-        with writing(self.path / "passages.jsonl") as out:
-            out.writelines(to_line(asdict(passage)) for passage in corpus)
 
     def __enter__(self) -> Self:
         return self

@@ -1,23 +1,19 @@
 """A finished run as values and its scores: each question's measures by system, means, paired differences, groups.
 
 A system has support measures (R@k, All@k, RR, nDCG@10) where it has orders, EM@k and F1@k for each k it was read at.
-Everything is over all the questions of the run: what a system lacks counts as 0 and is named in `SystemScores.missing`;
-a finished `qa` has none.
+Everything is over all the questions of the run: what a system lacks counts as 0 and is named in `SystemScores.missing`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rankr1_eval.measures import answers
 from rankr1_eval.types import Difference, Each, Estimate, Question, Scores, SystemScores
 from rankr1_rag.types import Cost, Passage, Ranking
-
-if TYPE_CHECKING:
-    from rankr1_eval.measures.intervals import Table
 
 VERSION = 1
 """The version of `scores.json`."""
@@ -25,18 +21,7 @@ VERSION = 1
 BASELINE = "none"
 """The system that the others are compared with: first-stage order."""
 
-COSTS = (
-    "comparisons",
-    "rounds",
-    "passages_read",
-    "prompt_tokens",
-    "cached_tokens",
-    "completion_tokens",
-    "reasoning_tokens",
-    "unparsed",
-    "forced",
-    "seconds",
-)
+COSTS = [field.name for field in fields(Cost) if field.name not in ("clipped", "stored")]
 GROUPS: Mapping[str, Callable[[Question], str | int | None]] = {
     "type": lambda question: question.type or None,
     "hops": lambda question: question.hops,
@@ -110,18 +95,16 @@ def score(run: EvaluatedRun) -> Scores:
         own = dict(answers.scores(orders, supports, cutoffs)) if system.orders else {}
         for k, reads in sorted(system.reads.items()):
             assert scorer
-            pairs = {
-                question.query.id: scorer(reads[question.query.id].answer, question.answers)
-                if question.query.id in reads
-                else (0.0, 0.0)
-                for question in run.questions
+            right = {
+                one.query.id: scorer(reads[one.query.id].answer, one.answers)
+                for one in run.questions
+                if one.query.id in reads
             }
-            own |= {f"{name}@{k}": {id: pairs[id][place] for id in ids} for place, name in enumerate(("EM", "F1"))}
+            for place, name in enumerate(("EM", "F1")):
+                own[f"{name}@{k}"] = {id: right[id][place] if id in right else 0.0 for id in ids}
         each[system.name] = own
     means = estimates(each, ids)
-    baseline = each.get(BASELINE)
-    pairs_of = [(each[name], baseline) for name in each] if baseline is not None else []
-    apart = paired_differences(pairs_of, ids) if pairs_of else [{} for _ in each]
+    apart = paired_differences([(each[name], each.get(BASELINE, {})) for name in each], ids)
     systems = {}
     for system, found in zip(run.systems, apart, strict=True):
         needed: list[Mapping[str, object]] = [*([system.orders] if system.orders else []), *system.reads.values()]
@@ -141,10 +124,11 @@ def estimates(each: Mapping[str, Each], ids: Sequence[str]) -> Estimates:
     from rankr1_eval.measures import intervals
 
     columns = [(system, measure) for system, measures in each.items() for measure in measures]
-    found = intervals.estimates(table([each[name][measure] for name, measure in columns], ids)) if columns else []
     means: Estimates = {system: {} for system in each}
-    for (system, measure), estimate in zip(columns, found, strict=True):
-        means[system][measure] = estimate
+    if columns:
+        found = intervals.estimates(intervals.table([each[name][measure] for name, measure in columns], ids))
+        for (system, measure), estimate in zip(columns, found, strict=True):
+            means[system][measure] = estimate
     return means
 
 
@@ -181,17 +165,10 @@ def paired_differences(pairs: Sequence[tuple[Each, Each]], ids: Sequence[str]) -
     columns = [(n, measure) for n, (a, b) in enumerate(pairs) for measure in a if measure in b]
     found: list[dict[str, Difference]] = [{} for _ in pairs]
     if columns:
-        first, second = (table([pairs[n][side][measure] for n, measure in columns], ids) for side in (0, 1))
+        first, second = (intervals.table([pairs[n][side][measure] for n, measure in columns], ids) for side in (0, 1))
         for (n, measure), difference in zip(columns, intervals.differences(first - second), strict=True):
             found[n][measure] = difference
     return found
-
-
-def table(columns: Sequence[Mapping[str, float]], ids: Sequence[str]) -> Table:
-    """The numbers of the columns, a line an id."""
-    import numpy as np
-
-    return np.array([[column[id] for id in ids] for column in columns], dtype=np.float64).T
 
 
 def mean_cost(system: SystemRun) -> dict[str, float]:

@@ -13,12 +13,8 @@ from rankr1_rag.explain import clean
 
 COSTS = (("comparisons", "comp."), ("unparsed", "unparsed"), ("seconds", "s"))
 CAPTION = (
-    "Means with 95 % bootstrap intervals. R: support recall, All: all supports found, EM and F1: of the answers. "
-    "Δ: F1 less that without reranking, with the p of a randomisation test. comp., s: comparisons, seconds a question."
-)
-UNREAD = (
-    "Means with 95 % bootstrap intervals. R: support recall, All: all supports found. Δ: R less that without "
-    "reranking, with the p of a randomisation test. comp., s: comparisons, seconds a question."
+    "Means with 95 % bootstrap intervals. R: support recall, All: all supports found{}. "
+    "Δ: less that without reranking, with the p of a randomisation test. comp., s: comparisons, seconds a question."
 )
 
 
