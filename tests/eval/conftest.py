@@ -1,5 +1,6 @@
 """What several tests of the evaluation share: questions of the demo's corpus, and real ones."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,17 @@ def questions() -> list[Question]:
 def real(shared_data: Path) -> list[Question]:
     """The questions of the HotpotQA sample."""
     return load("hotpotqa", shared_data / "hotpotqa" / "dev_distractor_sample.json")
+
+
+@pytest.fixture(scope="session")
+def small(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of two HotpotQA questions with four paragraphs of a sentence each, for real models."""
+    records = json.loads((shared_data / "hotpotqa" / "dev_distractor_sample.json").read_text("utf-8"))[:2]
+    for record in records:
+        titles = list(dict.fromkeys(title for title, _ in record["supporting_facts"]))
+        record["context"].sort(key=lambda paragraph: paragraph[0] not in titles)
+        record["context"] = [[title, sentences[:1]] for title, sentences in record["context"][:4]]
+        record["supporting_facts"] = [[title, 0] for title in titles]
+    path = tmp_path_factory.mktemp("small") / "two.json"
+    path.write_text(json.dumps(records), "utf-8")
+    return path

