@@ -62,6 +62,7 @@ class Evaluation:
         depends_on = {**self.source, **self.first_stage.settings(self.corpus)}
         found = folder.records("candidates.jsonl", "retrieve", depends_on, "candidates")
         files = [self._open(system, folder, depends_on) for system in self._all_systems]  # nothing is asked before
+        folder.mark_results()
         progress("load", len(self.questions), pipeline.load(loaded, self.questions))
         with writing(folder.path / "passages.jsonl") as out:  # for other retrievers
             out.writelines(to_line(asdict(passage)) for passage in self.corpus)

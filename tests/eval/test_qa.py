@@ -2,13 +2,19 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from rankr1_eval.run_folder import RESULTS, RunFolder
 from tests.eval.evaluations import command
+from tests.html_pages import ParsedPage
 from tests.mortal_server import Mortal, mortal
 
 FILES = {
@@ -16,6 +22,7 @@ FILES = {
     "2wikimultihopqa": "2wikimultihopqa/dev_sample.json",
     "musique": "musique/musique_ans_v1.0_dev_sample.jsonl",
 }
+CLI = (sys.executable, "-W", "error", "-m", "rankr1_eval")
 AGAIN = "rank-r1:hops=2+retrieve=true"
 
 
@@ -78,6 +85,42 @@ def test_without_a_reader_support_recall_is_reported_alone(shared_data: Path, tm
     assert list(scores["systems"]) == ["none", "rank-r1", "oracle", "random"]
     assert "Nothing was read" in (tmp_path / "report.md").read_text()
     assert not list((tmp_path / "predictions").iterdir())
+
+
+def test_results_of_before_an_interrupted_extension_are_marked_wherever_they_are_read(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    stale = "These results are of an earlier command"
+    trec = ("ir", "--qrels", tmp_path / "supports.qrels", "--run", tmp_path / "runs" / "rank-r1.trec")
+    predictions = ("score", "--predictions", tmp_path / "predictions" / "none@5.json", "--dataset", "hotpotqa")
+    readers = (
+        ("compare", tmp_path, "--against", "rank-r1"),
+        trec,
+        (*predictions, "--data", shared_data / FILES["hotpotqa"]),
+    )
+    with mortal(delay=0.05) as server:
+        asked = [*asking(shared_data, tmp_path, "hotpotqa", *served(server, "--requests", "2")), "--questions"]
+        command(*asked, 2)
+        before, files = server.asked, [tmp_path / name for name in RESULTS]
+        process = subprocess.Popen([*CLI, *map(str, asked), "20"], stderr=subprocess.PIPE, text=True)
+        while server.asked < before + 10:
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert "the same command continues" in process.communicate(timeout=60)[1]
+        assert process.returncode == 130
+        with RunFolder(tmp_path) as folder:
+            folder.mark_results()  # again
+        assert [path.read_text("utf-8").count(stale) for path in files] == [1, 1, 1]
+        assert stale in ParsedPage((tmp_path / "report.html").read_text("utf-8")).text
+        for reader in readers:
+            done = command(*reader)
+            assert stale in " ".join((done.stdout + done.stderr).split())
+        command(*asked, 3)
+        assert [path.read_text("utf-8").count(stale) for path in files] == [0, 0, 0]
+        said = " ".join(command(*readers[0]).stdout.split())
+        assert stale not in said
+        assert " questions, but its scores are of 3" in said
 
 
 @pytest.mark.slow
