@@ -15,8 +15,8 @@ from rankr1_eval.measures import answers
 from rankr1_eval.types import Difference, Each, Estimate, Question, Scores, SystemScores
 from rankr1_rag.types import Cost, Passage, Ranking
 
-VERSION = 1
-"""The version of `scores.json`."""
+VERSION = 2
+"""The version of `scores.json`. Version 1 called the systems rows at first."""
 
 BASELINE = "none"
 """The system that the others are compared with: first-stage order."""
@@ -199,8 +199,14 @@ def to_json(scores: Scores) -> dict[str, Any]:
 
 def from_json(record: object) -> Scores:
     """The scores that `to_json` made. ValueError for anything else."""
-    if not isinstance(record, dict) or record.get("rankr1_eval") != VERSION:
+    if not isinstance(record, dict) or "rankr1_eval" not in record:
         raise ValueError("not the scores of a run: scores.json in the folder of a finished run holds them")
+    version = record["rankr1_eval"]
+    if version not in (1, VERSION) or "rows" in record:
+        raise ValueError(
+            f"scores of version {version!r}, this program reads version {VERSION}: run the command that made them again, "
+            "with another --out"
+        )
 
     def estimated(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Estimate]:
         return {measure: Estimate(**one) for measure, one in found.items()}

@@ -110,7 +110,8 @@ def test_other_data_and_systems_are_noted_and_nothing_in_common_is_an_error(run:
         (b"\xff\xfe", "not JSON"),
         (b"[" * 100_000, "not JSON"),
         (b"[]", "not the scores of a run"),
-        (b'{"rankr1_eval": 99, "systems": {}, "groups": {}}', "not the scores of a run"),
+        (b'{"rankr1_eval": 99, "systems": {}, "groups": {}}', "scores of version 99, this program reads version 2"),
+        (b'{"rankr1_eval": 1, "rows": {}, "groups": {}}', "scores of version 1, this program reads version 2"),
         (b'{"rankr1_eval": 1, "systems": {"none": {}}, "groups": {}}', "damaged"),
     ],
 )
