@@ -75,6 +75,7 @@ def test_a_bad_line_is_an_error_only_when_it_is_reached(tmp_path: Path) -> None:
     ("line", "says"),
     [
         ('{"query": "x", "passages": [}', "not JSON: Expecting value at column 29"),
+        ('{"query": "x', "not JSON: Unterminated string starting at column 11"),
         ('["x"]', "the line is an array where an object is needed"),
         ("7", "the line is a whole number where an object is needed"),
         ('{"passages": []}', 'field "query" is missing or null'),

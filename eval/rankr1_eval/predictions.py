@@ -102,7 +102,7 @@ def read_json(path: FilePath) -> tuple[object, list[str]]:
         return json.loads(text, object_pairs_hook=to_dict), duplicates
     except json.JSONDecodeError as error:
         hint = "JSON lines are not read" if error.msg == "Extra data" else "is the file cut short?"
-        problem = f"not one whole JSON object: {error.msg} at column {error.colno}; {hint}"
+        problem = f"not one whole JSON object: {error.msg.removesuffix(' at')} at column {error.colno}; {hint}"
         raise FileError(path, error.lineno, problem) from error
     except RecursionError:
         raise FileError(path, None, "JSON nested too deeply to be read") from None

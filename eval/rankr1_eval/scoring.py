@@ -179,13 +179,15 @@ def mean_cost(system: SystemRun) -> dict[str, float]:
     cost = {name: getattr(total, name) / max(1, len(costs)) for name in COSTS}
     for name in ("prompt_tokens", "completion_tokens"):
         cost[f"reader_{name}"] = sum(getattr(read, name) for read in reads) / max(1, len(reads))
-    for name, known, number in (
-        ("seconds", [one.seconds for one in costs if not one.stored], len(costs)),
-        ("reader_seconds", [read.seconds for read in reads if not read.stored], len(reads)),
-    ):
-        cost[name] = sum(known) / max(1, len(known))
-        if number and not known:  # all of it came from a store, which does not know how long it took
-            del cost[name]
+    # A store does not know how long a completion took: what was not asked is taken to cost as much as what was.
+    asked = [read.seconds for read in reads if not read.stored]
+    cost["reader_seconds"] = sum(asked) / max(1, len(asked))
+    if reads and not asked:
+        del cost["reader_seconds"]
+    if total.stored < total.comparisons:
+        cost["seconds"] *= total.comparisons / (total.comparisons - total.stored)
+    elif total.stored:
+        del cost["seconds"]
     if system.retrieved:
         cost["retrieved"] = sum(system.retrieved.values()) / len(system.retrieved)
     cost["reader_empty"] = sum(not read.answer.strip() for read in reads) / max(1, len(reads))
@@ -204,8 +206,8 @@ def from_json(record: object) -> Scores:
     version = record["rankr1_eval"]
     if version not in (1, VERSION) or "rows" in record:
         raise ValueError(
-            f"scores of version {version!r}, this program reads version {VERSION}: run the command that made them again, "
-            "with another --out"
+            f"scores of version {version!r}, this program reads version {VERSION}: run the command that made them "
+            "again, with another --out"
         )
 
     def estimated(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Estimate]:

@@ -137,6 +137,7 @@ def test_the_command_prints_tables_json_and_a_page(run: EvaluatedRun, better: Sc
     told = command("compare", *folders, "--html", tmp_path / "both.html").stdout
     assert "Rank-R1, 24 questions" in told
     assert "small" in told
+    assert re.search(r"[^p] < 0\.001", told)
     page = (tmp_path / "both.html").read_text("utf-8")
     assert "Content-Security-Policy" in page
     assert "Rank-R1: Support recall@5" in page

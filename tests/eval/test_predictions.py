@@ -61,7 +61,11 @@ def test_plain_and_official_files_are_read(content: str, tmp_path: Path) -> None
         ('["yes"]', r"holds an array where one object is needed, {id: answer string, …}"),
         ('"yes"', "holds a string where one object is needed"),
         ("NaN", "holds a number where one object is needed"),
-        ('{"q1": "yes",\n"q2": "Ro', r"answers\.json:2: not one whole JSON object: .*is the file cut short"),
+        (
+            '{"q1": "yes",\n"q2": "Ro',
+            r"answers\.json:2: not one whole JSON object: Unterminated string starting at column 7",
+        ),
+        ('{"q1": "yes",', "at column 14; is the file cut short"),
         ('{"q1": "yes"}\n{"q2": "Rome"}', r"answers\.json:2: .*JSON lines are not read"),
         ('{"q1": "yes", "q2": null}', "the answer to 'q2' is null where a string is needed"),
         ('{"q1": 1990}', "the answer to 'q1' is a whole number where a string is needed"),

@@ -79,8 +79,12 @@ def test_it_runs_end_to_end_and_a_finished_run_asks_no_model(
 
 
 def test_without_a_reader_support_recall_is_reported_alone(shared_data: Path, tmp_path: Path, server: Mortal) -> None:
-    told = command(*asking(shared_data, tmp_path, "hotpotqa", *served(server, "--no-read"))).stdout
-    assert [part in told for part in ("R@5", "ΔR", "F1")] == [True, True, False]
+    asked = asking(shared_data, tmp_path, "hotpotqa", *served(server, "--no-read"))
+    told = command(*asked)
+    assert [part in told.stdout for part in ("R@5", "ΔR", "F1")] == [True, True, False]
+    assert "Left out" not in told.stderr
+    told = command(*asked, "--systems", "rank-r1,none,gold,no-context")
+    assert "Left out, because --no-read reads nothing: gold, no-context" in told.stderr
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert list(scores["systems"]) == ["none", "rank-r1", "oracle", "random"]
     assert "Nothing was read" in (tmp_path / "report.md").read_text()
@@ -149,6 +153,7 @@ def test_the_embedded_model_reranks_and_reads(small: Path, tmp_path: Path) -> No
         (("--retriever", "own", "--systems", "rank-r1:hops=2+retrieve=true"), "take the retriever bm25 or dense"),
         (("--reader-server", "vllm"), "--reader-model"),
         (("--no-read", "--read", "2"), "--no-read excludes --read"),
+        (("--no-read", "--systems", "gold,no-context"), "--no-read leaves nothing of --systems gold,no-context"),
     ],
 )
 def test_a_wrong_argument_is_told_in_one_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -10,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from rankr1_eval.baselines import FirstStage
+from rankr1_eval.cli.table import table
 from rankr1_eval.report import write_report
 from rankr1_eval.report.markdown import markdown
 from rankr1_eval.report.page import page
 from rankr1_eval.scoring import EvaluatedRun, Read, SystemRun, score
-from rankr1_eval.types import Question
+from rankr1_eval.types import Difference, Question
 from rankr1_rag.explain import clean
 from tests.eval import evaluations
 from tests.eval.evaluations import ALL, Model
@@ -163,6 +166,13 @@ def test_a_failed_ranking_missing_answers_and_long_ones_are_told(run: EvaluatedR
     assert "the model failed in 1 question, which keep the first-stage order (503 <busy>)" in text
     assert "1 question without an order or an answer, counted as 0" in text
     assert "word " * 60 not in source + plain
+
+
+def test_a_small_p_is_not_0_on_the_terminal(run: EvaluatedRun) -> None:
+    scores, console = score(run), Console(file=io.StringIO())
+    ours = replace(scores.systems["rank-r1"], differences={"F1@5": Difference(0.2, 0.1, 0.3, 0.0001)})
+    console.print(table(run, replace(scores, systems={"rank-r1": ours}), 5))
+    assert "p <.001" in console.file.getvalue()
 
 
 def test_a_model_that_names_nothing_is_an_alarm(run: EvaluatedRun, tmp_path: Path) -> None:

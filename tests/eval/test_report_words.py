@@ -67,10 +67,11 @@ def claiming(change: Difference, n: int = 50) -> View:
         ),
         (
             (0.1, 0.01, 0.2, 0.06),
-            "10 points more than BM25, which 50 questions cannot tell from chance (+1 to +20, p = 0.06).",
+            "10 points more than BM25, which 50 questions cannot tell from chance (+1 to +20, p = 0.060).",
         ),
-        ((0.1, -0.01, 0.2, 0.04), "which 50 questions cannot tell from chance (\N{MINUS SIGN}1 to +20, p = 0.04)."),
+        ((0.1, -0.01, 0.2, 0.04), "which 50 questions cannot tell from chance (\N{MINUS SIGN}1 to +20, p = 0.040)."),
         ((0.0, 0.0, 0.0, 1.0), "as many as BM25 (0 to 0, p = 1.00)."),
+        ((0.01, 0.0, 0.02, 0.0001), "which 50 questions cannot tell from chance (0 to +2, p < 0.001)."),
     ],
 )
 def test_the_headline_claims_no_more_than_the_interval_and_p_bear(

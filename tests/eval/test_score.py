@@ -61,6 +61,14 @@ def test_costs_are_means_a_question_and_of_the_reader_means_a_reading() -> None:
     assert {name: cost["none"][f"reader_{name}"] for name in reader} == reader
 
 
+@pytest.mark.parametrize(("stored", "seconds"), [(0, 2.0), (1, 3.0), (3, None)])
+def test_seconds_are_scaled_up_to_what_a_store_answered(stored: int, seconds: float | None) -> None:
+    costs = {id: replace(one, stored=stored) for id, one in COSTS.items()}
+    reads = {id: replace(one, stored=stored > 1) for id, one in RIGHT.items()}
+    cost = score(run(replace(OURS, costs=costs, reads={5: reads}))).systems["rank-r1"].cost
+    assert (cost.get("seconds"), "reader_seconds" in cost) == (seconds, seconds is not None)
+
+
 def test_what_a_system_lacks_counts_as_0_and_is_reported() -> None:
     orders = {id: order for id, order in BEST.items() if id != "q2"}
     reads = {id: read for id, read in RIGHT.items() if id != "q3"}

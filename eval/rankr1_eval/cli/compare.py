@@ -95,6 +95,6 @@ def _table(found: Paired, pairs: list[Pair]) -> Table:
     for pair in pairs:
         change = pair.difference
         mean = Text(points(change.mean), style=difference_style(change))
-        cells = mean, interval(change), p_value(change.p).removeprefix("p = ")
+        cells = mean, interval(change), p_value(change.p).removeprefix("p ").removeprefix("= ")
         table.add_row(Text(clean(pair.measure)), percent(pair.first), percent(pair.second), *cells)
     return table

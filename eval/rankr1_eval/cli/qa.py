@@ -137,6 +137,11 @@ def qa(
             path,
         )
         named, seed = parse([systems]), settings.seed
+        unread = ", ".join(one.name for one in named if reading.no_read and not one.ordered)
+        if not any(one.ordered for one in named) and unread:
+            raise ValueError(f"--no-read leaves nothing of --systems {systems}: leave it out, or name another system")
+        if unread and systems != ",".join(DEFAULT):
+            Console(stderr=True).print(Text(f"Left out, because --no-read reads nothing: {unread}", style="yellow"))
         everything = data.load(source.dataset, source.data, split=source.split)
         asked = sample(everything, source.questions, seed)
         content = [(one.query, one.answers, one.supports, [own.id for own in one.passages]) for one in everything]

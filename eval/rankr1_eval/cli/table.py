@@ -54,7 +54,7 @@ def table(run: EvaluatedRun, scores: Scores, k: int) -> Table:
                 cells.append(Text("-", style="dim"))
         change = Text("")
         if apart := system.differences.get(f"{main}@{k}"):
-            p = (f"\np {short(f'{apart.p:.3f}')}", "dim")
+            p = ("\np <.001" if apart.p < 0.001 else f"\np {short(f'{apart.p:.3f}')}", "dim")
             change = Text.assemble((short(f"{apart.mean:+.3f}"), difference_style(apart) or "dim"), p)
         asked = bool(system.cost.get("comparisons"))
         cost = [f"{system.cost[name]:.1f}" if asked and name in system.cost else "" for name, _ in costs]

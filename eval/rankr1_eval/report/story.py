@@ -15,6 +15,7 @@ from rankr1_eval.report.wording import (
     interval,
     kind,
     listed,
+    p_value,
     percent,
     points,
     short,
@@ -76,7 +77,7 @@ def headline(view: View) -> str:
 def compared(view: View, change: Difference, name: str) -> str:
     """A difference from another system: "6.2 points more than BM25 (+1.0 to +11.5)."."""
     size = short(points(abs(change.mean)).lstrip("+"))
-    ends = short(interval(change)) + ("" if sure(change) else f", p = {change.p:.2f}")
+    ends = short(interval(change)) + ("" if sure(change) else f", {p_value(change.p)}")
     if size == "0" and not sure(change):
         return f"as many as {name} ({ends})."
     unit = "point" if size == "1" else "points"
