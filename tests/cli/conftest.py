@@ -16,6 +16,7 @@ import pytest
 
 class Judge(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # one packet: a second one waits 40 ms for the acknowledgement of the first
 
     def do_POST(self) -> None:
         server: JudgeServer = self.server  # type: ignore[assignment]
@@ -32,6 +33,7 @@ class Judge(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+            self.wfile.flush()
         except BrokenPipeError:
             pass  # whoever asked was interrupted
 
