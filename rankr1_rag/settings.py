@@ -238,6 +238,9 @@ class Settings:
     probabilities: bool = declare(
         False, "Request the probability of every label and compute the scores from it", SELECTION
     )
+    strict_format: bool = declare(
+        False, "Answers in the form of the format only; else one clear label in another form counts too", SELECTION
+    )
     hops: int = declare(
         1, "Number of hops; after the first, the model sees the passages selected before", SELECTION, least=1
     )
@@ -322,6 +325,7 @@ class Plan:
     hops: int
     fusion: float | None
     temperature: float
+    strict_format: bool
     strict: bool
 
 

@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from enum import StrEnum
 from functools import partial, wraps
@@ -63,9 +63,9 @@ class CommandSettings(Settings, Connection):
         return {name: getattr(self, name) for name in sorted(kept)} | {"backend": self.kind}
 
 
-def with_hyphens(problem: str) -> str:
+def with_hyphens(problem: str, names: Collection[str] = options(CommandSettings).keys()) -> str:
     """The error with its options as on the command line: `--base-url` for `base_url=`."""
-    pattern = rf"(?<![\w/?&-])({'|'.join(options(CommandSettings))})=(?=([\w'\[{{-])?)"
+    pattern = rf"(?<![\w/?&-])({'|'.join(names)})=(?=([\w'\[{{-])?)"
     spelled = re.sub(pattern, lambda one: f"--{one[1].replace('_', '-')}{' ' if one[2] else ''}", problem)
     return spelled.replace("--options", "--option").replace("a Format or ", "")
 
@@ -83,10 +83,6 @@ EXAMPLES = {
 }
 
 
-def _unchanged(value: Any) -> Any:  # noqa: ANN401
-    return value
-
-
 def spelled(name: str, hint: Any) -> tuple[Any, Parse]:  # noqa: ANN401
     """The type that typer takes for a type of Python, and what makes a value of Python of a value of typer."""
     members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
@@ -96,30 +92,23 @@ def spelled(name: str, hint: Any) -> tuple[Any, Parse]:  # noqa: ANN401
     parse: Parse
     if Mapping in origins:
         one, parse = list[str], partial(_named, name, get_args(kinds[0])[1] is str)
-    elif Sequence in origins:
-        one, parse = list[str], lambda values: values or None  # not used, it may also come as []
+    elif Sequence in origins:  # not used, it may also come as []
+        one, parse = list[str], lambda values: tuple(values or ()) or (None if NoneType in members else ())
     elif origins == [Literal]:
         one, parse = StrEnum(name, {value: value for value in get_args(kinds[0])}), lambda value: value and value.value
     elif Literal in origins:
-        one, parse = str, lambda text: text if text is None else _number(text)
+        one, parse = str, lambda text: number if type(number := _value(text)) in (int, float) else text
     elif str in origins:
-        one, parse = str, _unchanged
+        one, parse = str, lambda text: text
     else:
-        return hint, _unchanged
+        return hint, lambda value: value
     return (Optional[one] if NoneType in members else one), parse  # noqa: UP045  # of values, not of written types
 
 
-def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return text
-
-
-def _value(text: str) -> Any:  # noqa: ANN401
+def _value(text: str | None) -> Any:  # noqa: ANN401
     """As JSON if it is that, else the text."""
     try:
-        return json.loads(text)
+        return None if text is None else json.loads(text)
     except ValueError:
         return text
 
@@ -141,14 +130,17 @@ def _parameter(owner: type, name: str, default: Any) -> tuple[inspect.Parameter,
     """A field of a dataclass as an option of typer, and its parser."""
     hint = get_type_hints(owner, include_extras=True)[name]
     declared = options(owner).get(name)
-    parse: Parse = _unchanged
+    parse: Parse = lambda value: value  # noqa: E731
     if declared is not None:
         plain, parse = spelled(name, declared.type)
         if isinstance(default, EffectiveDefault):
             declared, default = replace(declared, default=default.text), None
-        help = replace(declared, value=default).full_help
+        required = default is inspect.Parameter.empty
+        help = (
+            f"{declared.help}." if required else replace(declared, value=None if default == () else default).full_help
+        )
         option = typer.Option(*FLAGS.get(name, ()), help=help, rich_help_panel=declared.group, show_default=False)
-        default = str(default) if plain is str else default
+        default = str(default) if plain is str and not required else default
         hint = Annotated[plain, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint), parse
 
@@ -183,7 +175,7 @@ def with_settings(
 
     @wraps(command)
     def run(**given: Any) -> None:  # noqa: ANN401
-        with arguments(with_hyphens):
+        with arguments(lambda problem: with_hyphens(problem, [name for group in groups.values() for name in group])):
             made = {
                 group: hints[group](**{name: parse(given.pop(name)) for name, (_, parse) in members.items()})
                 for group, members in groups.items()

@@ -121,7 +121,9 @@ def parse_object(line: str) -> Json:
     try:
         value = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
-        problem = f"not JSON: {error.msg} at column {error.colno}; each line must be one whole object"
+        problem = (
+            f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}; each line must be one whole object"
+        )
         raise ValueError(problem) from error
     except RecursionError:
         raise ValueError("JSON nested too deeply to be read") from None

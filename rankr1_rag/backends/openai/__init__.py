@@ -183,7 +183,7 @@ class OpenAI:
             learned, change = learn(self._quirks, body, self._extra_body, status, text)
             if learned != self._quirks:
                 self._quirks = learned
-                log.warning("%.200s. For %r, from now on %s", error, self.model, change)
+                log.warning("%s. For %r, from now on %s", str(error)[:200].rstrip("."), self.model, change)
             if self._quirks == quirks:
                 raise error
 
@@ -270,14 +270,14 @@ class OpenAI:
         for value in (key.replace(" ", "\n"), *headers.values()):
             if not (value.isascii() and value.isprintable()):
                 raise BackendError(f"the key for {self.base_url} is {name}, which contains a character that no key has")
-        secrets = [key, *headers.values()] + [query[name] for name, value in self._query.items() if value[:1] == "$"]
+        secrets = [*headers.values()] + [query[name] for name, value in self._query.items() if value[:1] == "$"]
+        secrets = [key, *(secret for secret in secrets if len(secret) > 7)]  # a short one may be a word of the error
         sent = {"Content-Type": "application/json", "User-Agent": "rankr1-rag"}
         if (key or not headers) and "authorization" not in map(str.lower, headers):
             sent["Authorization"] = f"Bearer {key or DUMMY_KEY}"
         for header, variable in OFFICIAL_HEADERS.items() if self._official else ():
             sent |= {header: os.environ[variable]} if os.environ.get(variable) else {}
-        secrets = [secret for secret in secrets if len(secret) > 3]
-        return Destination(self.base_url, self.model, name, sent | headers, query, tuple(secrets))
+        return Destination(self.base_url, self.model, name, sent | headers, query, tuple(filter(None, secrets)))
 
     def _connect(self) -> httpx.AsyncClient:
         """A client for the running loop. Redirects are not followed: they would send the prompt elsewhere."""
