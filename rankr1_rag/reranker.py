@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 from rankr1_rag.backends import Backend
 from rankr1_rag.concurrency import streams
 from rankr1_rag.concurrency.event_loop import PerLoop, private_loop
-from rankr1_rag.engine.query import Budget, QueryRun, Retrieve
+from rankr1_rag.engine.query import FEWEST, Budget, QueryRun, Retrieve
 from rankr1_rag.engine.selection_loop import Comparer, SelectionLoop
 from rankr1_rag.errors import LoopError
 from rankr1_rag.settings import MODEL, SELECTION, Option, Plan, Settings, options, with_options
@@ -191,7 +191,8 @@ class Reranker(Settings):
         """Used on the private loop only."""
         plan = self.plan
         reasoning_tokens = plan.reasoning_tokens * plan.format.reasoning
-        budget = Budget(plan.format, plan.size, reasoning_tokens, plan.query_tokens, plan.passage_tokens)
+        limits = plan.query_tokens, plan.passage_tokens
+        budget = Budget(plan.format, plan.size, reasoning_tokens, *limits, clip=plan.clip, fewest=FEWEST)
         return Session(
             loop=SelectionLoop(plan, Comparer(plan), budget, self.on_failure),
             gates=PerLoop(partial(asyncio.Semaphore, self.in_flight), per_caller=True),

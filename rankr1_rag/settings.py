@@ -19,7 +19,7 @@ from rankr1_rag.backends import Backend
 from rankr1_rag.checkpoints import CHECKPOINTS, Checkpoint
 from rankr1_rag.prompt import FORMATS, Format
 from rankr1_rag.selection import ALGORITHMS, LISTWISE
-from rankr1_rag.types import Force
+from rankr1_rag.types import Clip, Force
 
 Kind = Literal["openvino", "openai", "vllm", "transformers"]
 Server = Literal["vllm", "sglang", "llama-server", "tgi"]
@@ -298,6 +298,14 @@ class Settings:
     passage_tokens: Annotated[
         int | None, Option("Maximum passage length in tokens", PROMPT, "the checkpoint's, else no limit", least=1)
     ] = None
+    clip: Annotated[
+        Clip | None,
+        Option(
+            "Part shown of a passage that does not fit: the window that shares most with the query, or the head",
+            PROMPT,
+            "the checkpoint's, else window",
+        ),
+    ] = None
     strict: Annotated[bool, Option("Error (UnparsedError) if an answer names no passage", PROMPT)] = False
     on_failure: Annotated[
         OnFailure, Option("If the model fails: raise the error, or keep the first-stage order", PROMPT)
@@ -324,6 +332,7 @@ class Settings:
             force=known.force if self.force is None else self.force,
             query_tokens=known.query_tokens if self.query_tokens is None else self.query_tokens,
             passage_tokens=known.passage_tokens if self.passage_tokens is None else self.passage_tokens,
+            clip=known.clip if self.clip is None else self.clip,
             fusion=None if isinstance(fusion, str) else fusion,
             votes=self.votes,
             seed=self.seed,
@@ -349,6 +358,7 @@ class Plan:
     force: Force
     query_tokens: int | None
     passage_tokens: int | None
+    clip: Clip
     votes: Votes
     seed: int
     probabilities: bool

@@ -141,7 +141,7 @@ def known(ranking: Ranking, comparison: Comparison) -> str:
 
 def round_costs(ranking: Ranking) -> dict[str, Cost]:
     """Name of the round → its cost, without seconds: only the whole ranking was timed."""
-    untimed = replace(ranking, clipped=0, seconds=0.0)
+    untimed = replace(ranking, clipped=0, clipped_tokens=0, seconds=0.0)
     return {
         f"round {number}": replace(untimed, trace=tuple(asked.comparison for asked in members)).cost
         for number, members in rounds(ranking).items()
@@ -202,7 +202,8 @@ def warnings(ranking: Ranking) -> list[str]:
         f"{cost.forced:,} of {asked} needed a forced answer: the model gave none by itself, so its reasoning may not "
         "explain the choice.": cost.forced >= max(2, MOSTLY_FORCED * cost.comparisons),
         f"{cut:,} of {asked} ended at the token limit.": cut > 0,
-        f"{counted(cost.clipped, 'text')} had to be clipped to fit the context.": cost.clipped > 0,
+        f"{counted(cost.clipped, 'text')} had to be clipped to fit the context"
+        f"{f', by {cost.clipped_tokens:,} tokens' if cost.clipped_tokens else ''}.": cost.clipped > 0,
     }
     return [sentence for sentence, holds in sentences.items() if holds]
 

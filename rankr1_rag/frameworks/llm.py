@@ -25,6 +25,9 @@ from rankr1_rag.types import Completion
 WRAPPED = ("bound", "runnable", "default")
 """Where wrappers keep the model: LangChain's `bind` and `with_retry`; `with_fallbacks`; `configurable_fields`."""
 
+CONTEXT = ("num_ctx", "n_ctx", "max_model_len")
+"""Fields with the context length that a model was loaded with; it holds whatever the framework's metadata say."""
+
 LIMITS = ("max_tokens", "max_new_tokens", "max_output_tokens", "num_predict")
 
 
@@ -49,6 +52,8 @@ class FrameworkLLM(ABC):
     def __init__(self, llm: Any, model: str, context: int | None = None) -> None:  # noqa: ANN401
         self.llm = llm
         self.model = model
+        own = next((size for name in CONTEXT if isinstance(size := getattr(innermost(llm), name, None), int)), 0)
+        context = own if own > 0 else context
         self.context = context if context and context > 0 else None
         self._copies: dict[tuple[int, float], Any] = {}
 

@@ -46,8 +46,8 @@ def sent(shown: TrainingSet, context: int | None, **settings: Any) -> Sequence[M
 @pytest.mark.parametrize("limits", [{}, {"passage_tokens": 20}, {"query_tokens": 4, "passage_tokens": 9}])
 @pytest.mark.parametrize("context", [None, 800])
 def test_the_messages_are_those_of_a_reranker(format: Any, limits: dict[str, int], context: int | None) -> None:
-    shown = made("who <think> was she " * 9, "[3] poses " * 90, "fleas " * 90, "short", "cats " * 40)
-    expected = sent(shown, context, format=format, reasoning_tokens=32, **limits)
+    shown = made("who <think> was she " * 9, "[3] poses " * 90, "fleas " * 90, "short")
+    expected = sent(shown, context, format=format, reasoning_tokens=32, clip="head", **limits)
     assert messages(shown, format, words, context=context, reasoning_tokens=32, **limits) == expected
 
 
@@ -61,7 +61,9 @@ def test_what_is_known_is_shown_as_a_reranker_shows_it() -> None:
         return "<think>a</think> <answer>[1]</answer>"
 
     backend = Scripted(model, context=700, count=words)
-    Reranker(backend, k=2, size=3, hops=2, format=NAMING, reasoning_tokens=32, passage_tokens=20).rank("q7", passages)
+    Reranker(backend, k=2, size=3, hops=2, format=NAMING, reasoning_tokens=32, passage_tokens=20, clip="head").rank(
+        "q7", passages
+    )
     shown = TrainingSet(Query("q7", "q7"), passages[1:], 0, "", passages[:1])
     assert messages(shown, NAMING, words, context=700, reasoning_tokens=32, passage_tokens=20) == asked[-1]
     assert "Known: T fleas" in asked[-1][-1]["content"]

@@ -133,7 +133,7 @@ def paper_settings(settings: CommandSettings, target: Target, folder: Path) -> C
     found: dict[str, object] = {"store": str(folder / "completions.sqlite")}
     if not embedded:
         found |= {"force": "never"}
-        found |= {"query_tokens": target.query_tokens, "passage_tokens": target.passage_tokens}
+        found |= {"query_tokens": target.query_tokens, "passage_tokens": target.passage_tokens, "clip": "head"}
         if settings.model not in CHECKPOINTS:
             found["reasoning_tokens"] = REASONING_TOKENS
     chosen = {name: value for name, value in found.items() if getattr(settings, name) is None}
