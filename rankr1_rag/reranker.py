@@ -80,13 +80,14 @@ class Reranker(Settings):
         *,
         k: int | None = None,
         retrieve: Retrieve | None = None,
+        ordered: bool | None = None,
     ) -> Ranking:
         """Rerank the candidates, first-stage best first. LoopError in a coroutine on the private loop.
 
-        Strings become passages, their position the id. `k` ≥ 1 and `retrieve` apply to this query only. Raises
-        BackendError and UnparsedError as the settings say, and whatever `retrieve` raises.
+        Strings become passages, their position the id. `k` ≥ 1, `retrieve` and `ordered` apply to this query only.
+        Raises BackendError and UnparsedError as the settings say, and whatever `retrieve` raises.
         """
-        return private_loop().call(self._rank(self._read(query, passages, k, retrieve)))
+        return private_loop().call(self._rank(self._read(query, passages, k, retrieve, ordered)))
 
     async def arank(
         self,
@@ -95,9 +96,10 @@ class Reranker(Settings):
         *,
         k: int | None = None,
         retrieve: Retrieve | None = None,
+        ordered: bool | None = None,
     ) -> Ranking:
         """`rank`, from any event loop; cancelling it cancels its open comparisons."""
-        return await private_loop().wait(self._rank(self._read(query, passages, k, retrieve)))
+        return await private_loop().wait(self._rank(self._read(query, passages, k, retrieve, ordered)))
 
     def rank_many(self, items: Iterable[Item], *, live: bool = False) -> Iterator[tuple[int, Ranking | Exception]]:
         """Rerank many: `(index, Ranking)` in order of completion, lazily, at most `in_flight` of them open or waiting.
@@ -135,11 +137,13 @@ class Reranker(Settings):
         passages: Iterable[Passage | str],
         k: int | None = None,
         retrieve: Retrieve | None = None,
+        ordered: bool | None = None,
     ) -> QueryRun:
         if k is not None:
             options(Reranker)["k"].check(k)
         retrieve = self.retrieve if retrieve is None else self._check(retrieve)
-        return QueryRun(query, passages, self.k if k is None else k, retrieve)
+        ordered = self.ordered if ordered is None else ordered
+        return QueryRun(query, passages, self.k if k is None else k, retrieve, ordered=ordered)
 
     def _check(self, retrieve: Retrieve | None) -> Retrieve | None:
         if retrieve is not None and not callable(retrieve):

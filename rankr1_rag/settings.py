@@ -264,6 +264,9 @@ class Settings:
             least=0,
         ),
     ] = None
+    ordered: Annotated[
+        bool, Option("Candidates are in first-stage order; off: any order, with which nothing is fused", SELECTION)
+    ] = True
     in_flight: Annotated[int, Option("Maximum number of open queries", SELECTION, least=1)] = 64
     format: Annotated[
         Format | str | None,

@@ -122,7 +122,8 @@ class Explanation:
     """Why a passage has its rank: `comparison` is the last one it won, or else the last one it lost, or None.
 
     Of several votes that made it win a set, `comparison` is the last that names it. `won` and `lost` count its
-    comparisons. `selected` is False for a passage that only keeps its first-stage order.
+    comparisons. `selected` is False for a passage that only keeps its first-stage order. `failure` is the error for
+    which the whole ranking is the first-stage order.
     """
 
     rank: int
@@ -132,6 +133,7 @@ class Explanation:
     won: int
     lost: int
     comparison: Comparison | None
+    failure: str | None = None
 
     @property
     def reasoning(self) -> str:
@@ -140,6 +142,8 @@ class Explanation:
 
     def __str__(self) -> str:
         name = self.passage.title or f"passage {self.passage.id or self.position}"
+        if self.failure is not None:
+            return f"{self.rank}. {name}: in first-stage order, because the model failed: {self.failure}"
         if self.comparison is None:
             return f"{self.rank}. {name}: the model never saw it"
         record = f"first in {self.won} of {self.won + self.lost} comparisons"
@@ -227,6 +231,7 @@ class Ranking:
             won=len(won),
             lost=len(lost),
             comparison=scoring.deciding(position, self.trace),
+            failure=self.failure,
         )
 
     def log_problems(self) -> None:

@@ -155,7 +155,7 @@ class QueryRun:
     """One query while it is ranked. Reading it may raise TypeError or ValueError, see `read_passages`.
 
     `candidates` grow by retrieval, `chosen` by selection; `ranks` holds the rank of each candidate in the retrieval
-    that found it; `k` None selects all candidates.
+    that found it; `k` None selects all candidates; those that are not `ordered` have no order to fuse with.
     """
 
     def __init__(
@@ -164,6 +164,8 @@ class QueryRun:
         passages: Iterable[Passage | str],
         k: int | None = None,
         retrieve: Retrieve | None = None,
+        *,
+        ordered: bool = True,
     ) -> None:
         self.query = Query("", query) if isinstance(query, str) else query
         if not isinstance(self.query, Query) or not isinstance(self.query.text, str):
@@ -172,7 +174,7 @@ class QueryRun:
             raise ValueError(f"the query{self.query.id and f' {self.query.id!r}'} is empty: pass the question's text")
         self.candidates = read_passages(passages)
         self.k = k
-        self.retrieve = retrieve
+        self.retrieve, self.ordered = retrieve, ordered
         self.first_stage = len(self.candidates)
         self.ranks = list(range(1, self.first_stage + 1))
         self.chosen: list[int] = []

@@ -92,7 +92,7 @@ class SelectionLoop:
         trace = run.trace.ordered()
         if any(comparison.reasoning_tokens for comparison in trace):
             trace = await self.comparer.count_reasoning(trace, estimate=failure is not None)
-        return run.ranking(trace, time.perf_counter() - start, self.plan.fusion, failure)
+        return run.ranking(trace, time.perf_counter() - start, self.plan.fusion if run.ordered else None, failure)
 
     def warn(self, texts: Texts, query: str) -> None:
         """Log how much of the passages the model does not see, and the remedy."""

@@ -148,9 +148,20 @@ def round_costs(ranking: Ranking) -> dict[str, Cost]:
     }
 
 
+def choice(ranking: Ranking, position: int) -> str:
+    """With fusion, the rank of a candidate in the model's own order, in words; else ""."""
+    if ranking.chosen is None or ranking.failure is not None:
+        return ""
+    if position not in ranking.chosen:
+        return "not chosen by the model"
+    return f"the model's choice {ranking.chosen.index(position) + 1} of {len(ranking.chosen)}"
+
+
 def verdict(ranking: Ranking, why: Explanation) -> str:
     """Why a passage has its rank, in one sentence."""
     comparison = why.comparison
+    if why.failure is not None:
+        return "Keeps its first-stage rank, because the model failed."
     if comparison is None:
         return "The model never saw it, and did not need to." if why.selected else "The model never saw it."
     when = f"round {comparison.round + 1}"
@@ -170,7 +181,7 @@ def lede(ranking: Ranking) -> str:
     if not ranking.order:
         return "There were no candidates, so there is nothing to rank."
     if ranking.failure is not None:
-        return f"There is no reranking here: {counted(len(ranking), 'candidate')} in first-stage order."
+        return f"The model failed, so there is no reranking: {counted(len(ranking), 'candidate')} in first-stage order."
     if not ranking.trace:
         later = f", then {ranking.retrieved:,} {RETRIEVED}" if ranking.retrieved else ""
         number = counted(len(ranking) - ranking.retrieved, "candidate")
