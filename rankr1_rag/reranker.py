@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 from rankr1_rag.backends import Backend
 from rankr1_rag.concurrency import streams
 from rankr1_rag.concurrency.event_loop import PerLoop, private_loop
-from rankr1_rag.engine.query import FEWEST, Budget, QueryRun, Retrieve
+from rankr1_rag.engine.query import FEWEST, Budget, QueryRun, Retrieve, Slots, Turn
 from rankr1_rag.engine.selection_loop import Comparer, SelectionLoop
 from rankr1_rag.errors import LoopError
 from rankr1_rag.settings import MODEL, SELECTION, Option, Plan, Settings, options, with_options
@@ -28,6 +28,7 @@ class Session:
 
     loop: SelectionLoop
     gates: PerLoop[asyncio.Semaphore]
+    slots: PerLoop[Slots] | None
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     closed: bool = False
 
@@ -110,11 +111,11 @@ class Reranker(Settings):
         """
         if not isinstance(items, Iterable):
             raise TypeError(f"items={items!r:.100}: pass pairs (query, passages)")
-        return (streams.live if live else streams.each)(self._outcome, items, self.in_flight)
+        return (streams.live if live else streams.each)(self._outcome, items, self.plan.in_flight)
 
     def arank_many(self, items: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[tuple[int, Ranking | Exception]]:
         """`rank_many` on the caller's event loop: use it with `async for`. `items` may be an async iterable, too."""
-        return streams.aeach(self._outcome, items, self.in_flight)
+        return streams.aeach(self._outcome, items, self.plan.in_flight)
 
     def close(self) -> None:
         """End open queries with a LoopError and close the backend, for its other users too. Safe to call twice."""
@@ -182,6 +183,7 @@ class Reranker(Settings):
                 n = len(run.candidates)
                 return Ranking(run.query, run.candidates, tuple(range(n)), k=n)
             async with session.gates.get():
+                run.turn = Turn(session.slots.get()) if session.slots else None
                 return await session.loop.run(run)
         except asyncio.CancelledError:
             if session.closed:
@@ -197,9 +199,11 @@ class Reranker(Settings):
         reasoning_tokens = plan.reasoning_tokens * plan.format.reasoning
         limits = plan.query_tokens, plan.passage_tokens
         budget = Budget(plan.format, plan.size, reasoning_tokens, *limits, clip=plan.clip, fewest=FEWEST)
+        capacity: int | None = getattr(plan.backend, "capacity", None)
         return Session(
             loop=SelectionLoop(plan, Comparer(plan), budget, self.on_failure),
-            gates=PerLoop(partial(asyncio.Semaphore, self.in_flight), per_caller=True),
+            gates=PerLoop(partial(asyncio.Semaphore, plan.in_flight), per_caller=True),
+            slots=PerLoop(partial(Slots, 2 * capacity), per_caller=True) if capacity else None,
         )
 
     def __getstate__(self) -> dict[str, Any]:

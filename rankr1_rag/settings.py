@@ -267,7 +267,10 @@ class Settings:
     ordered: Annotated[
         bool, Option("Candidates are in first-stage order; off: any order, with which nothing is fused", SELECTION)
     ] = True
-    in_flight: Annotated[int, Option("Maximum number of open queries", SELECTION, least=1)] = 64
+    in_flight: Annotated[
+        int | None,
+        Option("Maximum number of open queries", SELECTION, "what the backend computes at once, else 64", least=1),
+    ] = None
     format: Annotated[
         Format | str | None,
         Option(
@@ -328,6 +331,7 @@ class Settings:
         fusion = known.fusion if self.fusion is None else self.fusion
         plan = Plan(
             backend=backend,
+            in_flight=self.in_flight or getattr(backend, "capacity", None) or 64,
             format=format,
             algorithm=self.algorithm or ("window" if format.kind == "listwise" else "tournament"),
             size=known.size if self.size is None else self.size,
@@ -354,6 +358,7 @@ class Plan:
     """The options of a `Reranker` with nothing left open. `fusion` None is no fusion, a limit None no limit."""
 
     backend: Backend
+    in_flight: int
     format: Format
     algorithm: str
     size: int

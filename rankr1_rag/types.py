@@ -90,9 +90,9 @@ class Cost:
 
     `passages_read` counts a passage each time it is shown, to choose from or as known; `cached_tokens` are part of
     `prompt_tokens`, `reasoning_tokens` of `completion_tokens`; `seconds` is wall time from the start of the query to
-    its ranking; `lenient` counts answers in another form than that of the format; `clipped` counts texts that were cut
-    to fit, once a query each, and `clipped_tokens` what they lost; `stored` counts comparisons from a store, whose
-    tokens are counted as if they were requested now.
+    its ranking, without the time in which other queries had all slots of the model; `lenient` counts answers in another
+    form than that of the format; `clipped` counts texts that were cut to fit, once a query each, and `clipped_tokens`
+    what they lost; `stored` counts comparisons from a store, whose tokens are counted as if they were requested now.
     """
 
     comparisons: int = 0

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
 from itertools import count
 from typing import NoReturn, Protocol
 
@@ -151,6 +154,52 @@ class Trace:
         return [self._comparisons[key] for key in sorted(self._comparisons)]
 
 
+class Slots:
+    """Slots for comparisons, on one event loop: a free one goes to the query that began first."""
+
+    def __init__(self, n: int) -> None:
+        self.free = n
+        self.waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self.numbers = count()
+
+    def release(self) -> None:
+        """Pass a slot on."""
+        while self.waiting:
+            *_, turn = heappop(self.waiting)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.free += 1
+
+
+class Turn:
+    """A slot for each comparison of one query: `async with turn`. `waited`: seconds in which none had one."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots, self.number = slots, next(slots.numbers)
+        self.running, self.stopped, self.waited = 0, 0.0, 0.0
+
+    async def __aenter__(self) -> None:
+        if self.slots.free:
+            self.slots.free -= 1
+        else:
+            turn, start = asyncio.get_running_loop().create_future(), time.perf_counter()
+            heappush(self.slots.waiting, (self.number, next(self.slots.numbers), turn))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if not turn.cancelled():
+                    self.slots.release()
+                raise
+            if not self.running:
+                self.waited += time.perf_counter() - max(start, self.stopped)
+        self.running += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self.running, self.stopped = self.running - 1, time.perf_counter()
+        self.slots.release()
+
+
 class QueryRun:
     """One query while it is ranked. Reading it may raise TypeError or ValueError, see `read_passages`.
 
@@ -180,6 +229,7 @@ class QueryRun:
         self.chosen: list[int] = []
         self.texts = Texts()
         self.trace = Trace()
+        self.turn: Turn | None = None
 
     @property
     def wanted(self) -> int:

@@ -10,6 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Coroutine, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from math import factorial
 from typing import Any, Literal, TypeVar
@@ -92,7 +93,8 @@ class SelectionLoop:
         trace = run.trace.ordered()
         if any(comparison.reasoning_tokens for comparison in trace):
             trace = await self.comparer.count_reasoning(trace, estimate=failure is not None)
-        return run.ranking(trace, time.perf_counter() - start, self.plan.fusion if run.ordered else None, failure)
+        seconds = time.perf_counter() - start - (run.turn.waited if run.turn else 0.0)
+        return run.ranking(trace, seconds, self.plan.fusion if run.ordered else None, failure)
 
     def warn(self, texts: Texts, query: str) -> None:
         """Log how much of the passages the model does not see, and the remedy."""
@@ -135,13 +137,15 @@ class SelectionLoop:
 
     async def answer(self, run: QueryRun, shown: Set, place: int, sample: int) -> Answer:
         """The answer to the set at this place of its round: the model's or, if unsure, that of votes in new orders."""
-        first = await self.comparer.compare(run, shown, sample)
+        async with run.turn or nullcontext():
+            first = await self.comparer.compare(run, shown, sample)
         run.trace.add(first, place)
         if self.plan.votes != "auto" or not is_unsure(first):
             return first.answer
 
         async def vote(number: int, order: Set) -> Comparison:
-            comparison = await self.comparer.compare(run, order)
+            async with run.turn or nullcontext():
+                comparison = await self.comparer.compare(run, order)
             run.trace.add(comparison, place, number)
             return comparison
 

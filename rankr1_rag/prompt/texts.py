@@ -157,8 +157,8 @@ def clip_to_window(text: str, limit: int, query: str, count: Count) -> str:
         if first and (space := _SPACE.search(text, first, start)):
             first = space.end()
         if last < len(text) and not text[last].isspace():
-            space = max(text.rfind(" ", max(first, end), last), text.rfind("\n", max(first, end), last))
-            last = space if space > 0 else last
+            blank = max(text.rfind(" ", max(first, end), last), text.rfind("\n", max(first, end), last))
+            last = blank if blank > 0 else last
         part = f"{'… ' if first else ''}{text[first:last].strip()}{' …' if last < len(text) else ''}"
         if (length := tokens(part, count)) <= limit:
             return part

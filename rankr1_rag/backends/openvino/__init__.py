@@ -80,6 +80,11 @@ class OpenVINO(LocalModel[ModelProcess]):
         """The model's own, or less by `context` or by a smaller cache. BackendError for a damaged file."""
         return min(weights.context(self._path) or self._longest, self._longest)
 
+    @property
+    def capacity(self) -> int:
+        """`max_batch`."""
+        return self._max_batch
+
     def count(self, text: str) -> int:
         """Tokens of this text. The first call waits for the model to load, any other for a step of the batch."""
         return self._counted(text)

@@ -65,6 +65,7 @@ class VLLM(LocalModel[EngineWorker]):
         sampling: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.capacity = max_batch
         arguments = {
             "max_model_len": context,
             "dtype": dtype,

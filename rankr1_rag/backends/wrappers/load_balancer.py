@@ -101,6 +101,12 @@ class LoadBalanced:
         """Whether all of them continue a final assistant message."""
         return all(backend.can_continue for backend in self.backends)
 
+    @property
+    def capacity(self) -> int | None:
+        """What all of them compute at once, None if one does not say."""
+        found = [getattr(backend, "capacity", None) for backend in self.backends]
+        return sum(found) if all(found) else None
+
     def count(self, text: str) -> int | None:
         """The number of tokens, from the first backend with a tokenizer."""
         return next((n for backend in self.backends if (n := backend.count(text)) is not None), None)
