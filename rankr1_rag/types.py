@@ -245,14 +245,17 @@ class Ranking:
         if self.failure:
             log.warning("query %.100r keeps the first-stage order: %s", query, self.failure)
         else:
-            last = next(one.completion.text for one in reversed(self.trace) if not one.parsed)
+            last = next(one for one in reversed(self.trace) if not one.parsed)
             log.warning(
                 "query %.100r: %d of %d answers name no passage, so the first-stage order decided; the last answer "
-                "ends %r. force='unparsed' requests the label of such a model once more",
+                "ends %r. %s",
                 query,
                 self.cost.unparsed,
                 self.cost.comparisons,
-                last[-100:],
+                last.completion.text[-100:],
+                "Raise reasoning_tokens=, or use another model: this one was asked for a label alone"
+                if last.forced
+                else "force='unparsed' requests the label of such a model once more",
             )
 
     def __len__(self) -> int:

@@ -1,16 +1,6 @@
-"""The systems of an evaluation by name, as `none`, `gold`, `rank-r1:votes=3+fusion=60`, and the orders of baselines.
+"""The systems of an evaluation by name, as `none` or `rank-r1:votes=3+fusion=60`, and the orders of baselines.
 
-| system | what the reader sees |
-|---|---|
-| none | the candidates in first-stage order |
-| random | the candidates in a seeded random order |
-| oracle | the supports among the candidates first, then the others in first-stage order |
-| dense, dense:MODEL | the candidates by similarity, with a model of sentence-transformers |
-| cross-encoder:MODEL | the candidates by a cross-encoder of sentence-transformers |
-| rank-r1, rank-r1:NAME=VALUE+… | the reranker; with arguments of `Reranker` that differ from the command's |
-| rank-r1:hops=2+retrieve=true | the same with `retrieve` true or false: between its hops it searches again |
-| gold | the supports and nothing else |
-| no-context | no passage |
+docs/evaluation.md has the table. A new one: a name in `Kind`, its order in `Evaluation`, a line in that table.
 """
 
 from __future__ import annotations
@@ -22,7 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal, cast, get_args
 
-from rankr1_eval.retrieval.dense import Dense, shown
+from rankr1_eval.retrieval.dense import Dense, check_library, load_model, shown
 from rankr1_rag.connect import RERANKING
 from rankr1_rag.types import Passage, Query
 
@@ -130,15 +120,12 @@ def dense(model: str) -> Reorder:
 
 def cross_encoder(model: str) -> Reorder:
     """By a cross-encoder of sentence-transformers with one label. ImportError without the extra."""
-    try:
-        from sentence_transformers import CrossEncoder
-    except ImportError as error:
-        raise ImportError('a cross-encoder needs a library: pip install "rankr1-eval[dense]"') from error
+    check_library()
     loaded: list[Any] = []
 
     def reorder(query: Query, passages: Sequence[Passage]) -> Order:
         if not loaded:
-            loaded.append(CrossEncoder(model, trust_remote_code=False))
+            loaded.append(load_model("CrossEncoder", model))
         scores = loaded[0].predict([(query.text, shown(passage)) for passage in passages], show_progress_bar=False)
         if scores.ndim != 1:
             raise ValueError(f"cross-encoder {model!r} has {scores.shape[1]} labels: needs a model with one")

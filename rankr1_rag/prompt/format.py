@@ -131,7 +131,8 @@ class Format:
         values = {"docs": self.separator.join(docs), "query": asked, "known": context}
         parts = _SLOT.split(self.user)  # by turns a text and the name of a slot
         shown = "".join([values[part] if place % 2 else part for place, part in enumerate(parts)])
-        return [{"role": "system", "content": self.system}, {"role": "user", "content": shown}]
+        system: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
+        return [*system, {"role": "user", "content": shown}]
 
     def answer_tokens(self, n: int) -> int:
         """Enough tokens for the answer of n passages, tags included."""

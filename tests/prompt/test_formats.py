@@ -50,8 +50,8 @@ def test_a_title_comes_before_the_text_and_slots_in_a_text_are_only_text(format:
 def test_query_passages_and_known_passages_are_in_the_places_of_the_format(user: str, shown: str) -> None:
     mine = Format("mine", "setwise", "", user, "{num}:", ",", False, "", known="<{line}>")
     known, passages = [Passage("", "x"), Passage("", "y")], [Passage("", "a"), Passage("", "b")]
-    assert mine.render("q", passages, known)[1]["content"] == shown.replace("D", "1:a,2:b")
-    assert mine.render("q", passages)[1]["content"] == shown.replace("D", "1:a,2:b").replace("<x><y>", "")
+    assert mine.render("q", passages, known)[0]["content"] == shown.replace("D", "1:a,2:b")
+    assert mine.render("q", passages)[0]["content"] == shown.replace("D", "1:a,2:b").replace("<x><y>", "")
 
 
 def test_more_than_twenty_passages_are_still_numbered() -> None:
