@@ -168,7 +168,7 @@ class OpenVINO(LocalModel[ModelProcess]):
     @property
     def capacity(self) -> int:
         """`max_batch`."""
-        return self._max_batch
+        return self._settings.max_batch
 
     def count(self, text: str) -> int:
         """Tokens of this text. The first call waits for the model to load, any other for a step of the batch."""

@@ -60,8 +60,9 @@ class LoadBalanced:
     @property
     def capacity(self) -> int | None:
         """What all of them compute at once, None if one does not say."""
-        found = [getattr(backend, "capacity", None) for backend in self.backends]
-        return sum(found) if all(found) else None
+        found: list[int | None] = [getattr(backend, "capacity", None) for backend in self.backends]
+        known = [one for one in found if one is not None]
+        return sum(known) if len(known) == len(found) else None
 
     def count(self, text: str) -> int | None:
         """The number of tokens, from the first backend with a tokenizer."""
