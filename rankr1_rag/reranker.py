@@ -12,7 +12,7 @@ from typing import Any, Self
 from rankr1_rag.backends import Backend
 from rankr1_rag.concurrency import streams
 from rankr1_rag.concurrency.event_loop import PerLoop, private_loop
-from rankr1_rag.engine.query import Budget, QueryRun, Retrieve
+from rankr1_rag.engine.query import FEWEST, Budget, QueryRun, Retrieve, Slots, Turn
 from rankr1_rag.engine.selection_loop import Comparer, SelectionLoop
 from rankr1_rag.errors import LoopError
 from rankr1_rag.settings import MODEL, SELECTION, Plan, Settings, declare, options, with_options
@@ -28,6 +28,7 @@ class Session:
 
     loop: SelectionLoop
     gates: PerLoop[asyncio.Semaphore]
+    slots: PerLoop[Slots] | None
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     closed: bool = False
 
@@ -79,13 +80,14 @@ class Reranker(Settings):
         *,
         k: int | None = None,
         retrieve: Retrieve | None = None,
+        ordered: bool | None = None,
     ) -> Ranking:
         """Rerank the candidates, first-stage best first. LoopError in a coroutine on the private loop.
 
-        Strings become passages, their position the id. `k` ≥ 1 and `retrieve` apply to this query only. Raises
-        BackendError and UnparsedError as the settings say, and whatever `retrieve` raises.
+        Strings become passages, their position the id. `k` ≥ 1, `retrieve` and `ordered` apply to this query only.
+        Raises BackendError and UnparsedError as the settings say, and whatever `retrieve` raises.
         """
-        return private_loop().call(self._rank(self._read(query, passages, k, retrieve)))
+        return private_loop().call(self._rank(self._read(query, passages, k, retrieve, ordered)))
 
     async def arank(
         self,
@@ -94,9 +96,10 @@ class Reranker(Settings):
         *,
         k: int | None = None,
         retrieve: Retrieve | None = None,
+        ordered: bool | None = None,
     ) -> Ranking:
         """`rank`, from any event loop; cancelling it cancels its open comparisons."""
-        return await private_loop().wait(self._rank(self._read(query, passages, k, retrieve)))
+        return await private_loop().wait(self._rank(self._read(query, passages, k, retrieve, ordered)))
 
     def rank_many(self, items: Iterable[Item], *, live: bool = False) -> Iterator[tuple[int, Ranking | Exception]]:
         """Rerank many: `(index, Ranking)` in order of completion, lazily, at most `in_flight` of them open or waiting.
@@ -107,11 +110,11 @@ class Reranker(Settings):
         """
         if not isinstance(items, Iterable):
             raise TypeError(f"items={items!r:.100}: pass pairs (query, passages)")
-        return (streams.live if live else streams.each)(self._outcome, items, self.in_flight)
+        return (streams.live if live else streams.each)(self._outcome, items, self.plan.in_flight)
 
     def arank_many(self, items: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[tuple[int, Ranking | Exception]]:
         """`rank_many` on the caller's event loop: use it with `async for`. `items` may be an async iterable, too."""
-        return streams.aeach(self._outcome, items, self.in_flight)
+        return streams.aeach(self._outcome, items, self.plan.in_flight)
 
     def close(self) -> None:
         """End open queries with a LoopError and close the backend, for its other users too. Safe to call twice."""
@@ -134,11 +137,13 @@ class Reranker(Settings):
         passages: Iterable[Passage | str],
         k: int | None = None,
         retrieve: Retrieve | None = None,
+        ordered: bool | None = None,
     ) -> QueryRun:
         if k is not None:
             options(Reranker)["k"].check(k)
         retrieve = self.retrieve if retrieve is None else self._check(retrieve)
-        return QueryRun(query, passages, self.k if k is None else k, retrieve)
+        ordered = self.ordered if ordered is None else ordered
+        return QueryRun(query, passages, self.k if k is None else k, retrieve, ordered=ordered)
 
     def _check(self, retrieve: Retrieve | None) -> Retrieve | None:
         if retrieve is not None and not callable(retrieve):
@@ -177,6 +182,7 @@ class Reranker(Settings):
                 n = len(run.candidates)
                 return Ranking(run.query, run.candidates, tuple(range(n)), k=n)
             async with session.gates.get():
+                run.turn = Turn(session.slots.get()) if session.slots else None
                 return await session.loop.run(run)
         except asyncio.CancelledError:
             if session.closed:
@@ -190,10 +196,13 @@ class Reranker(Settings):
         """Used on the private loop only."""
         plan = self.plan
         reasoning_tokens = plan.reasoning_tokens * plan.format.reasoning
-        budget = Budget(plan.format, plan.size, reasoning_tokens, plan.query_tokens, plan.passage_tokens)
+        limits = plan.query_tokens, plan.passage_tokens
+        budget = Budget(plan.format, plan.size, reasoning_tokens, *limits, clip=plan.clip, fewest=FEWEST)
+        capacity: int | None = getattr(plan.backend, "capacity", None)
         return Session(
             loop=SelectionLoop(plan, Comparer(plan), budget, self.on_failure),
-            gates=PerLoop(partial(asyncio.Semaphore, self.in_flight), per_caller=True),
+            gates=PerLoop(partial(asyncio.Semaphore, plan.in_flight), per_caller=True),
+            slots=PerLoop(partial(Slots, 2 * capacity), per_caller=True) if capacity else None,
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -214,7 +214,7 @@ class Evaluation:
             return tuple(self._passages[id] for id in ids if id in self._passages)
 
         title = f"{records.kind}, first {k}" if k else records.kind
-        reading = pipeline.read(records, self.questions, context, self.reader, self.reranker.in_flight)
+        reading = pipeline.read(records, self.questions, context, self.reader, self.reranker.plan.in_flight)
         progress(title, len(self.questions), reading)
         kept = {question.query.id: records[question.query.id] for question in self.questions}
         return {

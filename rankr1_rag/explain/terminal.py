@@ -84,7 +84,8 @@ def ranking_table(ranking: Ranking, top: int | None = None) -> Table:
             passage.append(f"  {start(why.passage.text, 160)}", style="not bold")
         table.add_row(*map(Text, plain), passage, style="" if why.selected else "dim")
     left_out = len(ranking) - shown
-    table.caption = Text("✓ selected" + (f"; {left_out:,} more follow" if left_out else ""), style="dim")
+    mark = "✓ selected" if ranking.chosen is None else "✓ chosen by the model"
+    table.caption = Text(mark + (f"; {left_out:,} more follow" if left_out else ""), style="dim")
     return table
 
 
