@@ -123,6 +123,10 @@ def _fits(value: object, kind: Any) -> bool:  # noqa: ANN401
         return isinstance(value, (int, float)) and -math.inf < value < math.inf
     if origin is Sequence:
         return isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            return False
+        return all(isinstance(one, str) for one in (*value, *(value.values() if get_args(kind)[1] is str else ())))
     return origin is Any or isinstance(value, origin)
 
 
@@ -234,6 +238,9 @@ class Settings:
     probabilities: bool = declare(
         False, "Request the probability of every label and compute the scores from it", SELECTION
     )
+    strict_format: bool = declare(
+        False, "Answers in the form of the format only; else one clear label in another form counts too", SELECTION
+    )
     hops: int = declare(
         1, "Number of hops; after the first, the model sees the passages selected before", SELECTION, least=1
     )
@@ -318,6 +325,7 @@ class Plan:
     hops: int
     fusion: float | None
     temperature: float
+    strict_format: bool
     strict: bool
 
 
@@ -401,6 +409,20 @@ class Connection:
         MODEL,
         "OPENAI_API_KEY for api.openai.com, else RANKR1_API_KEY",
     )
+    headers: Mapping[str, str] | None = declare(
+        None,
+        'HTTP headers of a server; a value "$NAME" is read from that environment variable, any other is kept secret',
+        MODEL,
+        "none",
+        secret=True,
+        repr=False,
+    )
+    query: Mapping[str, str] | None = declare(
+        None, 'Query parameters of a server, api-version for example; "$NAME" as in headers', MODEL, "none"
+    )
+    extra_body: Mapping[str, Any] | None = declare(
+        None, "Fields added to each request body of a server; null leaves a field out", MODEL, "none"
+    )
     context: int | None = declare(
         None, "Context length in tokens, prompt and completion together", MODEL, "the model's, if known", least=1
     )
@@ -420,8 +442,7 @@ class Connection:
 
     def __getstate__(self) -> dict[str, Any]:
         """TypeError with a key, which must not be in a pickle."""
-        if self.api_key is not None:
-            raise TypeError("a Connection with api_key= cannot be pickled: use api_key_env=")
+        check_no_secret(self, "a Connection")
         return vars(self)
 
     @property
@@ -438,7 +459,7 @@ class Connection:
     @property
     def access(self) -> str:
         """The first option in use that needs a server; without the value if that may be a key."""
-        names = ("base_url", "server", "api_key", "api_key_env")
+        names = ("base_url", "server", "api_key", "api_key_env", "headers", "query", "extra_body")
         used = next((name for name in names if getattr(self, name) is not None), "")
         return f"{used}={self.server!r}" if used == "server" else used
 
@@ -471,6 +492,14 @@ CONNECTION_RULES: tuple[Rule, ...] = (
     ),
     (lambda one: one.twice, "options= repeats {0.twice}: use the option of this name instead"),
 )
+
+
+def check_no_secret(one: Any, what: str) -> None:  # noqa: ANN401
+    """TypeError for a connection or component that holds a secret itself, not the name of its environment variable."""
+    is_literal = any(not value.startswith("$") for value in (one.headers or {}).values())
+    for name, remedy in (("api_key", "api_key_env="), ("headers", 'headers={"NAME": "$VARIABLE"}')):
+        if (one.api_key is not None) if name == "api_key" else is_literal:
+            raise TypeError(f"{what} with {name}= is not pickled, as the key would be: use {remedy}")
 
 
 def check_within(name: str, value: int, least: int, most: int | None = None) -> int:

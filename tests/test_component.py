@@ -97,9 +97,12 @@ def test_wrong_settings_are_a_value_error_that_names_them_and_no_key(settings: d
     assert KEY not in str(caught.value)
 
 
+LATER = {"top_n", "title_key", "metadata_keys", "include_reasoning", "keep_retrieval_score", "on_ranking"}
+
+
 def test_only_some_settings_may_be_changed_later() -> None:
     component = Mine(llm=last, top_n=1, size=3, on_ranking=print)
-    for name in set(Component.model_fields) - {"top_n", "title_key", "include_reasoning", "on_ranking"}:
+    for name in set(Component.model_fields) - LATER:
         with pytest.raises(ValueError, match=f"{name} cannot change later.*: make") as caught:
             setattr(component, name, KEY if name == "api_key" else None)
         assert KEY not in str(caught.value)
@@ -107,7 +110,9 @@ def test_only_some_settings_may_be_changed_later() -> None:
         component.top_n = 0
     with pytest.raises(ValueError, match="did you mean 'top_n'"):
         component.model_copy(update={"topn": 1})
-    assert repr(component) == "Mine(of='mine', size=3, top_n=1, title_key='title', include_reasoning=False)"
+    assert repr(component) == (
+        "Mine(of='mine', size=3, top_n=1, title_key='title', include_reasoning=False, keep_retrieval_score=False)"
+    )
     assert not {"llm", "on_ranking", "reranker", "api_key"} & component.model_dump().keys()
 
 

@@ -73,14 +73,32 @@ def test_a_wrong_value_is_refused_by_all_that_take_the_option_and_none_of_the_mo
     own: Any = connect if name.startswith("connect ") else lambda model, base_url, **one: reranker(**one)
     for value in wrong(option):
         for take in (own, Mine) if name != "k" else (own,):
-            with pytest.raises(ValueError, match=re.escape(f"{option.name}={value!r}") + ".*needed"):
+            shown = option.name if option.secret else f"{option.name}={value!r}"
+            with pytest.raises(ValueError, match=re.escape(shown) + ".*needed"):
                 take(**{**SERVER, option.name: value})
 
 
 def test_a_connection_with_a_key_is_not_pickled_and_connect_is() -> None:
     assert pickle.loads(pickle.dumps(connect)) is connect
-    with pytest.raises(TypeError, match="api_key= cannot be pickled"):
+    with pytest.raises(TypeError, match=r"a Connection with api_key= is not pickled, .*: use api_key_env="):
         pickle.dumps(Connection("openai", "m", api_key="sk-secret"))
+
+
+def test_headers_are_secret_unless_they_name_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret, named = {"api-key": "not-to-be-seen"}, {"api-key": "$MY_KEY", "X-Team": "${TEAM}"}
+    monkeypatch.setenv("MY_KEY", "not-to-be-seen")
+    for make, state in ((Connection, pickle.dumps), (connect, pickle.dumps), (Mine, Mine.__getstate__)):
+        one = make(**SERVER, headers=secret)
+        assert "not-to-be-seen" not in f"{one!r} {one}"
+        with pytest.raises(TypeError, match=r"headers= .*pickled.*: use .*\$"):
+            state(one)
+        assert "not-to-be-seen" not in str(state(make(**SERVER, headers=named)))
+        with pytest.raises(ValueError, match="headers") as caught:
+            make(**SERVER, headers="not-to-be-seen")
+        assert "not-to-be-seen" not in str(caught.value)
+    assert Mine(**SERVER, headers=secret | named).model_dump()["headers"] == named
+    assert "not-to-be-seen" not in Mine(**SERVER, headers=secret).model_dump_json()
+    assert Mine(**SERVER).model_dump()["headers"] is None
 
 
 def test_a_value_in_bounds_and_the_defaults_of_the_signature_are_taken() -> None:
@@ -110,7 +128,7 @@ def test_how_many_to_select_is_checked_wherever_it_is_passed(value: Any) -> None
         ("openvino", {"max_batch": True}, "max_batch=True: a whole number is needed"),
         ("openvino", {"threads": 1.5}, "threads=1.5: a whole number is needed"),
         ("openvino", {"threds": 1}, "OpenVINO: there is no option 'threds': did you mean 'threads'"),
-        ("openai", {"extra_body": 7}, "an option of OpenAI has a wrong type"),
+        ("openai", {"revision": 7, "count": 7}, "OpenAI: there is no option 'count'"),
         ("openai", {"timeout": 7}, "options= repeats timeout: use the option of this name instead"),
     ],
 )
@@ -133,6 +151,7 @@ CONNECTION_CASES = {
     "checkpoint": ({"backend": "transformers"}, "backend='transformers' needs model="),
     "empty": ({**SERVER, "base_url": ["http://a/v1", ""]}, "no address, or an empty one"),
     "none": ({**SERVER, "base_url": []}, "base_url= lists no address"),
+    "headers": ({"headers": {"api-key": "sk-secret"}}, "^headers needs a server: add base_url="),
     "twice": ({"options": {"context": 9}}, "options= repeats context"),
 }
 
@@ -148,7 +167,7 @@ def test_options_that_do_not_go_together_are_refused_with_a_remedy(case: str) ->
 
 def test_every_rule_has_a_case() -> None:
     assert len(RULES) == len(PLAN_CASES)
-    assert len(CONNECTION_RULES) == len(CONNECTION_CASES) - 2
+    assert len(CONNECTION_RULES) == len(CONNECTION_CASES) - 3
 
 
 @pytest.mark.parametrize(("wanted", "meant"), [("top_n", "k"), ("votse", "votes"), ("window_size", "size")])
@@ -249,12 +268,16 @@ def test_the_command_line_makes_python_values() -> None:
     settings = run(
         *("--votes", "auto", "--fusion", "60", "--on-failure", "first_stage", "--backend", "openai", "--model", "m"),
         *("--base-url", "http://a/v1", "--base-url", "http://b/v1", "--option", "max-batch=2", "--option", "x=a=b"),
-        *("--strict", "--server", "llama-server", "--temperature", "0.5"),
+        *("--strict", "--server", "llama-server", "--temperature", "0.5", "--query", "api-version=2024-10-21"),
+        *("--header", "api-key=$KEY", "--header", "a=b=c", "--extra-body", "seed=null", "--extra-body", 'x={"y": 1}'),
     )
     found = (settings.votes, settings.fusion, settings.on_failure, settings.backend, settings.server, settings.strict)
     assert found == ("auto", 60, "first_stage", "openai", "llama-server", True)
     assert settings.urls == ("http://a/v1", "http://b/v1")
     assert settings.options == {"max_batch": 2, "x": "a=b"}
+    assert (settings.headers, settings.query) == ({"api-key": "$KEY", "a": "b=c"}, {"api-version": "2024-10-21"})
+    assert settings.extra_body == {"seed": None, "x": {"y": 1}}
+    assert not {"headers", "query"} & settings.fingerprint().keys()
     assert json.dumps(settings.fingerprint())
 
 
@@ -269,6 +292,9 @@ def test_the_command_line_makes_python_values() -> None:
         (["--timeout", "nan"], "^--timeout nan: a number above 0 is needed"),
         (["--option", "nonsense"], "--option 'nonsense': NAME=VALUE is needed"),
         (["--option", "=1"], "--option '=1': NAME=VALUE is needed"),
+        (["--header", "api-key: secret"], "^--header: NAME=VALUE is needed, api-key=.AZURE_OPENAI_API_KEY for exa"),
+        (["--query", "x"], "^--query: NAME=VALUE is needed"),
+        (["--extra-body", "x"], "^--extra-body 'x': NAME=VALUE is needed"),
         (["--backend", "vllm"], "^--backend 'vllm' needs --model: 'ielabgroup/"),
     ],
 )

@@ -26,7 +26,7 @@ from rankr1_rag.settings import TOP_N, EffectiveDefault
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 _STORE = EffectiveDefault("OUT.partial.sqlite until the job is done, if --out is a file")
 app.command(no_args_is_help=True)(with_settings(rerank, store=_STORE))
-app.command(no_args_is_help=True)(with_settings(explain))
+app.command(no_args_is_help=True)(with_settings(explain, without={"query"}))  # its --query is an id
 app.command()(with_settings(demo, k=TOP_N))
 app.add_typer(train, name="train")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from enum import StrEnum
-from functools import wraps
+from functools import partial, wraps
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin, get_type_hints
 
@@ -58,6 +58,7 @@ class CommandSettings(Settings, Connection):
     def fingerprint(self) -> dict[str, object]:
         """The options that a finished result depends on: all but speed, patience, places and the handling of errors."""
         without = {"base_url", "api_key", "api_key_env", "timeout", "attempts", "requests", "store", "in_flight"}
+        without |= {"headers", "query"}
         kept = options(CommandSettings).keys() - without - {"on_failure"}
         return {name: getattr(self, name) for name in sorted(kept)} | {"backend": self.kind}
 
@@ -74,6 +75,16 @@ VERBOSE = Annotated[
     bool, typer.Option("--verbose", "-v", help="Log of what is done: models loaded, requests retried, queries done.")
 ]
 
+FLAGS = {"options": ["--option"], "headers": ["--header", "--headers"]}
+"""Options whose name on the command line is another one, as each use names one of several."""
+
+EXAMPLES = {
+    "options": "tensor_parallel=2",
+    "headers": "api-key=$AZURE_OPENAI_API_KEY",
+    "query": "api-version=2024-10-21",
+    "extra_body": "reasoning_effort=low",
+}
+
 
 def spelled(name: str, hint: Any) -> tuple[Any, Parse]:  # noqa: ANN401
     """The type that typer takes for a type of Python, and what makes a value of Python of a value of typer."""
@@ -83,7 +94,7 @@ def spelled(name: str, hint: Any) -> tuple[Any, Parse]:  # noqa: ANN401
     one: Any
     parse: Parse
     if Mapping in origins:
-        one, parse = list[str], _named
+        one, parse = list[str], partial(_named, name, get_args(kinds[0])[1] is str)
     elif Sequence in origins:  # not used, it may also come as []
         one, parse = list[str], lambda values: tuple(values or ()) or (None if NoneType in members else ())
     elif origins == [Literal]:
@@ -105,15 +116,17 @@ def _value(text: str | None) -> Any:  # noqa: ANN401
         return text
 
 
-def _named(pairs: Sequence[str] | None) -> dict[str, object]:
-    """`["NAME=VALUE", …]` as a dict."""
-    named = {}
+def _named(option: str, holds_texts: bool, pairs: Sequence[str] | None) -> dict[str, object] | None:
+    """`["NAME=VALUE", …]` as a dict, of texts or of JSON values. Texts may be secret: the error does not show them."""
+    flag = FLAGS.get(option, [f"--{option.replace('_', '-')}"])[0]
     for pair in pairs or ():
-        name, equals, value = pair.partition("=")
-        if not (name and equals):
-            raise ValueError(f"--option {pair!r}: NAME=VALUE is needed, tensor_parallel=2 for example")
-        named[name.replace("-", "_")] = _value(value)
-    return named
+        if not pair.partition("=")[0] or "=" not in pair:
+            shown = flag if holds_texts else f"{flag} {pair!r}"
+            raise ValueError(f"{shown}: NAME=VALUE is needed, {EXAMPLES[option]} for example")
+    split = [pair.partition("=") for pair in pairs or ()]
+    if holds_texts:
+        return {name: value for name, _, value in split} or None
+    return {name.replace("-", "_"): _value(value) for name, _, value in split} or None
 
 
 def _parameter(owner: type, name: str, default: Any) -> tuple[inspect.Parameter, Parse]:  # noqa: ANN401
@@ -129,8 +142,7 @@ def _parameter(owner: type, name: str, default: Any) -> tuple[inspect.Parameter,
         help = (
             f"{declared.help}." if required else replace(declared, value=None if default == () else default).full_help
         )
-        names = [] if name != "options" else ["--option"]
-        option = typer.Option(*names, help=help, rich_help_panel=declared.group, show_default=False)
+        option = typer.Option(*FLAGS.get(name, ()), help=help, rich_help_panel=declared.group, show_default=False)
         default = str(default) if plain is str and not required else default
         hint = Annotated[plain, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint), parse

@@ -33,7 +33,7 @@ from rankr1_rag.scoring import Meaning
 from rankr1_rag.types import Comparison, Completion, Cost, Passage, Query, Ranking, TokenLogprob
 
 VERSION = 1
-LATER = {"reasoning_tokens"}
+LATER = {"reasoning_tokens", "lenient", "clipped_tokens"}
 """Fields that files of version 0.1.0 do not have."""
 
 
@@ -47,10 +47,11 @@ def positions(record: Mapping[str, Any], name: str, n: int) -> tuple[int, ...]:
 
 
 def comparison_to_json(comparison: Comparison) -> Json:
-    """All its fields by their names, a log-probability of -inf as text; `known` only where there is any."""
+    """All its fields by their names, a log-probability of -inf as text; `known` and `lenient` only if there is any."""
     record = asdict(comparison)
-    if not comparison.known:
-        del record["known"]
+    for name in ("known", "lenient"):
+        if not record[name]:
+            del record[name]
     logprobs = comparison.completion.logprobs
     if logprobs is not None:
         record["completion"]["logprobs"] = [
