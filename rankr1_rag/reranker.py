@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
@@ -17,6 +18,8 @@ from rankr1_rag.engine.selection_loop import Comparer, SelectionLoop
 from rankr1_rag.errors import LoopError
 from rankr1_rag.settings import MODEL, SELECTION, Plan, Settings, declare, options, with_options
 from rankr1_rag.types import Passage, Query, Ranking
+
+log = logging.getLogger("rankr1_rag")
 
 Item = tuple[str | Query, Iterable[Passage | str]]
 """A query with its candidates, first-stage best first."""
@@ -183,7 +186,10 @@ class Reranker(Settings):
                 return Ranking(run.query, run.candidates, tuple(range(n)), k=n)
             async with session.gates.get():
                 run.turn = Turn(session.slots.get()) if session.slots else None
-                return await session.loop.run(run)
+                ranking = await session.loop.run(run)
+            name, cost = run.query.id or run.query.text[:60], ranking.cost
+            log.info("query %r is done: %d comparisons in %.1f s", name, cost.comparisons, cost.seconds)
+            return ranking
         except asyncio.CancelledError:
             if session.closed:
                 raise closed from None
