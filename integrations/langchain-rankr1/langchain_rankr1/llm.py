@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
 
 from rankr1_rag.backends import Request
 from rankr1_rag.frameworks.llm import WRAPPED, FrameworkLLM, completion_from_reply
@@ -23,14 +23,19 @@ class LangChainLLM(FrameworkLLM):
         profile = getattr(inner, "profile", None) or {}
         super().__init__(llm, next(filter(None, names), inner.get_name()), profile.get("max_input_tokens"))
         self.sync_only = getattr(type(inner), "_agenerate", None) is BaseChatModel._agenerate
+        # LangGraph streams no message of a call with this tag; in the events of a chain, name and tag tell it apart.
+        own_name = (getattr(llm, "config", None) or {}).get("run_name")
+        self.config = RunnableConfig(tags=["nostream"], run_name=own_name or "RankR1Rerank comparison")
 
     def chat(self, request: Request) -> Completion:
         """Complete in a thread."""
-        return to_completion(self.with_limits(request).invoke([dict(message) for message in request.messages]))
+        messages = [dict(message) for message in request.messages]
+        return to_completion(self.with_limits(request).invoke(messages, self.config))
 
     async def achat(self, request: Request) -> Completion:
         """Complete on the caller's event loop."""
-        return to_completion(await self.with_limits(request).ainvoke([dict(message) for message in request.messages]))
+        messages = [dict(message) for message in request.messages]
+        return to_completion(await self.with_limits(request).ainvoke(messages, self.config))
 
 
 def to_completion(reply: Any) -> Completion:  # noqa: ANN401
