@@ -18,7 +18,7 @@ from rankr1_rag import BackendError, Completion, LoopError, Passage, Ranking, Re
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.connect import RERANKING, connect
-from rankr1_rag.frameworks.component import REASONING, Component, Sources
+from rankr1_rag.frameworks.component import Component
 from rankr1_rag.frameworks.llm import FrameworkLLM
 
 pytestmark = pytest.mark.third_party
@@ -251,8 +251,6 @@ def test_whole_rankings_are_told_whoever_asks() -> None:
     rankings = [component.rank("which?", PASSAGES), asyncio.run(component.arank("which?", PASSAGES))]
     assert told == rankings
     assert [ranking.order for ranking in told] == [(3, 0, 1, 2)] * 2
-    sources = Sources(Passage, PASSAGES, lambda passage: passage)
-    assert list(component._results(sources, told[0])) == [(PASSAGES[3], 1.0, {REASONING: "it is last"})]
 
 
 def test_a_failure_that_is_hidden_is_logged(caplog: pytest.LogCaptureFixture) -> None:
