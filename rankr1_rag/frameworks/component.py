@@ -20,6 +20,7 @@ from rankr1_rag.engine.query import Retrieve
 from rankr1_rag.frameworks.fields import CHOSEN, REASONING, TABLE, ComponentFields
 from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.reranker import Reranker
+from rankr1_rag.settings import check_no_secret
 from rankr1_rag.types import Passage, Ranking
 
 Item = TypeVar("Item")
@@ -197,8 +198,8 @@ class Component(ComponentFields):  # type: ignore[misc]
                 yield name, value
 
     def __getstate__(self) -> dict[str, Any]:
-        if self.api_key is not None:
-            raise TypeError("a component with api_key= is not pickled, as the key would be: use api_key_env=")
+        """The options that were set."""
+        check_no_secret(self, "a component")
         state = {name: getattr(self, name) for name in sorted(self.model_fields_set - self._unpickled)}
         for name, value in state.items():
             try:

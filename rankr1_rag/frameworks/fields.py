@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Optional
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SecretStr, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PlainSerializer, SecretStr, create_model, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from rankr1_rag.prompt import Format
@@ -25,7 +25,10 @@ CHOSEN = "rankr1_chosen"
 REASONING = "rankr1_reasoning"
 """The metadata key of the reasoning that chose a passage; "" if none did."""
 
-PLAIN = {os.PathLike[str]: str, Sequence[str]: list[str], Mapping[str, Any]: dict[str, Any], Format: str}
+PLAIN: dict[Any, Any] = {
+    **{os.PathLike[str]: str, Sequence[str]: list[str], Format: str},
+    **{Mapping[str, Any]: dict[str, Any], Mapping[str, str]: dict[str, str]},
+}
 """Types that JSON has, for those that it does not have."""
 
 
@@ -49,10 +52,17 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
 
 def _field(option: Option) -> Any:  # noqa: ANN401
     """The option as a pydantic field. None is not set, so that the defaults are in the table alone."""
-    if option.secret:
+    if option.secret and str in option.kinds:
         return Optional[SecretStr], live(option.help, option.default)  # noqa: UP045
     kinds: Any = reduce(operator.or_, [PLAIN.get(kind, kind) for kind in option.kinds], None)
-    return kinds, Field(default=None, frozen=True, description=option.full_help)
+    if option.secret:
+        kinds = Annotated[kinds, PlainSerializer(_references)]
+    return kinds, Field(default=None, frozen=True, repr=not option.secret, description=option.full_help)
+
+
+def _references(headers: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """Without the values that are no names of environment variables."""
+    return headers and {name: value for name, value in headers.items() if value.startswith("$")}
 
 
 if TYPE_CHECKING:
