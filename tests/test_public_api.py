@@ -45,8 +45,8 @@ def parameters(function: Callable[..., Any]) -> list[str]:
         ("Reranker", "", "strict strict_format on_failure fusion in_flight query_tokens passage_tokens hops retrieve"),
         ("Reranker.rank", "self query passages", "k retrieve"),
         ("Reranker.arank", "self query passages", "k retrieve"),
-        ("Reranker.rank_many", "self items", "live"),
-        ("Reranker.arank_many", "self items", ""),
+        ("Reranker.rank_many", "self items", "live progress"),
+        ("Reranker.arank_many", "self items", "progress"),
     ],
 )
 def test_a_public_name_has_these_parameters(name: str, by_position: str, by_name: str) -> None:
