@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -107,6 +108,29 @@ def test_a_failure_ends_the_run_with_its_error(way: str) -> None:
     with pytest.raises(BackendError, match="out of memory"):
         DIRECT[way](RankR1Rerank(reranker=Reranker(Scripted(broken))), [traces])
     assert "out of memory" in traces.runs[0].error
+
+
+@pytest.mark.parametrize("on_failure", ["raise", "first_stage"])
+@pytest.mark.parametrize("wrap", ["plain", "retry"])
+def test_after_a_failure_the_calls_that_were_open_have_ended_too(wrap: str, on_failure: Any) -> None:
+    asked = iter(range(100))
+
+    async def second_fails(messages: Any) -> str:
+        if next(asked) == 1:
+            raise BackendError("out of memory")
+        await asyncio.sleep(60)
+        return ""
+
+    traces, llm = Traces(), Chat(backend=Scripted(second_fails))
+    llm = llm.with_retry(stop_after_attempt=1) if wrap == "retry" else llm
+    compressor = RankR1Rerank(llm=llm, size=2, on_failure=on_failure)
+    with pytest.raises(BackendError) if on_failure == "raise" else nullcontext():
+        DIRECT["async"](compressor, [traces])
+    (run,) = traces.runs
+    assert (run.error is None) == (on_failure == "first_stage")
+    calls = [call for child in run.child_runs for call in (child.child_runs or [child])]
+    assert [call.error.split("(")[0] for call in calls] == ["CancelledError", "BackendError", "CancelledError"]
+    assert all(call.end_time >= call.start_time >= run.start_time for call in calls)
 
 
 def test_events_can_be_streamed_and_an_async_handler_runs_on_the_loop_of_the_caller(compressor: RankR1Rerank) -> None:
