@@ -24,6 +24,9 @@ log = logging.getLogger("rankr1_rag")
 Item = tuple[str | Query, Iterable[Passage | str]]
 """A query with its candidates, first-stage best first."""
 
+Result = tuple[int, Ranking | Exception]
+"""The position of an item, and its ranking or the error of it."""
+
 
 @dataclass(slots=True, eq=False)
 class Session:
@@ -104,20 +107,25 @@ class Reranker(Settings):
         """`rank`, from any event loop; cancelling it cancels its open comparisons."""
         return await private_loop().wait(self._rank(self._read(query, passages, k, retrieve, ordered)))
 
-    def rank_many(self, items: Iterable[Item], *, live: bool = False) -> Iterator[tuple[int, Ranking | Exception]]:
+    def rank_many(self, items: Iterable[Item], *, live: bool = False, progress: bool = False) -> Iterator[Result]:
         """Rerank many: `(index, Ranking)` in order of completion, lazily, at most `in_flight` of them open or waiting.
 
         The result of a query that fails is its error; the others continue. If `items` raises, open queries are
         completed first. Leaving early cancels the rest. `items` is read in the caller's thread, between results;
         `live=True` reads it in a thread of its own, for items that arrive over time, from a pipe or a queue.
+        `progress=True` shows a bar on stderr: finished queries, comparisons, failures, time.
         """
         if not isinstance(items, Iterable):
             raise TypeError(f"items={items!r:.100}: pass pairs (query, passages)")
-        return (streams.live if live else streams.each)(self._outcome, items, self.plan.in_flight)
+        results = (streams.live if live else streams.each)(self._outcome, items, self.plan.in_flight)
+        return with_bar(results, items) if progress else results
 
-    def arank_many(self, items: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[tuple[int, Ranking | Exception]]:
+    def arank_many(
+        self, items: Iterable[Item] | AsyncIterable[Item], *, progress: bool = False
+    ) -> AsyncIterator[Result]:
         """`rank_many` on the caller's event loop: use it with `async for`. `items` may be an async iterable, too."""
-        return streams.aeach(self._outcome, items, self.plan.in_flight)
+        results = streams.aeach(self._outcome, items, self.plan.in_flight)
+        return awith_bar(results, items) if progress else results
 
     def close(self) -> None:
         """End open queries with a LoopError and close the backend, for its other users too. Safe to call twice."""
@@ -226,3 +234,23 @@ class Reranker(Settings):
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self.aclose()
+
+
+def with_bar(results: Iterator[Result], items: object) -> Iterator[Result]:
+    """The results, counted by a bar as they come."""
+    from rankr1_rag.explain.terminal import query_bar
+
+    with query_bar(items) as count:
+        for result in results:
+            count(result[1])
+            yield result
+
+
+async def awith_bar(results: AsyncIterator[Result], items: object) -> AsyncIterator[Result]:
+    """`with_bar`, awaited."""
+    from rankr1_rag.explain.terminal import query_bar
+
+    with query_bar(items) as count:
+        async for result in results:
+            count(result[1])
+            yield result
