@@ -76,7 +76,7 @@ class Batches:
             while len(waiting) < BATCH and not self.line.empty():
                 waiting.append(self.line.get())
             prepared = [encoder.encode(0, request) for request, _ in waiting]
-            results = pipeline.generate([one.prompt.input_ids for one in prepared], [one.config for one in prepared])
+            results = pipeline.generate([one.prompt for one in prepared], [one.config for one in prepared])
             for (_, future), result in zip(waiting, results, strict=True):
                 future.set_result(len(result.m_generation_ids[0]))
 

@@ -11,41 +11,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rankr1_rag.errors import BackendError as BackendError
-    from rankr1_rag.errors import BackendUnavailable as BackendUnavailable
-    from rankr1_rag.errors import FileError as FileError
-    from rankr1_rag.errors import LoopError as LoopError
-    from rankr1_rag.errors import PromptTooLong as PromptTooLong
-    from rankr1_rag.errors import RankR1Error as RankR1Error
-    from rankr1_rag.errors import StoreError as StoreError
-    from rankr1_rag.errors import UnparsedError as UnparsedError
-    from rankr1_rag.reranker import Reranker as Reranker
-    from rankr1_rag.types import Comparison as Comparison
-    from rankr1_rag.types import Completion as Completion
-    from rankr1_rag.types import Cost as Cost
-    from rankr1_rag.types import Explanation as Explanation
-    from rankr1_rag.types import Passage as Passage
-    from rankr1_rag.types import Query as Query
-    from rankr1_rag.types import Ranking as Ranking
-
-_HOME = {
-    "BackendError": "errors",
-    "BackendUnavailable": "errors",
-    "Comparison": "types",
-    "Completion": "types",
-    "Cost": "types",
-    "Explanation": "types",
-    "FileError": "errors",
-    "LoopError": "errors",
-    "Passage": "types",
-    "PromptTooLong": "errors",
-    "Query": "types",
-    "RankR1Error": "errors",
-    "Ranking": "types",
-    "Reranker": "reranker",
-    "StoreError": "errors",
-    "UnparsedError": "errors",
-}
+    from rankr1_rag.errors import (
+        BackendError,
+        BackendUnavailable,
+        FileError,
+        LoopError,
+        PromptTooLong,
+        RankR1Error,
+        StoreError,
+        UnparsedError,
+    )
+    from rankr1_rag.reranker import Reranker
+    from rankr1_rag.types import Comparison, Completion, Cost, Explanation, Passage, Query, Ranking
 
 __all__ = [
     "BackendError",
@@ -65,14 +42,16 @@ __all__ = [
     "StoreError",
     "UnparsedError",
 ]
+_TYPES = ("Comparison", "Completion", "Cost", "Explanation", "Passage", "Query", "Ranking")
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"rankr1_rag.{_HOME[name]}"), name)
+    home = "reranker" if name == "Reranker" else "types" if name in _TYPES else "errors"
+    return getattr(import_module(f"rankr1_rag.{home}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted([*globals(), *__all__])

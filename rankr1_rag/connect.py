@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any, ParamSpec, get_type_hints
 
 from rankr1_rag.backends import Backend
@@ -24,15 +25,35 @@ RERANKING = frozenset(options(Reranker)) - {"backend"}
 """The names of the options of `Reranker`, except the backend."""
 
 
+CLASSES = {"openai": "OpenAI", "vllm": "VLLM", "transformers": "Transformers", "openvino": "OpenVINO"}
+
+
+SERVER_OPTIONS = ("server", "api_key", "api_key_env", "timeout", "headers", "query", "extra_body")
+
+
 def open_backend(one: Connection) -> Backend:
     """The backend of this connection. ValueError for wrong options, FileNotFoundError for a wrong path."""
+    kind = getattr(import_module(f"rankr1_rag.backends.{one.kind}"), CLASSES[one.kind])
     arguments = {**(one.options or {}), "context": one.context}
     if one.kind == "openai":
-        return wrapped(retried(_servers(one, arguments), attempts=one.attempts), one.requests, one.store)
-    local = _local(one, {**arguments, "adapter": None if one.adapter is None else os.fspath(one.adapter)})
+        arguments |= {name: getattr(one, name) for name in SERVER_OPTIONS}
+        servers = [_construct(kind, one.model, {**arguments, "base_url": url}) for url in one.urls or (None,)]
+        addresses = [getattr(server, "base_url") for server in servers]  # noqa: B009
+        if twice := sorted({address for address in addresses if addresses.count(address) > 1}):
+            raise ValueError(f"base_url lists {' and '.join(twice)} more than once: list each server once")
+        backend = servers[0] if len(servers) == 1 else load_balanced(servers)
+    else:
+        arguments["adapter"] = None if one.adapter is None else os.fspath(one.adapter)
+        try:
+            backend = _construct(kind, one.model, arguments)
+        except FileNotFoundError as error:
+            if one.kind != "openvino" or str(error).startswith("no adapter"):
+                raise
+            server = "For a model on a server add base_url=, or backend='openai' for api.openai.com"
+            raise FileNotFoundError(f"{error}. {server}") from None
     if one.kind != "openvino":  # which restarts its process itself
-        local = retried(local, attempts=one.attempts)
-    return wrapped(local, one.requests, one.store)
+        backend = retried(backend, attempts=one.attempts)
+    return wrapped(backend, one.requests, one.store)
 
 
 def _with_parameters(settings: Callable[P, Connection]) -> Callable[P, Backend]:
@@ -77,37 +98,3 @@ def _construct(kind: Callable[..., Backend], model: object, arguments: Mapping[s
         return kind(None if model is None else os.fspath(model), **arguments)  # type: ignore[call-overload]
     except TypeError as error:
         raise ValueError(f"an option of {kind.__qualname__} has a wrong type: {error}") from error
-
-
-def _local(one: Connection, arguments: Mapping[str, Any]) -> Backend:
-    """A backend on this machine."""
-    if one.kind == "vllm":
-        from rankr1_rag.backends.vllm import VLLM
-
-        return _construct(VLLM, one.model, arguments)
-    if one.kind == "transformers":
-        from rankr1_rag.backends.transformers import Transformers
-
-        return _construct(Transformers, one.model, arguments)
-    from rankr1_rag.backends.openvino import OpenVINO
-
-    try:
-        return _construct(OpenVINO, one.model, arguments)
-    except FileNotFoundError as error:
-        if str(error).startswith("no adapter"):
-            raise
-        raise FileNotFoundError(
-            f"{error}. For a model on a server add base_url=, or backend='openai' for api.openai.com"
-        ) from None
-
-
-def _servers(one: Connection, arguments: Mapping[str, Any]) -> Backend:
-    """The server, or all of them as one backend."""
-    from rankr1_rag.backends.openai import OpenAI
-
-    access = {name: getattr(one, name) for name in ("server", "api_key", "api_key_env", "timeout")}
-    servers = [_construct(OpenAI, one.model, {**arguments, **access, "base_url": url}) for url in one.urls or (None,)]
-    addresses = [getattr(server, "base_url") for server in servers]  # noqa: B009
-    if twice := sorted({address for address in addresses if addresses.count(address) > 1}):
-        raise ValueError(f"base_url lists {' and '.join(twice)} more than once: list each server once")
-    return servers[0] if len(servers) == 1 else load_balanced(servers)

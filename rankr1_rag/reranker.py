@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, I
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from rankr1_rag.backends import Backend
 from rankr1_rag.concurrency import streams
@@ -15,7 +15,7 @@ from rankr1_rag.concurrency.event_loop import PerLoop, private_loop
 from rankr1_rag.engine.query import Budget, QueryRun, Retrieve
 from rankr1_rag.engine.selection_loop import Comparer, SelectionLoop
 from rankr1_rag.errors import LoopError
-from rankr1_rag.settings import MODEL, SELECTION, Option, Plan, Settings, options, with_options
+from rankr1_rag.settings import MODEL, SELECTION, Plan, Settings, declare, options, with_options
 from rankr1_rag.types import Passage, Query, Ranking
 
 Item = tuple[str | Query, Iterable[Passage | str]]
@@ -42,18 +42,17 @@ class Reranker(Settings):
     not later. Algorithms and set sizes are those of arXiv 2503.06034; docs/options.md says more about each option.
     """
 
-    backend: Annotated[
-        Backend | None, Option("Language model that is asked", MODEL, "the embedded model, on the CPU", live=True)
-    ] = None
-    retrieve: Annotated[
-        Retrieve | None,
-        Option(
-            "Function of a text that finds more candidates between two hops; takes hops=2 or more",
-            SELECTION,
-            "none",
-            live=True,
-        ),
-    ] = field(default=None, kw_only=True)
+    backend: Backend | None = declare(
+        None, "Language model that is asked", MODEL, "the embedded model, on the CPU", live=True
+    )
+    retrieve: Retrieve | None = declare(
+        None,
+        "Function of a text that finds more candidates between two hops; takes hops=2 or more",
+        SELECTION,
+        "none",
+        live=True,
+        kw_only=True,
+    )
 
     def __post_init__(self) -> None:
         Settings.__post_init__(self)

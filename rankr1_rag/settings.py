@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import cache, wraps
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rankr1_rag.backends import Backend
 from rankr1_rag.checkpoints import CHECKPOINTS, Checkpoint
@@ -66,11 +66,10 @@ class Option:
     @property
     def default_text(self) -> str:
         """The effective default: never a bare None."""
-        if self.value is None:
-            return self.default
         if isinstance(self.value, bool):
             return "on" if self.value else "off"
-        return f"{self.value:g}" if isinstance(self.value, float) else str(self.value)
+        shown = f"{self.value:g}" if isinstance(self.value, float) else str(self.value)
+        return self.default if self.value is None else shown
 
     @property
     def full_help(self) -> str:
@@ -83,26 +82,17 @@ class Option:
         members = get_args(self.type) if get_origin(self.type) in (Union, UnionType) else (self.type,)
         return tuple(kind for kind in members if kind is not NoneType)
 
-    def check(self, value: object) -> None:
+    def check(self, value: Any) -> None:  # noqa: ANN401
         """ValueError for a value of another type or out of bounds. A bool is no number, and a number no bool."""
         if value is None and (self.type is None or NoneType in get_args(self.type)):
             return
-        for kind in self.kinds:
-            if _fits(value, kind) and self._within_bounds(value):
-                return
-        shown = self.name if self.secret else f"{self.name}={value!r:.100}"
-        raise ValueError(f"{shown}: {self.wanted} is needed")
-
-    def _within_bounds(self, value: Any) -> bool:  # noqa: ANN401
-        if isinstance(value, str):
-            return not self.choices or value in self.choices
+        within = not self.choices or value in self.choices if isinstance(value, str) else True
         if isinstance(value, (int, float)):
-            return (
-                (self.least is None or value >= self.least)
-                and (self.most is None or value <= self.most)
-                and (self.above is None or value > self.above)
-            )
-        return True
+            within = (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+            within = within and (self.above is None or value > self.above)
+        if not within or not any(_fits(value, kind) for kind in self.kinds):
+            shown = self.name if self.secret else f"{self.name}={value!r:.100}"
+            raise ValueError(f"{shown}: {self.wanted} is needed")
 
     @property
     def wanted(self) -> str:
@@ -118,38 +108,43 @@ class Option:
             if len(words) > 1:
                 wanted.append(f"one of {', '.join(map(repr, words))}")
             else:
-                wanted.append(repr(words[0]) if words else nouns.get(_origin(kind)) or f"a {_origin(kind).__name__}")
+                plain = get_origin(kind) or kind
+                wanted.append(repr(words[0]) if words else nouns.get(plain) or f"a {plain.__name__}")
         return " or ".join(wanted)
 
 
-def _origin(kind: Any) -> Any:  # noqa: ANN401
-    return get_origin(kind) or kind
-
-
 def _fits(value: object, kind: Any) -> bool:  # noqa: ANN401
-    origin = _origin(kind)
+    origin = get_origin(kind) or kind
     if origin is Literal:
         return isinstance(value, str) and value in get_args(kind)
+    if isinstance(value, bool):
+        return origin in (bool, Any)
     if origin is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf
-    if origin is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, (int, float)) and -math.inf < value < math.inf
     if origin is Sequence:
         return isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            return False
+        return all(isinstance(one, str) for one in (*value, *(value.values() if get_args(kind)[1] is str else ())))
     return origin is Any or isinstance(value, origin)
+
+
+def declare(value: object, help: str, group: str, default: str = "", **more: Any) -> Any:  # noqa: ANN401
+    """A field of a dataclass that is an option with this default value; `more` are attributes of `Option`."""
+    further = {name: more.pop(name) for name in ("repr", "kw_only") if name in more}
+    return field(default=value, metadata={"option": Option(help, group, default, **more)}, **further)
 
 
 @cache
 def options(owner: Any) -> dict[str, Option]:  # noqa: ANN401
     """The options that a class declares, by name."""
-    hints = get_type_hints(owner, include_extras=True)
-    found = {}
-    for one in fields(owner):
-        hint, *more = get_args(hints[one.name]) if get_origin(hints[one.name]) is Annotated else (None,)
-        for declared in more:
-            if isinstance(declared, Option):
-                found[one.name] = replace(declared, name=one.name, type=hint, value=one.default)
-    return found
+    hints = get_type_hints(owner)
+    return {
+        one.name: replace(one.metadata["option"], name=one.name, type=hints[one.name], value=one.default)
+        for one in fields(owner)
+        if "option" in one.metadata
+    }
 
 
 def check_options(settings: Any) -> None:  # noqa: ANN401
@@ -224,80 +219,71 @@ def with_options(owner: type[Owner]) -> type[Owner]:
 class Settings:
     """How a model is asked and how its answers become a ranking. A None is filled in by `resolved`."""
 
-    k: Annotated[
-        int | None, Option("Number of passages to select; the others follow in first-stage order", SELECTION, least=1)
-    ] = 10
-    size: Annotated[
-        int | None,
-        Option("Set size: passages in one prompt, 2 to 20", SELECTION, "the checkpoint's, else 20", least=2, most=20),
-    ] = None
-    algorithm: Annotated[
-        str | None,
-        Option(
-            f"Selection algorithm: {', '.join(ALGORITHMS)}",
-            SELECTION,
-            "window for a listwise format, else tournament",
-            choices=tuple(ALGORITHMS),
-        ),
-    ] = None
-    votes: Annotated[
-        Votes,
-        Option("Votes per set, each with a new passage order; auto: votes if confidence is low", SELECTION, least=1),
-    ] = 1
-    probabilities: Annotated[
-        bool, Option("Request the probability of every label and compute the scores from it", SELECTION)
-    ] = False
-    hops: Annotated[
-        int, Option("Number of hops; after the first, the model sees the passages selected before", SELECTION, least=1)
-    ] = 1
-    seed: Annotated[int, Option("Random seed of passage orders and samples", SELECTION, least=0)] = 0
-    fusion: Annotated[
-        Fusion,
-        Option(
-            "Constant of the reciprocal-rank fusion with the first-stage order, often 60; off: no fusion",
-            SELECTION,
-            "the checkpoint's, else off",
-            least=0,
-        ),
-    ] = None
-    in_flight: Annotated[int, Option("Maximum number of open queries", SELECTION, least=1)] = 64
-    format: Annotated[
-        Format | str | None,
-        Option(
-            f"Prompt format: {', '.join(FORMATS)}",
-            PROMPT,
-            f"the checkpoint's, else {UNKNOWN.format.name}",
-            choices=tuple(FORMATS),
-        ),
-    ] = None
-    reasoning_tokens: Annotated[
-        int | None,
-        Option(
-            "Maximum reasoning length in tokens, after which the answer is forced",
-            PROMPT,
-            f"the checkpoint's, else {UNKNOWN.reasoning_tokens}",
-            least=0,
-        ),
-    ] = None
-    force: Annotated[
-        Force | None,
-        Option(
-            "Answer forcing: after truncated text, after all text without a valid answer (unparsed), or never",
-            PROMPT,
-            f"the checkpoint's, else {UNKNOWN.force}",
-        ),
-    ] = None
-    temperature: Annotated[float, Option("Sampling temperature; 0 is greedy", PROMPT, least=0)] = 0.0
-    query_tokens: Annotated[
-        int | None, Option("Maximum query length in tokens", PROMPT, "the checkpoint's, else no limit", least=1)
-    ] = None
-    passage_tokens: Annotated[
-        int | None, Option("Maximum passage length in tokens", PROMPT, "the checkpoint's, else no limit", least=1)
-    ] = None
-    strict: Annotated[bool, Option("Error (UnparsedError) if an answer names no passage", PROMPT)] = False
-    on_failure: Annotated[
-        OnFailure, Option("If the model fails: raise the error, or keep the first-stage order", PROMPT)
-    ] = "raise"
+    k: int | None = declare(
+        10, "Number of passages to select; the others follow in first-stage order", SELECTION, least=1
+    )
+    size: int | None = declare(
+        None, "Set size: passages in one prompt, 2 to 20", SELECTION, "the checkpoint's, else 20", least=2, most=20
+    )
+    algorithm: str | None = declare(
+        None,
+        f"Selection algorithm: {', '.join(ALGORITHMS)}",
+        SELECTION,
+        "window for a listwise format, else tournament",
+        choices=tuple(ALGORITHMS),
+    )
+    votes: Votes = declare(
+        1, "Votes per set, each with a new passage order; auto: votes if confidence is low", SELECTION, least=1
+    )
+    probabilities: bool = declare(
+        False, "Request the probability of every label and compute the scores from it", SELECTION
+    )
+    strict_format: bool = declare(
+        False, "Answers in the form of the format only; else one clear label in another form counts too", SELECTION
+    )
+    hops: int = declare(
+        1, "Number of hops; after the first, the model sees the passages selected before", SELECTION, least=1
+    )
+    seed: int = declare(0, "Random seed of passage orders and samples", SELECTION, least=0)
+    fusion: Fusion = declare(
+        None,
+        "Constant of the reciprocal-rank fusion with the first-stage order, often 60; off: no fusion",
+        SELECTION,
+        "the checkpoint's, else off",
+        least=0,
+    )
+    in_flight: int = declare(64, "Maximum number of open queries", SELECTION, least=1)
+    format: Format | str | None = declare(
+        None,
+        f"Prompt format: {', '.join(FORMATS)}",
+        PROMPT,
+        f"the checkpoint's, else {UNKNOWN.format.name}",
+        choices=tuple(FORMATS),
+    )
+    reasoning_tokens: int | None = declare(
+        None,
+        "Maximum reasoning length in tokens, after which the answer is forced",
+        PROMPT,
+        f"the checkpoint's, else {UNKNOWN.reasoning_tokens}",
+        least=0,
+    )
+    force: Force | None = declare(
+        None,
+        "Answer forcing: after truncated text, after all text without a valid answer (unparsed), or never",
+        PROMPT,
+        f"the checkpoint's, else {UNKNOWN.force}",
+    )
+    temperature: float = declare(0.0, "Sampling temperature; 0 is greedy", PROMPT, least=0)
+    query_tokens: int | None = declare(
+        None, "Maximum query length in tokens", PROMPT, "the checkpoint's, else no limit", least=1
+    )
+    passage_tokens: int | None = declare(
+        None, "Maximum passage length in tokens", PROMPT, "the checkpoint's, else no limit", least=1
+    )
+    strict: bool = declare(False, "Error (UnparsedError) if an answer names no passage", PROMPT)
+    on_failure: OnFailure = declare(
+        "raise", "If the model fails: raise the error, or keep the first-stage order", PROMPT
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -305,29 +291,18 @@ class Settings:
     def resolved(self, backend: Backend) -> Plan:
         """The plan for this backend: a None is filled in from the table of checkpoints. ValueError by `RULES`."""
         known = CHECKPOINTS.get(backend.model, UNKNOWN)
-        format = known.format if self.format is None else self.format
-        format = FORMATS[format] if isinstance(format, str) else format
-        reasoning_tokens = known.reasoning_tokens
-        if format.reasoning and not known.format.reasoning:
-            reasoning_tokens = UNKNOWN.reasoning_tokens
-        fusion = known.fusion if self.fusion is None else self.fusion
-        plan = Plan(
-            backend=backend,
-            format=format,
-            algorithm=self.algorithm or ("window" if format.kind == "listwise" else "tournament"),
-            size=known.size if self.size is None else self.size,
-            reasoning_tokens=reasoning_tokens if self.reasoning_tokens is None else self.reasoning_tokens,
-            force=known.force if self.force is None else self.force,
-            query_tokens=known.query_tokens if self.query_tokens is None else self.query_tokens,
-            passage_tokens=known.passage_tokens if self.passage_tokens is None else self.passage_tokens,
-            fusion=None if isinstance(fusion, str) else fusion,
-            votes=self.votes,
-            seed=self.seed,
-            probabilities=self.probabilities,
-            hops=self.hops,
-            temperature=self.temperature,
-            strict=self.strict,
-        )
+        decided: dict[str, Any] = {"backend": backend}
+        for name in (one.name for one in fields(Plan) if one.name != "backend"):
+            value = getattr(self, name)
+            decided[name] = getattr(known, name, None) if value is None else value
+        format = decided["format"]
+        decided["format"] = format = FORMATS[format] if isinstance(format, str) else format
+        decided["algorithm"] = self.algorithm or ("window" if format.kind == "listwise" else "tournament")
+        if self.reasoning_tokens is None and format.reasoning and not known.format.reasoning:
+            decided["reasoning_tokens"] = UNKNOWN.reasoning_tokens
+        if decided["fusion"] == "off":
+            decided["fusion"] = None
+        plan = Plan(**decided)
         check_rules(plan, RULES)
         return plan
 
@@ -350,6 +325,7 @@ class Plan:
     hops: int
     fusion: float | None
     temperature: float
+    strict_format: bool
     strict: bool
 
 
@@ -393,74 +369,72 @@ def check_rules(value: object, rules: Iterable[Rule]) -> None:
 class Connection:
     """Which model is asked, and how it is reached. ValueError for options that do not go together."""
 
-    backend: Annotated[
-        Kind | None,
-        Option(
-            "Model runtime: openvino (this machine's CPU), vllm or transformers (its GPUs), openai (a server)",
-            MODEL,
-            "openai with a base_url, else openvino",
-        ),
-    ] = None
-    model: Annotated[
-        str | os.PathLike[str] | None,
-        Option(
-            "Model: a GGUF file or OpenVINO folder (openvino), a name on the Hub or a folder (vllm, transformers), or "
-            "its name on the server (openai)",
-            MODEL,
-            "the embedded model",
-        ),
-    ] = None
-    _: KW_ONLY
-    adapter: Annotated[
-        str | os.PathLike[str] | None,
-        Option("LoRA adapter of the model: a folder; for vllm and transformers also a name on the Hub", MODEL, "none"),
-    ] = None
-    base_url: Annotated[
-        str | Sequence[str] | None,
-        Option(
-            "Server address ending in /v1; several servers share the load",
-            MODEL,
-            "OPENAI_BASE_URL, else api.openai.com, for openai",
-        ),
-    ] = None
-    server: Annotated[
-        Server | None,
-        Option("Server software; decides how label constraints are sent", MODEL, "other, without constraints"),
-    ] = None
-    api_key: Annotated[
-        str | None,
-        Option(
-            "API key of the server; never printed, pickled or serialised",
-            MODEL,
-            "the variable api_key_env",
-            secret=True,
-        ),
-    ] = field(default=None, repr=False)
-    api_key_env: Annotated[
-        str | None,
-        Option(
-            "Environment variable that holds the API key",
-            MODEL,
-            "OPENAI_API_KEY for api.openai.com, else RANKR1_API_KEY",
-        ),
-    ] = None
-    context: Annotated[
-        int | None,
-        Option("Context length in tokens, prompt and completion together", MODEL, "the model's, if known", least=1),
-    ] = None
-    timeout: Annotated[float, Option("Time limit of one completion of a server, in seconds", MODEL, above=0)] = 600.0
-    attempts: Annotated[int, Option("Number of attempts at a request to a server or GPU", MODEL, least=1)] = 6
-    requests: Annotated[int | None, Option("Maximum number of simultaneous requests", MODEL, "no limit", least=1)] = (
-        None
+    backend: Kind | None = declare(
+        None,
+        "Model runtime: openvino (this machine's CPU), vllm or transformers (its GPUs), openai (a server)",
+        MODEL,
+        "openai with a base_url, else openvino",
     )
-    options: Annotated[
-        Mapping[str, Any] | None,
-        Option("Further arguments of the backend's class, tensor_parallel=2 for example", MODEL, "none"),
-    ] = None
-    store: Annotated[
-        str | os.PathLike[str] | None,
-        Option("SQLite file that keeps completions; those in it are not requested again", MODEL, "none"),
-    ] = None
+    model: str | os.PathLike[str] | None = declare(
+        None,
+        "Model: a GGUF file or OpenVINO folder (openvino), a name on the Hub or a folder (vllm, transformers), or "
+        "its name on the server (openai)",
+        MODEL,
+        "the embedded model",
+    )
+    _: KW_ONLY
+    adapter: str | os.PathLike[str] | None = declare(
+        None, "LoRA adapter of the model: a folder; for vllm and transformers also a name on the Hub", MODEL, "none"
+    )
+    base_url: str | Sequence[str] | None = declare(
+        None,
+        "Server address ending in /v1; several servers share the load",
+        MODEL,
+        "OPENAI_BASE_URL, else api.openai.com, for openai",
+    )
+    server: Server | None = declare(
+        None, "Server software; decides how label constraints are sent", MODEL, "other, without constraints"
+    )
+    api_key: str | None = declare(
+        None,
+        "API key of the server; never printed, pickled or serialised",
+        MODEL,
+        "the variable api_key_env",
+        secret=True,
+        repr=False,
+    )
+    api_key_env: str | None = declare(
+        None,
+        "Environment variable that holds the API key",
+        MODEL,
+        "OPENAI_API_KEY for api.openai.com, else RANKR1_API_KEY",
+    )
+    headers: Mapping[str, str] | None = declare(
+        None,
+        'HTTP headers of a server; a value "$NAME" is read from that environment variable, any other is kept secret',
+        MODEL,
+        "none",
+        secret=True,
+        repr=False,
+    )
+    query: Mapping[str, str] | None = declare(
+        None, 'Query parameters of a server, api-version for example; "$NAME" as in headers', MODEL, "none"
+    )
+    extra_body: Mapping[str, Any] | None = declare(
+        None, "Fields added to each request body of a server; null leaves a field out", MODEL, "none"
+    )
+    context: int | None = declare(
+        None, "Context length in tokens, prompt and completion together", MODEL, "the model's, if known", least=1
+    )
+    timeout: float = declare(600.0, "Time limit of one completion of a server, in seconds", MODEL, above=0)
+    attempts: int = declare(6, "Number of attempts at a request to a server or GPU", MODEL, least=1)
+    requests: int | None = declare(None, "Maximum number of simultaneous requests", MODEL, "no limit", least=1)
+    options: Mapping[str, Any] | None = declare(
+        None, "Further arguments of the backend's class, tensor_parallel=2 for example", MODEL, "none"
+    )
+    store: str | os.PathLike[str] | None = declare(
+        None, "SQLite file that keeps completions; those in it are not requested again", MODEL, "none"
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -468,8 +442,7 @@ class Connection:
 
     def __getstate__(self) -> dict[str, Any]:
         """TypeError with a key, which must not be in a pickle."""
-        if self.api_key is not None:
-            raise TypeError("a Connection with api_key= cannot be pickled: use api_key_env=")
+        check_no_secret(self, "a Connection")
         return vars(self)
 
     @property
@@ -480,14 +453,13 @@ class Connection:
     @property
     def urls(self) -> tuple[str, ...]:
         """The addresses of all servers; empty for the default."""
-        return (
-            () if self.base_url is None else (self.base_url,) if isinstance(self.base_url, str) else (*self.base_url,)
-        )
+        urls = self.base_url
+        return () if urls is None else (urls,) if isinstance(urls, str) else (*urls,)
 
     @property
     def access(self) -> str:
         """The first option in use that needs a server; without the value if that may be a key."""
-        names = ("base_url", "server", "api_key", "api_key_env")
+        names = ("base_url", "server", "api_key", "api_key_env", "headers", "query", "extra_body")
         used = next((name for name in names if getattr(self, name) is not None), "")
         return f"{used}={self.server!r}" if used == "server" else used
 
@@ -520,6 +492,14 @@ CONNECTION_RULES: tuple[Rule, ...] = (
     ),
     (lambda one: one.twice, "options= repeats {0.twice}: use the option of this name instead"),
 )
+
+
+def check_no_secret(one: Any, what: str) -> None:  # noqa: ANN401
+    """TypeError for a connection or component that holds a secret itself, not the name of its environment variable."""
+    is_literal = any(not value.startswith("$") for value in (one.headers or {}).values())
+    for name, remedy in (("api_key", "api_key_env="), ("headers", 'headers={"NAME": "$VARIABLE"}')):
+        if (one.api_key is not None) if name == "api_key" else is_literal:
+            raise TypeError(f"{what} with {name}= is not pickled, as the key would be: use {remedy}")
 
 
 def check_within(name: str, value: int, least: int, most: int | None = None) -> int:

@@ -64,7 +64,8 @@ class Comparison:
 
     `set` holds positions in shown order, `answer` positions best first. `completion` is the whole transcript: the
     reasoning, the text added to force an answer (`forced`), the label; its tokens are summed. `parsed` is False if the
-    text names no passage of the set: then the answer is the set's first-stage best. `known` are the positions that
+    text names no passage of the set: then the answer is the set's first-stage best. `lenient`: the text names one, in
+    another form than that of the format. `known` are the positions that
     were shown as known. `round` counts from 0. `reasoning_tokens` are part of the completion. `probabilities` of the
     labels, along `set`, sum 1, if requested.
     """
@@ -80,6 +81,7 @@ class Comparison:
     reasoning_tokens: int = 0
     probabilities: tuple[float, ...] | None = None
     known: tuple[int, ...] = ()
+    lenient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,9 @@ class Cost:
 
     `passages_read` counts a passage each time it is shown, to choose from or as known; `cached_tokens` are part of
     `prompt_tokens`, `reasoning_tokens` of `completion_tokens`; `seconds` is wall time from the start of the query to
-    its ranking; `clipped` counts texts that were cut to fit, once a query each; `stored` counts comparisons from a
-    store, whose tokens are counted as if they were requested now.
+    its ranking; `lenient` counts answers in another form than that of the format; `clipped` counts texts that were cut
+    to fit, once a query each; `stored` counts comparisons from a store, whose tokens are counted as if they were
+    requested now.
     """
 
     comparisons: int = 0
@@ -104,6 +107,7 @@ class Cost:
     stored: int = 0
     seconds: float = 0.0
     reasoning_tokens: int = 0
+    lenient: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
@@ -201,6 +205,7 @@ class Ranking:
             stored=sum(completion.stored for completion in completions),
             seconds=self.seconds,
             reasoning_tokens=sum(comparison.reasoning_tokens for comparison in self.trace),
+            lenient=sum(comparison.lenient for comparison in self.trace),
         )
 
     def explain(self, rank: int) -> Explanation:
@@ -232,14 +237,17 @@ class Ranking:
         if self.failure:
             log.warning("query %.100r keeps the first-stage order: %s", query, self.failure)
         else:
-            last = next(one.completion.text for one in reversed(self.trace) if not one.parsed)
+            last = next(one for one in reversed(self.trace) if not one.parsed)
             log.warning(
                 "query %.100r: %d of %d answers name no passage, so the first-stage order decided; the last answer "
-                "ends %r. force='unparsed' requests the label of such a model once more",
+                "ends %r. %s",
                 query,
                 self.cost.unparsed,
                 self.cost.comparisons,
-                last[-100:],
+                last.completion.text[-100:],
+                "Raise reasoning_tokens=, or use another model: this one was asked for a label alone"
+                if last.forced
+                else "force='unparsed' requests the label of such a model once more",
             )
 
     def __len__(self) -> int:

@@ -28,6 +28,18 @@ collect_ignore += [] if find_spec("rankr1_eval") else ["eval"]
 """What the environment does not hold: `.venv-vllm` has neither the frameworks nor the evaluation."""
 
 
+@pytest.fixture
+def file(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a file with this content (and name), and returns its path."""
+
+    def write(content: bytes | str, name: str = "file") -> Path:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Samples of real data sets, in the official formats; RANKR1_SHARED_DATA says where."""

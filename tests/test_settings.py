@@ -8,7 +8,6 @@ import json
 import math
 import pickle
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from rankr1_rag.connect import connect
 from rankr1_rag.cross_encoder import RankR1CrossEncoder
 from rankr1_rag.frameworks.component import Component
 from rankr1_rag.frameworks.llm import FrameworkLLM
+from rankr1_rag.prompt import FORMATS
 from rankr1_rag.settings import (
     CONNECTION_RULES,
     MODEL,
@@ -33,7 +33,6 @@ from rankr1_rag.settings import (
     TOP_N,
     Connection,
     Option,
-    Plan,
     Settings,
     options,
 )
@@ -47,8 +46,7 @@ TYPED = [pytest.param(name, option, id=name) for name, option in TABLE.items() i
 class Mine(Component):
     """A component of no framework."""
 
-    def _wrap_llm(self, llm: Any) -> FrameworkLLM:
-        raise NotImplementedError
+    _wrap_llm = FrameworkLLM
 
 
 def first(messages: object) -> str:
@@ -57,14 +55,6 @@ def first(messages: object) -> str:
 
 def reranker(**settings: Any) -> Reranker:
     return Reranker(Scripted(first), **settings)
-
-
-def takers(name: str) -> list[Callable[..., Any]]:
-    """All that take the option of this name from Python code."""
-    component = [] if name in ("k",) else [lambda **one: Mine(**{**SERVER, **one})]
-    if name.startswith("connect "):
-        return [lambda **one: connect(**{**SERVER, **one}), *component]
-    return [reranker, *component]
 
 
 def wrong(option: Option) -> list[Any]:
@@ -80,30 +70,45 @@ def wrong(option: Option) -> list[Any]:
 
 @pytest.mark.parametrize(("name", "option"), TYPED)
 def test_a_wrong_value_is_refused_by_all_that_take_the_option_and_none_of_the_model(name: str, option: Option) -> None:
+    own: Any = connect if name.startswith("connect ") else lambda model, base_url, **one: reranker(**one)
     for value in wrong(option):
-        for take in takers(name):
-            with pytest.raises(ValueError, match=re.escape(f"{option.name}={value!r}")) as caught:
-                take(**{option.name: value})
-            assert "needed" in str(caught.value)
-
-
-def test_defaults_read_from_the_signature_can_be_passed_back() -> None:
-    bound = inspect.signature(Reranker).bind(Scripted(str))
-    bound.apply_defaults()
-    assert Reranker(*bound.args, **bound.kwargs).plan.size == 20
+        for take in (own, Mine) if name != "k" else (own,):
+            shown = option.name if option.secret else f"{option.name}={value!r}"
+            with pytest.raises(ValueError, match=re.escape(shown) + ".*needed"):
+                take(**{**SERVER, option.name: value})
 
 
 def test_a_connection_with_a_key_is_not_pickled_and_connect_is() -> None:
     assert pickle.loads(pickle.dumps(connect)) is connect
-    with pytest.raises(TypeError, match="api_key= cannot be pickled"):
+    with pytest.raises(TypeError, match=r"a Connection with api_key= is not pickled, .*: use api_key_env="):
         pickle.dumps(Connection("openai", "m", api_key="sk-secret"))
 
 
-def test_a_value_in_bounds_is_taken() -> None:
+def test_headers_are_secret_unless_they_name_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret, named = {"api-key": "not-to-be-seen"}, {"api-key": "$MY_KEY", "X-Team": "${TEAM}"}
+    monkeypatch.setenv("MY_KEY", "not-to-be-seen")
+    for make, state in ((Connection, pickle.dumps), (connect, pickle.dumps), (Mine, Mine.__getstate__)):
+        one = make(**SERVER, headers=secret)
+        assert "not-to-be-seen" not in f"{one!r} {one}"
+        with pytest.raises(TypeError, match=r"headers= .*pickled.*: use .*\$"):
+            state(one)
+        assert "not-to-be-seen" not in str(state(make(**SERVER, headers=named)))
+        with pytest.raises(ValueError, match="headers") as caught:
+            make(**SERVER, headers="not-to-be-seen")
+        assert "not-to-be-seen" not in str(caught.value)
+    assert Mine(**SERVER, headers=secret | named).model_dump()["headers"] == named
+    assert "not-to-be-seen" not in Mine(**SERVER, headers=secret).model_dump_json()
+    assert Mine(**SERVER).model_dump()["headers"] is None
+
+
+def test_a_value_in_bounds_and_the_defaults_of_the_signature_are_taken() -> None:
     both = {"k": 1, "size": 2, "votes": "auto", "fusion": "off", "temperature": 1, "force": "never", "strict": True}
     assert reranker(**both).plan.votes == "auto"
     assert reranker(fusion=0, k=None, size=20).plan.fusion == 0
     assert reranker(format="rank-r1-v0.2").plan.format.name == "rank-r1-v0.2"
+    bound = inspect.signature(Reranker).bind(Scripted(str))
+    bound.apply_defaults()
+    assert Reranker(*bound.args, **bound.kwargs).plan.size == 20
 
 
 @pytest.mark.parametrize("value", [True, 0, -1, 1.5, "3"])
@@ -123,7 +128,7 @@ def test_how_many_to_select_is_checked_wherever_it_is_passed(value: Any) -> None
         ("openvino", {"max_batch": True}, "max_batch=True: a whole number is needed"),
         ("openvino", {"threads": 1.5}, "threads=1.5: a whole number is needed"),
         ("openvino", {"threds": 1}, "OpenVINO: there is no option 'threds': did you mean 'threads'"),
-        ("openai", {"extra_body": 7}, "an option of OpenAI has a wrong type"),
+        ("openai", {"revision": 7, "count": 7}, "OpenAI: there is no option 'count'"),
         ("openai", {"timeout": 7}, "options= repeats timeout: use the option of this name instead"),
     ],
 )
@@ -146,6 +151,7 @@ CONNECTION_CASES = {
     "checkpoint": ({"backend": "transformers"}, "backend='transformers' needs model="),
     "empty": ({**SERVER, "base_url": ["http://a/v1", ""]}, "no address, or an empty one"),
     "none": ({**SERVER, "base_url": []}, "base_url= lists no address"),
+    "headers": ({"headers": {"api-key": "sk-secret"}}, "^headers needs a server: add base_url="),
     "twice": ({"options": {"context": 9}}, "options= repeats context"),
 }
 
@@ -161,7 +167,7 @@ def test_options_that_do_not_go_together_are_refused_with_a_remedy(case: str) ->
 
 def test_every_rule_has_a_case() -> None:
     assert len(RULES) == len(PLAN_CASES)
-    assert len(CONNECTION_RULES) == len(CONNECTION_CASES) - 2
+    assert len(CONNECTION_RULES) == len(CONNECTION_CASES) - 3
 
 
 @pytest.mark.parametrize(("wanted", "meant"), [("top_n", "k"), ("votse", "votes"), ("window_size", "size")])
@@ -179,14 +185,11 @@ def test_an_unknown_option_is_a_type_error_that_says_what_was_meant(wanted: str,
 
 @pytest.mark.parametrize("model", [*CHECKPOINTS, "ielabgroup/Rank-R1-7B-v0.1-GGUF"])
 def test_open_options_come_from_the_table_of_checkpoints_by_exact_name(model: str) -> None:
-    plan = Settings().resolved(Scripted(first, model=model))
-    known = CHECKPOINTS.get(model)
-    if known is None:
-        assert (plan.format.name, plan.size, plan.reasoning_tokens) == ("rank-r1-v0.1", 20, 1024)
-        assert (plan.force, plan.fusion, plan.passage_tokens) == ("truncated", None, None)
-    else:
-        names = ("format", "size", "reasoning_tokens", "force", "query_tokens", "passage_tokens", "fusion")
-        assert all(getattr(plan, name) == getattr(known, name) for name in names)
+    names = ("format", "size", "reasoning_tokens", "force", "query_tokens", "passage_tokens", "fusion")
+    plan, known = Settings().resolved(Scripted(first, model=model)), CHECKPOINTS.get(model)
+    unknown = (FORMATS["rank-r1-v0.1"], 20, 1024, "truncated", None, None, None)
+    expected = tuple(getattr(known, name) for name in names) if known else unknown
+    assert tuple(getattr(plan, name) for name in names) == expected
 
 
 def test_an_option_that_is_set_wins_and_the_rest_follows_the_format() -> None:
@@ -195,11 +198,6 @@ def test_an_option_that_is_set_wins_and_the_rest_follows_the_format() -> None:
     assert Settings(fusion=7, size=3, passage_tokens=9).resolved(embedded).fusion == 7
     assert Settings(format="listwise-v1").resolved(embedded).algorithm == "window"
     assert Settings(format="rank-r1-v0.1").resolved(Scripted(first, model=sft)).reasoning_tokens == 1024
-
-
-def test_every_open_option_is_decided_in_the_plan() -> None:
-    names = {name for name, option in options(Settings).items() if option.value is None}
-    assert names - {"fusion", "query_tokens", "passage_tokens"} <= {*inspect.signature(Plan).parameters}
 
 
 # Help
@@ -212,17 +210,22 @@ def test_every_option_has_a_help_and_a_default_that_can_be_read() -> None:
         assert option.default_text not in ("", "None"), name
 
 
-THEIRS: list[Any] = [Connection, connect]
-
-
-def test_help_lists_every_option_with_its_effective_default() -> None:
-    for owner in (Reranker, Connection, connect, Mine):
-        text = inspect.getdoc(owner) or ""
-        assert "None)" not in text
-        assert "size: int | None = <the checkpoint's, else 20>" in str(inspect.signature(owner)) or owner in THEIRS
-        table = {"Reranker": options(Reranker), "Mine": options(Settings) | options(Connection)}
-        for name, option in table.get(owner.__name__, options(Connection)).items():  # type: ignore[attr-defined]
-            assert f"    {name}: {option.help}" in text or name in ("k", "retrieve", "api_key"), name
+@pytest.mark.parametrize(
+    ("owner", "table"),
+    [
+        (Reranker, options(Reranker)),
+        (Connection, options(Connection)),
+        (connect, options(Connection)),
+        (Mine, options(Settings) | options(Connection) | Mine.model_fields),
+    ],
+)
+def test_help_lists_every_option_with_its_effective_default(owner: Any, table: dict[str, Any]) -> None:
+    text = inspect.getdoc(owner) or ""
+    assert "None)" not in text
+    for name, option in table.items():
+        assert f"    {name}: {getattr(option, 'help', '')}" in text or (owner, name) == (Mine, "k"), name
+    if "size" in table:
+        assert "size: int | None = <the checkpoint's, else 20>" in str(inspect.signature(owner))
 
 
 # The command line
@@ -265,16 +268,16 @@ def test_the_command_line_makes_python_values() -> None:
     settings = run(
         *("--votes", "auto", "--fusion", "60", "--on-failure", "first_stage", "--backend", "openai", "--model", "m"),
         *("--base-url", "http://a/v1", "--base-url", "http://b/v1", "--option", "max-batch=2", "--option", "x=a=b"),
-        *("--strict", "--server", "llama-server", "--temperature", "0.5"),
+        *("--strict", "--server", "llama-server", "--temperature", "0.5", "--query", "api-version=2024-10-21"),
+        *("--header", "api-key=$KEY", "--header", "a=b=c", "--extra-body", "seed=null", "--extra-body", 'x={"y": 1}'),
     )
-    assert (settings.votes, settings.fusion, settings.on_failure) == ("auto", 60, "first_stage")
-    assert (settings.backend, settings.server, settings.urls) == (
-        "openai",
-        "llama-server",
-        ("http://a/v1", "http://b/v1"),
-    )
+    found = (settings.votes, settings.fusion, settings.on_failure, settings.backend, settings.server, settings.strict)
+    assert found == ("auto", 60, "first_stage", "openai", "llama-server", True)
+    assert settings.urls == ("http://a/v1", "http://b/v1")
     assert settings.options == {"max_batch": 2, "x": "a=b"}
-    assert settings.strict is True
+    assert (settings.headers, settings.query) == ({"api-key": "$KEY", "a": "b=c"}, {"api-version": "2024-10-21"})
+    assert settings.extra_body == {"seed": None, "x": {"y": 1}}
+    assert not {"headers", "query"} & settings.fingerprint().keys()
     assert json.dumps(settings.fingerprint())
 
 
@@ -289,6 +292,9 @@ def test_the_command_line_makes_python_values() -> None:
         (["--timeout", "nan"], "^--timeout nan: a number above 0 is needed"),
         (["--option", "nonsense"], "--option 'nonsense': NAME=VALUE is needed"),
         (["--option", "=1"], "--option '=1': NAME=VALUE is needed"),
+        (["--header", "api-key: secret"], "^--header: NAME=VALUE is needed, api-key=.AZURE_OPENAI_API_KEY for exa"),
+        (["--query", "x"], "^--query: NAME=VALUE is needed"),
+        (["--extra-body", "x"], "^--extra-body 'x': NAME=VALUE is needed"),
         (["--backend", "vllm"], "^--backend 'vllm' needs --model: 'ielabgroup/"),
     ],
 )
@@ -300,60 +306,23 @@ def test_a_wrong_option_of_the_command_line_is_a_usage_error(arguments: list[str
 # The page
 
 
-def page() -> str:
-    """docs/options.md."""
-
-    def table(owner: Any, group: str) -> str:
-        rows = [one for one in options(owner).values() if one.group == group]
-        values = ["a name" if one.choices else "a function" if one.live else one.wanted for one in rows]
-        lines = [
-            f"| `{one.name}` | {one.help} | {value} | {one.default_text} |"
-            for one, value in zip(rows, values, strict=True)
-        ]
-        return "\n".join(["| option | meaning | value | default |", "|---|---|---|---|", *lines])
-
-    return f"""# Options
-
-Made by `python -m tests.test_settings` from the table in `rankr1_rag/settings.py`.
-
-The names are the same everywhere; on the command line they have hyphens (`reasoning_tokens=` is `--reasoning-tokens`).
-The framework components take all of them, with `top_n` for `k`.
-
-A `Reranker` selects k=10 passages, because the paper and most leaderboards measure nDCG@10. The components, `rankr1
-demo` and `rankr1-eval qa` select {TOP_N}, because a language model reads the result. None means all
-passages. In `rank(k=None)` the reranker's own k holds.
-
-"The checkpoint's" is the value that the table of known checkpoints (`rankr1_rag/checkpoints.py`) has for the model's
-exact name.
-
-## Selection
-
-These are options of `Reranker`, of the command line (all but `retrieve`) and of the components (`top_n` instead of
-`k`).
-
-{table(Reranker, SELECTION)}
-
-## Prompt and answer
-
-These are options of `Reranker`, of the command line and of the components.
-
-{table(Reranker, PROMPT)}
-
-## Model
-
-These are options of `connect`, of the command line and of the components. A `Reranker` takes the model as a `backend`
-object instead.
-
-{table(Connection, MODEL)}
-
-`api_key` is for Python alone, because other users can see a command line. On the command line, `options` is
-`--option NAME=VALUE` and may be repeated.
-"""
+def page(written: str) -> str:
+    """docs/options.md with its tables as they are to be: one a group of options, after the heading of the group."""
+    for owner, group in ((Reranker, SELECTION), (Reranker, PROMPT), (Connection, MODEL)):
+        lines = ["| option | meaning | value | default |", "|---|---|---|---|"]
+        for one in (one for one in options(owner).values() if one.group == group):
+            value = "a name" if one.choices else "a function" if one.live else one.wanted
+            lines.append(f"| `{one.name}` | {one.help} | {value} | {one.default_text} |")
+        head, rest = re.split(rf"(?<=\n## {group}\n)", written)
+        written = head + re.sub(r"(\|.*\n)+", lambda _, lines=lines: "\n".join([*lines, ""]), rest, count=1)
+    return written
 
 
 def test_the_page_of_options_is_up_to_date() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "run python -m tests.test_settings"
+    written = PAGE.read_text(encoding="utf-8")
+    assert written == page(written), "run python -m tests.test_settings"
+    assert f"select {TOP_N}, because a language model reads the result" in written
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

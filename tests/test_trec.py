@@ -1,4 +1,4 @@
-"""Runs: what is read, what is refused, and that what is written comes back."""
+"""Runs and qrels: what is read, what is refused, and that what is written comes back."""
 
 from __future__ import annotations
 
@@ -7,82 +7,80 @@ import math
 import os
 import re
 import struct
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rankr1_rag.errors import FileError
-from rankr1_rag.io.trec import Scored, read_run, run_entry, write_run
+from rankr1_rag.io.trec import Scored, read_qrels, read_run, run_entry, write_qrels, write_run
 from rankr1_rag.types import Passage, Query, Ranking
 
-DATA = Path(os.environ.get("RANKR1_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
-DL19 = DATA / "trec-dl-2019"
-needs_data = pytest.mark.skipif(not DL19.is_dir(), reason=f"no {DL19}: set RANKR1_SHARED_DATA to the shared data")
+Writer = Callable[..., Path]
 
 GOOD = b"q1 Q0 d1 1 2.5 bm25\n"
-
-
-def file(folder: Path, content: bytes | str, name: str = "file.txt") -> Path:
-    path = folder / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
 
 
 # Runs, read
 
 
-def test_a_run_is_ordered_by_score_and_the_rank_is_ignored(tmp_path: Path) -> None:
-    path = file(tmp_path, "q2 Q0 a 1 1 t\nq1 Q0 a 1 -3e-1 t\nq2\tQ0\tb\t9\t7.5\tt\nq1 Q0 b 1 .5 t\n")
+def test_a_run_is_ordered_by_score_and_the_rank_is_ignored(file: Writer) -> None:
+    path = file("q2 Q0 a 1 1 t\nq1 Q0 a 1 -3e-1 t\nq2\tQ0\tb\t9\t7.5\tt\nq1 Q0 b 1 .5 t\n")
     assert read_run(path) == {"q2": [("b", 7.5), ("a", 1.0)], "q1": [("b", 0.5), ("a", -0.3)]}
     assert read_run(path)["q2"][0] == Scored(id="b", score=7.5)
 
 
-def test_equal_scores_keep_the_order_of_the_file(tmp_path: Path) -> None:
-    path = file(tmp_path, "".join(f"q Q0 {id} 1 {score} t\n" for id, score in [("b", 1), ("c", 2), ("a", 1), ("d", 2)]))
+def test_equal_scores_keep_the_order_of_the_file(file: Writer) -> None:
+    path = file("".join(f"q Q0 {id} 1 {score} t\n" for id, score in [("b", 1), ("c", 2), ("a", 1), ("d", 2)]))
     assert [id for id, _ in read_run(path)["q"]] == ["c", "d", "b", "a"]
 
 
 @pytest.mark.parametrize(("depth", "ids"), [(None, ["c", "b", "a"]), (1, ["c"]), (2, ["c", "b"]), (9, ["c", "b", "a"])])
-def test_depth_keeps_the_best_not_the_first(tmp_path: Path, depth: int | None, ids: list[str]) -> None:
-    path = file(tmp_path, "q Q0 a 1 1 t\nq Q0 b 2 2 t\nq Q0 c 3 3 t\n")
+def test_depth_keeps_the_best_not_the_first(file: Writer, depth: int | None, ids: list[str]) -> None:
+    path = file("q Q0 a 1 1 t\nq Q0 b 2 2 t\nq Q0 c 3 3 t\n")
     assert [id for id, _ in read_run(path, depth)["q"]] == ids
-
-
-def test_a_depth_below_one_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="depth=0"):
-        read_run(file(tmp_path, GOOD), 0)
+        read_run(path, 0)
 
 
 @pytest.mark.parametrize(
-    ("content", "line", "says"),
+    ("read", "content", "line", "says"),
     [
-        (b"", None, "empty"),
-        (GOOD + b"q1 Q0 d2 2 1.5\n", 2, "`qid Q0 docid rank score tag`, this one has 5"),
-        (GOOD + b"q1 Q0 d2 2 1.5 my tag\n", 2, "this one has 7"),
-        (b"q1 0 d2 1\n", 1, "looks like qrels"),
-        (GOOD + b"\nq1 Q0 d2 2 high bm25\n", 3, "score 'high' is not a finite number"),
-        (GOOD + b"q1 Q0 d2 2 nan bm25\n", 2, "score 'nan' is not a finite number"),
-        (GOOD + b"q1 Q0 d2 2 -inf bm25\n", 2, "score '-inf' is not a finite number"),
-        (GOOD + b"q1 Q0 d2 2 1e999 bm25\n", 2, "score '1e999' is not a finite number"),
-        (GOOD + b"q1 Q0 d2 2 1_5 bm25\n", 2, "score '1_5' is not a finite number"),
+        (read_run, b"", None, "empty"),
+        (read_run, GOOD + b"q1 Q0 d2 2 1.5\n", 2, "`qid Q0 docid rank score tag`, this one has 5"),
+        (read_run, GOOD + b"q1 Q0 d2 2 1.5 my tag\n", 2, "this one has 7"),
+        (read_run, b"q1 0 d2 1\n", 1, "looks like qrels"),
+        (read_run, GOOD + b"\nq1 Q0 d2 2 high bm25\n", 3, "score 'high' is not a finite number"),
+        (read_run, GOOD + b"q1 Q0 d2 2 nan bm25\n", 2, "score 'nan' is not a finite number"),
+        (read_run, GOOD + b"q1 Q0 d2 2 -inf bm25\n", 2, "score '-inf' is not a finite number"),
+        (read_run, GOOD + b"q1 Q0 d2 2 1e999 bm25\n", 2, "score '1e999' is not a finite number"),
+        (read_run, GOOD + b"q1 Q0 d2 2 1_5 bm25\n", 2, "score '1_5' is not a finite number"),
         (
+            read_run,
             GOOD + b"q2 Q0 d1 1 1 t\nq1 Q0 d1 2 1 t\n",
             3,
             "duplicate passage 'd1' in the ranking of query 'q1'",
         ),
-        (GOOD + b"q1 Q0 d\xe9 2 1 bm25\n", 2, "byte 0xe9 at column 8 is not UTF-8"),
+        (read_run, GOOD + b"q1 Q0 d\xe9 2 1 bm25\n", 2, "byte 0xe9 at column 8 is not UTF-8"),
+        (read_qrels, b"", None, "empty"),
+        (read_qrels, b"query-id\tcorpus-id\tscore\nq\ta\t1\n", 1, "BEIR qrels (query-id, corpus-id, score)? Convert"),
+        (read_qrels, b"q 0 a 1\nq Q0 a 1 2.0 t\n", 2, "looks like a run"),
+        (read_qrels, b"q 0 a 1\nq 0 b\n", 2, "`qid 0 docid rel`, this one has 3"),
+        (read_qrels, b"q 0 a 1.5\n", 1, "relevance '1.5' is not a whole number"),
+        (read_qrels, b"q 0 a 1_0\n", 1, "relevance '1_0' is not a whole number"),
+        (read_qrels, b"q 0 a 1\nq 0 a 1\n", 2, "passage 'a' is judged a second time for query 'q'"),
     ],
 )
-def test_a_malformed_run_is_an_error_that_names_file_and_line(
-    tmp_path: Path, content: bytes, line: int | None, says: str
+def test_a_malformed_file_is_an_error_that_names_file_and_line(
+    file: Writer, read: Callable[[Path], object], content: bytes, line: int | None, says: str
 ) -> None:
-    path = file(tmp_path, content)
-    with pytest.raises(FileError) as caught:
-        read_run(path)
-    assert str(caught.value).startswith(f"{path}:{line}: " if line else f"{path}: ")
+    path = file(content)
+    with pytest.raises(FileError, match=re.escape(f"{path}:{line}: " if line else f"{path}: ")) as caught:
+        read(path)
     assert says in str(caught.value)
 
 
@@ -121,30 +119,21 @@ def test_a_run_has_six_fields_ranks_from_one_and_the_scores_as_they_are() -> Non
     ],
 )
 def test_what_would_be_read_otherwise_is_refused_before_a_line_of_it_is_written(
-    tmp_path: Path, entry: tuple[str, list[tuple[str, float]]], says: str
+    file: Writer, tmp_path: Path, entry: tuple[str, list[tuple[str, float]]], says: str
 ) -> None:
-    out, path = io.StringIO(), file(tmp_path, "old")
+    out, path = io.StringIO(), file("old")
     for target in (out, path):
         with pytest.raises(ValueError, match=re.escape(says)):
             write_run(target, [("good", [("a", 1.0)]), entry])
     assert out.getvalue() == "good Q0 a 1 1.0 rankr1\n"
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["file.txt"]
+    assert os.listdir(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize("tag", ["", "my run", "a\tb"])
 def test_a_tag_is_one_word(tag: str) -> None:
     with pytest.raises(ValueError, match="tag"):
         write_run(io.StringIO(), [], tag)
-
-
-@pytest.mark.parametrize("rankings", [[], [("q", [])]])
-def test_a_run_without_a_line_is_refused_as_it_would_be_when_read(
-    tmp_path: Path, rankings: list[tuple[str, list[tuple[str, float]]]]
-) -> None:
-    with pytest.raises(ValueError, match="nothing to write"):
-        write_run(tmp_path / "run", rankings)
-    assert os.listdir(tmp_path) == []
 
 
 def test_a_ranking_is_written_in_its_order_with_its_scores(tmp_path: Path) -> None:
@@ -202,26 +191,24 @@ def test_any_ranking_is_either_refused_or_kept_by_trec_eval(ranking: list[tuple[
     assert all(above > below for above, below in pairwise(singles))
 
 
-# TREC DL 2019
+@pytest.fixture
+def dl19(shared_data: Path) -> Path:
+    return shared_data / "trec-dl-2019"
 
 
-@needs_data
-def test_the_bm25_run_of_trec_dl_2019_has_43_queries_with_100_passages() -> None:
-    run = read_run(DL19 / "run.bm25.top100.trec")
-    assert len(run) == 43
-    assert {len(ranked) for ranked in run.values()} == {100}
+def test_the_bm25_run_of_trec_dl_2019_has_43_queries_with_100_passages(dl19: Path) -> None:
+    run = read_run(dl19 / "run.bm25.top100.trec")
+    assert (len(run), {len(ranked) for ranked in run.values()}) == (43, {100})
     assert run["264014"][:2] == [("5611210", 15.7806), ("6641238", 15.0908)]
-    assert read_run(DL19 / "run.bm25.top100.trec", 10) == {query: ranked[:10] for query, ranked in run.items()}
+    assert read_run(dl19 / "run.bm25.top100.trec", 10) == {query: ranked[:10] for query, ranked in run.items()}
 
 
-@needs_data
-def test_the_order_of_trec_dl_2019_comes_back_and_its_five_queries_with_ties_are_refused(tmp_path: Path) -> None:
-    run = read_run(DL19 / "run.bm25.top100.trec")
-    tied = {query for query, ranked in run.items() if len({score for _, score in ranked}) < 100}
-    assert len(tied) == 5
+def test_the_order_of_trec_dl_2019_comes_back_and_its_queries_with_ties_are_refused(dl19: Path, tmp_path: Path) -> None:
+    run = read_run(dl19 / "run.bm25.top100.trec")
     with pytest.raises(ValueError, match=r"is not below the \d"):
         write_run(tmp_path / "run.gz", run.items())
-    untied = {query: ranked for query, ranked in run.items() if query not in tied}
+    untied = {query: ranked for query, ranked in run.items() if len({score for _, score in ranked}) == 100}
+    assert len(untied) == 38
     write_run(tmp_path / "run.gz", untied.items(), tag="bm25")
     assert read_run(tmp_path / "run.gz") == untied
     rankings = [
@@ -231,3 +218,46 @@ def test_the_order_of_trec_dl_2019_comes_back_and_its_five_queries_with_ties_are
     write_run(tmp_path / "ordinal", map(run_entry, rankings))
     again = read_run(tmp_path / "ordinal")
     assert [[id for id, _ in again[query]] for query in run] == [[id for id, _ in ranked] for ranked in run.values()]
+
+
+# Qrels
+
+
+def test_qrels_keep_every_judgement_negative_ones_too(file: Writer) -> None:
+    path = file("q2 0 a 3\nq1\t0\ta\t-2\nq2 0 b 0\n")
+    assert read_qrels(path) == {"q2": {"a": 3, "b": 0}, "q1": {"a": -2}}
+
+
+@given(st.dictionaries(words, st.dictionaries(words, st.integers(-9, 9), min_size=1, max_size=4), min_size=1))
+def test_all_qrels_come_back_as_they_were_written(
+    tmp_path_factory: pytest.TempPathFactory, qrels: dict[str, dict[str, int]]
+) -> None:
+    path = tmp_path_factory.mktemp("qrels") / "qrels.txt.gz"
+    write_qrels(path, qrels)
+    assert read_qrels(path) == qrels
+
+
+@pytest.mark.parametrize(
+    ("write", "content", "says"),
+    [
+        (write_run, [], "nothing to write"),
+        (write_run, [("q", [])], "nothing to write"),
+        (write_qrels, {"q 1": {"a": 1}}, "query id 'q 1' is not one word"),
+        (write_qrels, {"q": {"": 1}}, "query 'q': passage id '' is not one word"),
+        (write_qrels, {"q": {}}, "nothing to write"),
+    ],
+)
+def test_a_file_that_would_be_read_otherwise_is_not_written(
+    tmp_path: Path, write: Callable[[Path, Any], None], content: Any, says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        write(tmp_path / "file", content)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_qrels_of_trec_dl_2019_come_back_as_they_were_written(dl19: Path, tmp_path: Path) -> None:
+    qrels = read_qrels(dl19 / "qrels.txt")
+    assert (len(qrels), sum(map(len, qrels.values()))) == (43, 9260)
+    assert {relevance for judged in qrels.values() for relevance in judged.values()} == {0, 1, 2, 3}
+    write_qrels(tmp_path / "qrels.txt", qrels)
+    assert read_qrels(tmp_path / "qrels.txt") == qrels

@@ -14,9 +14,9 @@ questions with all their comparisons: those of one question are no independent e
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rankr1_eval.pipeline import result_settings, successes
 from rankr1_eval.retrieval.bm25 import scores_at
@@ -78,10 +78,6 @@ class ComparisonScores:
     unparsed: int
     forced: int
     completion_tokens: float
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values, nothing rounded."""
-        return asdict(self)
 
 
 def drawn(
@@ -164,11 +160,8 @@ def ask(records: Journal, sets: Mapping[str, TrainingSet], reranker: Reranker) -
 
 def answers(records: Mapping[str, Json], ids: Iterable[str]) -> dict[str, ComparisonAnswer]:
     """The answers to these comparisons."""
-    return {
-        id: ComparisonAnswer(record["chosen"], record["format"], record["forced"], record["completion_tokens"])
-        for id in ids
-        for record in (records[id],)
-    }
+    names = [field.name for field in fields(ComparisonAnswer)]
+    return {id: ComparisonAnswer(*(records[id][name] for name in names)) for id in ids}
 
 
 def elsewhere(path: Path, sets: Mapping[str, TrainingSet]) -> dict[str, ComparisonAnswer]:
@@ -176,12 +169,8 @@ def elsewhere(path: Path, sets: Mapping[str, TrainingSet]) -> dict[str, Comparis
     found = read_journal(path, STAGE, FIELDS)
     lacks, more = len(sets.keys() - found.keys()), len(found.keys() - sets.keys())
     if lacks or more:
-        raise FileError(
-            path,
-            None,
-            f"not the same sets: it lacks {lacks:,} of these {len(sets):,} and has {more:,} others. Make both of the "
-            "same examples, with the same --size, --hard, --seed and --draws",
-        )
+        problem = f"not the same sets: it lacks {lacks:,} of these {len(sets):,} and has {more:,} others"
+        raise FileError(path, None, f"{problem}. Make both with the same examples, --size, --hard, --seed and --draws")
     return answers(found, sets)
 
 

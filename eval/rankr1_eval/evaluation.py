@@ -11,6 +11,7 @@ from rankr1_eval import pipeline
 from rankr1_eval.baselines import FirstStage
 from rankr1_eval.pipeline import Progress, quietly, result_settings
 from rankr1_eval.reader import PROMPT, Reader
+from rankr1_eval.retrieval.dense import MODEL, check_model
 from rankr1_eval.run_folder import Rankings, RunFolder, cost_of, digest
 from rankr1_eval.scoring import EvaluatedRun, Read, SystemRun
 from rankr1_eval.systems import FREE, Order, System, cross_encoder, dense, oracle, parse, shuffled
@@ -62,6 +63,10 @@ class Evaluation:
         depends_on = {**self.source, **self.first_stage.settings(self.corpus)}
         found = folder.records("candidates.jsonl", "retrieve", depends_on, "candidates")
         files = [self._open(system, folder, depends_on) for system in self._all_systems]  # nothing is asked before
+        for system, (orders, _) in zip(self._all_systems, files, strict=True):
+            lacking = orders is not None and any(question.query.id not in orders for question in self.questions)
+            if lacking and system.kind in ("dense", "cross-encoder"):
+                check_model(system.model or MODEL)
         folder.mark_results()
         progress("load", len(self.questions), pipeline.load(loaded, self.questions))
         with writing(folder.path / "passages.jsonl") as out:  # for other retrievers

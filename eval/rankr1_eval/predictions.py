@@ -1,25 +1,34 @@
 """Answer strings scored from a JSON file `{id: answer string}`, and a run exported for other programs.
 
-The official `{"answer": {id: answer string, …}, "sp": …}` is read too. As in the official scripts a question without a
-prediction counts as 0.
+The official `{"answer": {id: answer string, …}, "sp": …}` is read too, and MuSiQue's lines, also as a JSON list:
+
+    {"id": "2hop__123_456", "predicted_answer": "Seat", "predicted_support_idxs": [0, 3], "predicted_answerable": true}
+
+As in the official scripts a question without a prediction counts as 0.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rankr1_eval.data.loading import records
 from rankr1_eval.measures.answers import scorer
 from rankr1_eval.scoring import EvaluatedRun, estimates, grouped
 from rankr1_eval.systems import file_name
 from rankr1_eval.types import Each, Estimate, Question
 from rankr1_rag.errors import FileError
-from rankr1_rag.io.collection import KINDS
+from rankr1_rag.io.collection import KINDS, id_of, text_of
 from rankr1_rag.io.files import FilePath, numbered_lines, writing
 from rankr1_rag.io.trec import write_qrels, write_run
+
+# In a record of JSON lines the first field that is not null counts.
+ID = ("id", "_id", "qid", "question_id")
+ANSWER = ("predicted_answer", "prediction", "pred", "answer")
+GOLD = {"answer_aliases", "context", "golden_answers", "paragraphs", "question_decomposition", "supporting_facts"}
 
 
 def export(run: EvaluatedRun, folder: Path) -> str:
@@ -72,7 +81,11 @@ def read_predictions(path: FilePath) -> dict[str, str]:
     def kind(value: object) -> str:
         return next(name for name, types in KINDS.items() if isinstance(value, types))
 
-    value, duplicates = read_json(path)
+    lines = list(numbered_lines(path))
+    value, duplicates = read_json(path, lines)
+    is_record = isinstance(value, dict) and value.keys() & {*ID} and value.keys() & {*ANSWER} - {"answer"}
+    if value is None or is_record or (isinstance(value, list) and all(isinstance(one, dict) for one in value)):
+        value, duplicates = dict(read_records(path, lines)), []
     if isinstance(value, dict) and isinstance(value.get("answer"), dict):
         value = value["answer"]
     if not isinstance(value, dict):
@@ -88,21 +101,42 @@ def read_predictions(path: FilePath) -> dict[str, str]:
     return value
 
 
-def read_json(path: FilePath) -> tuple[object, list[str]]:
-    """The JSON value in a file, and the names that one of its objects holds twice."""
+def read_records(path: FilePath, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[str, str]]:
+    """Question id and answer string of each record in JSON lines or a JSON list. FileError names the line."""
+    seen: set[str] = set()
+    for number, (line, record) in enumerate(records(path, lines), start=1):
+        try:
+            id = id_of(record, ID)
+            name = next((name for name in ANSWER if name in record), ANSWER[0])
+            if name == "answer" and not GOLD.isdisjoint(record):
+                raise ValueError("a record of the data set, with the right answer, where a prediction is needed")
+            if id in seen:
+                raise ValueError(f"duplicate id {id!r}: a question has one answer string")
+            answer = text_of(record, ANSWER if name not in record else (name,))
+        except ValueError as error:
+            fields = f"its fields are {list(record)!r:.200}"
+            raise FileError(path, line, f"prediction {number}: {error}; {fields}") from error
+        seen.add(id)
+        yield id, answer
+
+
+def read_json(path: FilePath, numbered: Iterable[tuple[int, str]]) -> tuple[object, list[str]]:
+    """The JSON value in the lines, None where it is JSON lines; and the names that one of its objects holds twice."""
     duplicates: list[str] = []
 
     def to_dict(found: list[tuple[str, object]]) -> dict[str, object]:
         duplicates.extend(name for name, times in Counter(name for name, _ in found).items() if times > 1)
         return dict(found)
 
-    lines = dict(numbered_lines(path))
+    lines = dict(numbered)
     text = "\n".join(lines.get(number, "") for number in range(1, max(lines) + 1))
     try:
         return json.loads(text, object_pairs_hook=to_dict), duplicates
     except json.JSONDecodeError as error:
-        hint = "JSON lines are not read" if error.msg == "Extra data" else "is the file cut short?"
-        problem = f"not one whole JSON object: {error.msg.removesuffix(' at')} at column {error.colno}; {hint}"
+        if error.msg == "Extra data" and text.lstrip().startswith("{"):
+            return None, []
+        place = f"{error.msg.removesuffix(' at')} at column {error.colno}"
+        problem = f"not one whole JSON object: {place}; is the file cut short?"
         raise FileError(path, error.lineno, problem) from error
     except RecursionError:
         raise FileError(path, None, "JSON nested too deeply to be read") from None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal, cast, get_args
 
-from rankr1_eval.retrieval.dense import Dense, shown
+from rankr1_eval.retrieval.dense import Dense, check_library, load_model, shown
 from rankr1_rag.connect import RERANKING
 from rankr1_rag.types import Passage, Query
 
@@ -120,15 +120,12 @@ def dense(model: str) -> Reorder:
 
 def cross_encoder(model: str) -> Reorder:
     """By a cross-encoder of sentence-transformers with one label. ImportError without the extra."""
-    try:
-        from sentence_transformers import CrossEncoder
-    except ImportError as error:
-        raise ImportError('a cross-encoder needs a library: pip install "rankr1-eval[dense]"') from error
+    check_library()
     loaded: list[Any] = []
 
     def reorder(query: Query, passages: Sequence[Passage]) -> Order:
         if not loaded:
-            loaded.append(CrossEncoder(model, trust_remote_code=False))
+            loaded.append(load_model("CrossEncoder", model))
         scores = loaded[0].predict([(query.text, shown(passage)) for passage in passages], show_progress_bar=False)
         if scores.ndim != 1:
             raise ValueError(f"cross-encoder {model!r} has {scores.shape[1]} labels: needs a model with one")

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import os
 import queue
 import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
 from typing import Any, Generic, Self, TypeVar
@@ -22,7 +24,9 @@ from weakref import WeakSet, finalize
 
 from rankr1_rag.backends import Request
 from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
-from rankr1_rag.types import Completion, Message
+from rankr1_rag.types import Completion
+
+log = logging.getLogger("rankr1_rag")
 
 WorkerMessage = tuple[str, int, Any]
 """The kind of a question ("complete", "cancel", …), its number, under which the answer comes, and its content."""
@@ -77,16 +81,20 @@ class ModelWorker(ABC):
         """Answer a question, with an exception or a result; nothing happens where it was withdrawn."""
         with self._lock:
             future = self._open.pop(number, None)
-        if future is not None:
-            _resolve(future, outcome)
+        if future is None:
+            return
+        with suppress(InvalidStateError):  # cancelled meanwhile
+            if isinstance(outcome, BaseException):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
 
     def end(self, reason: BackendError) -> None:
         """Accept no more questions and answer the open ones with the reason. The first reason counts."""
         with self._lock:
             self.ended = self.ended or reason
-            waiting, self._open = list(self._open.values()), {}
-        for future in waiting:
-            _resolve(future, type(self.ended)(str(self.ended)))
+        for number in list(self._open):
+            self.answer(number, type(self.ended)(str(self.ended)))
         self.inbox.put(None)
 
     def stop(self, reason: str) -> None:
@@ -107,14 +115,6 @@ class ModelWorker(ABC):
         _running.discard(self)
 
 
-def _resolve(future: Future[Any], outcome: object) -> None:
-    with suppress(InvalidStateError):  # cancelled meanwhile
-        if isinstance(outcome, BaseException):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
-
-
 W = TypeVar("W", bound=ModelWorker)
 
 
@@ -122,9 +122,10 @@ class LocalModel(ABC, Generic[W]):
     """A backend whose worker is started at the first request, and again if it was lost. Pickled, it is its arguments.
 
     Any number of event loops and threads may share it. The child of a fork starts a worker of its own. A backend that
-    is collected, and Python when it exits, end the worker.
+    is collected, and Python when it exits, end the worker. `model` is its name in the table of checkpoints.
     """
 
+    can_continue = True  # the text of a final assistant message is put behind the opened turn
     _again: Callable[[], Any]
 
     def __new__(cls, *arguments: Any, **named: Any) -> Self:  # noqa: ANN401
@@ -133,8 +134,10 @@ class LocalModel(ABC, Generic[W]):
         made._again = partial(cls, *arguments, **named)
         return made
 
-    def __init__(self) -> None:
+    def __init__(self, model: str) -> None:
+        self.model = model
         self._closed = False
+        self._closing = f"this {type(self).__name__} backend was closed: make a new one"
         self._lock = threading.Lock()
         self._worker: W | None = None
         self._finalizer: finalize[Any, Any] | None = None
@@ -156,17 +159,8 @@ class LocalModel(ABC, Generic[W]):
                     self._finalizer.detach()
                 self._finalizer = finalize(self, self._worker.stop, self._closing)
                 self._finalizer.atexit = False
-                end_workers_first_at_exit()
+                end_workers_first()
             return self._worker
-
-    @property
-    def _closing(self) -> str:
-        return f"this {type(self).__name__} backend was closed: make a new one"
-
-    @property
-    def can_continue(self) -> bool:
-        """Yes: the text of a final assistant message is put behind the opened turn."""
-        return True
 
     async def complete(self, request: Request) -> Completion:
         """Queue the request and await its completion. PromptTooLong, BackendUnavailable, BackendError."""
@@ -209,7 +203,7 @@ def _leave() -> None:
         worker.leave()
 
 
-def end_workers_first_at_exit() -> None:
+def end_workers_first() -> None:
     """Put the end of all workers before everything that was registered until now for the exit of Python."""
     atexit.unregister(_leave)
     atexit.register(_leave)
@@ -219,35 +213,13 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
     os.register_at_fork(after_in_child=_forked)
 
 
-def render_with(apply_template: Callable[[list[dict[str, str]]], object], messages: Sequence[Message]) -> str:
-    """The prompt, by a function that ends its text with an opened turn of the assistant.
-
-    A final assistant message is put behind that turn, as if the model had written it. With `continue_final_message` the
-    template would render it first, and many change it: they strip its spaces or drop its reasoning.
-    """
-    turns = [{key: utf8(value) for key, value in message.items()} for message in messages]
-    begun = turns.pop()["content"] if turns and turns[-1]["role"] == "assistant" else ""
-    return f"{apply_template(turns)}{begun}"
-
-
-def render_prompt(tokenizer: Any, messages: Sequence[Message], name: str) -> str:  # noqa: ANN401  # no types there
-    """The prompt, by a tokenizer of transformers.
-
-    BackendError where the model called `name` has no template, or one that refuses these messages.
-    """
-    if not tokenizer.chat_template:
-        raise BackendError(f"{name} has no chat template: an instruct or chat model is needed")
-    try:
-        return render_with(
-            lambda turns: tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True), messages
-        )
-    except Exception as error:  # templates raise what they like
-        raise BackendError(f"the chat template of {name} refuses these messages: {error}") from error
-
-
-def utf8(text: str) -> str:
-    """Replace lone surrogates, which tokenizers refuse, by question marks."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+@contextmanager
+def logged(work: str) -> Iterator[None]:
+    """Log at INFO that this work begins, and how long it took."""
+    start = time.monotonic()
+    log.info("%s", work)
+    yield
+    log.info("%s took %.1f s", work, time.monotonic() - start)
 
 
 def before_stop(text: str, stops: Sequence[str]) -> str:

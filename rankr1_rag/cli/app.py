@@ -25,7 +25,7 @@ from rankr1_rag.settings import TOP_N
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command(no_args_is_help=True)(with_settings(rerank))
-app.command(no_args_is_help=True)(with_settings(explain))
+app.command(no_args_is_help=True)(with_settings(explain, without={"query"}))  # its --query is an id
 app.command()(with_settings(demo, k=TOP_N))
 app.add_typer(train, name="train")
 

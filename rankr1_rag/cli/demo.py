@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -85,7 +85,7 @@ def _answered(reranker: Reranker, job: Job) -> list[RerankedQuestion]:
     return [RerankedQuestion(question, found[index], rankings[index]) for index, question in enumerate(asked)]
 
 
-def _figures(answered: Sequence[RerankedQuestion], k: int, seconds: float) -> dict[str, object]:
+def _figures(answered: Sequence[RerankedQuestion], k: int, seconds: float) -> dict[str, Any]:
     n = len(answered)
     return {
         "k": k,
@@ -95,12 +95,8 @@ def _figures(answered: Sequence[RerankedQuestion], k: int, seconds: float) -> di
         "worse": sum(one.gain(k) < 0 for one in answered),
         "questions": n,
         "seconds": seconds,
-        "cost": asdict(_cost(answered)),
+        "cost": asdict(sum((one.ranking.cost for one in answered), Cost())),
     }
-
-
-def _cost(answered: Sequence[RerankedQuestion]) -> Cost:
-    return sum((one.ranking.cost for one in answered), Cost())
 
 
 def _print(console: Console, answered: Sequence[RerankedQuestion], settings: CommandSettings, seconds: float) -> None:
@@ -111,59 +107,24 @@ def _print(console: Console, answered: Sequence[RerankedQuestion], settings: Com
         ("The greatest loss", min(answered, key=lambda one: one.gain(k))),
     ):
         if one.gain(k):
-            _story(console, title, one)
+            why = one.ranking.explain(1)
+            asked = f"{one.question.query.text} (answer: {one.question.answer})"
+            console.print(Text.assemble((f"\n{title}: ", "bold"), clean(asked)))
+            console.print(Text(clean(f"Now first: {why.passage.title!r}. The reasoning of its last comparison:")))
+            console.print(Text(" ".join(clean(why.reasoning).split()) or "(no reasoning)", style="dim italic"))
+    cost = sum((one.ranking.cost for one in answered), Cost())
     console.print()
-    console.print(cost_table({f"{len(answered)} questions": replace(_cost(answered), seconds=seconds)}))
-    _forced(console, _cost(answered))
-    _verdict(console, _figures(answered, k, seconds), settings)
-
-
-def _table(answered: Sequence[RerankedQuestion], k: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=f"Ranks of the two supports among 20 (- not found), gain in recall@{k}")
-    table.add_column("question", ratio=1)
-    for name in ("BM25", "reranked", "gain"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for one in answered:
-        gain = one.gain(k)
-        style = "green" if gain > 0 else "red" if gain < 0 else "dim"
-        table.add_row(
-            Text(clean(one.question.query.text)),
-            _spelled(one.ranks(one.before)),
-            _spelled(one.ranks(one.ranking.passages)),
-            Text(f"{gain:+.0%}" if gain else "=", style=style),
-        )
-    return table
-
-
-def _spelled(ranks: Sequence[int | None]) -> str:
-    return ", ".join("-" if rank is None else str(rank) for rank in ranks)
-
-
-def _story(console: Console, title: str, one: RerankedQuestion) -> None:
-    why = one.ranking.explain(1)
-    asked = f"{one.question.query.text} (answer: {one.question.answer})"
-    chosen = f"Now first: {why.passage.title!r}. The reasoning of its last comparison:"
-    console.print(Text.assemble((f"\n{title}: ", "bold"), clean(asked)))
-    console.print(Text(clean(chosen)))
-    console.print(Text(" ".join(clean(why.reasoning).split()) or "(no reasoning)", style="dim italic"))
-
-
-def _forced(console: Console, cost: Cost) -> None:
+    console.print(cost_table({f"{len(answered)} questions": replace(cost, seconds=seconds)}))
     if cost.forced:
         text = f"{cost.forced:,} of {cost.comparisons:,} answers were forced: the model gave none by itself, "
         console.print(Text(text + "so its reasoning may not explain them.", style="yellow"))
-
-
-def _verdict(console: Console, figures: dict[str, object], settings: CommandSettings) -> None:
+    figures = _figures(answered, k, seconds)
     before, after = figures["support_recall_before"], figures["support_recall_after"]
-    assert isinstance(before, float)
-    assert isinstance(after, float)
-    style = "green" if after > before else "red" if after < before else "yellow"
     console.print(
         Text.assemble(
             ("Support recall", "bold"),
-            f"@{figures['k']}: BM25 {before:.3f}, reranked ",
-            (f"{after:.3f}", style),
+            f"@{k}: BM25 {before:.3f}, reranked ",
+            (f"{after:.3f}", "green" if after > before else "red" if after < before else "yellow"),
             f"; {figures['better']} questions better, {figures['worse']} worse",
         )
     )
@@ -177,3 +138,19 @@ def _verdict(console: Console, figures: dict[str, object], settings: CommandSett
                 style="yellow",
             )
         )
+
+
+def _table(answered: Sequence[RerankedQuestion], k: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=f"Ranks of the two supports among 20 (- not found), gain in recall@{k}")
+    table.add_column("question", ratio=1)
+    for name in ("BM25", "reranked", "gain"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in answered:
+        gain = one.gain(k)
+        style = "green" if gain > 0 else "red" if gain < 0 else "dim"
+        ranks = [
+            ", ".join("-" if rank is None else str(rank) for rank in one.ranks(passages))
+            for passages in (one.before, one.ranking.passages)
+        ]
+        table.add_row(Text(clean(one.question.query.text)), *ranks, Text(f"{gain:+.0%}" if gain else "=", style=style))
+    return table

@@ -6,10 +6,10 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from enum import StrEnum
-from functools import wraps
+from functools import partial, wraps
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin, get_type_hints
 
@@ -58,22 +58,29 @@ class CommandSettings(Settings, Connection):
     def fingerprint(self) -> dict[str, object]:
         """The options that a finished result depends on: all but speed, patience, places and the handling of errors."""
         without = {"base_url", "api_key", "api_key_env", "timeout", "attempts", "requests", "store", "in_flight"}
+        without |= {"headers", "query"}
         kept = options(CommandSettings).keys() - without - {"on_failure"}
         return {name: getattr(self, name) for name in sorted(kept)} | {"backend": self.kind}
 
 
-def with_hyphens(problem: str) -> str:
+def with_hyphens(problem: str, names: Collection[str] = options(CommandSettings).keys()) -> str:
     """The error with its options as on the command line: `--base-url` for `base_url=`."""
-    pattern = rf"(?<![\w/?&-])({'|'.join(options(CommandSettings))})=(?=([\w'\[{{-])?)"
+    pattern = rf"(?<![\w/?&-])({'|'.join(names)})=(?=([\w'\[{{-])?)"
     spelled = re.sub(pattern, lambda one: f"--{one[1].replace('_', '-')}{' ' if one[2] else ''}", problem)
     return spelled.replace("--options", "--option").replace("a Format or ", "")
 
 
 Parse = Callable[[Any], Any]
 
+FLAGS = {"options": ["--option"], "headers": ["--header", "--headers"]}
+"""Options whose name on the command line is another one, as each use names one of several."""
 
-def _unchanged(value: Any) -> Any:  # noqa: ANN401
-    return value
+EXAMPLES = {
+    "options": "tensor_parallel=2",
+    "headers": "api-key=$AZURE_OPENAI_API_KEY",
+    "query": "api-version=2024-10-21",
+    "extra_body": "reasoning_effort=low",
+}
 
 
 def spelled(name: str, hint: Any) -> tuple[Any, Parse]:  # noqa: ANN401
@@ -84,57 +91,56 @@ def spelled(name: str, hint: Any) -> tuple[Any, Parse]:  # noqa: ANN401
     one: Any
     parse: Parse
     if Mapping in origins:
-        one, parse = list[str], _named
-    elif Sequence in origins:
-        one, parse = list[str], lambda values: values or None  # not used, it may also come as []
+        one, parse = list[str], partial(_named, name, get_args(kinds[0])[1] is str)
+    elif Sequence in origins:  # not used, it may also come as []
+        one, parse = list[str], lambda values: tuple(values or ()) or (None if NoneType in members else ())
     elif origins == [Literal]:
         one, parse = StrEnum(name, {value: value for value in get_args(kinds[0])}), lambda value: value and value.value
     elif Literal in origins:
-        one, parse = str, lambda text: text if text is None else _number(text)
+        one, parse = str, lambda text: number if type(number := _value(text)) in (int, float) else text
     elif str in origins:
-        one, parse = str, _unchanged
+        one, parse = str, lambda text: text
     else:
-        return hint, _unchanged
+        return hint, lambda value: value
     return (Optional[one] if NoneType in members else one), parse  # noqa: UP045  # of values, not of written types
 
 
-def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return text
-
-
-def _value(text: str) -> Any:  # noqa: ANN401
+def _value(text: str | None) -> Any:  # noqa: ANN401
     """As JSON if it is that, else the text."""
     try:
-        return json.loads(text)
+        return None if text is None else json.loads(text)
     except ValueError:
         return text
 
 
-def _named(pairs: Sequence[str] | None) -> dict[str, object]:
-    """`["NAME=VALUE", …]` as a dict."""
+def _named(option: str, holds_texts: bool, pairs: Sequence[str] | None) -> dict[str, object] | None:
+    """`["NAME=VALUE", …]` as a dict, of texts or of JSON values. Texts may be secret: the error does not show them."""
+    flag = FLAGS.get(option, [f"--{option.replace('_', '-')}"])[0]
     for pair in pairs or ():
         if not pair.partition("=")[0] or "=" not in pair:
-            raise ValueError(f"--option {pair!r}: NAME=VALUE is needed, tensor_parallel=2 for example")
+            shown = flag if holds_texts else f"{flag} {pair!r}"
+            raise ValueError(f"{shown}: NAME=VALUE is needed, {EXAMPLES[option]} for example")
     split = [pair.partition("=") for pair in pairs or ()]
-    return {name.replace("-", "_"): _value(value) for name, _, value in split}
+    if holds_texts:
+        return {name: value for name, _, value in split} or None
+    return {name.replace("-", "_"): _value(value) for name, _, value in split} or None
 
 
 def _parameter(owner: type, name: str, default: Any) -> tuple[inspect.Parameter, Parse]:  # noqa: ANN401
     """A field of a dataclass as an option of typer, and its parser."""
     hint = get_type_hints(owner, include_extras=True)[name]
     declared = options(owner).get(name)
-    parse: Parse = _unchanged
+    parse: Parse = lambda value: value  # noqa: E731
     if declared is not None:
         plain, parse = spelled(name, declared.type)
         if isinstance(default, EffectiveDefault):
             declared, default = replace(declared, default=default.text), None
-        help = replace(declared, value=default).full_help
-        names = [] if name != "options" else ["--option"]
-        option = typer.Option(*names, help=help, rich_help_panel=declared.group, show_default=False)
-        default = str(default) if plain is str else default
+        required = default is inspect.Parameter.empty
+        help = (
+            f"{declared.help}." if required else replace(declared, value=None if default == () else default).full_help
+        )
+        option = typer.Option(*FLAGS.get(name, ()), help=help, rich_help_panel=declared.group, show_default=False)
+        default = str(default) if plain is str and not required else default
         hint = Annotated[plain, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint), parse
 
@@ -169,7 +175,7 @@ def with_settings(
 
     @wraps(command)
     def run(**given: Any) -> None:  # noqa: ANN401
-        with arguments(with_hyphens):
+        with arguments(lambda problem: with_hyphens(problem, [name for group in groups.values() for name in group])):
             made = {
                 group: hints[group](**{name: parse(given.pop(name)) for name, (_, parse) in members.items()})
                 for group, members in groups.items()

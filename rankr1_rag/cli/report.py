@@ -137,20 +137,19 @@ class Report:
             counts |= {"first_stage": self.first_stage}
             typer.echo(json.dumps({**counts, "wall_seconds": seconds, "cost": asdict(self.cost)}))
         else:
-            self._table(seconds)
+            before = f" ({self.before:,} more done before)" if self.before else ""
+            self.say(f"{queries_of(self.queries)} in {seconds:.1f} s{before}")
+            if self.queries:
+                self.console.print(cost_table({queries_of(self.queries): replace(self.cost, seconds=seconds)}))
+            if self.first_stage:
+                self.say(
+                    f"{queries_of(self.first_stage)} with the first-stage order only: the model failed", "bold red"
+                )
+            if self.cost.unparsed:
+                share = self.cost.unparsed / self.cost.comparisons
+                self.say(f"{share:.0%} of the answers named no passage: there the retriever was trusted", "yellow")
         if self.failed:
             more = f", {self.failed - SHOWN} of them not shown" if self.failed > SHOWN else ""
             gone = f"; stopped after {self.give_up.in_a_row} in a row" if self.give_up.is_due else ""
             self.say(f"{queries_of(self.failed)} failed{more}{gone}{kept}", "bold red")
             raise typer.Exit(1)
-
-    def _table(self, seconds: float) -> None:
-        before = f" ({self.before:,} more done before)" if self.before else ""
-        self.say(f"{queries_of(self.queries)} in {seconds:.1f} s{before}")
-        if self.queries:
-            self.console.print(cost_table({queries_of(self.queries): replace(self.cost, seconds=seconds)}))
-        if self.first_stage:
-            self.say(f"{queries_of(self.first_stage)} with the first-stage order only: the model failed", "bold red")
-        if self.cost.unparsed:
-            share = self.cost.unparsed / self.cost.comparisons
-            self.say(f"{share:.0%} of the answers named no passage: there the retriever was trusted", "yellow")

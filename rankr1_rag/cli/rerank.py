@@ -59,7 +59,8 @@ class Asking:
                 self.job.advance()
                 if not isinstance(outcome, Exception):
                     self.report.take(outcome)
-                    yield one, _whole(outcome, one)
+                    beyond = tuple(range(len(outcome), len(one.candidates)))  # the depth
+                    yield one, replace(outcome, candidates=one.candidates, order=outcome.order + beyond)
                     continue
                 self.report.fail(one.query, outcome)
                 if self.report.give_up.is_due:
@@ -80,12 +81,6 @@ class Asking:
             else:
                 yield one
         yield from before
-
-
-def _whole(ranking: Ranking, one: Work) -> Ranking:
-    """The ranking, followed by the candidates beyond the depth."""
-    rest = tuple(range(len(ranking), len(one.candidates)))
-    return replace(ranking, candidates=one.candidates, order=ranking.order + rest) if rest else ranking
 
 
 Form = StrEnum("Form", ["jsonl", "trec"])
@@ -148,14 +143,24 @@ def rerank(
     --k and --depth follow in first-stage order. Python and `rankr1-eval qa` can also retrieve more between two hops.
     """
     result = Result(to or (Form.trec if run else Form.jsonl), tag, trace)
-    _check_out(out, (input, run, queries, passages), overwrite, as_json)
+    inputs = {Path(one).resolve() for one in (input, run, queries, passages) if one is not None}
+    if not is_stream(out) and Path(out).resolve() in inputs:
+        raise UsageError(f"{out} is an input: use another --out")
+    if as_json and out in ("-", "/dev/stdout"):
+        raise UsageError("--json prints a summary on standard output, like the result: use --out")
+    if not is_stream(out) and Path(out).exists() and not overwrite:
+        raise UsageError(f"{out} exists: use another --out, or --overwrite")
+    check_folder(out)
     work, total = _work(input, run, queries, passages, result.form)
     report = Report()
     job = Job(report.console, total)
     with settings.reranker(job) as reranker:  # closed last: a store that cannot be saved withholds no result
         asking = Asking(reranker, work, depth, report, job, live=total is None)
         if is_stream(out):
-            _print(out, result, asking)
+            with writing(out) as file:
+                for one, ranking in asking.ranked():
+                    result.write(file, ranking_to_json(ranking, one.raw))
+                    file.flush()
             report.end(as_json=as_json)
             return
         path = Path(out)
@@ -172,16 +177,6 @@ def rerank(
             report.end(as_json=as_json, kept=_KEPT)
 
 
-def _check_out(out: str, inputs: Iterable[str | None], overwrite: bool, as_json: bool) -> None:
-    if not is_stream(out) and Path(out).resolve() in {Path(path).resolve() for path in inputs if path is not None}:
-        raise UsageError(f"{out} is an input: use another --out")
-    if as_json and out in ("-", "/dev/stdout"):
-        raise UsageError("--json prints a summary on standard output, like the result: use --out")
-    if not is_stream(out) and Path(out).exists() and not overwrite:
-        raise UsageError(f"{out} exists: use another --out, or --overwrite")
-    check_folder(out)
-
-
 def _work(
     input: str | None, run: str | None, queries: str | None, passages: str | None, form: Form
 ) -> tuple[Iterable[Work], int | None]:
@@ -191,19 +186,24 @@ def _work(
     if input is not None:
         if queries or passages:
             raise UsageError("--queries and --passages belong to --run: JSON lines hold their own")
-        return from_json_lines(input, for_run=form is Form.trec)
+        lines = _json_lines(input, form is Form.trec)
+        # A file is read twice: a malformed line is an error before anything is requested.
+        return lines, None if is_stream(input) else sum(1 for _ in _json_lines(input, form is Form.trec))
     if run is None or queries is None or passages is None:
         raise UsageError("--run needs --queries and --passages: a run holds only ids")
-    work = from_trec(run, queries, passages)
+    ranked, texts = read_run(run), read_queries(queries)
+    found = read_passages(passages, {scored.id for best in ranked.values() for scored in best})
+    no_query = {id for id in ranked if not texts.get(id, "").strip()}
+    no_passage = {scored.id for best in ranked.values() for scored in best} - found.keys()
+    for path, what, missing in ((queries, "queries", no_query), (passages, "passages", no_passage)):
+        if missing:
+            some = f"lacks {len(missing)} of the {what} in {run}, for example {', '.join(sorted(missing)[:3])}"
+            raise FileError(path, None, f"{some}: add them, or remove them from the run")
+    work = [
+        Work(index, Query(id, texts[id]), tuple(found[scored.id] for scored in best))
+        for index, (id, best) in enumerate(ranked.items())
+    ]
     return work, len(work)
-
-
-def _print(out: str, result: Result, asking: Asking) -> None:
-    """Print each result when it is done."""
-    with writing(out) as file:
-        for one, ranking in asking.ranked():
-            result.write(file, ranking_to_json(ranking, one.raw))
-            file.flush()
 
 
 def _keep(out: str, result: Result, asking: Asking, journal: Journal) -> None:
@@ -225,9 +225,6 @@ def _keep(out: str, result: Result, asking: Asking, journal: Journal) -> None:
     if left_out := len(journal) - len(asking.finished):
         report.say(f"{counted(left_out, 'record')} of another input left out")
     journal.clear()
-
-
-_ANY_IDS = " (--to jsonl takes any ids, and resumes the job)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,30 +251,6 @@ def is_stream(path: str) -> bool:
     return path == "-" or device or place.is_fifo() or place.is_char_device()
 
 
-def from_json_lines(path: str, *, for_run: bool) -> tuple[Iterator[Work], int | None]:
-    """One query a line, read lazily, and their number; None for a stream.
-
-    A file is read twice: a malformed line is a FileError here, before anything is requested. In a stream it is one when
-    it is reached. `for_run`: the ids must be valid in a TREC run, too.
-    """
-    if is_stream(path):
-        return _json_lines(path, for_run), None
-    total = sum(1 for _ in _json_lines(path, for_run))
-    return _json_lines(path, for_run), total
-
-
-def from_trec(run: str, queries: str, passages: str) -> list[Work]:
-    """A run with its texts. FileError for texts that the files lack."""
-    ranked, texts = read_run(run), read_queries(queries)
-    found = read_passages(passages, {scored.id for best in ranked.values() for scored in best})
-    _all_there(queries, "queries", run, {id for id in ranked if not texts.get(id, "").strip()})
-    _all_there(passages, "passages", run, {s.id for best in ranked.values() for s in best} - found.keys())
-    return [
-        Work(index, Query(id, texts[id]), tuple(found[scored.id] for scored in best))
-        for index, (id, best) in enumerate(ranked.items())
-    ]
-
-
 def _json_lines(path: str, for_run: bool) -> Iterator[Work]:
     _held = sys.stdin  # a thread may still wait in it when Python ends: closing it then would abort
     seen: set[str] = set()
@@ -289,18 +262,12 @@ def _json_lines(path: str, for_run: bool) -> Iterator[Work]:
 
 
 def _check_ids(work: Work, seen: set[str]) -> None:
-    if work.query.id in seen:
-        raise ValueError(f"query {work.query.id!r} is a duplicate: a run ranks a query once{_ANY_IDS}")
-    seen.add(work.query.id)
     places = [(passage.id, -float(place)) for place, passage in enumerate(work.candidates)]
     try:
+        if work.query.id in seen:
+            raise ValueError(f"query {work.query.id!r} is a duplicate: a run ranks a query once")
         if places:
             write_run(io.StringIO(), [(work.query.id, places)])
     except ValueError as error:
-        raise ValueError(f"{error}{_ANY_IDS}") from error
-
-
-def _all_there(path: str, what: str, run: str, missing: set[str]) -> None:
-    if missing:
-        some = f"lacks {len(missing)} of the {what} in {run}, for example {', '.join(sorted(missing)[:3])}"
-        raise FileError(path, None, f"{some}: add them, or remove them from the run")
+        raise ValueError(f"{error} (--to jsonl takes any ids, and resumes the job)") from error
+    seen.add(work.query.id)

@@ -108,11 +108,6 @@ class Loop:
         """Whether coroutines still run here."""
         return self._thread.is_alive()
 
-    @property
-    def here(self) -> bool:
-        """Whether this is the loop's own thread."""
-        return threading.current_thread() is self._thread
-
     def submit(
         self, coroutine: Coroutine[Any, Any, T], awaited_by: Caller | None = None, blocks: EventLoop | None = None
     ) -> concurrent.futures.Future[T]:

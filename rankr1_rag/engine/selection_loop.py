@@ -153,13 +153,17 @@ class Comparer:
         truncated = first.finish_reason == "length"
         # Reasoning that the budget cut off holds no answer: models quote the example of the prompt.
         places = None if truncated and format.is_reasoning(first.text) else format.parse(first.text, n)
-        completion = first
+        completion, lenient = first, None
+        if places is None and not (truncated or plan.strict_format):
+            places = lenient = format.lenient(first.text, n)
         if places is None and (plan.force == "unparsed" or (plan.force == "truncated" and truncated)):
             forced = format.force(messages, first.text, n, can_continue=plan.backend.can_continue)
             label = await self.force(forced, sample)
             written = forced.meant(label.text)
             completion = replace(summed(label, [first]), text=forced.text + written, logprobs=None)
             places = format.parse(forced.opened + written, n)
+            if places is None and label.finish_reason != "length" and not plan.strict_format:
+                places = lenient = format.lenient(forced.opened + written, n)
         if places is None and plan.strict:
             raise UnparsedError(
                 f"query {run.query.text[:100]!r}: the answer names no passage of 1..{n}: {completion.text[-300:]!r}"
@@ -170,7 +174,11 @@ class Comparer:
         else:
             answer = tuple([shown[place] for place in places])
             if plan.probabilities or plan.votes == "auto":
-                opened = forced or format.reopen(messages, completion.text, n)
+                opened = forced or (
+                    format.reopen(messages, first.text, n)
+                    if lenient is None
+                    else format.force(messages, first.text, n, can_continue=True)
+                )
                 probabilities, requested = await self.probabilities(opened, label, sample)
                 completion = summed(completion, requested)
         return Comparison(
@@ -185,6 +193,7 @@ class Comparer:
             reasoning_tokens=first.completion_tokens if format.reasoning else 0,
             probabilities=probabilities,
             known=known,
+            lenient=lenient is not None,
         )
 
     async def force(self, forced: Forced, sample: int) -> Completion:

@@ -66,6 +66,7 @@ class NumberedComparison:
         flags = {
             "unparsed: trusted the retriever": not self.comparison.parsed,
             "forced": self.comparison.forced,
+            "in another form": self.comparison.lenient,
             "cut off": self.comparison.completion.finish_reason == "length",
             f"sample {self.comparison.sample + 1}": self.comparison.sample > 0,
         }

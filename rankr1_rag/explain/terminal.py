@@ -16,21 +16,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from rankr1_rag.explain.story import (
-    NumberedComparison,
-    clean,
-    counted,
-    known,
-    lede,
-    line,
-    name,
-    origin,
-    place,
-    round_costs,
-    rounds,
-    start,
-    warnings,
-)
+from rankr1_rag.explain import story
+from rankr1_rag.explain.story import NumberedComparison, clean, counted, line, name, start
 from rankr1_rag.types import Cost, Ranking
 
 _FIGURES = {
@@ -51,19 +38,19 @@ def show(ranking: Ranking, console: Console, *, top: int | None = None, reasonin
     """
     console.print(Text.assemble(("Query", "bold"), (f" {start(ranking.query.id, 60)}".rstrip(), "dim")))
     console.print(Padding(Text(clean(ranking.query.text) or "(empty)"), (0, 0, 1, 2)))
-    console.print(Text(lede(ranking)))
-    for warning in warnings(ranking):
+    console.print(Text(story.lede(ranking)))
+    for warning in story.warnings(ranking):
         console.print(Text(f"! {warning}", style="yellow"))
     if ranking.order:
         console.print(Text(), ranking_table(ranking, top), Text(), sep="\n")
-    for number, members in rounds(ranking).items():
+    for number, members in story.rounds(ranking).items():
         console.print(heading(f"Round {number} · {counted(len(members), 'comparison')}"))
-        if context := known(ranking, members[0].comparison):
+        if context := story.known(ranking, members[0].comparison):
             console.print(Padding(Text(f"known already: {context}"), (0, 0, 1, 4)))
         for asked in members:
             console.print(comparison_panel(ranking, asked, reasoning))
     console.print(heading("Cost"))
-    console.print(cost_table(round_costs(ranking), ranking.cost))
+    console.print(cost_table(story.round_costs(ranking), ranking.cost))
 
 
 def heading(title: str) -> Rule:
@@ -81,7 +68,7 @@ def ranking_table(ranking: Ranking, top: int | None = None) -> Table:
     table.add_column("passage", no_wrap=True, overflow="ellipsis", ratio=1)
     shown = min(len(ranking), ranking.k if top is None else top)
     for rank in range(1, shown + 1):
-        here = place(ranking, rank)
+        here = story.place(ranking, rank)
         why = here.why
         first = "" if here.retrieved else str(here.first)
         plain = [
@@ -118,6 +105,8 @@ def cost_table(costs: Mapping[str, Cost], whole: Cost | None = None) -> Table:
     caption = f"unparsed {whole.unparsed:,}, forced {whole.forced:,}, clipped {whole.clipped:,}"
     if whole.reasoning_tokens:
         caption += f", reasoning {whole.reasoning_tokens / whole.comparisons:,.0f} tokens each"
+    if whole.lenient:
+        caption += f", in another form {whole.lenient:,}"
     table.caption = Text(caption + (f", from the store {whole.stored:,}" if whole.stored else ""))
     return table
 
@@ -130,7 +119,7 @@ def comparison_panel(ranking: Ranking, asked: NumberedComparison, reasoning: boo
         mark, style = ("→", "bold green") if position == asked.chosen else (" ", "")
         shown.append(Text(f"{mark}{f'[{label}]':>4} {start(name(ranking, position), 18)}", style=style, no_wrap=True))
     choice = Text(f"→ {name(ranking, asked.chosen)}", style="bold green" if comparison.parsed else "bold yellow")
-    choice.append(f"  {origin(ranking, asked.chosen)}", style="not bold dim")
+    choice.append(f"  {story.origin(ranking, asked.chosen)}", style="not bold dim")
     parts: list[RenderableType] = [Columns(shown, padding=(0, 1)), choice]
     if asked.odds:
         parts.append(Text(f"most probable labels: {asked.odds}", style="dim"))

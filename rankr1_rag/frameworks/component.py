@@ -1,4 +1,4 @@
-"""The part that the components of LlamaIndex and LangChain share: one reranker behind its options, and its items."""
+"""The components of LlamaIndex and LangChain without the framework: a reranker behind its options, and its items."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import copy
 import pickle
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -14,75 +15,48 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 from pydantic import PrivateAttr
 
 from rankr1_rag.concurrency.foreign_loop import Retriever
-from rankr1_rag.connect import CONNECTING, RERANKING, reranker, wrapped
+from rankr1_rag.connect import CONNECTING, reranker, wrapped
 from rankr1_rag.engine.query import Retrieve
-from rankr1_rag.frameworks.fields import OWN, REASONING, ComponentFields
+from rankr1_rag.frameworks.fields import REASONING, TABLE, ComponentFields
 from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.reranker import Reranker
+from rankr1_rag.settings import check_no_secret
 from rankr1_rag.types import Passage, Ranking
 
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True, slots=True)
-class RetrieverKind:
-    """The class of a framework's retrievers, with the names of its sync and its async method.
-
-    `own` is the method that a retriever overrides to be async itself. A retriever that does not override it runs its
-    sync method there, which would block the caller's event loop: it is called in a thread instead.
-    """
-
-    kind: type[Any]
-    sync: str
-    native: str
-    own: str | None = None
-
-    def retriever(self, retrieve: Any) -> Retriever:  # noqa: ANN401
-        """The way to call a retriever or a plain function. ValueError for anything else."""
-        if isinstance(retrieve, self.kind):
-            sync_only = self.own is not None and getattr(type(retrieve), self.own) is getattr(self.kind, self.own)
-            return Retriever(getattr(retrieve, self.sync), None if sync_only else getattr(retrieve, self.native))
-        if not callable(retrieve):
-            raise ValueError(f"retrieve= is a {type(retrieve).__name__}: pass a retriever or a function of a text")
-        return Retriever(retrieve)
-
-
+@dataclass(eq=False)
 class Sources(Generic[Item]):
-    """The objects of a framework that one query is reranked from, as `passages`; `retrieve` finds more.
+    """The objects that one query is reranked from; `retrieve` finds more. TypeError for objects of another class."""
 
-    TypeError for objects of another class, also for those that are found.
-    """
+    kind: type[Item]
+    items: Sequence[Item]
+    passage: Callable[[Item], Passage]
+    retriever: Retriever | None = None
 
-    def __init__(
-        self,
-        kind: type[Item],
-        items: Iterable[Item],
-        passage: Callable[[Item], Passage],
-        retriever: Retriever | None = None,
-    ) -> None:
-        self._kind = kind
-        self._passage = passage
-        self.items = self._checked(items)
-        self.retrieve: Retrieve | None = None if retriever is None else partial(self._find, retriever)
+    def __post_init__(self) -> None:
+        self.items = self._checked(self.items)
+        self.retrieve: Retrieve | None = None if self.retriever is None else partial(self._find, self.retriever)
         self._later: list[tuple[Passage, Item]] = []
 
     @cached_property
     def passages(self) -> tuple[Passage, ...]:
         """One for each of the items."""
-        return tuple(map(self._passage, self.items))
+        return tuple(map(self.passage, self.items))
 
     def behind(self, ranking: Ranking) -> list[Item]:
         """The object behind each candidate of the ranking, in their order."""
         found = {id(passage): item for passage, item in self._later}
-        return self.items + [found[id(passage)] for passage in ranking.candidates[len(self.items) :]]
+        return [*self.items, *(found[id(passage)] for passage in ranking.candidates[len(self.passages) :])]
 
     def _checked(self, items: Iterable[Item]) -> list[Item]:
         if isinstance(items, str):
-            raise TypeError(f"a str instead of {self._kind.__name__} objects: is it the query?")
+            raise TypeError(f"a str instead of {self.kind.__name__} objects: is it the query?")
         items = list(items)
         for place, item in enumerate(items):
-            if not isinstance(item, self._kind):
-                raise TypeError(f"item {place} is a {type(item).__name__}, not a {self._kind.__name__}")
+            if not isinstance(item, self.kind):
+                raise TypeError(f"item {place} is a {type(item).__name__}, not a {self.kind.__name__}")
         return items
 
     async def _find(self, retriever: Retriever, text: str) -> list[Passage]:
@@ -91,26 +65,24 @@ class Sources(Generic[Item]):
         try:
             items = self._checked(found)
         except TypeError as error:
-            raise TypeError(f"retrieve= must return a list of {self._kind.__name__} objects: {error}") from None
-        taken = {passage.id for passage in self.passages} | {passage.id for passage, _ in self._later}
-        new = []
+            raise TypeError(f"retrieve= must return a list of {self.kind.__name__} objects: {error}") from None
+        taken, before = {one.id for one in [*self.passages, *(one for one, _ in self._later)]}, len(self._later)
         for item in items:
-            passage = self._passage(item)
-            new.append((replace(passage, id="") if passage.id in taken else passage, item))
+            passage = self.passage(item)
+            self._later.append((replace(passage, id="") if passage.id in taken else passage, item))
             taken.add(passage.id)
-        self._later += new
-        return [passage for passage, _ in new]
+        return [passage for passage, _ in self._later[before:]]
 
 
 class Component(ComponentFields):  # type: ignore[misc]
     """One reranker for the life of the object; its model is loaded at its first use, wrong options are errors at once.
 
-    `top_n`, `title_key`, `include_reasoning` and `on_ranking` may be changed later, the others not. Pickled, it is the
-    options that were set: TypeError, naming it, for an option that cannot be pickled.
+    Pickled, it is the options that were set: TypeError, naming it, for an option that cannot be pickled.
     """
 
-    _retrievers: ClassVar[RetrieverKind]
-    """The retrievers of the framework."""
+    _retrievers: ClassVar[tuple[type[Any], str, str, str | None]]
+    """The class of the framework's retrievers, the names of its sync and its async method, and the method that a
+    retriever overrides to be async; one that does not is called in a thread, as it would block the event loop."""
     _reranker: Reranker = PrivateAttr()
     _retriever: Retriever | None = PrivateAttr(default=None)
 
@@ -120,17 +92,23 @@ class Component(ComponentFields):  # type: ignore[misc]
 
     def model_post_init(self, context: Any, /) -> None:  # noqa: ANN401
         """Make the reranker; nothing is loaded yet. `retrieve` is not its own: each query has one."""
-        names = sorted({"backend"} | CONNECTING | RERANKING - OWN)
-        self._reranker = self._make({name: value for name in names if (value := getattr(self, name)) is not None})
-        if self.retrieve is not None:
-            self._retriever = self._retrievers.retriever(self.retrieve)
-            if self._reranker.plan.hops < 2:
-                raise ValueError("retrieve= needs hops >= 2 (got hops=1): set hops=2, in the Reranker if there is one")
+        self._reranker = self._make({name: value for name in TABLE if (value := getattr(self, name)) is not None})
+        if (retrieve := self.retrieve) is None:
+            return
+        kind, sync, native, own = self._retrievers
+        if isinstance(retrieve, kind):
+            sync_only = own is not None and getattr(type(retrieve), own) is getattr(kind, own)
+            self._retriever = Retriever(getattr(retrieve, sync), None if sync_only else getattr(retrieve, native))
+        elif callable(retrieve):
+            self._retriever = Retriever(retrieve)
+        else:
+            raise ValueError(f"retrieve= is a {type(retrieve).__name__}: pass a retriever or a function of a text")
+        if self._reranker.plan.hops < 2:
+            raise ValueError("retrieve= needs hops >= 2 (got hops=1): set hops=2, in the Reranker if there is one")
 
     def _make(self, settings: dict[str, Any]) -> Reranker:
         if self.reranker is not None:
-            others = sorted(settings.keys() | ({"llm"} if self.llm is not None else set()))
-            if others:
+            if others := sorted([*settings, *(["llm"] if self.llm is not None else [])]):
                 raise ValueError(f"reranker= has options of its own: leave out {', '.join(others)}")
             if self.reranker.retrieve is not None:
                 raise ValueError("reranker= has a retrieve=, which finds bare passages: use retrieve= here instead")
@@ -155,34 +133,35 @@ class Component(ComponentFields):  # type: ignore[misc]
 
     def rank(self, query: str, passages: Iterable[Passage], retrieve: Retrieve | None = None) -> Ranking:
         """`Reranker.rank` of the `top_n`, passed to `on_ranking`; problems are logged, see `Ranking.log_problems`."""
-        return self._reported(self._reranker.rank(query, passages, k=self.top_n or sys.maxsize, retrieve=retrieve))
+        return self._report(self._reranker.rank(query, passages, k=self.top_n or sys.maxsize, retrieve=retrieve))
 
     async def arank(self, query: str, passages: Iterable[Passage], retrieve: Retrieve | None = None) -> Ranking:
         """`rank`, from any event loop."""
-        k = self.top_n or sys.maxsize
-        return self._reported(await self._reranker.arank(query, passages, k=k, retrieve=retrieve))
+        return self._report(await self._reranker.arank(query, passages, k=self.top_n or sys.maxsize, retrieve=retrieve))
 
-    def _reported(self, ranking: Ranking) -> Ranking:
+    def _report(self, ranking: Ranking) -> Ranking:
         ranking.log_problems()
         if self.on_ranking is not None:
             self.on_ranking(ranking)
         return ranking
 
-    def _sources(self, kind: type[Item], items: Iterable[Item], passage: Callable[[Item], Passage]) -> Sources[Item]:
-        """The objects that one query is reranked from, and those that `retrieve` finds for it."""
-        return Sources(kind, items, passage, self._retriever)
-
-    def _results(self, ranking: Ranking) -> Iterator[tuple[int, float, dict[str, Any]]]:
-        """The first `top_n`: the position of each, its score, and the metadata to add."""
+    def _results(self, found: Sources[Item], ranking: Ranking) -> Iterator[tuple[Item, float, dict[str, Any]]]:
+        """The first `top_n` objects, each with its score and the metadata to add."""
+        objects = found.behind(ranking)
         for rank, (position, score) in enumerate(zip(ranking.order[: self.top_n], ranking.scores, strict=False), 1):
-            why = ranking.explain(rank)
-            chosen = why.won and why.comparison is not None and why.comparison.parsed
-            yield position, score, {REASONING: why.reasoning if chosen else ""} if self.include_reasoning else {}
+            added = {}
+            if self.include_reasoning:
+                why = ranking.explain(rank)
+                won = why.won and why.comparison is not None and why.comparison.parsed
+                added[REASONING] = why.reasoning if won else ""
+            yield objects[position], score, added
 
-    def _title(self, metadata: Mapping[str, Any]) -> str:
-        """The title in a passage's metadata; "" if there is none."""
-        title = metadata.get(self.title_key) if self.title_key else None
-        return "" if title is None else str(title)
+    def _to_passage(self, id: str, text: str, metadata: Mapping[Any, Any]) -> Passage:
+        """The text, below the `metadata_keys`, with the title in the metadata."""
+        shown = {key: metadata.get(key) for key in self.metadata_keys or () if key != self.title_key}
+        lines = [f"{key}: {value}" for key, value in shown.items() if value is not None]
+        title = metadata.get(self.title_key)
+        return Passage(id, "\n".join([*lines, "", text] if lines else [text]), "" if title is None else str(title))
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy, which shares the reranker, deep or not; a new one if an option changes that is frozen."""
@@ -194,8 +173,7 @@ class Component(ComponentFields):  # type: ignore[misc]
         return super().model_copy(update=update)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """One that shares the reranker: two of them would load two models."""
-        return self.model_copy()
+        return self.model_copy()  # shares the reranker: two of them would load two models
 
     def close(self) -> None:
         """Close the model, for all its users; an `llm` stays open. Safe to call twice."""
@@ -206,13 +184,11 @@ class Component(ComponentFields):  # type: ignore[misc]
         await self._reranker.aclose()
 
     def _check_no_live(self) -> None:
-        """TypeError for an object that no file of options can hold."""
         for name in ("reranker", "llm", "retrieve", "on_ranking"):
             if getattr(self, name) is not None:
                 raise TypeError(f"{name}= is a live object and cannot be serialised: use plain options, or pickle")
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """What was set, and the name of a live model."""
         if self.llm is not None or self.reranker is not None:
             yield "of", self._reranker.plan.backend.model
         for name, value in super().__repr_args__():
@@ -221,15 +197,14 @@ class Component(ComponentFields):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """The options that were set."""
-        if self.api_key is not None:
-            raise TypeError("a component with api_key= is not pickled, as the key would be: use api_key_env=")
+        check_no_secret(self, "a component")
         state = {name: getattr(self, name) for name in sorted(self.model_fields_set - self._unpickled)}
         for name, value in state.items():
             try:
                 pickle.dumps(value)
             except Exception as error:
-                shown = value.plan.backend if isinstance(value, Reranker) else value
-                shown = shown if callable(value) or isinstance(value, Reranker) else type(value).__name__
+                of = value.plan.backend if isinstance(value, Reranker) else value
+                shown = of if of is not value or callable(value) else type(value).__name__
                 raise TypeError(f"{name}={shown!s:.200} cannot be pickled: {error}") from error
         return state
 
@@ -241,8 +216,6 @@ def deep_copies(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """A deep copy; a value that cannot be copied, a lock for example, is shared."""
     copies = dict(metadata)
     for key, value in metadata.items():
-        try:
+        with suppress(Exception):
             copies[key] = copy.deepcopy(value)
-        except Exception:
-            continue
     return copies

@@ -1,7 +1,4 @@
-"""The options of a component of a framework as pydantic fields, made from the table in `settings`.
-
-pydantic is no dependency of this package: the frameworks bring it.
-"""
+"""The options of a component as pydantic fields, made from the table in `settings`; the frameworks bring pydantic."""
 
 from __future__ import annotations
 
@@ -12,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Optional
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SecretStr, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PlainSerializer, SecretStr, create_model, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from rankr1_rag.prompt import Format
@@ -25,19 +22,19 @@ from rankr1_rag.types import Ranking
 REASONING = "rankr1_reasoning"
 """The metadata key of the reasoning that chose a passage; "" if none did."""
 
-OWN = {"k", "retrieve"}
-"""Options of a `Reranker` that a component has under another name, or with another type."""
-
-PLAIN = {os.PathLike[str]: str, Sequence[str]: list[str], Mapping[str, Any]: dict[str, Any], Format: str}
+PLAIN: dict[Any, Any] = {
+    **{os.PathLike[str]: str, Sequence[str]: list[str], Format: str},
+    **{Mapping[str, Any]: dict[str, Any], Mapping[str, str]: dict[str, str]},
+}
 """Types that JSON has, for those that it does not have."""
 
 
-def live(help: str, default: str = "none") -> Any:  # noqa: ANN401
+def live(help: str, default: str = "none", frozen: bool = True) -> Any:  # noqa: ANN401
     """A field that no file of settings can hold and no print should show."""
-    return Field(default=None, frozen=True, exclude=True, repr=False, description=f"{help} (default: {default}).")
+    return Field(default=None, frozen=frozen, exclude=True, repr=False, description=f"{help} (default: {default}).")
 
 
-TABLE = {name: one for name, one in (options(Settings) | options(Connection)).items() if name not in OWN}
+TABLE = {name: one for name, one in (options(Settings) | options(Connection)).items() if name != "k"}
 CHECKED = TABLE | {"top_n": replace(options(Settings)["k"], name="top_n")}
 
 
@@ -45,17 +42,24 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
     """A path as text, a number of NumPy as one of Python."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if isinstance(value, Integral) and not isinstance(value, bool):
-        return int(value)
-    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else value
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def _field(option: Option) -> Any:  # noqa: ANN401
     """The option as a pydantic field. None is not set, so that the defaults are in the table alone."""
-    if option.secret:
+    if option.secret and str in option.kinds:
         return Optional[SecretStr], live(option.help, option.default)  # noqa: UP045
     kinds: Any = reduce(operator.or_, [PLAIN.get(kind, kind) for kind in option.kinds], None)
-    return kinds, Field(default=None, frozen=True, description=option.full_help)
+    if option.secret:
+        kinds = Annotated[kinds, PlainSerializer(_references)]
+    return kinds, Field(default=None, frozen=True, repr=not option.secret, description=option.full_help)
+
+
+def _references(headers: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """Without the values that are no names of environment variables."""
+    return headers and {name: value for name, value in headers.items() if value.startswith("$")}
 
 
 if TYPE_CHECKING:
@@ -68,14 +72,10 @@ else:
 
 
 class ComponentFields(OptionFields):  # type: ignore[misc]
-    """The options of a component. `top_n`, `title_key`, `include_reasoning`, `on_ranking` may be changed later."""
+    """The options of a component; those declared here may be changed later, except live objects."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        arbitrary_types_allowed=True,
-        hide_input_in_errors=True,
-        protected_namespaces=(),
-        validate_assignment=True,
+        extra="forbid", hide_input_in_errors=True, protected_namespaces=(), validate_assignment=True
     )
 
     top_n: int | None = Field(
@@ -84,17 +84,20 @@ class ComponentFields(OptionFields):  # type: ignore[misc]
         strict=True,
         description=f"Number of passages to return, best first; None returns all (default: {TOP_N}).",
     )
-    title_key: str | None = Field(
-        default="title", description="Metadata key of a title, shown before the text (default: title)."
+    title_key: str | None = Field(default="title", description="Metadata key of the title shown (default: title).")
+    metadata_keys: list[str] | None = Field(
+        default=None, description="Keys of other metadata that the model sees with the text (default: none)."
     )
     include_reasoning: bool = Field(
         default=False, strict=True, description=f"Reasoning of the winner in metadata[{REASONING!r}] (default: off)."
     )
-    on_ranking: SkipJsonSchema[Callable[[Ranking], object] | None] = Field(
-        default=None,
-        exclude=True,
-        repr=False,
-        description="Function called with each whole Ranking; its errors are raised (default: none).",
+    keep_retrieval_score: bool = Field(
+        default=False,
+        strict=True,
+        description="The first stage's score in metadata['retrieval_score'] (default: off).",
+    )
+    on_ranking: SkipJsonSchema[Callable[[Ranking], object] | None] = live(
+        "Function called with each whole Ranking; its errors are raised", frozen=False
     )
     reranker: SkipJsonSchema[InstanceOf[Reranker] | None] = live("Reranker to use; top_n takes the place of its k")
     llm: Any = live("Language model of the pipeline")
@@ -105,11 +108,10 @@ class ComponentFields(OptionFields):  # type: ignore[misc]
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401
-        """Append every option with its help to the docstring, for `help` and notebooks."""
+        # Every option with its help goes into the docstring, for `help` and notebooks.
         lines = [f"    {name}: {field.description}" for name, field in cls.model_fields.items() if field.description]
         cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Options:", *lines])
-        init: Any = cls.__init__
-        if init is BaseModel.__init__:
+        if cls.__init__ is BaseModel.__init__:  # type: ignore[comparison-overlap]
             cls.__signature__ = readable(cls.__signature__, TABLE)
 
     @model_validator(mode="before")

@@ -1,7 +1,4 @@
-"""A language model of a framework as a backend: how it is called, how it is identified, how its replies are read.
-
-No framework is imported: pydantic's `model_fields` and the field names of the usual providers are enough.
-"""
+"""A language model of a framework as a backend: how it is called, identified and read; no framework is imported."""
 
 from __future__ import annotations
 
@@ -31,11 +28,9 @@ LIMITS = ("max_tokens", "max_new_tokens", "max_output_tokens", "num_predict")
 class FrameworkLLM(ABC):
     """A backend around `llm`; a subclass defines how it is called, `chat` and `achat`.
 
-    A caller that waits in a thread is answered by `chat`, in a thread. A caller that awaits is answered by `achat`, on
-    its own event loop: such objects keep open connections, which work only on the loop where they were opened.
-
-    No message is continued; choices, seeds and log-probabilities are not passed on, as frameworks have no common names
-    for them. `close` leaves the model open for its owner.
+    A caller that waits is answered by `chat`, in a thread; one that awaits by `achat`, on its own event loop: such
+    objects keep open connections, which work only on the loop where they were opened. Choices, seeds and
+    log-probabilities are not passed on: frameworks have no common names for them.
     """
 
     can_continue = False
@@ -51,6 +46,7 @@ class FrameworkLLM(ABC):
         self.model = model
         self.context = context if context and context > 0 else None
         self._copies: dict[tuple[int, float], Any] = {}
+        self._identity: str | None = None
 
     @abstractmethod
     def chat(self, request: Request) -> Completion:
@@ -64,17 +60,13 @@ class FrameworkLLM(ABC):
     def identity(self) -> str:
         """The model's name and a digest of all its settings but keys. ValueError if they cannot be described.
 
-        If copies of the model are asked, it is the identity at the first use, as the copies are made of that state.
+        That of the first use if copies of the model are asked: they are made of that state.
         """
-        return self._first_identity if self.sets_limit or self.sets_temperature else self._identity()
-
-    @cached_property
-    def _first_identity(self) -> str:
-        return self._identity()
-
-    def _identity(self) -> str:
-        settings = json.dumps([describe(self.llm), self.sets_limit, self.sets_temperature], sort_keys=True)
-        return f"{type(self).__name__}:{self.model}:{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+        if self._identity is None or not (self.sets_limit or self.sets_temperature):
+            settings = json.dumps([describe(self.llm), self.sets_limit, self.sets_temperature], sort_keys=True)
+            digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
+            self._identity = f"{type(self).__name__}:{self.model}:{digest}"
+        return self._identity
 
     def count(self, text: str) -> int | None:
         """None: the tokenizer is not available."""
@@ -82,20 +74,21 @@ class FrameworkLLM(ABC):
 
     async def complete(self, request: Request) -> Completion:
         """Complete in the caller's way, or in the only way that the model has; cancelling abandons the request."""
-        who = caller.get()
+        slots, who = self._slots or nullcontext(), caller.get()
+
+        def chat() -> Completion:
+            with slots:
+                return self.chat(request)
+
         if who is None or self.sync_only:
             try:
-                return await in_thread(partial(self._chat, request))
+                return await in_thread(chat)
             except NotImplementedError:
                 return await self.achat(request)
         try:
             return await on_loop(who, partial(self.achat, request))
         except NotImplementedError:
-            return await in_thread(partial(self._chat, request))
-
-    def _chat(self, request: Request) -> Completion:
-        with self._slots or nullcontext():
-            return self.chat(request)
+            return await in_thread(chat)
 
     @cached_property
     def _slots(self) -> threading.Semaphore | None:
@@ -106,13 +99,11 @@ class FrameworkLLM(ABC):
         self._copies.clear()
 
     def with_limits(self, request: Request) -> Any:  # noqa: ANN401
-        """The model with the request's limit and temperature, if it is a pydantic model with such fields.
+        """A copy of the model with the request's limit and temperature, if it is a pydantic model with such fields.
 
-        They are set in a copy, because the arguments of the methods differ from model to model. A temperature of None
-        stays: some models take none. Copies are kept, as each may open connections.
+        A temperature of None stays: some models take none. Copies are kept, as each may open connections.
         """
-        key = (request.max_tokens, request.temperature)
-        if key not in self._copies:
+        if (key := (request.max_tokens, request.temperature)) not in self._copies:
             self._copies[key] = self._copy(self.llm, request)
         return self._copies[key]
 
@@ -131,21 +122,11 @@ class FrameworkLLM(ABC):
             return llm  # a model that refuses is asked unchanged
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: value for name, value in self.__dict__.items() if name not in ("_slots", "_first_identity")}
-        return {**kept, "_copies": {}}
+        return {**{name: one for name, one in vars(self).items() if name != "_slots"}, "_copies": {}, "_identity": None}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.llm).__name__} {self.model!r})"
 
-
-def innermost(llm: Any) -> Any:  # noqa: ANN401
-    """The model inside all wrappers."""
-    while (inner := next((getattr(llm, name) for name in WRAPPED if hasattr(llm, name)), None)) is not None:
-        llm = inner
-    return llm
-
-
-# ---- which model it is
 
 SECRETS = (
     *("api_key", "apikey", "access_key", "private_key", "secret", "password", "credentials", "authorization"),
@@ -161,61 +142,41 @@ NOT_IDENTITY = {
 """Fields that change no completion, or are secrets by these very names."""
 
 
-def describe(value: Any, name: str = "llm") -> object:  # noqa: ANN401
+def describe(value: Any, name: str = "llm") -> Any:  # noqa: ANN401
     """The settings of a model, and of the models inside it, as plain data without secrets; or its own `identity`.
 
     ValueError names a field that cannot be described (a function, an object without fields): two models that differ
-    only there would share a store.
+    only there would share a store. Fields excluded from dumps are live objects, and left out unless they are functions.
     """
     if isinstance(identity := getattr(value, "identity", None), str):
         return identity
-    if (fields := getattr(type(value), "model_fields", None)) is not None:
-        return describe_fields(value, fields, name)
+    fields = getattr(type(value), "model_fields", None)
+    if fields is not None and not (hasattr(value, "prepare") and "default" in fields):  # not LangChain's configurable
+        values = {name: getattr(value, name) for name, field in fields.items() if not field.exclude}
+        excluded = {name: getattr(value, name, None) for name, field in fields.items() if field.exclude}
+        return {
+            "class": f"{type(value).__module__}.{type(value).__qualname__}",
+            **describe(values | (getattr(value, "model_extra", None) or {})),
+            **{name: one.__qualname__ for name, one in excluded.items() if isinstance(one, FunctionType)},
+        }
     if isinstance(value, Mapping):
-        return {str(key): describe(each, str(key)) for key, each in value.items() if is_identity(str(key))}
-    if isinstance(value, (set, frozenset)):
-        return sorted(json.dumps(describe(each, name), sort_keys=True) for each in value)
-    if isinstance(value, (list, tuple)):
-        return [describe(each, name) for each in value]
-    if isinstance(value, Enum):
-        return str(value.value)
+        named = {str(key): one for key, one in value.items() if str(key) not in NOT_IDENTITY}
+        secret = {key for key in named if key.lower().replace("-", "_").endswith(SECRETS)}
+        return {key: describe(one, key) for key, one in named.items() if key not in secret}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items = [describe(each, name) for each in value]
+        return items if isinstance(value, (list, tuple)) else sorted(json.dumps(each, sort_keys=True) for each in items)
     if hasattr(value, "get_secret_value"):
         return None
+    if isinstance(value, (PurePath, type, Enum)):
+        return str(value.value if isinstance(value, Enum) else value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, (PurePath, type)):
-        return str(value)
-    raise undescribable(value, name)
-
-
-def describe_fields(model: Any, fields: Mapping[str, Any], name: str) -> object:  # noqa: ANN401
-    """The class and the settings of a pydantic model; fields excluded from dumps are live objects, except functions."""
-    if hasattr(model, "prepare") and "default" in fields:  # LangChain's configurable models
-        raise undescribable(model, name)
-    values = {name: getattr(model, name) for name, field in fields.items() if not field.exclude}
-    values |= getattr(model, "model_extra", None) or {}
-    excluded = {name: getattr(model, name, None) for name, field in fields.items() if field.exclude}
-    return {
-        "class": f"{type(model).__module__}.{type(model).__qualname__}",
-        **{name: describe(value, name) for name, value in values.items() if is_identity(name)},
-        **{name: value.__qualname__ for name, value in excluded.items() if isinstance(value, FunctionType)},
-    }
-
-
-def is_identity(name: str) -> bool:
-    """Whether completions depend on the field of this name, and it is no secret."""
-    return name not in NOT_IDENTITY and not name.lower().replace("-", "_").endswith(SECRETS)
-
-
-def undescribable(value: object, name: str) -> ValueError:
-    """The error for a model that cannot be distinguished from others."""
-    return ValueError(
+    raise ValueError(
         f"cannot identify the model for the store: {name} is a {type(value).__name__}, which has no settings. "
         "Leave out store=, or pass reranker= with stored(…) around a backend with an `identity`"
     )
 
-
-# ---- what a reply says
 
 CUT_OFF = {"length", "max_tokens", "max_output_tokens", "model_length"}
 REASONS = ("finish_reason", "stop_reason", "done_reason", "stopReason", "reason")
@@ -233,9 +194,8 @@ ANTHROPIC_CACHE = ("cache_read_input_tokens", "cache_creation_input_tokens")
 def completion_from_reply(text: str | None, reasoning: str, *sources: object) -> Completion:
     """The completion of a reply: its text, its reasoning if that is separate, and the objects that describe it.
 
-    Token counts and the reason of the end are searched in `sources`, in this order, under the names that OpenAI,
-    Anthropic, Google, Ollama and the frameworks use. Defaults: 0 and "stop". Reasoning that was cut off before any text
-    stays open.
+    Token counts (else 0) and finish reason (else "stop") are searched in `sources`, in this order, under the names
+    that OpenAI, Anthropic, Google, Ollama and the frameworks use. Reasoning cut off before any text stays open.
     """
     groups = [group for source in sources for group in field_groups(source)]
 
@@ -248,8 +208,7 @@ def completion_from_reply(text: str | None, reasoning: str, *sources: object) ->
         return 0
 
     reason = next((group[name] for group in groups for name in REASONS if group.get(name) is not None), None)
-    reason = getattr(reason, "name", reason)
-    cut_off = isinstance(reason, str) and reason.lower() in CUT_OFF
+    cut_off = str(getattr(reason, "name", reason)).lower() in CUT_OFF
     text = text or ""
     if reasoning:
         text = f"<think>{reasoning}" if cut_off and not text else f"<think>{reasoning}</think>{text}"

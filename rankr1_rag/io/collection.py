@@ -70,15 +70,13 @@ def read_passages(path: FilePath, wanted: Collection[str] | None = None) -> dict
 
 def as_query(record: object, default_id: str | None = None) -> Query:
     """A query from a JSON value: an object, or its text alone. ValueError where it is neither, or lacks an id."""
-    found = of_kind("the query", record, "a string or an object")
-    fields: Json = {"text": found} if isinstance(found, str) else found
+    fields = {"text": record} if isinstance(record, str) else of_kind("the query", record, "a string or an object")
     return Query(id_of(fields, QUERY_ID, default_id), text_of(fields, QUERY_TEXT))
 
 
 def as_passage(record: object, default_id: str | None = None) -> Passage:
     """A passage from a JSON value: an object, or its text alone. ValueError where it is neither, or lacks an id."""
-    found = of_kind("the passage", record, "a string or an object")
-    fields: Json = {"text": found} if isinstance(found, str) else found
+    fields = {"text": record} if isinstance(record, str) else of_kind("the passage", record, "a string or an object")
     return Passage(id_of(fields, PASSAGE_ID, default_id), text_of(fields, PASSAGE_TEXT), text_of(fields, TITLE, ""))
 
 

@@ -11,10 +11,10 @@ import os
 import secrets
 import sys
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, BinaryIO, ParamSpec, TextIO, TypeVar, cast
+from typing import BinaryIO, ParamSpec, TextIO, TypeVar, cast
 
 from rankr1_rag.errors import FileError
 
@@ -30,14 +30,21 @@ def numbered_lines(path: FilePath) -> Iterator[tuple[int, str]]:
     FileError where the bytes are not text (not UTF-8, NUL, damaged gzip), and at the end where there was no line at
     all.
     """
-    blank = True
-    for number, raw in _raw_lines(path):
-        line = located(path, number, _decoded, raw)
-        if number == 1:
-            line = line.removeprefix("\ufeff")
-        if line and not line.isspace():
-            blank = False
-            yield number, line
+    blank, number = True, 0
+    opened: AbstractContextManager[Iterable[bytes]] = nullcontext(sys.stdin.buffer)
+    if str(path) != "-":
+        opened = (gzip.open if Path(path).suffix == ".gz" else open)(path, "rb")
+    with opened as stream:
+        try:
+            for number, raw in enumerate(stream, start=1):
+                line = located(path, number, _decoded, raw)
+                if number == 1:
+                    line = line.removeprefix("\ufeff")
+                if line and not line.isspace():
+                    blank = False
+                    yield number, line
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise FileError(path, number + 1, f"damaged or cut short from here on, fetch it again: {error}") from error
     if blank:
         raise FileError(path, None, "the file is empty: it has no line")
 
@@ -67,28 +74,37 @@ def writing(path: FilePath) -> Iterator[TextIO]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    with _destination(Path(path)) as raw, _encoded(raw, _is_gzip(path)) as text:
-        yield text
+    place = Path(path)
+    if place.parts[:2] == ("/", "dev") or (place.exists() and not place.is_file()):
+        # A pipe, a device or an open file's descriptor must not be replaced; a folder fails here, at once.
+        with place.open("wb") as raw, _encoded(raw, place) as text:
+            yield text
+        return
+    check_folder(path)
+    whole = Path(os.path.realpath(path))  # a link stays a link
+    part = whole.with_name(f".{whole.name[:50]}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as raw:
+            with _encoded(raw, place) as text:
+                yield text
+            raw.flush()
+            os.fsync(raw.fileno())
+        part.replace(whole)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
-def _is_gzip(path: FilePath) -> bool:
-    return Path(path).suffix == ".gz"
-
-
-def _opened(path: FilePath) -> IO[bytes] | nullcontext[BinaryIO]:
-    if str(path) == "-":
-        return nullcontext(sys.stdin.buffer)
-    return cast(IO[bytes], gzip.open(path)) if _is_gzip(path) else Path(path).open("rb")
-
-
-def _raw_lines(path: FilePath) -> Iterator[tuple[int, bytes]]:
-    number = 0
-    with _opened(path) as stream:
+@contextmanager
+def _encoded(raw: BinaryIO, path: Path) -> Iterator[TextIO]:
+    # No name and no time in the gzip header: the same lines are the same bytes.
+    gzipped = path.suffix == ".gz"
+    with gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) if gzipped else nullcontext(raw) as stream:
+        text = io.TextIOWrapper(cast(BinaryIO, stream), encoding="utf-8", newline="\n")
         try:
-            for number, raw in enumerate(stream, start=1):
-                yield number, raw
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise FileError(path, number + 1, f"damaged or cut short from here on, fetch it again: {error}") from error
+            yield text
+        finally:
+            text.detach()  # flushed, but `raw` stays open for its owner
 
 
 def _decoded(raw: bytes) -> str:
@@ -102,39 +118,6 @@ def _decoded(raw: bytes) -> str:
     if "\0" in line:
         raise ValueError(f"NUL at column {line.index(chr(0)) + 1}: a binary file, or UTF-16? Convert it to UTF-8")
     return line
-
-
-@contextmanager
-def _destination(path: Path) -> Iterator[BinaryIO]:
-    if path.parts[:2] == ("/", "dev") or (path.exists() and not path.is_file()):
-        # A pipe, a device or an open file's descriptor must not be replaced; a folder fails here, at once.
-        with path.open("wb") as raw:
-            yield raw
-        return
-    check_folder(path)
-    whole = Path(os.path.realpath(path))  # a link stays a link
-    part = whole.with_name(f".{whole.name[:50]}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as raw:
-            yield raw
-            raw.flush()
-            os.fsync(raw.fileno())
-        part.replace(whole)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def _encoded(raw: BinaryIO, compress: bool) -> Iterator[TextIO]:
-    # No name and no time in the gzip header: the same lines are the same bytes.
-    packed = gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) if compress else nullcontext(raw)
-    with packed as stream:
-        text = io.TextIOWrapper(cast(BinaryIO, stream), encoding="utf-8", newline="\n")
-        try:
-            yield text
-        finally:
-            text.detach()  # flushed, but `raw` stays open for its owner
 
 
 try:
@@ -151,22 +134,14 @@ def locked(path: Path) -> BinaryIO:
     while True:
         file = open(path, "a+b", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
         try:
-            if _lock(file, path):
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 file.seek(0)
                 return file
-        except BaseException:
+            file.close()  # its owner before has removed it
+        except BaseException as error:
             file.close()
+            if isinstance(error, BlockingIOError):
+                raise FileError(path, None, "another process is at work on this output: wait for its end") from None
             raise
-        file.close()
-
-
-def _lock(file: BinaryIO, path: Path) -> bool:
-    """Whether the file, now locked, is still at this path: its owner before may have removed it."""
-    try:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except BlockingIOError:
-        raise FileError(path, None, "another process is at work on this output: wait for its end") from None
-    except FileNotFoundError:
-        return False

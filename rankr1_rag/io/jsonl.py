@@ -32,6 +32,10 @@ from rankr1_rag.io.files import FilePath, located, numbered_lines
 from rankr1_rag.scoring import Meaning
 from rankr1_rag.types import Comparison, Completion, Cost, Passage, Query, Ranking, TokenLogprob
 
+VERSION = 1
+LATER = {"reasoning_tokens", "lenient", "clipped_tokens"}
+"""Fields that files of version 0.1.0 do not have."""
+
 
 def positions(record: Mapping[str, Any], name: str, n: int) -> tuple[int, ...]:
     """Positions of n candidates, from a field."""
@@ -43,12 +47,17 @@ def positions(record: Mapping[str, Any], name: str, n: int) -> tuple[int, ...]:
 
 
 def comparison_to_json(comparison: Comparison) -> Json:
-    """All its fields by their names, a log-probability of -inf as text; `known` only where there is any."""
+    """All its fields by their names, a log-probability of -inf as text; `known` and `lenient` only if there is any."""
     record = asdict(comparison)
-    if not comparison.known:
-        del record["known"]
+    for name in ("known", "lenient"):
+        if not record[name]:
+            del record[name]
     logprobs = comparison.completion.logprobs
-    record["completion"]["logprobs"] = None if logprobs is None else [_logprob_to_json(entry) for entry in logprobs]
+    if logprobs is not None:
+        record["completion"]["logprobs"] = [
+            _logprob_to_json(entry.token, entry.logprob) | {"top": [_logprob_to_json(*one) for one in entry.top]}
+            for entry in logprobs
+        ]
     return record
 
 
@@ -69,15 +78,17 @@ def _comparison_from_json(record: Mapping[str, Any], n: int) -> Comparison:
         set=members,
         answer=answer,
         completion=_completion_from_json(member(record, "completion", "an object")),
-        round=member(record, "round", "a whole number"),
-        reasoning=member(record, "reasoning", "a string"),
-        parsed=member(record, "parsed", "a boolean"),
-        forced=member(record, "forced", "a boolean"),
-        sample=member(record, "sample", "a whole number"),
-        reasoning_tokens=member(record, "reasoning_tokens", "a whole number") if "reasoning_tokens" in record else 0,
         probabilities=_probabilities(record, len(members)),
         known=positions(record, "known", n) if "known" in record else (),
+        **_plain_fields(Comparison, record),
     )
+
+
+def _plain_fields(owner: type, record: Mapping[str, Any]) -> Json:
+    """The numbers, texts and booleans of a dataclass, checked; `LATER` ones may be missing."""
+    plain = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "a boolean"}
+    names = {one.name: plain[str(one.type)] for one in fields(owner) if one.type in plain}
+    return {name: member(record, name, kind) for name, kind in names.items() if name in record or name not in LATER}
 
 
 def _probabilities(record: Mapping[str, Any], n: int) -> tuple[float, ...] | None:
@@ -92,43 +103,22 @@ def _probabilities(record: Mapping[str, Any], n: int) -> tuple[float, ...] | Non
 def _completion_from_json(record: Mapping[str, Any]) -> Completion:
     logprobs = None if record.get("logprobs") is None else member(record, "logprobs", "an array")
     return Completion(
-        text=member(record, "text", "a string"),
-        prompt_tokens=member(record, "prompt_tokens", "a whole number"),
-        cached_tokens=member(record, "cached_tokens", "a whole number"),
-        completion_tokens=member(record, "completion_tokens", "a whole number"),
-        finish_reason=member(record, "finish_reason", "a string"),
+        **_plain_fields(Completion, record),
         logprobs=None if logprobs is None else tuple(map(_logprob_from_json, logprobs)),
-        stored=member(record, "stored", "a boolean"),
     )
 
 
-def _logprob_to_json(entry: TokenLogprob) -> Json:
-    top = [{"token": token, "logprob": _number_to_json(logprob)} for token, logprob in entry.top]
-    return {"token": entry.token, "logprob": _number_to_json(entry.logprob), "top": top}
+def _logprob_to_json(token: str, logprob: float) -> Json:
+    """JSON has no number for the log-probability of a forbidden token, -inf."""
+    return {"token": token, "logprob": logprob if math.isfinite(logprob) else str(logprob)}
 
 
 def _logprob_from_json(record: object) -> TokenLogprob:
     entry = of_kind("the entry in logprobs", record, "an object")
     top = [_logprob_from_json(alternative) for alternative in entry.get("top", [])]
-    return TokenLogprob(
-        token=member(entry, "token", "a string"),
-        logprob=_number_from_json(entry),
-        top=tuple((alternative.token, alternative.logprob) for alternative in top),
-    )
-
-
-def _number_to_json(number: float) -> float | str:
-    """A forbidden token has the log-probability -inf, for which JSON has no number."""
-    return number if math.isfinite(number) else str(number)
-
-
-def _number_from_json(entry: Json) -> float:
-    if entry.get("logprob") in ("-inf", "inf", "nan"):
-        return float(entry["logprob"])
-    return float(member(entry, "logprob", "a number"))
-
-
-VERSION = 1
+    infinite = entry.get("logprob") in ("-inf", "inf", "nan")
+    logprob = float(entry["logprob"] if infinite else member(entry, "logprob", "a number"))
+    return TokenLogprob(member(entry, "token", "a string"), logprob, tuple((one.token, one.logprob) for one in top))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +187,7 @@ def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
     order = positions(own, "order", len(passages))
     if sorted(order) != list(range(len(passages))):
         raise ValueError(f'"order" must name each of the {len(passages)} passages once, not {list(order)}')
-    cost = _cost_from_json(member(own, "cost", "an object"))
+    cost = Cost(**_plain_fields(Cost, member(own, "cost", "an object")))
     ranking = Ranking(
         query=as_query(member(record, "query", "an object")),
         candidates=tuple(passages[place] for place in sorted(range(len(order)), key=order.__getitem__)),
@@ -215,7 +205,9 @@ def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
     if not own.get("trace"):
         vars(ranking)["cost"] = cost  # where its cached_property looks first
         vars(ranking)["scores"] = tuple(float(member(given, "score", "a number")) for given in record["passages"])
-        vars(ranking)["score_meaning"] = _meaning(own)
+        if (meaning := own.get("score_meaning", "ordinal")) not in get_args(Meaning):  # the only one of version 0.1.0
+            raise ValueError(f'"score_meaning" is {meaning!r:.40}: one of {", ".join(get_args(Meaning))} is needed')
+        vars(ranking)["score_meaning"] = meaning
     return ranking
 
 
@@ -253,16 +245,3 @@ def _ranked(given: str | Json, ranking: Ranking, place: int) -> Json:
         if name in passage:
             passage.setdefault(f"retrieval_{name}", passage[name])
     return passage | {"rank": place + 1, "score": ranking.scores[place]}
-
-
-def _cost_from_json(record: Mapping[str, Any]) -> Cost:
-    """A cost; `reasoning_tokens` are not in files of version 0.1.0."""
-    given = {"reasoning_tokens": 0, **record}
-    return Cost(**{field.name: member(given, field.name, "a number") for field in fields(Cost)})
-
-
-def _meaning(own: Mapping[str, Any]) -> str:
-    """Rankings of version 0.1.0 had ordinal scores only."""
-    if (meaning := own.get("score_meaning", "ordinal")) not in get_args(Meaning):
-        raise ValueError(f'"score_meaning" is {meaning!r:.40}: one of {", ".join(get_args(Meaning))} is needed')
-    return str(meaning)

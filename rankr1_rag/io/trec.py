@@ -55,7 +55,11 @@ def read_run(path: FilePath, depth: int | None = None) -> Run:
         if passage in ranked:
             raise FileError(path, number, f"duplicate passage {passage!r} in the ranking of query {query!r}")
         ranked[passage] = score
-    return {query: _best(scores.pop(query), depth) for query in list(scores)}
+    run: Run = {}
+    for query in list(scores):
+        ranked = scores.pop(query)  # sorting is stable: ties keep the order of the file
+        run[query] = [Scored(*item) for item in sorted(ranked.items(), key=lambda item: -item[1])[:depth]]
+    return run
 
 
 def write_run(
@@ -117,22 +121,13 @@ def _parsed_run_line(line: str) -> tuple[str, str, float]:
     if len(fields) != 6:
         hint = "; with 4 it looks like qrels" if len(fields) == 4 else ""
         raise ValueError(f"a run line has 6 fields, `qid Q0 docid rank score tag`, this one has {len(fields)}{hint}")
-    score = _number(fields[4])
+    try:
+        score = math.nan if "_" in fields[4] else float(fields[4])  # Python reads 1_5 as 15, nobody else does
+    except ValueError:
+        score = math.nan
     if not math.isfinite(score):
         raise ValueError(f"score {fields[4]!r:.80} is not a finite number")
     return sys.intern(fields[0]), sys.intern(fields[2]), score
-
-
-def _number(field: str) -> float:
-    try:
-        return math.nan if "_" in field else float(field)  # Python reads 1_5 as 15, nobody else does
-    except ValueError:
-        return math.nan
-
-
-def _best(scores: dict[str, float], depth: int | None) -> list[Scored]:
-    ranked = sorted(scores.items(), key=lambda item: item[1], reverse=True)  # stable: ties keep the order of the file
-    return [Scored(*item) for item in ranked[:depth]]
 
 
 def _parsed_qrels_line(line: str) -> tuple[str, str, int]:
@@ -145,45 +140,30 @@ def _parsed_qrels_line(line: str) -> tuple[str, str, int]:
     return sys.intern(fields[0]), sys.intern(fields[2]), int(fields[3])
 
 
-def _run_lines(query: str, scored: Sequence[Scored], tag: str) -> str:
-    _check_word("query id", query)
-    _check_passages(query, scored)
-    _check_scores(query, scored)
-    return "".join(f"{query} Q0 {id} {rank} {score!r} {tag}\n" for rank, (id, score) in enumerate(scored, start=1))
-
-
 def _check_word(what: str, word: str) -> None:
     """A field must come back as it was: one word, without NUL, byte order mark or lone surrogate."""
     if not word or _NOT_IN_A_WORD.search(word):
         raise ValueError(f"{what} {word!r} is not one word; TREC fields are whitespace-separated")
 
 
-def _check_passages(query: str, scored: Sequence[Scored]) -> None:
+def _run_lines(query: str, scored: Sequence[Scored], tag: str) -> str:
+    _check_word("query id", query)
     seen: set[str] = set()
-    for id, _ in scored:
+    above = math.inf
+    for rank, (id, score) in enumerate(scored, start=1):
         _check_word(f"query {query!r}: passage id", id)
         if id in seen:
             raise ValueError(f"query {query!r}: passage id {id!r} is ranked twice: a run names a passage once")
         seen.add(id)
-
-
-def _check_scores(query: str, scored: Sequence[Scored]) -> None:
-    above = math.inf
-    for rank, (id, score) in enumerate(scored, start=1):
-        single = _float32(score)
+        try:
+            single = float(struct.unpack("f", struct.pack("f", score))[0])
+        except OverflowError:
+            single = math.inf
         if not math.isfinite(single):
             raise ValueError(f"query {query!r}: score {score!r} of passage {id!r} is not a finite float32 number")
         if single >= above:
             before = scored[rank - 2].score
-            found = (
-                f"score {score!r} of passage {id!r} at rank {rank} is not below the {before!r} before it, as float32"
-            )
-            raise ValueError(f"query {query!r}: {found}: trec_eval would not keep this order")
+            found = f"score {score!r} of passage {id!r} at rank {rank} is not below the {before!r} before it"
+            raise ValueError(f"query {query!r}: {found}, as float32: trec_eval would not keep this order")
         above = single
-
-
-def _float32(score: float) -> float:
-    try:
-        return float(struct.unpack("f", struct.pack("f", score))[0])
-    except OverflowError:
-        return math.inf
+    return "".join(f"{query} Q0 {id} {rank} {score!r} {tag}\n" for rank, (id, score) in enumerate(scored, start=1))

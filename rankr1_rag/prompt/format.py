@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+from rankr1_rag.prompt.answers import lenient_labels
 from rankr1_rag.prompt.texts import sanitise
 from rankr1_rag.types import Message, Passage
 
+_SLOT = re.compile(r"\{(docs|query|known)\}")
 _TAG = re.compile("</?(?:think|answer)>", re.IGNORECASE)
 _ANSWER_TAG = re.compile("<(/?)answer>", re.IGNORECASE)
 _THINK_TAG = re.compile(r"<(/)think>|<think>(?:\s*+<think>)*+", re.IGNORECASE)  # a model may repeat the template's
@@ -26,6 +28,8 @@ _DIGIT = re.compile(r"\d")
 _LABEL = re.compile(r"\s*+([0-9]{1,4})\s*+")
 _EXACT_LABEL = re.compile(r"\[([1-9][0-9]{0,3})\]")
 _EXACT_ANSWER = re.compile(rf"<answer>({_EXACT_LABEL.pattern}(?: > {_EXACT_LABEL.pattern})*+)</answer>")
+_EXAMPLE = re.compile(r"<answer>[^<]*+(?<=\])</answer>")
+_NEAR_EXAMPLE = 80
 _NUMBER = re.compile(r"\d+")
 _BARE = re.compile(r"\s*+(?:<answer>)?\s*+\[?\s*+([0-9]{1,4})\s*+\]?\s*+(?:</answer>)?\s*+\.?\s*+", re.IGNORECASE)
 """A label and nothing else, with or without brackets and tags."""
@@ -122,33 +126,60 @@ class Format:
     def messages(self, query: str, lines: Sequence[str], known: Sequence[str] = ()) -> list[Message]:
         """`render` for sanitised texts: the engine sanitises and clips each passage once a query."""
         context = "".join([self.known.replace("{line}", line) for line in known])
-        heads, before, between, after = self._template
-        if len(lines) > len(heads):
-            heads = tuple(self.prefix.replace("{num}", str(label)) for label in range(1, len(lines) + 1))
-        docs = self.separator.join([head + line for head, line in zip(heads, lines, strict=False)])
-        if between is None:
-            query, context = query + context, ""
-        shown = f"{query.join(before)}{context}{query.join(between or [''])}{docs}{query.join(after)}"
-        return [{"role": "system", "content": self.system}, {"role": "user", "content": shown}]
+        docs = [self.prefix.replace("{num}", str(label)) + line for label, line in enumerate(lines, 1)]
+        asked = query if "{known}" in self.user else query + context
+        values = {"docs": self.separator.join(docs), "query": asked, "known": context}
+        parts = _SLOT.split(self.user)  # by turns a text and the name of a slot
+        shown = "".join([values[part] if place % 2 else part for place, part in enumerate(parts)])
+        system: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
+        return [*system, {"role": "user", "content": shown}]
 
     def answer_tokens(self, n: int) -> int:
         """Enough tokens for the answer of n passages, tags included."""
         return 16 if self.kind == "setwise" else 16 + 6 * n
 
     def parse(self, text: str, n: int) -> tuple[int, ...] | None:
-        """The places named by the last `<answer>…</answer>`, counted from 0, or None.
+        """The places named by the last `<answer>…</answer>` that is not the prompt's example, counted from 0, or None.
 
         Setwise: exactly one label, 1..n; anything else, such as a second number in brackets, is None. Listwise: all n
         places, best first; labels that are repeated or out of range are dropped, missing ones appended in shown order;
         None if there is no label of 1..n.
         """
-        groups = [group for group in _GROUP.findall(last_answer(text)[1]) if _DIGIT.search(group)]
+        groups = [group for group in _GROUP.findall(last_answer(self._own_words(text))[1]) if _DIGIT.search(group)]
         # 0 for a number that cannot be a label ("-1", "3.5", "1, 2")
         labels = [int(label[1]) if (label := _LABEL.fullmatch(group)) else 0 for group in groups]
+        return self._places(labels, n)
+
+    def lenient(self, text: str, n: int) -> tuple[int, ...] | None:
+        """The places that a text without the form that `parse` reads names after its reasoning, or None.
+
+        Setwise: one label, as often as it likes; two different labels are no answer, nor is a number in a sentence
+        about something else: see `prompt.answers`. Listwise: one label, or labels in an order and no other.
+        """
+        in_reasoning, listwise = self.is_reasoning(text), self.kind == "listwise"
+        return self._places(lenient_labels(self._own_words(text), in_reasoning=in_reasoning, listwise=listwise), n)
+
+    def _places(self, labels: Sequence[int], n: int) -> tuple[int, ...] | None:
         if self.kind == "setwise":
             return (labels[0] - 1,) if len(labels) == 1 and 1 <= labels[0] <= n else None
         named = dict.fromkeys(label - 1 for label in labels if 1 <= label <= n)
         return tuple(named | dict.fromkeys(range(n))) if named else None
+
+    def _own_words(self, text: str) -> str:
+        """The text with blanks in place of the example answers of the prompt, which a model may repeat."""
+        return self._examples.sub(lambda example: " " * len(example[0]), text)
+
+    @cached_property
+    def _examples(self) -> re.Pattern[str]:
+        """Each example answer of the prompt, with its example reasoning or else the words before it."""
+        examples = []
+        for part in (self.system, *_SLOT.split(self.user)[::2], _ASK_SETWISE, _ASK_LISTWISE):
+            for answer in _EXAMPLE.finditer(part):
+                near = max(0, answer.start() - _NEAR_EXAMPLE)
+                start = part.find("<think>", near, answer.start())
+                words = part[near if start < 0 else start : answer.end()].split()
+                examples.append(r"\s+".join(map(re.escape, words)))
+        return re.compile("|".join(examples))
 
     def strict(self, text: str, n: int) -> tuple[int, ...] | None:
         """The places that `parse` reads if the whole text has the exact form of the format, else None.
@@ -217,7 +248,7 @@ class Format:
 
         For a setwise answer that `parse` reads.
         """
-        start, answer = last_answer(text)
+        start, answer = last_answer(self._own_words(text))
         label = next(group for group in _GROUP.finditer(answer) if _DIGIT.search(group[1]))
         opened = text[: start + label.start(1)]
         turn: list[Message] = [{"role": "assistant", "content": opened}]
@@ -226,17 +257,6 @@ class Format:
     def _choices(self, n: int) -> tuple[str, ...]:
         """The texts that can follow an opened bracket; none for a listwise answer."""
         return tuple(f"{label}]</answer>" for label in range(1, n + 1)) if self.kind == "setwise" else ()
-
-    @cached_property
-    def _template(self) -> tuple[tuple[str, ...], list[str], list[str] | None, list[str]]:
-        """The labels 1..20, and the user text before the known passages, from there to the passages, and after them.
-
-        The texts are in pieces, to be joined by the query; the second is None without a place for known passages.
-        """
-        heads = tuple(self.prefix.replace("{num}", str(label)) for label in range(1, 21))
-        before, _, after = self.user.partition("{docs}")
-        before, known, between = before.partition("{known}")
-        return heads, before.split("{query}"), between.split("{query}") if known else None, after.split("{query}")
 
 
 def last_answer(text: str) -> tuple[int, str]:

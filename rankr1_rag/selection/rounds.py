@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from functools import wraps
+from typing import Concatenate, Generic, ParamSpec, TypeAlias, TypeVar
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 Set: TypeAlias = tuple[int, ...]
 """2 to `size` distinct positions shown together, in shown order."""
@@ -95,15 +97,22 @@ def play(selection: Selection, judge: Callable[[Set], Answer]) -> list[int]:
     return state.value
 
 
-def checked(n: int, k: int, size: int) -> int:
-    """The number of positions to select, min(k, n). ValueError for arguments out of range."""
-    if n < 0:
-        raise ValueError(f"n, the number of candidates, must be at least 0 (got {n})")
-    if k < 1:
-        raise ValueError(f"k, the number of positions to select, must be at least 1 (got {k})")
-    if size < 2:
-        raise ValueError(f"size, the most positions of a set, must be at least 2 (got {size})")
-    return min(k, n)
+def checked(
+    algorithm: Callable[Concatenate[int, int, int, P], Selection],
+) -> Callable[Concatenate[int, int, int, P], Selection]:
+    """An algorithm whose n, k and size are checked when it is called, not at its first step; its k is min(k, n)."""
+
+    @wraps(algorithm)
+    def begin(n: int, k: int, size: int, *args: P.args, **named: P.kwargs) -> Selection:
+        if n < 0:
+            raise ValueError(f"n, the number of candidates, must be at least 0 (got {n})")
+        if k < 1:
+            raise ValueError(f"k, the number of positions to select, must be at least 1 (got {k})")
+        if size < 2:
+            raise ValueError(f"size, the most positions of a set, must be at least 2 (got {size})")
+        return algorithm(n, min(k, n), size, *args, **named)
+
+    return begin  # type: ignore[return-value]  # mypy: Concatenate takes no names, but wraps does
 
 
 def among(selection: Selection, positions: Sequence[int]) -> Selection:

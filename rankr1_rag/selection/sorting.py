@@ -8,17 +8,13 @@ from itertools import pairwise
 from rankr1_rag.selection.rounds import Part, Selection, ask, best, checked, named, together
 
 
+@checked
 def heapsort(n: int, k: int, size: int) -> Selection:
     """The k best by setwise heapsort (arXiv 2310.09497, §3.2), the algorithm of the Rank-R1 paper (arXiv 2503.06034).
 
     Two departures, neither of which changes the result: the heap is built level by level, all nodes of a level at once,
     and the k-th best is taken without repairing the heap below it. Sets of two make a binary heap.
     """
-    return heapsorted(n, checked(n, k, size), size)
-
-
-def heapsorted(n: int, k: int, size: int) -> Selection:
-    """`heapsort` of checked arguments."""
     heap = list(range(n))
     for level in reversed(list(levels(n, children(size)))):
         yield from together([sift(heap, node, size) for node in level])
@@ -67,6 +63,7 @@ def best_of_family(heap: list[int], node: int, size: int) -> Part[int]:
     return (yield from best([heap[node], *family]))
 
 
+@checked
 def bubblesort(n: int, k: int, size: int) -> Selection:
     """The k best by setwise bubblesort (arXiv 2310.09497, §3.2), at every set size.
 
@@ -74,11 +71,6 @@ def bubblesort(n: int, k: int, size: int) -> Selection:
     known to be the best of all behind it, so that a pass starts at the foremost settled border. The reference
     implementation guesses that, and at size 20 loses passages of the top k.
     """
-    return bubblesorted(n, checked(n, k, size), size)
-
-
-def bubblesorted(n: int, k: int, size: int) -> Selection:
-    """`bubblesort` of checked arguments."""
     order = list(range(n))
     settled = set[int]()
     for place in range(k):
@@ -94,6 +86,7 @@ def bubblesorted(n: int, k: int, size: int) -> Selection:
     return order[:k]
 
 
+@checked
 def window(n: int, k: int, size: int) -> Selection:
     """The k best by sliding window (RankGPT, arXiv 2304.09542), in as many passes as k needs.
 
@@ -101,11 +94,6 @@ def window(n: int, k: int, size: int) -> Selection:
     front in a pass, and further passes order the rest. A set shows the order found so far, not the first-stage order:
     if an answer names only some of the set, they come first and the others stay as shown.
     """
-    return windows(n, checked(n, k, size), size)
-
-
-def windows(n: int, k: int, size: int) -> Selection:
-    """`window` of checked arguments."""
     order, placed = list(range(n)), 0
     while placed < k:
         overlap, left = min(k - placed, size // 2), n - placed

@@ -93,6 +93,7 @@ def thinned(contenders: list[int], to: int, size: int) -> Round:
     return sets
 
 
+@checked
 def tournament(n: int, k: int, size: int) -> Selection:
     """The k best by a tournament that replays only what it must.
 
@@ -100,7 +101,7 @@ def tournament(n: int, k: int, size: int) -> Selection:
     promising are thinned out first, in parallel sets. Tournament sort (Knuth, TAOCP 3, §5.2.3) with sets in place of
     pairs, and with new groups of whoever is left in place of a fixed tree.
     """
-    return selected(n, checked(n, k, size), size, heat)
+    return selected(n, k, size, heat)
 
 
 def heat(_losses: Losses, contenders: list[int], _wanted: int, size: int) -> Round:
@@ -110,6 +111,7 @@ def heat(_losses: Losses, contenders: list[int], _wanted: int, size: int) -> Rou
     return thinned(contenders, few(size), size)
 
 
+@checked
 def ahead(n: int, k: int, size: int) -> Selection:
     """The k best by a tournament that makes the next comparisons ahead: few rounds for a few comparisons more.
 
@@ -123,9 +125,7 @@ def ahead(n: int, k: int, size: int) -> Selection:
 
     If all n fit in one set there is nothing to thin out, and this is `tournament`.
     """
-    if n <= size:
-        return tournament(n, k, size)
-    return selected(n, checked(n, k, size), size, heat_ahead)
+    return selected(n, k, size, heat if n <= size else heat_ahead)
 
 
 def heat_ahead(losses: Losses, contenders: list[int], wanted: int, size: int) -> Round:

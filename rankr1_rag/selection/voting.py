@@ -54,6 +54,7 @@ def borda(answers: Sequence[Answer], size: int) -> Answer:
     return tuple(sorted(points, key=lambda position: (-points[position], position)))
 
 
+@checked
 def ballot(n: int, k: int, size: int, ballots: int) -> Selection:
     """The k with the most votes of `ballots` answers to all n candidates, shown in first-stage order, in one round.
 
@@ -67,13 +68,12 @@ def ballot(n: int, k: int, size: int, ballots: int) -> Selection:
     """
     if ballots < 1:
         raise ValueError(f"ballots must be at least 1 (got {ballots})")
-    wanted = checked(n, k, size)
     if n > size:
         raise ValueError(
             f"a ballot needs at most {size} candidates, the set size (got {n}): rerank fewer candidates, or use "
             "another algorithm"
         )
-    return ballot_round(n, wanted, ballots)
+    return ballot_round(n, k, ballots)
 
 
 def ballot_round(n: int, k: int, ballots: int) -> Selection:

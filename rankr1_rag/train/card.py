@@ -44,38 +44,22 @@ def own(folder: RunDir, material: TrainingData) -> Record:
     return {**folder.settings, "sets": len(material.sets), **_counted(material.examples)}
 
 
-def line(runs: Sequence[Record]) -> str:
-    """The line of a card's metadata."""
-    return _KEY + json.dumps(runs)
-
-
 def _made(adapter: hub.CheckpointFiles) -> list[Record]:
-    return _by_card(adapter) or _by_settings(adapter) or [{"adapter_name": adapter.name}]
-
-
-def _by_card(adapter: hub.CheckpointFiles) -> list[Record]:
+    """The runs in its card, else in the folders of its runs, else only its name."""
     with suppress(BackendError, OSError, ValueError):
         lines = adapter.file(CARD).read_text(encoding="utf-8").splitlines()
         found: list[Any] = next((json.loads(one.removeprefix(_KEY)) for one in lines if one.startswith(_KEY)), [])
-        return [one for one in found if isinstance(one, dict)]
-    return []
-
-
-def _by_settings(adapter: hub.CheckpointFiles) -> list[Record]:
-    """The records in the folder of a run, if its card has none."""
+        if runs := [one for one in found if isinstance(one, dict)]:
+            return runs
     with suppress(BackendError, OSError):
-        settings = hub.read_json(adapter.file(SETTINGS))
-        earlier = settings.get("adapter")
-        return [*(_made(hub.find(earlier, hub.ADAPTER_CONFIG)) if earlier else []), {**settings, **_sources(settings)}]
-    return []
-
-
-def _sources(run: Record) -> Record:
-    """The sources of its examples, if the files are unchanged."""
-    with suppress(OSError, FileError, KeyError):
-        if all(digest(Path(name)) == known for name, known in run["files"].items()):
-            return _counted(share(read_examples(*run["data"]), run["share"], run["seed"]))
-    return {}
+        run = hub.read_json(adapter.file(SETTINGS))
+        earlier = run.get("adapter")
+        before = _made(hub.find(earlier, hub.ADAPTER_CONFIG)) if earlier else []
+        with suppress(OSError, FileError, KeyError):  # its files may have changed since
+            if all(digest(Path(name)) == known for name, known in run["files"].items()):
+                run |= _counted(share(read_examples(*run["data"]), run["share"], run["seed"]))
+        return [*before, run]
+    return [{"adapter_name": adapter.name}]
 
 
 def _counted(examples: Sequence[Example]) -> Record:
@@ -91,24 +75,23 @@ _APART = {"training", "model", "data", "out", "files", "adapter_weights", "examp
 
 def write_card(settings: Training, folder: RunDir, runs: Sequence[Record]) -> None:
     """Write README.md of the run next to its adapter; the run is the last of `runs`."""
-    with writing(folder.path / CARD) as out:
-        out.write(card(settings, folder.records(), runs))
-
-
-def card(settings: Training, records: list[dict[str, Any]], runs: Sequence[Record]) -> str:
-    """The text."""
-    kind = type(settings).__name__.lower()
+    versions = {}
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
     parts = [
-        f"---\nbase_model: {settings.model}\nlibrary_name: peft\ntags: [reranking, rank-r1, lora]\n{line(runs)}\n---",
+        f"---\nbase_model: {settings.model}\nlibrary_name: peft\ntags: [reranking, rank-r1, lora]\n"
+        f"{_KEY}{json.dumps(runs)}\n---",
         f"# A LoRA adapter for reranking, by {', then '.join(map(_way, runs))}",
-        f"Trained by `rankr1 train {kind}` on {settings.model}, for the prompt format "
+        f"Trained by `rankr1 train {type(settings).__name__.lower()}` on {settings.model}, for the prompt format "
         f"`{settings.format}`, in sets of {settings.size}.",
         *(_run(run, f"Run {number} of {len(runs)}") for number, run in enumerate(runs, start=1)),
         "The licences of all these data sets apply to the adapter.",
-        "## Scores\n\n" + _scores(records),
-        "## Versions\n\n" + _table(("package", "version"), _versions()),
+        "## Scores\n\n" + _scores(folder.records()),
+        "## Versions\n\n" + _table(("package", "version"), versions),
     ]
-    return "\n\n".join(parts) + "\n"
+    with writing(folder.path / CARD) as out:
+        out.write("\n\n".join(parts) + "\n")
 
 
 def _way(run: Record) -> str:
@@ -126,16 +109,11 @@ def _run(run: Record, number: str) -> str:
     if weights:
         begun += f" (sha256 of its weights, first 16 digits: {weights})"
     settings = {name: value for name, value in run.items() if name not in _APART}
-    block = "```json\n" + json.dumps(settings, indent=1) + "\n```"
-    files = _table(("file", "sha256, first 16 digits"), run.get("files", {}))
-    return "\n\n".join([title, f"{begun}. {_data(run)}", files, block])
-
-
-def _data(run: Record) -> str:
-    """As in "990 examples, 8,712 sets. Sources: hotpotqa 450, musique 90."."""
     counts = ", ".join(f"{run[name]:,} {name}" for name in ("examples", "sets") if name in run)
     sources = ", ".join(f"{name} {count:,}" for name, count in run.get("sources", {}).items()) or "unknown"
-    return f"{counts}. Sources: {sources}." if counts else f"Sources: {sources}."
+    data = f"{counts}. Sources: {sources}." if counts else f"Sources: {sources}."
+    files = _table(("file", "sha256, first 16 digits"), run.get("files", {}))
+    return f"{title}\n\n{begun}. {data}\n\n{files}\n\n```json\n{json.dumps(settings, indent=1)}\n```"
 
 
 def _scores(records: list[dict[str, Any]]) -> str:
@@ -153,16 +131,6 @@ def _scores(records: list[dict[str, Any]]) -> str:
             f"{found['completion_tokens']:.1f} | {places} |"
         )
     return "\n".join(lines)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _table(heads: tuple[str, str], rows: Mapping[str, str]) -> str:

@@ -38,7 +38,6 @@ from rankr1_rag.types import Passage, Query
 
 POSITIVES = ("positives", "positive_passages", "pos")
 NEGATIVES = ("negatives", "negative_passages", "neg")
-KNOWN = ("known",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +82,28 @@ def read_examples(*paths: FilePath) -> list[Example]:
     """
     if not paths:
         raise ValueError("no file of examples: name at least one")
-    return [example for path in paths for example in _of_file(path)]
+    examples = []
+    for path in paths:
+        lines: dict[str, int] = {}
+        for number, line in numbered_lines(path):
+            example = located(path, number, example_from_json, located(path, number, parse_object, line))
+            if (first := lines.setdefault(example.query.id, number)) != number:
+                raise FileError(path, number, f"the example {example.query.id!r} appears twice, first in line {first}")
+            examples.append(example)
+    return examples
 
 
 def write_examples(path: FilePath, examples: Iterable[Example]) -> None:
     """The project's own shape, one line an example. The file appears whole or not at all."""
     with writing(path) as file:
         for example in examples:
-            file.write(to_line(_to_json(example)))
+            record: dict[str, Any] = {"id": example.query.id, "query": example.query.text}
+            parts = {"known": example.known, "positives": example.positives, "negatives": example.negatives}
+            for name, passages in parts.items():
+                titled = [({"title": one.title} if one.title else {}) for one in passages]
+                lines = [{"id": p.id, **title, "text": p.text} for p, title in zip(passages, titled, strict=True)]
+                record |= {name: lines} if lines else {}
+            file.write(to_line(record | ({"source": example.source} if example.source else {})))
 
 
 def share(examples: Sequence[Example], part: float, seed: int) -> list[Example]:
@@ -117,19 +130,8 @@ def example_from_json(record: Json) -> Example:
         query = replace(query, id=_id(query.text, *(passage.text for passage in positives)))
     right = {(passage.title, passage.text): passage.id for passage in positives}
     apart = [passage for passage in negatives if right.get((passage.title, passage.text), passage.id) == passage.id]
-    known = _passages(record, KNOWN) if record.get("known") is not None else ()
+    known = _passages(record, ("known",)) if record.get("known") is not None else ()
     return Example(query, positives, tuple(apart), text_of(record, ("source",), ""), known)
-
-
-def _of_file(path: FilePath) -> list[Example]:
-    lines: dict[str, int] = {}
-    examples = []
-    for number, line in numbered_lines(path):
-        example = located(path, number, example_from_json, located(path, number, parse_object, line))
-        if (first := lines.setdefault(example.query.id, number)) != number:
-            raise FileError(path, number, f"the example {example.query.id!r} appears twice, first in line {first}")
-        examples.append(example)
-    return examples
 
 
 def _passages(record: Json, names: Sequence[str]) -> tuple[Passage, ...]:
@@ -139,30 +141,13 @@ def _passages(record: Json, names: Sequence[str]) -> tuple[Passage, ...]:
     passages: dict[Passage, None] = {}
     for place, passage in enumerate(of_kind(f'field "{name}"', record[name], "an array")):
         with within(f"{name}[{place}]"):
-            passages[with_id(passage)] = None
+            one = as_passage(passage, "")
+            passages[one if one.id else replace(one, id=_id(one.title, one.text))] = None
     return tuple(passages)
-
-
-def with_id(value: object) -> Passage:
-    """The passage in a JSON value; without an id it gets one made of its content."""
-    passage = as_passage(value, "")
-    return passage if passage.id else replace(passage, id=_id(passage.title, passage.text))
 
 
 def _id(*texts: str) -> str:
     return digest("\n".join(texts))[:16]
-
-
-def _to_json(example: Example) -> dict[str, Any]:
-    record: dict[str, Any] = {"id": example.query.id, "query": example.query.text}
-    parts = {"known": example.known, "positives": example.positives, "negatives": example.negatives}
-    record |= {name: [_passage_to_json(passage) for passage in some] for name, some in parts.items() if some}
-    return record | ({"source": example.source} if example.source else {})
-
-
-def _passage_to_json(passage: Passage) -> dict[str, str]:
-    title = {"title": passage.title} if passage.title else {}
-    return {"id": passage.id, **title, "text": passage.text}
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,31 +180,22 @@ def sets(
     for example in examples:
         for positive in example.positives:
             key = digest(f"{seed}\n{epoch}\n{example.query.id}\n{positive.id}")
-            drawn[key, len(drawn)] = _drawn(key, example, positive, size, hard)
+            generator = random.Random(key)
+            pool = example.negatives[:hard]
+            shown = generator.sample(pool, min(size - 1, len(pool)))
+            right = generator.randint(0, len(shown))
+            shown.insert(right, positive)
+            one = TrainingSet(example.query, tuple(shown), right, example.source, example.known)
+            drawn[key, len(drawn)] = one
     return [drawn[key] for key in sorted(drawn)]
-
-
-def _drawn(key: str, example: Example, positive: Passage, size: int, hard: int | None) -> TrainingSet:
-    generator = random.Random(key)
-    pool = example.negatives[:hard]
-    shown = generator.sample(pool, min(size - 1, len(pool)))
-    right = generator.randint(0, len(shown))
-    shown.insert(right, positive)
-    return TrainingSet(example.query, tuple(shown), right, example.source, example.known)
 
 
 Kind = Literal["label", "naming"]
 
-
 _WORDS = 6
-
-
 """Words of a passage without a title that name it."""
 
-
 _ROUND = str.maketrans("[]", "()")
-
-
 """A name in the reasoning must not look like a label."""
 
 

@@ -6,7 +6,7 @@ The model answers each prompt several times. An answer earns 1 if it keeps the f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -64,21 +64,20 @@ def make_trainer(run: Run, settings: GRPO, trainer_class: Any = None) -> Any:
 def rewards(format: Format) -> list[Any]:
     """The reward and its two parts as trl's reward functions; the parts are logged and have no weight."""
 
-    def each(completions: Sequence[Any], n: Sequence[int], right: Sequence[int]) -> list[Reward]:
-        texts = [completion[0]["content"] for completion in completions]
-        return [reward(format, *one) for one in zip(texts, n, right, strict=True)]
+    def function(name: str, part: Callable[[Reward], float]) -> Any:
+        def of(completions: Sequence[Any], n: Sequence[int], right: Sequence[int], **_: object) -> list[float]:
+            texts = [completion[0]["content"] for completion in completions]
+            return [part(reward(format, *one)) for one in zip(texts, n, right, strict=True)]
 
-    def value(completions: Sequence[Any], n: Sequence[int], right: Sequence[int], **_: object) -> list[float]:
-        return [one.value for one in each(completions, n, right)]
+        of.__name__ = name
+        return of
 
-    def kept(completions: Sequence[Any], n: Sequence[int], right: Sequence[int], **_: object) -> list[float]:
-        return [float(one.format) for one in each(completions, n, right)]
-
-    def named(completions: Sequence[Any], n: Sequence[int], right: Sequence[int], **_: object) -> list[float]:
-        return [float(one.right) for one in each(completions, n, right)]
-
-    named.__name__ = "right"
-    return [value, kept, named]
+    parts: dict[str, Callable[[Reward], float]] = {
+        "value": lambda one: one.value,
+        "kept": lambda one: float(one.format),
+        "right": lambda one: float(one.right),
+    }
+    return [function(name, part) for name, part in parts.items()]
 
 
 def uses_vllm(settings: GRPO, device: str) -> bool:

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from rankr1_rag.backends import hub
-from rankr1_rag.backends.local_model import render_prompt
+from rankr1_rag.backends.chat_template import render_prompt
 from rankr1_rag.backends.transformers import model as transformers_model
 from rankr1_rag.errors import BackendError
 from rankr1_rag.train.config import SFT, Training
@@ -32,8 +32,12 @@ class Trained:
         return len(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def ids(self, messages: Sequence[Message]) -> list[int]:
-        """The tokens of a prompt up to the start of the completion, rendered as the backends render it."""
-        text = render_prompt(self.tokenizer, messages, "the model")
+        """The tokens of a prompt up to the start of the completion, rendered as the backends render it.
+
+        Where the template opens the reasoning, the model has to do it: the reward is for the whole form.
+        """
+        text, opened = render_prompt(self.tokenizer, messages, "the model")
+        text = text.rstrip().removesuffix(opened) if opened else text
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
 

@@ -6,8 +6,9 @@ names the passage and its label: a small model that names its choice first learn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 from rankr1_rag.engine.query import Budget
@@ -19,12 +20,6 @@ from rankr1_rag.train.model import Trained
 from rankr1_rag.types import Message
 
 Count: TypeAlias = Callable[[str], int | None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Room:
-    context: int | None
-    count: Count
 
 
 def messages(
@@ -45,7 +40,7 @@ def messages(
     n = len(set.passages)
     budget = Budget(format, n, thinks, query_tokens, passage_tokens, known=len(set.known))
     with within(f"query {set.query.id!r}"):
-        texts = budget.fit(set.query.text, set.passages + set.known, _Room(context, count))
+        texts = budget.fit(set.query.text, set.passages + set.known, SimpleNamespace(context=context, count=count))
     return format.messages(texts.query, texts.lines[:n], texts.lines[n:])
 
 
@@ -62,7 +57,11 @@ def read_training_data(settings: Training) -> TrainingData:
     """The data of a run. FileError for malformed files; ValueError if a held-out example is also a training example."""
     examples = share(read_examples(*settings.data), settings.share, settings.seed)
     held = read_examples(*settings.held_out) if settings.held_out else []
-    _apart(examples, held)
+    trained = {one.query.text for one in examples}
+    if both := next((one.query.text for one in held if one.query.text in trained), None):
+        raise ValueError(
+            f"held_out: the query {both!r:.80} is trained on too, so its score would mean nothing: use other examples"
+        )
     train = [
         one
         for epoch in range(settings.epochs)
@@ -84,8 +83,8 @@ def supervised(material: TrainingData, settings: SFT, trained: Trained) -> list[
         learned = [*trained.tokenizer(text, add_special_tokens=False).input_ids, trained.tokenizer.eos_token_id]
         if len(learned) > settings.completion_tokens:
             raise ValueError(
-                f"query {one.query.id!r}: what is to be learned takes {len(learned)} tokens and completion_tokens is "
-                f"{settings.completion_tokens}: give more"
+                f"query {one.query.id!r}: the completion to learn takes {len(learned)} tokens and completion_tokens is "
+                f"{settings.completion_tokens}: use more"
             )
         rows.append({"input_ids": prompt + learned, "completion_mask": [0] * len(prompt) + [1] * len(learned)})
     return rows
@@ -109,14 +108,3 @@ def asked(one: TrainingSet, settings: Training, count: Count) -> list[Message]:
         query_tokens=settings.query_tokens,
         passage_tokens=settings.passage_tokens,
     )
-
-
-def _apart(examples: Iterable[Example], held: Iterable[Example]) -> None:
-    """ValueError where a query is both trained and measured on."""
-    texts = {one.query.text for one in examples}
-    for one in held:
-        if one.query.text in texts:
-            raise ValueError(
-                f"held_out: the query {one.query.text!r:.80} is trained on too, so measuring on it would tell nothing: "
-                "give other examples"
-            )

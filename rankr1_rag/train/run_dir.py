@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
@@ -30,8 +30,6 @@ from rankr1_rag.train.config import Training
 
 ADAPTER = "adapter_model.safetensors"
 CARD, SETTINGS = "README.md", "settings.json"
-STATE = "trainer_state.json"
-"""What the trainer writes last into a checkpoint."""
 
 _MAY_CHANGE = {"out", "device", "device_batch", "compile", "checkpointing", "vllm", "save"}
 """Settings that may change when a run resumes: they decide where and how fast, not what."""
@@ -56,7 +54,12 @@ class RunDir:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings the run began with. FileError if the file is damaged."""
-        return _read(self.path / SETTINGS)
+        file = self.path / SETTINGS
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        except ValueError as error:
+            remedy = "remove the folder, or use another --out"
+            raise FileError(file, None, f"the file is damaged ({error}): {remedy}") from error
 
     @property
     def done(self) -> bool:
@@ -65,10 +68,12 @@ class RunDir:
 
     def checkpoint(self) -> Path | None:
         """The newest complete checkpoint; unfinished ones are removed."""
-        found = sorted(self.checkpoints.glob("checkpoint-*"), key=_step, reverse=True)
-        for path in found:
-            if _whole(path):
-                return path
+        steps = {int(path.name.rpartition("-")[2]): path for path in self.checkpoints.glob("checkpoint-*")}
+        for _, path in sorted(steps.items(), reverse=True):
+            with suppress(OSError, ValueError):
+                json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))  # it is written last
+                if (path / ADAPTER).exists():
+                    return path
             shutil.rmtree(path)
         return None
 
@@ -88,11 +93,14 @@ class RunDir:
         """Whether the log has scores on held-out sets at this step."""
         return any(record["step"] == step and "held_out" in record for record in self.records())
 
-    def cut_log(self, step: int) -> None:
-        """Remove what was logged after a step, where the run resumes."""
+    def cut_log_to_checkpoint(self) -> str | None:
+        """The newest checkpoint, where the run resumes; what was logged after it is removed."""
+        checkpoint = self.checkpoint()
+        step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1
         kept = [record for record in self.records() if record["step"] <= step]
         with writing(self.log) as out:
             out.writelines(json.dumps(record) + "\n" for record in kept)
+        return str(checkpoint) if checkpoint else None
 
 
 @contextmanager
@@ -104,7 +112,7 @@ def opened(settings: Training, processes: Processes) -> Iterator[RunDir]:
         def begin() -> None:
             path.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(path / ".lock"))
-            write_or_compare(path / SETTINGS, described(settings))
+            write_or_compare(RunDir(path), settings)
 
         processes.from_main(begin)
         yield RunDir(path)
@@ -116,60 +124,38 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
-def described(settings: Training) -> dict[str, Any]:
-    """The settings as JSON, with digests of the files they name."""
-    kind = type(settings).__name__.lower()
-    files = {name: digest(Path(name)) for name in (*settings.data, *settings.held_out)}
+def write_or_compare(folder: RunDir, settings: Training) -> None:
+    """A new run writes its settings, with digests of the files they name; a resumed run must have the same.
+
+    FileError names the first difference.
+    """
     adapter = hub.weights(settings.model, settings.adapter).adapter
-    weights = digest(adapter.file(hub.ADAPTER)) if adapter else None
-    return {"training": kind, **settings.to_json(), "files": files, "adapter_weights": weights}
-
-
-def write_or_compare(file: Path, settings: dict[str, Any]) -> None:
-    """A new run writes its settings; a resumed run must have the same ones. FileError names the first difference."""
+    described = {
+        "training": type(settings).__name__.lower(),
+        **settings.to_json(),
+        "files": {name: digest(Path(name)) for name in (*settings.data, *settings.held_out)},
+        "adapter_weights": digest(adapter.file(hub.ADAPTER)) if adapter else None,
+    }
+    file = folder.path / SETTINGS
     if not file.exists():
         with writing(file) as out:
-            json.dump(settings, out, indent=1)
+            json.dump(described, out, indent=1)
         return
-    earlier = _read(file)
-    for name in settings.keys() & earlier.keys() - _MAY_CHANGE:  # settings unknown to an earlier version are skipped
-        if earlier[name] != settings[name]:
+    earlier = folder.settings
+    for name in described.keys() & earlier.keys() - _MAY_CHANGE:  # settings unknown to an earlier version are skipped
+        if earlier[name] != described[name]:
             raise FileError(
                 file,
                 None,
-                f"this folder holds a run with {name} {earlier[name]!r} (got {settings[name]!r}): resume with the same "
-                "settings, or use another --out",
+                f"this folder holds a run with {name} {earlier[name]!r} (got {described[name]!r}): "
+                "resume with the same settings, or use another --out",
             )
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise FileError(
-            file, None, f"the file is damaged ({error}): remove the folder, or use another --out"
-        ) from error
-
-
-def _step(path: Path) -> int:
-    number = path.name.rpartition("-")[2]
-    return int(number) if number.isdecimal() else -1
-
-
-def _whole(path: Path) -> bool:
-    try:
-        json.loads((path / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return (path / ADAPTER).exists()
 
 
 T = TypeVar("T")
 
-
 PATIENCE = timedelta(hours=2)
 """How long one process waits for another, which may download a model. A launcher ends all processes if one dies."""
-
 
 _NUMBERS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 """Environment variables in which launchers pass the number of a process."""
@@ -187,20 +173,20 @@ class Processes:
     number: int = 0
     count: int = 1
 
-    @property
-    def main(self) -> bool:
-        """Whether this is the one that writes."""
-        return self.number == 0
-
     def from_main(self, find: Callable[[], T]) -> T:
         """The result of `find` in the main process, in all processes; an exception is raised in all of them."""
         if self.count == 1:
             return find()
-        shared: list[Any] = [_outcome(find) if self.main else None]
+        shared: list[Any] = [None]
+        if self.number == 0:
+            try:
+                shared = [(find(), None)]
+            except Exception as error:  # the others would wait for what never comes
+                shared = [(None, error)]
         import_module("accelerate.utils").broadcast_object_list(shared)
-        found, error = shared[0]
-        if error is not None:
-            raise error
+        found, failure = shared[0]
+        if failure is not None:
+            raise failure
         return found  # type: ignore[no-any-return]  # it came as it was sent
 
     def gathered(self, found: Sequence[T]) -> list[T]:
@@ -208,11 +194,6 @@ class Processes:
         if self.count == 1:
             return list(found)
         return list(import_module("accelerate.utils").gather_object(list(found)))
-
-    def wait(self) -> None:
-        """Until all of them are here."""
-        if self.count > 1:
-            import_module("accelerate").PartialState().wait_for_everyone()
 
 
 ALONE = Processes()
@@ -228,10 +209,3 @@ def joined(device: str | None) -> Processes:
     if state.num_processes > 1:
         atexit.register(state.destroy_process_group)  # else its threads are alive at exit, which aborts Python
     return Processes(state.process_index, state.num_processes)
-
-
-def _outcome(find: Callable[[], T]) -> tuple[T | None, Exception | None]:
-    try:
-        return find(), None
-    except Exception as error:  # the others would wait for what never comes
-        return None, error

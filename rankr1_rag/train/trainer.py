@@ -40,39 +40,13 @@ NAMES = {
 }
 """Logged figures: the trainers' names and ours."""
 
-
-def record(step: int, logs: Mapping[str, Any]) -> dict[str, float]:
-    """One line of the log with the figures of `NAMES`; empty if there are none."""
-    found = {ours: round(float(logs[theirs]), 6) for theirs, ours in NAMES.items() if theirs in logs}
-    return {"step": step, **found} if found else {}
-
-
-def append(folder: RunDir, line: Mapping[str, Any]) -> None:
-    """Append a line to the log."""
-    with folder.log.open("a", encoding="utf-8") as out:
-        out.write(json.dumps(line) + "\n")
-
-
-def log_callback(folder: RunDir) -> Any:
-    """A callback of a transformers trainer that writes the log."""
-    transformers: Any = import_module("transformers")
-
-    class Log(transformers.TrainerCallback):  # type: ignore[misc]
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            line = record(state.global_step, logs or {})
-            if state.is_world_process_zero and "loss" in line:
-                append(folder, line)
-
-    return Log()
-
-
 _PANELS = (
-    ("Reward", ("reward",), None),
-    ("Loss", ("loss",), None),
+    ("Reward", ("reward",), ()),
+    ("Loss", ("loss",), ()),
     ("Held-out sets", (), ("accuracy", "format_rate")),
     ("Completion, tokens", ("completion_tokens",), ("completion_tokens",)),
-    ("Form kept, training", ("format_rate",), None),
-    ("Entropy", ("entropy",), None),
+    ("Form kept, training", ("format_rate",), ()),
+    ("Entropy", ("entropy",), ()),
 )
 """A panel's title, its figures of the training sets, and its figures of the held-out sets."""
 
@@ -82,15 +56,22 @@ def write_plots(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     matplotlib: Any = import_module("matplotlib")
     matplotlib.use("Agg")
     pyplot: Any = import_module("matplotlib.pyplot")
-    shown = [panel for panel in _PANELS if any(_curves(records, panel))]
+    held: list[Mapping[str, Any]] = [{"step": r["step"], **r["held_out"]} for r in records if "held_out" in r]
+    shown = []
+    for title, of_training, of_held_out in _PANELS:
+        curves = [(name, "training", "-", [one for one in records if name in one]) for name in of_training]
+        curves += [(name, "held out", "o-", held) for name in of_held_out]
+        if drawn := [curve for curve in curves if curve[-1]]:
+            shown.append((title, drawn))
     if not shown:
         return
     rows = -(-len(shown) // 2)
     figure, axes = pyplot.subplots(rows, 2, figsize=(10, 3 * rows), squeeze=False, layout="constrained")
-    for axis, panel in zip(axes.flat, shown, strict=False):
-        axis.set_title(panel[0], loc="left", fontsize=11)
-        for name, steps, values, marker in _curves(records, panel):
-            axis.plot(steps, values, marker, label=name, linewidth=1.2, markersize=4)
+    for axis, (title, curves) in zip(axes.flat, shown, strict=False):
+        axis.set_title(title, loc="left", fontsize=11)
+        for name, source, marker, points in curves:
+            steps, values = [one["step"] for one in points], [one[name] for one in points]
+            axis.plot(steps, values, marker, label=f"{name.replace('_', ' ')}, {source}", linewidth=1.2, markersize=4)
         axis.set_xlabel("step")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
@@ -99,19 +80,6 @@ def write_plots(records: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.set_visible(False)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
-
-
-def _curves(records: Sequence[Mapping[str, Any]], panel: tuple[str, Any, Any]) -> list[tuple[str, Any, Any, str]]:
-    """Name, steps, values and line style of every curve of a panel that has a point."""
-    _, trained, held = panel
-    found = []
-    for name in trained:
-        points = [(one["step"], one[name]) for one in records if name in one]
-        found.append((f"{name.replace('_', ' ')}, training", points, "-"))
-    for name in held or ():
-        points = [(one["step"], one["held_out"][name]) for one in records if "held_out" in one]
-        found.append((f"{name.replace('_', ' ')}, held out", points, "o-"))
-    return [(name, *zip(*points, strict=True), line) for name, points, line in found if points]  # type: ignore[misc]
 
 
 Progress = Callable[[int, int, dict[str, Any]], None]
@@ -145,9 +113,8 @@ def train(settings: Training, trainer: Callable[[Run], Any], progress: Progress 
         material = read_training_data(settings)
         run = Run(settings, folder, material, load(settings), progress, processes, before)
         started = trainer(run)
-        for callback in callbacks(run):
-            started.add_callback(callback)
-        checkpoint = processes.from_main(lambda: last_checkpoint(run.folder))
+        started.add_callback(log_callback(run))
+        checkpoint = processes.from_main(folder.cut_log_to_checkpoint)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             started.remove_callback(import_module("transformers").PrinterCallback)
@@ -206,43 +173,37 @@ def shared_out(batch: int, device_batch: int | None, processes: Processes) -> tu
     return at_once, batch // (at_once * processes.count)
 
 
-def callbacks(run: Run) -> list[Any]:
-    """Callbacks for the log, for the evaluation at every checkpoint, and for the progress."""
+def log_callback(run: Run) -> Any:
+    """A callback of a transformers trainer: the log, an evaluation at every checkpoint, and the progress."""
     transformers: Any = import_module("transformers")
     prompts = [asked(one, run.settings, run.trained.count) for one in run.material.held_out]
 
-    class HeldOutEvaluation(transformers.TrainerCallback):  # type: ignore[misc]
+    class Log(transformers.TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if not run.processes.from_main(lambda: run.folder.has_scores(state.global_step)):
-                evaluate(run, prompts, state)  # a new run, or one that was killed during an evaluation
+                self.on_save(args, state, control)  # a new run, or one that was killed during an evaluation
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            evaluate(run, prompts, state)
+            if prompts:
+                form, most = run.settings.prompt_format, run.settings.completion_tokens
+                scores = measure(run.trained, prompts, run.material.held_out, form, most, run.processes)
+                self.log(state, {"held_out": asdict(scores)})
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if run.progress and state.is_world_process_zero and logs:
-                run.progress(state.global_step, state.max_steps, record(state.global_step, logs))
+            figures = {ours: round(float(logs[theirs]), 6) for theirs, ours in NAMES.items() if theirs in (logs or {})}
+            self.log(state, figures)
 
-    return [log_callback(run.folder), HeldOutEvaluation()]
+        def log(self, state: Any, figures: Mapping[str, Any]) -> None:
+            if not state.is_world_process_zero or not figures:
+                return
+            line = {"step": state.global_step, **figures}
+            if {"loss", "held_out"} & line.keys():
+                with run.folder.log.open("a", encoding="utf-8") as out:
+                    out.write(json.dumps(line) + "\n")
+            if run.progress:
+                run.progress(state.global_step, state.max_steps, line)
 
-
-def evaluate(run: Run, prompts: Sequence[Any], state: Any) -> None:
-    """Measure on the held-out sets, by all processes; the main one logs the scores. `state` is the trainer's."""
-    if not prompts:
-        return
-    settings, held = run.settings, run.material.held_out
-    scores = measure(run.trained, prompts, held, settings.prompt_format, settings.completion_tokens, run.processes)
-    if state.is_world_process_zero:
-        append(run.folder, {"step": state.global_step, "held_out": asdict(scores)})
-        if run.progress:
-            run.progress(state.global_step, state.max_steps, {"held_out": asdict(scores)})
-
-
-def last_checkpoint(folder: RunDir) -> str | None:
-    """The checkpoint to resume from; the log is cut back to it."""
-    checkpoint = folder.checkpoint()
-    folder.cut_log(int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1)
-    return str(checkpoint) if checkpoint else None
+    return Log()
 
 
 def finish(run: Run) -> None:

@@ -58,28 +58,23 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(asyncio.wait_for(coroutine, 60))
 
 
+async def answers(backend: Backend, requests: Sequence[Request], *, together: bool) -> list[Completion]:
+    try:
+        jobs = map(backend.complete, requests)
+        return await asyncio.gather(*jobs) if together else [await job for job in jobs]
+    finally:
+        await backend.close()
+
+
 def ask(backend: Backend, *requests: Request) -> list[Completion]:
     """The completions of these requests, made one after another; the backend is closed."""
-
-    async def whole() -> list[Completion]:
-        try:
-            return [await backend.complete(request) for request in requests or (asking(),)]
-        finally:
-            await backend.close()
-
-    return run(whole())
+    return run(answers(backend, requests or (asking(),), together=False))
 
 
 def ask_together(backend: Backend, n: int) -> list[str]:
     """The texts of the completions of `n` different requests, made at once; the backend is closed."""
-
-    async def whole() -> list[Completion]:
-        try:
-            return await asyncio.gather(*(backend.complete(asking(str(number))) for number in range(n)))
-        finally:
-            await backend.close()
-
-    return [completion.text for completion in run(whole())]
+    requests = [asking(str(number)) for number in range(n)]
+    return [completion.text for completion in run(answers(backend, requests, together=True))]
 
 
 def code(script: str) -> str:
@@ -89,8 +84,7 @@ def code(script: str) -> str:
 def python(script: str, *options: str, errors: str = "") -> str:
     """The output of a script in a process of its own, which must succeed and print nothing but `errors`."""
     command = [*COMMAND[:-1], *options, "-c", code(script)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert errors in done.stderr if errors else done.stderr == ""
     return done.stdout

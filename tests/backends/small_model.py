@@ -1,8 +1,13 @@
-"""A llama of a few thousand weights as a GGUF file, and LoRA adapters for it, both made without torch."""
+"""A llama of a few thousand weights as a GGUF file or checkpoint, LoRA adapters for it, and ways to ask any model."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import subprocess
+import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,23 +17,71 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from rankr1_rag.backends import Backend, Request
+from rankr1_rag.types import Completion, Message
+
 Array = NDArray[Any]
 
+
+def ask(text: str, begun: str | None = None) -> list[Message]:
+    messages: list[Message] = [{"role": "user", "content": text}]
+    return messages if begun is None else [*messages, {"role": "assistant", "content": begun}]
+
+
+def complete(backend: Backend, *requests: Request, close: bool = False) -> list[Completion]:
+    """The completions of requests made at once."""
+
+    async def together() -> list[Completion]:
+        try:
+            return await asyncio.wait_for(asyncio.gather(*map(backend.complete, requests)), 400)
+        finally:
+            if close:
+                await backend.close()
+
+    return asyncio.run(together())
+
+
+def once(backend: Backend, request: Request) -> Completion:
+    """The only completion of a backend that is closed then."""
+    return complete(backend, request, close=True)[0]
+
+
+def python(file: Path, code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code as a script of its own, in this file."""
+    file.write_text(textwrap.dedent(code), encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, str(file), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+        env={**environment, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        check=False,
+    )
+
+
+def errors_without(file: Path, module: str, call: str, *packages: str) -> list[str]:
+    """The modules that a call imports, then its ImportErrors where one of these packages is not installed."""
+    code = f"""
+        import importlib.machinery, sys
+        from {module} import {call.split("(")[0]}
+        {call}
+        print(*sorted(set(sys.modules) & set(sys.argv[1:])))
+        find = importlib.machinery.PathFinder.find_spec
+        for absent in sys.argv[1:]:
+            hide = lambda name, *rest: None if name == absent else find(name, *rest)
+            importlib.machinery.PathFinder.find_spec = hide
+            try:
+                {call}
+            except ImportError as error:
+                print(repr(str(error)))
+    """
+    done = python(file, code, *packages)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 BLOCKS, WIDTH, HEADS, KV_HEADS, INNER = 3, 64, 4, 2, 96
-
-
-def shapes(inner: int = INNER) -> dict[str, tuple[int, int]]:
-    """Of the linear layers in a block, (out, in)."""
-    return {
-        "self_attn.q_proj": (WIDTH, WIDTH),
-        "self_attn.k_proj": (WIDTH // 2, WIDTH),
-        "self_attn.v_proj": (WIDTH // 2, WIDTH),
-        "self_attn.o_proj": (WIDTH, WIDTH),
-        "mlp.gate_proj": (inner, WIDTH),
-        "mlp.up_proj": (inner, WIDTH),
-        "mlp.down_proj": (WIDTH, inner),
-    }
-
 
 TENSORS = {
     "self_attn.q_proj": "attn_q",
@@ -39,6 +92,14 @@ TENSORS = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+
+
+def shape(module: str, inner: int) -> tuple[int, int]:
+    """Of a linear layer in a block, (out, in)."""
+    small = {"self_attn.k_proj": WIDTH // 2, "self_attn.v_proj": WIDTH // 2}
+    if module == "mlp.down_proj":
+        return WIDTH, inner
+    return (inner if module.startswith("mlp") else small.get(module, WIDTH)), WIDTH
 
 
 def make_model(path: Path, kind: GGMLQuantizationType, architecture: str = "llama", inner: int = INNER) -> Path:
@@ -59,9 +120,9 @@ def make_model(path: Path, kind: GGMLQuantizationType, architecture: str = "llam
     writer.add_tensor("token_embd.weight", embedding, raw_dtype=GGMLQuantizationType.Q8_0)
     for block in range(BLOCKS):
         writer.add_tensor(f"blk.{block}.attn_norm.weight", np.ones(WIDTH, np.float32))
-        for name, shape in shapes(inner).items():
-            weights = quants.quantize(dice.normal(size=shape).astype(np.float32), kind)
-            writer.add_tensor(f"blk.{block}.{TENSORS[name]}.weight", weights, raw_dtype=kind)
+        for module, tensor in TENSORS.items():
+            weights = quants.quantize(dice.normal(size=shape(module, inner)).astype(np.float32), kind)
+            writer.add_tensor(f"blk.{block}.{tensor}.weight", weights, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -83,7 +144,7 @@ def make_adapter(
     dice, made = np.random.default_rng(6), {}
     for block in range(blocks):
         for name in modules:
-            rows, columns = shapes(inner)[name]
+            rows, columns = shape(name, inner)
             begin = f"base_model.model.model.layers.{block}.{name}"
             made[f"{begin}.lora_A.weight"] = dice.normal(size=(rank, columns)).astype(dtype)
             made[f"{begin}.lora_B.weight"] = dice.normal(size=(rows, rank)).astype(dtype)
@@ -146,19 +207,30 @@ def make_checkpoint(folder: Path, layers: int = 2, head_dim: int = 16) -> Path:
     fast.chat_template = CHATML
     fast.save_pretrained(folder)
     torch.manual_seed(4)
-    config = LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=WIDTH,
-        intermediate_size=INNER,
-        num_hidden_layers=layers,
-        num_attention_heads=HEADS,
-        num_key_value_heads=KV_HEADS,
-        head_dim=head_dim,
-        max_position_embeddings=2_048,
-        initializer_range=0.3,
-        bos_token_id=None,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
+    size: dict[str, Any] = {"hidden_size": WIDTH, "intermediate_size": INNER, "num_hidden_layers": layers}
+    size |= {"num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "head_dim": head_dim}
+    size |= {"max_position_embeddings": 2_048, "initializer_range": 0.3, "vocab_size": len(fast)}
+    config = LlamaConfig(**size, bos_token_id=None, eos_token_id=0, pad_token_id=0)
     LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def make_peft_adapter(folder: Path, base: Path, rank: int, **size: int) -> Path:
+    """A LoRA of random weights, strong enough to be seen, for the model in `base` or for one of another size."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(base)
+    config.update(size)
+    torch.manual_seed(rank)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=["q_proj", "v_proj", "o_proj"])
+    adapted = get_peft_model(model, lora)
+    with torch.no_grad():
+        for name, weights in adapted.named_parameters():
+            if "lora_" in name:
+                weights.normal_(0.0, 0.2)
+    adapted.peft_config["default"].base_model_name_or_path = "its/base"
+    adapted.save_pretrained(folder, save_embedding_layers=False)
     return folder

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import pickle
 import signal
 import sqlite3
 import stat
@@ -16,6 +15,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
@@ -24,7 +24,7 @@ from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.backends.wrappers import stored
 from rankr1_rag.errors import BackendUnavailable, StoreError
 from rankr1_rag.types import Completion, TokenLogprob
-from tests.backends.scripts import COMMAND, ENVIRONMENT, Script, ask, asking, code, python, run
+from tests.backends.scripts import COMMAND, ENVIRONMENT, Script, answers, ask, asking, code, python, run
 
 
 @pytest.fixture
@@ -41,9 +41,12 @@ def rows(store: Path) -> int:
     return execute(store, "SELECT count(*) FROM completions")[0][0]
 
 
-def new(path: Path, *requests: Request) -> None:
-    """A store of these completions."""
-    ask(stored(Scripted(Script()), path), *requests)
+def new(path: Path, *texts: str) -> list[Completion]:
+    """Make or use a store with a backend that repeats these prompts."""
+    return ask(stored(Scripted(Script()), path), *map(asking, texts or ["which?"]))
+
+
+LONG = ["x" * 5_000 + str(i) for i in range(30)]
 
 
 # ---- what is found again
@@ -83,39 +86,35 @@ def test_completions_differ_by_every_field_of_a_request(store: Path, change: dic
 
 
 def test_equal_requests_are_equal_however_they_are_written(store: Path) -> None:
-    backend = stored(Scripted(script := Script()), store)
     message = {"content": "which?", "role": "user"}
-    ask(backend, asking(), Request((message,), 8, temperature=0), Request([message], 8, 0.0, (), (), 0, 0, 0))
+    others = Request((message,), 8, temperature=0), Request([message], 8, 0.0, (), (), 0, 0, 0)
+    ask(stored(Scripted(script := Script()), store), asking(), *others)
     assert script.calls == 1
 
 
 def test_another_identity_is_another_model(store: Path) -> None:
-    for identity, calls in [("a", 1), ("b", 1), ("a", 0)]:
-        ask(stored(Scripted(script := Script(), identity=identity), store))
+    script = Script()
+    for identity, calls in [("a", 1), ("b", 2), ("a", 2)]:
+        ask(stored(Scripted(script, identity=identity), store))
         assert script.calls == calls
 
 
-def test_a_closed_store_opens_again_and_a_pickle_shares_the_file(store: Path) -> None:
-    backend = stored(Scripted(script := Script()), str(store))
+def test_a_closed_store_opens_again_and_a_copy_shares_the_file(store: Path, copied: Callable[[Any], Any]) -> None:
+    backend = stored(Scripted(Script()), str(store))
     ask(backend)
-    ask(backend)
-    assert script.calls == 1
-    copy = pickle.loads(pickle.dumps(backend))
-    ask(copy)
-    assert copy.backend._f.calls == 1  # as it was pickled
+    for one in (backend, copied(backend)):
+        ask(one)
+        assert one.backend._f.calls == 1
 
 
 # ---- at the same time
 
 
 def test_equal_requests_at_once_are_asked_once(store: Path) -> None:
-    async def crowd() -> list[Completion]:
-        return await asyncio.gather(*(backend.complete(asking(str(i % 2))) for i in range(20)))
-
     backend = stored(Scripted(script := Script(seconds=0.02)), store)
-    assert [completion.text for completion in run(crowd())] == ["0", "1"] * 10
+    completions = run(answers(backend, [asking(str(i % 2)) for i in range(20)], together=True))
+    assert [completion.text for completion in completions] == ["0", "1"] * 10
     assert (script.calls, backend.misses, backend.hits) == (2, 2, 18)
-    run(backend.close())
 
 
 def test_a_cancelled_caller_does_not_harm_the_others_and_the_last_one_abandons_the_request(store: Path) -> None:
@@ -176,31 +175,16 @@ def test_the_event_loop_runs_while_the_file_is_locked_and_a_cancelled_write_is_f
 
 
 def test_only_its_owner_can_read_it(store: Path) -> None:
-    async def modes() -> set[int]:
-        backend = stored(Scripted(Script()), store)
-        await backend.complete(asking())
-        found = {stat.S_IMODE(path.stat().st_mode) for path in store.parent.glob(store.name + "*")}
-        await backend.close()
-        return found
+    async def modes(messages: object) -> str:
+        return str({stat.S_IMODE(path.stat().st_mode) for path in store.parent.glob(store.name + "*")})
 
-    assert run(modes()) == {0o600}
+    assert {one.text for one in ask(stored(Scripted(modes), store), asking("a"), asking("b"))} == {str({0o600})}
 
 
-def newer(path: Path) -> None:
-    new(path)
-    execute(path, "PRAGMA user_version = 2")
-
-
-def damaged(path: Path) -> None:
-    new(path, *(asking("x" * 5_000 + str(i)) for i in range(30)))
+def damage(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(3 * 4096)
         file.write(os.urandom(4 * 4096))
-
-
-def cut_off(path: Path) -> None:
-    new(path, *(asking("x" * 5_000 + str(i)) for i in range(30)))
-    os.truncate(path, 3 * 4096 + 17)
 
 
 @pytest.mark.parametrize(
@@ -208,9 +192,9 @@ def cut_off(path: Path) -> None:
     [
         (lambda path: path.write_text("this is no database\n" * 200), "not a database.*use another path"),
         (lambda path: execute(path, "CREATE TABLE completions (key, completion)"), "another program: use another path"),
-        (newer, "version 2, not 1"),
-        (damaged, "malformed|damaged"),
-        (cut_off, "malformed|damaged"),
+        (lambda path: new(path) and execute(path, "PRAGMA user_version = 2"), "version 2, not 1"),
+        (lambda path: new(path, *LONG) and damage(path), "malformed|damaged"),
+        (lambda path: new(path, *LONG) and os.truncate(path, 3 * 4096 + 17), "malformed|damaged"),
         (Path.mkdir, "use another path"),
     ],
     ids=["text", "foreign", "newer", "damaged", "cut off", "folder"],
@@ -219,11 +203,11 @@ def test_a_file_that_is_no_store_is_an_error_at_once_and_left_unchanged(
     store: Path, spoil: Callable[[Path], object], message: str
 ) -> None:
     spoil(store)
-    before = store.read_bytes() if store.is_file() else b""
+    before = store.is_file() and store.read_bytes()
     with pytest.raises(StoreError, match=message) as caught:
         stored(Scripted(Script()), store)
     assert str(store) in str(caught.value)
-    assert (store.read_bytes() if store.is_file() else b"") == before
+    assert (store.is_file() and store.read_bytes()) == before
 
 
 def test_a_folder_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
@@ -270,7 +254,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     if os.getuid() != 0 or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("only root can mount a small disk")
     yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def fill(ballast: Path) -> None:
@@ -315,11 +299,11 @@ def test_completions_that_could_not_be_saved_until_the_end_are_an_error(full_dis
     assert rows(store) == 2
 
 
-def test_a_file_that_may_not_grow_loses_nothing_either(store: Path) -> None:  # needs no root
+def test_a_file_that_may_not_grow_loses_nothing_either(store: Path, echo: str) -> None:  # needs no root
     script = f"""
         import resource
         async def main():
-            backend = stored(Scripted(lambda messages: messages[0]["content"]), {str(store)!r})
+            backend = {echo}
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
             for i in range(8):
                 assert (await backend.complete(asking(str(i) * 4_000))).text == str(i) * 4_000
@@ -334,15 +318,16 @@ def test_a_file_that_may_not_grow_loses_nothing_either(store: Path) -> None:  # 
 # ---- several processes
 
 
+@pytest.fixture
 def echo(store: Path) -> str:
     """The source of a store around a script."""
     return f"stored(Scripted(lambda messages: messages[0]['content']), {str(store)!r})"
 
 
-def test_several_processes_share_a_file(store: Path) -> None:
+def test_several_processes_share_a_file(store: Path, echo: str) -> None:
     script = f"""
         async def main():
-            backend = {echo(store)}
+            backend = {echo}
             for i in range(60):
                 assert (await backend.complete(asking(str(i)))).text == str(i)
             await backend.close()
@@ -355,13 +340,13 @@ def test_several_processes_share_a_file(store: Path) -> None:
     assert rows(store) == 60
 
 
-def test_after_a_kill_everything_that_was_returned_is_there(store: Path) -> None:
+def test_after_a_kill_everything_that_was_returned_is_there(store: Path, echo: str) -> None:
     script = f"""
         import itertools
         async def one(backend, i):
             print((await backend.complete(asking(str(i)))).text, flush=True)
         async def main():
-            backend = {echo(store)}
+            backend = {echo}
             for i in itertools.count(0, 8):
                 await asyncio.gather(*(one(backend, i + j) for j in range(8)))
         asyncio.run(main())
@@ -379,9 +364,9 @@ def test_after_a_kill_everything_that_was_returned_is_there(store: Path) -> None
         assert (counter.calls, backend.hits) == (0, len(numbers))
 
 
-def test_forked_children_and_their_parent_continue(store: Path) -> None:
+def test_forked_children_and_their_parent_continue(store: Path, echo: str) -> None:
     python(f"""
-        backend = {echo(store)}
+        backend = {echo}
         def say(*texts):
             async def main():
                 return await asyncio.gather(*(backend.complete(asking(text)) for text in texts))
@@ -405,9 +390,9 @@ def test_forked_children_and_their_parent_continue(store: Path) -> None:
     new(store)  # and it is whole
 
 
-def test_a_fork_waits_for_the_write_in_progress(store: Path) -> None:
+def test_a_fork_waits_for_the_write_in_progress(store: Path, echo: str) -> None:
     python(f"""
-        backend = {echo(store)}
+        backend = {echo}
         async def main():
             for i in range(300):
                 await backend.complete(asking(str(i)))
@@ -424,6 +409,6 @@ def test_a_fork_waits_for_the_write_in_progress(store: Path) -> None:
     assert rows(store) == 300
 
 
-def test_python_ends_without_close_and_loses_nothing(store: Path) -> None:
-    python(f"asyncio.run({echo(store)}.complete(asking()))")
+def test_python_ends_without_close_and_loses_nothing(store: Path, echo: str) -> None:
+    python(f"asyncio.run({echo}.complete(asking()))")
     assert rows(store) == 1

@@ -17,7 +17,8 @@ from urllib.request import urlopen
 
 import pytest
 
-SMOLLM2 = Path(os.environ.get("RANKR1_SMOLLM2", Path(__file__).parents[2] / ".venv-vllm" / "smollm2"))
+MADE = sorted(Path(__file__).parents[2].glob(".venv-*/smollm2"))  # by the Makefile
+SMOLLM2 = Path(os.environ.get("RANKR1_SMOLLM2") or (MADE[-1] if MADE else "no-smollm2"))
 NAME = "SmolLM2-135M-Instruct"
 
 needs_vllm = [
@@ -45,26 +46,6 @@ def on_two_cores() -> Iterator[None]:
             if name not in os.environ:
                 patch.setenv(name, value)
         yield
-
-
-def make_adapter(folder: Path, rank: int, **shape: int) -> Path:
-    """A LoRA of random weights, strong enough to be seen, for the model or for one of another shape."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(SMOLLM2)
-    config.update(shape)
-    torch.manual_seed(rank)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=["q_proj", "v_proj", "o_proj"], task_type="CAUSAL_LM")
-    adapted = get_peft_model(model, lora)
-    with torch.no_grad():
-        for name, weights in adapted.named_parameters():
-            if "lora_" in name:
-                weights.normal_(0.0, 0.2)
-    adapted.save_pretrained(folder)
-    return folder
 
 
 class Server:

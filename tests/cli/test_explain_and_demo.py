@@ -5,59 +5,39 @@ from typing import Any
 
 import pytest
 
+from tests.cli.conftest import JOB, query
+
 pytestmark = pytest.mark.third_party
 
-INPUT = [
-    {"query": {"id": "a", "text": "which a?"}, "passages": ["number 3", "number 1", "number 2"]},
-    {"query": {"id": "b", "text": "which b?"}, "passages": ["number 9", "number 8"]},
-]
 
-
-def test_a_result_is_explained_without_a_model(shell: Any) -> None:
-    shell.write("in.jsonl", INPUT)
-    shell.run("rerank", "in.jsonl", "-o", "out.jsonl", "--k", "2")
+def test_a_result_is_explained_without_a_model_if_it_has_its_trace(shell: Any) -> None:
+    shell.write(query(0, n=3), query(1, n=3))
+    shell.run(*JOB)
     asked = len(shell.server.prompts)
-    out = shell.run("explain", "out.jsonl", "--query", "b", model=False)
-    assert "which b?" in out
-    assert "8 is the lowest" in out
+    out = shell.run("explain", "out.jsonl", "--query", "fine1", model=False)
+    assert "fine 1?" in out
+    assert "0 is the lowest" in out
     assert len(shell.server.prompts) == asked
+    shell.run(*JOB, "--no-trace", "--overwrite")
+    shell.run("explain", "out.jsonl", code=2)
+    assert "out.jsonl:1: no comparisons, because of --no-trace" in shell.said
 
 
-def test_what_was_not_reranked_yet_is_reranked_first(shell: Any) -> None:
-    shell.write("in.jsonl", INPUT)
-    assert "1 is the lowest" in shell.run("explain", "in.jsonl")
-
-
-def test_it_comes_as_a_page_or_as_json(shell: Any) -> None:
-    shell.write("in.jsonl", INPUT)
+def test_any_other_line_is_reranked_first_and_comes_as_text_as_a_page_or_as_json(shell: Any) -> None:
+    shell.write(query(0, n=3))
+    assert "0 is the lowest" in shell.run("explain", "in.jsonl")
     assert shell.run("explain", "in.jsonl", "--html", "page.html").strip() == "page.html"
-    assert "1 is the lowest" in (shell.folder / "page.html").read_text(encoding="utf-8")
-    assert json.loads(shell.run("explain", "in.jsonl", "--json"))["rankr1"]["order"][0] == 1
+    assert "0 is the lowest" in (shell.folder / "page.html").read_text(encoding="utf-8")
+    best = json.loads(shell.run("explain", "in.jsonl", "--json"))["passages"][0]
+    assert best["id"] == "d0"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        (["explain", "in.jsonl", "--query", "z"], "no query has the id 'z'"),
-        (["explain", "out.jsonl"], "out.jsonl:1: no comparisons, because of --no-trace"),
-        (["explain", "bad.jsonl"], "bad.jsonl:1:"),
-        (["explain", "nowhere.jsonl"], "nowhere.jsonl: No such file"),
-    ],
-)
-def test_what_cannot_be_explained_says_why(arguments: list[str], problem: str, shell: Any) -> None:
-    shell.write("in.jsonl", INPUT)
-    (shell.folder / "bad.jsonl").write_text("{nonsense\n")
-    shell.run("rerank", "in.jsonl", "-o", "out.jsonl", "--no-trace")
-    shell.run(*arguments, code=2)
-    assert problem in shell.said
-
-
-def test_the_demo_tells_what_a_model_did(shell: Any) -> None:
+def test_the_demo_prints_what_a_model_did(shell: Any) -> None:
     pytest.importorskip("bm25s", reason="the demo's first stage is not installed")
     shell.server.judge = lambda messages: "<think>why not</think> <answer>[1]</answer>"
     out = shell.run("demo", "--html", "page.html")
     assert "BM25 0.800, reranked 0.800; 0 questions better, 0 worse" in " ".join(out.split())
-    assert (shell.folder / "page.html").exists()
+    assert "page.html" in shell.files
     figures = json.loads(shell.run("demo", "--json"))
     assert figures["support_recall_before"] == figures["support_recall_after"] == pytest.approx(0.8)
     assert figures["cost"]["comparisons"] == 75
@@ -69,10 +49,3 @@ def test_the_demo_prints_no_escape_sequence_of_a_model(shell: Any) -> None:
     out = shell.run("demo")
     assert "␛[31mred␇" in out
     assert not set(out) & {"\x1b", "\x07", "\x9b"}
-
-
-def test_version_and_help_are_enough_to_begin(shell: Any) -> None:
-    assert shell.run("--version", model=False).startswith("rankr1 0.")
-    assert "rerank" in shell.run("--help", model=False)
-    for command in ("rerank", "explain", "demo"):
-        assert "--base-url" in shell.run(command, "--help", model=False)

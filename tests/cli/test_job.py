@@ -1,51 +1,93 @@
-"""A job of `rankr1 rerank` that does not go smoothly: what is kept, what is asked again, and what is told."""
+"""A job of `rankr1 rerank` that does not go smoothly: what is kept, what is asked again, and what is printed."""
 
 import json
+import signal
 import sqlite3
-import subprocess
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.cli.conftest import JOB, best, query
 from tests.mortal_server import mortal
 
 pytestmark = pytest.mark.third_party
 
 
-def lines(numbers: range, word: str = "fine", note: str = "") -> list[dict[str, Any]]:
-    return [
-        {"query": {"id": f"{word}{number}", "text": f"{word} {number}?"}, "passages": ["number 2", "number 1"]}
-        | ({"note": note} if note else {})
-        for number in numbers
-    ]
+def ids(shell: Any) -> list[str]:
+    return [record["query"]["id"] for record in shell.lines()]
 
 
-def ids(shell: Any, name: str) -> list[str]:
-    return [record["query"]["id"] for record in shell.lines(name)]
+def until(reached: Callable[[], bool], process: Any) -> None:
+    """Wait while the process runs."""
+    deadline = time.monotonic() + 60
+    while not reached():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
-JOB = ["rerank", "in.jsonl", "-o", "out.jsonl"]
+def unfinished(shell: Any, *more: str) -> None:
+    """A job of three queries of which the second has failed, and a server that now answers it."""
+    shell.write(query(0), query(1, word="poison"), query(2))
+    shell.server.failing = "poison"
+    shell.run(*JOB, *more, code=1)
+    shell.server.failing, shell.server.prompts[:] = "", []
+
+
+def test_a_query_that_fails_does_not_stop_the_others_and_is_all_that_is_asked_again(shell: Any) -> None:
+    unfinished(shell)
+    assert "query 'poison1' failed: BackendError" in shell.said
+    assert "1 query failed" in shell.said
+    with (shell.folder / "out.jsonl.partial").open("a") as file:
+        file.write('{"index": 1, "key": "')  # torn by a killed process
+    shell.run(*JOB)
+    assert all("poison" in prompt for prompt in shell.server.prompts)
+    assert [best(record) for record in shell.lines()] == [["d0", "d1"]] * 3
+    assert "(2 more done before)" in shell.said
+    assert shell.files == {"in.jsonl", "out.jsonl"}
+
+
+def test_a_job_resumes_with_another_number_of_servers_and_only_with_its_own_settings(shell: Any) -> None:
+    unfinished(shell, "--k", "3")
+    shell.run(*JOB, "--k", "4", code=2)
+    assert "made with other settings (k 3 → 4)" in shell.said
+    with mortal() as second:
+        shell.run(*JOB, "--k", "3", "--base-url", second.url)
+    assert ids(shell) == ["fine0", "poison1", "fine2"]
+    assert "2 more done before" in shell.said
+    unfinished(shell, "--overwrite")
+    shell.run(*JOB, "--k", "4", "--restart", "--overwrite")
+    assert len(shell.lines()) == 3
+    assert "done before" not in shell.said
 
 
 def test_a_changed_input_comes_out_as_it_is_now(shell: Any) -> None:
-    old = lines(range(3))
-    shell.write("in.jsonl", [*old, *lines(range(1), "poison")])
-    shell.server.failing = ["poison"]
-    shell.run(*JOB, code=1)
-    shell.server.prompts.clear()
-    now = [lines(range(1), note="new")[0], old[1]]
-    shell.write("in.jsonl", now)
+    unfinished(shell)
+    shell.write(query(0, note="new"), query(5), query(2))
     shell.run(*JOB)
-    assert ids(shell, "out.jsonl") == ["fine0", "fine1"]
-    assert [record.get("note") for record in shell.lines("out.jsonl")] == ["new", None]
-    assert len(shell.server.prompts) == 1
-    assert "2 records of another input left out" in shell.said
+    assert ids(shell) == ["fine0", "fine5", "fine2"]
+    assert [record.get("note") for record in shell.lines()] == ["new", None, None]
+    assert len(shell.server.prompts) == 2
+    assert "1 record of another input left out" in shell.said
+
+
+def test_on_failure_first_stage_keeps_the_order_and_says_so(shell: Any) -> None:
+    line = query(1, n=12, word="poison")
+    shell.write(line)
+    shell.server.failing = "poison"
+    shell.run(*JOB, "--on-failure", "first_stage")
+    (record,) = shell.lines()
+    assert best(record, 12) == [passage["id"] for passage in line["passages"]]
+    assert record["rankr1"]["failure"].startswith("BackendError")
+    assert "1 query with the first-stage order only" in shell.said
 
 
 def test_queries_that_are_too_long_do_not_mean_that_the_model_is_gone(shell: Any) -> None:
-    shell.write("in.jsonl", lines(range(12), "long") + lines(range(3)))
-    shell.server.failing, shell.server.complaint = ["long"], "the maximum context length is 10 tokens"
+    shell.write(*(query(number, word="long") for number in range(12)), *map(query, range(3)))
+    shell.server.failing, shell.server.complaint = "long", "the maximum context length is 10 tokens"
     shell.run(*JOB, "--in-flight", "1", code=1)
     assert "12 queries failed" in shell.said
     assert "in a row" not in shell.said
@@ -53,8 +95,9 @@ def test_queries_that_are_too_long_do_not_mean_that_the_model_is_gone(shell: Any
 
 
 def test_a_rerun_is_not_stuck_where_the_last_one_gave_up_and_every_job_can_be_finished(shell: Any) -> None:
-    shell.write("in.jsonl", lines(range(12), "poison") + lines(range(3)) + lines(range(20, 32), "poison"))
-    shell.server.failing = ["poison"]
+    poison = [query(number, word="poison") for number in range(24)]
+    shell.write(*poison[:12], *map(query, range(3)), *poison[12:])
+    shell.server.failing = "poison"
     shell.run(*JOB, "--in-flight", "1", code=1)
     assert "stopped after 10 in a row" in shell.said
     assert not any("fine" in prompt for prompt in shell.server.prompts)
@@ -62,61 +105,48 @@ def test_a_rerun_is_not_stuck_where_the_last_one_gave_up_and_every_job_can_be_fi
     assert sum("fine" in prompt for prompt in shell.server.prompts) == 3
     assert "in a row" not in shell.said
     shell.run(*JOB, "--on-failure", "first_stage")
-    assert len(shell.lines("out.jsonl")) == 27
+    assert len(shell.lines()) == 27
     assert "24 queries with the first-stage order only" in shell.said
 
 
-def test_a_wrong_argument_does_not_stand_in_the_way_of_the_right_one(shell: Any) -> None:
-    shell.write("in.jsonl", lines(range(1)))
-    shell.run(*JOB, "--base-url", "http://127.0.0.1:9/v1", code=2, model=False)
-    assert "--backend 'openai' needs --model" in shell.said
-    assert "stopped" not in shell.said
-    assert [path.name for path in shell.folder.iterdir()] == ["in.jsonl"]
-    shell.run(*JOB)
+@pytest.mark.parametrize(
+    ("bad", "to", "problem"),
+    [({"query": "q", "passages": 7}, "jsonl", "-:3:"), (query(0), "trec", "'fine0' is a duplicate")],
+    ids=["malformed", "no run can hold it"],
+)
+def test_a_bad_line_of_a_stream_ends_it_and_what_was_done_before_is_kept(
+    bad: object, to: str, problem: str, shell: Any
+) -> None:
+    text, more = ("".join(json.dumps(line) + "\n" for line in (query(0), query(1), last)) for last in (bad, query(2)))
+    printed = shell.run("rerank", "-", "--to", to, code=2, input=text)
+    assert "fine0" in printed
+    assert "fine1" in printed
+    shell.run("rerank", "-", "-o", "out.jsonl", "--to", to, code=2, input=text)
+    assert problem in shell.said
+    assert "stopped: 2 queries done and kept" in shell.said
+    shell.server.prompts.clear()
+    shell.run("rerank", "-", "-o", "out.jsonl", "--to", "jsonl", input=more)
+    assert ids(shell) == ["fine0", "fine1", "fine2"]
+    assert len(shell.server.prompts) == 1
 
 
-def test_a_job_on_two_servers_outlives_one_of_them(shell: Any) -> None:
-    ranks = [f"number {number}" for number in range(12)]
-    shell.write("in.jsonl", [{"query": f"which {n}?", "passages": ranks[n:] + ranks[:n]} for n in range(12)])
-    shell.server.delay = 0.01
-    with mortal(delay=0.01) as second:
-        command = shell.command(*JOB, "--base-url", second.url, "--size", "4", "--in-flight", "4", "--json")
-        with subprocess.Popen(command, cwd=shell.folder, stdout=-1, stderr=-1, text=True) as process:
-            while second.asked < 15:
-                assert process.poll() is None
-                time.sleep(0.02)
-            second.kill()
-            summary, said = process.communicate(timeout=100)
-    assert process.returncode == 0, said
-    assert json.loads(summary)["queries"] == 12
-    assert said.count(" is out for ") == 1
-    assert f"{second.url} cannot be reached or broke off" in said
-    assert [record["passages"][0]["text"] for record in shell.lines("out.jsonl")] == ["number 0"] * 12
-    assert len(shell.server.prompts) > 30
-    assert not (shell.folder / "out.jsonl.partial").exists()
-
-
-def test_a_job_goes_on_with_another_number_of_servers(shell: Any) -> None:
-    shell.write("in.jsonl", lines(range(1)) + lines(range(1), "poison"))
-    shell.server.failing = ["poison"]
-    shell.run(*JOB, code=1)
-    shell.server.failing = []
-    with mortal() as second:
-        shell.run(*JOB, "--base-url", second.url)
-    assert ids(shell, "out.jsonl") == ["fine0", "poison0"]
-    assert "1 more done before" in shell.said
-
-
-def test_a_server_given_twice_is_told_before_anything_is_asked(shell: Any) -> None:
-    shell.write("in.jsonl", lines(range(1)))
-    url = shell.server.options[3]
-    shell.run(*JOB, "--base-url", url + "/", code=2)
-    assert f"base_url lists {url} more than once" in shell.said
-    assert shell.server.prompts == []
+def test_a_file_of_the_user_is_not_overwritten_by_accident(shell: Any) -> None:
+    shell.write(query(0))
+    for name, problem in (
+        ("out.jsonl.partial", "not the records of 'rankr1 rerank': move it away"),
+        ("out.jsonl", "out.jsonl exists"),
+    ):
+        (shell.folder / name).write_text("precious\n")
+        shell.run(*JOB, code=2)
+        assert problem in shell.said
+        assert (shell.folder / name).read_text() == "precious\n"
+    (shell.folder / "out.jsonl.partial").unlink()
+    shell.run(*JOB, "--overwrite")
+    assert len(shell.lines()) == 1
 
 
 def test_a_store_that_cannot_be_saved_withholds_no_result(shell: Any) -> None:
-    shell.write("in.jsonl", lines(range(1)))
+    shell.write(query(0))
     answer = shell.server.judge
 
     def breaking(messages: Any) -> str:
@@ -129,60 +159,93 @@ def test_a_store_that_cannot_be_saved_withholds_no_result(shell: Any) -> None:
     shell.run(*JOB, "--k", "1", "--store", "store.sqlite", code=1)
     assert "1 completions were returned but not saved" in shell.said
     assert "1 query in" in shell.said
-    assert ids(shell, "out.jsonl") == ["fine0"]
-    assert not (shell.folder / "out.jsonl.partial").exists()
+    assert ids(shell) == ["fine0"]
+    assert "out.jsonl.partial" not in shell.files
 
 
 def test_a_journal_that_cannot_be_written_is_named_and_keeps_what_it_has(shell: Any) -> None:
-    shell.write("in.jsonl", lines(range(20)))
-    shell.run(*JOB, "--in-flight", "1", code=1, before="ulimit -f 8")
-    assert "error: out.jsonl.partial: File too large" in shell.said
-    assert "done and kept, the same command resumes" in shell.said
+    shell.write(*map(query, range(20)))
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))"
+    with shell.process(*JOB, "--in-flight", "1", before=limit) as process:
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "error: out.jsonl.partial: File too large" in said
+    assert "done and kept, the same command resumes" in said
     shell.run(*JOB)
-    assert len(shell.lines("out.jsonl")) == 20
+    assert len(shell.lines()) == 20
     assert "more done before" in shell.said
 
 
-RUN = [*JOB[:3], "out.trec", "--to", "trec"]
+@pytest.mark.parametrize("store", [[], ["--store", "store.sqlite"]], ids=["no store", "store"])
+def test_after_ctrl_c_the_same_command_resumes_where_it_was(shell: Any, store: list[str]) -> None:
+    shell.write(*(query(number, n=20) for number in range(6)))
+    job = [*JOB, "--in-flight", "2", "--size", "5", *store]
+    shell.server.delay = 0.01
+    with shell.process(*job) as process:
+        until(lambda: len(shell.server.prompts) >= 70, process)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert "the same command resumes" in said.replace("\n", " ")
+    assert "out.jsonl" not in shell.files
+    shell.server.delay = 0
+    shell.run(*job)
+    assert [best(record, 10) for record in shell.lines()] == [[f"d{rank}" for rank in range(10)]] * 6
+    comparisons = sum(record["rankr1"]["cost"]["comparisons"] for record in shell.lines())
+    assert len(shell.server.prompts) - comparisons <= (10 if store else comparisons // 3)
 
 
-@pytest.mark.parametrize(
-    ("bad", "problem"),
-    [
-        ({"query": {"id": "fine0", "text": "again?"}}, "query 'fine0' is a duplicate"),
-        ({"query": {"id": "two words", "text": "?"}}, "query id 'two words' is not one word"),
-        ({"passages": [{"id": "d", "text": "1"}, {"id": "d", "text": "2"}]}, "passage id 'd' is ranked twice"),
-    ],
-    ids=["query twice", "not a word", "passage twice"],
-)
-def test_ids_that_no_run_can_hold_are_told_before_anything_is_asked(
-    bad: dict[str, Any], problem: str, shell: Any
-) -> None:
-    shell.write("in.jsonl", [*lines(range(2)), lines(range(2, 3))[0] | bad])
-    shell.run(*RUN, code=2)
-    assert "in.jsonl:3: " in shell.said
-    assert problem in shell.said
-    assert "--to jsonl takes any ids" in shell.said
-    assert shell.server.prompts == []
+def test_a_result_comes_out_before_the_next_line_comes_in_and_ctrl_c_ends_the_wait(shell: Any) -> None:
+    with shell.process("rerank", "-") as process:
+        late = threading.Timer(20, process.kill)
+        late.start()
+        for number in range(2):
+            process.stdin.write(json.dumps(query(number)) + "\n")
+            process.stdin.flush()
+            assert best(json.loads(process.stdout.readline())) == ["d0", "d1"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        late.cancel()
+        said = process.stderr.read()
+    assert "Traceback" not in said
+    assert "Fatal" not in said
 
 
-def test_of_a_stream_all_is_kept_that_came_before_such_ids_and_json_lines_save_it(shell: Any) -> None:
-    stream = shell.folder / "in.jsonl"
-    shell.write("in.jsonl", lines(range(2)) + lines(range(1)))
-    text = stream.read_text()
-    printed = shell.run("rerank", "-", "--to", "trec", code=2, input=text)
-    assert sorted({line.split()[0] for line in printed.splitlines()}) == ["fine0", "fine1"]
-    shell.run("rerank", "-", "-o", "out", "--to", "trec", code=2, input=text)
-    assert "stopped: 2 queries done and kept" in shell.said
-    shell.server.prompts.clear()
-    shell.run("rerank", "-", "-o", "out", "--to", "jsonl", input=text)
-    assert len(shell.server.prompts) == 1
-    assert len(shell.lines("out")) == 3
+def test_a_reader_that_goes_away_ends_it_quietly(shell: Any) -> None:
+    shell.write(*map(query, range(50)))
+    with shell.process("rerank", "in.jsonl") as process:
+        assert json.loads(process.stdout.readline())["passages"]
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
 
 
-def test_a_query_without_candidates_has_no_line_in_a_run_and_stops_nothing(shell: Any) -> None:
-    shell.write("in.jsonl", [{"query": "empty", "passages": []}, *lines(range(2))])
-    printed = shell.run("rerank", "in.jsonl", "--to", "trec")
-    shell.run(*RUN)
-    for run in (printed, (shell.folder / "out.trec").read_text()):
-        assert sorted(line.split()[0] for line in run.splitlines()) == ["fine0"] * 2 + ["fine1"] * 2
+def test_two_processes_do_not_write_one_output_and_restart_does_not_change_that(shell: Any) -> None:
+    shell.write(*map(query, range(3)))
+    held, judge = threading.Event(), shell.server.judge
+    shell.server.judge = lambda messages: (held.wait(60), judge(messages))[1]
+    with shell.process(*JOB) as first:
+        until(lambda: bool(shell.server.prompts), first)
+        shell.run(*JOB, "--restart", code=2)
+        assert "another process is at work" in shell.said
+        held.set()
+        assert first.wait(60) == 0
+    assert len(shell.lines()) == 3
+
+
+def test_a_job_on_two_servers_outlives_one_of_them(shell: Any) -> None:
+    ranks = [f"number {number}" for number in range(12)]
+    shell.write(*({"query": f"which {n}?", "passages": ranks[n:] + ranks[:n]} for n in range(12)))
+    shell.server.delay = 0.01
+    job = [*JOB, "--size", "4", "--in-flight", "4", "--json"]
+    with mortal(delay=0.01) as second, shell.process(*job, "--base-url", second.url) as process:
+        until(lambda: second.asked >= 15, process)
+        second.kill()
+        summary, said = process.communicate(timeout=100)
+    assert process.returncode == 0, said
+    assert json.loads(summary)["queries"] == 12
+    assert said.count(" is out for ") == 1
+    assert f"{second.url} cannot be reached or broke off" in said
+    assert [record["passages"][0]["text"] for record in shell.lines()] == ["number 0"] * 12
+    assert len(shell.server.prompts) > 30
+    assert "out.jsonl.partial" not in shell.files

@@ -1,17 +1,13 @@
-"""The way in: interrupted while it loads, on a system without file locks, and what is a bug of ours."""
+"""The way in: version and help, Ctrl-C while it loads, a system without file locks, and a bug of ours."""
 
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
-from rankr1_rag.cli import main
 from rankr1_rag.cli.report import Report
+from tests.cli.conftest import JOB, query
 
 pytestmark = pytest.mark.third_party
-
-LINE = {"query": "which?", "passages": ["number 1", "number 0"]}
 
 CTRL_C = """
 import os, signal, sys
@@ -24,39 +20,39 @@ sys.meta_path.insert(0, Interrupting())
 NO_LOCKS = "import sys; sys.modules['fcntl'] = None"
 
 
-def python(shell: Any, before: str, *arguments: str) -> Any:
-    code = f"{before}\nfrom rankr1_rag.cli import main; main()"
-    command = [sys.executable, "-W", "error", "-c", code, *arguments]
-    return subprocess.run(command, cwd=shell.folder, capture_output=True, text=True, timeout=60, check=False)
+def test_version_and_help_are_enough_to_begin(shell: Any) -> None:
+    assert shell.run("--version", model=False).startswith("rankr1 0.")
+    assert "rerank" in shell.run("--help", model=False)
+    for command in ("rerank", "explain", "demo"):
+        assert "--base-url" in shell.run(command, "--help", model=False)
 
 
 def test_ctrl_c_while_it_loads_ends_it_quietly(shell: Any) -> None:
-    done = python(shell, CTRL_C, "--version")
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    with shell.process("--version", before=CTRL_C, model=False) as process:
+        assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 130
 
 
 def test_it_works_where_there_are_no_file_locks(shell: Any) -> None:
-    shell.write("in.jsonl", [LINE])
-    done = python(shell, NO_LOCKS, "rerank", "in.jsonl", "-o", "out.jsonl", *shell.server.options)
-    assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in shell.folder.iterdir()) == ["in.jsonl", "out.jsonl"]
+    shell.write(query(0))
+    with shell.process(*JOB, before=NO_LOCKS) as process:
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert shell.files == {"in.jsonl", "out.jsonl"}
 
 
 @pytest.mark.parametrize("bug", [ValueError, TypeError])
 def test_a_bug_of_ours_keeps_its_traceback_and_what_was_done(
-    bug: type[Exception], shell: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    bug: type[Exception], shell: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shell.write("in.jsonl", [LINE, LINE])
-    job = ["rankr1", "rerank", "in.jsonl", "-o", "out.jsonl", "--in-flight", "1", *shell.server.options]
+    shell.write(query(0), query(1))
 
     def broken(report: Report, _: object) -> None:
         report.queries += 1
         if report.queries == 2:
             raise bug("a bug")
 
-    monkeypatch.chdir(shell.folder)
-    monkeypatch.setattr(sys, "argv", job)
     monkeypatch.setattr(Report, "take", broken)
     with pytest.raises(bug, match="a bug"):
-        main()
-    assert "stopped: 1 query done and kept" in capsys.readouterr().err
+        shell.run(*JOB, "--in-flight", "1")
+    assert "stopped: 1 query done and kept" in shell.said

@@ -1,93 +1,64 @@
-"""`rankr1 rerank`: what goes in comes out, reranked, whatever happens on the way."""
+"""`rankr1 rerank` in one go: what goes in comes out, reranked; what is wrong is refused before anything is asked."""
 
 import json
+import os
 import random
-import signal
-import subprocess
-import sys
 import threading
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rankr1_rag.cli import main
 from rankr1_rag.io.trec import read_run
+from tests.cli.conftest import JOB, best, query
 
 pytestmark = pytest.mark.third_party
 
-
-def query(number: int, n: int = 12, word: str = "which") -> dict[str, Any]:
-    ranks = random.Random(number).sample(range(n), n)
-    return {
-        "query": {"id": f"q{number}", "text": f"{word} {number}?", "hops": 2},
-        "passages": [{"id": f"d{rank}", "text": f"number {rank}", "url": f"u{rank}"} for rank in ranks],
-        "note": number,
-    }
+TREC = [*JOB[:3], "out.trec", "--to", "trec"]
+RUN = ["rerank", "--run", "run.trec", "--queries", "queries.tsv", "--passages", "passages.jsonl"]
+LINE = json.dumps(query(1)) + "\n"
 
 
-def best(record: dict[str, Any], k: int = 3) -> list[str]:
-    return [passage["id"] for passage in record["passages"][:k]]
-
-
-def test_json_lines_come_out_in_their_order_with_all_that_they_held(shell: Any) -> None:
-    given = [query(number) for number in range(5)]
-    shell.write("in.jsonl", given)
-    shell.run("rerank", "in.jsonl", "--out", "out.jsonl", "--k", "3", "--size", "5")
-    results = shell.lines("out.jsonl")
-    for before, after in zip(given, results, strict=True):
+def test_json_lines_come_out_in_their_order_with_all_that_they_held_and_a_summary_that_adds_up(shell: Any) -> None:
+    queries = [query(number, n=12, note=number) for number in range(5)]
+    shell.write(*queries)
+    summary = json.loads(shell.run(*JOB, "--k", "3", "--size", "5", "--json"))
+    for before, after in zip(queries, shell.lines(), strict=True):
         assert best(after) == ["d0", "d1", "d2"]
-        assert after["query"] == before["query"]
-        assert after["note"] == before["note"]
+        assert (after["query"], after["note"]) == (before["query"], before["note"])
         assert sorted(p["url"] for p in after["passages"]) == sorted(p["url"] for p in before["passages"])
         assert after["rankr1"]["trace"]
         assert [p["rank"] for p in after["passages"]] == list(range(1, 13))
-    assert "5 queries in" in shell.said
-    assert not (shell.folder / "out.jsonl.partial").exists()
-
-
-def test_the_summary_adds_up(shell: Any) -> None:
-    shell.write("in.jsonl", [query(number) for number in range(4)])
-    summary = json.loads(shell.run("rerank", "in.jsonl", "-o", "out.jsonl", "--json", "--no-trace"))
-    costs = [record["rankr1"]["cost"] for record in shell.lines("out.jsonl")]
-    assert summary["queries"] == 4
-    assert summary["cost"]["comparisons"] == sum(cost["comparisons"] for cost in costs) == len(shell.server.prompts)
-    assert summary["cost"]["prompt_tokens"] == 100 * len(shell.server.prompts)
-    assert "trace" not in shell.lines("out.jsonl")[0]["rankr1"]
+    comparisons = sum(record["rankr1"]["cost"]["comparisons"] for record in shell.lines())
+    assert summary["queries"] == 5
+    assert summary["cost"]["comparisons"] == comparisons == len(shell.server.prompts)
+    assert summary["cost"]["prompt_tokens"] == 100 * comparisons
+    assert shell.files == {"in.jsonl", "out.jsonl"}
 
 
 def test_candidates_beyond_the_depth_follow_as_they_were(shell: Any) -> None:
-    shell.write("in.jsonl", [query(1)])
-    shell.run("rerank", "in.jsonl", "-o", "out.jsonl", "--depth", "4", "--k", "4")
-    given, (after,) = query(1)["passages"], shell.lines("out.jsonl")
-    assert best(after, 4) == sorted((p["id"] for p in given[:4]), key=lambda id: int(id[1:]))
-    assert best(after, 12)[4:] == [p["id"] for p in given[4:]]
+    shell.write(query(1, n=12))
+    shell.run(*JOB, "--depth", "4", "--k", "4", "--no-trace")
+    order, (after,) = [passage["id"] for passage in query(1, n=12)["passages"]], shell.lines()
+    assert best(after, 12) == sorted(order[:4], key=lambda id: int(id[1:])) + order[4:]
+    assert "trace" not in after["rankr1"]
 
 
-def test_it_reads_standard_input_and_writes_standard_output(shell: Any) -> None:
-    out = shell.run("rerank", "-", "--k", "2", input=json.dumps({"query": "q", "passages": ["number 1", "number 0"]}))
-    assert best(json.loads(out), 2) == ["1", "0"]
-
-
-def trec(shell: Any, n: int = 30, queries: int = 3) -> dict[str, list[int]]:
+def trec(shell: Any, n: int, queries: int) -> dict[str, list[int]]:
+    """A run with its texts."""
     orders = {f"q{number}": random.Random(number).sample(range(n), n) for number in range(queries)}
     lines = [
-        f"{id} Q0 d{rank} {place} {100 - place} bm25"
+        f"{id} Q0 d{rank} {place} {100 - place} bm25\n"
         for id, order in orders.items()
         for place, rank in enumerate(order, 1)
     ]
-    (shell.folder / "run.trec").write_text("\n".join(lines) + "\n")
+    (shell.folder / "run.trec").write_text("".join(lines))
     (shell.folder / "queries.tsv").write_text("".join(f"{id}\twhich {id}?\n" for id in orders))
-    shell.write("passages.jsonl", [{"docid": f"d{rank}", "text": f"number {rank}"} for rank in range(n)])
+    shell.write(*({"docid": f"d{rank}", "text": f"number {rank}"} for rank in range(n)), name="passages.jsonl")
     return orders
 
 
-RUN = ["rerank", "--run", "run.trec", "--queries", "queries.tsv", "--passages", "passages.jsonl"]
-
-
 def test_a_trec_run_keeps_all_its_lines(shell: Any) -> None:
-    orders = trec(shell)
+    orders = trec(shell, n=30, queries=3)
     shell.run(*RUN, "--out", "new.trec", "--depth", "20", "--k", "5", "--tag", "mine")
     run = read_run(shell.folder / "new.trec")
     for id, order in orders.items():
@@ -98,153 +69,66 @@ def test_a_trec_run_keeps_all_its_lines(shell: Any) -> None:
     assert (shell.folder / "new.trec").read_text().splitlines()[0].endswith(" mine")
 
 
-def test_a_trec_run_can_go_out_as_json_lines(shell: Any) -> None:
+def test_a_trec_run_can_go_out_as_json_lines_and_lacks_no_text(shell: Any) -> None:
     trec(shell, n=5, queries=1)
-    shell.run(*RUN, "-o", "new.jsonl", "--to", "jsonl")
-    assert best(shell.lines("new.jsonl")[0]) == ["d0", "d1", "d2"]
-
-
-def test_a_run_whose_texts_are_missing_says_which(shell: Any) -> None:
-    trec(shell)
-    shell.write("passages.jsonl", [{"docid": "d1", "text": "number 1"}])
+    shell.run(*RUN, "-o", "out.jsonl", "--to", "jsonl")
+    assert best(shell.lines()[0]) == ["d0", "d1", "d2"]
+    shell.write({"docid": "d1", "text": "number 1"}, name="passages.jsonl")
     shell.run(*RUN, "-o", "new.trec", code=2)
-    assert "passages.jsonl: lacks 29 of the passages in run.trec, for example d0, d10, d11: add" in shell.said
+    assert "passages.jsonl: lacks 4 of the passages in run.trec, for example d0, d2, d3: add" in shell.said
 
 
-def test_a_malformed_line_of_a_file_is_named_before_anything_is_asked(shell: Any) -> None:
-    shell.write("in.jsonl", [query(0), query(1), {"query": "q", "passages": 7}])
-    shell.run("rerank", "in.jsonl", "-o", "out.jsonl", code=2)
-    assert "in.jsonl:3:" in shell.said
+def test_a_query_without_candidates_has_no_line_in_a_run_and_stops_nothing(shell: Any) -> None:
+    shell.write({"query": "empty", "passages": []}, query(0), query(1))
+    printed = shell.run("rerank", "in.jsonl", "--to", "trec")
+    shell.run(*TREC)
+    for run in (printed, (shell.folder / "out.trec").read_text()):
+        assert sorted(line.split()[0] for line in run.splitlines()) == ["fine0"] * 2 + ["fine1"] * 2
+
+
+def test_a_pipe_is_read_once_and_a_device_is_written_to(shell: Any) -> None:
+    assert best(json.loads(shell.run("rerank", "-", input=LINE))) == ["d0", "d1"]
+    os.mkfifo(shell.folder / "pipe")
+    feeder = threading.Thread(target=(shell.folder / "pipe").write_text, args=(LINE,))
+    feeder.start()
+    assert best(json.loads(shell.run("rerank", "pipe", "-o", "/dev/stdout"))) == ["d0", "d1"]
+    feeder.join()
+    out, said = shell.process("rerank", "/dev/stdin", "-o", "/dev/null").communicate(LINE, timeout=60)
+    assert out == ""
+    assert "1 query in" in said
+
+
+def test_hostile_ids_and_texts_steer_no_terminal(shell: Any) -> None:
+    evil = "\x1b[31m[bold]x[/nope]\x07"
+    shell.write({"query": {"id": evil, "text": evil}, "passages": [evil + " 1", evil + " 0"]})
+    shell.server.failing = "bold"
+    shell.run(*JOB, code=1)
+    assert "\x1b" not in shell.said
+    assert "[bold]x[/nope]" in shell.said
+
+
+@pytest.mark.parametrize(
+    ("bad", "problem"),
+    [
+        ({"query": "q", "passages": 7}, 'in.jsonl:3: field "passages" is a whole number'),
+        (query(0), "in.jsonl:3: query 'fine0' is a duplicate"),
+        (query(2, query={"id": "two words", "text": "?"}), "in.jsonl:3: query id 'two words' is not one word"),
+        (
+            query(2, passages=[{"id": "d", "text": text} for text in "12"]),
+            "query 'fine2': passage id 'd' is ranked twice",
+        ),
+    ],
+    ids=["malformed", "query twice", "not a word", "passage twice"],
+)
+def test_a_line_that_no_run_can_hold_is_refused_before_anything_is_asked(
+    bad: dict[str, Any], problem: str, shell: Any
+) -> None:
+    shell.write(query(0), query(1), bad)
+    shell.run(*TREC, code=2)
+    assert problem in shell.said
+    assert ("--to jsonl takes any ids" in shell.said) == (bad["passages"] != 7)
     assert "stopped" not in shell.said
-    assert shell.server.prompts == []
-    assert {path.name for path in shell.folder.iterdir()} == {"in.jsonl"}
-
-
-def test_a_malformed_line_of_a_stream_is_named_and_what_was_done_before_is_kept(shell: Any) -> None:
-    good = "".join(json.dumps(query(number)) + "\n" for number in range(2))
-    shell.run("rerank", "-", "-o", "out.jsonl", code=2, input=good + '{"query": "q", "passages": 7}\n')
-    assert "-:3:" in shell.said
-    assert "stopped: 2 queries done and kept" in shell.said
-    asked = len(shell.server.prompts)
-    shell.run("rerank", "-", "-o", "out.jsonl", input=good + json.dumps(query(2)))
-    assert len(shell.lines("out.jsonl")) == 3
-    assert not any("which 0" in prompt or "which 1" in prompt for prompt in shell.server.prompts[asked:])
-
-
-def test_a_query_that_fails_does_not_stop_the_others_and_is_all_that_is_asked_again(shell: Any) -> None:
-    shell.write("in.jsonl", [query(0), query(1, word="poison"), query(2)])
-    shell.server.failing = ["poison"]
-    shell.run("rerank", "in.jsonl", "-o", "out.jsonl", code=1)
-    assert "query 'q1' failed: BackendError" in shell.said
-    assert "1 query failed" in shell.said
-    shell.server.failing, shell.server.prompts[:] = [], []
-    shell.run("rerank", "in.jsonl", "-o", "out.jsonl")
-    assert all("poison" in prompt for prompt in shell.server.prompts)
-    assert [best(record) for record in shell.lines("out.jsonl")] == [["d0", "d1", "d2"]] * 3
-    assert "(2 more done before)" in shell.said
-
-
-def test_on_failure_first_stage_keeps_the_order_and_says_so(shell: Any) -> None:
-    shell.write("in.jsonl", [query(1, word="poison")])
-    shell.server.failing = ["poison"]
-    shell.run("rerank", "in.jsonl", "-o", "out.jsonl", "--on-failure", "first_stage")
-    (record,) = shell.lines("out.jsonl")
-    assert best(record) == [p["id"] for p in query(1)["passages"][:3]]
-    assert record["rankr1"]["failure"].startswith("BackendError")
-    assert "1 query with the first-stage order only" in shell.said
-
-
-def test_a_server_that_is_gone_ends_the_job_early(shell: Any) -> None:
-    shell.write("in.jsonl", [query(number, word="poison") for number in range(40)])
-    shell.server.failing = ["poison"]
-    shell.run("rerank", "in.jsonl", "-o", "out.jsonl", "--in-flight", "2", code=1)
-    assert "stopped after 10 in a row" in shell.said
-    assert len(shell.server.prompts) < 30
-
-
-def interrupt(shell: Any, *arguments: str, after: int) -> None:
-    """Ctrl-C once the server was asked so often."""
-    with subprocess.Popen(shell.command(*arguments), cwd=shell.folder, stderr=subprocess.PIPE, text=True) as process:
-        until = time.monotonic() + 60
-        while len(shell.server.prompts) < after and process.poll() is None and time.monotonic() < until:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130, errors
-    assert "Traceback" not in errors
-    assert "the same command resumes" in errors.replace("\n", " ")
-
-
-@pytest.mark.parametrize("extra", [[], ["--store", "store.sqlite"]])
-def test_after_ctrl_c_the_same_command_goes_on_where_it_was(shell: Any, extra: list[str]) -> None:
-    shell.write("in.jsonl", [query(number, n=20) for number in range(6)])
-    job = ["rerank", "in.jsonl", "-o", "out.jsonl", "--in-flight", "2", "--size", "5", *extra]
-    shell.server.delay = 0.01
-    interrupt(shell, *job, after=70)
-    assert not (shell.folder / "out.jsonl").exists()
-    shell.server.delay = 0
-    shell.run(*job)
-    results = shell.lines("out.jsonl")
-    assert [best(record, 10) for record in results] == [[f"d{rank}" for rank in range(10)]] * 6
-    comparisons = sum(record["rankr1"]["cost"]["comparisons"] for record in results)
-    asked_twice = len(shell.server.prompts) - comparisons
-    assert asked_twice <= (10 if extra else comparisons // 3)
-
-
-def test_a_job_goes_on_only_with_its_own_settings(shell: Any) -> None:
-    shell.write("in.jsonl", [query(0), query(1, word="poison")])
-    shell.server.failing = ["poison"]
-    shell.run("rerank", "in.jsonl", "-o", "out.jsonl", "--k", "3", code=1)
-    shell.run("rerank", "in.jsonl", "-o", "out.jsonl", "--k", "4", code=2)
-    assert "made with other settings (k 3 → 4)" in shell.said
-    shell.server.failing = []
-    shell.run("rerank", "in.jsonl", "-o", "out.jsonl", "--k", "4", "--restart")
-    assert len(shell.lines("out.jsonl")) == 2
-
-
-def test_a_journal_torn_by_a_killed_process_loses_only_its_last_line(shell: Any) -> None:
-    shell.write("in.jsonl", [query(0), query(1, word="poison")])
-    shell.server.failing = ["poison"]
-    shell.run("rerank", "in.jsonl", "-o", "out.jsonl", code=1)
-    with (shell.folder / "out.jsonl.partial").open("a") as file:
-        file.write('{"index": 1, "key": "')
-    shell.server.failing, shell.server.prompts[:] = [], []
-    shell.run("rerank", "in.jsonl", "-o", "out.jsonl")
-    assert all("poison" in prompt for prompt in shell.server.prompts)
-    assert len(shell.lines("out.jsonl")) == 2
-
-
-def test_what_is_no_journal_is_not_touched(shell: Any) -> None:
-    shell.write("in.jsonl", [query(0)])
-    (shell.folder / "out.jsonl.partial").write_text("my notes\n")
-    shell.run("rerank", "in.jsonl", "-o", "out.jsonl", code=2)
-    assert "not the records of 'rankr1 rerank': move it away" in shell.said
-    assert (shell.folder / "out.jsonl.partial").read_text() == "my notes\n"
-
-
-def test_a_finished_result_is_not_overwritten_by_accident(shell: Any) -> None:
-    shell.write("in.jsonl", [query(0)])
-    (shell.folder / "out.jsonl").write_text("precious")
-    shell.run("rerank", "in.jsonl", "-o", "out.jsonl", code=2)
-    assert "out.jsonl exists" in shell.said
-    assert (shell.folder / "out.jsonl").read_text() == "precious"
-    shell.run("rerank", "in.jsonl", "-o", "out.jsonl", "--overwrite")
-    assert len(shell.lines("out.jsonl")) == 1
-
-
-def test_two_processes_do_not_write_one_output_and_restart_does_not_change_that(shell: Any) -> None:
-    shell.write("in.jsonl", [query(number, n=3) for number in range(3)])
-    job = ["rerank", "in.jsonl", "-o", "out.jsonl"]
-    held, judge = threading.Event(), shell.server.judge
-    shell.server.judge = lambda messages: (held.wait(60), judge(messages))[1]
-    with subprocess.Popen(shell.command(*job), cwd=shell.folder, stderr=subprocess.DEVNULL) as first:
-        while not shell.server.prompts:
-            time.sleep(0.02)
-        shell.run(*job, "--restart", code=2)
-        assert "another process is at work" in shell.said
-        held.set()
-        assert first.wait(60) == 0
-    assert len(shell.lines("out.jsonl")) == 3
+    assert (shell.server.prompts, shell.files) == ([], {"in.jsonl"})
 
 
 @pytest.mark.parametrize(
@@ -253,68 +137,38 @@ def test_two_processes_do_not_write_one_output_and_restart_does_not_change_that(
         (["rerank", "in.jsonl", "-o", "in.jsonl", "--overwrite"], "in.jsonl is an input"),
         (["rerank", "empty.jsonl", "-o", "out.jsonl"], "empty.jsonl:1: the query '1' is empty"),
         (["rerank", "in.jsonl", "-o", "no/x.jsonl"], "error: no/x.jsonl: the folder no does not exist: create it"),
-        (["explain", "in.jsonl", "--html", "no/x.html"], "error: no/x.html: the folder no does not exist: create it"),
-        (["explain", "in.jsonl", "-q", "z"], "in.jsonl: no query has the id 'z': the first ids are 'q0'"),
         (["rerank", "missing.jsonl"], "missing.jsonl: No such file"),
         (["rerank", "--run", "x"], "--run needs --queries and --passages"),
         (["rerank", "in.jsonl", "--run", "x"], "one input is needed"),
         (["rerank", "in.jsonl", "--queries", "x"], "belong to --run"),
         (["rerank", "in.jsonl", "--k", "0"], "error: --k 0: a whole number"),
-        (["rerank", "in.jsonl", "--size", "21"], "--size 21"),
         (["rerank", "in.jsonl", "--format", "r2"], "--format 'r2': one of"),
         (["rerank", "in.jsonl", "--algorithm", "window"], "needs a listwise format"),
         (["rerank", "in.jsonl", "--json"], "use --out"),
         (["rerank", "in.jsonl", "--store", "/proc/none"], "/proc/none cannot be created"),
         (["rerank", "in.jsonl", "--json", "-o", "/dev/stdout"], "use --out"),
-        (["rerank", "in.jsonl", "-o", "out.jsonl", "--server", "vlm"], "vlm"),
-        (["rerank", "in.jsonl", "-o", "out.jsonl", "--context", "0"], "--context 0"),
-        (["rerank", "in.jsonl", "-o", "out.jsonl", "--context", "-5"], "--context -5"),
-        (["rerank", "in.jsonl", "-o", "out.jsonl", "--timeout", "-1"], "--timeout -1"),
-        (["rerank", "in.jsonl", "-o", "out.jsonl", "--timeout", "nan"], "--timeout nan"),
-        (["rerank", "in.jsonl", "-o", "out.jsonl", "--to", "trec", "--tag", "my run"], "tag 'my run' is not one word"),
+        ([*JOB, "--server", "vlm"], "vlm"),
+        ([*JOB, "--timeout", "nan"], "--timeout nan"),
+        ([*JOB, "--to", "trec", "--tag", "my run"], "tag 'my run' is not one word"),
+        ([*JOB, "--base-url", "http://127.0.0.1:9/v1"], "--backend 'openai' needs --model"),
+        ([*JOB, "--model", "nowhere.gguf"], "nowhere.gguf"),
+        ([*JOB, "--model", "in.jsonl"], "in.jsonl"),
+        (["explain", "in.jsonl", "--html", "no/x.html"], "error: no/x.html: the folder no does not exist: create it"),
+        (["explain", "in.jsonl", "-q", "z"], "in.jsonl: no query has the id 'z': the first ids are 'fine0'"),
+        (["explain", "bad.jsonl"], "bad.jsonl:1: not JSON"),
+        (["explain", "nowhere.jsonl"], "nowhere.jsonl: No such file"),
     ],
 )
-def test_a_wrong_argument_is_told_in_a_line(
-    arguments: list[str], problem: str, shell: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    shell.write("in.jsonl", [query(0)])
-    shell.write("empty.jsonl", [{"query": " ", "passages": ["one", "two"]}])
-    monkeypatch.chdir(shell.folder)
-    monkeypatch.setattr(sys, "argv", ["rankr1", *arguments, *shell.server.options])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == (1 if "--store" in arguments else 2)
-    said = " ".join(capsys.readouterr().err.split())
-    assert problem in said
-    assert "stopped" not in said
-    assert shell.server.prompts == []
-    assert {path.name for path in shell.folder.iterdir()} == {"in.jsonl", "empty.jsonl"}
-
-
-@pytest.mark.parametrize(
-    ("model", "problem"), [("nowhere.gguf", "nowhere.gguf"), ("in.jsonl", "in.jsonl")], ids=["missing", "no model"]
-)
-def test_a_wrong_model_path_is_told_before_anything_is_done(model: str, problem: str, shell: Any) -> None:
-    pytest.importorskip("openvino_genai", reason="the embedded backend is not installed")
-    shell.write("in.jsonl", [query(0)])
-    shell.run("rerank", "in.jsonl", "--model", model, code=2 if model == "nowhere.gguf" else 1, model=False)
+def test_a_wrong_argument_is_refused_in_a_line(arguments: list[str], problem: str, shell: Any) -> None:
+    shell.write(query(0))
+    shell.write({"query": " ", "passages": ["one", "two"]}, name="empty.jsonl")
+    (shell.folder / "bad.jsonl").write_text("{nonsense\n")
+    before, own_model = shell.files, {"--model", "--base-url"} & {*arguments}
+    if "--model" in arguments:
+        pytest.importorskip("openvino_genai", reason="the embedded backend is not installed")
+    failed = "--store" in arguments or arguments[-2:] == ["--model", "in.jsonl"]
+    shell.run(*arguments, model=not own_model, code=1 if failed else 2)
     assert problem in shell.said
-
-
-def test_a_reader_that_goes_away_ends_it_quietly(shell: Any) -> None:
-    shell.write("in.jsonl", [query(number) for number in range(50)])
-    command = " ".join([*shell.command("rerank", "in.jsonl"), "|", "head", "-n", "1"])
-    done = subprocess.run(
-        command, shell=True, cwd=shell.folder, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert json.loads(done.stdout)["passages"]
-    assert "Traceback" not in done.stderr
-
-
-def test_hostile_ids_and_texts_steer_no_terminal(shell: Any, tmp_path: Path) -> None:
-    evil = "\x1b[31m[bold]x[/nope]\x07"
-    shell.write("in.jsonl", [{"query": {"id": evil, "text": evil}, "passages": [evil + " 1", evil + " 0"]}])
-    shell.server.failing = ["bold"]
-    shell.run("rerank", "in.jsonl", "-o", "out.jsonl", code=1)
-    assert "\x1b" not in shell.result.stderr
-    assert "[bold]x[/nope]" in shell.said
+    if "--model" not in arguments:  # a local model is looked at when it is needed first
+        assert "stopped" not in shell.said
+        assert (shell.server.prompts, shell.files) == ([], before)

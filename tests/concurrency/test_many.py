@@ -5,6 +5,8 @@ import gc
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,18 +22,6 @@ Run = Callable[[Reranker, Items], Iterator[tuple[int, Ranking | Exception]]]
 
 def always_first() -> Reranker:
     return Reranker(Scripted(lambda _: FIRST), in_flight=4)
-
-
-def each(reranker: Reranker, items: Items) -> Iterator[Any]:
-    return reranker.rank_many(items)
-
-
-def live(reranker: Reranker, items: Items) -> Iterator[Any]:
-    return reranker.rank_many(items, live=True)
-
-
-def awaited(reranker: Reranker, items: Items) -> Iterator[Any]:
-    return stepped(reranker.arank_many(items))
 
 
 def awaited_async(reranker: Reranker, items: Items) -> Iterator[Any]:
@@ -57,14 +47,22 @@ def stepped(results: AsyncIterator[Any]) -> Iterator[Any]:
             runner.run(results.aclose())  # type: ignore[attr-defined]
 
 
-all_ways = pytest.mark.parametrize("run", [each, live, awaited, awaited_async])
+WAYS: dict[str, Run] = {
+    "rank_many": Reranker.rank_many,
+    "live": lambda reranker, items: reranker.rank_many(items, live=True),
+    "awaited": lambda reranker, items: stepped(reranker.arank_many(items)),
+    "awaited from an async source": awaited_async,
+}
+all_ways = pytest.mark.parametrize("run", WAYS.values(), ids=WAYS)
 
 
 @all_ways
-def test_every_query_comes_back_once_with_its_index(run: Run) -> None:
-    results = dict(run(always_first(), ((f"query {n}", PAIR) for n in range(50))))
-    assert {index: ranking.query.text for index, ranking in results.items() if isinstance(ranking, Ranking)} == {
-        n: f"query {n}" for n in range(50)
+def test_every_query_comes_back_once_with_its_index_and_the_result_of_rank(run: Run) -> None:
+    reranker = Reranker(Scripted(lambda messages: FIRST.replace("1", messages[1]["content"][18])), in_flight=4)
+    results = dict(run(reranker, ((f"{1 + n % 2} {n}", PAIR) for n in range(50))))
+    expected = {n: reranker.rank(f"{1 + n % 2} {n}", PAIR) for n in range(50)}
+    assert {n: replace(ranking, seconds=0) for n, ranking in results.items()} == {  # type: ignore[type-var]
+        n: replace(ranking, seconds=0) for n, ranking in expected.items()
     }
     assert list(run(always_first(), iter([]))) == []
 
@@ -162,10 +160,6 @@ def test_many_rankings_leave_nothing_behind() -> None:
 
 def test_several_threads_share_one_reranker() -> None:
     reranker = always_first()
-    rankings: list[Ranking] = []
-    threads = [threading.Thread(target=lambda: rankings.append(reranker.rank("q", PAIR))) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(rankings) == 16
+    with ThreadPoolExecutor(16) as pool:
+        rankings = list(pool.map(lambda n: reranker.rank(f"q {n}", PAIR), range(16)))
+    assert [ranking.order for ranking in rankings] == [(0, 1)] * 16

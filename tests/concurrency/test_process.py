@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+import rankr1_rag
+
 START = """
     import asyncio, os, sys, threading, time
     from rankr1_rag import LoopError, Passage, Reranker
@@ -37,8 +39,6 @@ def test_importing_the_package_and_ranking_loads_nothing_heavy() -> None:
 
 
 def test_the_public_names_are_all_there_and_sorted() -> None:
-    import rankr1_rag
-
     assert rankr1_rag.__all__ == sorted(rankr1_rag.__all__)
     assert all(getattr(rankr1_rag, name).__name__ == name for name in rankr1_rag.__all__)
     assert set(rankr1_rag.__all__) <= set(dir(rankr1_rag))
@@ -69,27 +69,27 @@ def test_ctrl_c_ends_a_ranking_at_once(call: str) -> None:
     assert errors.strip().endswith("KeyboardInterrupt")
 
 
+OWN_LOOP = "os._exit(0 if rank() == (1, 0) else 1)"
+RESULTS = "results = second.rank_many([('q', ['a', 'b'])] * 6); next(results)"
+NOT_THE_RESULTS = """
+try:
+    next(results)
+except LoopError:
+    os._exit(0)
+"""
+
+
 @pytest.mark.parametrize(
-    ("before", "in_child"),
-    [
-        ("rank()", "os._exit(0 if rank() == (1, 0) else 1)"),
-        (
-            "results = second.rank_many([('q', ['a', 'b'])] * 6); next(results)",
-            """
-            try:
-                next(results)
-            except LoopError:
-                os._exit(0)
-            """,
-        ),
-    ],
+    ("before", "in_child", "after", "printed"),
+    [("rank()", OWN_LOOP, "rank()", "(1, 0)"), (RESULTS, NOT_THE_RESULTS, "len(list(results))", "5")],
     ids=["a loop of its own", "not the results of its parent"],
 )
-def test_a_forked_child_has_a_loop_of_its_own_and_not_the_results_of_its_parent(before: str, in_child: str) -> None:
-    child = "\nif (child := os.fork()) == 0:\n" + textwrap.indent(textwrap.dedent(in_child), "    ")
-    after = "\nassert os.waitpid(child, 0)[1] == 0\nprint(len(list(results)) if 'results' in globals() else rank())"
-    done = python(before + child + "\n    os._exit(1)" + after)
-    assert done.stdout.strip() == ("(1, 0)" if before == "rank()" else "5"), done.stderr
+def test_a_forked_child_has_a_loop_of_its_own_and_not_the_results_of_its_parent(
+    before: str, in_child: str, after: str, printed: str
+) -> None:
+    child = f"\nif (child := os.fork()) == 0:\n{textwrap.indent(in_child, '    ')}\n    os._exit(1)"
+    done = python(f"{before}{child}\nassert os.waitpid(child, 0)[1] == 0\nprint({after})")
+    assert done.stdout.strip() == printed, done.stderr
 
 
 def test_closing_while_python_exits_is_quiet() -> None:
@@ -109,8 +109,10 @@ def test_results_do_not_depend_on_the_hash_seed() -> None:
         def noisy(messages):
             text = messages[1]["content"]
             return f"<answer>[{random.Random(text).randint(1, text.count(chr(10) + '['))}]</answer>"
-        for algorithm in ("ahead", "bubblesort", "heapsort", "tournament"):
-            ranking = Reranker(Scripted(noisy), size=7, votes=3, algorithm=algorithm).rank("q", map(str, range(50)))
+        for algorithm in ("ahead", "bubblesort", "heapsort", "tournament", "window"):
+            format = "listwise-v1" if algorithm == "window" else None
+            reranker = Reranker(Scripted(noisy), size=7, votes=3, algorithm=algorithm, format=format)
+            ranking = reranker.rank("q", map(str, range(50)))
             print(ranking.order, [c.set for c in ranking.trace])
     """
     outputs = {python(code, env={"PYTHONHASHSEED": seed, "PATH": ""}).stdout for seed in ("0", "1", "77")}

@@ -1,11 +1,9 @@
 """Label probabilities through the reranker: their requests, the scores made of them, votes on unsure answers."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping
-from math import inf, log, nan
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +17,17 @@ from rankr1_rag.backends.wrappers import stored
 from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json, to_line
 from rankr1_rag.scoring import deciding, share
 from rankr1_rag.types import Comparison, TokenLogprob
+from tests.spelling import spelled
 
 _LINE = re.compile(r"^\[(\d+)\] (.*)$", re.MULTILINE)
 
 
-class Spelling:
+class Spelling(Scripted):
     """A model of a known mind: each passage has a weight; labels are spelled digit by digit, as most models do."""
 
-    model = identity = "spelling"
-    context = None
-    can_continue = True
-
     def __init__(self, weights: Mapping[str, float], *, free: str = "", first: float = 0.0) -> None:
-        self.weights, self.free, self.first = weights, free, first
-        self.requests: list[Request] = []
-
-    def count(self, text: str) -> None:
-        return None
-
-    async def close(self) -> None:
-        pass
+        super().__init__(str, identity="same")
+        self.weights, self.free, self.first, self.requests = weights, free, first, list[Request]()
 
     async def complete(self, request: Request) -> Completion:
         self.requests.append(request)
@@ -51,26 +40,12 @@ class Spelling:
         odds = {choice[len(begun) :]: p for choice, p in whole.items() if choice.startswith(begun)}
         odds = {choice: odds[choice] for choice in request.choices}
         chosen = max(odds, key=odds.__getitem__)
-        return Completion(chosen, 100, 90, 2, "stop", tuple(_spelled(odds, chosen)) if request.logprobs else None)
+        return Completion(chosen, 100, 90, 2, "stop", spelled(odds, chosen) if request.logprobs else None)
 
     def odds(self, request: Request) -> dict[str, float]:
         shown = _LINE.findall(request.messages[1]["content"])
         weights = {label: self.weights[text] + self.first * (label == "1") for label, text in shown}
         return {label: weight / sum(weights.values()) for label, weight in weights.items()}
-
-
-def _spelled(odds: Mapping[str, float], chosen: str) -> list[TokenLogprob]:
-    found = []
-    for place, character in enumerate(chosen):
-        begun = chosen[:place]
-        following: dict[str, float] = {}
-        for choice, p in odds.items():
-            if choice.startswith(begun):
-                following[choice[place]] = following.get(choice[place], 0.0) + p
-        total = sum(following.values())
-        top = tuple((one, log(p / total) if p else -inf) for one, p in following.items())
-        found.append(TokenLogprob(character, dict(top)[character], top))
-    return found
 
 
 def ranked(weights: Mapping[str, float], backend: Spelling | None = None, **settings: Any) -> tuple[Ranking, Spelling]:
@@ -84,34 +59,40 @@ TWELVE = {f"passage {letter}": float(weight) for letter, weight in zip("abcdefgh
 def test_a_comparison_holds_the_probability_of_each_of_its_passages() -> None:
     ranking, backend = ranked(TWELVE, probabilities=True)
     first = ranking.trace[0]
-    assert first.answer == (11,)
-    assert first.probabilities == pytest.approx([weight / 78 for weight in range(1, 13)])
+    assert (first.answer, first.probabilities) == ((11,), pytest.approx([weight / 78 for weight in range(1, 13)]))
     assert all(sum(one.probabilities or ()) == pytest.approx(1) for one in ranking.trace)
-    assert [len(one.choices) for one in backend.requests[:2]] == [0, 12]
-    assert backend.requests[1].logprobs == 20
+    assert [(len(one.choices), one.logprobs) for one in backend.requests[:2]] == [(0, 0), (12, 20)]
     assert ranking.cost.reasoning_tokens == 9 * ranking.cost.comparisons  # all of a truncated text
 
 
-def test_one_short_request_more_tells_labels_apart_that_begin_alike() -> None:
+def test_one_short_request_more_separates_labels_that_begin_alike() -> None:
     ranking, _ = ranked({name: 13 - weight for name, weight in TWELVE.items()}, probabilities=True)
-    assert ranking.trace[0].answer == (0,)  # label 1: its log-probabilities have the rest of 10 to 12 too
-    assert ranking.trace[0].completion.prompt_tokens == 190
+    # label 1: its log-probabilities have the rest of 10 to 12 too
+    assert (ranking.trace[0].answer, ranking.trace[0].completion.prompt_tokens) == ((0,), 190)
     middle = {name: 30.0 if name.endswith("e") else weight for name, weight in TWELVE.items()}
     ranking, backend = ranked(middle, probabilities=True)
-    assert ranking.trace[0].answer == (4,)  # label 5: 1 and 10 to 12 need a request
+    # label 5: 1 and 10 to 12 need a request
+    assert (ranking.trace[0].answer, ranking.trace[0].completion.prompt_tokens) == ((4,), 290)
     assert backend.requests[2].messages[-1]["content"].endswith("<answer>[1")
     assert backend.requests[2].choices == ("]</answer>", "0]</answer>", "1]</answer>", "2]</answer>")
-    assert ranking.trace[0].completion.prompt_tokens == 290
     assert ranking.trace[0].probabilities == pytest.approx([weight / 103 for weight in middle.values()])
 
 
 def test_an_answer_is_requested_again_from_its_place_in_the_text() -> None:
     free = "<think>Hm. The form is <answer>[1]</answer>.</think>\n<answer>[N]</answer>"
     ranking, backend = ranked(TWELVE, Spelling(TWELVE, free=free), probabilities=True)
-    assert not ranking.trace[0].forced
-    assert ranking.trace[0].completion.text == free.replace("N", "12")
+    first = ranking.trace[0]
+    assert (first.forced, first.completion.text) == (False, free.replace("N", "12"))
     assert backend.requests[1].messages[-1]["content"] == free.partition("N")[0]
-    assert ranking.trace[0].probabilities == pytest.approx([weight / 78 for weight in range(1, 13)])
+    assert first.probabilities == pytest.approx([weight / 78 for weight in range(1, 13)])
+
+
+def test_an_answer_in_another_form_is_followed_by_a_request_for_the_label() -> None:
+    ranking, backend = ranked(TWELVE, Spelling(TWELVE, free="<think>Hm.</think> Passage N."), probabilities=True)
+    first = ranking.trace[0]
+    assert (first.answer, first.lenient, first.forced) == ((11,), True, False)
+    assert backend.requests[1].messages[-1]["content"] == "<think>Hm.</think> Passage 12. <answer>["
+    assert first.probabilities == pytest.approx([weight / 78 for weight in range(1, 13)])
 
 
 def test_scores_are_the_probabilities_strictly_decrease_and_survive_a_file() -> None:
@@ -220,7 +201,6 @@ def test_a_backend_without_alternatives_is_an_error_and_nothing_of_it_is_stored(
     with pytest.raises(BackendError, match=r"the model 'scripted' gives no token alternatives, .*use votes=3"):
         Reranker(stored(bare, tmp_path / "s"), probabilities=True).rank("which?", ["a", "b"])
     repaired = Spelling({"a": 1.0, "b": 2.0}, free="<answer>[N]</answer>")
-    repaired.identity = "same"  # type: ignore[misc]
     ranking = Reranker(stored(repaired, tmp_path / "s"), probabilities=True).rank("which?", ["a", "b"])
     assert ranking.trace[0].probabilities is not None
 
@@ -230,13 +210,9 @@ def test_a_backend_without_alternatives_is_an_error_and_nothing_of_it_is_stored(
     [
         ({"votes": "auto", "format": "listwise-v1"}, "votes='auto' needs a setwise format"),
         ({"probabilities": True, "format": "listwise-v1"}, "probabilities=True needs a setwise format"),
+        ({"votes": "auto", "backend": Scripted(str, can_continue=False)}, "a backend that continues a begun answer"),
     ],
 )
 def test_what_does_not_go_together_is_refused_when_the_reranker_is_made(settings: Any, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
-        Reranker(Spelling({}), **settings)
-
-
-def test_a_backend_that_cannot_continue_is_refused() -> None:
-    with pytest.raises(ValueError, match="a backend that continues a begun answer"):
-        Reranker(Scripted(lambda _: "", can_continue=False), votes="auto")
+        Reranker(**{"backend": Spelling({})} | settings)

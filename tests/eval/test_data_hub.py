@@ -1,6 +1,7 @@
 """The shapes of the hub, as real tables of `datasets`, opened by the code that opens the hub's."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,17 +11,20 @@ import pytest
 
 from rankr1_eval.data import DATASETS, load
 from rankr1_eval.data.loading import questions
+from rankr1_eval.data.questions import TWOWIKI
 from rankr1_eval.types import Question
+from rankr1_rag.errors import FileError
 
 pytestmark = pytest.mark.third_party
 
 datasets = pytest.importorskip("datasets", reason="rows of the hub need datasets: rankr1-eval[hub]")
 
 Json = dict[str, Any]
-Shape = Callable[[Json], Json]
-HOTPOTQA = "hotpotqa/dev_distractor_sample.json"
-TWOWIKI = "2wikimultihopqa/dev_sample.json"
-MUSIQUE = "musique/musique_ans_v1.0_dev_sample.jsonl"
+FILES = {
+    "hotpotqa": "hotpotqa/dev_distractor_sample.json",
+    "2wikimultihopqa": "2wikimultihopqa/dev_sample.json",
+    "musique": "musique/musique_ans_v1.0_dev_sample.jsonl",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -58,27 +62,40 @@ def first(path: Path, n: int = 25) -> list[Json]:
 
 
 def read(name: str, records: list[Json]) -> list[Question]:
-    return questions(
-        DATASETS[name], ((None, row) for row in datasets.Dataset.from_list(records)), DATASETS[name].hub.id
-    )
+    rows = datasets.Dataset.from_list(records)
+    return questions(DATASETS[name], ((None, row) for row in rows), DATASETS[name].hub.id)
 
 
-@pytest.mark.parametrize("shape", [in_columns, in_rows, lambda record: in_columns(record, "content")])
-@pytest.mark.parametrize(("name", "file"), [("hotpotqa", HOTPOTQA), ("2wikimultihopqa", TWOWIKI)])
-def test_rows_in_the_shapes_of_the_hub_are_the_questions_of_the_official_file(
-    shared_data: Path, name: str, file: str, shape: Shape
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("hotpotqa", [in_columns, in_rows, lambda record: in_columns(record, "content")]),
+        ("2wikimultihopqa", [in_columns, in_rows, lambda record: in_columns(record, "content"), in_strings]),
+        ("musique", [dict]),
+    ],
+)
+def test_rows_in_the_shapes_of_the_hub_are_the_questions_of_the_official_file_and_so_is_their_parquet_file(
+    shared_data: Path, tmp_path: Path, name: str, shapes: list[Callable[[Json], Json]]
 ) -> None:
-    records = [shape(record) for record in first(shared_data / file)]
-    assert read(name, records) == load(name, shared_data / file)[:25]
+    records, expected = first(shared_data / FILES[name]), load(name, shared_data / FILES[name])[:25]
+    for shape in shapes:
+        rows = [shape(record) for record in records]
+        assert read(name, rows) == expected
+        datasets.Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
+        assert load(name, tmp_path / "rows.parquet") == expected
 
 
-def test_rows_with_strings_of_json_are_the_questions_of_the_official_file(shared_data: Path) -> None:
-    records = [in_strings(record) for record in first(shared_data / TWOWIKI)]
-    assert read("2wikimultihopqa", records) == load("2wikimultihopqa", shared_data / TWOWIKI)[:25]
-
-
-def test_a_table_of_musique_gives_the_questions_of_the_official_file(shared_data: Path) -> None:
-    assert read("musique", first(shared_data / MUSIQUE)) == load("musique", shared_data / MUSIQUE)[:25]
+def test_parquet_that_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rows.parquet"
+    datasets.Dataset.from_list([{"text": "no question", "id": 1}]).to_parquet(path)
+    with pytest.raises(FileError, match=r"rows.parquet: question 1 \(1\): .* its fields are 'text', 'id'; needed are"):
+        load("hotpotqa", path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(FileError, match="not parquet, or damaged: fetch it again"):
+        load("hotpotqa", path)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r'needs pyarrow: pip install "rankr1-eval\[hub\]", or give JSON lines'):
+        load("hotpotqa", path)
 
 
 def test_a_config_of_a_repository_is_opened_by_its_name_and_split(
@@ -87,11 +104,11 @@ def test_a_config_of_a_repository_is_opened_by_its_name_and_split(
     files = {"distractor": slice(0, 5), "fullwiki": slice(5, 10)}
     card = ["---", "configs:"]
     for config, part in files.items():
-        rows = [in_columns(record) for record in first(shared_data / HOTPOTQA)[part]]
+        rows = [in_columns(record) for record in first(shared_data / FILES["hotpotqa"])[part]]
         datasets.Dataset.from_list(rows).to_parquet(tmp_path / config / "validation-00000-of-00001.parquet")
         card += [f"- config_name: {config}", "  data_files:", f"  - {{split: validation, path: {config}/*.parquet}}"]
     (tmp_path / "README.md").write_text("\n".join([*card, "---", ""]))
-    expected = load("hotpotqa", shared_data / HOTPOTQA)
+    expected = load("hotpotqa", shared_data / FILES["hotpotqa"])
     for name, config in (("hotpotqa", "distractor"), ("hotpotqa-fullwiki", "fullwiki")):
         local = replace(DATASETS[name], hub=replace(DATASETS[name].hub, id=str(tmp_path)))
         monkeypatch.setitem(DATASETS, name, local)
@@ -101,30 +118,24 @@ def test_a_config_of_a_repository_is_opened_by_its_name_and_split(
 def test_a_repository_of_parquet_files_is_opened_by_the_file_of_the_split(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [in_strings(record) for record in first(shared_data / TWOWIKI)]
+    def at(address: str) -> None:
+        local = replace(TWOWIKI, hub=replace(TWOWIKI.hub, files={"validation": address}))
+        monkeypatch.setitem(DATASETS, TWOWIKI.name, local)
+
+    rows = [in_strings(record) for record in first(shared_data / FILES["2wikimultihopqa"])]
     datasets.Dataset.from_list(rows).to_parquet(tmp_path / "dev.parquet")
-    known = DATASETS["2wikimultihopqa"]
-    local = replace(known, hub=replace(known.hub, files={"validation": str(tmp_path / "dev.parquet")}))
-    monkeypatch.setitem(DATASETS, "2wikimultihopqa", local)
-    assert load("2wikimultihopqa") == load("2wikimultihopqa", shared_data / TWOWIKI)[:25]
+    at(str(tmp_path / "dev.parquet"))
+    assert load("2wikimultihopqa") == load("2wikimultihopqa", shared_data / FILES["2wikimultihopqa"])[:25]
     with pytest.raises(ValueError, match="split 'tset': xanhho/2WikiMultihopQA has validation"):
         load("2wikimultihopqa", split="tset")
-
-
-def test_what_cannot_be_fetched_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = DATASETS["2wikimultihopqa"]
-    nowhere = replace(known, hub=replace(known.hub, files={"validation": "http://127.0.0.1:9/dev.parquet"}))
-    monkeypatch.setitem(DATASETS, "2wikimultihopqa", nowhere)
-    with pytest.raises(
-        ConnectionError, match=r"xanhho/2WikiMultihopQA could not be fetched \(.*\): try again, or give"
-    ):
+    at("http://127.0.0.1:9/dev.parquet")
+    with pytest.raises(ConnectionError, match=r"2WikiMultihopQA could not be fetched \(.*\): try again, or give"):
         load("2wikimultihopqa")
 
 
 def test_a_bad_row_is_named_by_its_repository_number_and_id(shared_data: Path) -> None:
-    records = [in_columns(record) for record in first(shared_data / HOTPOTQA, 3)]
+    records = [in_columns(record) for record in first(shared_data / FILES["hotpotqa"], 3)]
     records[2]["context"]["title"].pop()
-    with pytest.raises(
-        ValueError, match=r"hotpotqa/hotpot_qa: question 3 \('5.*'\): the lists in field \"context\" have"
-    ):
+    problem = r"hotpotqa/hotpot_qa: question 3 \('5.*'\): the lists in field \"context\" have"
+    with pytest.raises(ValueError, match=problem):
         read("hotpotqa", records)

@@ -3,9 +3,7 @@
 import re
 from pathlib import Path
 from shutil import which
-from typing import Any
 
-import ir_measures
 import pytest
 import pytrec_eval
 from hypothesis import given, settings
@@ -23,22 +21,11 @@ def scored(**scores: float) -> list[Scored]:
     return [Scored(id, score) for id, score in scores.items()]
 
 
-@pytest.fixture(scope="module")
-def dl19(shared_data: Path) -> tuple[Any, Any]:
-    folder = shared_data / "trec-dl-2019"
-    return read_run(folder / "run.bm25.top100.trec"), read_qrels(folder / "qrels.txt")
-
-
-def test_bm25_on_trec_dl_2019_has_its_published_ndcg(dl19: Any) -> None:
-    found = score_run(*dl19, ["nDCG@10", "R@5", "RR@10"])
-    assert found.estimates["nDCG@10"].mean == pytest.approx(0.5058, abs=5e-5)
-    assert found.estimates["nDCG@10"].n == 43
-    assert (found.not_judged, found.not_ranked) == ((), ())
-
-
-def test_every_query_of_a_real_run_scores_as_with_trec_eval_itself(dl19: Any) -> None:
-    run, qrels = dl19
+def test_every_query_of_a_real_run_scores_as_with_trec_eval_itself(dl19_files: dict[str, Path]) -> None:
+    run, qrels = read_run(dl19_files["run"]), read_qrels(dl19_files["qrels"])
     found = score_run(run, qrels, ["nDCG@10", "R@5", "AP", "RR"])
+    assert found.estimates["nDCG@10"].mean == pytest.approx(0.5058, abs=5e-5), "as published"
+    assert (found.estimates["nDCG@10"].n, found.not_judged, found.not_ranked) == (43, (), ())
     evaluator = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut_10", "recall_5", "map", "recip_rank"})
     official = evaluator.evaluate({query: dict(ranked) for query, ranked in run.items()})
     for ours, theirs in {"nDCG@10": "ndcg_cut_10", "R@5": "recall_5", "AP": "map", "RR": "recip_rank"}.items():
@@ -71,29 +58,21 @@ def test_equal_scores_are_ordered_by_id_the_greater_first_whatever_the_file_says
     )
 
 
-def test_a_judged_query_that_is_not_ranked_counts_as_0_and_is_told() -> None:
+def test_a_judged_query_that_is_not_ranked_counts_as_0_and_one_without_judgements_is_left_out() -> None:
     found = score_run({"q1": scored(a=2.0, c=1.0)}, QRELS, ["nDCG@10", "RR@10", "Judged@1"])
     assert found.each["nDCG@10"] == {"q1": 1, "q2": 0}
-    assert {name: one.mean for name, one in found.estimates.items()} == {
-        "nDCG@10": 0.5,
-        "RR@10": 0.5,
-        "Judged@1": 0.5,
-    }
-    assert found.not_ranked == ("q2",)
-
-
-def test_a_query_without_judgements_is_left_out_and_told() -> None:
+    assert [one.mean for one in found.estimates.values()] == [0.5, 0.5, 0.5]
+    assert (found.not_judged, found.not_ranked) == ((), ("q2",))
     run = {"q1": scored(a=1.0), "q2": scored(x=1.0), "q3": scored(a=1.0), "q4": scored(a=1.0)}
     found = score_run(run, QRELS | {"q4": {}}, ["P@1"])
     assert found.each == {"P@1": {"q1": 1, "q2": 1}}
     assert (found.not_judged, found.not_ranked) == (("q3", "q4"), ())
 
 
-def test_excluded_passages_are_dropped_before_scoring() -> None:
+@pytest.mark.parametrize(("excluded", "rr"), [("", 0.5), ("b", 1), ("abc", 0)])
+def test_excluded_passages_are_dropped_before_scoring(excluded: str, rr: float) -> None:
     run = {"q1": scored(b=3.0, a=2.0, c=1.0), "q2": scored(x=1.0)}
-    assert score_run(run, QRELS, ["RR"]).each["RR"]["q1"] == 0.5
-    assert score_run(run, QRELS, ["RR"], excluded={"q1": {"b"}}).each["RR"] == {"q1": 1, "q2": 1}
-    assert score_run(run, QRELS, ["RR"], excluded={"q1": {"a", "b", "c"}}).each["RR"] == {"q1": 0, "q2": 1}
+    assert score_run(run, QRELS, ["RR"], excluded={"q1": {*excluded}}).each["RR"] == {"q1": rr, "q2": 1}
 
 
 def test_qrels_without_a_query_of_the_run_are_an_error_that_shows_both() -> None:
@@ -121,10 +100,6 @@ def test_a_measure_that_wants_other_ids_is_named() -> None:
 
 def test_a_measure_goes_by_the_name_that_ir_measures_gives_it_and_counts_once() -> None:
     assert [str(one) for one in parsed(["NDCG@10", " nDCG@10", "R(rel=1)@5", "MRR@10"])] == ["nDCG@10", "R@5", "RR@10"]
-    assert isinstance(parsed(["R@5"])[0], ir_measures.Measure)
-
-
-def test_no_measure_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one measure is needed"):
         parsed([])
 

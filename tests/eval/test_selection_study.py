@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import random
@@ -15,17 +14,15 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from rankr1_eval.cli.selection import selection
-from rankr1_eval.simulation import JUDGES, JudgedQuery, Setting, Study, judged_queries, judges_named, study, ways_for
-from rankr1_eval.simulation.judges import judge_named, utilities
+from rankr1_eval.cli.app import app
+from rankr1_eval.simulation.judges import JUDGES, JudgedQuery, judge_named, judged_queries, judges_named, utilities
 from rankr1_eval.simulation.picture import frontier, picture
-from rankr1_eval.simulation.study import IDEAL, NONE, played, way_named, ways_named
+from rankr1_eval.simulation.study import IDEAL, NONE, Setting, Study, played, study, way_named, ways_for, ways_named
 from rankr1_eval.simulation.tables import as_json, as_markdown
 from rankr1_rag.cli.options import UsageError
 from rankr1_rag.errors import FileError
@@ -38,20 +35,12 @@ pytestmark = pytest.mark.third_party
 
 SMALL = Setting(depth=30, k=5, size=6, repeats=2)
 EVERY = (*JUDGES, "first:1:0", "circular:0.1")
-app = typer.Typer(pretty_exceptions_enable=False)
-app.command()(selection)
 
 
 @pytest.fixture(scope="module")
-def collection(shared_data: Path) -> tuple[Path, Path]:
-    folder = shared_data / "trec-dl-2019"
-    return folder / "run.bm25.top100.trec", folder / "qrels.txt"
-
-
-@pytest.fixture(scope="module")
-def few(collection: tuple[Path, Path]) -> Queries:
+def few(dl19_files: dict[str, Path]) -> Queries:
     """Six real queries."""
-    played, qrels, _ = judged_queries(*collection, SMALL.depth)
+    played, qrels, _ = judged_queries(dl19_files["run"], dl19_files["qrels"], SMALL.depth)
     return played[:6], {case.query: qrels[case.query] for case in played[:6]}
 
 
@@ -64,10 +53,7 @@ def figures(study: Study) -> dict[tuple[str, str], Any]:
 
 
 def invoked(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-# What a study finds
+    return CliRunner().invoke(app, ["selection", *map(str, arguments)])
 
 
 def test_a_perfect_judge_gives_the_ideal_ndcg_with_every_exact_algorithm(few: Queries) -> None:
@@ -78,13 +64,11 @@ def test_a_perfect_judge_gives_the_ideal_ndcg_with_every_exact_algorithm(few: Qu
         assert line.difference is None or (line.difference.low, line.difference.high) == (0, 0)
 
 
-def test_the_bounds_of_the_real_run_are_those_of_its_own_order_and_of_the_ideal_one(
-    collection: tuple[Path, Path],
-) -> None:
+def test_the_bounds_are_those_of_the_runs_own_order_and_of_the_ideal_one(dl19_files: dict[str, Path]) -> None:
     def dcg(grades: Sequence[int]) -> float:
         return sum(grade / math.log2(2 + place) for place, grade in enumerate(sorted(grades, reverse=True)[:10]))
 
-    found, qrels, left_out = judged_queries(*collection, 100)
+    found, qrels, left_out = judged_queries(dl19_files["run"], dl19_files["qrels"], 100)
     result = made((found, qrels), ["perfect"], ["window"], Setting(repeats=1))
     ideal = [dcg(one.grades) / dcg(list(qrels[one.query].values())) for one in found]
     assert result.bounds[NONE]["ndcg"].mean == pytest.approx(0.5058, abs=5e-5)
@@ -92,23 +76,15 @@ def test_the_bounds_of_the_real_run_are_those_of_its_own_order_and_of_the_ideal_
     assert (result.queries, left_out, result.reference) == (43, [], "window")
 
 
-def test_the_same_seed_gives_the_same_json_whatever_the_global_random_state(few: Queries) -> None:
-    texts = []
-    for state, seed in enumerate((0, 0, 1)):
-        random.seed(state)
-        result = made(few, ["noisy:0.5", "circular:1"], ["heapsort", "tournament:3"], replace(SMALL, seed=seed))
-        texts.append(json.dumps(as_json(result, {})))
-    assert texts[0] == texts[1] != texts[2]
-
-
-def test_no_figure_depends_on_the_order_in_which_queries_judges_and_algorithms_are_played(
-    few: Queries,
-) -> None:
+def test_figures_depend_on_the_seed_and_on_no_order_and_no_global_random_state(few: Queries) -> None:
     judges, ways = ["noisy:0.5", "last:1:0.5", "circular:1"], ["ahead", "tournament", "window:3"]
+    random.seed(0)
     one = made(few, judges, ways)
+    random.seed(1)
     other = made((few[0][::-1], few[1]), judges[::-1], ways[::-1])
-    assert figures(one) == figures(other)
-    assert one.bounds == other.bounds
+    assert (figures(one), one.bounds) == (figures(other), other.bounds)
+    assert json.dumps(as_json(one, {})) == json.dumps(as_json(made(few, judges, ways), {}))
+    assert figures(one) != figures(made(few, judges, ways, replace(SMALL, seed=1)))
 
 
 def test_a_judge_without_noise_is_perfect_and_one_without_bias_is_only_noisy(few: Queries) -> None:
@@ -119,13 +95,10 @@ def test_a_judge_without_noise_is_perfect_and_one_without_bias_is_only_noisy(few
         assert all(found[judge, way] == found[plain, way] for judge in same for way in ways)
 
 
-def test_a_ballot_is_played_where_all_candidates_fit_in_one_set(collection: tuple[Path, Path]) -> None:
-    found, qrels, _ = judged_queries(*collection, 20)
-    setting = Setting(depth=20, repeats=1)
-    names = ways_for(20, 20)
-    result = made((found[:3], qrels), ["noisy:0.5"], names, setting)
-    ballot = next(line for line in result.lines if line.way == "ballot:16")
-    assert (ballot.scores["comparisons"].mean, ballot.scores["rounds"].mean) == (16, 1)
+def test_a_ballot_is_played_where_all_candidates_fit_in_one_set(few: Queries) -> None:
+    shown = [replace(one, ids=one.ids[:20], grades=one.grades[:20]) for one in few[0]]
+    ballot = made((shown, few[1]), ["noisy:0.5"], ways_for(20, 20), Setting(depth=20, k=5, repeats=1)).lines[-1]
+    assert (ballot.way, ballot.scores["comparisons"].mean, ballot.scores["rounds"].mean) == ("ballot:16", 16, 1)
     assert "ballot:16" not in ways_for(100, 20)
 
 
@@ -139,7 +112,7 @@ def test_a_ballot_is_played_where_all_candidates_fit_in_one_set(collection: tupl
     st.integers(1, 30),
     st.integers(2, 8),
 )
-def test_any_judge_ends_any_selection_with_k_distinct_positions(
+def test_any_judge_ends_any_selection_and_answers_with_the_whole_set_and_the_same_again(
     grades: list[int], judge: str, name: str, k: int, size: int
 ) -> None:
     way = way_named("heapsort:3" if name == "voted" else name)
@@ -148,14 +121,9 @@ def test_any_judge_ends_any_selection_with_k_distinct_positions(
     assert len(set(found.chosen)) == len(found.chosen) == min(k, len(grades))
     assert set(found.chosen) <= set(range(len(grades)))
     assert found.comparisons <= found.passages_read / 2
-
-
-@pytest.mark.parametrize("judge", EVERY)
-def test_an_answer_holds_every_position_of_the_set_once_and_is_the_same_again(judge: str) -> None:
-    shown = (4, 0, 2, 5)
-    once, again = (judge_named(judge)(utilities([0, 1, 2, 3, 0, 1], "s"), "s") for _ in range(2))
-    assert sorted(once(shown, 0)) == sorted(shown)
-    assert once(shown, 3) == again(shown, 3)
+    shown = tuple(range(len(grades)))[::-1]
+    assert len(shown) == 1 or sorted(opinion(shown, 0)) == sorted(shown)
+    assert len(shown) == 1 or opinion(shown, 3) == judge_named(judge)(utilities(grades, "seed"), "seed")(shown, 3)
 
 
 def test_a_higher_grade_is_always_worth_more_and_equal_grades_are_told_apart() -> None:
@@ -205,6 +173,7 @@ def test_a_circular_judge_keeps_to_its_preferences_and_has_circles_among_them() 
         (["--judge", "honest"], r"no judge is called 'honest': there are perfect, noisy:NOISE"),
         (["--judge", "noisy"], r"no judge is called 'noisy'"),
         (["--judge", "noisy:-1"], r"judge 'noisy:-1': '-1' is not a number from 0"),
+        (["--judge", "noisy:much"], r"judge 'noisy:much': 'much' is not a number from 0"),
         (["--judge", "perfect", "--judge", "perfect"], r"judge 'perfect' is named twice"),
         (["--out", __file__], r"is a file: name a folder"),
     ],
@@ -215,45 +184,38 @@ def test_a_wrong_argument_is_told_with_its_value(arguments: list[object], told: 
     assert re.search(told, str(error))
 
 
-def written(folder: Path, run: str, qrels: str) -> list[object]:
-    (folder / "run").write_text(run)
-    (folder / "qrels").write_text(qrels)
-    return ["--run", folder / "run", "--qrels", folder / "qrels", "--depth", 2, "-k", 1, "--repeats", 1]
-
-
 @pytest.mark.parametrize(
     ("run", "qrels", "told"),
     [
         ("q Q0 a 1 2 t\nq2 Q0 a 1 2 t\n", "q 0 a 1\n", r"qrels: no judgement of query 'q2' of .*run"),
-        ("q Q0 a 1 2 t\nq Q0 a 2 1 t\n", "q 0 a 1\n", r"run:2: duplicate passage 'a'"),
+        ("q Q0 a 1 2 t\nq Q0 b 2 1 t\n", "q 0 a 1\nother 0 a 1\n", r"1 judged .* not in the run .* left out: other"),
     ],
 )
-def test_a_bad_file_is_told_with_its_place(tmp_path: Path, run: str, qrels: str, told: str) -> None:
-    error = invoked(*written(tmp_path, run, qrels)).exception
-    assert isinstance(error, FileError)
-    assert re.search(told, str(error))
+def test_what_is_wrong_with_a_file_is_told(tmp_path: Path, run: str, qrels: str, told: str) -> None:
+    (tmp_path / "run").write_text(run)
+    (tmp_path / "qrels").write_text(qrels)
+    done = invoked("--run", tmp_path / "run", "--qrels", tmp_path / "qrels", "--depth", 2, "-k", 1, "--repeats", 1)
+    assert done.exit_code == 0 or isinstance(done.exception, FileError)
+    assert re.search(told, done.stdout or str(done.exception))
 
 
 def test_ties_keep_the_order_of_the_file_and_unjudged_or_junk_is_grade_0(tmp_path: Path) -> None:
-    files = written(tmp_path, "q Q0 b 1 1 t\nq Q0 a 2 1 t\nq Q0 c 3 1 t\n", "q 0 a 2\nq 0 b -1\nother 0 a 1\n")
+    (tmp_path / "run").write_text("q Q0 b 1 1 t\nq Q0 a 2 1 t\nq Q0 c 3 1 t\n")
+    (tmp_path / "qrels").write_text("q 0 a 2\nq 0 b -1\nother 0 a 1\n")
     found, qrels, left_out = judged_queries(tmp_path / "run", tmp_path / "qrels", 3)
     assert found == [JudgedQuery("q", ("b", "a", "c"), (0, 2, 0))]
     assert (list(qrels), left_out) == (["q"], ["other"])
-    told = invoked(*files, "--judge", "perfect")
-    assert told.exit_code == 0
-    assert "1 judged queries are not in the run and were left out: other" in told.stdout
 
 
 # The command and the picture
 
 
-def test_the_command_writes_its_files_and_prints_the_same_json(tmp_path: Path, collection: tuple[Path, Path]) -> None:
-    run, qrels = collection
+def test_the_command_writes_its_files_and_prints_the_same_json(tmp_path: Path, dl19_files: dict[str, Path]) -> None:
+    folder = tmp_path / "new" / "study"
     small = ["--depth", 12, "-k", 3, "--size", 5, "--repeats", 1, "--judge", "noisy:1", "--judge", "last:1:0.5"]
-    told = invoked("--run", run, "--qrels", qrels, *small, "--out", tmp_path / "new" / "study", "--json")
+    told = invoked("--run", dl19_files["run"], "--qrels", dl19_files["qrels"], *small, "--out", folder, "--json")
     assert told.exit_code == 0
     result = json.loads(told.stdout)
-    folder = tmp_path / "new" / "study"
     assert json.loads((folder / "selection.json").read_text()) == result
     assert list(result["judges"]) == ["noisy:1", "last:1:0.5"]
     assert set(result["judges"]["noisy:1"]) == set(ways_for(12, 5))
@@ -262,23 +224,16 @@ def test_the_command_writes_its_files_and_prints_the_same_json(tmp_path: Path, c
     assert markdown.count("| no rerank |") == markdown.count("| ideal order |") == 2
     assert "--depth 12 --k 3 --size 5 --repeats 1 --judge noisy:1 --judge last:1:0.5`" in markdown
     with Image.open(folder / "selection.png") as image:
-        image.verify()
+        image.load()
+        assert (image.format, image.width > 1000) == ("PNG", True)
     ElementTree.fromstring((folder / "selection.svg").read_text())
 
 
-def test_the_table_on_the_terminal_holds_every_algorithm_and_both_bounds(collection: tuple[Path, Path]) -> None:
-    run, qrels = collection
+def test_the_table_on_the_terminal_holds_every_algorithm_and_both_bounds(dl19_files: dict[str, Path]) -> None:
     small = ["--depth", 12, "-k", 3, "--size", 12, "--repeats", 1, "--judge", "noisy:1"]
-    told = invoked("--run", run, "--qrels", qrels, *small).stdout
+    told = invoked("--run", dl19_files["run"], "--qrels", dl19_files["qrels"], *small).stdout
     assert [name for name in (NONE, IDEAL, *ways_for(12, 12)) if name not in told] == []
     assert max(map(len, told.splitlines())) <= 80
-
-
-def test_the_picture_is_a_valid_image(few: Queries) -> None:
-    result = made(few, ["perfect", "noisy:1"], ways_for(SMALL.depth, SMALL.size))
-    with Image.open(io.BytesIO(picture(result, "png"))) as image:
-        image.load()
-        assert (image.format, image.width > 1000) == ("PNG", True)
 
 
 def test_one_candidate_needs_no_comparison_and_is_still_drawn() -> None:

@@ -1,18 +1,29 @@
 """Training examples out of multi-hop questions: supports against what BM25 finds in the whole file."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from rankr1_eval.cli.app import app
 from rankr1_eval.data import load
 from rankr1_eval.retrieval.bm25 import bm25
-from rankr1_eval.training_examples import ALONE, MISLEADING, MISLED, UNFOUND, UNSUPPORTED, apart, examples, known
+from rankr1_eval.training_examples import (
+    ALONE,
+    MISLEADING,
+    MISLED,
+    UNFOUND,
+    UNSUPPORTED,
+    ExamplesMade,
+    apart,
+    examples,
+    known,
+)
 from rankr1_eval.types import Question, pooled
+from rankr1_rag.cli.options import UsageError
 from rankr1_rag.train.data import read_examples, write_examples
-from tests.eval.evaluations import command
 
 FILES = {
     "hotpotqa": "train/hotpotqa_train_500.jsonl",
@@ -21,20 +32,30 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("dataset", FILES)
-def test_real_questions_give_their_supports_and_the_order_of_bm25_without_them(
-    shared_data: Path, tmp_path: Path, dataset: str
-) -> None:
-    questions = load(dataset, shared_data / FILES[dataset])
-    made = examples(questions, 20, dataset)
-    assert [example.query for example in made.examples] == [question.query for question in questions]
+Real = tuple[list[Question], ExamplesMade]
+
+
+@pytest.fixture(scope="module", params=FILES)
+def real(request: pytest.FixtureRequest, shared_data: Path) -> Real:
+    """A hundred questions of a data set, and the examples made of them."""
+    questions = load(request.param, shared_data / FILES[request.param])[:100]
+    return questions, examples(questions, 50, request.param)
+
+
+def test_positives_are_the_supports_and_negatives_the_rest_of_bm25(real: Real, tmp_path: Path) -> None:
+    questions, made = real
     assert (made.left_out, made.absent) == ({}, 0)
-    run = bm25(pooled(questions), [question.query for question in questions], 20)
+    run = bm25(pooled(questions), [question.query for question in questions], 50)
+    found = examples(questions, 50, found=20)
+    by = {example.query.id: example for example in found.examples}
     for question, example in zip(questions, made.examples, strict=True):
+        ranked = [scored.id for scored in run[question.query.id]]
+        assert example.query == question.query
         assert tuple(passage.id for passage in example.positives) == question.supports
-        ranked = [scored.id for scored in run[question.query.id] if scored.id not in question.supports]
-        assert [passage.id for passage in example.negatives] == ranked
-        assert example.source == dataset
+        assert [one.id for one in example.negatives] == [id for id in ranked if id not in question.supports]
+        met = tuple(one for one in example.positives if one.id in ranked[:20])  # with `found`, only those that it finds
+        assert (by[question.query.id].positives if met else found.left_out[question.query.id]) == (met or UNFOUND)
+        assert not met or by[question.query.id].negatives == example.negatives
     own = {passage.id for passage in questions[0].passages}
     assert any(passage.id not in own for passage in made.examples[0].negatives)
     write_examples(tmp_path / "made.jsonl.gz", made.examples)
@@ -53,45 +74,25 @@ def test_a_question_that_cannot_be_one_is_left_out_with_the_reason(questions: li
     assert examples([questions[2]], corpus=only).left_out == {questions[2].query.id: ALONE}
 
 
-@pytest.mark.parametrize("dataset", FILES)
-def test_only_supports_that_bm25_finds_are_positives_where_that_is_asked_for(shared_data: Path, dataset: str) -> None:
-    questions = load(dataset, shared_data / FILES[dataset])
-    run = bm25(pooled(questions), [question.query for question in questions], 20)
-    whole, made = examples(questions, 50, dataset), examples(questions, 50, dataset, found=20)
-    found = {id: {scored.id for scored in ranked} for id, ranked in run.items()}
-    expected = {
-        one.query.id: tuple(passage for passage in one.positives if passage.id in found[one.query.id])
-        for one in whole.examples
-    }
-    assert {one.query.id: one.positives for one in made.examples} == {id: met for id, met in expected.items() if met}
-    assert made.left_out == {id: UNFOUND for id, met in expected.items() if not met}
-    assert {one.query.id: one.negatives for one in whole.examples}.items() >= {
-        one.query.id: one.negatives for one in made.examples
-    }.items()
-
-
-@pytest.mark.parametrize("dataset", FILES)
-def test_each_support_is_to_be_named_where_another_is_known(shared_data: Path, tmp_path: Path, dataset: str) -> None:
-    questions = load(dataset, shared_data / FILES[dataset])
-    plain = examples(questions, 50, dataset)
+def test_each_support_is_to_be_named_where_another_is_known(real: Real, tmp_path: Path) -> None:
+    plain = real[1]
     made = known(plain.examples, plain.passages, 0)
     by = {one.query.id: one for one in plain.examples}
     misled = 0
     for one in made:
         origin = by[one.query.id.rpartition("+")[0]]
         (positive,), (beside,) = one.positives, one.known
-        assert (one.query.text, one.source) == (origin.query.text, dataset)
+        assert (one.query.text, one.source) == (origin.query.text, origin.source)
         assert positive in origin.positives
         assert not {passage.id for passage in origin.positives} & {passage.id for passage in one.negatives}
         misled += beside not in origin.positives
         assert beside in (*origin.positives, *origin.negatives[:MISLEADING])
-        first = next(passage for passage in origin.negatives if passage != beside)
-        assert one.negatives[0] == first
+        assert one.negatives[0] == next(passage for passage in origin.negatives if passage != beside)
     assert len(made) == sum(len(one.positives) for one in plain.examples if len(one.positives) > 1)
     assert abs(misled / len(made) - MISLED) < 0.06
-    assert known(plain.examples[5:9], plain.passages, 0) == [
-        one for one in made if one.query.id.rpartition("+")[0] in {one.query.id for one in plain.examples[5:9]}
-    ]
+    ids = {one.query.id for one in plain.examples[5:9]}
+    alone = [one for one in made if one.query.id.rpartition("+")[0] in ids]
+    assert known(plain.examples[5:9], plain.passages, 0) == alone
     write_examples(tmp_path / "known.jsonl", made)
     assert read_examples(tmp_path / "known.jsonl") == made
 
@@ -118,30 +119,27 @@ def test_a_share_that_leaves_nothing_is_refused(questions: list[Question], share
         apart(made[:1], 0.5, 0)
 
 
-def hotpotqa(data: Path) -> Sequence[object]:
-    return ("examples", "--dataset", "hotpotqa", "--data", data / FILES["hotpotqa"])
+def command(data: Path, *arguments: object) -> Result:
+    """The command over sixty questions."""
+    some = ("--dataset", "hotpotqa", "--data", data / FILES["hotpotqa"], "--questions", 60, "--pool", 60)
+    return CliRunner().invoke(app, ["examples", *map(str, (*some, *arguments))])
 
 
 def test_the_command_writes_both_files_and_tells_what_it_made(shared_data: Path, tmp_path: Path) -> None:
     out, held = tmp_path / "train.jsonl", tmp_path / "held.jsonl"
-    found = command(*hotpotqa(shared_data), "--out", out, "--held-out", held, "--depth", 30, "--json")
-    told = json.loads(found.stdout)
-    assert (told["examples"], told["held_out"], told["positives"], told["left_out"]) == (450, 50, 1000, {})
+    files = ("--out", out, "--held-out", held, "--depth", 30)
+    told = json.loads(command(shared_data, *files, "--json").stdout)
+    assert (told["examples"], told["held_out"], told["positives"], told["left_out"]) == (54, 6, 120, {})
     train, kept = read_examples(out), read_examples(held)
-    assert (len(train), len(kept)) == (450, 50)
+    assert (len(train), len(kept)) == (54, 6)
     assert not {one.query.id for one in train} & {one.query.id for one in kept}
     assert max(len(one.negatives) for one in train) <= 30
-    again = command(*hotpotqa(shared_data), "--out", tmp_path / "again", "--held-out", held, "--depth", 30)
-    assert "450 examples" in " ".join(again.stdout.split())
-    assert (tmp_path / "again").read_bytes() == out.read_bytes()
-
-
-def test_the_command_makes_examples_in_which_a_support_is_known(shared_data: Path, tmp_path: Path) -> None:
-    out, held = tmp_path / "train.jsonl", tmp_path / "held.jsonl"
-    command(*hotpotqa(shared_data), "--out", out, "--held-out", held, "--known", "--json")
+    before = out.read_bytes()
+    assert "54 examples, 108 positives" in " ".join(command(shared_data, *files).stdout.split())
+    assert out.read_bytes() == before
+    assert command(shared_data, *files, "--known").exit_code == 0
     train, kept = read_examples(out), read_examples(held)
-    assert (len(train), len(kept)) == (900, 100)
-    assert all(len(one.known) == 1 for one in train)
+    assert (len(train), len(kept), {len(one.known) for one in train}) == (108, 12, {1})
     assert not {one.query.text for one in train} & {one.query.text for one in kept}
 
 
@@ -157,10 +155,11 @@ def test_the_command_makes_examples_in_which_a_support_is_known(shared_data: Pat
         (("--data", "nowhere.json"), "nowhere.json"),
     ],
 )
-def test_a_wrong_argument_is_told_in_one_line_and_nothing_is_written(
+def test_a_wrong_argument_is_told_and_nothing_is_written(
     shared_data: Path, tmp_path: Path, arguments: tuple[str, ...], told: str
 ) -> None:
     out = tmp_path / "train.jsonl"
-    given = [str(out) if one == "OUT" else one for one in arguments]
-    assert told in command(*hotpotqa(shared_data), "--questions", "20", "--out", out, *given, code=2).stderr
+    error = command(shared_data, "--out", out, *[out if one == "OUT" else one for one in arguments]).exception
+    assert isinstance(error, UsageError | FileNotFoundError)
+    assert told in str(error)
     assert not out.exists()

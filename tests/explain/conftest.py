@@ -1,7 +1,5 @@
 """Rankings to show, made by hand: an ordinary one, and those that go wrong."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest
@@ -25,11 +23,6 @@ def compared(
 
 def passages(number: int) -> tuple[Passage, ...]:
     return tuple(Passage(f"id-{place}", f"The text of number {place}.", f"Title {place}") for place in range(number))
-
-
-@pytest.fixture
-def hostile_text() -> str:
-    return HOSTILE
 
 
 @pytest.fixture

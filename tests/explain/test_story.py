@@ -1,15 +1,16 @@
-"""The sentences and numbers that every view of a ranking tells."""
-
-from __future__ import annotations
+"""The sentences and numbers of every view of a ranking, and the characters that they may hold."""
 
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from rankr1_rag.explain import story
 from rankr1_rag.explain.html import chart, page
 from rankr1_rag.explain.slopes import count_moves
-from rankr1_rag.explain.story import NumberedComparison, lede, name, places, round_costs, verdict, warnings
+from rankr1_rag.explain.story import lede, places, verdict, warnings
 from rankr1_rag.types import Comparison, Completion, Passage, Ranking
 
 Made = Callable[[int], Ranking]
@@ -39,7 +40,7 @@ def test_a_fused_order_is_told_and_what_the_model_had_first(ordinary: Ranking) -
     assert lede(replace(ordinary, chosen=ordinary.order)).endswith(" The model's order is fused with the retriever's.")
     other = replace(ordinary, chosen=(ordinary.order[1],))
     assert lede(other).endswith(
-        f"fused with the retriever's: by itself the model has {name(other, other.chosen[0])} first."
+        f"fused with the retriever's: by itself the model has {story.name(other, other.chosen[0])} first."
     )
     assert "by itself the model has" in page(other)
     assert "others</summary>" in page(other).replace("\n", "")
@@ -51,15 +52,12 @@ def test_warnings_begin_with_the_gravest(ordinary: Ranking, failed: Ranking) -> 
     assert unparsed.startswith("1 of 4 comparisons gave no answer that could be parsed")
     assert cut == "1 of 4 comparisons ended at the token limit."
     assert clipped == "1 text had to be clipped to fit the context."
-
-
-def test_nearly_all_answers_forced_is_worth_a_warning(ordinary: Ranking) -> None:
     trace = tuple(replace(comparison, parsed=True, forced=True) for comparison in ordinary.trace)
     assert any("needed a forced answer" in warning for warning in warnings(replace(ordinary, trace=trace)))
 
 
 def test_the_costs_of_the_rounds_add_up_to_the_cost(ordinary: Ranking) -> None:
-    costs = round_costs(ordinary)
+    costs = story.round_costs(ordinary)
     assert list(costs) == ["round 1", "round 2", "round 3"]
     assert sum(cost.prompt_tokens for cost in costs.values()) == ordinary.cost.prompt_tokens
     assert sum(cost.rounds for cost in costs.values()) == ordinary.cost.rounds == 3
@@ -75,26 +73,25 @@ def test_the_costs_of_the_rounds_add_up_to_the_cost(ordinary: Ranking) -> None:
     ],
 )
 def test_a_passage_is_called_by_what_it_has(unasked: Made, passage: Passage, expected: str) -> None:
-    assert name(replace(unasked(1), candidates=(passage,)), 0) == expected
+    assert story.name(replace(unasked(1), candidates=(passage,)), 0) == expected
 
 
-def test_a_listwise_answer_is_told_as_labels() -> None:
-    assert (
-        NumberedComparison(1, Comparison((7, 3, 5), (5, 7, 3), Completion("[3] > [1] > [2]"), 0)).listing
-        == "[3] > [1] > [2]"
-    )
-    assert NumberedComparison(1, Comparison((7, 3, 5), (5,), Completion("[3]"), 0)).listing == ""
+def test_a_listwise_answer_is_shown_as_labels_and_split_reasoning_as_part_of_the_transcript() -> None:
+    def numbered(
+        shown: tuple[int, ...], answer: tuple[int, ...], text: str, reasoning: str = ""
+    ) -> story.NumberedComparison:
+        return story.NumberedComparison(1, Comparison(shown, answer, Completion(text), 0, reasoning))
 
-
-def test_a_thought_that_the_server_split_off_is_part_of_the_transcript() -> None:
-    split = Comparison((0, 1), (1,), Completion("<answer>[2]</answer>"), 0, "A thought.")
-    assert NumberedComparison(1, split).transcript == "A thought.\n\n<answer>[2]</answer>"
+    assert numbered((7, 3, 5), (5, 7, 3), "[3] > [1] > [2]").listing == "[3] > [1] > [2]"
+    assert numbered((7, 3, 5), (5,), "[3]").listing == ""
+    split = numbered((0, 1), (1,), "<answer>[2]</answer>", "Some reasoning.")
+    assert split.transcript == "Some reasoning.\n\n<answer>[2]</answer>"
 
 
 def test_a_short_chart_draws_every_candidate(ordinary: Ranking) -> None:
     drawn = chart(ordinary)
-    assert [label.name for label in drawn.left] == [f"Title {position}" for position in range(12)]
-    assert [label.name for label in drawn.right] == [f"Title {position}" for position in ordinary.order]
+    for column, order in ((drawn.left, range(12)), (drawn.right, ordinary.order)):
+        assert [label.name for label in column] == [f"Title {position}" for position in order]
     assert (len(drawn.slopes), drawn.height) == (12, 12 * 26)
     assert (drawn.slopes[-1].title, drawn.slopes[-1].style) == ("Title 9: 10 → 1", "selected")
 
@@ -115,3 +112,39 @@ def test_a_curve_of_many_moves_is_wider_than_one_of_few() -> None:
     ]
     assert [slope.width for slope in drawn.slopes] == [1.25, 4.46, 9.71]
     assert [label.style for label in drawn.left] == ["read", "read", ""]
+
+
+ANY = st.text(st.characters())  # surrogates included
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain ünïcødé, 日本語, العربية 🙂", "plain ünïcødé, 日本語, العربية 🙂"),
+        ("two\r\nlines\n\tand a tab", "two\nlines\n\tand a tab"),
+        ("\x1b[31mred\x1b[0m", "␛[31mred␛[0m"),
+        ("a\x00b\x07c\x08d\re\x7f", "a␀b␇c␈d␍e␡"),
+        ("\x9b31m\x85", "\ufffd31m\ufffd"),
+        ("\u202eevil\u202c \u2066x\u2069", "\ufffdevil\ufffd \ufffdx\ufffd"),
+        ("\ud800 alone", "\ufffd alone"),
+        ("a\u2028b\u2029c", "a\nb\nc"),
+    ],
+)
+def test_what_could_steer_a_terminal_becomes_visible(text: str, expected: str) -> None:
+    assert story.clean(text) == expected
+
+
+@given(ANY)
+def test_a_cleaned_text_is_utf_8_and_cleaning_it_again_changes_nothing(text: str) -> None:
+    once = story.clean(text)
+    once.encode("utf-8")
+    assert story.clean(once) == once
+    assert not any(ord(character) < 32 and character not in "\n\t" for character in once)
+
+
+@given(ANY, st.integers(1, 50))
+def test_a_start_is_one_line_and_no_longer_than_asked(text: str, length: int) -> None:
+    shown = story.start(text, length)
+    assert len(shown) <= length
+    assert "\n" not in shown
+    assert shown == story.line(text) or shown.endswith("…")

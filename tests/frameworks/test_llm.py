@@ -5,7 +5,6 @@ import pickle
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,8 @@ user: ContextVar[str] = ContextVar("user", default="nobody")
 class Recording(FrameworkLLM):
     """Names the second passage; keeps how it was asked, in which thread, on which event loop, for which user."""
 
-    def __init__(self, *can: str, llm: object = None) -> None:
-        super().__init__(llm, "recording")
+    def __init__(self, *can: str, llm: object = None, context: int | None = None) -> None:
+        super().__init__(llm, "recording", context)
         self.can = can or ("chat", "achat")
         self.asked: list[tuple[str, threading.Thread, asyncio.AbstractEventLoop | None, str]] = []
 
@@ -79,83 +78,37 @@ WAITING = {
 }
 AWAITING = {"arank": lambda reranker: reranker.arank(*ITEM), "arank_many": many}
 awaiting = pytest.mark.parametrize("wait", AWAITING.values(), ids=AWAITING)
-waiting = pytest.mark.parametrize("wait", WAITING.values(), ids=WAITING)
+WRAPS: dict[str, Callable[[Backend, Path], Backend]] = {
+    "plain": lambda backend, _: backend,
+    "wrapped": lambda backend, path: stored(limited(retried(backend), 2), path / "store"),
+}
 
 
-wrapping = pytest.mark.parametrize(
-    "wrap", [lambda backend, _: backend, lambda backend, path: stored(limited(retried(backend), 2), path / "store")]
-)
-
-
-@waiting
-@wrapping
-def test_a_waiting_caller_is_answered_in_a_thread_without_an_event_loop(wait: Any, wrap: Any, tmp_path: Path) -> None:
-    backend = Recording()
-    with Reranker(wrap(backend, tmp_path), size=2) as reranker:
-        wait(reranker)
-    assert {(how, loop) for how, _, loop, _ in backend.asked} == {("chat", None)}
-    assert threading.current_thread() not in {thread for _, thread, _, _ in backend.asked}
-
-
-@awaiting
-@wrapping
-def test_an_awaiting_caller_is_answered_on_its_own_event_loop(wait: Any, wrap: Any, tmp_path: Path) -> None:
-    backend = Recording()
-
-    async def whole() -> asyncio.AbstractEventLoop:
-        async with Reranker(wrap(backend, tmp_path), size=2) as reranker:
-            await wait(reranker)
-        return asyncio.get_running_loop()
-
-    mine = asyncio.run(whole())
-    assert {(how, loop) for how, _, loop, _ in backend.asked} == {("achat", mine)}
-
-
-@pytest.mark.parametrize("can", ["chat", "achat"])
-@pytest.mark.parametrize("wait", [*WAITING.values(), *AWAITING.values()], ids=[*WAITING, *AWAITING])
-def test_a_model_with_one_of_the_two_methods_serves_everyone_and_sees_the_callers_context(wait: Any, can: str) -> None:
-    backend = Recording(can)
+@pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
+@pytest.mark.parametrize("can", [("chat", "achat"), ("chat",), ("achat",)], ids=" and ".join)
+@pytest.mark.parametrize("wait", WAITING | AWAITING)
+def test_who_waits_is_answered_in_a_thread_and_who_awaits_on_its_own_loop_both_in_their_context(
+    wait: str, can: tuple[str, ...], wrap: Callable[[Backend, Path], Backend], tmp_path: Path
+) -> None:
+    backend, loops = Recording(*can), list[Any]()
     token = user.set("me")
+
+    async def awaits(reranker: Reranker) -> None:
+        loops.append(asyncio.get_running_loop())
+        await AWAITING[wait](reranker)
+
     try:
-        asked = wait(Reranker(backend))
-        _ = asyncio.run(asked) if asyncio.iscoroutine(asked) else None
+        with Reranker(wrap(backend, tmp_path), size=2) as reranker:
+            asyncio.run(awaits(reranker)) if wait in AWAITING else WAITING[wait](reranker)
     finally:
         user.reset(token)
-    assert {(how, seen) for how, *_, seen in backend.asked} == {(can, "me")}
-    assert can == "achat" or not any(loop for *_, loop, _ in backend.asked)
-
-
-def test_threads_and_event_loops_at_once_are_answered_each_on_its_own() -> None:
-    backend = Recording()
-    reranker = Reranker(backend, k=1)
-
-    async def awaits() -> tuple[tuple[int, ...], asyncio.AbstractEventLoop]:
-        return (await reranker.arank(*ITEM)).order, asyncio.get_running_loop()
-
-    with ThreadPoolExecutor(16) as pool:
-        threads = [pool.submit(reranker.rank, *ITEM) for _ in range(20)]
-        ends = list(pool.map(lambda _: asyncio.run(awaits()), range(20)))
-        orders = [future.result(10).order for future in threads] + [order for order, _ in ends]
-    assert set(orders) == {(1, 0, 2, 3)}
-    assert sorted(how for how, *_ in backend.asked) == ["achat"] * 20 + ["chat"] * 20
-    assert {loop for how, _, loop, _ in backend.asked if how == "achat"} == {loop for _, loop in ends}
-
-
-@awaiting
-def test_cancelling_a_caller_cancels_the_model_on_its_event_loop(wait: Any) -> None:
-    backend = Endless()
-
-    async def whole() -> None:
-        task = asyncio.create_task(wait(Reranker(backend, size=2)))
-        while not backend.begun:
-            await asyncio.sleep(0.01)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        while backend.ended < backend.begun:
-            await asyncio.sleep(0.01)
-
-    asyncio.run(asyncio.wait_for(whole(), 10))
+    how = can[0] if len(can) == 1 else ("achat" if loops else "chat")
+    assert {(asked, seen) for asked, *_, seen in backend.asked} == {(how, "me")}
+    if how == "chat":
+        assert {loop for *_, loop, _ in backend.asked} == {None}
+        assert threading.current_thread() not in {thread for _, thread, *_ in backend.asked}
+    elif loops:
+        assert {loop for *_, loop, _ in backend.asked} == set(loops)
 
 
 @pytest.mark.parametrize("can", ["chat", "achat"])
@@ -165,7 +118,8 @@ def test_an_error_of_the_model_is_a_backend_error(can: str, error: BaseException
         asyncio.run(asyncio.wait_for(Reranker(Recording(can, llm=error)).arank(*ITEM), 5))
 
 
-MODEL = """
+def test_a_process_ends_with_an_abandoned_request_and_a_caller_that_stops_early_sees_no_error() -> None:
+    script = """
     import contextlib
     from rankr1_rag import Completion, Reranker
     from rankr1_rag.frameworks.llm import FrameworkLLM
@@ -176,29 +130,18 @@ MODEL = """
         async def achat(self, request):
             return Completion("<answer>[1]</answer>")
     asked, reranker = threading.Event(), Reranker(Model(None, "m"), size=2)
-"""
-
-
-def test_an_abandoned_request_does_not_keep_python_from_ending() -> None:
-    more = """
+    async def early():
+        async for _ in reranker.arank_many([("q", list("abcdefgh"))] * 20):
+            break
+    for _ in range(30):
+        asyncio.run(early())
     def rank():
         with contextlib.suppress(BaseException):
             reranker.rank("q", ["a", "b"])
     threading.Thread(target=rank, daemon=True).start()
     print(asked.wait(30))
     """
-    assert python(MODEL + more) == "True\n"
-
-
-def test_a_caller_that_stops_early_and_ends_its_event_loop_sees_no_error() -> None:
-    more = """
-    async def early():
-        async for _ in reranker.arank_many([("q", list("abcdefgh"))] * 20):
-            break
-    for _ in range(100):
-        asyncio.run(early())
-    """
-    assert python(MODEL + more) == ""
+    assert python(script) == "True\n"
 
 
 def test_a_loop_that_is_closed_under_an_open_request_blocks_nobody() -> None:
@@ -224,18 +167,14 @@ class Model(BaseModel):
 
 
 @pytest.mark.parametrize("limit", ["max_tokens", "max_new_tokens", "max_output_tokens", "num_predict"])
-def test_a_pydantic_model_is_copied_with_the_limit_and_the_temperature(limit: str) -> None:
+def test_a_pydantic_model_is_copied_once_with_the_limit_and_the_temperature(limit: str) -> None:
     llm = type("Limited", (Model,), {"__annotations__": {limit: int | None}, limit: None})()
-    asked = Recording(llm=llm).with_limits(Request([], 9, temperature=0.25))
+    backend = Recording(llm=llm)
+    asked = backend.with_limits(Request([], 9, temperature=0.25))
     assert asked.model_dump() == {"temperature": 0.25, "name": "mine", limit: 9}
     assert llm.model_dump() == {"temperature": 0.7, "name": "mine", limit: None}
-
-
-def test_copies_are_kept_and_a_temperature_of_none_stays() -> None:
+    assert asked is backend.with_limits(Request([], 9, temperature=0.25)) is not backend.with_limits(Request([], 9))
     assert Recording(llm=Model(temperature=None)).with_limits(REQUEST).temperature is None
-    backend, warm = Recording(llm=Model()), Request([], 8, temperature=1.0)
-    assert backend.with_limits(REQUEST) is backend.with_limits(Request([], 8))
-    assert (backend.with_limits(REQUEST).temperature, backend.with_limits(warm).temperature) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("llm", [None, "text", len, object(), type("Bare", (BaseModel,), {})()])
@@ -243,32 +182,21 @@ def test_a_model_without_such_fields_is_asked_as_it_is(llm: object) -> None:
     assert Recording(llm=llm).with_limits(REQUEST) is llm
 
 
-def test_a_pickle_leaves_the_copies_out() -> None:
+def test_it_is_a_backend_identified_by_its_class_and_its_name_and_its_pickle_leaves_the_copies_out() -> None:
     backend = Recording(llm=Model())
     before = pickle.dumps(backend)
     backend.with_limits(REQUEST)
-    assert pickle.dumps(backend) == before
-    assert Reranker(pickle.loads(before), k=1).rank(*ITEM).order == (1, 0, 2, 3)
-
-
-def test_it_is_a_backend_identified_by_its_class_and_its_name() -> None:
-    backend = Recording(llm=Model())
     assert isinstance(backend, Backend)
     assert backend.identity == "Recording:recording:" + backend.identity[-16:]
     assert repr(backend) == "Recording(Model 'recording')"
     assert not backend.can_continue
     assert backend.context is backend.max_concurrent_calls is backend.count("four") is None
+    assert pickle.dumps(backend) == before
     Reranker(backend).close()
-    assert Reranker(backend, k=1).rank(*ITEM).order == (1, 0, 2, 3)
-
-
-@pytest.mark.parametrize(("argument", "context"), [(None, None), (0, None), (-1, None), (4_096, 4_096)])
-def test_an_unknown_context_limits_nothing(argument: int | None, context: int | None) -> None:
-    class Sized(Recording):
-        def __init__(self) -> None:
-            FrameworkLLM.__init__(self, None, "sized", argument)
-
-    assert Sized().context == context
+    for one in (backend, pickle.loads(before)):
+        assert Reranker(one, k=1).rank(*ITEM).order == (1, 0, 2, 3)
+    for argument, context in [(None, None), (0, None), (-1, None), (4_096, 4_096)]:
+        assert Recording(context=argument).context == context
 
 
 def in_time(whole: Callable[[], object]) -> None:

@@ -83,15 +83,14 @@ def test_models_do_not_differ_by_keys_connections_and_notes(change: dict[str, An
     assert describe(Model(**change)) == describe(Model())
 
 
-def test_it_is_plain_data_without_secrets() -> None:
-    assert "sk-secret" not in json.dumps(describe(Model(inner=Model())))
-
-
-def test_two_classes_with_the_same_fields_are_two_models() -> None:
+def test_it_is_plain_data_without_secrets_in_a_fixed_order_and_names_the_class() -> None:
     class Other(Model):
         pass
 
+    assert "sk-secret" not in json.dumps(describe(Model(inner=Model())))
+    assert describe(Model())["words"] == sorted(f'"{word}"' for word in ("one", "two", "three"))
     assert describe(Other()) != describe(Model())
+    assert describe(Scripted(lambda messages: "", identity="one")) == "one"
 
 
 @pytest.mark.parametrize("value", [lambda messages: "", object(), print], ids=["lambda", "object", "function"])
@@ -100,14 +99,6 @@ def test_a_value_without_settings_is_an_error_that_names_its_field(value: object
         describe(Model(inner=value))
     with pytest.raises(ValueError, match="cannot identify the model for the store: llm is a"):
         describe(value)
-
-
-def test_an_identity_replaces_the_settings() -> None:
-    assert describe(Scripted(lambda messages: "", identity="one")) == "one"
-
-
-def test_a_set_is_described_in_a_fixed_order() -> None:
-    assert describe(Model())["words"] == sorted(f'"{word}"' for word in ("one", "two", "three"))  # type: ignore[index]
 
 
 # ---- replies
@@ -139,6 +130,7 @@ LANGCHAIN = {"input_tokens": 12, "output_tokens": 3, "total_tokens": 15, "input_
 
 CHAT = ChatCompletion.model_validate
 ANTHROPIC = {"input_tokens": 12, "output_tokens": 3}
+CACHE = {"cache_read_input_tokens": 8, "cache_creation_input_tokens": 0}
 REPLIES: dict[str, tuple[tuple[object, ...], str]] = {
     "OpenAI's object": ((CHAT(openai()),), "12 8 3 stop"),
     "OpenAI's object, cut off": ((CHAT(openai("length")),), "12 8 3 length"),
@@ -151,6 +143,10 @@ REPLIES: dict[str, tuple[tuple[object, ...], str]] = {
     "Anthropic's object": (
         (Object(stop_reason="end_turn", usage=Object(**ANTHROPIC, cache_read_input_tokens=None)),),
         "12 0 3 stop",
+    ),
+    "Anthropic's dict with a cache, which its input_tokens do not count": (
+        ({"stop_reason": "end_turn", "usage": {**ANTHROPIC, "input_tokens": 4, **CACHE}},),
+        "12 8 3 stop",
     ),
     "Anthropic's dict, cut off": (({"stop_reason": "max_tokens", "usage": ANTHROPIC},), "12 0 3 length"),
     "Google's dict": (({"finish_reason": FinishReason.STOP, "usage_metadata": GOOGLE},), "12 8 3 stop"),
@@ -166,6 +162,10 @@ REPLIES: dict[str, tuple[tuple[object, ...], str]] = {
     "LangChain, Anthropic": ((LANGCHAIN, {"stop_reason": "max_tokens", "usage": {}}), "12 8 3 length"),
     "LangChain, Ollama": ((LANGCHAIN, {**OLLAMA, "done_reason": "length"}), "12 8 3 length"),
     "LangChain without usage": ((None, {"token_usage": openai()["usage"], "finish_reason": "stop"}), "12 8 3 stop"),
+    "the first source of a value": (
+        ({"prompt_tokens": 1}, None, {"prompt_tokens": 2, "completion_tokens": 3, "finish_reason": "length"}),
+        "1 0 3 length",
+    ),
     "LlamaIndex without raw": ((None, {"prompt_tokens": 12, "completion_tokens": 3}), "12 0 3 stop"),
 }
 
@@ -177,20 +177,6 @@ def test_tokens_and_finish_reason_are_read_from_every_providers_reply(
     one = completion_from_reply("[1]", "", *sources)
     assert one.text == "[1]"
     assert f"{one.prompt_tokens} {one.cached_tokens} {one.completion_tokens} {one.finish_reason}" == expected
-
-
-def test_cached_tokens_are_part_of_the_prompt() -> None:
-    # Anthropic's input_tokens are those after the cached ones.
-    usage = {"input_tokens": 4, "cache_read_input_tokens": 8, "cache_creation_input_tokens": 0, "output_tokens": 3}
-    one = completion_from_reply("[1]", "", {"stop_reason": "end_turn", "usage": usage})
-    assert (one.prompt_tokens, one.cached_tokens) == (12, 8)
-
-
-def test_the_first_source_of_a_value_counts() -> None:
-    sources = ({"prompt_tokens": 1}, None, {"prompt_tokens": 2, "completion_tokens": 3, "finish_reason": "length"})
-    assert completion_from_reply("", "", *sources) == Completion(
-        "", prompt_tokens=1, completion_tokens=3, finish_reason="length"
-    )
 
 
 @pytest.mark.parametrize(
@@ -212,19 +198,15 @@ def test_separate_reasoning_is_put_before_the_text_and_stays_open_if_it_was_cut_
     assert completion_from_reply(text, reasoning, {"finish_reason": reason}).text == whole
 
 
-EMPTY: list[object] = [None, "length", "", 5, 2.5, True, [], [{"finish_reason": "length"}], (), {}, set(), {3: 4}]
-JUNK: list[object] = [
-    *[*EMPTY, object(), len, dict, Object(), {"usage": None}, {"usage": 7}, {"usage": "many"}, {"usage": []}],
+NO_INFORMATION: list[object] = [
+    *[None, "length", "", 5, 2.5, True, [], [{"finish_reason": "length"}], (), {}, set(), {3: 4}],
+    *[object(), len, dict, Object(), {"usage": None}, {"usage": 7}, {"usage": "many"}, {"usage": []}],
     *[{"choices": []}, {"choices": [None]}, {"choices": "length"}, {"usage": {"prompt_tokens": "12"}}],
     *[{"prompt_tokens": None}, {"prompt_tokens": [12]}, {"finish_reason": None}, {"finish_reason": 3}],
     *[{"finish_reason": ["length"]}, {"finish_reason": Object(name=5)}],
 ]
 
 
-@pytest.mark.parametrize("source", JUNK)
-def test_a_source_without_information_is_no_error(source: object) -> None:
-    assert completion_from_reply("[1]", "", source) == Completion("[1]")
-
-
-def test_without_sources_a_text_has_ended_by_itself() -> None:
-    assert completion_from_reply("[1]", "") == Completion("[1]", finish_reason="stop")
+def test_without_information_a_text_has_ended_by_itself() -> None:
+    for sources in ([], *([source] for source in NO_INFORMATION)):
+        assert completion_from_reply("[1]", "", *sources) == Completion("[1]", finish_reason="stop"), sources

@@ -28,6 +28,7 @@ from rankr1_rag.io.trec import run_entry, write_run
 from rankr1_rag.prompt import FORMATS
 from rankr1_rag.types import TokenLogprob
 from tests.mortal_server import mortal
+from tests.spelling import spelled
 
 FOLDER = Path(__file__).parent
 STORE = FOLDER / "store.sql"
@@ -53,7 +54,8 @@ def judge(*, reasoning: bool, listwise: bool) -> Answer:
             label = next(label for label in best if label.startswith(opened[1]))
             labels = best if listwise else [label]
             text = f"{'] > ['.join(labels)}]</answer>"[len(opened[1]) :]
-            logprobs = label_logprobs({f"{one}]": odds[one] for one in odds}, opened[1], f"{label}]")
+            rest = {f"{one}]"[len(opened[1]) :]: odds[one] for one in odds if one.startswith(opened[1])}
+            logprobs = tuple(map(rounded, spelled(rest, f"{label}]"[len(opened[1]) :])))
         elif len(messages) > 2:  # the label is asked for in a new turn
             text = f"<answer>[{best[0]}]</answer>" if roll % 2 else best[0]
         else:
@@ -73,22 +75,13 @@ def judge(*, reasoning: bool, listwise: bool) -> Answer:
     return answer
 
 
+def rounded(token: TokenLogprob) -> TokenLogprob:
+    top = tuple((text, round(logprob, 6)) for text, logprob in token.top)
+    return TokenLogprob(token.token, dict(top)[token.token], top)
+
+
 def preference(text: str) -> float:
     return int(sha256(text.encode()).hexdigest()[:8], 16) / 2**32
-
-
-def label_logprobs(odds: dict[str, float], begun: str, chosen: str) -> tuple[TokenLogprob, ...]:
-    """The log-probabilities of a label whose tokens are characters, from the first that is not in `begun`."""
-    tokens = []
-    for place in range(len(begun), len(chosen)):
-        following: dict[str, float] = {}
-        for choice, weight in odds.items():
-            if choice.startswith(chosen[:place]):
-                following[choice[place]] = following.get(choice[place], 0.0) + weight
-        total = sum(following.values())
-        top = tuple((one, round(math.log(weight / total), 6)) for one, weight in following.items())
-        tokens.append(TokenLogprob(chosen[place], dict(top)[chosen[place]], top))
-    return tuple(tokens)
 
 
 def failing(answer: Answer) -> Answer:
@@ -104,10 +97,11 @@ def failing_once(answer: Answer) -> Answer:
     failed: set[str] = set()
 
     def fail(messages: Any) -> Completion:
-        if (prompt := json.dumps(list(messages))) not in failed:
-            failed.add(prompt)
-            raise BackendUnavailable("ask again")
-        return answer(messages)
+        prompt = json.dumps(list(messages))
+        if prompt in failed:
+            return answer(messages)
+        failed.add(prompt)
+        raise BackendUnavailable("ask again")
 
     return fail
 

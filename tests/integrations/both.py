@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from operator import attrgetter
+from typing import Any
 
 import pytest
 
@@ -18,9 +19,6 @@ from tests.integrations.conftest import PASSAGES, QUERY, knows_best
 class Framework:
     """The component, its items, LLMs and retrievers. `item` is the class of what is reranked, `model` that of LLMs."""
 
-    only_text: ClassVar[dict[str, Any]] = {}
-    """Settings with which the judge sees no metadata but the title."""
-
     def __init__(self) -> None:
         self.loop: Any = None
         self.items = [self.new(name, text, title=title) for name, (title, text) in PASSAGES.items()]
@@ -31,7 +29,7 @@ class Framework:
         settings |= {"hops": settings.get("hops", 2)} if "retrieve" in settings else {}
         if bring == "llm":
             return self.kind(llm=self.llm(script), **settings)
-        own = {name: settings.pop(name) for name in settings.keys() & options(Settings).keys() - {"retrieve"}}
+        own = {name: settings.pop(name) for name in settings.keys() & options(Settings).keys()}
         return self.kind(reranker=Reranker(Scripted(script, model="scripted"), **own), **settings)
 
     def llm(self, script: Any = knows_best, kind: str = "native", **fields: Any) -> Any:
@@ -65,37 +63,33 @@ class Framework:
         """
         calls: list[tuple[str, str, str, Any]] = []
 
-        def search(how: str, text: str) -> list[Any]:
+        def search(how: str, query: tuple[Any, ...], named: dict[str, Any]) -> list[Any]:
+            bundle = query[0] if query else named["query_bundle"]
+            text = getattr(bundle, "query_str", bundle)
             calls.append((how, text, threading.current_thread().name, asyncio._get_running_loop()))
             return (find or self.titled)(text)
 
         def sync(_: Any, *query: Any, **named: Any) -> list[Any]:
-            bundle = query[0] if query else named["query_bundle"]
-            return search("sync", getattr(bundle, "query_str", bundle))
+            if kind == "only async":
+                raise NotImplementedError
+            return search("sync", query, named)
 
         async def native(_: Any, *query: Any, **named: Any) -> list[Any]:
             await asyncio.sleep(0)
-            bundle = query[0] if query else named["query_bundle"]
-            return search("async", getattr(bundle, "query_str", bundle))
+            if kind == "only sync":
+                raise NotImplementedError
+            return search("async", query, named)
 
-        async def no_async(*_: Any, **__: Any) -> list[Any]:
-            raise NotImplementedError
-
-        def no_sync(*_: Any, **__: Any) -> list[Any]:
-            raise NotImplementedError
-
-        methods: dict[str, list[Any]] = {
-            "sync": [sync],
-            "native": [sync, native],
-            "only sync": [sync, no_async],
-            "only async": [no_sync, native],
-        }
-        retriever = type("Titles", (self.base,), dict(zip(self.methods, methods[kind], strict=False)))()
+        methods = dict(zip(self.methods, [sync] if kind == "sync" else [sync, native], strict=False))
+        retriever = type("Titles", (self.base,), methods)()
         object.__setattr__(retriever, "calls", calls)
         return retriever
 
 
 class LangChain(Framework):
+    methods = ("_get_relevant_documents", "_aget_relevant_documents")
+    id, text, metadata = attrgetter("id"), attrgetter("page_content"), attrgetter("metadata")
+
     def __init__(self) -> None:
         from langchain_core.documents import Document
         from langchain_core.retrievers import BaseRetriever
@@ -104,7 +98,6 @@ class LangChain(Framework):
         from tests.integrations.with_langchain.parts import Chat
 
         self.kind, self.item, self.base, self.model = RankR1Rerank, Document, BaseRetriever, Chat
-        self.methods = ("_get_relevant_documents", "_aget_relevant_documents")
         super().__init__()
 
     def new(self, id: str | None, text: str, **metadata: Any) -> Any:
@@ -115,15 +108,6 @@ class LangChain(Framework):
 
     async def awaited(self, component: Any, items: Sequence[Any], query: str = QUERY) -> list[Any]:
         return list(await component.acompress_documents(items, query))
-
-    def id(self, item: Any) -> Any:
-        return item.id
-
-    def text(self, item: Any) -> str:
-        return item.page_content
-
-    def metadata(self, item: Any) -> dict[str, Any]:
-        return item.metadata
 
     def score(self, item: Any) -> float:
         return item.metadata["relevance_score"]
@@ -136,13 +120,9 @@ class LangChain(Framework):
         return [component.as_runnable(), traces.runs]
 
     def real_retrievers(self) -> list[Any]:
-        from langchain_core.vectorstores import InMemoryVectorStore
+        from tests.integrations.with_langchain.parts import bm25, vectors
 
-        from tests.integrations.with_langchain.parts import BM25Retriever, Hashed
-
-        store = InMemoryVectorStore(Hashed())
-        store.add_documents(self.items)
-        return [BM25Retriever.from_documents(self.items, k=6), store.as_retriever(search_kwargs={"k": 6})]
+        return [bm25(self.items), vectors()]
 
     def hosted(self, name: str) -> tuple[Any, Callable[[Any], Any]]:
         from langchain_openai import ChatOpenAI
@@ -151,7 +131,8 @@ class LangChain(Framework):
 
 
 class LlamaIndex(Framework):
-    only_text: ClassVar[dict[str, Any]] = {"metadata_mode": "none"}
+    methods = ("_retrieve", "_aretrieve")
+    id, text, metadata, score = (attrgetter(name) for name in ("node_id", "text", "node.metadata", "score"))
 
     def __init__(self) -> None:
         from llama_index.core.base.base_retriever import BaseRetriever
@@ -162,33 +143,16 @@ class LlamaIndex(Framework):
 
         self.kind, self.item, self.base, self.model = RankR1Rerank, NodeWithScore, BaseRetriever, Served
         self.node = TextNode
-        self.methods = ("_retrieve", "_aretrieve")
         super().__init__()
 
     def new(self, id: str | None, text: str, **metadata: Any) -> Any:
-        hidden = [name for name in metadata if name != "title"]
-        node = self.node(
-            text=text, metadata=metadata, excluded_embed_metadata_keys=hidden, **({"id_": id} if id else {})
-        )
-        return self.item(node=node, score=0.5)
+        return self.item(node=self.node(text=text, metadata=metadata, **({"id_": id} if id else {})), score=0.5)
 
     def sync(self, component: Any, items: Sequence[Any], query: str = QUERY) -> list[Any]:
         return component.postprocess_nodes(list(items), query_str=query)
 
     async def awaited(self, component: Any, items: Sequence[Any], query: str = QUERY) -> list[Any]:
         return await component.apostprocess_nodes(list(items), query_str=query)
-
-    def id(self, item: Any) -> Any:
-        return item.node_id
-
-    def text(self, item: Any) -> str:
-        return item.text
-
-    def metadata(self, item: Any) -> dict[str, Any]:
-        return item.node.metadata
-
-    def score(self, item: Any) -> float:
-        return item.score
 
     def views(self, component: Any) -> list[Any]:
         return [component.to_json(), component.to_dict()]

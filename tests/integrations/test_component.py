@@ -6,8 +6,9 @@ import itertools
 import logging
 import pickle
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from importlib.util import find_spec
 from typing import Any
 
@@ -56,20 +57,19 @@ def test_the_best_come_first_with_scores_and_reasoning(both: Framework, way: str
     assert [both.metadata(one)[REASONING] for one in chosen[:3]] == [f"{name} is what is wanted" for name in WANTED]
     assert both.ids(chosen)[:3] == WANTED
     assert sorted(both.ids(chosen)) == sorted(PASSAGES)
-    scores = [both.score(one) for one in chosen]
-    assert all(0 < lower < higher <= 1 for higher, lower in itertools.pairwise(scores))
+    scores = [1.1, *map(both.score, chosen), 0]
+    assert all(lower < higher for higher, lower in itertools.pairwise(scores))
 
 
 @both_ways
 def test_top_n_is_5_by_default_and_may_be_changed(both: Framework, way: str) -> None:
     rankings: list[Ranking] = []
     component = both.component(on_ranking=rankings.append)
-    assert len(both.rerank(way, component, both.items)) == 5
-    for top_n, number in [(3, 3), (1, 1), (None, 6), (50, 6)]:
+    assert component.top_n == 5
+    for top_n, number in [(5, 5), (3, 3), (1, 1), (None, 6), (50, 6)]:
         component.top_n = top_n
         chosen = both.rerank(way, component, both.items)
-        assert (len(chosen), rankings[-1].k) == (number, number)
-        assert both.ids(chosen)[:3] == WANTED[:number]
+        assert (len(chosen), rankings[-1].k, both.ids(chosen)[:3]) == (number, number, WANTED[:number])
     component.on_ranking = None
     both.rerank(way, component, both.items)
     assert len(rankings) == 5
@@ -94,7 +94,7 @@ def test_input_items_are_never_changed_and_keep_ids_and_metadata(both: Framework
 def test_items_with_repeated_ids_and_texts_or_without_text_stay_apart(both: Framework, way: str) -> None:
     texts = [*[text for _, text in PASSAGES.values()] * 2, "", "", " \n"]
     items = [both.new("same" if n % 2 else f"own {n}", text, shelf=n) for n, text in enumerate(texts)]
-    chosen = both.rerank(way, both.component(top_n=None, **both.only_text), items)
+    chosen = both.rerank(way, both.component(top_n=None), items)
     assert [both.text(one) for one in chosen[:4:2]] == [PASSAGES[name][1] for name in WANTED[:2]]
     assert sorted((both.metadata(one)["shelf"], both.text(one)) for one in chosen) == [*enumerate(texts)]
     assert len({both.score(one) for one in chosen}) == 15
@@ -102,27 +102,30 @@ def test_items_with_repeated_ids_and_texts_or_without_text_stay_apart(both: Fram
 
 @both_ways
 @pytest.mark.parametrize(
-    ("settings", "title"),
+    ("settings", "shown_before"),
     [
-        ({}, "Bram Stoker"),
-        ({"title_key": "name"}, "Stoker, Bram"),
-        ({"title_key": "year"}, "1847"),
+        ({}, "Bram Stoker "),
+        ({"title_key": "name"}, "Stoker, Bram "),
+        ({"title_key": "year"}, "1847 "),
         ({"title_key": "empty"}, ""),
         ({"title_key": "missing"}, ""),
         ({"title_key": None}, ""),
+        (
+            {"metadata_keys": ["year", "empty", "missing", "title", "name"]},
+            "Bram Stoker year: 1847\nname: Stoker, Bram\n\n",
+        ),
+        ({"metadata_keys": ["title", "year"], "title_key": None}, "title: Bram Stoker\nyear: 1847\n\n"),
     ],
 )
-def test_the_title_is_shown_before_the_text(both: Framework, way: str, settings: dict[str, Any], title: str) -> None:
+def test_the_title_and_no_other_metadata_is_shown_with_the_text_unless_wanted(
+    both: Framework, way: str, settings: dict[str, Any], shown_before: str
+) -> None:
     lines: list[str] = []
-
-    def look(messages: Sequence[Any]) -> str:
-        lines.extend(shown(messages))
-        return "<answer>[1]</answer>"
-
-    text = PASSAGES["stoker"][1]
-    stoker = both.new("stoker", text, title="Bram Stoker", name="Stoker, Bram", year=1847, empty=None)
-    both.rerank(way, both.component(look, **settings, **both.only_text), [stoker, both.new("other", "other")])
-    assert lines[0].rstrip() == f"{title} {text}".strip()
+    component = both.component(lambda messages: lines.extend(shown(messages)) or "<answer>[1]</answer>", **settings)
+    text, files = PASSAGES["stoker"][1], {"file_path": "/home/me/stoker.pdf", "page_label": "7"}
+    stoker = both.new("stoker", text, title="Bram Stoker", name="Stoker, Bram", year=1847, empty=None, **files)
+    both.rerank(way, component, [stoker, both.new("other", "other")])
+    assert lines[0].rstrip() == shown_before + text
 
 
 @both_ways
@@ -147,7 +150,6 @@ def test_an_empty_query_and_wrong_items_are_errors(both: Framework, way: str) ->
         ("Of these, the fourth passage seems to be best.", None),
         ("", None),
         ("<think>[3] is good</think> <answer>[0]</answer>", None),
-        ("Doc: 2, Relevance: 9\nDoc: 1\nDoc: 3, Relevance: 7", None),
         ("[1], [2] or [-1]", None),
     ],
 )
@@ -162,33 +164,26 @@ def test_an_answer_counts_if_it_names_a_label_and_otherwise_the_retriever_is_tru
     cost = rankings[0].cost
     assert cost.unparsed == (0 if best else cost.comparisons)
     strict = both.component(lambda messages: text, bring, strict=True, **settings)
-    if best:
+    with nullcontext() if best else pytest.raises(UnparsedError, match=r"names no passage of 1\.\.6"):
         assert both.ids(both.rerank(way, strict, both.items)) == [best]
-    else:
-        with pytest.raises(UnparsedError, match=r"names no passage of 1\.\.6"):
-            both.rerank(way, strict, both.items)
-
-
-def unavailable(messages: Any) -> str:
-    raise BackendError("out of memory")
-
-
-def broken(messages: Any) -> str:
-    raise KeyError("weights")
 
 
 @both_ways
 @each_model
 @pytest.mark.parametrize(
-    ("script", "problem"), [(unavailable, "out of memory"), (broken, "failed: KeyError: 'weights'")]
+    ("error", "problem"),
+    [(BackendError("out of memory"), "out of memory"), (KeyError("weights"), "failed: KeyError: 'weights'")],
 )
 def test_a_failing_model_raises_or_keeps_the_first_stage_order_with_a_warning(
-    both: Framework, way: str, bring: str, script: Any, problem: str, caplog: pytest.LogCaptureFixture
+    both: Framework, way: str, bring: str, error: Exception, problem: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def fail(messages: Any) -> str:
+        raise error
+
     with pytest.raises(BackendError, match=problem):
-        both.rerank(way, both.component(script, bring), both.items)
+        both.rerank(way, both.component(fail, bring), both.items)
     rankings: list[Ranking] = []
-    component = both.component(script, bring, on_failure="first_stage", on_ranking=rankings.append)
+    component = both.component(fail, bring, on_failure="first_stage", on_ranking=rankings.append)
     with caplog.at_level(logging.WARNING, "rankr1_rag"):
         assert both.ids(both.rerank(way, component, both.items)) == list(PASSAGES)[:5]
     assert problem.split(": ")[-1] in str(rankings[0].failure)
@@ -204,11 +199,10 @@ def test_the_ranking_has_the_query_and_its_cost(both: Framework, way: str) -> No
     both.rerank(way, both.component(counted, on_ranking=rankings.append), both.items)
     (ranking,) = rankings
     cost, number = ranking.cost, len(ranking.trace)
-    assert ranking.query.text == QUERY
-    assert [passage.id for passage in ranking.candidates] == list(PASSAGES)
+    assert (ranking.query.text, [passage.id for passage in ranking.candidates]) == (QUERY, list(PASSAGES))
+    found = (cost.comparisons, cost.prompt_tokens, cost.cached_tokens, cost.completion_tokens)
+    assert found == (number, 100 * number, 40 * number, 7 * number)
     assert number > 0
-    assert (cost.comparisons, cost.prompt_tokens) == (number, 100 * number)
-    assert (cost.cached_tokens, cost.completion_tokens) == (40 * number, 7 * number)
 
 
 # ---- concurrent callers
@@ -227,17 +221,6 @@ def test_one_component_serves_threads_with_and_without_event_loops(both: Framewo
     with ThreadPoolExecutor(8) as pool:
         results = [chosen for many in pool.map(serve, range(8)) for chosen in many]
     assert [both.ids(chosen) for chosen in results] == [WANTED] * 16
-
-
-@pytest.mark.parametrize("settings", [{}, NOWHERE], ids=["embedded", "server"])
-def test_a_component_and_its_copies_have_one_backend(both: Framework, settings: dict[str, Any]) -> None:
-    component = both.kind(**settings)
-    backend = component.ranker.plan.backend
-    component.top_n = 7
-    assert both.sync(component, []) == []
-    assert component.ranker.plan.backend is component.model_copy(update={"top_n": 1}).ranker.plan.backend is backend
-    asyncio.run(component.aclose())
-    component.close()
 
 
 # ---- settings, copies, pickles
@@ -266,15 +249,11 @@ def test_wrong_settings_are_refused_at_once(both: Framework) -> None:
         both.kind(model="gpt-4o-mini")
 
 
-def test_options_of_the_model_are_frozen_and_shown(both: Framework) -> None:
+def test_options_are_in_the_schema_and_those_of_the_model_are_frozen(both: Framework) -> None:
     component = both.component(bring="llm", size=5)
-    for name in ("size", "llm", "reranker", "model"):
-        with pytest.raises(ValueError, match="cannot change later"):
+    for name, problem in (*((name, "cannot change later") for name in ("size", "llm", "model")), ("topn", "topn")):
+        with pytest.raises(ValueError, match=problem):
             setattr(component, name, None)
-    with pytest.raises(ValueError, match="topn"):
-        component.topn = 3
-    assert "size=5" in repr(component)
-    assert component.ranker.plan.size == 5
     assert {"top_n", "model", "votes"} <= both.kind.model_json_schema()["properties"].keys()
 
 
@@ -306,7 +285,7 @@ def pickled(component: Any) -> Any:
 @pytest.mark.parametrize("again", [pickled, copy.copy, copy.deepcopy])
 @each_model
 def test_a_copy_and_a_pickle_rerank_the_same(both: Framework, again: Callable[[Any], Any], bring: str) -> None:
-    settings: dict[str, Any] = {"title_key": None, "include_reasoning": True, **both.only_text}
+    settings: dict[str, Any] = {"title_key": None, "include_reasoning": True}
     component = both.component(bring=bring, size=4, algorithm="tournament", votes=2, top_n=2, **settings)
     component.top_n = 4
     other = again(component)
@@ -341,7 +320,7 @@ def test_an_option_that_cannot_be_pickled_is_named(both: Framework) -> None:
 STARTED: list[Any] = []
 """The processes started since it was cleared."""
 sys.addaudithook(lambda event, args: STARTED.append(args) if event == "subprocess.Popen" else None)
-SHORT: dict[str, Any] = {"format": "rank-r1-v0.1", "reasoning_tokens": 8, "force": "unparsed", "size": 6, "top_n": 2}
+SHORT: dict[str, Any] = {"format": "rank-r1-v0.1", "reasoning_tokens": 8, "force": "unparsed", "size": 3, "top_n": 2}
 
 
 def check(both: Framework, chosen: list[Any], ranking: Ranking) -> None:
@@ -360,7 +339,7 @@ def test_a_server_by_its_address_serves_both_callers(both: Framework, llama: str
     rankings: list[Ranking] = []
     settings = {"model": "smollm2", "base_url": llama, "server": "llama-server", **SHORT}
     component = both.kind(on_ranking=rankings.append, **settings)
-    chosen = [both.rerank(way, component, both.items) for way in ("sync", "async")]
+    chosen = [both.rerank(way, component, both.items[:3]) for way in ("sync", "async")]
     check(both, chosen[0], rankings[0])
     assert both.ids(chosen[0]) == both.ids(chosen[1])
     component.close()
@@ -377,9 +356,9 @@ def test_the_embedded_model_is_loaded_once_and_only_when_it_is_needed(both: Fram
     assert both.sync(component, []) == []
     assert len(both.sync(component, both.items[:1])) == 1
     assert STARTED == []
-    for way in ("sync", "async", "sync"):
-        check(both, both.rerank(way, component, both.items), rankings[-1])
-    component.top_n = 6
-    assert sorted(both.ids(both.sync(component, both.items))) == sorted(PASSAGES)
+    for way in ("sync", "async"):
+        check(both, both.rerank(way, component, both.items[:3]), rankings[-1])
+    component.top_n = 3
+    assert len(both.sync(component, both.items[:3])) == 3
     assert len(STARTED) == 1
     component.close()

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -71,21 +70,21 @@ def test_an_awaiting_caller_needs_no_executor_and_its_loop_continues(both: Frame
     assert executor.number == 0
 
 
-@each_model
+@pytest.mark.parametrize("bring", ["reranker", "llm", "retrieve"])
 def test_cancelling_a_caller_cancels_the_call(both: Framework, bring: str) -> None:
     running, cancelled = threading.Event(), threading.Event()
 
-    async def endless(messages: Any) -> str:
+    async def endless(messages: Any) -> Any:
         running.set()
         try:
             await asyncio.sleep(600)
         except asyncio.CancelledError:
             cancelled.set()
             raise
-        return knows_best(messages)
 
     async def ask() -> None:
-        task = asyncio.create_task(both.awaited(both.component(endless, bring), both.items))
+        component = both.component(retrieve=endless) if bring == "retrieve" else both.component(endless, bring)
+        task = asyncio.create_task(both.awaited(component, both.first))
         while not running.is_set():
             await asyncio.sleep(0.001)
         task.cancel()
@@ -130,30 +129,25 @@ def test_a_sync_call_never_waits_for_a_call_that_waits_for_its_own_loop(
 
 
 @pytest.mark.parametrize(
-    ("settings", "limits"),
+    ("own", "settings", "limits"),
     [
-        ({"reasoning_tokens": 100, "temperature": 0.0}, (116, 0.0)),
-        ({"reasoning_tokens": 100}, (116, 0.7)),
-        ({"temperature": 0.5}, (17, 0.5)),
-        ({}, (17, 0.7)),
+        (0.7, {"reasoning_tokens": 100, "temperature": 0.0}, (116, 0.0)),
+        (0.7, {"reasoning_tokens": 100}, (116, 0.7)),
+        (0.7, {"temperature": 0.5}, (17, 0.5)),
+        (None, {"temperature": 0.5}, (17, None)),
+        (0.7, {}, (17, 0.7)),
     ],
 )
-def test_limits_are_set_in_one_copy_and_only_if_they_are_options(
-    both: Framework, settings: dict[str, Any], limits: tuple[int, float]
+def test_limits_are_set_in_one_copy_and_only_if_they_are_options_of_both(
+    both: Framework, own: float | None, settings: dict[str, Any], limits: tuple[int, float | None]
 ) -> None:
-    llm = both.llm(max_tokens=17)
+    llm = both.llm(max_tokens=17, temperature=own)
     component = both.kind(llm=llm, top_n=3, **settings)
-    for way in ("sync", "async", "sync"):
+    for way in ("sync", "async"):
         assert both.ids(both.rerank(way, component, both.items)) == WANTED
     assert {(call.llm.max_tokens, call.llm.temperature) for call in llm.calls} == {limits}
     assert len({id(call.llm) for call in llm.calls}) == 1
-    assert (llm.max_tokens, llm.temperature) == (17, 0.7)
-
-
-def test_a_temperature_of_none_stays(both: Framework) -> None:
-    llm = both.llm(temperature=None)
-    both.sync(both.kind(llm=llm, temperature=0.5), both.items)
-    assert {call.llm.temperature for call in llm.calls} == {None}
+    assert (llm.max_tokens, llm.temperature) == (17, own)
 
 
 @pytest.mark.parametrize("name", ["o1", "o3-mini", "gpt-4o"])
@@ -174,18 +168,22 @@ def test_reasoning_over_its_budget_is_ended_and_the_answer_forced(both: Framewor
     component = both.component(cut_off, "llm", top_n=1, on_ranking=rankings.append)
     assert both.ids(both.rerank(way, component, both.items)) == ["dracula"]
     cost = rankings[0].cost
-    assert (cost.comparisons, cost.forced, cost.unparsed) == (1, 1, 0)
-    assert (cost.prompt_tokens, cost.completion_tokens) == (150, 12)
+    assert (cost.comparisons, cost.forced, cost.unparsed, cost.prompt_tokens, cost.completion_tokens) == (
+        1,
+        1,
+        0,
+        150,
+        12,
+    )
 
 
 # ---- store, life
 
 
 def test_a_store_serves_the_same_model_and_no_other(both: Framework, tmp_path: Path) -> None:
-    first: Callable[[Any], str] = lambda messages: "<answer>[1]</answer>"  # noqa: E731
     rankings: list[Ranking] = []
-    for model, script, best in (("first", first, "stoker"), ("best", knows_best, "dracula")):
-        settings = {"store": tmp_path / "store.sqlite", "top_n": 1, "on_ranking": rankings.append}
+    settings: dict[str, Any] = {"store": tmp_path / "store.sqlite", "top_n": 1, "on_ranking": rankings.append}
+    for model, script, best in (("one", lambda _: "<answer>[1]</answer>", "stoker"), ("best", knows_best, "dracula")):
         component = both.kind(llm=both.llm(script, model=model), **settings)
         for _ in range(2):
             assert both.ids(both.sync(component, both.items)) == [best]

@@ -1,54 +1,111 @@
-"""How an answer is read, and how one is had from a model that gave none."""
+"""How an answer is read, strictly for the training reward too, and how it is forced from a model that gave none."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rankr1_rag.prompt import FORMATS
 
-SETWISE = FORMATS["rank-r1-v0.1"]
-LISTWISE = FORMATS["listwise-v1"]
+SETWISE, SFT, LISTWISE = FORMATS["rank-r1-v0.1"], FORMATS["setwise-sft-v0.1"], FORMATS["listwise-v1"]
 MESSAGES = [{"role": "user", "content": "which?"}]
+LONG = 200_000
+"""Characters: work that grew with their square would take minutes."""
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "label"),
     [
-        ("<think>why</think> <answer>[3]</answer>", 2),
-        ("<think>why</think>\n<answer>\n[ 3 ]\n</answer>", 2),
-        ("<answer>[3]</answer>", 2),
-        ("why</think><answer>[3]</answer> and more", 2),
-        ("<answer>[1]</answer> no: <answer>[20]</answer>", 19),
-        ("<think>an <answer> is due</think> <answer>[7]</answer>", 6),
-        ("<ANSWER>[7]</ANSWER>", 6),
-        ("<answer>Passage [7] is best</answer>", 6),
-        ("<answer>[07]</answer>", 6),
-        ("<answer>[7] [sic]</answer>", 6),
-        ("<answer>[7] of 20</answer>", 6),
-        ("</answer> <answer>x <answer>[7]</answer> </answer>", 6),
-        ("<answer>[7]</answer> or <answer>[8]", 6),
+        ("<think>why</think> <answer>[3]</answer>", 3),
+        ("<think>why</think>\n<answer>\n[ 3 ]\n</answer>", 3),
+        ("<answer>[3]</answer>", 3),
+        ("why</think><answer>[3]</answer> and more", 3),
+        ("<answer>[1]</answer> no: <answer>[20]</answer>", 20),
+        ("<think>an <answer> is due</think> <answer>[7]</answer>", 7),
+        ("<ANSWER>[7]</ANSWER>", 7),
+        ("<answer>Passage [7] is best</answer>", 7),
+        ("<answer>[07]</answer>", 7),
+        ("<answer>[7] [sic]</answer>", 7),
+        ("<answer>[7] of 20</answer>", 7),
+        ("</answer> <answer>x <answer>[7]</answer> </answer>", 7),
+        ("<answer>[7]</answer> or <answer>[8]", 7),
     ],
 )
-def test_a_setwise_answer_is_the_one_label_of_the_last_answer(text: str, place: int) -> None:
-    assert SETWISE.parse(text, 20) == (place,)
+def test_a_setwise_answer_is_the_one_label_of_the_last_answer(text: str, label: int) -> None:
+    assert SETWISE.parse(text, 20) == (label - 1,)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "[3]", "I like passage 3", "<answer>3</answer>", "<answer>[3]", "<answer></answer>"),
-        *("<answer>[0]</answer>", "<answer>[21]</answer>", "<answer>[-1]</answer>"),
-        *("<answer>[99999999999]</answer>", "<answer>[1] [2]</answer>", "<answer>[1], not [1]</answer>"),
-        *("<answer>[3], not [25]</answer>", "<answer>[99999][3]</answer>", "<answer>[-1] [3]</answer>"),
-        *("<answer>[3.5] [2]</answer>", "<answer>[3] [\u0663]</answer>", "<answer>[1, 2]</answer>"),
-        *("<answer>[1-3] [2]</answer>", "<answer>[passage 1] [2]</answer>"),
-        pytest.param(f"<answer>[{'9' * 9_000}]</answer>", id="more digits than int takes"),
-        *("<answer>[1]</answer> hm <answer>none</answer>", "<answer>[\u0663]</answer>"),
-        *('{"error": {"message": "rate limit"}}',),
-    ],
-)
+NO_ANSWERS = ["", "[3]", "I like passage 3", "<answer>3</answer>", "<answer>[3]", "<answer></answer>"]
+NO_ANSWERS += ["<answer>[0]</answer>", "<answer>[21]</answer>", "<answer>[-1]</answer>", "<answer>[\u0663]</answer>"]
+NO_ANSWERS += ["<answer>[99999999999]</answer>", "<answer>[1] [2]</answer>", "<answer>[1], not [1]</answer>"]
+NO_ANSWERS += ["<answer>[3], not [25]</answer>", "<answer>[99999][3]</answer>", "<answer>[-1] [3]</answer>"]
+NO_ANSWERS += ["<answer>[3.5] [2]</answer>", "<answer>[3] [\u0663]</answer>", "<answer>[1, 2]</answer>"]
+NO_ANSWERS += ["<answer>[1-3] [2]</answer>", "<answer>[passage 1] [2]</answer>", f"<answer>[{'9' * 9_000}]</answer>"]
+NO_ANSWERS += ["<answer>[1]</answer> hm <answer>none</answer>", '{"error": {"message": "rate limit"}}']
+
+
+@pytest.mark.parametrize("text", NO_ANSWERS, ids=lambda text: repr(text[:40]))
 def test_anything_else_is_no_answer(text: str) -> None:
     assert SETWISE.parse(text, 20) is None
+
+
+ALMOST = ["[2]", "2", "(2)", "2.", "**2**", "`[2]`", "[[2]]", "\u30102\u3011", "#2", "\\boxed{2}", "[2]</answer>"]
+ALMOST += ["<answer>2</answer>", "<answer>[2]", "<answer>[2] [2]</answer>", "<answer>Passage 2</answer>", "Answer - 2"]
+ALMOST += ["**Answer:** [2]", "Final answer: 2", "The answer is [2].", "Document 2 is the most relevant.", "It is 2"]
+ALMOST += ["[2], because the others do not name the river.", "<answer>2</answer> since [2]", '{"answer": 2}', "[Doc 2]"]
+UNTAGGED = ["[1] is about 3 dogs, [3] about 1998.\n\nAnswer: [2]", "[1] is not it. <answer>2", "<think>why <answer>[2]"]
+
+
+@pytest.mark.parametrize("text", [*ALMOST, *(f"<think>[1]? [3]?</think>\n{text}" for text in ALMOST), *UNTAGGED])
+def test_one_clear_label_after_the_reasoning_is_a_lenient_answer(text: str) -> None:
+    for format in FORMATS.values():
+        assert format.lenient(text, 5) == ((1,) if format.kind == "setwise" else (1, 0, 2, 3, 4))
+    assert SETWISE.strict(text, 5) is None
+    assert SETWISE.parse(text, 5) is None
+
+
+UNCLEAR = ["", "none", "text text text", "[1] [2]", "[2]\n[3]", "[2] or [3]", "passage 2 or 3", "[2, 3]", "[1-3]"]
+UNCLEAR += ["2-4", "[2], not [3]", "not [2]", "[2] is not relevant", "[2] doesn't help", "Passages 2 and 3", "1 2"]
+UNCLEAR += ["2.5", "-2", "[9]", "429", "2 %", "I found 2 passages.", "The 2 of them differ", "It took 2 days"]
+UNCLEAR += ["Step 2: read", "page 2", "1. Read the query", "<think>[2]", "<think>[2]</think>", "[\u0662]"]
+UNCLEAR += ["<answer>1 <answer>2", "<answer>2</answer> or [3]", "<answer>[1]</answer> hm <answer>none</answer>"]
+UNCLEAR += ["<think>why</think> [1] <answer>2", f"[{'2' * 9_000}]", f"{'2' * 9_000}"]
+
+
+@pytest.mark.parametrize("text", UNCLEAR, ids=lambda text: repr(text[:40]))
+def test_anything_unclear_is_no_lenient_answer(text: str) -> None:
+    assert SETWISE.lenient(text, 5) is None
+
+
+SENTENCES = st.sampled_from(["It was in {} that", "{} rivers flow there", "about {} % of it", "over {} years ago, so"])
+FORMS = st.sampled_from(["[{}]", "passage {}", "Document [{}]", "**[{}]**", "<answer>{}</answer>", "label: {}"])
+JOINTS = st.sampled_from(["\n", " and ", ", ", " or ", ". Or rather ", " > ", ", better than "])
+
+
+@given(SENTENCES, FORMS, FORMS, JOINTS, st.permutations(range(1, 21)))
+def test_a_label_is_read_in_any_sentence_and_not_if_another_differs(
+    sentence: str, form: str, other: str, joint: str, labels: list[int]
+) -> None:
+    first, second, number = labels[:3]
+    aside = sentence.format(number)
+    assert SETWISE.lenient(f"<think>{second}</think> {aside}", 20) is None
+    assert SETWISE.lenient(f"<think>{second}</think> {form.format(first)}\n{aside}.", 20) == (first - 1,)
+    both = f"<think>why</think> {form.format(first)}{joint}{other.format(second)}"
+    assert SETWISE.lenient(both, 20) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("[2] > [1]", (1, 0, 2)),
+        ("<think>why</think> 3 > 1 > 2", (2, 0, 1)),
+        ("The order is [2], [3].", (1, 2, 0)),
+        ("<answer>[2] > [1]", (1, 0, 2)),
+        ("[2] is better than [1]", None),
+        ("[2] > [1], or [3]", None),
+    ],
+)
+def test_an_order_of_labels_is_a_lenient_listwise_answer(text: str, places: tuple[int, ...] | None) -> None:
+    assert LISTWISE.lenient(text, 3) == places
 
 
 @pytest.mark.parametrize(
@@ -71,97 +128,39 @@ def test_a_listwise_answer_appends_what_is_missing_and_drops_what_is_repeated_or
     assert LISTWISE.parse(text, 3) == places
 
 
-@given(st.text(), st.integers(1, 20))
-def test_no_text_breaks_the_parser(text: str, n: int) -> None:
-    for format in FORMATS.values():
-        for wrapped in (text, f"<answer>{text}</answer>"):
-            places = format.parse(wrapped, n)
-            assert places is None or (set(places) <= set(range(n)) and len(set(places)) == len(places))
-            if places is not None:
-                assert len(places) == (n if format.kind == "listwise" else 1)
-
-
-@given(st.integers(1, 20), st.integers(1, 20))
-def test_every_label_that_was_shown_is_read_back(label: int, n: int) -> None:
-    expected = (label - 1,) if label <= n else None
-    assert SETWISE.parse(f"<think>[{label}]</think> <answer>[{label}]</answer>", n) == expected
-
-
 @pytest.mark.parametrize(
-    ("text", "thought"),
+    ("text", "reasoning", "is_open"),
     [
-        ("<think> why </think> <answer>[3]</answer>", "why"),
-        ("why</think><answer>[3]</answer>", "why"),
-        ("<think>cut off", "cut off"),
-        ("because <answer>[3]</answer>", "because"),
-        ("<answer>[3]</answer>", ""),
-        ("", ""),
-        ("<THINK>why</Think> <answer>[3]</answer>", "why"),
-        ("<think>\n<think>why</think> <answer>[3]</answer>", "why"),
-        ("<think>an <think> tag</think> <answer>[3]</answer>", "an <think> tag"),
+        ("<think> why </think> <answer>[3]</answer>", "why", False),
+        ("why</think><answer>[3]</answer>", "why", False),
+        ("why</think> <answer>[3", "why", False),
+        ("<think>cut off", "cut off", True),
+        ("<think>why</thi", "why</thi", True),
+        ("<think", "<think", False),
+        ("because <answer>[3]</answer>", "because", False),
+        ("<answer>[3]</answer> and more", "", False),
+        ("", "", False),
+        ("<THINK>why", "why", True),
+        ("<THINK>why</Think> <answer>[3]</answer>", "why", False),
+        ("<think>\n<think>why</think> <answer>[3]</answer> and", "why", False),
+        ("<think>an <think> tag</think> <answer>[3]</answer>", "an <think> tag", True),
         (
             "<think>as <think>x</think> <answer>[3]</answer>, so</think> <answer>[1]</answer>",
             "as <think>x</think> <answer>[3]</answer>, so",
+            False,
         ),
-        ("<think>a</think> <answer>[3]</answer> <think>b</think>", "a"),
-        ("<think>first of <answer>[3]</answer>, cut", "first of"),
+        ("<think>a</think> <answer>[3]</answer> <think>b</think>", "a", False),
+        ("<think>first of <answer>[3]</answer>, cut", "first of", True),
+        ("<think>It is <think> here </think> <answer>[3]</answer>. Now", "It is <think> here", True),
     ],
 )
-def test_the_thought_is_the_reasoning_without_its_tags(text: str, thought: str) -> None:
-    assert SETWISE.reasoning_of(text) == thought
+def test_the_reasoning_is_without_its_tags_and_may_be_open(text: str, reasoning: str, is_open: bool) -> None:
+    assert (SETWISE.reasoning_of(text), SETWISE.is_reasoning(text)) == (reasoning, is_open)
 
 
-@pytest.mark.parametrize(
-    ("text", "thinking"),
-    [
-        ("<think>The format is: <answer>[3]</answer>. Now passage one sa", True),
-        ("<think>It is <think> here </think> <answer>[3]</answer>. Now passage one sa", True),
-        ("<THINK>why", True),
-        ("<think>why</thi", True),
-        ("<think>why</think> <answer>[3]</answer>", False),
-        ("<think>\n<think>why</think> <answer>[3]</answer> and", False),
-        ("<Think>why</THINK> <ans", False),
-        ("why</think> <answer>[3", False),
-        ("<answer>[3]</answer> and more", False),
-        ("<think", False),
-        ("", False),
-    ],
-)
-def test_a_text_with_an_open_thought_is_still_thinking(text: str, thinking: bool) -> None:
-    assert SETWISE.is_reasoning(text) is thinking
-
-
-def test_an_example_quoted_in_a_thought_gives_way_to_the_forced_label() -> None:
-    thought = "<think>Like <think> so </think> <answer>[3]</answer>. Now passage one sa"
-    forced = SETWISE.force(MESSAGES, thought, 12, can_continue=True)
-    assert forced.text == f"{thought} </think> <answer>["
-    assert not SETWISE.is_reasoning(forced.text)
-    assert SETWISE.parse(forced.text + "5]</answer>", 12) == (4,)
-
-
-LONG = 200_000
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("<think>ok" + "\n " * LONG + "x", " " * LONG, "<answer>" * LONG, "<answer>[" * LONG, "<think>" * LONG),
-        *("<think> " * LONG, "<answer></think>" * LONG, "</" * LONG, "<answer>" + "[" * LONG + "</answer>"),
-        *("<answer>[" + " " * LONG + "3" + " " * LONG + "</answer>",),
-    ],
-    ids=lambda text: repr(text[:12]),
-)
-def test_no_text_takes_time_that_grows_with_its_square(text: str) -> None:
-    """At 200,000 characters and more, one of the square would take minutes."""
-    for format in FORMATS.values():
-        assert format.parse(text, 20) is None
-        assert len(format.reasoning_of(text)) <= len(text)
-        assert "<answer>" in format.force(MESSAGES, text, 20, can_continue=True).text
-
-
-@pytest.mark.parametrize(
-    ("text", "continued"),
-    [
+FORCED = [
+    ("rank-r1-v0.1", text, continued)
+    for text, continued in [
         ("<think>so far", "<think>so far </think> <answer>["),
         ("so far", "<think>so far </think> <answer>["),
         ("<think>done</think> <answer>[1", "<think>done</think> <answer>["),
@@ -172,42 +171,24 @@ def test_no_text_takes_time_that_grows_with_its_square(text: str) -> None:
         ("<think>so far\n\n", "<think>so far </think> <answer>["),
         ("<think>so far <answer>\n[", "<think>so far </think> <answer>["),
         ("so far <answer>[1", "<think>so far </think> <answer>["),
-        (
-            "<think>done</think>\n<answer>Well, it is a long story, and to tell it from the beginning",
-            "<think>done</think> <answer>[",
-        ),
-    ],
-)
-def test_a_thought_that_ran_out_is_closed_and_the_answer_opened(text: str, continued: str) -> None:
-    forced = SETWISE.force(MESSAGES, text, 12, can_continue=True)
-    assert forced.text == continued
-    assert forced.messages == [*MESSAGES, {"role": "assistant", "content": continued}]
-    for place, choice in enumerate(forced.choices):
-        assert SETWISE.parse(forced.text + choice, 12) == (place,)
-    assert len(forced.choices) == 12
+        (f"<think>done</think>\n<answer>Well, it is {'a very long' * 9} story", "<think>done</think> <answer>["),
+    ]
+]
+QUOTED = "<think>Like <think> so </think> <answer>[3]</answer>. Now passage one sa"
+MENTIONED = "I need the <answer> tag. Passage one says a lot, passage two says still more than passage one does"
+FORCED += [("rank-r1-v0.1", QUOTED, f"{QUOTED} </think> <answer>[")]
+FORCED += [("rank-r1-v0.1", f"{tag}{MENTIONED}", f"<think>{MENTIONED} </think> <answer>[") for tag in ("", "<think>")]
+FORCED += [("setwise-sft-v0.1", "<think>well", "<think>well </think> <answer>[")]
+FORCED += [("setwise-sft-v0.1", "well", "well <answer>["), ("rank-r1-v0.2", "<think>a", "<think>a </think>\n<answer>[")]
 
 
-@pytest.mark.parametrize("begin", ["", "<think>"])
-def test_a_thought_that_speaks_of_the_answer_tag_is_kept(begin: str) -> None:
-    thought = "I need the <answer> tag. Passage one says a lot, passage two says still more than passage one does"
-    forced = SETWISE.force(MESSAGES, begin + thought, 12, can_continue=True)
-    assert forced.text == f"<think>{thought} </think> <answer>["
-
-
-def test_a_model_without_reasoning_that_thinks_has_its_thought_closed() -> None:
-    forced = FORMATS["setwise-sft-v0.1"].force(MESSAGES, "<think>well", 2, can_continue=True)
-    assert forced.text == "<think>well </think> <answer>["
-
-
-def test_a_model_without_reasoning_is_given_no_thought() -> None:
-    forced = FORMATS["setwise-sft-v0.1"].force(MESSAGES, "well", 2, can_continue=True)
-    assert forced.text == "well <answer>["
-
-
-def test_the_second_format_breaks_the_line_between_thought_and_answer() -> None:
-    assert (
-        FORMATS["rank-r1-v0.2"].force(MESSAGES, "<think>a", 2, can_continue=True).text == "<think>a </think>\n<answer>["
-    )
+@pytest.mark.parametrize(("format", "text", "continued"), FORCED)
+def test_reasoning_that_was_cut_off_is_closed_and_the_answer_opened(format: str, text: str, continued: str) -> None:
+    forced = FORMATS[format].force(MESSAGES, text, 12, can_continue=True)
+    assert (forced.text, forced.messages) == (continued, [*MESSAGES, {"role": "assistant", "content": continued}])
+    assert not FORMATS[format].is_reasoning(forced.text)
+    answers = [FORMATS[format].parse(forced.text + choice, 12) for choice in forced.choices]
+    assert answers == [(place,) for place in range(12)]
 
 
 def test_a_model_that_cannot_continue_is_asked_for_its_label_in_a_new_turn() -> None:
@@ -222,3 +203,97 @@ def test_a_listwise_model_is_left_to_spell_its_order() -> None:
     forced = LISTWISE.force(MESSAGES, "<think>so", 3, can_continue=True)
     assert forced.choices == ()
     assert LISTWISE.parse(forced.text + "2] > [1] > [3]</answer>", 3) == (1, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("format", "text", "n", "places"),
+    [
+        ("rank-r1-v0.1", "<think>why</think> <answer>[3]</answer>", 20, (2,)),
+        ("rank-r1-v0.1", "<think>why</think><answer>[3]</answer>", 20, (2,)),
+        ("rank-r1-v0.1", " \n<think>\nwhy\n</think>\n\n<answer>[20]</answer>\n", 20, (19,)),
+        ("rank-r1-v0.1", "<think></think> <answer>[1]</answer>", 20, (0,)),
+        ("rank-r1-v0.1", "<think>[2], or <b>none</b>, see < think ></think> <answer>[1]</answer>", 20, (0,)),
+        ("setwise-sft-v0.1", " <answer>[3]</answer>\n", 3, (2,)),
+        ("setwise-sft-v0.1", "<think>why</think> <answer>[3]</answer>", 3, None),
+        ("setwise-sft-v0.1", "<answer>[3]</answer>", 2, None),
+        ("listwise-v1", "<think>why</think> <answer>[2] > [1] > [3]</answer>", 3, (1, 0, 2)),
+        ("listwise-v1", "<think>why</think> <answer>[2] > [1]</answer>", 3, None),
+        ("listwise-v1", "<think>why</think> <answer>[2] > [1] > [1]</answer>", 3, None),
+        ("listwise-v1", "<think>why</think> <answer>[2] > [1] > [4]</answer>", 3, None),
+        ("listwise-v1", "<think>why</think> <answer>[2], [1], [3]</answer>", 3, None),
+    ],
+)
+def test_the_exact_form_of_an_answer(format: str, text: str, n: int, places: tuple[int, ...] | None) -> None:
+    assert FORMATS[format].strict(text, n) == places
+
+
+INEXACT = ["", "[3]", "<answer>[3]</answer>", "why</think> <answer>[3]</answer>", "<think>why <answer>[3]</answer>"]
+INEXACT += ["so <think>why</think> <answer>[3]</answer>", "<think><think>why</think> <answer>[3]</answer>"]
+INEXACT += ["<think>why</think></think> <answer>[3]</answer>", "<think>the <answer> tag</think> <answer>[3]</answer>"]
+INEXACT += ["<think>an <ANSWER>[3]</ANSWER></think> <answer>[3]</answer>", "<Think>why</think> <answer>[3]</answer>"]
+INEXACT += ["<think>why</THINK></think> <answer>[3]</answer>"]
+ENDINGS = ["[3]", "", "<answer>[3]", "<answer>3</answer>", "<answer>[ 3 ]</answer>", "<answer> [3] </answer>"]
+ENDINGS += ["<answer>[03]</answer>", "<answer>[\u0663]</answer>", "<answer>[0]</answer>", "<answer>[21]</answer>"]
+ENDINGS += ["<answer>[-1]</answer>", f"<answer>[{'9' * 9_000}]</answer>", "<answer>[3] [4]</answer>"]
+ENDINGS += ["<answer>[3] > [4]</answer>", "<answer>passage [3]</answer>", "so <answer>[3]</answer>"]
+ENDINGS += ["<answer>[3]</answer> so", "<answer>[3]</answer></answer>", "<answer>[3]</answer> <answer>[3]</answer>"]
+ENDINGS += ["<think>why</think> <answer>[3]</answer>", "<Answer>[3]</Answer>"]
+INEXACT += [f"<think>why</think> {ending}" for ending in ENDINGS]
+
+
+@pytest.mark.parametrize("text", INEXACT, ids=lambda text: repr(text[:60]))
+def test_any_other_text_is_not_exact(text: str) -> None:
+    assert SETWISE.strict(text, 20) is None
+
+
+PIECES = ["<think>", "</think>", "<answer>", "</answer>", "<THINK>", "</Answer>", "[1]", "[2]", "[3]", "[03]"]
+PIECES += [" > ", " ", "\n", "why", "<", "[", "]", "1", "\u2003", "<answer>[2]</answer>", "[2] > [3] > [1]"]
+NEARLY = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+WRITTEN = st.one_of(
+    st.text(),
+    NEARLY,
+    st.text().map("<answer>{}</answer>".format),
+    st.builds("<think>{}</think>{}<answer>[{}]</answer>".format, NEARLY, NEARLY, st.integers(0, 25)),
+    st.builds("<think>{}</think> <answer>{}</answer>".format, st.text(), NEARLY),
+)
+
+
+@given(WRITTEN, st.integers(1, 20))
+@example("<answer>[3]</answer>", 3)
+@example("<think>why</think> <answer>[2] > [1] > [3]</answer>", 3)
+def test_an_answer_is_of_places_that_were_shown_and_what_strict_reads_parse_reads_alike(text: str, n: int) -> None:
+    for format in FORMATS.values():
+        places, exact = format.parse(text, n), format.strict(text, n)
+        assert exact is None or (places == exact and not format.is_reasoning(text))
+        for read in filter(None, (places, format.lenient(text, n))):
+            assert len(read) == len(set(read)) == (n if format.kind == "listwise" else 1)
+            assert set(read) <= set(range(n))
+
+
+@given(st.integers(0, 19), st.integers(1, 20), st.text(alphabet=st.characters(exclude_characters="<")))
+def test_a_written_or_forced_answer_is_exact(place: int, n: int, reasoning: str) -> None:
+    for format in FORMATS.values():
+        if format.kind == "setwise":
+            text = format.answer(place, reasoning if format.reasoning else None)
+            assert format.strict(text, n) == ((place,) if place < n else None)
+            assert format.reasoning_of(text) == (reasoning.strip() if format.reasoning else "")
+            forced = format.force([], f"<think>{reasoning}" if format.reasoning else "", n, can_continue=True)
+            assert format.strict(forced.text + forced.choices[place % n], n) == (place % n,)
+
+
+SLOW = ["<think>ok" + "\n " * LONG + "x", " " * LONG, "<answer>" * LONG, "<answer>[" * LONG, "<think>" * LONG]
+SLOW += ["<think> " * LONG, "<answer></think>" * LONG, "</" * LONG, "<answer>" + "[" * LONG + "</answer>"]
+SLOW += ["<answer>[" + " " * LONG + "3" + " " * LONG + "</answer>", "<think>" + "<" * LONG + "</think>"]
+SLOW += [text * LONG for text in ("[1] or ", "passage 1 ", "answer: ", "1 > ", "not 1, ", "[", "2 ", "(#*: ")]
+SLOW += ["<think>x</think>" + " " * LONG, "<think>x</think> <answer>" + "[1] > " * LONG]
+LONG_LIST = "<think>x</think> <answer>" + "[1] > " * LONG + "[1]</answer>"
+
+
+@pytest.mark.parametrize("text", [*SLOW, LONG_LIST], ids=lambda text: repr(text[:30]))
+def test_no_text_takes_time_that_grows_with_its_square(text: str) -> None:
+    for format in FORMATS.values():
+        assert format.strict(text, 20) is None
+        assert format.parse(text, 20) is None or (text == LONG_LIST and format.kind == "listwise")
+        assert format.lenient(text, 20) is None
+        assert len(format.reasoning_of(text)) <= len(text)
+        assert "<answer>" in format.force(MESSAGES, text, 20, can_continue=True).text

@@ -1,9 +1,7 @@
 """Log-probabilities of tokens to probabilities of whole labels, however a tokenizer spells them."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
-from math import inf, log
+from collections.abc import Sequence
+from math import log
 
 import pytest
 from hypothesis import given
@@ -11,12 +9,7 @@ from hypothesis import strategies as st
 
 from rankr1_rag.prompt import shares
 from rankr1_rag.types import TokenLogprob
-
-Spell = Callable[[str], list[str]]
-
-
-def by_character(text: str) -> list[str]:
-    return list(text)
+from tests.spelling import Spell, spelled
 
 
 def by_number(text: str) -> list[str]:
@@ -29,81 +22,50 @@ def bracket_merged(text: str) -> list[str]:
     return [*digits, f"{bracket}{rest}"]
 
 
-def said(choices: dict[str, float], choice: str, spell: Spell) -> list[TokenLogprob]:
-    """What a server that holds the model to these choices gives, where it chose this one."""
-    tokens, begun, mass = [], "", 1.0
-    for token in spell(choice):
-        top: dict[str, float] = {}
-        for other, probability in choices.items():
-            spelled = spell(other)
-            place = next((i for i in range(len(spelled)) if "".join(spelled[:i]) == begun), None)
-            if place is not None:
-                top[spelled[place]] = top.get(spelled[place], 0.0) + probability / mass
-        tokens.append(TokenLogprob(token, _log(top[token]), tuple((text, _log(p)) for text, p in top.items())))
-        begun, mass = begun + token, mass * top[token]
-        if not mass:
-            break
-    return tokens
-
-
-def resolved(choices: dict[str, float], chosen: str, spell: Spell) -> dict[str, float]:
-    """Every choice's probability, asking further as the engine does."""
-    found = shares(list(choices), said(choices, chosen, spell))
-    assert found is not None
-    while found.opened:
-        begun, mass = found.opened.popitem()
-        rest = [choice[len(begun) :] for choice in choices if choice.startswith(begun)]
-        weights = {one: choices[begun + one] * _spelled_apart(begun, begun + one, spell) for one in rest}
-        below = {one: weight / sum(weights.values()) for one, weight in weights.items()}
-        found.divide(begun, mass, rest, said(below, max(below, key=below.__getitem__), spell))
-    return found.settled
-
-
-def _spelled_apart(begun: str, choice: str, spell: Spell) -> bool:
-    """Whether a token of the choice ends where this beginning does: else a model hardly ever goes on so."""
-    return begun in ["".join(spell(choice)[:i]) for i in range(len(choice))]
-
-
 def labels(weights: Sequence[float]) -> dict[str, float]:
     return {f"{place}]</answer>": weight / sum(weights) for place, weight in enumerate(weights, start=1)}
 
 
-def _log(probability: float) -> float:
-    return log(probability) if probability else -inf
-
-
 @given(
     weights=st.lists(st.floats(0.01, 1.0), min_size=2, max_size=20),
-    spell=st.sampled_from([by_character, by_number, bracket_merged]),
+    spell=st.sampled_from([list, by_number, bracket_merged]),
     data=st.data(),
 )
 def test_the_probability_of_every_label_is_found_however_it_is_spelled(
     weights: list[float], spell: Spell, data: st.DataObject
 ) -> None:
     choices = labels(weights)
-    chosen = data.draw(st.sampled_from(list(choices)))
-    found = resolved(choices, chosen, spell)
-    assert found == pytest.approx(choices, abs=1e-9)
-    assert sum(found.values()) == pytest.approx(1)
-
-
-def test_the_first_digit_of_twelve_pools_one_and_ten_to_nineteen() -> None:
-    choices = labels([1.0] * 20)
-    found = shares(list(choices), said(choices, "3]</answer>", by_character))
+    found = shares(list(choices), spelled(choices, data.draw(st.sampled_from(list(choices))), spell))
     assert found is not None
-    assert found.opened == pytest.approx({"1": 11 / 20, "2": 2 / 20})
-    cut = shares(list(choices), said(choices, "12]</answer>", by_character)[:1])
-    assert cut is not None
-    assert cut.opened == pytest.approx(found.opened)
-    assert set(found.settled) == {f"{label}]</answer>" for label in range(3, 10)}
+    while found.opened:  # the model is asked for the rest, as the engine does
+        begun, mass = found.opened.popitem()
+        rest = [choice[len(begun) :] for choice in choices if choice.startswith(begun)]
+        # a model hardly ever continues where no token of the choice ends
+        ends = [begun in ["".join(spell(begun + one)[:i]) for i in range(len(begun + one))] for one in rest]
+        weighed = {one: choices[begun + one] * end for one, end in zip(rest, ends, strict=True)}
+        below = {one: weight / sum(weighed.values()) for one, weight in weighed.items()}
+        found.divide(begun, mass, rest, spelled(below, max(below, key=below.__getitem__), spell))
+    assert found.settled == pytest.approx(choices, abs=1e-9)
+    assert sum(found.settled.values()) == pytest.approx(1)
 
 
-def test_what_was_said_itself_need_not_be_asked_for_again() -> None:
-    choices = labels([1.0] * 12)
-    found = shares(list(choices), said(choices, "12]</answer>", by_character))
+@pytest.mark.parametrize(
+    ("number", "choice", "tokens", "opened", "settled"),
+    [
+        (20, "3]</answer>", 99, {"1": 11 / 20, "2": 2 / 20}, range(3, 10)),
+        (20, "12]</answer>", 1, {"1": 11 / 20, "2": 2 / 20}, range(3, 10)),
+        (12, "12]</answer>", 99, {}, range(1, 13)),
+    ],
+    ids=["1 pools 10 to 19", "cut off", "a label that was written needs no request"],
+)
+def test_labels_that_begin_alike_share_the_probability_of_their_first_digit(
+    number: int, choice: str, tokens: int, opened: dict[str, float], settled: range
+) -> None:
+    choices = labels([1.0] * number)
+    found = shares(list(choices), spelled(choices, choice)[:tokens])
     assert found is not None
-    assert not found.opened
-    assert len(found.settled) == 12
+    assert found.opened == pytest.approx(opened)
+    assert set(found.settled) == {f"{label}]</answer>" for label in settled}
 
 
 def test_alternatives_that_begin_no_choice_are_left_out_and_the_others_renormalised() -> None:
@@ -113,7 +75,6 @@ def test_alternatives_that_begin_no_choice_are_left_out_and_the_others_renormali
     assert found.settled == pytest.approx({"1]": 0.75, "2]": 0.25})
 
 
-def test_a_backend_that_gives_no_alternatives_gives_no_probabilities() -> None:
-    assert shares(["1]", "2]"], [TokenLogprob("1", -0.1)]) is None
-    assert shares(["1]", "2]"], []) is None
-    assert shares(["1]", "2]"], [TokenLogprob("the", -0.1, (("the", -0.1), ("a", -3.0)))]) is None
+@pytest.mark.parametrize("top", [None, (), (("the", -0.1), ("a", -3.0))], ids=["no token", "no top", "no choice"])
+def test_a_backend_that_gives_no_alternatives_gives_no_probabilities(top: tuple[tuple[str, float], ...] | None) -> None:
+    assert shares(["1]", "2]"], [] if top is None else [TokenLogprob("the" if top else "1", -0.1, top)]) is None

@@ -10,7 +10,6 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from bench.shared_prompts import _drawn
 from rankr1_rag.train.config import SFT
 from rankr1_rag.train.model import generating, load
 
@@ -24,9 +23,8 @@ IDS = torch.tensor([[11, 12, 13, 14, 15], [21, 22, 23, 24, 25]])
 
 
 def loaded(model: Path, folder: Path) -> Any:
-    return load(
-        SFT(model=str(model), data=("none",), out=str(folder), device="cpu", prompt_tokens=64, completion_tokens=8)
-    ).model
+    lengths = {"prompt_tokens": 64, "completion_tokens": 8}
+    return load(SFT(model=str(model), data=("none",), out=str(folder), device="cpu", **lengths)).model
 
 
 def learned(model: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -41,8 +39,8 @@ def learned(model: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
 def test_frozen_weights_in_16_bits_change_no_number(thin: Path, tmp_path: Path) -> None:
     ours = loaded(thin, tmp_path).eval()
     whole = AutoModelForCausalLM.from_pretrained(thin, dtype=torch.float32, attn_implementation="eager")
-    theirs = get_peft_model(whole, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
-    theirs = theirs.eval()
+    lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    theirs = get_peft_model(whole, lora).eval()
     theirs.load_state_dict({name: weight for name, weight in ours.state_dict().items() if "lora" in name}, strict=False)
     linear = [layer.weight for layer in ours.modules() if isinstance(layer, torch.nn.Linear)]
     assert {weight.dtype for weight in linear if not weight.requires_grad} == {torch.bfloat16}
@@ -69,13 +67,3 @@ def test_a_model_that_writes_learns_nothing_and_learns_on_afterwards(thin: Path,
     with pytest.raises(KeyError), generating(model):
         raise KeyError
     assert model.config._attn_implementation == "eager"
-
-
-def test_tokens_are_drawn_as_often_as_they_are_likely_and_never_the_impossible() -> None:
-    torch.manual_seed(3)
-    chances = torch.tensor([0.0, 0.5, 0.0, 0.2, 0.3, 0.0])
-    drawn = _drawn(chances.expand(100, 300, -1))
-    assert drawn.shape == (100, 300)
-    shares = torch.bincount(drawn.flatten(), minlength=6) / drawn.numel()
-    torch.testing.assert_close(shares, chances, rtol=0, atol=0.01)
-    assert not shares[chances == 0].any()

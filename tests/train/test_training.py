@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import signal
@@ -18,10 +17,13 @@ from safetensors.numpy import load_file
 
 import rankr1_rag
 from rankr1_rag.backends import Request
+from rankr1_rag.backends.transformers import Transformers
 from rankr1_rag.errors import BackendError, FileError
-from rankr1_rag.prompt import FORMATS
 from rankr1_rag.train.config import GRPO, SFT, Training
-from rankr1_rag.train.grpo import grpo, rewards
+from rankr1_rag.train.evaluate import measure
+from rankr1_rag.train.grpo import grpo
+from rankr1_rag.train.model import load
+from rankr1_rag.train.prompts import asked, read_training_data
 from rankr1_rag.train.run_dir import Processes, RunDir
 from rankr1_rag.train.sft import sft
 from rankr1_rag.train.trainer import shared_out
@@ -71,97 +73,6 @@ def reinforced(common: dict[str, Any], **further: Any) -> GRPO:
     return GRPO(**{**common, "batch": 2, "steps": 4, "generations": 4, "completion_tokens": 8, **further})
 
 
-def test_supervised_training_learns_and_tells_what_it_did(common: dict[str, Any]) -> None:
-    settings = supervised(common, epochs=8, save=6)
-    folder = sft(settings)
-    lines = folder.records()
-    losses = [line["loss"] for line in lines if "loss" in line]
-    assert losses[-1] < losses[0] / 2
-    assert [line["step"] for line in lines if "held_out" in line] == [0, 6, 12, 18, 24]
-    card = (folder.path / "README.md").read_text(encoding="utf-8")
-    for word in (
-        settings.data[0],
-        "made 12",
-        "naming-v1",
-        "| 24 | 4 |",
-        "transformers",
-        settings.model,
-        "A new adapter",
-    ):
-        assert word in card
-    assert (folder.path / "training.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_finished_run_is_left_as_it_is(common: dict[str, Any]) -> None:
-    folder = sft(supervised(common))
-    before = (folder.path / "adapter_model.safetensors").stat().st_mtime_ns
-    assert sft(supervised(common)).done
-    assert (folder.path / "adapter_model.safetensors").stat().st_mtime_ns == before
-
-
-@pytest.mark.smoke
-def test_a_killed_run_goes_on_to_the_same_adapter(common: dict[str, Any], thin: Path, tmp_path: Path) -> None:
-    settings = supervised({**common, "model": str(thin)}, epochs=10, save=10)
-    whole = sft(replace(settings, out=str(tmp_path / "whole")))
-    killed_after(10, command(settings), run := RunDir(Path(settings.out)))
-    asked_again(command(settings))
-    assert steps(run) == steps(whole)
-    assert same(run, whole)
-
-
-def test_a_killed_reinforcement_goes_on_to_the_same_adapter(common: dict[str, Any], tmp_path: Path) -> None:
-    settings = reinforced(
-        common, adapter=str(EMBEDDED), completion_tokens=32, temperature=1.6, learning_rate=1e-4, held_out=()
-    )
-    whole = grpo(replace(settings, out=str(tmp_path / "whole")))
-    killed_after(2, command(settings), run := RunDir(Path(settings.out)))
-    asked_again(command(settings))
-    assert whole.records()[-1]["reward_deviation"] > 0  # there was something to learn after the kill
-    assert run.records() == whole.records()
-    assert same(run, whole)
-
-
-def test_two_processes_are_one_run(common: dict[str, Any], thin: Path, tmp_path: Path) -> None:
-    """On two devices, killed and asked again: the steps and the losses of one, logged once, and one adapter."""
-    settings = supervised({**common, "model": str(thin), "save": 1}, epochs=1)
-    whole = sft(replace(settings, out=str(tmp_path / "whole")))
-    on_two = [*LAUNCHED, *command(settings)[1:]]
-    killed_after(1, on_two, run := RunDir(Path(common["out"])), signal.SIGTERM)
-    asked_again(on_two)
-    assert steps(run) == steps(whole)
-    losses, alone = ([line["loss"] for line in one.records() if "loss" in line] for one in (run, whole))
-    assert losses == pytest.approx(alone, rel=0.002)
-    assert (run.checkpoints / "checkpoint-3" / "rng_state_1.pth").exists()  # the second was there
-
-
-@pytest.mark.smoke
-def test_reinforcement_on_two_processes_logs_once(common: dict[str, Any], thin: Path) -> None:
-    settings = reinforced({**common, "model": str(thin)}, steps=2, save=1, generations=2, completion_tokens=4)
-    asked_again([*LAUNCHED, *command(settings)[1:]])
-    run = RunDir(Path(common["out"]))
-    assert steps(run) == [(0, True), (1, False), (1, True), (2, False), (2, True)]
-    assert run.done
-
-
-@pytest.mark.parametrize(
-    ("batch", "device_batch", "devices", "shares"),
-    [(8, None, 1, (8, 1)), (8, None, 4, (2, 1)), (8, 2, 2, (2, 2)), (8, 1, 8, (1, 1)), (6, None, 3, (2, 1))],
-)
-def test_a_step_is_shared_out_to_the_devices(
-    batch: int, device_batch: int | None, devices: int, shares: tuple[int, int]
-) -> None:
-    assert shared_out(batch, device_batch, Processes(0, devices)) == shares
-
-
-@pytest.mark.parametrize(
-    ("device_batch", "devices", "said"),
-    [(None, 3, "3 devices: choose a multiple of 3"), (3, 2, "with device_batch=3: choose a multiple of 6")],
-)
-def test_a_step_that_cannot_be_shared_out_evenly_is_refused(device_batch: int | None, devices: int, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        shared_out(8, device_batch, Processes(0, devices))
-
-
 def command(settings: Training) -> list[str]:
     """The command line of these settings."""
     said = [sys.executable, "-m", "rankr1_rag", "train", type(settings).__name__.lower()]
@@ -173,9 +84,15 @@ def command(settings: Training) -> list[str]:
     return said
 
 
-def killed_after(step: int, asked: list[str], run: RunDir, by: signal.Signals = signal.SIGKILL) -> None:
-    """Begin a run and end it when it has this checkpoint."""
-    process = subprocess.Popen(asked, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def finish(command: list[str]) -> None:
+    """Run the command to its end."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+
+
+def kill_and_resume(step: int, command: list[str], run: RunDir, by: signal.Signals = signal.SIGKILL) -> None:
+    """Begin a run, end it when it has this checkpoint, and run the same command again to its end."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + PATIENCE
     try:
         while not (run.checkpoints / f"checkpoint-{step}" / "trainer_state.json").exists():
@@ -186,12 +103,7 @@ def killed_after(step: int, asked: list[str], run: RunDir, by: signal.Signals = 
         process.send_signal(by)
         process.wait()
     assert not run.done
-
-
-def asked_again(asked: list[str]) -> None:
-    """The same command once more, to its end."""
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=PATIENCE)
-    assert done.returncode == 0, done.stderr
+    finish(command)
 
 
 def same(one: RunDir, other: RunDir) -> bool:
@@ -202,6 +114,72 @@ def same(one: RunDir, other: RunDir) -> bool:
 
 def steps(folder: RunDir) -> list[tuple[int, bool]]:
     return [(line["step"], "held_out" in line) for line in folder.records()]
+
+
+def test_supervised_training_learns_and_tells_what_it_did(common: dict[str, Any]) -> None:
+    settings = supervised(common, epochs=8, save=6)
+    folder = sft(settings)
+    lines = folder.records()
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < losses[0] / 2
+    assert [line["step"] for line in lines if "held_out" in line] == [0, 6, 12, 18, 24]
+    card = (folder.path / "README.md").read_text(encoding="utf-8")
+    shown = (settings.data[0], "made 12", "naming-v1", "| 24 | 4 |", "transformers", settings.model, "A new adapter")
+    assert [one for one in shown if one not in card] == []
+    assert (folder.path / "training.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.smoke
+def test_a_killed_run_goes_on_to_the_same_adapter(common: dict[str, Any], thin: Path, tmp_path: Path) -> None:
+    settings = supervised({**common, "model": str(thin)}, epochs=10, save=10)
+    whole = sft(replace(settings, out=str(tmp_path / "whole")))
+    kill_and_resume(10, command(settings), run := RunDir(Path(settings.out)))
+    assert steps(run) == steps(whole)
+    assert same(run, whole)
+
+
+def test_a_killed_reinforcement_goes_on_to_the_same_adapter(common: dict[str, Any], tmp_path: Path) -> None:
+    settings = reinforced(
+        common, adapter=str(EMBEDDED), completion_tokens=32, temperature=1.6, learning_rate=1e-4, held_out=()
+    )
+    whole = grpo(replace(settings, out=str(tmp_path / "whole")))
+    kill_and_resume(2, command(settings), run := RunDir(Path(settings.out)))
+    assert whole.records()[-1]["reward_deviation"] > 0  # there was something to learn after the kill
+    assert run.records() == whole.records()
+    assert same(run, whole)
+
+
+def test_two_processes_are_one_run(common: dict[str, Any], thin: Path, tmp_path: Path) -> None:
+    """On two devices, killed and asked again: the steps and the losses of one, logged once, and one adapter."""
+    settings = supervised({**common, "model": str(thin), "save": 1}, epochs=1)
+    whole = sft(replace(settings, out=str(tmp_path / "whole")))
+    kill_and_resume(1, [*LAUNCHED, *command(settings)[1:]], run := RunDir(Path(common["out"])), signal.SIGTERM)
+    assert steps(run) == steps(whole)
+    losses, alone = ([line["loss"] for line in one.records() if "loss" in line] for one in (run, whole))
+    assert losses == pytest.approx(alone, rel=0.002)
+    assert (run.checkpoints / "checkpoint-3" / "rng_state_1.pth").exists()  # the second was there
+
+
+@pytest.mark.smoke
+def test_reinforcement_on_two_processes_logs_once_reward_form_and_length(common: dict[str, Any], thin: Path) -> None:
+    settings = reinforced({**common, "model": str(thin)}, steps=2, save=1, generations=2, completion_tokens=4)
+    finish([*LAUNCHED, *command(settings)[1:]])
+    run = RunDir(Path(common["out"]))
+    assert steps(run) == [(0, True), (1, False), (1, True), (2, False), (2, True)]
+    assert run.done
+    logged = [line for line in run.records() if "loss" in line]
+    assert {"reward", "format_rate", "accuracy", "completion_tokens", "entropy"} <= logged[-1].keys()
+    assert "Reward" not in (run.path / "README.md").read_text(encoding="utf-8").splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("batch", "device_batch", "devices", "shares"),
+    [(8, None, 1, (8, 1)), (8, None, 4, (2, 1)), (8, 2, 2, (2, 2)), (8, 1, 8, (1, 1)), (6, None, 3, (2, 1))],
+)
+def test_a_step_is_shared_out_to_the_devices(
+    batch: int, device_batch: int | None, devices: int, shares: tuple[int, int]
+) -> None:
+    assert shared_out(batch, device_batch, Processes(0, devices)) == shares
 
 
 def test_a_checkpoint_that_a_kill_left_unfinished_is_not_gone_on_from(tmp_path: Path) -> None:
@@ -215,52 +193,20 @@ def test_a_checkpoint_that_a_kill_left_unfinished_is_not_gone_on_from(tmp_path: 
     assert not (folder.checkpoints / "checkpoint-10").exists()
 
 
-@pytest.mark.smoke
-def test_reinforcement_learning_runs_and_logs_reward_form_and_length(common: dict[str, Any], thin: Path) -> None:
-    folder = grpo(reinforced({**common, "model": str(thin)}))
-    logged = [line for line in folder.records() if "loss" in line]
-    assert {"reward", "format_rate", "accuracy", "completion_tokens", "entropy"} <= logged[-1].keys()
-    assert "Reward" not in (folder.path / "README.md").read_text(encoding="utf-8").splitlines()[0]
-
-
 def test_reinforcement_learning_makes_what_is_rewarded_likelier(common: dict[str, Any], tmp_path: Path) -> None:
     """From a start that keeps the form now and then to one that keeps it more often: the reward alone teaches it."""
     start = sft(supervised(common, out=str(tmp_path / "start"), epochs=10, share=1.0, save=30))
     settings = reinforced(
         common,
-        adapter=str(start.path),
-        steps=16,
-        batch=4,
-        generations=8,
-        completion_tokens=32,
-        learning_rate=1e-4,
-        held_out=(),
+        **{"adapter": str(start.path), "learning_rate": 1e-4, "held_out": ()},
+        **{"steps": 16, "batch": 4, "generations": 8, "completion_tokens": 32},
     )
     rewards = [line["reward"] for line in grpo(settings).records() if "reward" in line]
     assert sum(rewards[4:]) > sum(rewards[:4])
 
 
-def test_the_reward_is_one_only_where_form_and_label_are_right() -> None:
-    value, kept, right = rewards(FORMATS["naming-v1"])
-    texts = [
-        "<think> a </think> <answer>[2]</answer>",
-        "<think> a </think> <answer>[1]</answer>",
-        "<answer>[2]</answer>",
-    ]
-    completions = [[{"role": "assistant", "content": text}] for text in texts]
-    given = {"completions": completions, "n": [3] * 3, "right": [1] * 3}
-    assert value(**given, prompts=None) == [1.0, 0.0, 0.0]
-    assert kept(**given) == [1.0, 1.0, 0.0]
-    assert right(**given) == [1.0, 0.0, 1.0]
-
-
 @pytest.mark.smoke
-def test_the_adapter_answers_in_the_backend_as_it_was_trained(common: dict[str, Any]) -> None:
-    from rankr1_rag.backends.transformers import Transformers
-    from rankr1_rag.train.evaluate import measure
-    from rankr1_rag.train.model import load
-    from rankr1_rag.train.prompts import asked, read_training_data
-
+async def test_the_adapter_answers_in_the_backend_as_it_was_trained(common: dict[str, Any]) -> None:
     folder = sft(supervised(common, epochs=4, save=12))
     settings = supervised({**common, "adapter": str(folder.path)})
     trained, material = load(settings), read_training_data(settings)
@@ -268,82 +214,14 @@ def test_the_adapter_answers_in_the_backend_as_it_was_trained(common: dict[str, 
     found = measure(trained, prompts, material.held_out, settings.prompt_format, 32)
     backend = Transformers(common["model"], adapter=str(folder.path), dtype="float32")
     try:
-        said = asyncio.run(_all(backend, prompts))
+        texts = [(await backend.complete(Request(prompt, 32, 0.0))).text for prompt in prompts]
     finally:
-        asyncio.run(backend.close())
+        await backend.close()
     right = [
         settings.prompt_format.strict(text, 3) == (one.right,)
-        for text, one in zip(said, material.held_out, strict=True)
+        for text, one in zip(texts, material.held_out, strict=True)
     ]
     assert sum(right) / len(right) == found.accuracy
-
-
-async def _all(backend: Any, prompts: list[Any]) -> list[str]:
-    return [(await backend.complete(Request(prompt, 32, 0.0))).text for prompt in prompts]
-
-
-def test_other_settings_do_not_go_on_with_a_run(common: dict[str, Any]) -> None:
-    sft(supervised(common))
-    with pytest.raises(FileError, match=r"holds a run with size 3 \(got 4\)"):
-        sft(supervised(common, size=4))
-
-
-@pytest.mark.smoke
-def test_changed_data_do_not_go_on_with_a_run(common: dict[str, Any], examples: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy.jsonl"
-    shutil.copy(examples, copy)
-    sft(supervised(common, data=(str(copy),)))
-    copy.write_text(copy.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    with pytest.raises(FileError, match="holds a run with files"):
-        sft(supervised(common, data=(str(copy),)))
-
-
-def test_what_is_measured_on_is_never_trained_on(common: dict[str, Any], examples: Path) -> None:
-    with pytest.raises(ValueError, match="trained on too"):
-        sft(supervised(common, held_out=(str(examples),)))
-
-
-def test_an_adapter_of_another_model_is_refused(common: dict[str, Any], thin: Path, tmp_path: Path) -> None:
-    other = sft(supervised(common))
-    with pytest.raises(BackendError, match="does not fit the model"):
-        sft(supervised({**common, "model": str(thin)}, adapter=str(other.path), out=str(tmp_path / "other")))
-
-
-def test_a_context_that_the_model_has_not_is_refused(common: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"8,192 tokens"):
-        sft(supervised(common, prompt_tokens=8192))
-
-
-def test_an_example_that_no_clipping_fits_is_named(common: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="query 'q"):
-        sft(supervised(common, prompt_tokens=60, completion_tokens=32))
-
-
-def test_a_target_longer_than_the_completion_is_named(common: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"takes \d+ tokens and completion_tokens is 9"):
-        sft(supervised(common, completion_tokens=9))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ({"size": 21}, "size=21"),
-        ({"share": 0.0}, "share=0.0"),
-        ({"learning_rate": 0.0}, "learning_rate=0.0"),
-        ({"format": "rank-r2"}, "format='rank-r2'"),
-        ({"format": "label-v1"}, "target='naming' does not fit format='label-v1'"),
-        ({"data": ()}, r"data=\(\): name at least one file"),
-        ({"device": "tpu"}, "device='tpu'"),
-    ],
-)
-def test_a_wrong_setting_is_told_at_once(common: dict[str, Any], wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        supervised({**common, **wrong})
-
-
-def test_greedy_samples_are_refused(common: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="temperature=0"):
-        reinforced(common, temperature=0.0)
 
 
 def test_the_paper_s_settings_are_the_defaults() -> None:
@@ -353,9 +231,74 @@ def test_the_paper_s_settings_are_the_defaults() -> None:
     assert replace(paper, size=5).size == 5
 
 
-def test_settings_of_a_run_are_kept_beside_it(common: dict[str, Any]) -> None:
-    folder = sft(supervised(common))
+@pytest.mark.smoke
+def test_a_finished_run_is_left_as_it_is_and_takes_no_other_settings_or_data(
+    common: dict[str, Any], examples: Path, thin: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.jsonl"
+    shutil.copy(examples, copy)
+    settings = supervised({**common, "model": str(thin), "data": (str(copy),)})
+    folder = sft(settings)
     kept = json.loads((folder.path / "settings.json").read_text(encoding="utf-8"))
-    assert kept["training"] == "sft"
-    assert kept["size"] == 3
-    assert len(kept["files"]) == 2
+    assert (kept["training"], kept["size"], len(kept["files"])) == ("sft", 3, 2)
+    before = (folder.path / "adapter_model.safetensors").stat().st_mtime_ns
+    assert sft(settings).done
+    assert (folder.path / "adapter_model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(FileError, match=r"holds a run with size 3 \(got 4\)"):
+        sft(replace(settings, size=4))
+    copy.write_text(copy.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    with pytest.raises(FileError, match="holds a run with files"):
+        sft(settings)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"held_out": "data"}, "trained on too"),
+        ({"prompt_tokens": 8192}, r"8,192 tokens"),
+        ({"prompt_tokens": 60, "completion_tokens": 32}, "query 'q"),
+        ({"completion_tokens": 9}, r"takes \d+ tokens and completion_tokens is 9"),
+    ],
+    ids=["trained and measured on", "the model's context", "no clipping fits", "a longer target"],
+)
+def test_data_that_do_not_fit_are_refused(common: dict[str, Any], wrong: dict[str, Any], problem: str) -> None:
+    wrong = {name: common["data"] if value == "data" else value for name, value in wrong.items()}
+    with pytest.raises(ValueError, match=problem):
+        sft(supervised(common, **wrong))
+
+
+def test_an_adapter_of_another_model_is_refused(common: dict[str, Any], thin: Path) -> None:
+    with pytest.raises(BackendError, match="does not fit the model"):
+        sft(supervised({**common, "model": str(thin)}, adapter=str(EMBEDDED)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "problem"),
+    [
+        (SFT, {"size": 21}, "size=21"),
+        (SFT, {"share": 0.0}, "share=0.0"),
+        (SFT, {"learning_rate": 0.0}, "learning_rate=0.0"),
+        (SFT, {"format": "rank-r2"}, "format='rank-r2'"),
+        (SFT, {"target": "naming", "format": "label-v1"}, "target='naming' does not fit format='label-v1'"),
+        (SFT, {"data": ()}, r"data=\(\): name at least one file"),
+        (SFT, {"device": "tpu"}, "device='tpu'"),
+        (GRPO, {"temperature": 0.0}, "temperature=0"),
+    ],
+)
+def test_a_wrong_setting_is_refused_at_once(kind: type[Training], wrong: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        kind(**{"model": "m", "data": ("d",), "out": "o", **wrong})
+
+
+@pytest.mark.parametrize(
+    ("batch", "device_batch", "devices", "problem"),
+    [
+        (8, None, 3, "3 devices: choose a multiple of 3"),
+        (8, 3, 2, "with device_batch=3: choose a multiple of 6"),
+    ],
+)
+def test_a_step_that_cannot_be_shared_out_evenly_is_refused(
+    batch: int, device_batch: int | None, devices: int, problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        shared_out(batch, device_batch, Processes(0, devices))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,7 +82,7 @@ def comparisons(
             written = bool(plan.reasoning_tokens) or not plan.format.reasoning
             result = score(sets, answers(records, sets), others, written=written)
         if as_json:
-            typer.echo(json.dumps({"settings": {**records.settings, "draws": draws}, **result.to_json()}))
+            typer.echo(json.dumps({"settings": {**records.settings, "draws": draws}, **asdict(result)}))
         else:
             names = {MODEL: plan.backend.model, **({AGAINST: against.stem} if against else {})}
             print_scores(Console(), result, names, plan.size)
@@ -101,9 +101,8 @@ def print_scores(console: Console, result: ComparisonScores, names: Mapping[str,
     for key in result.all.accuracy:
         cells = []
         for group in groups.values():
-            found = group.accuracy[key]
-            share = (percent(found.mean), "bold" if key == MODEL else "")
-            cells.append(Text.assemble(share, (f"\n{interval(found)}", "dim")))
+            share = (percent(group.accuracy[key].mean), "bold" if key == MODEL else "")
+            cells.append(Text.assemble(share, (f"\n{interval(group.accuracy[key])}", "dim")))
         change = Text("")
         if apart := result.all.differences.get(key):
             ends = (f"\n{interval(apart)}\n{p_value(apart.p)}", "dim")

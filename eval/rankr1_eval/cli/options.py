@@ -32,7 +32,9 @@ class QuestionOptions:
     """The questions, and the corpus."""
 
     dataset: Annotated[str, option(f"Data set: one of {', '.join(DATASETS)}.", "Questions")]
-    data: Annotated[Path | None, option("Official file of the data set (default: the hub's).", "Questions")] = None
+    data: Annotated[
+        Path | None, option("File of the data set: official, FlashRAG's or parquet (default: the hub's).", "Questions")
+    ] = None
     split: Annotated[str, option("Split of the hub's data.", "Questions")] = "validation"
     questions: Annotated[
         int | None, option("Size of a seeded sample of the questions (default: all).", "Questions", min=1)

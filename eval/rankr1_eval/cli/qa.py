@@ -33,7 +33,7 @@ from rankr1_rag.cli.report import Job
 from rankr1_rag.connect import connect
 from rankr1_rag.explain import clean
 from rankr1_rag.reranker import Reranker
-from rankr1_rag.settings import Kind, Option, Server
+from rankr1_rag.settings import Kind, Server, declare
 
 REASONING_TOKENS = 64
 """The reasoning budget of the embedded model before its training; any other has its checkpoint's."""
@@ -57,16 +57,16 @@ class FirstStageOptions:
 class ReaderOptions:
     """The reader: by default the reranker's model, for the embedded one what it was before training."""
 
-    reader_backend: Annotated[
-        Kind | None, Option("Model runtime of another reader", "Reader", "openai with an address, else the reranker's")
-    ] = None
+    reader_backend: Kind | None = declare(
+        None, "Model runtime of another reader", "Reader", "openai with an address, else the reranker's"
+    )
     reader_model: Annotated[str | None, option("Model of another reader, as --model.", "Reader")] = None
-    reader_base_url: Annotated[
-        str | Sequence[str] | None, Option("Server address of another reader, ending in /v1", "Reader", "none")
-    ] = None
-    reader_server: Annotated[
-        Server | None, Option("Server software of another reader", "Reader", "other, without constraints")
-    ] = None
+    reader_base_url: str | Sequence[str] | None = declare(
+        None, "Server address of another reader, ending in /v1", "Reader", "none"
+    )
+    reader_server: Server | None = declare(
+        None, "Server software of another reader", "Reader", "other, without constraints"
+    )
     reader_api_key_env: Annotated[
         str | None, option("Environment variable with the key of the reader's server.", "Reader")
     ] = None

@@ -68,7 +68,7 @@ class CollectionOptions:
         return target
 
     def prepared(self, target: Target, seed: int) -> Iterator[PreparedCollection]:
-        """Each collection when it is reached, all of their runs being there. FileError, ValueError, ImportError."""
+        """Each collection, all of their runs being there. FileError, ValueError, ImportError."""
         from rankr1_eval.reproduce.reproducing import prepare
 
         queries, passages, qrels = self.queries, self.passages, self.qrels
@@ -110,10 +110,17 @@ def reproduce(
     folder = out or Path("runs") / "reproduce" / target.replace("/", "-")
     make_folder(folder)
     job = Job(Console(stderr=True), None)
-    with paper_settings(settings, wanted, folder).reranker(job) as reranker, arguments():
+    paper: dict[str, object] = {"store": str(folder / "completions.sqlite")}  # where no option says otherwise
+    if not is_embedded(settings):
+        paper |= {"force": "never", "query_tokens": wanted.query_tokens, "passage_tokens": wanted.passage_tokens}
+        if settings.model not in CHECKPOINTS:
+            paper["reasoning_tokens"] = REASONING_TOKENS
+    chosen = {name: value for name, value in paper.items() if getattr(settings, name) is None}
+    settings = replace(repeatable(settings), **chosen)  # type: ignore[arg-type]
+    with settings.reranker(job) as reranker, arguments():
         from rankr1_eval.reproduce import reproducing
 
-        collections = material.prepared(wanted, settings.seed)
+        collections = list(material.prepared(wanted, settings.seed))  # all, before the first is asked about
         with job:
             progress = StageProgress(job, Console(stderr=True), "queries")
             found = reproducing.reproduce(wanted, reranker, folder, collections, material.depth, progress)
@@ -125,19 +132,6 @@ def reproduce(
         typer.echo(json.dumps(found.to_json()))
     else:
         _print(Console(), found, folder)
-
-
-def paper_settings(settings: CommandSettings, target: Target, folder: Path) -> CommandSettings:
-    """The paper's settings where none are given, the embedded model's own where it is asked, a store in the folder."""
-    embedded = is_embedded(settings)
-    found: dict[str, object] = {"store": str(folder / "completions.sqlite")}
-    if not embedded:
-        found |= {"force": "never"}
-        found |= {"query_tokens": target.query_tokens, "passage_tokens": target.passage_tokens}
-        if settings.model not in CHECKPOINTS:
-            found["reasoning_tokens"] = REASONING_TOKENS
-    chosen = {name: value for name, value in found.items() if getattr(settings, name) is None}
-    return replace(repeatable(settings), **chosen)  # type: ignore[arg-type]
 
 
 def _print(console: Console, found: Reproduction, folder: Path) -> None:

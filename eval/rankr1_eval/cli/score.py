@@ -25,9 +25,13 @@ SHOWN = 10
 def score(
     *,
     dataset: Annotated[str, typer.Option(help="Data set: hotpotqa, hotpotqa-fullwiki, 2wikimultihopqa or musique.")],
-    data: Annotated[Path, typer.Option(help="Official file of the data set, with its answers; perhaps gzipped.")],
+    data: Annotated[Path, typer.Option(help="File of the data set with its answers: official, FlashRAG's or parquet.")],
     predictions: Annotated[
-        Path, typer.Option(help='JSON object {id: answer string}, or the official {"answer": {id: …}}.')
+        Path,
+        typer.Option(
+            help='JSON object {id: answer string}, the official {"answer": {id: …}}, or lines {"id": …, '
+            '"predicted_answer": …}.'
+        ),
     ],
     as_json: Annotated[
         bool, typer.Option("--json", help="Scores as JSON on standard output, each question's too.")

@@ -14,7 +14,7 @@ from rankr1_rag.cli.options import UsageError, arguments
 from rankr1_rag.io.files import writing
 
 if TYPE_CHECKING:
-    from rankr1_eval.simulation import Study
+    from rankr1_eval.simulation.study import Study
 
 
 def selection(
@@ -50,8 +50,9 @@ def selection(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from rankr1_eval.simulation import JUDGES, Setting, judged_queries, judges_named, study, ways_for, ways_named
+    from rankr1_eval.simulation.judges import JUDGES, judged_queries, judges_named
     from rankr1_eval.simulation.picture import picture
+    from rankr1_eval.simulation.study import Setting, study, ways_for, ways_named
     from rankr1_eval.simulation.tables import as_json as plain
     from rankr1_eval.simulation.tables import as_markdown
 

@@ -7,15 +7,13 @@
 | bright/NAME | BRIGHT: bright/biology, …; what a query excludes is in `JudgedCollection.excluded` | `datasets` |
 | birco:PATH | a file of BIRCO | that file |
 
-Queries without a judgement are left out: they cannot be scored. The mappings of `ir_datasets` and `datasets` are tested
-on local data of the same shape; fetching needs a network and is not tested.
+Queries without a judgement are left out: they cannot be scored.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache, partial
@@ -23,8 +21,8 @@ from math import isfinite, lcm
 from pathlib import Path
 from typing import Any
 
-from rankr1_eval.data.fields import Hub
-from rankr1_eval.data.loading import INSTALL, opened, unreachable, whole
+from rankr1_eval.data.fields import Hub, as_word, by_word
+from rankr1_eval.data.loading import INSTALL, fetching, opened, whole
 from rankr1_eval.types import JudgedCollection
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.collection import member, of_kind, read_passages, read_queries, within
@@ -121,7 +119,8 @@ def read_birco(path: FilePath) -> JudgedCollection:
         for field, texts in (("query", queries), ("corpus", corpus)):
             for id, text in texts.items():
                 of_kind(f'{id!r} in "{field}"', text, "a string")
-        for id, own in judgements.items():
+        queries, corpus = by_word(queries.items()), by_word(corpus.items())
+        for id, own in by_word(judgements.items()).items():
             with within(f"query {id!r}"):
                 if id not in queries:
                     raise ValueError("it is judged, but has no text")
@@ -150,7 +149,7 @@ def whole_gains(judgements: Mapping[str, object]) -> dict[str, int]:
         part = Fraction(number).limit_denominator(MOST_PARTS) if isfinite(number) else None
         if part is None or abs(part - Fraction(number)) > 1e-9:
             raise ValueError(f"the judgement {value!r} of {name!r} is no fraction of a whole number up to {MOST_PARTS}")
-        parts[name] = part
+        parts.setdefault(as_word(name), part)
     scale = lcm(*{part.denominator for part in parts.values()})
     return {name: part.numerator * (scale // part.denominator) for name, part in parts.items()}
 
@@ -161,24 +160,25 @@ def of_bright(name: str, examples: Any, documents: Any) -> JudgedCollection:  # 
         {"id": "0", "query": "Why do moths …", "gold_ids": ["moths/a_1.txt"], "excluded_ids": ["N/A"], …}
         {"id": "moths/a_1.txt", "content": "Moths …"}
 
-    `excluded_ids` are passages that must not count, ["N/A"] where there are none. ValueError where a query comes twice,
-    or has no gold.
+    `excluded_ids` are passages that must not count, ["N/A"] where there are none. Ids become words, as in the runs of
+    the Rank-R1 paper; of passages with one id the first is kept. ValueError where a query comes twice with different
+    texts, or has no gold.
     """
     queries: dict[str, str] = {}
     qrels: Qrels = {}
     excluded: dict[str, frozenset[str]] = {}
     for row in examples:
-        id = str(row["id"])
-        if id in queries or not row["gold_ids"]:
-            raise ValueError(f"{name}: query {id!r} {'comes twice' if id in queries else 'has no gold_ids'}")
-        queries[id] = row["query"]
-        qrels[id] = dict.fromkeys(row["gold_ids"], 1)
-        if names := frozenset(row["excluded_ids"]) - {"N/A"}:
-            excluded[id] = names
+        id = as_word(row["id"])
+        if not row["gold_ids"] or queries.setdefault(id, row["query"]) != row["query"]:
+            problem = "comes twice, with different texts" if row["gold_ids"] else "has no gold_ids"
+            raise ValueError(f"{name}: query {id!r} {problem}")
+        qrels.setdefault(id, dict.fromkeys(map(as_word, row["gold_ids"]), 1))
+        if names := frozenset(map(as_word, row.get("excluded_ids") or ())) - {"N/A"}:
+            excluded.setdefault(id, names)
 
     @cache
     def places() -> dict[str, int]:
-        return {id: place for place, id in enumerate(documents["id"])}
+        return by_word((id, place) for place, id in enumerate(documents["id"]))
 
     return JudgedCollection(
         name,
@@ -186,7 +186,7 @@ def of_bright(name: str, examples: Any, documents: Any) -> JudgedCollection:  # 
         lambda wanted: {id: Passage(id, documents[places()[id]]["content"]) for id in wanted if id in places()},
         qrels,
         excluded,
-        lambda: (Passage(row["id"], row["content"]) for row in documents),
+        lambda: (Passage(as_word(row["id"]), row["content"]) for row in documents),
     )
 
 
@@ -229,15 +229,6 @@ def of_catalogue(name: str, dataset: Any) -> JudgedCollection:  # noqa: ANN401
 
     queries = {id: text for id, text in texts.items() if id in qrels}
     return JudgedCollection(name, queries, lookup, qrels, everything=everything)
-
-
-@contextmanager
-def fetching(what: str) -> Iterator[None]:
-    """Turn the errors of a failed fetch into a ConnectionError."""
-    try:
-        yield
-    except (RuntimeError, OSError) as error:  # `ir_datasets` raises the one or the other for the same trouble
-        raise unreachable(what, error) from error
 
 
 def catalogue() -> Any:  # noqa: ANN401

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from rankr1_eval.types import Question
 from rankr1_rag.io.collection import id_of, of_kind, text_of
 from rankr1_rag.types import Query
 
+T = TypeVar("T")
 Json = Mapping[str, Any]
 Columns = Sequence[Sequence[str]]
 """For each column of a table the names it may have; the first that is there counts."""
@@ -43,6 +45,19 @@ class Dataset:
     read: Callable[[Json, bool], Question]
 
 
+def as_word(id: object) -> str:
+    """The id as one word, which TREC files need: white space becomes "_", as in the runs of the Rank-R1 paper."""
+    return re.sub(r"[\s\0\ufeff\ud800-\udfff]", "_", str(id))
+
+
+def by_word(pairs: Iterable[tuple[object, T]]) -> dict[str, T]:
+    """Values by their ids as words; of several with one id the first."""
+    found: dict[str, T] = {}
+    for id, value in pairs:
+        found.setdefault(as_word(id), value)
+    return found
+
+
 def query_of(record: Json) -> Query:
     """The question with its id, `_id` in official files and `id` on the hub; a number becomes a string."""
     query = Query(id_of(record, ("_id", "id")), text_of(record, ("question",)))
@@ -51,6 +66,18 @@ def query_of(record: Json) -> Query:
     if not query.id.isprintable():
         raise ValueError(f"the id {query.id!r:.60} contains characters that cannot be printed")
     return query
+
+
+def official(record: Json) -> Json:
+    """A record of FlashRAG with its metadata as fields and the first of its answers as the answer; any other as it is.
+
+    {"id": "dev_0", "question": "Which …?", "golden_answers": ["Seat", "Seat City"], "metadata": {"context": …, …}}
+    """
+    if "golden_answers" not in record:
+        return record
+    golden = of_kind('field "golden_answers"', record["golden_answers"] or [], "an array")
+    metadata = of_kind('field "metadata"', record.get("metadata") or {}, "an object")
+    return {**metadata, **record, "answer": next(iter(golden), None)}
 
 
 def answers_of(record: Json, aliases: str | None = None) -> tuple[str, ...]:
@@ -71,8 +98,9 @@ def answers_of(record: Json, aliases: str | None = None) -> tuple[str, ...]:
     answer = spelled('field "answer"', record["answer"])
     if not answer.strip():
         raise ValueError("the answer is empty: no answer string could be right")
-    others = of_kind(f'"{aliases}"', (aliases and record.get(aliases)) or [], "an array")
-    found = [spelled(f'an entry of field "{aliases}"', alias) for alias in others]
+    field = "golden_answers" if "golden_answers" in record else aliases
+    others = of_kind(f'"{field}"', (field and record.get(field)) or [], "an array")
+    found = [spelled(f'an entry of field "{field}"', alias) for alias in others]
     return tuple(dict.fromkeys([answer, *(alias for alias in found if alias.strip())]))
 
 

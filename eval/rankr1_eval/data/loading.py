@@ -1,8 +1,8 @@
 """Data sets by name, from a local file or the hub, as questions; a seeded choice among them, and their corpus.
 
-A local file is a JSON list or JSON lines, gzipped where its name ends in `.gz`. An official list is one long line, so
-errors name an element and a byte. The choice depends on the seed and each question's id alone, whatever the order of
-the file; a larger sample contains the smaller ones of its seed.
+A local file is a JSON list or JSON lines, gzipped where its name ends in `.gz`, or parquet. An official list is one
+long line, so errors name an element and a byte. The choice depends on the seed and each question's id alone, whatever
+the order of the file; a larger sample contains the smaller ones of its seed.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from itertools import chain
+from pathlib import Path
 from typing import Any, NoReturn
 
-from rankr1_eval.data.fields import Dataset, Hub, Json
+from rankr1_eval.data.fields import Dataset, Hub, Json, official
 from rankr1_eval.data.questions import HOTPOTQA, HOTPOTQA_FULLWIKI, MUSIQUE, TWOWIKI
 from rankr1_eval.types import Question, passage_of, pooled
 from rankr1_rag.errors import FileError
@@ -53,21 +55,24 @@ def questions(
     A support that is a mere title (`titled`) becomes another question's paragraph of that title, if there is one.
     """
     found: dict[str, Question] = {}
-    for number, (line, record) in enumerate(records, start=1):
+    for number, (line, own) in enumerate(records, start=1):
         try:
+            record = official(own)
             others = [one for one in DATASETS.values() if not one.marks.isdisjoint(record)]
             if dataset.marks.isdisjoint(record) and others:
                 name = others[0].name
                 raise ValueError(f"this looks like {name}, not {dataset.name}: give --dataset {name}")
-            if "question" not in record:
-                names = ", ".join(map(repr, list(record)[:5])) or "none"
-                problem = f'"question" is not among its fields, which are {names:.200}'
+            needed = [("question",), ("_id", "id"), *([("context", "paragraphs")] if supports else [])]
+            if any(record.keys().isdisjoint(names) for names in needed):
+                there = ", ".join(repr(name) for name in record if name in own or name != "answer") or "none"
+                accepted = ", ".join(" or ".join(names) for names in [("answer", "golden_answers"), *needed])
+                problem = f"its fields are {there:.200}; needed are {accepted}"
                 raise ValueError(f"this is no record of {dataset.name}: {problem}")
             question = dataset.read(record, supports)
             if question.query.id in found:
                 raise ValueError("duplicate id: each question needs its own")
         except ValueError as error:
-            id = record.get("_id", record.get("id"))
+            id = own.get("_id", own.get("id"))
             name = f" ({id!r:.60})" if isinstance(id, str | int) else ""
             raise FileError(source, line, f"question {number}{name}: {error}") from error
         found[question.query.id] = question
@@ -91,27 +96,34 @@ def opened(hub: Hub, split: str) -> Any:  # noqa: ANN401
         raise ImportError(f"reading {hub.id} from the hub needs datasets: {INSTALL}, or give a local file") from error
     if hub.files and split not in hub.files:
         raise ValueError(f"split {split!r}: {hub.id} has {', '.join(hub.files)}")
-    try:
+    with fetching(hub.id):
         if not hub.files:
             return load_dataset(hub.id, hub.config, split=split)
         return load_dataset("parquet", data_files={split: hub.files[split]}, split=split)
+
+
+@contextmanager
+def fetching(what: str) -> Iterator[None]:
+    """Turn the errors of a failed fetch into a ConnectionError; a ValueError stays."""
+    try:
+        yield
     except ValueError:
         raise
     except Exception as error:  # of the library that met the network, which is another one from version to version
-        raise unreachable(hub.id, error) from error
+        raise ConnectionError(
+            f"{what} could not be fetched ({error!s:.300}): try again, or give local files"
+        ) from error
 
 
-def unreachable(what: str, error: Exception) -> ConnectionError:
-    """The error for a failed fetch."""
-    return ConnectionError(f"{what} could not be fetched ({error!s:.300}): try again, or give local files")
+def records(path: FilePath, numbered: Iterable[tuple[int, str]] | None = None) -> Iterator[tuple[int | None, Json]]:
+    """Each record of a JSON list, JSON lines or a parquet file with its line, which is None in a list that is one line.
 
-
-def records(path: FilePath) -> Iterator[tuple[int | None, Json]]:
-    """Each record of a JSON list or JSON lines with its line, which is None in a list that is one line.
-
-    FileError where the file is neither of the two, broken, cut short or empty.
+    FileError where the file is none of these, broken, cut short or empty.
     """
-    lines = numbered_lines(path)
+    if Path(path).suffix == ".parquet":
+        yield from ((None, row) for row in parquet_rows(path))
+        return
+    lines = iter(numbered_lines(path) if numbered is None else numbered)
     number, first = next(lines)
     begin = first.lstrip()[:1]
     every = chain([(number, first)], lines)
@@ -128,6 +140,20 @@ def records(path: FilePath) -> Iterator[tuple[int | None, Json]]:
     else:
         page = ": a web page? Fetch the file itself" if begin == "<" else ""
         raise FileError(path, number, f"neither a JSON list nor JSON lines, it begins with {first[:60]!r}{page}")
+
+
+def parquet_rows(path: FilePath) -> Iterator[Json]:
+    """The rows of a parquet file. ImportError without the extra, FileError where it is damaged."""
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise ImportError(f"reading {path} needs pyarrow: {INSTALL}, or give JSON lines") from error
+    with open(path, "rb") as file:
+        try:
+            for batch in parquet.ParquetFile(file).iter_batches():
+                yield from batch.to_pylist()
+        except (ArrowException, OSError) as error:
+            raise FileError(path, None, f"not parquet, or damaged: fetch it again ({error!s:.200})") from error
 
 
 def whole(path: FilePath) -> Any:  # noqa: ANN401

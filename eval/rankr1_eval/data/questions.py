@@ -1,40 +1,25 @@
 """The data sets of questions: a name, a place on the hub, marks, and a reader of one record for each.
 
-HotpotQA, of the distractor and of the fullwiki setting (Yang et al., 2018, https://hotpotqa.github.io). One record of
-`hotpot_dev_distractor_v1.json`, a JSON list, shortened:
+HotpotQA, of the distractor and of the fullwiki setting (Yang et al., 2018, https://hotpotqa.github.io), a JSON list:
 
     {"_id": "5abc", "answer": "Lower Saxony", "question": "In which state lies the town where the painter was born?",
-     "supporting_facts": [["The Painter", 0], ["The Town", 1]],
-     "context": [["The Painter", ["She was born in The Town.", " She painted."]],
-                 ["The Town", ["A town.", " It lies in Lower Saxony."]], …],
-     "type": "bridge", "level": "hard"}
+     "supporting_facts": [["The Painter", 0], ["The Town", 1]], "type": "bridge", "level": "hard",
+     "context": [["The Painter", ["She was born in The Town.", " She painted."]], …]}
 
 On the hub `id` is `_id`, `context` {"title": […], "sentences": [[…], …]}, `supporting_facts` {"title": […],
 "sent_id": […]}. Records with `paragraphs`, [{"title": …, "text": …, "is_gold": true}, …], are read too. Sentences carry
-their own spaces. Each question takes two hops. In the fullwiki setting the paragraphs are what a retriever found, so a
-support need not be among them.
+their own spaces. Each question takes two hops. In the fullwiki setting a retriever found the paragraphs, so a support
+need not be among them.
 
-2WikiMultihopQA (Ho et al., 2020, https://github.com/Alab-NII/2wikimultihop). One record of `dev.json`, a JSON list,
-shortened:
+2WikiMultihopQA (Ho et al., 2020, https://github.com/Alab-NII/2wikimultihop), a JSON list: the same fields without
+`level`, and with `"evidences": [["The Film", "director", "The Director"], …]`. On the hub `context`, `supporting_facts`
+and `evidences` are strings of JSON, and sentences may be called `content`. Sentences carry no spaces: one is put
+between them. Hops follow from the type: "bridge_comparison" takes four paragraphs, the other types two.
 
-    {"_id": "8f3a", "type": "compositional", "question": "Who is the mother of the director of film The Film?",
-     "context": [["The Film", ["The Film is a film.", "It was directed by The Director."]],
-                 ["The Director", ["His mother is The Mother."]], …],
-     "supporting_facts": [["The Film", 1], ["The Director", 0]],
-     "evidences": [["The Film", "director", "The Director"], ["The Director", "mother", "The Mother"]],
-     "answer": "The Mother"}
+MuSiQue-Ans (Trivedi et al., 2022, https://github.com/StonyBrookNLP/musique), JSON lines; the hub has the same fields:
 
-On the hub `context`, `supporting_facts` and `evidences` are strings of JSON, and sentences may be called `content`.
-Sentences carry no spaces: one is put between them. Hops follow from the type, as the data set was made:
-"bridge_comparison" compares the ends of two bridges and takes four paragraphs, the other types two.
-
-MuSiQue-Ans (Trivedi et al., 2022, https://github.com/StonyBrookNLP/musique). One record of
-`musique_ans_v1.0_dev.jsonl`, JSON lines, shortened; the hub has the same fields:
-
-    {"id": "2hop__123_456",
-     "paragraphs": [{"idx": 0, "title": "The Town", "paragraph_text": "It lies in The County.", "is_supporting": true},
-                    {"idx": 1, "title": "The County", "paragraph_text": "Its seat is Seat.", "is_supporting": true}, …],
-     "question": "What is the seat of the county of The Town?",
+    {"id": "2hop__123_456", "question": "What is the seat of the county of The Town?",
+     "paragraphs": [{"title": "The Town", "paragraph_text": "It lies in The County.", "is_supporting": true}, …],
      "question_decomposition": [{"id": 123, "question": "The Town >> county", "answer": "The County",
                                  "paragraph_support_idx": 0}, …],
      "answer": "Seat", "answer_aliases": ["Seat City"], "answerable": true}
@@ -42,6 +27,8 @@ MuSiQue-Ans (Trivedi et al., 2022, https://github.com/StonyBrookNLP/musique). On
 The type is the beginning of the id: "2hop", "3hop1" (a chain), "3hop2" (a fork), "4hop1"…; hops are its number, or else
 the number of steps of the decomposition. Titles repeat within a question; supports are flagged, not named. Questions
 that cannot be answered (MuSiQue-Full) are refused.
+
+FlashRAG (https://github.com/RUC-NLPIR/FlashRAG) has all of them in one shape: `fields.official`.
 """
 
 from __future__ import annotations
@@ -70,8 +57,10 @@ def titled(
     flagged = "context" not in record and "paragraphs" in record
     if flagged:
         rows = table(record, "paragraphs", (TITLE, ("text",), ("is_gold",)))
-    else:
+    elif supports or "context" in record:
         rows = [(*row, None) for row in table(record, "context", (TITLE, ("sentences", "content")))]
+    else:
+        rows = []
     passages: list[Passage] = []
     found: list[str] = []
     sentences: dict[str, list[tuple[Passage, int]]] = {}
@@ -86,7 +75,7 @@ def titled(
         sentences.setdefault(title, []).append((passages[-1], length))
         if flagged and of_kind(f'"is_gold" {what}', gold, "a boolean"):
             found.append(passages[-1].id)
-    if not flagged and (supports or record.get("supporting_facts") is not None):
+    if not flagged and rows and (supports or record.get("supporting_facts") is not None):
         found = named_supports(record, sentences, supports=supports, elsewhere=elsewhere)
     if supports and not found:
         raise ValueError(NO_SUPPORT)
@@ -128,7 +117,8 @@ def musique(record: Json, supports: bool) -> Question:
         hops = len(of_kind('field "question_decomposition"', steps, "an array"))
     passages: list[Passage] = []
     found: list[str] = []
-    rows = table(record, "paragraphs", (TITLE, ("paragraph_text",), ("is_supporting",)))
+    columns = (TITLE, ("paragraph_text",), ("is_supporting",))
+    rows = table(record, "paragraphs", columns) if supports or "paragraphs" in record else []
     for number, (title, text, supporting) in enumerate(rows, start=1):
         what = f"of paragraph {number}"
         if supporting is not None or supports:

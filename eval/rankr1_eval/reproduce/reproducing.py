@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from rankr1_eval import pipeline
+from rankr1_eval.data.fields import as_word, by_word
 from rankr1_eval.data.loading import drawn
 from rankr1_eval.pipeline import Progress, quietly, result_settings
 from rankr1_eval.reproduce.results import MEASURE, MeasuredCollection, Reproduction, table_rows
@@ -23,6 +24,7 @@ from rankr1_eval.retrieval.bm25 import bm25
 from rankr1_eval.run_folder import cost_of, stage_records
 from rankr1_eval.types import JudgedCollection
 from rankr1_rag.errors import FileError
+from rankr1_rag.io.journal import Journal
 from rankr1_rag.io.trec import Qrels, Run, Scored, read_run, write_run
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Cost, Passage, Query
@@ -76,17 +78,24 @@ def prepare(
     if depth < 2:
         raise ValueError(f"depth={depth}: at least 2, or there is nothing to rerank")
     judged = {id: judgements for id, judgements in collection.qrels.items() if judgements}
-    ranked = read_first_stage(collection, judged, path) if path else retrieve(collection, judged, depth)
+    ranked = read_run(path) if path else retrieve(collection, judged, depth)
     run: Run = {}
     for id in judged:
         excluded = collection.excluded.get(id, ())
         if kept := list(islice((one for one in ranked.get(id, ()) if one.id not in excluded), depth)):
             run[id] = kept
+    if not run:
+        there, wanted = (", ".join(map(repr, islice(ids, 3))) for ids in (ranked, judged))
+        problem = f"it ranks no judged query of {collection.name}: it has {there}, judged are {wanted}. Are the two of"
+        raise FileError(path or collection.name, None, f"{problem} one collection, and not all passages excluded?")
     if sample is not None:
         chosen = drawn(run, sample, seed)
         run = {id: scored for id, scored in run.items() if id in chosen}
     passages = collection.passages({scored.id for scored_list in run.values() for scored in scored_list})
     for id, scored_list in run.items():
+        if broken := [one for one in (id, *(scored.id for scored in scored_list)) if one != as_word(one)]:
+            problem = f"the id {broken[0]!r} is not one word, as the run to be written needs: change it in the files"
+            raise FileError(path or collection.name, None, problem)
         if missing := [scored.id for scored in scored_list if scored.id not in passages]:
             problem = f"query {id!r}: passage {missing[0]!r} is not in {collection.name}"
             raise FileError(path or collection.name, None, f"{problem}, with {len(missing) - 1} more of its passages")
@@ -107,29 +116,16 @@ def prepare(
     )
 
 
-def read_first_stage(collection: JudgedCollection, judged: Qrels, path: Path) -> Run:
-    """The run at the path. FileError if it ranks no judged query."""
-    run = read_run(path)
-    if not judged.keys() & run.keys():
-        there, wanted = (", ".join(map(repr, islice(ids, 3))) for ids in (run, judged))
-        raise FileError(
-            path,
-            None,
-            f"it ranks no judged query of {collection.name}: it has {there}, judged are {wanted}. "
-            "Are the two of one collection?",
-        )
-    return run
-
-
 def retrieve(collection: JudgedCollection, judged: Qrels, depth: int) -> Run:
     """The BM25 order of the judged queries, deep enough for the excluded passages too."""
     if collection.everything is None:
         raise ValueError(f"{collection.name} cannot be retrieved from here: give a run")
-    corpus = list(islice(collection.everything(), MOST + 1))
+    found = islice(collection.everything(), MOST + 1)
+    corpus = list(by_word((passage.id, passage) for passage in found).values())
     if len(corpus) > MOST:
         raise ValueError(f"{collection.name} has more than {MOST:,} passages, too many to index in memory: give a run")
     queries = [Query(id, collection.queries[id]) for id in judged]
-    return bm25(corpus, queries, depth + max((len(ids) for ids in collection.excluded.values()), default=0))
+    return bm25(corpus, queries, depth + max(map(len, collection.excluded.values()), default=0))
 
 
 def digest(path: Path) -> str:
@@ -146,11 +142,18 @@ def reproduce(
     depth: int = DEPTH,
     tell: Progress = quietly,
 ) -> Reproduction:
-    """Rerank and score, one collection at a time. StageError if a model failed for some queries."""
+    """Rerank and score, one collection at a time. StageError if a model failed for some queries.
+
+    FileError, before anything is asked, where a folder holds the orders of other settings.
+    """
     found: list[MeasuredCollection] = []
     notes: list[str] = []
-    for one in collections:
-        place = folder / one.name.partition("/")[2] if target.grouped else folder
+    collections = list(collections)
+    places = [folder / one.name.partition("/")[2] if target.grouped else folder for one in collections]
+    for one, place in zip(collections, places, strict=True):  # whatever is wrong with one is known before a model works
+        place.mkdir(parents=True, exist_ok=True)
+        records_of(one, reranker, place).close()
+    for one, place in zip(collections, places, strict=True):
         found.append(measure(one, reranker, place, tell))
         if missing := one.not_ranked:
             of = f"{len(missing):,} of {one.judged:,}: {missing[0]}, …"
@@ -162,15 +165,18 @@ def reproduce(
     return Reproduction(target.name, model, rows, {**result_settings(reranker), "depth": depth}, departed, tuple(notes))
 
 
+def records_of(one: PreparedCollection, reranker: Reranker, folder: Path) -> Journal:
+    """The orders of a collection, begun or resumed. FileError where they were made with other settings."""
+    return stage_records(folder / "rerank.jsonl", f"rerank {one.name}", {**result_settings(reranker), **one.source})
+
+
 def measure(one: PreparedCollection, reranker: Reranker, folder: Path, tell: Progress) -> MeasuredCollection:
     """Rerank a collection, or the rest of it, and score both orders."""
     from rankr1_eval.measures import ir
 
-    folder.mkdir(parents=True, exist_ok=True)
     order: Run = {}
     cost, failed = Cost(), 0
-    asked = {**result_settings(reranker), **one.source}
-    with stage_records(folder / "rerank.jsonl", f"rerank {one.name}", asked) as records:
+    with records_of(one, reranker, folder) as records:
         tell(records.kind, len(one.queries), pipeline.rerank(records, one.queries, one.pool, reranker))
         for query in one.queries:
             record = records[query.id]

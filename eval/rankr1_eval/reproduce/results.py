@@ -86,18 +86,8 @@ class Reproduction:
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it."""
-        last = self.rows[-1]
-        return {
-            "target": self.target,
-            "model": self.model,
-            "measure": MEASURE,
-            "verdict": last.verdict,
-            "reason": last.reason,
-            "rows": [{**asdict(row), "difference": row.difference} for row in self.rows],
-            "settings": dict(self.settings),
-            "departures": list(self.departures),
-            "notes": list(self.notes),
-        }
+        last, rows = self.rows[-1], [{**asdict(row), "difference": row.difference} for row in self.rows]
+        return {**asdict(self), "measure": MEASURE, "verdict": last.verdict, "reason": last.reason, "rows": rows}
 
 
 def table_rows(
@@ -115,6 +105,8 @@ def row_pair(
     target: Target, model: str, name: str, part: Sequence[MeasuredCollection], departures: Sequence[str]
 ) -> tuple[ReproducedRow, ReproducedRow]:
     """The rows of first stage and model over one collection, or over the mean of several."""
+    from rankr1_eval.measures import intervals
+
     table = target.name if name == MEAN else name
 
     def row(
@@ -125,7 +117,7 @@ def row_pair(
         change: Difference | None = None,
         cost: Mapping[str, float] | None = None,
     ) -> ReproducedRow:
-        estimate, paper = mean_estimate(each), EXPECTED.get(table, {}).get(system)
+        estimate, paper = mean_estimate(each)[0], EXPECTED.get(table, {}).get(system)
         allowed = FIRST_STAGE_TOLERANCE if system == BM25 else TOLERANCE
         if paper is None:
             unknown = f"the paper's value for {system} on {table} is not known here"
@@ -136,60 +128,43 @@ def row_pair(
         return ReproducedRow(name, shown, estimate, paper, allowed, verdict, reason, change, cost or {})
 
     first, reranked = [one.first for one in part], [one.reranked for one in part]
-    reason = incomparable(target, name, part)
+    asked, judged = sum(len(one.first) for one in part), sum(one.judged for one in part)
+    reason = ""  # why no value of these is comparable with the paper's
+    if asked < judged:
+        reason = f"a trial with {asked:,} of {judged:,} judged queries"
+    elif any(one.own for one in part):
+        reason = "the first stage is bm25s, not the paper's BM25"
+    elif name == MEAN and not target.whole:
+        reason = f"the paper's mean is over other collections than these {len(part)}"
+    elif failed := sum(one.failed for one in part):
+        reason = f"{failed:,} queries failed and keep the first-stage order"
     before = row(FIRST, BM25, first, reason)
     if not reason and before.verdict == "outside":
         reason = f"it reranked a first stage that is not the paper's ({before.ndcg.mean:.4f}, not {before.expected})"
     if not reason and departures:
         reason = f"settings that are not the paper's: {', '.join(departures)}"
-    changes = [{id: two[id] - one[id] for id in one} for one, two in zip(first, reranked, strict=True)]
+    apart, column = mean_estimate(
+        [{id: two[id] - one[id] for id in one} for one, two in zip(first, reranked, strict=True)]
+    )
+    change = Difference(apart.mean, apart.low, apart.high, intervals.differences(column)[0].p)
     total = sum((one.cost for one in part), Cost())
     queries = sum(len(one.first) - one.not_ranked for one in part)
     cost = {field: getattr(total, field) / queries for field in _COSTS}
     cost |= {field: getattr(total, field) / max(1, total.comparisons) for field in ("unparsed", "forced")}
-    return before, row(model, model, reranked, reason, mean_difference(changes), cost)
+    return before, row(model, model, reranked, reason, change, cost)
 
 
-def incomparable(target: Target, name: str, part: Sequence[MeasuredCollection]) -> str:
-    """Why no value of these is comparable with the paper's; "" if they are."""
-    asked, judged, failed = (
-        sum(numbers) for numbers in zip(*((len(one.first), one.judged, one.failed) for one in part), strict=True)
-    )
-    if asked < judged:
-        return f"a trial with {asked:,} of {judged:,} judged queries"
-    if any(one.own for one in part):
-        return "the first stage is bm25s, not the paper's BM25"
-    if name == MEAN and not target.whole:
-        return f"the paper's mean is over other collections than these {len(part)}"
-    return f"{failed:,} queries failed and keep the first-stage order" if failed else ""
-
-
-def mean_estimate(each: Sequence[Mapping[str, float]]) -> Estimate:
-    """The mean over collections of the mean over queries."""
-    from rankr1_eval.measures import intervals
-
-    means = [sum(scores.values()) / len(scores) for scores in each]
-    mean = sum(means) / len(means)
-    centred = [[score - own for score in scores.values()] for scores, own in zip(each, means, strict=True)]
-    return intervals.estimates(mean + weighed(centred))[0]
-
-
-def mean_difference(each: Sequence[Mapping[str, float]]) -> Difference:
-    """The same of paired differences, with the p of a randomisation test."""
-    from rankr1_eval.measures import intervals
-
-    estimate = mean_estimate(each)
-    p = intervals.differences(weighed([list(scores.values()) for scores in each]))[0].p
-    return Difference(estimate.mean, estimate.low, estimate.high, p)
-
-
-def weighed(each: Sequence[Sequence[float]]) -> Table:
-    """One column whose mean over all queries is the mean over collections of their means."""
+def mean_estimate(each: Sequence[Mapping[str, float]]) -> tuple[Estimate, Table]:
+    """The mean over collections of the mean over queries; and one column with this mean over all queries."""
     import numpy as np
 
-    total = sum(map(len, each))
-    columns = [np.array(scores, dtype=np.float64) * (total / (len(each) * len(scores))) for scores in each]
-    return np.concatenate(columns)[:, None]
+    from rankr1_eval.measures import intervals
+
+    found = [np.array(list(scores.values()), dtype=np.float64) for scores in each]
+    weights = [sum(map(len, each)) / (len(each) * len(scores)) for scores in each]
+    centred = np.concatenate([weight * (own - own.mean()) for weight, own in zip(weights, found, strict=True)])
+    column = np.concatenate([weight * own for weight, own in zip(weights, found, strict=True)])
+    return intervals.estimates(column.mean() + centred[:, None])[0], column[:, None]
 
 
 def cells(row: ReproducedRow) -> tuple[str, ...]:

@@ -102,15 +102,14 @@ def parse(name: str, collections: Sequence[str] | None = None) -> Target:
             raise ValueError(f"collections {','.join(collections)!r}: each once, with commas between them")
     if name in TREC_DL:
         return Target(name, (name,))
-    if family == "beir" and one:
-        return Target(name, (name,))
     if family == "beir":
-        if not collections:
+        if not one and not collections:
             raise ValueError(
                 f"the paper's figure for beir is the mean of {BEIR_SIZE} collections: name the ones you want with "
                 "--collections scifact,nfcorpus,…, or take one, beir/scifact"
             )
-        return Target("beir", tuple(f"beir/{each}" for each in collections), whole=len(collections) == BEIR_SIZE)
+        names = (one,) if one else collections or ()
+        return Target(name, tuple(f"beir/{each}" for each in names), whole=len(names) == BEIR_SIZE)
     if family == "bright":
         names = (one,) if one else collections or BRIGHT
         if unknown := [each for each in names if each not in BRIGHT]:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rankr1_eval.retrieval.bm25 import best
 from rankr1_rag.io.trec import Run, Scored
 from rankr1_rag.types import Passage, Query
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+MISSING = (
+    "the model {!r} is no folder, is not in the cache of Hugging Face, and could not be fetched ({}): "
+    "check its name and the network, or give a folder that holds it"
+)
 
 
 class Dense:
@@ -21,10 +27,7 @@ class Dense:
     """
 
     def __init__(self, model: str = MODEL, cache: Path | None = None) -> None:
-        try:
-            import sentence_transformers  # noqa: F401
-        except ImportError as error:
-            raise ImportError('dense retrieval needs a library: pip install "rankr1-eval[dense]"') from error
+        check_library()
         self.model, self.cache = model, cache
         self._loaded: Any = None
 
@@ -81,10 +84,42 @@ class Dense:
     def _embedded(self, texts: list[str]) -> Any:  # noqa: ANN401
         """Unit vectors, one row a text."""
         if self._loaded is None:
-            from sentence_transformers import SentenceTransformer
-
-            self._loaded = SentenceTransformer(self.model, trust_remote_code=False)
+            self._loaded = load_model("SentenceTransformer", self.model)
         return self._loaded.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+
+
+def check_library() -> None:
+    """ImportError without the extra."""
+    if find_spec("sentence_transformers") is None:
+        raise ImportError('embedding models and cross-encoders need a library: pip install "rankr1-eval[dense]"')
+
+
+def check_model(model: str) -> None:
+    """ImportError without the extra, ValueError where the model is no folder, not in the cache and not on the hub."""
+    check_library()
+    if Path(model).is_dir():
+        return
+    from huggingface_hub import model_info, snapshot_download
+
+    with suppress(Exception):
+        snapshot_download(model, local_files_only=True)
+        return
+    try:
+        model_info(model)
+    except Exception as error:  # of the hub or of the network, which differ from version to version
+        raise ValueError(MISSING.format(model, type(error).__name__)) from error
+
+
+def load_model(kind: Literal["SentenceTransformer", "CrossEncoder"], model: str) -> Any:  # noqa: ANN401
+    """The model, without the progress bar of its library, which would end up in logs. ValueError as above."""
+    import sentence_transformers
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        return getattr(sentence_transformers, kind)(model, trust_remote_code=False)
+    except OSError as error:
+        raise ValueError(MISSING.format(model, type(error).__name__)) from error
 
 
 def shown(passage: Passage) -> str:

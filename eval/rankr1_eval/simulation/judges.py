@@ -1,9 +1,8 @@
 """The queries of a study with graded candidates, and simulated judges that answer sets of them, some with errors.
 
 A judge sees the *utility* of each candidate: its grade and, within the grade, a hidden preference (`utilities`). An
-answer depends on the judge, the seed, the set as shown and, for noise that is drawn each time, on how often that very
-set was asked before; on no global random state, no other query or algorithm. Judges of equal noise draw equal noise, so
-that any difference between two of them is the judge's.
+answer depends on the judge, the seed, the set as shown and, for noise that is drawn each time, on how often that set
+was asked before. Judges of equal noise draw equal noise, so that any difference between two of them is the judge's.
 """
 
 from __future__ import annotations
@@ -98,11 +97,6 @@ def noisy(noise: float = 0.0, bias: float = 0.0, liking: Callable[[float], float
     return at_query
 
 
-def liking_ends(place: float) -> float:
-    """0 at both ends, -1 in the middle."""
-    return abs(2 * place - 1) - 1
-
-
 def circular(noise: float) -> Judge:
     """A judge with circular preferences: for each pair drawn once, and kept whenever it is asked.
 
@@ -135,7 +129,11 @@ _KINDS: Mapping[str, tuple[int, Callable[..., Judge], str]] = {
     "noisy": (1, noisy, "noise {}"),
     "first": (2, lambda bias, noise: noisy(noise, bias, lambda x: -x), "noise {1}, likes the first by {0}"),
     "last": (2, lambda bias, noise: noisy(noise, bias, lambda x: x - 1), "noise {1}, likes the last by {0}"),
-    "ends": (2, lambda bias, noise: noisy(noise, bias, liking_ends), "noise {1}, likes both ends by {0}"),
+    "ends": (
+        2,
+        lambda bias, noise: noisy(noise, bias, lambda x: abs(2 * x - 1) - 1),
+        "noise {1}, likes both ends by {0}",
+    ),
     "circular": (1, circular, "pairs drawn once, noise {}"),
 }
 GRAMMAR = "perfect, noisy:NOISE, first:BIAS:NOISE, last:BIAS:NOISE, ends:BIAS:NOISE, circular:NOISE"

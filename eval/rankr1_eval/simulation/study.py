@@ -157,7 +157,10 @@ def study(
     ways: Sequence[Way],
     advance: Callable[[], None] = lambda: None,
 ) -> Study:
-    """Play all of it; `advance` is called after each query. The order of queries, judges and ways changes no figure."""
+    """Play all of it; `advance` is called after each query. The order of queries, judges and ways changes no figure.
+
+    Differences are paired, and all cells share the bootstrap's draws.
+    """
     queries = sorted(queries, key=lambda one: one.query)
     found: dict[tuple[str, str], list[list[Played]]] = defaultdict(lambda: [[] for _ in range(setting.repeats)])
     recalls: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -177,7 +180,17 @@ def study(
                 recalls[cell].append(len({*best} & {*result.chosen}) / len(result.chosen))
         advance()
     tables = {cell: score_table(queries, qrels, setting, results, recalls[cell]) for cell, results in found.items()}
-    return summed(tables, setting, list(judges), [way.name for way in ways])
+    flat = iter(estimates(np.concatenate(list(tables.values()), axis=1)))
+    scores = {cell: {measure: next(flat) for measure in MEASURES} for cell in tables}
+    names = [way.name for way in ways]
+    reference = REFERENCE if REFERENCE in names else names[0]
+    pairs = [(judge, way) for judge in judges for way in names]
+    apart = differences(np.stack([tables[cell][:, 0] - tables[cell[0], reference][:, 0] for cell in pairs], axis=1))
+    lines = tuple(
+        StudyLine(judge, way, scores[judge, way], None if way == reference else difference)
+        for (judge, way), difference in zip(pairs, apart, strict=True)
+    )
+    return Study(setting, len(queries), reference, {name: scores["", name] for name in (NONE, IDEAL)}, lines)
 
 
 def score_table(
@@ -203,20 +216,3 @@ def score_table(
         for metric in measured.iter_calc(run):
             table[place[metric.query_id], 0] += float(metric.value)
     return table / len(found)
-
-
-def summed(
-    tables: Mapping[tuple[str, str], Table], setting: Setting, judges: Sequence[str], ways: Sequence[str]
-) -> Study:
-    """Means with intervals, and paired differences from the reference; all cells share the bootstrap's draws."""
-    reference = REFERENCE if REFERENCE in ways else ways[0]
-    flat = iter(estimates(np.concatenate(list(tables.values()), axis=1)))
-    scores = {cell: {measure: next(flat) for measure in MEASURES} for cell in tables}
-    cells = [(judge, way) for judge in judges for way in ways]
-    apart = differences(np.stack([tables[cell][:, 0] - tables[cell[0], reference][:, 0] for cell in cells], axis=1))
-    lines = tuple(
-        StudyLine(judge, way, scores[judge, way], None if way == reference else difference)
-        for (judge, way), difference in zip(cells, apart, strict=True)
-    )
-    bounds = {name: scores["", name] for name in (NONE, IDEAL)}
-    return Study(setting, len(next(iter(tables.values()))), reference, bounds, lines)

@@ -14,9 +14,8 @@ from pydantic import InstanceOf
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict  # LangChain makes a schema of it, for which typing's is too little before 3.12
 
-from rankr1_rag.frameworks.component import Component, RetrieverKind, Sources, deep_copies
+from rankr1_rag.frameworks.component import Component, Sources, deep_copies
 from rankr1_rag.frameworks.fields import live
-from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.types import Passage, Ranking
 
 
@@ -41,7 +40,8 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
     raises; the documents that it finds are returned like the others.
     """
 
-    _retrievers: ClassVar[RetrieverKind] = RetrieverKind(Runnable, "invoke", "ainvoke")
+    _wrap_llm: ClassVar[Any] = LangChainLLM
+    _retrievers: ClassVar[Any] = (Runnable, "invoke", "ainvoke", None)
 
     llm: SkipJsonSchema[InstanceOf[Runnable[Any, Any]] | None] = live("Chat model of LangChain, wrapped or not")
 
@@ -61,16 +61,13 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
         """For LCEL: `{"query": …, "documents": …}` in, documents out."""
         return RunnableLambda(self._compress, self._acompress, name=type(self).__name__)
 
-    def _wrap_llm(self, llm: Runnable[Any, Any]) -> FrameworkLLM:
-        return LangChainLLM(llm)
-
     def _compress(self, retrieved: Retrieved, config: RunnableConfig) -> list[Document]:
         query, found = self._read(retrieved)
         if not found.items:
             return []
         ranking = self.rank(query, found.passages, found.retrieve)
         dispatch_custom_event("rankr1", ranking, config=config)
-        return self._chosen(found.behind(ranking), ranking)
+        return self._chosen(found, ranking)
 
     async def _acompress(self, retrieved: Retrieved, config: RunnableConfig) -> list[Document]:
         query, found = self._read(retrieved)
@@ -78,21 +75,22 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
             return []
         ranking = await self.arank(query, found.passages, found.retrieve)
         await adispatch_custom_event("rankr1", ranking, config=config)
-        return self._chosen(found.behind(ranking), ranking)
+        return self._chosen(found, ranking)
 
     def _read(self, retrieved: Retrieved) -> tuple[str, Sources[Document]]:
         if not isinstance(retrieved, dict) or not {"query", "documents"} <= retrieved.keys():
             found = sorted(retrieved) if isinstance(retrieved, dict) else type(retrieved).__name__
             raise ValueError(f'{{"query": …, "documents": …}} is needed, not {found}')
-        return retrieved["query"], self._sources(Document, retrieved["documents"], self._passage)
+        return retrieved["query"], Sources(Document, retrieved["documents"], self._passage, self._retriever)
 
     def _passage(self, document: Document) -> Passage:
-        return Passage(document.id or "", document.page_content, self._title(document.metadata))
+        return self._to_passage(document.id or "", document.page_content, document.metadata)
 
-    def _chosen(self, documents: Sequence[Document], ranking: Ranking) -> list[Document]:
+    def _chosen(self, found: Sources[Document], ranking: Ranking) -> list[Document]:
         chosen = []
-        for position, score, added in self._results(ranking):
-            document = documents[position]
-            metadata = {**deep_copies(document.metadata), "relevance_score": score, **added}
-            chosen.append(document.model_copy(update={"metadata": metadata}))
+        for document, score, added in self._results(found, ranking):
+            metadata = deep_copies(document.metadata)
+            if self.keep_retrieval_score and "relevance_score" in metadata:
+                metadata["retrieval_score"] = metadata["relevance_score"]
+            chosen.append(document.model_copy(update={"metadata": metadata | {"relevance_score": score, **added}}))
         return chosen

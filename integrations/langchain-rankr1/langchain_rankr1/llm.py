@@ -8,7 +8,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 
 from rankr1_rag.backends import Request
-from rankr1_rag.frameworks.llm import FrameworkLLM, completion_from_reply, innermost
+from rankr1_rag.frameworks.llm import WRAPPED, FrameworkLLM, completion_from_reply
 from rankr1_rag.types import Completion
 
 MODEL_NAMES = ("model_name", "model", "model_id")
@@ -39,3 +39,10 @@ def to_completion(reply: Any) -> Completion:  # noqa: ANN401
         return completion_from_reply(reply, "")
     reasoning = [block.get("reasoning") or "" for block in reply.content_blocks if block["type"] == "reasoning"]
     return completion_from_reply(str(reply.text), "\n".join(reasoning), reply.usage_metadata, reply.response_metadata)
+
+
+def innermost(llm: Any) -> Any:  # noqa: ANN401
+    """The model inside all wrappers."""
+    while (inner := next((getattr(llm, name) for name in WRAPPED if hasattr(llm, name)), None)) is not None:
+        llm = inner
+    return llm

@@ -1,30 +1,29 @@
-"""Any server with OpenAI's chat completions, through the official SDK: vLLM, SGLang, llama-server, TGI, hosted ones.
-
-`OPENAI_API_KEY` goes to https://api.openai.com and nowhere else, and so do the SDK's other variables
-(`OPENAI_ORG_ID`, `OPENAI_PROJECT_ID`, `OPENAI_CUSTOM_HEADERS`).
-"""
+"""Any server with OpenAI's chat completions: vLLM, SGLang, llama-server, TGI, hosted ones."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
-from collections.abc import Callable, Coroutine, Mapping
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
-from urllib.parse import urlsplit
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import parse_qsl, urlsplit
 
 from rankr1_rag.backends import Request
-from rankr1_rag.backends.openai.dialects import (
-    DIALECTS,
+from rankr1_rag.backends.chat_template import behind_think
+from rankr1_rag.backends.openai.dialects import DIALECTS, Json, continued, to_body, to_completion, to_messages
+from rankr1_rag.backends.openai.refusals import (
     Destination,
-    ReplyError,
+    Quirks,
     is_error,
+    learn,
     parse_json,
     redact,
-    to_body,
-    to_completion,
     to_error,
 )
 from rankr1_rag.concurrency.event_loop import PerLoop
@@ -33,23 +32,21 @@ from rankr1_rag.types import Completion
 
 if TYPE_CHECKING:
     import httpx
-    from openai import AsyncOpenAI
 
 Server = Literal["vllm", "sglang", "llama-server", "tgi"]
 
 OFFICIAL = "https://api.openai.com/v1"
+OFFICIAL_HEADERS = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
+"""Headers of api.openai.com, with the variables of their values."""
 DUMMY_KEY = "none"
-KEPT_HEADERS = {
-    "accept",
-    "accept-encoding",
-    "authorization",
-    "connection",
-    "content-length",
-    "content-type",
-    "host",
-    "user-agent",
-}
-"""Headers that go to any server, with those that begin with "x-stainless-"."""
+
+TEMPLATE_FIELDS = ("chat_template", "chat_template_kwargs")
+"""Fields of a body that change how its messages are rendered."""
+
+ROOMS = (0, 2_048, 8_192, 32_768)
+"""Tokens added for reasoning that a server does not show: the next number after a completion that was all reasoning."""
+
+log = logging.getLogger("rankr1_rag.openai")
 
 
 class OpenAI:
@@ -57,10 +54,15 @@ class OpenAI:
 
     `server` names the dialect: without it no message is continued and `Request.choices` are not enforced. `timeout` is
     the limit for one answer in seconds. `extra_body` is added to every body; None removes a field
-    (`{"temperature": None}`).
+    (`{"temperature": None}`). `headers` and `query` are added to every request; a value that begins with "$" is read
+    from the environment variable of that name, any other is not pickled.
 
     The key is `api_key`, or the variable named by `api_key_env`, or OPENAI_API_KEY for api.openai.com and
-    RANKR1_API_KEY for any other address; a dummy is sent if that is not set. An `api_key` is not pickled.
+    RANKR1_API_KEY for any other address; a dummy is sent if that is not set and there are no `headers`. An `api_key` is
+    not pickled. Nothing from a variable of OpenAI goes to another address.
+
+    A field that the server refuses for this model is left out or renamed from then on, and a warning logged once;
+    likewise a system role, and a begun answer. Where a completion is all hidden reasoning, more tokens are allowed.
 
     `identity` contains the address: two servers may call different models by one name. A `revision` of the weights
     replaces the address: all servers with the same model and revision share their stored completions.
@@ -78,11 +80,24 @@ class OpenAI:
         count: Callable[[str], int] | None = None,
         revision: str = "",
         timeout: float = 600.0,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
         extra_body: Mapping[str, object] | None = None,
     ) -> None:
-        import_sdk()
-        self._url = base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL
-        self.base_url, self._official = check_url(self._url)
+        try:
+            import httpx  # noqa: F401  # here: it takes a while
+        except ImportError:
+            raise ImportError('the OpenAI backend needs httpx: pip install "rankr1-rag[openai]"') from None
+        url = base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:%-]+", parts.hostname or ""):
+            raise ValueError(f"base_url={redact(url)!r} is no address: use one like http://localhost:8000/v1")
+        if "@" in parts.netloc:
+            raise ValueError(
+                f"base_url at {parts.hostname} contains a user name or password: use api_key_env= for a key"
+            )
+        self.base_url = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")  # query and fragment may be secret
+        self._official = (parts.scheme, parts.hostname, parts.port or 443) == ("https", "api.openai.com", 443)
         if server is not None and server not in DIALECTS:
             raise ValueError(
                 f"server={server!r} is none of {', '.join(filter(None, DIALECTS))}; None is any other server"
@@ -94,112 +109,214 @@ class OpenAI:
         self.context = context
         self.revision = revision
         self.timeout = timeout
+        self._headers = {name: Secret(value, "headers=") for name, value in (headers or {}).items()}
+        self._query = dict(parse_qsl(parts.query, keep_blank_values=True)) | dict(query or {})
         self._extra_body = dict(extra_body or {})
         self._count = count
-        self._api_key = None if api_key is None else Secret(api_key)
+        self._api_key = None if api_key is None else Secret(api_key, "api_key=")
         self._key_name = api_key_env or ("OPENAI_API_KEY" if self._official else "RANKR1_API_KEY")
         self._clients = PerLoop(self._connect)
-
-    @property
-    def identity(self) -> str:
-        """Model, dialect, `extra_body`, and `revision` or else the address."""
-        where = {"revision": self.revision} if self.revision else {"base_url": self.base_url}
-        parts = {"model": self.model, "server": self.server, "extra_body": self._extra_body, **where}
-        return "openai:" + json.dumps({key: value for key, value in parts.items() if value}, sort_keys=True)
-
-    @property
-    def can_continue(self) -> bool:
-        """Whether the server continues a final assistant message."""
-        return DIALECTS[self.server].continues is not None
+        self._quirks = Quirks()
+        self._rooms: tuple[int, ...] = ROOMS
+        self._room = 0
+        self._is_unreachable = False
+        self.can_continue = DIALECTS[self.server].continues is not None
+        where = {"revision": revision} if revision else {"base_url": self.base_url}
+        identity = {"model": model, "server": self.server, "extra_body": self._extra_body, **where}
+        self.identity = "openai:" + json.dumps({key: value for key, value in identity.items() if value}, sort_keys=True)
 
     def count(self, text: str) -> int | None:
         """The result of the `count` argument, or None."""
         return None if self._count is None else self._count(text)
 
     async def complete(self, request: Request) -> Completion:
-        """One POST; cancelling closes its connection. Raises `BackendError` and its subclasses."""
-        destination = self._destination()
-        try:
-            async with asyncio.timeout(self.timeout):
-                status, headers, text = await self._post(destination, request)
-        except TimeoutError:
-            raise BackendUnavailable(f"{self.base_url} gave no answer within timeout={self.timeout:g} s") from None
-        data = parse_json(text)
-        if not 200 <= status < 300 or is_error(data):
-            raise to_error(destination, status, headers, text)
+        """One POST, or more if the server refuses a part of it; cancelling closes its connection.
+
+        Raises `BackendError` and its subclasses.
+        """
+        destination, room, spent = self._destination(), self._room, list[Completion]()
+        while True:
+            try:
+                spent.append(await self._ask(destination, request, room))
+            except BackendError as error:
+                if not room or isinstance(error, BackendUnavailable):
+                    raise
+                self._rooms = tuple(one for one in self._rooms if one < room)  # that was more than the model can write
+                self._room = room = min(self._room, self._rooms[-1])
+                if spent:
+                    break
+                continue
+            last, more = spent[-1], next((one for one in self._rooms if one > room), None)
+            if last.text.strip() or last.finish_reason != "length" or more is None:
+                break
+            if self.context and last.prompt_tokens + request.max_tokens + more > self.context:
+                break
+            if more > self._room:
+                self._room = more
+                log.warning(
+                    "%s: %r spent %d tokens on reasoning that the server does not show, and gave no answer. It gets %d "
+                    "more from now on: raise reasoning_tokens=, or try extra_body={'reasoning_effort': 'low'}",
+                    *(self.base_url, self.model, last.completion_tokens, more),
+                )
+            room = more
+        return replace(
+            spent[-1],
+            prompt_tokens=sum(one.prompt_tokens for one in spent),
+            cached_tokens=sum(one.cached_tokens for one in spent),
+            completion_tokens=sum(one.completion_tokens for one in spent),
+        )
+
+    async def _ask(self, destination: Destination, request: Request, room: int) -> Completion:
+        """The completion with `room` tokens more. What the server refuses is sent another way, now and later."""
+        dialect = DIALECTS[self.server]
+        while True:
+            quirks, prompt = self._quirks, list[int]()
+            if quirks.tokenizes and dialect.tokenizes and not quirks.continues and continued(dialect, request):
+                prompt = await self._prompt(destination, request)
+            body = to_body(dialect, self.model, request, self._quirks, prompt, room) | self._extra_body
+            path = "/completions" if prompt else "/chat/completions"
+            status, headers, text = await self._post(destination, self.base_url + path, body)
+            data = parse_json(text)
+            if 200 <= status < 300 and not is_error(data):
+                return self._completion(destination, request, body, data, text)
+            error = to_error(destination, status, headers, text)
+            learned, change = learn(self._quirks, body, self._extra_body, status, text)
+            if learned != self._quirks:
+                self._quirks = learned
+                log.warning("%s. For %r, from now on %s", str(error)[:200].rstrip("."), self.model, change)
+            if self._quirks == quirks:
+                raise error
+
+    def _completion(
+        self, destination: Destination, request: Request, body: Json, data: object, text: str
+    ) -> Completion:
+        """The completion in a good answer. BackendError if it is none."""
         if data is None:
-            start = redact(text, destination.key, longest=100)
+            start = redact(text, destination.secrets, longest=100)
             if text.lstrip().startswith("<"):
                 raise BackendError(f"{self.base_url} is a web page, not an API (does it end in /v1?): {start}")
             raise BackendUnavailable(f"{self.base_url} returned an incomplete answer, or no JSON: {start}")
         try:
-            return to_completion(DIALECTS[self.server], request, data)
-        except ReplyError as error:
+            return to_completion(DIALECTS[self.server], request, body, data)
+        except ValueError as error:
             raise BackendUnavailable(f"{self.base_url}: {error}") from None
 
-    async def _post(self, destination: Destination, request: Request) -> tuple[int, Mapping[str, str], str]:
-        """Status, headers and text of any answer. No SDK exception is passed on: they contain the key."""
-        sdk = import_sdk()
-        fields = to_body(DIALECTS[self.server], self.model, request) | self._extra_body
-        fields = {name: value for name, value in fields.items() if value is not None}
-        broken = ""
+    async def _prompt(self, destination: Destination, request: Request) -> list[int]:
+        """The tokens of a prompt and its begun answer, by the server's own template. Empty if it does not give them."""
+        *turns, last = to_messages(request, self._quirks)
+        template = {name: self._extra_body[name] for name in TEMPLATE_FIELDS if name in self._extra_body}
+
+        async def ask(path: str, **fields: object) -> Any:  # noqa: ANN401
+            url = self.base_url.removesuffix("/v1") + path
+            status, headers, text = await self._post(destination, url, {"model": self.model, **fields})
+            if status != 200:
+                raise to_error(destination, status, headers, text)
+            return parse_json(text)
+
         try:
-            raw = await self._clients.get().chat.completions.with_raw_response.create(
-                model=fields.pop("model"), messages=fields.pop("messages"), extra_body=fields
-            )
-            response = raw.http_response
-        except sdk.APIStatusError as error:
-            response = error.response
-        except sdk.APIConnectionError as error:
-            broken = redact(f"{error} {error.__cause__ or ''}", destination.key)
-        if broken:
-            raise BackendUnavailable(f"{self.base_url} cannot be reached or broke off: {broken}")
-        return response.status_code, response.headers, response.text
+            tokens = (await ask("/tokenize", messages=turns, add_generation_prompt=True, **template))["tokens"]
+            begun, end = last["content"], (await ask("/detokenize", tokens=tokens[-8:]))["prompt"]
+            if end.rstrip().endswith("<think>"):  # the template opens the reasoning
+                begun = behind_think(begun)
+            prompt: list[int] = tokens + (await ask("/tokenize", prompt=begun, add_special_tokens=False))["tokens"]
+        except BackendUnavailable:
+            raise
+        except (BackendError, KeyError, TypeError):
+            self._quirks = replace(self._quirks, tokenizes=False)
+            return []
+        return prompt
+
+    async def _post(
+        self, destination: Destination, url: str, fields: Mapping[str, object]
+    ) -> tuple[int, Mapping[str, str], str]:
+        """Status, headers and text of any answer. No exception of httpx is passed on: they hold the key."""
+        import httpx
+
+        body = json.dumps({name: value for name, value in fields.items() if value is not None}, ensure_ascii=False)
+        try:
+            async with asyncio.timeout(self.timeout):
+                response = await self._clients.get().post(
+                    url,
+                    params=destination.query,
+                    headers=destination.headers,
+                    content=body.encode("utf-8", "replace"),  # lone surrogates, which no JSON carries, become "?"
+                )
+            self._is_unreachable = False
+            return response.status_code, response.headers, response.text
+        except TimeoutError:
+            broken = f"gave no answer within timeout={self.timeout:g} s"
+        except httpx.HTTPError as error:
+            broken = redact(str(error), destination.secrets) or type(error).__name__
+            broken = f"cannot be reached or broke off: {broken}"
+            if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)) and not self._is_unreachable:
+                self._is_unreachable = True
+                log.warning("%s %s. Does the server run at this address?", self.base_url, broken)
+        raise BackendUnavailable(f"{self.base_url} {broken}")
 
     def _destination(self) -> Destination:
         """The address with the present key: environments change, and keys are not kept."""
+        headers = {name: secret.read() for name, secret in self._headers.items()}
+        query = {name: Secret(value, "query=").read() for name, value in self._query.items()}
         if self._api_key is not None:
-            name, key = "the one passed as api_key=", self._api_key.value
+            name, key = "the one passed as api_key=", self._api_key.read()
         else:
             name, key = f"that in {self._key_name}", os.environ.get(self._key_name, "").strip()
-        if not key and self._official:
+        if not key and headers:
+            name = f"in headers= ({', '.join(headers)})"
+        elif not key and self._official:
             raise BackendError(f"{self.base_url} needs a key: set {self._key_name}")
-        if not key:
-            name, key = f"a dummy, as {self._key_name} is not set", DUMMY_KEY
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise BackendError(f"the key for {self.base_url} is {name}, which contains a character that no key has")
-        return Destination(self.base_url, self.model, name, "" if key == DUMMY_KEY else key)
+        elif not key:
+            name = f"a dummy, as {self._key_name} is not set"
+        for value in (key.replace(" ", "\n"), *headers.values()):
+            if not (value.isascii() and value.isprintable()):
+                raise BackendError(f"the key for {self.base_url} is {name}, which contains a character that no key has")
+        secrets = [*headers.values()] + [query[name] for name, value in self._query.items() if value[:1] == "$"]
+        secrets = [key, *(secret for secret in secrets if len(secret) > 7)]  # a short one may be a word of the error
+        sent = {"Content-Type": "application/json", "User-Agent": "rankr1-rag"}
+        if (key or not headers) and "authorization" not in map(str.lower, headers):
+            sent["Authorization"] = f"Bearer {key or DUMMY_KEY}"
+        for header, variable in OFFICIAL_HEADERS.items() if self._official else ():
+            sent |= {header: os.environ[variable]} if os.environ.get(variable) else {}
+        return Destination(self.base_url, self.model, name, sent | headers, query, tuple(filter(None, secrets)))
 
-    def _connect(self) -> AsyncOpenAI:
+    def _connect(self) -> httpx.AsyncClient:
         """A client for the running loop. Redirects are not followed: they would send the prompt elsewhere."""
-        sdk = import_sdk()
-        key = self._destination().key or DUMMY_KEY
-        timeout = sdk.Timeout(self.timeout, connect=min(self.timeout, 10.0))
-        hooks = {} if self._official else {"request": [only_own_headers(key)]}
-        http = sdk.DefaultAsyncHttpxClient(timeout=timeout, follow_redirects=False, event_hooks=hooks)
-        client: AsyncOpenAI = sdk.AsyncOpenAI(
-            api_key=key, base_url=self._url, timeout=timeout, max_retries=0, http_client=http
+        import httpx
+
+        if self._query:
+            logging.getLogger("httpx").addFilter(hide_query)
+        return httpx.AsyncClient(
+            timeout=httpx.Timeout(self.timeout, connect=min(self.timeout, 10.0)),
+            limits=httpx.Limits(max_connections=1000, max_keepalive_connections=100),
+            verify=certificates(),
         )
-        return client
 
     async def close(self) -> None:
         """Close the connections of every running loop; those of a closed loop are closed."""
         here = asyncio.get_running_loop()
         for loop, client in self._clients.take():
             if loop is here:
-                await client.close()
+                await client.aclose()
             elif loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(client.close(), loop))
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(client.aclose(), loop))
 
     def __repr__(self) -> str:
         return f"OpenAI({self.model!r}, base_url={self.base_url!r}, server={self.server or None!r})"
 
 
 class Secret:
-    """A key that does not print and does not pickle."""
+    """A key or a header: it does not print, and is pickled only as the name of its environment variable, "$NAME"."""
 
-    def __init__(self, value: str) -> None:
-        self.value = value
+    def __init__(self, value: str, option: str) -> None:
+        self._value, self._option = value, option
+
+    def read(self) -> str:
+        """The value. BackendError if its variable is not set."""
+        if not self._value.startswith("$"):
+            return self._value
+        if not (value := os.environ.get(self._value[1:].strip("{}"), "").strip()):
+            raise BackendError(f"{self._option} needs the environment variable {self._value[1:]}, which is not set")
+        return value
 
     def __repr__(self) -> str:
         return "<key>"
@@ -207,37 +324,25 @@ class Secret:
     def __deepcopy__(self, memo: object) -> Secret:
         return self
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("api_key= would be pickled with the backend: use api_key_env=")
+    def __reduce__(self) -> tuple[type[Secret], tuple[str, str]]:
+        if self._value.startswith("$"):
+            return Secret, (self._value, self._option)
+        remedy = (
+            "api_key_env=" if self._option == "api_key=" else '"$NAME", a variable of the environment, as the value'
+        )
+        raise TypeError(f"{self._option} would be pickled with the backend: use {remedy}")
 
 
-def only_own_headers(key: str) -> Callable[[httpx.Request], Coroutine[Any, Any, None]]:
-    """A hook that removes every header that the SDK read from its environment variables."""
+@cache
+def certificates() -> ssl.SSLContext:
+    """The certificates of this machine, read once: that takes 50 ms."""
+    import httpx
 
-    async def hook(request: httpx.Request) -> None:
-        for name in list(request.headers):
-            if name.lower() not in KEPT_HEADERS and not name.lower().startswith("x-stainless-"):
-                del request.headers[name]
-        request.headers["Authorization"] = f"Bearer {key}"
-
-    return hook
+    return httpx.create_ssl_context()
 
 
-def check_url(url: str) -> tuple[str, bool]:
-    """The address without query and fragment, which may be secret, and whether it is OpenAI's own."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:%-]+", parts.hostname or ""):
-        raise ValueError(f"base_url={redact(url, '')!r} is no address: use one like http://localhost:8000/v1")
-    if "@" in parts.netloc:
-        raise ValueError(f"base_url at {parts.hostname} contains a user name or password: use api_key_env= for a key")
-    official = (parts.scheme, parts.hostname, parts.port or 443) == ("https", "api.openai.com", 443)
-    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/"), official
-
-
-def import_sdk() -> ModuleType:
-    """The SDK, imported when the first backend is made: it takes half a second."""
-    try:
-        import openai
-    except ImportError:
-        raise ImportError('the OpenAI backend needs the openai SDK: pip install "rankr1-rag[openai]"') from None
-    return openai
+def hide_query(record: logging.LogRecord) -> bool:
+    """A filter of httpx's log, which prints addresses: a query may hold a key."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(str(one).partition("?")[0] if type(one).__name__ == "URL" else one for one in record.args)
+    return True

@@ -9,30 +9,19 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any
 
 from rankr1_rag.backends import Request
-from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
+from rankr1_rag.backends.openai.refusals import Quirks
 from rankr1_rag.types import Completion, TokenLogprob
 
 Json = dict[str, Any]
 
 
-class ReplyError(ValueError):
-    """A reply that is no completion, with the reason."""
-
-
 def regex(choices: Sequence[str]) -> str:
     """A regular expression for exactly these texts."""
     return f"({'|'.join(re.escape(choice) for choice in choices)})"
-
-
-def grammar(choices: Sequence[str]) -> str:
-    """A GBNF grammar for exactly these texts."""
-    return "root ::= " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
 
 
 @dataclass(frozen=True)
@@ -41,7 +30,8 @@ class Dialect:
 
     `limit` is its name for `max_tokens`; `seeded`: it takes a seed. `always` goes into every body. `continues` are the
     fields that make it continue a final assistant message: None if it cannot. `constrain` makes the fields that limit a
-    completion to choices: None if it cannot. `echoes`: the reply repeats the message that it continued.
+    completion to choices: None if it cannot. `echoes`: the reply repeats the message that it continued. `tokenizes`: it
+    renders and tokenizes a prompt at /tokenize.
     """
 
     limit: str = "max_tokens"
@@ -50,6 +40,7 @@ class Dialect:
     continues: Mapping[str, object] | None = None
     constrain: Callable[[Sequence[str]], Json] | None = None
     echoes: bool = False
+    tokenizes: bool = False
 
 
 # `always` switches off the samplers that servers take from a model's generation_config.json by default: that of
@@ -66,6 +57,7 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
             always={"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0},
             continues={"continue_final_message": True, "add_generation_prompt": False},
             constrain=lambda choices: {"structured_outputs": {"choice": list(choices)}},
+            tokenizes=True,
         ),
         # sglang/srt/entrypoints/openai/protocol.py, ChatCompletionRequest; continue_final_message since 0.4.4.
         "sglang": Dialect(
@@ -78,7 +70,9 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
         "llama-server": Dialect(
             always={"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0, "reasoning_format": "none"},
             continues={},
-            constrain=lambda choices: {"grammar": grammar(choices)},
+            constrain=lambda choices: {
+                "grammar": "root ::= " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
+            },
             echoes=True,
         ),
         # text-generation-inference/router/src: chat_template.rs continues a final assistant message, since 3.0;
@@ -89,22 +83,40 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
     }
 )
 
-FINISH_REASONS = {"eos_token": "stop", "stop_sequence": "stop"}
-"""TGI's names."""
+FINISH_REASONS = {"eos_token": "stop", "stop_sequence": "stop", "max_tokens": "length", "MAX_TOKENS": "length"}
+"""Names of TGI and of gateways."""
 
 BROKEN_OFF = {"abort", "error"}
 """vLLM and SGLang when they shut down; OpenRouter."""
 
 
-def to_body(dialect: Dialect, model: str, request: Request) -> Json:
-    """The JSON body for a request. Lone surrogates, which JSON cannot carry, become "?"."""
+CONTINUE = "Your answer has begun:\n\n{begun}\n\nContinue exactly where it ends. Write only what follows."
+
+
+def to_messages(request: Request, quirks: Quirks) -> list[dict[str, str]]:
+    """The messages of a request, without an empty system text, or with the system text in the user's turn."""
+    messages: list[dict[str, str]] = [{**one} for one in request.messages if one["content"] or one["role"] != "system"]
+    if quirks.folds_system and len(messages) > 1 and messages[0]["role"] == "system":
+        system = messages.pop(0)["content"]
+        messages[0]["content"] = f"{system}\n\n{messages[0]['content']}"
+    return messages
+
+
+def to_body(
+    dialect: Dialect, model: str, request: Request, quirks: Quirks, prompt: Sequence[int] = (), room: int = 0
+) -> Json:
+    """The JSON body for a request, with what the server has refused sent another way, and `room` more tokens.
+
+    With the tokens of a `prompt` it is for the route of plain completions.
+    """
+    messages, begun = to_messages(request, quirks), continued(dialect, request)
+    if begun and not quirks.continues and len(messages) > 1:  # asked in the user's turn
+        messages.pop()
+        messages[-1]["content"] += "\n\n" + CONTINUE.format(begun=begun)
     fields: Json = {
         "model": model,
-        "messages": [
-            {key: value.encode("utf-8", "replace").decode("utf-8") for key, value in message.items()}
-            for message in request.messages
-        ],
-        dialect.limit: request.max_tokens,
+        **({"prompt": list(prompt)} if prompt else {"messages": messages}),
+        dialect.limit: request.max_tokens + room,
         "temperature": request.temperature,
         **dialect.always,
     }
@@ -113,34 +125,44 @@ def to_body(dialect: Dialect, model: str, request: Request) -> Json:
     if request.stop:
         fields["stop"] = list(request.stop)
     if request.logprobs:
-        fields |= {"logprobs": True, "top_logprobs": request.logprobs}
+        fields |= {"logprobs": request.logprobs} if prompt else {"logprobs": True, "top_logprobs": request.logprobs}
     if request.choices and dialect.constrain:
         fields |= dialect.constrain(request.choices)
-    if dialect.continues and continued(dialect, request):
+    if dialect.continues and begun and quirks.continues:
         fields |= dialect.continues
+    for name, new in quirks.fields.items():
+        if (value := fields.pop(name, None)) is not None and new:
+            fields[new] = value
     return fields
 
 
-def to_completion(dialect: Dialect, request: Request, reply: object) -> Completion:
-    """The completion in a reply; ReplyError if there is none."""
+def to_completion(dialect: Dialect, request: Request, body: Json, reply: object) -> Completion:
+    """The completion in the reply to this body; ValueError if there is none."""
     choices = reply.get("choices") if isinstance(reply, dict) else None
     if not isinstance(choices, list) or not choices:
-        raise ReplyError("the reply has no choices")
+        raise ValueError("the reply has no choices")
     choice = choices[0]
-    if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
-        raise ReplyError("the reply's first choice has no message")
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if "prompt" in body and isinstance(choice, dict):
+        message = {"content": choice.get("text")}
+    if not isinstance(message, dict):
+        raise ValueError("the reply's first choice has no message")
     reason = choice.get("finish_reason")
     if reason in BROKEN_OFF:
-        raise ReplyError(f"the server broke the completion off ({reason})")
+        raise ValueError(f"the server broke the completion off ({reason})")
     reason = FINISH_REASONS.get(reason, reason) if isinstance(reason, str) else "unknown"
-    usage = object_at(reply, "usage")
+    begun = continued(dialect, request)
+    is_new_turn = begun and "prompt" not in body and body["messages"][-1]["role"] == "user"
+    text = whole_text(message, reason, "" if is_new_turn else begun, dialect.echoes)
+    if is_new_turn:  # a model may reason again, or repeat what it is to continue
+        text = next((one for one in request.choices if text.rstrip().endswith(one)), text.removeprefix(begun))
     return Completion(
-        text=whole_text(choice["message"], reason, continued(dialect, request), dialect.echoes),
-        prompt_tokens=number_at(usage, "prompt_tokens"),
-        cached_tokens=number_at(object_at(usage, "prompt_tokens_details"), "cached_tokens"),
-        completion_tokens=number_at(usage, "completion_tokens"),
+        text=text,
+        prompt_tokens=number(reply, "usage", "prompt_tokens"),
+        cached_tokens=number(reply, "usage", "prompt_tokens_details", "cached_tokens"),
+        completion_tokens=number(reply, "usage", "completion_tokens"),
         finish_reason=reason,
-        logprobs=to_logprobs(object_at(choice, "logprobs").get("content")) if request.logprobs else None,
+        logprobs=to_logprobs(choice.get("logprobs")) if request.logprobs else None,
     )
 
 
@@ -154,11 +176,12 @@ def whole_text(message: Json, reason: str, prefix: str, echoes: bool) -> str:
     """The text as the model wrote it after `prefix`: reasoning that the server split off is put back with its tags."""
     reasoning = message.get("reasoning") or message.get("reasoning_content") or ""  # vLLM >= 0.32; the others
     content = message.get("content") or message.get("refusal")
-    if content is None and not reasoning and ("content" not in message or reason == "unknown"):
-        raise ReplyError("the reply's message has no content")
+    is_left_out = "content" not in message and reason != "length"  # Gemini's after reasoning that it does not show
+    if content is None and not reasoning and (is_left_out or reason == "unknown"):
+        raise ValueError("the reply's message has no content")
     content = content or ""  # null, but finished: SGLang's empty text
     if not isinstance(reasoning, str) or not isinstance(content, str):
-        raise ReplyError("the reply's content is not a text")
+        raise ValueError("the reply's content is not a text")
     if echoes:
         content = content.removeprefix(prefix)
     if not reasoning:
@@ -170,119 +193,30 @@ def whole_text(message: Json, reason: str, prefix: str, echoes: bool) -> str:
     return f"{opening}{reasoning}{closing}{content}"
 
 
-def to_logprobs(tokens: object) -> tuple[TokenLogprob, ...] | None:
-    """The log-probabilities of a reply, None if it has none; ReplyError for others."""
-    if not isinstance(tokens, list):
+def to_logprobs(logprobs: object) -> tuple[TokenLogprob, ...] | None:
+    """The log-probabilities of a choice, None if it has none; ValueError if they cannot be read."""
+    if not isinstance(logprobs, dict):
         return None
     try:
+        if isinstance(logprobs.get("tokens"), list):  # plain completions
+            pairs = [sorted((top or {}).items(), key=lambda pair: -pair[1]) for top in logprobs["top_logprobs"]]
+            return tuple(map(TokenLogprob, logprobs["tokens"], logprobs["token_logprobs"], map(tuple, pairs)))
+        if not isinstance(logprobs.get("content"), list):
+            return None
         return tuple(
             TokenLogprob(
                 token=entry["token"],
                 logprob=float(entry["logprob"]),
                 top=tuple((top["token"], float(top["logprob"])) for top in entry.get("top_logprobs") or ()),
             )
-            for entry in tokens
+            for entry in logprobs["content"]
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ReplyError(f"the reply's logprobs cannot be read ({error!r})") from None
+        raise ValueError(f"the reply's logprobs cannot be read ({error!r})") from None
 
 
-def object_at(parent: object, key: str) -> Json:
-    """The object in this field, {} for anything else."""
-    value = parent.get(key) if isinstance(parent, dict) else None
-    return value if isinstance(value, dict) else {}
-
-
-def number_at(parent: Json, key: str) -> int:
-    """The integer in this field, 0 for anything else."""
-    value = parent.get(key)
+def number(value: object, *keys: str) -> int:
+    """The integer at the end of this path, 0 for anything else."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
     return value if isinstance(value, int) else 0
-
-
-RETRYABLE = {408, 409, 425, 429}
-"""Besides every 5xx."""
-
-
-# OpenAI, vLLM: "maximum context length"; llama-server: "exceeds the available context size"; SGLang: "longer than the
-# model's context length"; TGI: "`inputs` tokens + `max_new_tokens` must be <= 4096".
-TOO_LONG = re.compile(
-    r"context.?(length|size|window)|max_(new|total)_tokens.{0,3} must be <=|maximum model length", re.I
-)
-
-
-KEYS = re.compile(r"\b(?:sk|pk|rk|hf|gsk|xai|key)[-_][\w*.-]{6,}|(?<=bearer )\S+", re.I)
-
-
-@dataclass(frozen=True)
-class Destination:
-    """Where a request goes. `key_name` names the source of the key."""
-
-    base_url: str
-    model: str
-    key_name: str
-    key: str = field(repr=False)
-
-
-def to_error(destination: Destination, status: int, headers: Mapping[str, str], text: str) -> BackendError:
-    """The error for this answer. `status` may be 2xx: then the text is an error all the same."""
-    data = parse_json(text)
-    inner = data.get("error") if isinstance(data, dict) else None
-    codes = [one.get("code") for one in (inner, data) if isinstance(one, dict)]
-    code = next((code for code in codes if isinstance(code, int) and 400 <= code < 600), 0)
-    status = code if status < 300 and code else status
-    said: Any = (inner or data) if isinstance(data, dict) else text
-    if isinstance(said, dict):
-        said = said.get("message") or said.get("detail") or said
-    url = destination.base_url
-    message = f"{url} answered {status}: {redact(str(said) or 'nothing', destination.key)}"
-    if status in (400, 413, 422) and TOO_LONG.search(text):
-        return PromptTooLong(f"{message} (set context= to the server's limit, so that passages are clipped to fit)")
-    if "insufficient_quota" in text:
-        return BackendError(f"{message} (the account has no credit left: waiting does not help)")
-    if status < 300 or status in RETRYABLE or status >= 500:
-        return BackendUnavailable(message, retry_after(headers))
-    if status in (401, 403):
-        message += f" (the key sent was {destination.key_name})"
-    elif status == 404:
-        message += (
-            f" (is there a server with the model {destination.model!r} at {url}? It lists its models at {url}/models;"
-            " most servers want a base_url that ends in /v1)"
-        )
-    elif status < 400:
-        target = headers.get("location", "nowhere").partition("?")[0]
-        message += f" (it redirects to {target!r}, where prompts and keys are not sent: correct the base_url)"
-    return BackendError(message)
-
-
-def parse_json(text: str) -> object:
-    """The JSON in a text; None if it is none."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
-
-
-def is_error(data: object) -> bool:
-    """Whether a JSON reply is an error, whatever its status is."""
-    return isinstance(data, dict) and (bool(data.get("error")) or data.get("object") == "error")
-
-
-def redact(text: str, key: str, longest: int = 400) -> str:
-    """The beginning of the text on one short line, without the key or anything that looks like one."""
-    text = KEYS.sub("<key>", text.replace(key, "<key>") if key else text)
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= longest else f"{line[:longest]}…"
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name, "")
-        if re.fullmatch(r"\d+(\.\d+)?", value):
-            return float(value) * unit
-    try:
-        date = parsedate_to_datetime(headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    now = datetime.now(UTC) if date.tzinfo else datetime.now(UTC).replace(tzinfo=None)
-    return max(0.0, (date - now).total_seconds())

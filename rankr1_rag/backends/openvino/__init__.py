@@ -12,12 +12,105 @@ Control tokens such as `<|im_end|>` inside a message become real ones, as with m
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from multiprocessing.connection import Pipe
 from pathlib import Path
 
-from rankr1_rag.backends.local_model import LocalModel
+from rankr1_rag.backends.local_model import LocalModel, ModelWorker, log
 from rankr1_rag.backends.openvino import weights
-from rankr1_rag.backends.openvino.process import ModelProcess, PipelineSettings
+from rankr1_rag.errors import BackendError, BackendUnavailable
+
+_START = """\
+import sys
+sys.path[:] = {path!r}
+sys.modules["openvino_telemetry"] = None  # it writes into the home folder and looks up a host
+from rankr1_rag.backends.openvino.worker import main
+main({fd})"""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSettings:
+    """The arguments of a pipeline; `context` is prompt and completion together, `threads` None the runtime's choice.
+
+    `adapter` is merged into the weights at `path` before.
+    """
+
+    path: Path
+    adapter: Path | None
+    context: int
+    cache_tokens: int
+    max_batch: int
+    threads: int | None
+    device: str
+
+
+class ModelProcess(ModelWorker):
+    """The child process of a model, which runs `worker`: questions go in, answers come out, and it may die.
+
+    It is a process because the runtime's `step()` holds the GIL and would freeze every event loop here, because only
+    one thread may use the runtime, and because a crash of the runtime must not end this process. The first question is
+    "load"; the answer is None, or an error that ends it. What it logs is logged here.
+    """
+
+    def __init__(self, settings: PipelineSettings) -> None:
+        super().__init__()
+        self._pipe, theirs = Pipe()
+        code = _START.format(path=sys.path, fd=theirs.fileno())
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        theirs.close()
+        for work in (self._write, self._read):
+            threading.Thread(target=work, name="rankr1-openvino", daemon=True).start()
+        self.ask("load", settings).add_done_callback(self._check_loaded)
+
+    def stop(self, reason: str) -> None:
+        """End the process now."""
+        super().stop(reason)
+        self.process.kill()
+
+    def join(self, seconds: float | None = None) -> None:
+        """Wait until the process is gone."""
+        self.process.wait(seconds)
+
+    def forget(self) -> None:
+        """In the child of a fork: let go of the pipe too, or the model's process would outlive the parent."""
+        super().forget()
+        self._pipe.close()
+        self.process.returncode = 0
+
+    def _write(self) -> None:
+        """Send the questions. Sending may wait for a step to end, so those who ask must not do it themselves."""
+        with suppress(OSError):  # it died, which the reader reports
+            for message in iter(self.inbox.get, None):
+                self._pipe.send(message)
+
+    def _read(self) -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                number, outcome = self._pipe.recv()
+                if number is None:
+                    log.log(*outcome)
+                else:
+                    self.answer(number, outcome)
+        code = self.process.wait()
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        self.end(BackendUnavailable(f"the process of the model died ({how}): ask again, and it is started again"))
+        self._pipe.close()
+
+    def _check_loaded(self, loaded: Future[None]) -> None:
+        if isinstance(error := loaded.exception(), BackendError):
+            self.end(error)
 
 
 class OpenVINO(LocalModel[ModelProcess]):
@@ -29,12 +122,10 @@ class OpenVINO(LocalModel[ModelProcess]):
     another name; without it, an adapter in the place of the shipped one goes by the name of that.
 
     `context` lowers the longest prompt and completion. Up to `max_batch` requests are computed together, in a KV cache
-    of `cache_tokens` (14 kB each for SmolLM2); others wait.
-
-    Choices are kept exactly, and whole, even where `max_tokens` is less. The same requests in the same batches give the
-    same text, but other company rounds differently and turns near ties, greedy or sampled by seed and sample; with
-    `max_batch=1` there is none, and a good part of the speed is gone. `logprobs` are the chosen tokens' own: the
-    runtime reports neither alternatives (`top`) nor `cached_tokens`, which stays 0.
+    of `cache_tokens` (14 kB each for SmolLM2); others wait. Choices are kept exactly, whole even where `max_tokens` is
+    less. Other company rounds differently and turns near ties; with `max_batch=1` there is none, and a good part of the
+    speed is gone. `logprobs` are the chosen tokens' own: the runtime reports neither alternatives (`top`) nor
+    `cached_tokens`, which stays 0.
 
     Raises FileNotFoundError for a wrong path and ImportError, with the commands to run, for what is not installed;
     an adapter that does not fit is a BackendError at the first use.
@@ -52,52 +143,33 @@ class OpenVINO(LocalModel[ModelProcess]):
         threads: int | None = None,
         device: str = "CPU",
     ) -> None:
-        super().__init__()
-        self._path = weights.find(model)
-        self._adapter = weights.adapter(model, adapter)
-        self._name = name or (weights.EMBEDDED if model is None else str(model))
-        self._longest = min(context or cache_tokens, cache_tokens)
-        self._cache_tokens, self._max_batch, self._threads, self._device = cache_tokens, max_batch, threads, device
-        if max_batch < 1 or self._longest < 1:
+        super().__init__(name or (weights.EMBEDDED if model is None else str(model)))
+        longest = min(context or cache_tokens, cache_tokens)
+        path, folder = weights.find(model), weights.adapter(model, adapter)
+        self._settings = PipelineSettings(path, folder, longest, cache_tokens, max_batch, threads, device)
+        if max_batch < 1 or longest < 1:
             raise ValueError(f"max_batch is {max_batch}, context {context}, cache_tokens {cache_tokens}: too small")
-        self._counted = lru_cache(maxsize=4_096)(self._count)
-
-    @property
-    def model(self) -> str:
-        """The name, the embedded model's, or the path."""
-        return self._name
+        self._counted = lru_cache(maxsize=4_096)(lambda text: self.worker().ask("count", text).result())
 
     @cached_property
     def identity(self) -> str:
         """The name, a digest over the weights with their tokenizer, one over the adapter; reads all of the files."""
-        digests = [weights.digest(self._path)]
-        if self._adapter:
-            digests.append(weights.adapter_digest(self._adapter))
-        return f"openvino:{Path(self._name).name}:{'+'.join(digests)}"
+        digests = [weights.digest(self._settings.path)]
+        if self._settings.adapter:
+            digests.append(weights.adapter_digest(self._settings.adapter))
+        return f"openvino:{Path(self.model).name}:{'+'.join(digests)}"
 
     @cached_property
     def context(self) -> int:
         """The model's own, or less by `context` or by a smaller cache. BackendError for a damaged file."""
-        return min(weights.context(self._path) or self._longest, self._longest)
+        longest = self._settings.context
+        return min(weights.context(self._settings.path) or longest, longest)
 
     def count(self, text: str) -> int:
         """Tokens of this text. The first call waits for the model to load, any other for a step of the batch."""
-        return self._counted(text)
-
-    def _count(self, text: str) -> int:
-        tokens: int = self.worker().ask("count", text).result()
+        tokens: int = self._counted(text)
         return tokens
 
     def start(self, lost: ModelProcess | None) -> ModelProcess:
         """A new process that loads the model."""
-        return ModelProcess(
-            PipelineSettings(
-                self._path,
-                self._adapter,
-                self.context,
-                self._cache_tokens,
-                self._max_batch,
-                self._threads,
-                self._device,
-            )
-        )
+        return ModelProcess(replace(self._settings, context=self.context))

@@ -26,6 +26,7 @@ from gguf import GGMLQuantizationType, quants
 from numpy.typing import NDArray
 
 from rankr1_rag.backends.hub import ADAPTER, ADAPTER_CONFIG, read_json
+from rankr1_rag.backends.local_model import log, logged
 from rankr1_rag.backends.openvino.weights import BLOCK_SIZES, GGUFHeader, adapter_digest, digest, read_header
 from rankr1_rag.errors import BackendError, FileError
 from rankr1_rag.io.files import locked
@@ -33,9 +34,9 @@ from rankr1_rag.io.files import locked
 Matrix = NDArray[np.float32]
 
 F16, Q8_0 = 1, 8
+_FLOATS = {0, F16, 30}
 """Types of tensors."""
 
-_FLOATS = {0, F16, 30}
 _MOSTLY_F16, _MOSTLY_Q8_0 = 1, 7
 """Values of `general.file_type`."""
 
@@ -119,10 +120,18 @@ def read_adapter(folder: Path) -> LoraAdapter:
         halves.setdefault(match[1], {})[match[2]] = matrix
     if not halves:
         raise BackendError(f"the adapter {folder} holds no tensor: it is damaged, or was never trained")
+    layers = {}
+    for layer, half in halves.items():
+        a, b = half.get("A"), half.get("B")
+        if a is None or b is None or a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
+            shapes = {name: matrix.shape for name, matrix in half.items()}
+            raise BackendError(
+                f"the adapter {folder} is damaged: for {layer} it holds {shapes}, not (r, in) and (out, r)"
+            )
+        layers[layer] = LowRankUpdate(a, b, scale_of(folder, config, layer, len(a)))
     targets = config.get("target_modules")
     some_blocks = config.get("layers_to_transform") is not None or config.get("exclude_modules")
     named = isinstance(targets, list) and all(str(name).isidentifier() for name in targets)
-    layers = {layer: low_rank_update(folder, config, layer, half) for layer, half in halves.items()}
     return LoraAdapter(folder, str(config.get("base_model_name_or_path")), layers, named and not some_blocks)
 
 
@@ -146,38 +155,24 @@ def read_matrices(path: Path) -> Iterator[tuple[str, Matrix]]:
         yield name, values.reshape(tensor["shape"])
 
 
-def low_rank_update(folder: Path, config: Mapping[str, Any], layer: str, half: Mapping[str, Matrix]) -> LowRankUpdate:
-    """The update of a layer. BackendError for halves that do not belong together."""
-    a, b = half.get("A"), half.get("B")
-    if a is None or b is None or a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
-        shapes = {name: matrix.shape for name, matrix in half.items()}
-        raise BackendError(f"the adapter {folder} is damaged: for {layer} it holds {shapes}, not (r, in) and (out, r)")
+def scale_of(folder: Path, config: Mapping[str, Any], layer: str, rank: int) -> float:
+    """The factor of a layer's update, as in peft. BackendError where the configuration is not of this rank."""
 
     def setting(patterns: str, default: str) -> float:
-        """The number of the first pattern that this layer ends with, as in peft, else that of all layers."""
+        """The number of the first pattern that this layer ends with, else that of all layers."""
         for pattern, value in (config.get(patterns) or {}).items():
             if re.match(rf"(.*\.)?({pattern})$", layer):
                 return float(value)
         return float(config[default])
 
-    rank = len(a)
     try:
         if (configured := setting("rank_pattern", "r")) != rank:
             raise ValueError(f"rank {configured:g}, not {rank}")
-        scale = setting("alpha_pattern", "lora_alpha") / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        return setting("alpha_pattern", "lora_alpha") / (math.sqrt(rank) if config.get("use_rslora") else rank)
     except (LookupError, TypeError, ValueError, re.error) as error:
         raise BackendError(
             f"{folder / ADAPTER_CONFIG} is damaged, at {layer}: {type(error).__name__}: {error}"
         ) from error
-    return LowRankUpdate(a, b, scale)
-
-
-@dataclass(frozen=True, slots=True)
-class TensorReplacement:
-    """Another content of a tensor in a GGUF file, made when it is written: its weights with an update, in this type."""
-
-    kind: int
-    update: LowRankUpdate
 
 
 def merge(base: Path, adapter: LoraAdapter, out: BinaryIO, kind: int | None = None) -> None:
@@ -203,23 +198,16 @@ def merge(base: Path, adapter: LoraAdapter, out: BinaryIO, kind: int | None = No
         kind = Q8_0 if sum(prod(tensor.shape) for tensor in header.tensors.values()) > _LARGE else F16
     replacements = {}
     for layer, update in adapter.layers.items():
-        name, shape = tensor_name(layer), (update.b.shape[0], update.a.shape[1])
-        tensor = header.tensors.get(name or "")
-        if name is None or tensor is None or tensor.shape[::-1] != shape:
+        name = "output.weight" if layer == "lm_head" else ""
+        if match := _LAYER.fullmatch(layer):
+            name = f"blk.{match[1]}.{_LAYERS.get(match[2])}.weight"
+        tensor, shape = header.tensors.get(name), (update.b.shape[0], update.a.shape[1])
+        if tensor is None or tensor.shape[::-1] != shape:
             there = f"there the tensor {name} is {tensor.shape[::-1]}" if tensor else "it has no such layer"
             raise BackendError(f"{does_not_fit}: {layer} of shape {shape}, {there}; {remedy}")
         fits = kind != Q8_0 or shape[1] % BLOCK_SIZES[Q8_0][0] == 0  # else a row is no whole number of blocks
-        replacements[name] = TensorReplacement(kind if fits else F16, in_file_order(header, name, update))
+        replacements[name] = (kind if fits else F16, in_file_order(header, name, update))
     write_gguf(out, header, replacements)
-
-
-def tensor_name(layer: str) -> str | None:
-    """The name in a GGUF file for a layer of Hugging Face, None where it is none of the known ones."""
-    if layer == "lm_head":
-        return "output.weight"
-    match = _LAYER.fullmatch(layer)
-    known = _LAYERS.get(match[2]) if match else None
-    return f"blk.{match[1]}.{known}.weight" if match and known else None
 
 
 def in_file_order(header: GGUFHeader, name: str, update: LowRankUpdate) -> LowRankUpdate:
@@ -240,12 +228,12 @@ def in_file_order(header: GGUFHeader, name: str, update: LowRankUpdate) -> LowRa
     return replace(update, b=halves.swapaxes(1, 2).reshape(rows, rank))
 
 
-def write_gguf(out: BinaryIO, header: GGUFHeader, replacements: Mapping[str, TensorReplacement]) -> None:
-    """The file of this header with other values in these tensors."""
+def write_gguf(out: BinaryIO, header: GGUFHeader, replacements: Mapping[str, tuple[int, LowRankUpdate]]) -> None:
+    """Write the file of this header with these updates in these tensors, and those in these types."""
     with header.path.open("rb") as base:
         begin = bytearray(base.read(header.metadata_end))
     tensors = {
-        name: replace(tensor, kind=replacements[name].kind) if name in replacements else tensor
+        name: replace(tensor, kind=replacements[name][0]) if name in replacements else tensor
         for name, tensor in header.tensors.items()
     }
     if header.file_type is not None:
@@ -264,39 +252,31 @@ def write_gguf(out: BinaryIO, header: GGUFHeader, replacements: Mapping[str, Ten
         offset += tensor.size + -tensor.size % header.alignment
     out.write(begin + bytes(-len(begin) % header.alignment))
     for name, tensor in tensors.items():
+        content = header.content(name)
         if name in replacements:
-            update = replacements[name].update
-            weights = dequantized(header, name) + np.float32(update.scale) * (update.b @ update.a)
+            update, before = replacements[name][1], header.tensors[name]
+            rows = np.frombuffer(content, np.uint8).reshape(before.shape[-1], -1)
+            try:
+                weights: Matrix = quants.dequantize(rows, GGMLQuantizationType(before.kind))
+            except (NotImplementedError, ValueError) as error:
+                raise BackendError(f"{header.path}: {name} cannot be dequantised ({error})") from error
+            weights = weights + np.float32(update.scale) * (update.b @ update.a)
             content = quants.quantize(weights, GGMLQuantizationType(tensor.kind)).tobytes()
-        else:
-            content = header.content(name)
         out.write(content + bytes(-tensor.size % header.alignment))
 
 
-def dequantized(header: GGUFHeader, name: str) -> Matrix:
-    """A matrix of a GGUF file, (out, in). BackendError for a type that cannot be dequantised."""
-    tensor = header.tensors[name]
-    rows = np.frombuffer(header.content(name), np.uint8).reshape(tensor.shape[-1], -1)
-    try:
-        matrix: Matrix = quants.dequantize(rows, GGMLQuantizationType(tensor.kind))
-    except (NotImplementedError, ValueError) as error:
-        raise BackendError(f"{header.path}: {name} cannot be dequantised ({error})") from error
-    return matrix
-
-
 @contextmanager
-def merged_model(base: Path, adapter: Path) -> Iterator[tuple[Path, str | None]]:
-    """The file of this model with this adapter, there until this ends, and a warning for the user, if any.
+def merged_model(base: Path, adapter: Path) -> Iterator[Path]:
+    """The file of this model with this adapter, there until this ends.
 
     It is kept in the user's cache folder under the digests of base, adapter and itself: a damaged one is made again,
     and of several processes one makes it and the others wait. Where nothing can be kept it is made for this process
-    alone.
-    BackendError where the two do not belong together, or where there is no room anywhere.
+    alone, with a warning in the log. BackendError where the two do not belong together, or where there is no room.
     """
     key = f"{digest(base)}-{adapter_digest(adapter)}"
     with ExitStack() as stack:
         try:
-            path, warning = kept_file(cache_folder(), key, base, adapter), None
+            path = kept_file(cache_folder(), key, base, adapter)
         except OSError as problem:
             try:
                 once = tempfile.TemporaryDirectory(prefix="rankr1-", ignore_cleanup_errors=True)
@@ -306,11 +286,12 @@ def merged_model(base: Path, adapter: Path) -> Iterator[tuple[Path, str | None]]
                     f"the model cannot be merged with its adapter: neither the cache folder ({problem}) nor the "
                     f"temporary one ({error}) can be written: make room, or name others in XDG_CACHE_HOME and TMPDIR"
                 ) from error
-            warning = (
-                f"the model with its adapter cannot be kept ({problem}): it is made again each time one is loaded. "
-                "Make that folder writable, or name another in XDG_CACHE_HOME"
+            log.warning(
+                "the model with its adapter cannot be kept (%s): it is made again each time one is loaded. Make that "
+                "folder writable, or name another in XDG_CACHE_HOME",
+                problem,
             )
-        yield path, warning
+        yield path
 
 
 def cache_folder() -> Path:
@@ -365,7 +346,7 @@ def make_file(folder: Path, key: str, base: Path, adapter: Path) -> Path:
     """A new file, whole or not at all; a damaged old one is removed."""
     part = folder / f"{key}.part"
     try:
-        with part.open("wb") as out:
+        with logged(f"merging the adapter {adapter} into {base}"), part.open("wb") as out:
             merge(base, read_adapter(adapter), out)
             out.flush()
             os.fsync(out.fileno())

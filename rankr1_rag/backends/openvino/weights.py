@@ -6,18 +6,15 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. What a vocabulary or 
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import mmap
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import partial
 from math import prod
 from pathlib import Path
 
-from rankr1_rag.backends.hub import ADAPTER, ADAPTER_CONFIG, CheckpointFiles
+from rankr1_rag.backends.hub import ADAPTER, ADAPTER_CONFIG, CheckpointFiles, digest_of
 from rankr1_rag.errors import BackendError
 
 EMBEDDED = "SmolLM2-135M-Rank-R1"
@@ -100,21 +97,12 @@ def context(path: Path) -> int | None:
 
 def digest(path: Path) -> str:
     """16 hex digits over the content of the file, or of the model's files in a folder. 0.1 s for 100 MB."""
-    return digest_of([path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in _PARTS))
+    return digest_of([path] if path.is_file() else [file for file in path.iterdir() if file.suffix in _PARTS])
 
 
 def adapter_digest(folder: Path) -> str:
     """16 hex digits over an adapter and how it is merged."""
     return digest_of([folder / ADAPTER_CONFIG, folder / ADAPTER], str(MERGING))
-
-
-def digest_of(files: Iterable[Path], begin: str = "") -> str:
-    """16 hex digits over the content of these files."""
-    whole = hashlib.sha256(begin.encode())
-    for file in files:
-        with file.open("rb") as stream:
-            whole.update(hashlib.file_digest(stream, "sha256").digest())
-    return whole.hexdigest()[:16]
 
 
 BLOCK_SIZES = {  # tensor type: elements and bytes of one block
@@ -147,7 +135,8 @@ class GGUFTensor:
 class GGUFHeader:
     """The beginning of a GGUF file; arrays in the metadata are None. The metadata take the bytes before `metadata_end`.
 
-    `file_type` is the place of the number for the type of most tensors, if there is one.
+    `file_type` is the place of the number for the type of most tensors, if there is one. Tensors begin at multiples of
+    `alignment`.
     """
 
     path: Path
@@ -155,11 +144,7 @@ class GGUFHeader:
     tensors: dict[str, GGUFTensor]
     metadata_end: int
     file_type: int | None
-
-    @property
-    def alignment(self) -> int:
-        """Tensors begin at multiples of it."""
-        return int(self.metadata.get("general.alignment") or 32)
+    alignment: int
 
     def content(self, name: str) -> bytes:
         """The bytes of a tensor."""
@@ -185,27 +170,34 @@ class HeaderReader:
     def __init__(self, data: mmap.mmap) -> None:
         self._data = data
         self._at = 4
-        self._file_type: int | None = None
-        if data[:4] != b"GGUF":
-            raise ValueError("it does not begin with GGUF")
 
     def header(self, path: Path) -> GGUFHeader:
         """The header, with the places of the tensors in the file. ValueError, KeyError, struct.error."""
-        if (version := self._one("I")) not in (2, 3):
+        if self._data[:4] != b"GGUF":
+            raise ValueError("it does not begin with GGUF")
+        if (version := self._number("I")) not in (2, 3):
             raise ValueError(f"GGUF version {version}")
-        tensors, pairs = self._one("Q"), self._one("Q")
-        metadata = dict(self._pair() for _ in range(pairs))
-        header = GGUFHeader(path, metadata, {}, self._at, self._file_type)
-        found = dict(self._tensor() for _ in range(tensors))
-        start = self._at + -self._at % header.alignment
-        for name, tensor in found.items():
-            header.tensors[name] = replace(tensor, offset=start + tensor.offset)
-        size = max((tensor.offset + tensor.size for tensor in header.tensors.values()), default=start)
+        count, pairs = self._number("Q"), self._number("Q")
+        metadata, file_type = {}, None
+        for _ in range(pairs):
+            name, kind = self._string(), self._number("I")
+            if (name, kind) == ("general.file_type", _UINT32):
+                file_type = self._at
+            metadata[name] = self._value(kind)
+        metadata_end, tensors = self._at, {}
+        for _ in range(count):
+            name = self._string()
+            shape = tuple(self._number("Q") for _ in range(self._number("I")))
+            tensors[name] = GGUFTensor(shape, self._number("I"), self._number("Q"))
+        alignment = int(metadata.get("general.alignment") or 32)
+        start = self._at + -self._at % alignment
+        tensors = {name: replace(tensor, offset=start + tensor.offset) for name, tensor in tensors.items()}
+        size = max((tensor.offset + tensor.size for tensor in tensors.values()), default=start)
         if size > len(self._data):
             raise ValueError(f"{len(self._data):,} bytes of at least {size:,}")
-        return header
+        return GGUFHeader(path, metadata, tensors, metadata_end, file_type, alignment)
 
-    def _one(self, code: str) -> int:
+    def _number(self, code: str) -> int:
         """A number; at times a float, in metadata that nobody here reads."""
         value: int
         (value,) = struct.unpack_from(f"<{code}", self._data, self._at)
@@ -213,38 +205,22 @@ class HeaderReader:
         return value
 
     def _string(self) -> str:
-        length = self._one("Q")
+        length = self._number("Q")
         if self._at + length > len(self._data):
             raise ValueError(f"a string of {length:,} bytes")
         self._at += length
         return self._data[self._at - length : self._at].decode("utf-8", "surrogateescape")
 
-    def _pair(self) -> tuple[str, str | int | None]:
-        name, kind = self._string(), self._one("I")
-        if name == "general.file_type" and kind == _UINT32:
-            self._file_type = self._at
-        return name, self._value(kind)
-
     def _value(self, kind: int) -> str | int | None:
+        """A string or a number; None for an array, as the vocabulary is one: it is passed over."""
         if kind == _STRING:
             return self._string()
-        if kind == _ARRAY:
-            self._skip_array()
-            return None
-        return self._one(_SCALARS[kind])
-
-    def _skip_array(self) -> None:
-        """The vocabulary is one, and nothing here needs it."""
-        kind, count = self._one("I"), self._one("Q")
+        if kind != _ARRAY:
+            return self._number(_SCALARS[kind])
+        kind, length = self._number("I"), self._number("Q")
         if kind in _SCALARS:
-            self._at += count * struct.calcsize(f"<{_SCALARS[kind]}")
-            return
-        read = self._string if kind == _STRING else partial(self._value, kind)
-        for _ in range(count):
-            read()
-
-    def _tensor(self) -> tuple[str, GGUFTensor]:
-        """Its name, and it with its offset in the file: from the end of the header."""
-        name = self._string()
-        shape = tuple(self._one("Q") for _ in range(self._one("I")))
-        return name, GGUFTensor(shape, self._one("I"), self._one("Q"))
+            self._at += length * struct.calcsize(f"<{_SCALARS[kind]}")
+        else:
+            for _ in range(length):
+                self._value(kind)
+        return None

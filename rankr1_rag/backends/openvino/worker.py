@@ -7,26 +7,26 @@ prefix cache and brings the process down, now and then. This module imports open
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import openvino_genai
 from openvino_genai import ContinuousBatchingPipeline, GenerationStatus, SchedulerConfig
 
 from rankr1_rag.backends import Request
-from rankr1_rag.backends.local_model import before_stop, check_length, render_with, utf8
-from rankr1_rag.backends.openvino.process import PipelineSettings
+from rankr1_rag.backends.chat_template import render_with, utf8
+from rankr1_rag.backends.local_model import before_stop, check_length, log, logged
+from rankr1_rag.backends.openvino import PipelineSettings
 from rankr1_rag.errors import BackendError
 from rankr1_rag.types import Completion, TokenLogprob
-
-if TYPE_CHECKING:
-    from openvino_genai.py_openvino_genai import GenerationOutput
 
 _BLOCK = 32
 """Tokens in one block of the KV cache on a CPU."""
@@ -43,15 +43,23 @@ def main(fd: int) -> None:
     pipe: Connection[Any, Any] = Connection(fd)
     try:
         _, number, settings = pipe.recv()
+        log.addHandler(PipeHandler(pipe))
+        log.setLevel(logging.INFO)
         try:
-            worker, warning = load(pipe, settings)
+            with logged(f"loading {settings.path}"), ExitStack() as stack:
+                path = settings.path
+                if settings.adapter is not None:
+                    from rankr1_rag.backends.openvino.lora import merged_model
+
+                    path = stack.enter_context(merged_model(settings.path, settings.adapter))
+                worker = PipelineLoop(pipe, settings, path)
         except Exception as error:
             merged = f" with the adapter {settings.adapter}" if settings.adapter else ""
             text = f"openvino-genai cannot load {settings.path}{merged}: {last_line(error)}"
             pipe.send((number, error if isinstance(error, BackendError) else BackendError(text)))
             pipe.recv()  # nobody asks any more: wait for the end
             return
-        pipe.send((number, warning))
+        pipe.send((number, None))
         worker.run()
     except (EOFError, OSError):
         pass
@@ -59,14 +67,16 @@ def main(fd: int) -> None:
         os._exit(0)  # at once: there is nothing to tidy
 
 
-def load(pipe: Connection[Any, Any], settings: PipelineSettings) -> tuple[PipelineLoop, str | None]:
-    """The loop with its model, the adapter merged into it, and a warning for the user, if any."""
-    if settings.adapter is None:
-        return PipelineLoop(pipe, settings, settings.path), None
-    from rankr1_rag.backends.openvino.lora import merged_model
+class PipeHandler(logging.Handler):
+    """Lets the parent log what is logged here."""
 
-    with merged_model(settings.path, settings.adapter) as (path, warning):
-        return PipelineLoop(pipe, settings, path), warning
+    def __init__(self, pipe: Connection[Any, Any]) -> None:
+        super().__init__()
+        self._pipe = pipe
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send the level and the text."""
+        self._pipe.send((None, (record.levelno, "%s", record.getMessage())))
 
 
 class PromptEncoder:
@@ -74,29 +84,29 @@ class PromptEncoder:
 
     def __init__(self, tokenizer: openvino_genai.Tokenizer, context: int) -> None:
         self._tokenizer = tokenizer
-        self._context = min(
-            context, token_count(self._encode(" a" * (context + 1)))
-        )  # it cuts off what it finds too long
+        # It cuts off what it finds too long.
+        self._context = min(context, token_count(self._encode(" a" * (context + 1))))
 
     def count(self, text: str) -> int:
         """Tokens; long texts in pieces, each of which may count one too many."""
         return sum(token_count(self._encode(text[at : at + _PIECE])) for at in range(0, len(text), _PIECE))
 
-    def _encode(self, text: str) -> openvino_genai.TokenizedInputs:
+    def _encode(self, text: str) -> Any:  # noqa: ANN401
         """No BOS is added: chat templates write their own."""
-        return self._tokenizer.encode(utf8(text), add_special_tokens=False)
+        return self._tokenizer.encode(utf8(text), add_special_tokens=False).input_ids
 
     def encode(self, number: int, request: Request) -> EncodedRequest:
         """Render, tokenize and check the length: PromptTooLong."""
-        text = render_with(
+        text, opened = render_with(
             lambda turns: self._tokenizer.apply_chat_template(turns, add_generation_prompt=True), request.messages
         )
-        encoded = EncodedRequest(number, request, self._encode(text), generation_config(request))
-        check_length(encoded.prompt_tokens, encoded.config.max_new_tokens, self._context)
-        return encoded
+        prompt, config = self._encode(text), generation_config(request)
+        check_length(token_count(prompt), config.max_new_tokens, self._context)
+        return EncodedRequest(number, request, prompt, config, "" if request.choices else opened)
 
-    def completion(self, encoded: EncodedRequest, output: GenerationOutput) -> Completion:
+    def completion(self, encoded: EncodedRequest) -> Completion:
         """What the runtime generated. BackendError where it gave up half-way."""
+        (output,) = encoded.handle.read_all()
         tokens = output.generated_ids
         reason = _REASONS.get(output.finish_reason)
         if reason is None:
@@ -106,8 +116,8 @@ class PromptEncoder:
             texts = self._tokenizer.decode([[token] for token in tokens], skip_special_tokens=False)
             logprobs = tuple(map(TokenLogprob, texts, output.generated_log_probs))
         return Completion(
-            text=before_stop(self._tokenizer.decode(tokens), encoded.request.stop),
-            prompt_tokens=encoded.prompt_tokens,
+            text=encoded.opened + before_stop(self._tokenizer.decode(tokens), encoded.request.stop),
+            prompt_tokens=token_count(encoded.prompt),
             completion_tokens=len(tokens),
             finish_reason=reason,
             logprobs=logprobs,
@@ -139,19 +149,15 @@ class EncodedRequest:
 
     number: int
     request: Request
-    prompt: openvino_genai.TokenizedInputs
+    prompt: Any
     config: openvino_genai.GenerationConfig
+    opened: str
     handle: Any = None
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Tokens to read."""
-        return token_count(self.prompt)
 
     @property
     def most_tokens(self) -> int:
         """Places that it can take in the cache."""
-        return self.prompt_tokens + int(self.config.max_new_tokens)
+        return token_count(self.prompt) + int(self.config.max_new_tokens)
 
 
 class PipelineLoop:
@@ -187,7 +193,7 @@ class PipelineLoop:
                 self._pipeline.step()
                 for one in [one for one in self._running if one.handle.get_status() != GenerationStatus.RUNNING]:
                     self._running.remove(one)
-                    self._answer(one.number, self._finish, one)
+                    self._answer(one.number, self._encoder.completion, one)
 
     def _is_idle(self) -> bool:
         waits = self._running or self._continuing or self._waiting
@@ -208,10 +214,6 @@ class PipelineLoop:
     def _enqueue(self, number: int, request: Request) -> None:
         line = self._continuing if request.messages[-1]["role"] == "assistant" else self._waiting
         line.append(self._encoder.encode(number, request))
-
-    def _finish(self, one: EncodedRequest) -> Completion:
-        (output,) = one.handle.read_all()
-        return self._encoder.completion(one, output)
 
     def _answer(self, number: int, compute: Callable[..., object], *arguments: object) -> None:
         """Send what it returns, or its error; None is no answer yet."""
@@ -235,7 +237,7 @@ class PipelineLoop:
             if taken > self._settings.cache_tokens:
                 return
             one = line.popleft()
-            one.handle = self._pipeline.add_request(one.number, one.prompt.input_ids, one.config)
+            one.handle = self._pipeline.add_request(one.number, one.prompt, one.config)
             self._running.append(one)
 
 
@@ -244,6 +246,6 @@ def last_line(error: Exception) -> str:
     return next((line for line in reversed(str(error).splitlines()) if line.strip()), repr(error)).strip()
 
 
-def token_count(inputs: openvino_genai.TokenizedInputs) -> int:
+def token_count(tokens: Any) -> int:  # noqa: ANN401  # of openvino
     """Tokens of a prompt."""
-    return int(inputs.input_ids.shape[1])
+    return int(tokens.shape[1])

@@ -28,9 +28,8 @@ class Transformers(LocalModel[ModelThread]):
 
     Up to `max_batch` requests are computed together; others wait. As many prompts again are kept in memory, and what a
     later one has in common with their beginning is not computed again (`cached_tokens`). Choices are kept exactly,
-    and whole, even where `max_tokens` is less; `logprobs` are the model's own, at temperature 1, over what the choices
-    allow. Samples are drawn by seed and sample. Other company, or other kept prompts, round differently and turn near
-    ties, hardly ever in float32.
+    whole even where `max_tokens` is less; `logprobs` are the model's own, at temperature 1, over what the choices
+    allow. Other company, or other kept prompts, round differently and turn near ties, hardly ever in float32.
 
     Raises FileNotFoundError for a wrong path and ImportError, with the command to run, for what is not installed.
     """
@@ -46,29 +45,17 @@ class Transformers(LocalModel[ModelThread]):
         device: str | None = None,
         max_batch: int = 16,
     ) -> None:
-        if dtype not in _DTYPES:
-            raise ValueError(f"dtype is {dtype!r}: one of {', '.join(_DTYPES)} is needed")
+        if dtype not in ("auto", "float32", "bfloat16", "float16"):
+            raise ValueError(f"dtype is {dtype!r}: one of auto, float32, bfloat16, float16 is needed")
         if max_batch < 1 or (context is not None and context < 1):
             raise ValueError(f"max_batch is {max_batch}, context {context}: at least 1 is needed")
         self._weights = hub.weights(model, adapter, name)
-        self._settings = ModelSettings(
-            base=self._weights.base,
-            adapter=self._weights.adapter,
-            dtype=dtype,
-            device=device,
-            context=context,
-            max_batch=max_batch,
-        )
+        self._settings = ModelSettings(self._weights.base, self._weights.adapter, dtype, device, context, max_batch)
         for package in ("torch", "transformers", *(["peft"] if self._settings.adapter else [])):
             if importlib.util.find_spec(package) is None:
                 raise ImportError(f'{package} is not installed: pip install "rankr1-rag[transformers]"')
         self._tokenizer = ModelTokenizer(self._settings.base)
-        super().__init__()  # last: from now on it is told of forks
-
-    @property
-    def model(self) -> str:
-        """The name, the checkpoint's, or the path."""
-        return self._weights.name
+        super().__init__(self._weights.name)  # last: from now on forks are reported to it
 
     @cached_property
     def identity(self) -> str:
@@ -95,6 +82,3 @@ class Transformers(LocalModel[ModelThread]):
         """In the child of a fork: the tokenizer is the parent's too."""
         super().forked()
         self._tokenizer = ModelTokenizer(self._settings.base)
-
-
-_DTYPES = ("auto", "float32", "bfloat16", "float16")

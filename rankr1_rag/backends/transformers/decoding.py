@@ -159,6 +159,7 @@ class Decoding:
         self._request = tokenized.request
         self._most = tokenized.most
         self._choices = tokenized.choices
+        self._opened = tokenized.opened
         self._tokenizer = tokenizer
         self._ends = ends
         self._logprobs: list[TokenLogprob] = []
@@ -180,7 +181,7 @@ class Decoding:
         request, choices = self._request, self._choices
         text = before_stop(self._tokenizer.decode(self.tokens), request.stop) if choices is None else choices.whole
         return Completion(
-            text=text or "",
+            text=self._opened + (text or ""),
             prompt_tokens=len(self.prompt),
             cached_tokens=self.cached,
             completion_tokens=len(self.tokens),

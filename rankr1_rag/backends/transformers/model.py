@@ -14,8 +14,9 @@ from importlib import import_module
 from typing import Any
 
 from rankr1_rag.backends import Request, hub
+from rankr1_rag.backends.chat_template import render_prompt, utf8
 from rankr1_rag.backends.hub import CheckpointFiles
-from rankr1_rag.backends.local_model import check_length, render_prompt, utf8
+from rankr1_rag.backends.local_model import check_length
 from rankr1_rag.errors import BackendError
 
 _PLAIN = {"full_attention", "sliding_attention", "chunked_attention"}
@@ -44,10 +45,22 @@ def load(settings: ModelSettings) -> Any:  # noqa: ANN401  # a torch.nn.Module, 
         _ = adapter and adapter.file(needed)  # before minutes of loading
     base.file(base.main)
     torch: Any = import_module("torch")
+    transformers: Any = import_module("transformers")
     available = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    device = settings.device or available
+    device, logging = settings.device or available, transformers.utils.logging
+    bars = base.folder is not None and logging.is_progress_bar_enabled()  # only a download shows one
+    if bars:
+        logging.disable_progress_bar()
     try:
-        model = load_weights(base, settings.dtype)
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            base.place,
+            revision=base.commit,
+            dtype=settings.dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        check_weights(base, model, sorted(info["missing_keys"]))
         model = with_adapter(model, base, adapter) if adapter else model
         return model.to(device).eval()
     except BackendError:
@@ -59,6 +72,24 @@ def load(settings: ModelSettings) -> Any:  # noqa: ANN401  # a torch.nn.Module, 
                 "device"
             ) from error
         raise BackendError(f"transformers cannot load {base.name} on {device}: {short(error)}") from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+
+
+def check_weights(base: CheckpointFiles, model: Any, missing: list[str]) -> None:  # noqa: ANN401
+    """BackendError for weights that are not whole, and for a model that cannot be batched."""
+    if missing:
+        raise BackendError(
+            f"the weights of {base.name} are not whole ({len(missing)} missing: {', '.join(missing[:3])} …): "
+            "download it again"
+        )
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or _PLAIN)
+    if kinds - _PLAIN or getattr(model, "_is_stateful", False):
+        raise BackendError(
+            f"{base.name} ({model.config.model_type}) keeps another state than keys and values, which this backend "
+            "cannot batch: serve it with vLLM"
+        )
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -89,39 +120,6 @@ def short(error: Exception) -> str:
     """Class and first line: what follows is for whoever debugs the library."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {' '.join(lines[:2])[:500]}"
-
-
-def load_weights(base: CheckpointFiles, dtype: str) -> Any:  # noqa: ANN401
-    """Load the weights; only a download shows a progress bar. BackendError for weights that are not whole."""
-    transformers: Any = import_module("transformers")
-    logging = transformers.utils.logging
-    bars = base.folder is not None and logging.is_progress_bar_enabled()
-    if bars:
-        logging.disable_progress_bar()
-    try:
-        model, info = transformers.AutoModelForCausalLM.from_pretrained(
-            base.place,
-            revision=base.commit,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    if missing := sorted(info["missing_keys"]):
-        raise BackendError(
-            f"the weights of {base.name} are not whole ({len(missing)} missing: {', '.join(missing[:3])} …): "
-            "download it again"
-        )
-    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or _PLAIN)
-    if kinds - _PLAIN or getattr(model, "_is_stateful", False):
-        raise BackendError(
-            f"{base.name} ({model.config.model_type}) keeps another state than keys and values, which this backend "
-            "cannot batch: serve it with vLLM"
-        )
-    return model
 
 
 def with_adapter(model: Any, base: CheckpointFiles, adapter: CheckpointFiles) -> Any:  # noqa: ANN401
@@ -173,12 +171,13 @@ class ChoiceTree:
 
 @dataclass(frozen=True, slots=True)
 class TokenizedRequest:
-    """A request ready to be computed: the tokens of its prompt, and the most that may follow."""
+    """A request ready to be computed: the tokens of its prompt, the most that may follow, what begins the text."""
 
     request: Request
     prompt: list[int]
     most: int
     choices: ChoiceTree | None
+    opened: str
 
 
 class ModelTokenizer:
@@ -195,10 +194,23 @@ class ModelTokenizer:
 
     def load(self) -> Any:  # noqa: ANN401  # transformers is not there to import its types from
         """The tokenizer of transformers. BackendError."""
+        source = self._source
         with self._lock:
-            if self._loaded is None:
-                self._loaded = load_tokenizer(self._source)
-            return self._loaded
+            if self._loaded is not None:
+                return self._loaded
+            auto: Any = import_module("transformers").AutoTokenizer
+            source.file(source.main)  # its error is clearer than that of transformers
+            try:
+                tokenizer = auto.from_pretrained(source.place, revision=source.commit, trust_remote_code=False)
+            except Exception as error:
+                raise BackendError(f"transformers cannot load the tokenizer of {source.name}: {error}") from error
+            rust = getattr(tokenizer, "backend_tokenizer", None)
+            if rust is None:
+                raise BackendError(f"{source.name} has no tokenizer.json: a model with a fast tokenizer is needed")
+            rust.no_truncation()
+            rust.no_padding()
+            self._loaded = tokenizer
+            return tokenizer
 
     def count(self, text: str) -> int:
         """Tokens, exactly."""
@@ -219,7 +231,7 @@ class ModelTokenizer:
 
     def prepare(self, request: Request, context: int | None) -> TokenizedRequest:
         """Render, tokenize and check the length: PromptTooLong."""
-        text = render_prompt(self.load(), request.messages, self._source.name)
+        text, opened = render_prompt(self.load(), request.messages, self._source.name)
         prompt, most, choices = self.encode(text), request.max_tokens, None
         if request.choices:
             choices = ChoiceTree()
@@ -233,7 +245,7 @@ class ModelTokenizer:
                 choices.add(tokens, choice)
                 most = max(most, len(tokens) + 1)
         check_length(len(prompt), most, context)
-        return TokenizedRequest(request, prompt, most, choices)
+        return TokenizedRequest(request, prompt, most, choices, "" if choices else opened)
 
     def has_stopped(self, tokens: list[int], stops: tuple[str, ...]) -> bool:
         """Whether the text holds a stop string; called for every token, so its end is looked at first."""
@@ -241,19 +253,3 @@ class ModelTokenizer:
             return False
         end = self.decode(tokens[-max(map(len, stops)) - 8 :])
         return any(stop in end for stop in stops) and any(stop in self.decode(tokens) for stop in stops)
-
-
-def load_tokenizer(source: CheckpointFiles) -> Any:  # noqa: ANN401
-    """A fast tokenizer that neither cuts nor pads. BackendError."""
-    auto: Any = import_module("transformers").AutoTokenizer
-    source.file(source.main)  # its error is clearer than that of transformers
-    try:
-        tokenizer = auto.from_pretrained(source.place, revision=source.commit, trust_remote_code=False)
-    except Exception as error:
-        raise BackendError(f"transformers cannot load the tokenizer of {source.name}: {error}") from error
-    rust = getattr(tokenizer, "backend_tokenizer", None)
-    if rust is None:
-        raise BackendError(f"{source.name} has no tokenizer.json: a model with a fast tokenizer is needed")
-    rust.no_truncation()
-    rust.no_padding()
-    return tokenizer

@@ -15,8 +15,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from rankr1_rag.backends import Request, hub
-from rankr1_rag.backends.local_model import ModelWorker
+from rankr1_rag.backends import hub
+from rankr1_rag.backends.local_model import ModelWorker, logged
 from rankr1_rag.backends.transformers import model as models
 from rankr1_rag.backends.transformers.decoding import Decoding, PrefixCache, RunningBatch
 from rankr1_rag.backends.transformers.model import ModelSettings, ModelTokenizer
@@ -59,7 +59,9 @@ class BatchLoop:
         self._tokenizer = tokenizer
         self._context = hub.context(settings.base, settings.context)
         loaded = tokenizer.load()
-        self._model = models.load(settings)
+        names = [source.name for source in (settings.base, settings.adapter) if source]
+        with logged(f"loading {' with the adapter '.join(names)}"):
+            self._model = models.load(settings)
         self._ends = models.ends(self._model, loaded)
         self._max_batch = settings.max_batch
         self._cache = PrefixCache(settings.max_batch)
@@ -86,16 +88,14 @@ class BatchLoop:
                 if message is None:
                     return
                 kind, number, request = message
-                if kind == "complete":
-                    self._enqueue(number, request)
-
-    def _enqueue(self, number: int, request: Request) -> None:
-        try:
-            decoding = Decoding(self._tokenizer.prepare(request, self._context), self._tokenizer, self._ends)
-            line = self._continuing if request.messages[-1]["role"] == "assistant" else self._waiting
-            line.append((number, decoding))
-        except Exception as error:
-            self._worker.answer(number, self._backend_error(error))
+                if kind == "cancel":
+                    continue
+                try:
+                    decoding = Decoding(self._tokenizer.prepare(request, self._context), self._tokenizer, self._ends)
+                    line = self._continuing if request.messages[-1]["role"] == "assistant" else self._waiting
+                    line.append((number, decoding))
+                except Exception as error:
+                    self._worker.answer(number, self._backend_error(error))
 
     def _read(self, number: int, decoding: Decoding) -> None:
         """Read a prompt, and let its request join the batch unless its first token ends it."""

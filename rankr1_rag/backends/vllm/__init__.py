@@ -16,9 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rankr1_rag.backends import hub
+from rankr1_rag.backends import Request, hub
 from rankr1_rag.backends.local_model import LocalModel
-from rankr1_rag.backends.vllm.config import EngineConfig, mapping
+from rankr1_rag.backends.vllm.config import EngineConfig
 from rankr1_rag.backends.vllm.engine import EngineWorker, RequestBuilder
 
 
@@ -27,20 +27,15 @@ class VLLM(LocalModel[EngineWorker]):
 
     Making it imports vLLM and reads the model's configuration, so that wrong arguments are errors at once.
 
-    * `model`: a released checkpoint of the table, or a name of the hub or folder; `adapter`: a LoRA, likewise. `name`
-      becomes `.model`, where these are a checkpoint known by another name.
-    * `context`: longest prompt and completion together, in tokens; by default the model's own.
-    * `dtype`: "auto", "bfloat16", "float16" or "float32"; `quantization`: as vLLM calls it, "awq" or "fp8" for example.
-    * `tensor_parallel`: GPUs to split the model over; `gpu_memory`: the share of each GPU's memory to use, in (0, 1];
-      `max_batch`: the most requests computed together. None is vLLM's own choice.
-    * `prefix_caching`: keep what was computed of a prompt for the next one that begins alike.
-    * `batch_invariant`: the same text whatever else is computed with it, slower; GPUs only, vLLM says which. Without
-      it, other company rounds differently and turns near ties, even at temperature 0.
-    * `engine`, `sampling`: further arguments of vLLM's AsyncEngineArgs and SamplingParams, over those that this sets.
+    `model` is a released checkpoint of the table, or a name of the hub or folder; `adapter` is a LoRA, likewise. `name`
+    becomes `.model`, where these are a checkpoint known by another name. `context` is the longest prompt and completion
+    together, in tokens. `quantization` is what vLLM calls it, "awq" or "fp8" for example; `tensor_parallel` GPUs share
+    the model, each with the share `gpu_memory` of its memory, in (0, 1]. None is vLLM's own choice. `batch_invariant`
+    gives the same text whatever else is computed with it, slower, on GPUs; without it, other company rounds differently
+    and turns near ties. `engine` and `sampling` are further arguments of vLLM's AsyncEngineArgs and SamplingParams.
 
-    Choices are kept exactly, and whole even where `max_tokens` is less; with `logprobs` the alternatives are those that
-    the choices leave, renormalised. A cancelled request is aborted in the engine. An engine that died is a
-    BackendUnavailable, and the next request starts a new one.
+    Choices are kept exactly, whole even where `max_tokens` is less; with `logprobs` the alternatives are those that the
+    choices leave, renormalised. An engine that died is a BackendUnavailable, and the next request starts a new one.
 
     Raises FileNotFoundError for a wrong path, ValueError for a wrong argument, BackendError for a model or an adapter
     that cannot be used, and ImportError, with the command to run, for what is not installed.
@@ -64,7 +59,6 @@ class VLLM(LocalModel[EngineWorker]):
         engine: Mapping[str, Any] | None = None,
         sampling: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
         arguments = {
             "max_model_len": context,
             "dtype": dtype,
@@ -75,15 +69,17 @@ class VLLM(LocalModel[EngineWorker]):
             "enable_prefix_caching": prefix_caching,
             "seed": seed,
         }
+        for option, value in (("engine", engine), ("sampling", sampling)):
+            if value is not None and not isinstance(value, Mapping):
+                raise ValueError(f"{option}={value!r}: a mapping of arguments is needed, as JSON on the command line")
         self._weights = hub.weights(model, adapter, name)
-        self._config = EngineConfig(self._weights, arguments, mapping("engine", engine), batch_invariant)
-        self._builder = RequestBuilder(self._config.config, mapping("sampling", sampling))
-        self._builder.check()
-
-    @property
-    def model(self) -> str:
-        """The name, or the checkpoint's, or the model's."""
-        return self._weights.name
+        super().__init__(self._weights.name)
+        self._config = EngineConfig(self._weights, arguments, dict(engine or {}), batch_invariant)
+        self._builder = RequestBuilder(self._config.config, dict(sampling or {}))
+        try:
+            self._builder.params(Request((), 1))
+        except Exception as error:  # vLLM's own kinds, and TypeErrors for unknown names
+            raise ValueError(f"sampling: vLLM takes no such parameters: {error}") from error
 
     @cached_property
     def identity(self) -> str:
@@ -93,7 +89,7 @@ class VLLM(LocalModel[EngineWorker]):
     @property
     def context(self) -> int:
         """The model's own, or less by `context`."""
-        return self._config.context
+        return int(self._config.config.model_config.max_model_len)
 
     def count(self, text: str) -> int:
         """Tokens of this text, exactly."""

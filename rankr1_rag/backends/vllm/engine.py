@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing.process
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +12,9 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from rankr1_rag.backends import Request
-from rankr1_rag.backends.local_model import ModelWorker, check_length, end_workers_first_at_exit, render_prompt, utf8
-from rankr1_rag.backends.vllm.config import EngineConfig, batch_invariant, environment_lock, one_line
+from rankr1_rag.backends.chat_template import render_prompt, utf8
+from rankr1_rag.backends.local_model import ModelWorker, check_length, end_workers_first, logged
+from rankr1_rag.backends.vllm.config import EngineConfig, environment_of, one_line
 from rankr1_rag.backends.vllm.process import ProcessWatcher, deaf_to_ctrl_c
 from rankr1_rag.concurrency.event_loop import private_loop
 from rankr1_rag.errors import BackendError, BackendUnavailable
@@ -38,13 +39,6 @@ class RequestBuilder:
     config: VllmConfig
     own: Mapping[str, Any]
 
-    def check(self) -> None:
-        """ValueError where `own` are no sampling parameters of vLLM."""
-        try:
-            self.params(Request((), 1))
-        except Exception as error:  # vLLM's own kinds, and TypeErrors for unknown names
-            raise ValueError(f"sampling: vLLM takes no such parameters: {error}") from error
-
     @cached_property
     def tokenizer(self) -> Any:  # noqa: ANN401  # no types there
         """VLLM's own tokenizer of the model."""
@@ -57,13 +51,14 @@ class RequestBuilder:
         tokens: list[int] = self.tokenizer.encode(utf8(text), add_special_tokens=False)
         return tokens
 
-    def build(self, request: Request) -> tuple[list[int], SamplingParams]:
-        """The tokens of the prompt, and how to complete it. PromptTooLong."""
+    def build(self, request: Request) -> tuple[list[int], SamplingParams, str]:
+        """The tokens of the prompt, how to complete it, and what begins the completion. PromptTooLong."""
         model = self.config.model_config
-        prompt = self.encode(render_prompt(self.tokenizer, request.messages, model.model))
+        text, opened = render_prompt(self.tokenizer, request.messages, model.model)
+        prompt = self.encode(text)
         params = self.params(request)
         check_length(len(prompt), params.max_tokens or 1, model.max_model_len)
-        return prompt, params
+        return prompt, params, "" if request.choices else opened
 
     def params(self, request: Request) -> SamplingParams:
         """Everything that is not the prompt, `own` over it. Choices are kept whole."""
@@ -120,7 +115,7 @@ class EngineWorker(ModelWorker):
 
     async def _complete(self, request: Request) -> Completion:
         loop = asyncio.get_running_loop()
-        prompt, params = await loop.run_in_executor(self._texts, self._builder.build, request)
+        prompt, params, opened = await loop.run_in_executor(self._texts, self._builder.build, request)
         engine = await self._started()
         tokens: Any = {"type": "token", "prompt_token_ids": prompt}
         name = self._config.weights.name
@@ -139,7 +134,7 @@ class EngineWorker(ModelWorker):
             raise BackendError(f"vLLM refused a request to {name}: {type(cause).__name__}: {cause}") from error
         if output is None or output.outputs[0].finish_reason in _BROKEN_OFF:
             raise BackendUnavailable(f"vLLM broke a completion of {name} off: ask again")
-        return completion(output, request)
+        return completion(output, request, opened)
 
     async def _reset(self) -> None:
         engine = await self._started()
@@ -162,7 +157,8 @@ class EngineWorker(ModelWorker):
         weights = self._config.weights
         kind = BackendError if before is None else BackendUnavailable
         try:
-            engine = await asyncio.to_thread(self._make)
+            with logged(f"starting a vLLM engine with {weights.name}"):
+                engine = await asyncio.to_thread(self._make)
         except Exception as error:
             raise kind(
                 f"the vLLM engine of {weights.name} did not start: {one_line(error)} (the output of its process is "
@@ -181,13 +177,13 @@ class EngineWorker(ModelWorker):
 
         watcher = ProcessWatcher()
         try:
-            with environment_lock, watcher.marking(), batch_invariant(self._config.batch_invariant), deaf_to_ctrl_c():
+            with environment_of({**self._config.environment, **watcher.mark}), deaf_to_ctrl_c():
                 engine = AsyncLLM.from_vllm_config(self._config.config, disable_log_stats=True)
         except BaseException:
             watcher.over()
             raise
         self.engine, self._watcher = engine, watcher
-        end_workers_first_at_exit()  # before the finalizers of vLLM, which its own tasks would report as a fault
+        end_workers_first()  # before the finalizers of vLLM, which its own tasks would report as a fault
         return engine
 
     def join(self, seconds: float | None = None) -> None:
@@ -216,7 +212,8 @@ class EngineWorker(ModelWorker):
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             watcher.over()
-        engine.__dict__["shutdown"] = do_nothing  # it would call it again when it is collected, half of Python gone
+        # It would call it again when it is collected, half of Python gone.
+        engine.__dict__["shutdown"] = lambda *_, **__: None
 
     def leave(self) -> None:
         """End the engine without the help of the loop, which starts no thread any more when Python exits."""
@@ -244,7 +241,7 @@ class EngineWorker(ModelWorker):
         if watcher is not None:
             watcher.forget()
         getattr(multiprocessing.process, "_children", set()).difference_update(getattr(manager, "processes", ()))
-        engine.__dict__["shutdown"] = do_nothing
+        engine.__dict__["shutdown"] = lambda *_, **__: None
         _inherited.append(self)
 
 
@@ -252,28 +249,19 @@ _inherited: list[EngineWorker] = []
 """Kept for life in the child of a fork, so that nothing of them is finalised there."""
 
 
-def do_nothing(*_: object, **__: object) -> None:
-    """In place of `shutdown`."""
-
-
-def completion(output: RequestOutput, request: Request) -> Completion:
-    """The completion of a request that has finished."""
-    said = output.outputs[0]
-    return Completion(
-        text=said.text,
-        prompt_tokens=len(output.prompt_token_ids or ()),
-        cached_tokens=output.num_cached_tokens or 0,
-        completion_tokens=len(said.token_ids),
-        finish_reason=said.finish_reason or "unknown",
-        logprobs=tuple(token_logprobs(said.token_ids, said.logprobs)) if request.logprobs and said.logprobs else None,
-    )
-
-
-def token_logprobs(tokens: Iterable[int], alternatives: Any) -> list[TokenLogprob]:  # noqa: ANN401  # vLLM's own
-    """Out of a mapping from token to log-probability for each token; what the choices forbid is left out."""
+def completion(output: RequestOutput, request: Request, opened: str) -> Completion:
+    """The completion of a request that has finished; what the choices forbid is left out of the alternatives."""
+    result = output.outputs[0]
     logprobs = []
-    for token, there in zip(tokens, alternatives, strict=True):
+    for token, there in zip(result.token_ids, result.logprobs or (), strict=False):
         top = sorted(there.values(), key=lambda one: -one.logprob)
         possible = tuple((one.decoded_token or "", one.logprob) for one in top if one.logprob > _FORBIDDEN)
         logprobs.append(TokenLogprob(there[token].decoded_token or "", there[token].logprob, possible))
-    return logprobs
+    return Completion(
+        text=opened + result.text,
+        prompt_tokens=len(output.prompt_token_ids or ()),
+        cached_tokens=output.num_cached_tokens or 0,
+        completion_tokens=len(result.token_ids),
+        finish_reason=result.finish_reason or "unknown",
+        logprobs=tuple(logprobs) if request.logprobs and result.logprobs else None,
+    )

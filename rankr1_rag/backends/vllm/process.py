@@ -21,11 +21,6 @@ from uuid import uuid4
 METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 """The environment variable for how vLLM starts processes."""
 
-_UNGUARDED = (
-    "vLLM computes in processes that it spawns, and each of them runs {file} again from its beginning: put what it "
-    'does into a function, and call that under `if __name__ == "__main__":`'
-)
-
 
 def refuse_unguarded() -> None:
     """RuntimeError in a script's unguarded top level: the processes that are spawned would run it again, and fail."""
@@ -38,22 +33,18 @@ def refuse_unguarded() -> None:
     frame = sys._getframe()
     while frame is not None and not (frame.f_code.co_name == "<module>" and frame.f_globals is main.__dict__):
         frame = frame.f_back  # type: ignore[assignment]
-    if frame is not None and Path(file).suffix == ".py" and not is_guarded(Path(file), frame.f_lineno):
-        raise RuntimeError(_UNGUARDED.format(file=file))
-
-
-def is_guarded(file: Path, line: int) -> bool:
-    """Whether this line is in an `if` at top level that asks for `__name__`."""
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError):
-        return True
-    return any(
-        isinstance(node, ast.If)
-        and node.lineno <= line <= (node.end_lineno or line)
-        and any(isinstance(name, ast.Name) and name.id == "__name__" for name in ast.walk(node.test))
-        for node in tree.body
-    )
+    if frame is None or Path(file).suffix != ".py":
+        return
+    with suppress(OSError, SyntaxError):
+        for node in ast.parse(Path(file).read_bytes()).body:
+            around = node.lineno <= frame.f_lineno <= (node.end_lineno or 0)
+            names = ast.walk(node.test) if around and isinstance(node, ast.If) else ()
+            if any(isinstance(name, ast.Name) and name.id == "__name__" for name in names):
+                return
+        raise RuntimeError(
+            f"vLLM computes in processes that it spawns, and each of them runs {file} again from its beginning: put "
+            'what it does into a function, and call that under `if __name__ == "__main__":`'
+        )
 
 
 _NAME = "RANKR1_ENGINE"
@@ -73,28 +64,19 @@ if not sys.stdin.buffer.read(1):
 
 
 class ProcessWatcher:
-    """Begins at once and lasts until `over`."""
+    """Begins at once and lasts until `over`. `mark` is what the environment of watched processes holds."""
 
     def __init__(self) -> None:
-        self._mark = uuid4().hex
+        self.mark = {_NAME: uuid4().hex}
         self._process: subprocess.Popen[bytes] | None = None
         if Path("/proc/self/environ").exists():
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _WATCHER, f"{_NAME}={self._mark}"],
+                [sys.executable, "-I", "-S", "-c", _WATCHER, f"{_NAME}={self.mark[_NAME]}"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is not for it
             )
-
-    @contextmanager
-    def marking(self) -> Iterator[None]:
-        """While this lasts, processes that are started carry the mark."""
-        os.environ[_NAME] = self._mark
-        try:
-            yield
-        finally:
-            os.environ.pop(_NAME, None)
 
     def over(self) -> None:
         """End the watch: the processes have ended in good order."""

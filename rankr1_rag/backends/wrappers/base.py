@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from functools import partial
@@ -11,6 +12,8 @@ from rankr1_rag.backends import Backend, Request
 from rankr1_rag.concurrency.event_loop import PerLoop
 from rankr1_rag.errors import BackendUnavailable
 from rankr1_rag.types import Completion
+
+log = logging.getLogger("rankr1_rag.retried")
 
 
 class BackendWrapper:
@@ -78,7 +81,7 @@ limited = Limited
 
 
 class Retried(BackendWrapper):
-    """Up to `attempts` attempts within `patience` seconds. Only `BackendUnavailable` is retried.
+    """Up to `attempts` attempts within `patience` seconds. Only `BackendUnavailable` is retried, and logged as INFO.
 
     Waits are random, in a window that doubles from `first_wait` to `longest_wait` seconds (full jitter). A server's
     Retry-After is honoured; if it exceeds the rest of `patience`, the error is raised immediately.
@@ -117,6 +120,7 @@ class Retried(BackendWrapper):
                 if attempt >= self.attempts or time.monotonic() + wait >= deadline:
                     attempts = f"{attempt} attempt{'s' if attempt > 1 else ''}"
                     raise BackendUnavailable(f"{error} (gave up after {attempts})", error.retry_after) from error
+                log.info("attempt %d of %d failed, the next one is in %.1f s: %s", attempt, self.attempts, wait, error)
             await asyncio.sleep(wait)
             window *= 2
 

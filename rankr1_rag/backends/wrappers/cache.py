@@ -9,6 +9,7 @@ import os
 import sqlite3
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import asdict, fields, replace
 from functools import partial
 from hashlib import sha256
@@ -162,11 +163,15 @@ class StoreFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()
-        self._lock = Lock()
+        self.connection: sqlite3.Connection | None = open_store(self.path)
+        self.start()
+        OPEN_FILES.add(self)
+
+    def start(self) -> None:
+        """Start the thread, also in a forked child. What is unsaved then will be saved by the parent."""
+        self.lock = Lock()
         self._thread = ThreadPoolExecutor(1, "rankr1-store")
         self._unsaved: dict[bytes, str] = {}
-        self._connection: sqlite3.Connection | None = self._thread.submit(open_store, self.path).result()
-        OPEN_FILES.add(self)
 
     async def in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         """The result of one of the methods below; it runs to its end even if the caller is cancelled."""
@@ -179,7 +184,7 @@ class StoreFile:
 
     def read(self, key: bytes) -> str | None:
         """The text with this key, or None."""
-        with self._lock:
+        with self.lock:
             if key in self._unsaved:
                 return self._unsaved[key]
             query = "SELECT completion FROM completions WHERE key = ?"
@@ -191,7 +196,7 @@ class StoreFile:
 
     def write(self, key: bytes, text: str) -> None:
         """Save a text, unless there is one already. If that fails, it is kept and saved with a later one."""
-        with self._lock:
+        with self.lock:
             had_unsaved = bool(self._unsaved)
             self._unsaved[key] = text
             error = self._save()
@@ -202,14 +207,20 @@ class StoreFile:
 
     def close(self) -> None:
         """Close the file, which opens again when it is used. StoreError if texts remain that cannot be saved."""
-        with self._lock:
+        with self.lock:
             error = self._save() if self._unsaved else None
-            self._disconnect()
+            self.disconnect()
         if error:
             raise StoreError(
                 f"{self.path}: {len(self._unsaved)} completions were returned but not saved ({error}): free some space "
                 "and run again, only these will be requested again"
             ) from error
+
+    def disconnect(self) -> None:
+        """Close the connection; the next use opens another."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
 
     def _save(self) -> sqlite3.Error | None:
         """Commit all that is unsaved; the error if that fails."""
@@ -229,38 +240,17 @@ class StoreFile:
         return None
 
     def _connected(self) -> sqlite3.Connection:
-        if self._connection is None:
-            self._connection = connect(self.path)
-        return self._connection
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def before_fork(self) -> None:
-        """Wait for the thread, then hold it without a connection."""
-        self._lock.acquire()
-        self._disconnect()
-
-    def after_fork_in_parent(self) -> None:
-        """Let the thread continue."""
-        self._lock.release()
-
-    def after_fork_in_child(self) -> None:
-        """Start a thread of the child's own. What is unsaved will be saved by the parent."""
-        self._lock = Lock()
-        self._thread = ThreadPoolExecutor(1, "rankr1-store")
-        self._unsaved = {}
+        self.connection = self.connection or connect(self.path)
+        return self.connection
 
     def __reduce__(self) -> tuple[type[StoreFile], tuple[Path]]:
         return type(self), (self.path,)
 
 
 def open_store(path: Path) -> sqlite3.Connection:
-    """A connection to the store at `path`, which is created if missing, and checked. StoreError.
+    """A connection to the store, which is created if it is missing.
 
-    A store is whole and writable; a file that is no store is left unchanged.
+    StoreError unless it is whole and writable; another file is left unchanged.
     """
     try:
         # Only ever a new file: closing a descriptor of an open store would drop SQLite's locks on it.
@@ -270,15 +260,32 @@ def open_store(path: Path) -> sqlite3.Connection:
     except OSError as error:
         raise StoreError(f"{path} cannot be created ({error.strerror}): use a path in a writable directory") from error
     try:
-        connection = connect(path)
-        try:
-            check(path, connection)
-        except BaseException:
-            connection.close()
-            raise
+        with ExitStack() as stack:
+            connection = stack.enter_context(closing(connect(path)))
+
+            def pragma(name: str) -> object:
+                return connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+            if pragma("page_count") == 0:
+                connection.execute("BEGIN IMMEDIATE")  # another process may open it now
+                if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                    connection.execute(SCHEMA)
+                    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                    connection.execute(f"PRAGMA user_version = {VERSION}")
+                connection.execute("COMMIT")
+            if pragma("application_id") != APPLICATION_ID:
+                raise StoreError(f"{path} is an SQLite file of another program: use another path")
+            if (version := pragma("user_version")) != VERSION:
+                raise StoreError(f"{path} is a store of version {version}, not {VERSION}: use another path")
+            pragma("journal_mode = WAL")
+            if (problem := pragma("quick_check(1)")) != "ok":
+                raise unusable(path, f"damaged: {problem}")
+            connection.execute("BEGIN IMMEDIATE")  # is it writable?
+            connection.execute("ROLLBACK")
+            stack.pop_all()
+            return connection
     except sqlite3.Error as error:
         raise unusable(path, error) from error
-    return connection
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -286,30 +293,6 @@ def connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA synchronous = NORMAL")
     return connection
-
-
-def check(path: Path, connection: sqlite3.Connection) -> None:
-    """Raise StoreError or sqlite3.Error unless this is a store; an empty file becomes one."""
-
-    def pragma(name: str) -> object:
-        return connection.execute(f"PRAGMA {name}").fetchone()[0]
-
-    if pragma("page_count") == 0:
-        connection.execute("BEGIN IMMEDIATE")  # another process may open it now
-        if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            connection.execute(SCHEMA)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute("COMMIT")
-    if pragma("application_id") != APPLICATION_ID:
-        raise StoreError(f"{path} is an SQLite file of another program: use another path")
-    if (version := pragma("user_version")) != VERSION:
-        raise StoreError(f"{path} is a store of version {version}, not {VERSION}: use another path")
-    pragma("journal_mode = WAL")
-    if (problem := pragma("quick_check(1)")) != "ok":
-        raise unusable(path, f"damaged: {problem}")
-    connection.execute("BEGIN IMMEDIATE")  # is it writable?
-    connection.execute("ROLLBACK")
 
 
 def unusable(path: Path, problem: object) -> StoreError:
@@ -325,23 +308,24 @@ held: list[StoreFile] = []
 
 
 def before_fork() -> None:
-    """Hold every store."""
+    """Wait for the thread of every store, then hold it without a connection."""
     held.extend(OPEN_FILES)
     for file in held:
-        file.before_fork()
+        file.lock.acquire()
+        file.disconnect()
 
 
-def after_fork(resume: Callable[[StoreFile], None]) -> None:
+def after_fork(release: Callable[[StoreFile], None]) -> None:
     """Release every store."""
     while held:
-        resume(held.pop())
+        release(held.pop())
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
     os.register_at_fork(
         before=before_fork,
-        after_in_parent=partial(after_fork, StoreFile.after_fork_in_parent),
-        after_in_child=partial(after_fork, StoreFile.after_fork_in_child),
+        after_in_parent=lambda: after_fork(lambda file: file.lock.release()),
+        after_in_child=lambda: after_fork(StoreFile.start),
     )
 
 

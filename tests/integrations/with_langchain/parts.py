@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from langchain_classic.retrievers import ContextualCompressionRetriever
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
@@ -13,7 +14,9 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.tracers import BaseTracer, Run
+from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import Field
 
 from rankr1_rag.backends import Request
@@ -29,7 +32,7 @@ with warnings.catch_warnings():
     from langchain_community.document_transformers import EmbeddingsRedundantFilter
     from langchain_community.retrievers import BM25Retriever
 
-__all__ = ["BM25Retriever", "EmbeddingsRedundantFilter"]
+__all__ = ["EmbeddingsRedundantFilter"]
 
 
 def documents() -> list[Document]:
@@ -82,14 +85,28 @@ def _result(said: Completion) -> ChatResult:
 class Hashed(Embeddings):
     """The embedder of the tests as one of LangChain's."""
 
-    def __init__(self) -> None:
-        self.vectors = Vectors()
-
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return self.vectors(texts)
+        return Vectors()(texts)
 
     def embed_query(self, text: str) -> list[float]:
-        return self.vectors([text])[0]
+        return Vectors()([text])[0]
+
+
+def vectors(k: int = 6) -> BaseRetriever:
+    """A real retriever by vectors over the passages."""
+    store = InMemoryVectorStore(Hashed())
+    store.add_documents(documents())
+    return store.as_retriever(search_kwargs={"k": k})
+
+
+def bm25(over: Sequence[Document] = ()) -> BM25Retriever:
+    """A real lexical retriever that finds all of these documents, or of the passages."""
+    return BM25Retriever.from_documents(over or documents(), k=12)
+
+
+def around(compressor: object, first_stage: object = None) -> ContextualCompressionRetriever:
+    """The retriever that people put around a compressor."""
+    return ContextualCompressionRetriever(base_compressor=compressor, base_retriever=first_stage or bm25())
 
 
 class Events(BaseCallbackHandler):
@@ -102,6 +119,19 @@ class Events(BaseCallbackHandler):
         self.events.append((name, data))
 
 
+class AsyncEvents(AsyncCallbackHandler):
+    """The async handler: it records only if it is awaited."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Any]] = []
+        self.loops: list[asyncio.AbstractEventLoop] = []
+
+    async def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
+        await asyncio.sleep(0)
+        self.loops.append(asyncio.get_running_loop())
+        self.events.append((name, data))
+
+
 class Traces(BaseTracer):
     """A tracer that records the root runs; tracing products send them off."""
 
@@ -111,16 +141,3 @@ class Traces(BaseTracer):
 
     def _persist_run(self, run: Run) -> None:
         self.runs.append(run)
-
-
-class AsyncEvents(AsyncCallbackHandler):
-    """The async handler: it records only if it is awaited."""
-
-    def __init__(self) -> None:
-        self.loops: list[asyncio.AbstractEventLoop] = []
-        self.events: list[tuple[str, Any]] = []
-
-    async def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
-        await asyncio.sleep(0)
-        self.loops.append(asyncio.get_running_loop())
-        self.events.append((name, data))

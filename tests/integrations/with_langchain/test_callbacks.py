@@ -13,7 +13,7 @@ from rankr1_rag import BackendError, Ranking, Reranker
 from rankr1_rag.backends.scripted import Scripted
 from tests.integrations.both import LangChain
 from tests.integrations.conftest import QUERY, WANTED
-from tests.integrations.with_langchain.parts import AsyncEvents, Chat, Events, Traces, documents, ids
+from tests.integrations.with_langchain.parts import AsyncEvents, Chat, Events, Traces, around, documents, ids
 
 INPUT = {"query": QUERY, "documents": documents()}
 
@@ -22,39 +22,22 @@ async def notebook(retriever: Any, config: Any) -> Any:
     return retriever.invoke(QUERY, config)
 
 
-# Each takes a compressor, the retriever around it, and a handler.
+# Each takes a compressor and handlers.
 DIRECT: dict[str, Any] = {
-    "sync": lambda c, r, h: c.compress_documents(documents(), QUERY, callbacks=[h]),
-    "async": lambda c, r, h: asyncio.run(c.acompress_documents(documents(), QUERY, callbacks=[h])),
-    "manager": lambda c, r, h: c.compress_documents(documents(), QUERY, CallbackManager.configure([h])),
-    "async manager": lambda c, r, h: asyncio.run(
-        c.acompress_documents(documents(), QUERY, AsyncCallbackManager.configure([h]))
+    "sync": lambda c, h: c.compress_documents(documents(), QUERY, callbacks=h),
+    "async": lambda c, h: asyncio.run(c.acompress_documents(documents(), QUERY, callbacks=h)),
+    "manager": lambda c, h: c.compress_documents(documents(), QUERY, CallbackManager.configure(h)),
+    "async manager": lambda c, h: asyncio.run(
+        c.acompress_documents(documents(), QUERY, AsyncCallbackManager.configure(h))
     ),
-    "step": lambda c, r, h: c.as_runnable().invoke(INPUT, {"callbacks": [h]}),
-    "async step": lambda c, r, h: asyncio.run(c.as_runnable().ainvoke(INPUT, {"callbacks": [h]})),
+    "step": lambda c, h: c.as_runnable().invoke(INPUT, {"callbacks": h}),
+    "async step": lambda c, h: asyncio.run(c.as_runnable().ainvoke(INPUT, {"callbacks": h})),
 }
 RETRIEVERS: dict[str, Any] = {
-    "retriever": lambda c, r, h: r(c).invoke(QUERY, {"callbacks": [h]}),
-    "async retriever": lambda c, r, h: asyncio.run(r(c).ainvoke(QUERY, {"callbacks": [h]})),
-    "retriever in a loop": lambda c, r, h: asyncio.run(notebook(r(c), {"callbacks": [h]})),
+    "retriever": lambda c, h: around(c).invoke(QUERY, {"callbacks": h}),
+    "async retriever": lambda c, h: asyncio.run(around(c).ainvoke(QUERY, {"callbacks": h})),
+    "retriever in a loop": lambda c, h: asyncio.run(notebook(around(c), {"callbacks": h})),
 }
-
-
-@pytest.mark.parametrize("handler", [Events, AsyncEvents])
-@pytest.mark.parametrize("way", DIRECT | RETRIEVERS)
-def test_a_handler_gets_the_whole_ranking(
-    way: str, handler: type[Events] | type[AsyncEvents], compressor: RankR1Rerank, around: Any
-) -> None:
-    received = handler()
-    assert ids((DIRECT | RETRIEVERS)[way](compressor, around, received)) == WANTED
-    ((name, ranking),) = received.events
-    assert name == "rankr1"
-    assert isinstance(ranking, Ranking)
-    assert [passage.id for passage in ranking.passages[:3]] == WANTED
-    assert len(ranking) == 6
-    assert ranking.query.text == QUERY
-    assert ranking.cost.comparisons == len(ranking.trace) > 0
-    assert ranking.explain(1).reasoning == "dracula is what is wanted"
 
 
 def tree(run: Run) -> Any:
@@ -63,17 +46,25 @@ def tree(run: Run) -> Any:
 
 
 @pytest.mark.parametrize("way", DIRECT | RETRIEVERS)
-def test_the_calls_of_the_model_are_below_the_run_of_the_reranker(way: str, judge: Scripted, around: Any) -> None:
-    traces, rankings = Traces(), []
-    compressor = RankR1Rerank(llm=Chat(backend=judge), top_n=3, on_ranking=rankings.append)
-    (DIRECT | RETRIEVERS)[way](compressor, around, traces)
+def test_handlers_get_the_whole_ranking_and_the_models_calls_are_below_the_run(
+    way: str, compressor: RankR1Rerank
+) -> None:
+    events, awaited, traces = Events(), AsyncEvents(), Traces()
+    assert ids((DIRECT | RETRIEVERS)[way](compressor, [events, awaited, traces])) == WANTED
+    ((name, ranking),) = events.events
+    assert awaited.events == [("rankr1", ranking)]
+    assert (name, len(ranking), ranking.query.text) == ("rankr1", 6, QUERY)
+    assert isinstance(ranking, Ranking)
+    assert [passage.id for passage in ranking.passages[:3]] == WANTED
+    assert ranking.cost.comparisons == len(ranking.trace) > 0
+    assert ranking.explain(1).reasoning == "dracula is what is wanted"
     (run,) = traces.runs
-    reranked = ("RankR1Rerank", [("Chat", [])] * rankings[0].cost.comparisons)
+    calls = ranking.cost.comparisons if compressor.llm else 0
+    reranked = ("RankR1Rerank", [("Chat", [])] * calls)
     if way in RETRIEVERS:
         assert tree(run) == ("ContextualCompressionRetriever", [("BM25Retriever", []), reranked])
         return
-    assert tree(run) == reranked
-    assert (run.inputs["query"], run.error) == (QUERY, None)
+    assert (tree(run), run.inputs["query"], run.error) == (reranked, QUERY, None)
     assert ids(run.outputs["output"]) == WANTED
 
 
@@ -90,9 +81,8 @@ def test_inside_another_runnable_the_handlers_are_inherited(awaited: bool, judge
     traces, events = Traces(), Events()
     outer, config = RunnableLambda(call, acall, name="outer"), {"callbacks": [traces, events]}
     asyncio.run(outer.ainvoke(QUERY, config)) if awaited else outer.invoke(QUERY, config)
-    name, below = tree(traces.runs[0])
-    assert (name, [each[0] for each in below]) == ("outer", ["RankR1Rerank"])
-    assert {each[0] for each in below[0][1]} == {"Chat"}
+    name, ((below, calls),) = tree(traces.runs[0])
+    assert (name, below, {each for each, _ in calls}) == ("outer", "RankR1Rerank", {"Chat"})
     assert [name for name, _ in events.events] == ["rankr1"]
 
 
@@ -103,7 +93,7 @@ def test_a_failure_ends_the_run_with_its_error(way: str) -> None:
 
     traces = Traces()
     with pytest.raises(BackendError, match="out of memory"):
-        DIRECT[way](RankR1Rerank(reranker=Reranker(Scripted(broken))), None, traces)
+        DIRECT[way](RankR1Rerank(reranker=Reranker(Scripted(broken))), [traces])
     assert "out of memory" in traces.runs[0].error
 
 
@@ -117,13 +107,11 @@ def test_events_can_be_streamed_and_an_async_handler_runs_on_the_loop_of_the_cal
         return found
 
     (event,) = asyncio.run(events())
-    assert event["name"] == "rankr1"
-    assert [passage.id for passage in event["data"].passages[:3]] == WANTED
+    assert (event["name"], [passage.id for passage in event["data"].passages[:3]]) == ("rankr1", WANTED)
 
 
 def test_many_queries_at_once_have_runs_of_their_own(judge: Scripted) -> None:
-    traces = Traces()
-    step = RankR1Rerank(llm=Chat(backend=judge), top_n=3).as_runnable()
+    traces, step = Traces(), RankR1Rerank(llm=Chat(backend=judge), top_n=3).as_runnable()
     inputs = [{"query": f"{QUERY} {n}", "documents": documents()} for n in range(6)]
     asyncio.run(step.abatch(inputs, {"callbacks": [traces]}))
     assert sorted(run.inputs["query"] for run in traces.runs) == [each["query"] for each in inputs]
@@ -134,6 +122,6 @@ def test_many_queries_at_once_have_runs_of_their_own(judge: Scripted) -> None:
 @pytest.mark.parametrize("kind", ["sync", "native"])
 def test_the_retrieval_is_a_run_below_the_reranking(way: str, kind: str) -> None:
     traces, both = Traces(), LangChain()
-    DIRECT[way](both.component(retrieve=both.retriever(kind)), None, traces)
+    DIRECT[way](both.component(retrieve=both.retriever(kind)), [traces])
     (run,) = traces.runs
     assert [(below.run_type, below.name) for below in run.child_runs] == [("retriever", "Titles")]

@@ -17,30 +17,25 @@ from rankr1_rag import Reranker
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.frameworks.component import REASONING
 from tests.integrations.conftest import PASSAGES, QUERY, WANTED
-from tests.integrations.with_langchain.parts import BM25Retriever, Chat, documents, ids
+from tests.integrations.with_langchain.parts import Chat, around, bm25, documents, ids
 
 FIRST = PASSAGES[WANTED[0]][1]
 INPUT: Any = {"query": QUERY, "documents": documents()}
 Chain = Runnable[str, str]
 
 
-def first_line(messages: list[dict[str, str]]) -> str:
-    """A reader that repeats the first line of its prompt."""
-    return messages[-1]["content"].splitlines()[0]
-
-
 @pytest.fixture
-def chain(compressor: RankR1Rerank, first_stage: BM25Retriever) -> Chain:
-    """Retriever, reranker, prompt, model, parser."""
+def chain(compressor: RankR1Rerank) -> Chain:
+    """Retriever, reranker, prompt, a model that repeats the first line of its prompt, parser."""
 
     def joined(found: list[Document]) -> str:
         return "\n".join(document.page_content for document in found)
 
     return (
-        {"query": RunnablePassthrough(), "documents": first_stage}
+        {"query": RunnablePassthrough(), "documents": bm25()}
         | RunnablePassthrough.assign(context=compressor.as_runnable() | joined)
         | ChatPromptTemplate.from_messages([("human", "{context}\n\n{query}")])
-        | Chat(backend=Scripted(first_line))
+        | Chat(backend=Scripted(lambda messages: messages[-1]["content"].splitlines()[0]))
         | StrOutputParser()
     )
 
@@ -65,27 +60,21 @@ def test_a_whole_rag_chain_reads_the_best_passage_first(run: str, chain: Chain) 
     assert RUNS[run](chain) == ([FIRST] * 5 if "batch" in run else FIRST)
 
 
-def test_a_chain_with_it_can_be_drawn_and_described(compressor: RankR1Rerank, chain: Chain) -> None:
+def test_a_step_is_drawn_described_and_configured_as_any_runnable_and_follows_its_compressor(
+    compressor: RankR1Rerank, chain: Chain
+) -> None:
     step = compressor.as_runnable()
     assert "RankR1Rerank" in [node.name for node in chain.get_graph().nodes.values()]
     assert step.get_name() == "RankR1Rerank"
-    assert isinstance(chain.get_input_jsonschema(), dict)
-    assert isinstance(step.get_input_jsonschema(), dict)
-    assert isinstance(step.get_output_jsonschema(), dict)
-
-
-def test_a_step_follows_its_compressor_and_may_be_configured_as_any_runnable(compressor: RankR1Rerank) -> None:
-    step = compressor.as_runnable()
+    for schema in (chain.get_input_jsonschema, step.get_input_jsonschema, step.get_output_jsonschema):
+        assert isinstance(schema(), dict)
     configured = step.with_config(run_name="mine", tags=["t"]).with_retry(stop_after_attempt=2)
     assert ids(configured.invoke(INPUT)) == WANTED
     compressor.top_n = 1
     assert ids(step.invoke(INPUT)) == WANTED[:1]
-
-
-def test_a_step_needs_a_query_and_documents(compressor: RankR1Rerank) -> None:
     for wrong, problem in ((QUERY, "not str"), ({"query": QUERY}, r"not \['query'\]")):
         with pytest.raises(ValueError, match=f"is needed, {problem}"):
-            compressor.as_runnable().invoke(wrong)
+            step.invoke(wrong)
 
 
 def test_a_step_may_fall_back_to_the_first_stage() -> None:
@@ -98,21 +87,15 @@ def test_a_step_may_fall_back_to_the_first_stage() -> None:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_a_stuffed_prompt_never_has_the_added_reasoning(is_async: bool, compressor: RankR1Rerank, around: Any) -> None:
-    prompts = []
-
-    def reader(messages: list[dict[str, str]]) -> str:
-        prompts.append(str(messages))
-        return "Clontarf"
-
+def test_a_stuffed_prompt_never_has_the_added_reasoning(is_async: bool, compressor: RankR1Rerank) -> None:
+    prompts: list[str] = []
+    reader = Chat(backend=Scripted(lambda messages: prompts.append(str(messages)) or "Clontarf"))
     prompt = ChatPromptTemplate.from_messages([("human", "{context}\n\n{input}")])
     titled = PromptTemplate.from_template("{title}: {page_content}")
-    stuff = create_stuff_documents_chain(Chat(backend=Scripted(reader)), prompt, document_prompt=titled)
-    explaining = compressor.model_copy(update={"include_reasoning": True})
-    chain = create_retrieval_chain(around(explaining), stuff)
+    stuff = create_stuff_documents_chain(reader, prompt, document_prompt=titled)
+    chain = create_retrieval_chain(around(compressor.model_copy(update={"include_reasoning": True})), stuff)
     output = asyncio.run(chain.ainvoke({"input": QUERY})) if is_async else chain.invoke({"input": QUERY})
-    assert output["answer"] == "Clontarf"
-    assert ids(output["context"]) == WANTED
+    assert (output["answer"], ids(output["context"])) == ("Clontarf", WANTED)
     reasons = [document.metadata[REASONING] for document in output["context"]]
     assert reasons == [f"{key} is what is wanted" for key in WANTED]
     assert "Dracula: Dracula is an 1897 Gothic horror novel" in prompts[0]

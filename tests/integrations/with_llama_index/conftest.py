@@ -38,8 +38,7 @@ class Spoken(CustomLLM):
         return CompletionResponse(text=self._answer(prompt))
 
     def stream_complete(self, prompt: str, formatted: bool = False, **_: Any) -> Iterator[CompletionResponse]:
-        text = self._answer(prompt)
-        yield CompletionResponse(text=text, delta=text)
+        yield CompletionResponse(text=self._answer(prompt), delta=self._answer(prompt))
 
 
 class Served(LLM):
@@ -91,11 +90,10 @@ class Embedder(BaseEmbedding):
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._vectors([text])[0]
 
-    def _get_query_embedding(self, query: str) -> list[float]:
-        return self._vectors([query])[0]
+    _get_query_embedding = _get_text_embedding
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return self._vectors([query])[0]
+        return self._get_query_embedding(query)
 
 
 class Events(BaseEventHandler):

@@ -60,26 +60,30 @@ def test_reasoning_and_old_score_are_hidden_from_embedder_and_reader(found: Foun
     assert all("retrieval_score" not in one.node.metadata for one in both.items)
 
 
+EMBED = {"metadata_mode": MetadataMode.EMBED}
+SOURCE = "source: {'file': 'whitby.txt', 'page': 1}\n\nWhitby is a seaside town"
+
+
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({}, "Whitby source: {'file': 'whitby.txt', 'page': 1}\n\nWhitby is a seaside town in Yorkshire"),
-        ({"title_key": None}, "title: Whitby\nsource: {'file': 'whitby.txt', 'page': 1}\n\nWhitby is a seaside town"),
-        ({"title_key": "name"}, "title: Whitby\nsource: {'file': 'whitby.txt', 'page': 1}\n\nWhitby is a seaside town"),
-        ({"metadata_mode": MetadataMode.NONE}, "Whitby Whitby is a seaside town in Yorkshire"),
-        ({"metadata_mode": "none", "title_key": None}, "Whitby is a seaside town in Yorkshire"),
+        ({}, "Whitby Whitby is a seaside town"),
+        ({"title_key": None}, "Whitby is a seaside town"),
+        ({"metadata_keys": ["source"]}, f"Whitby {SOURCE}"),
+        (EMBED, f"Whitby {SOURCE}"),
+        ({"metadata_mode": "all"}, f"Whitby {SOURCE}"),
+        (EMBED | {"title_key": None}, f"title: Whitby\n{SOURCE}"),
+        (EMBED | {"title_key": "name"}, f"title: Whitby\n{SOURCE}"),
+        (EMBED | {"metadata_keys": ["source"]}, f"Whitby {SOURCE}"),
+        (EMBED | {"metadata_keys": ["title"], "title_key": None}, f"title: Whitby\n\n{SOURCE}"),
     ],
 )
-def test_the_prompt_has_the_title_once_and_the_metadata_of_the_mode(
+def test_the_prompt_has_the_title_once_and_the_metadata_that_is_wanted(
     found: Found, settings: dict[str, Any], line: str
 ) -> None:
     seen: list[str] = []
-
-    def look(messages: Any) -> str:
-        seen.append(messages[-1]["content"])
-        return "<answer>[1]</answer>"
-
-    made(look, **settings).postprocess_nodes(found, query_str=QUERY)
+    rerank = made(lambda messages: seen.append(messages[-1]["content"]) or "<answer>[1]</answer>", **settings)
+    rerank.postprocess_nodes(found, query_str=QUERY)
     assert f"[3] {line}" in seen[0]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -12,16 +12,16 @@ from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.llms import LLM
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from llama_index.postprocessor.rankr1.llm import LlamaIndexLLM
 from pydantic import Field, InstanceOf
 
-from rankr1_rag.frameworks.component import Component, RetrieverKind, Sources
+from rankr1_rag.frameworks.component import Component, Sources
 from rankr1_rag.frameworks.fields import live
-from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.types import Passage, Ranking
 
 dispatcher = get_dispatcher(__name__)
+HIDDEN = ("excluded_embed_metadata_keys", "excluded_llm_metadata_keys")
 Nodes = list[NodeWithScore]
 Query = tuple[str, Sources[NodeWithScore], Callable[[Ranking], Nodes]]
 
@@ -34,24 +34,17 @@ class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
         RankR1Rerank()                                                    the embedded model, on this machine's CPU
         RankR1Rerank(reranker=Reranker(…))                                a reranker of your own
 
-    Returns new `NodeWithScore` objects, scores strictly decreasing in (0, 1], and changes no input. Metadata is added
-    on a copy of the node, hidden from the embedding model and the LLM. The whole `Ranking` goes to `on_ranking` and
-    into `ReRankEndEvent.tags["rankr1"]`. Raises ValueError without a query, BackendError, UnparsedError, and whatever
-    `retrieve` raises; the nodes that it finds are returned unchanged.
+    Returns new `NodeWithScore` objects, scores strictly decreasing in (0, 1]. Metadata is added on a copy of the node,
+    hidden from embedder and LLM. The whole `Ranking` goes to `on_ranking` and `ReRankEndEvent.tags["rankr1"]`. Raises
+    ValueError without a query, BackendError, UnparsedError, and whatever `retrieve` raises.
     """
 
     _unpickled: ClassVar[frozenset[str]] = frozenset({"callback_manager"})
-    _retrievers: ClassVar[RetrieverKind] = RetrieverKind(BaseRetriever, "retrieve", "aretrieve", own="_aretrieve")
+    _retrievers: ClassVar[Any] = (BaseRetriever, "retrieve", "aretrieve", "_aretrieve")
+    _wrap_llm: ClassVar[Any] = LlamaIndexLLM
 
     llm: InstanceOf[LLM] | None = live("LLM of LlamaIndex, Settings.llm for example")
-    metadata_mode: MetadataMode = Field(
-        default=MetadataMode.EMBED, description="Which metadata the model sees with the text (default: EMBED)."
-    )
-    keep_retrieval_score: bool = Field(
-        default=False,
-        strict=True,
-        description="Keep the retrieval score in metadata['retrieval_score'] (default: off).",
-    )
+    metadata_mode: MetadataMode = Field(default=MetadataMode.NONE, description="Metadata shown too (default: NONE).")
 
     @classmethod
     def class_name(cls) -> str:
@@ -62,9 +55,6 @@ class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
         """The options, without any secret. TypeError for a live object."""
         self._check_no_live()
         return super().to_dict(**kwargs)
-
-    def _wrap_llm(self, llm: LLM) -> FrameworkLLM:
-        return LlamaIndexLLM(llm)
 
     @dispatcher.span
     def _postprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
@@ -79,18 +69,22 @@ class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
     @contextmanager
     def _events(self, nodes: Nodes, query: QueryBundle | None) -> Iterator[Query]:
         """Both kinds of events, also without nodes and after an error."""
-        found = self._sources(NodeWithScore, nodes, self._passage)
+        found = Sources(NodeWithScore, nodes, self._passage, self._retriever)
         top_n, model, end = self.top_n or len(found.items), self.ranker.plan.backend.model, ReRankEndEvent(nodes=[])
         text = query.query_str if isinstance(query, QueryBundle) else None
-        payload: dict[str, Any] = {EventPayload.NODES: found.items, EventPayload.QUERY_STR: text}
+        payload: dict[Any, Any] = {EventPayload.NODES: found.items, EventPayload.QUERY_STR: text}
         payload |= {EventPayload.TOP_K: top_n, EventPayload.MODEL_NAME: model}
 
         def done(ranking: Ranking) -> Nodes:
             end.tags["rankr1"] = ranking
-            end.nodes = list(self._chosen(found.behind(ranking), ranking))
+            for one, score, added in self._results(found, ranking):
+                added |= {"retrieval_score": one.score} if self.keep_retrieval_score else {}
+                new: dict[str, Any] = {name: [*getattr(one.node, name), *added] for name in HIDDEN}
+                new |= {"metadata": one.node.metadata | added}
+                end.nodes.append(NodeWithScore(node=one.node.model_copy(update=new), score=score))
             return end.nodes
 
-        dispatcher.event(ReRankStartEvent(query=query, nodes=found.items, top_n=top_n, model_name=model))
+        dispatcher.event(ReRankStartEvent(query=query, nodes=list(found.items), top_n=top_n, model_name=model))
         try:
             with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
                 if text is None:
@@ -101,18 +95,7 @@ class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
             dispatcher.event(end)
 
     def _passage(self, scored: NodeWithScore) -> Passage:
-        title = self._title(scored.node.metadata)
-        shown = _extended(scored.node, {}, [self.title_key] if title else [])  # the title once, before the text
-        return Passage(scored.node.node_id, shown.get_content(metadata_mode=self.metadata_mode), title)
-
-    def _chosen(self, nodes: list[NodeWithScore], ranking: Ranking) -> Iterator[NodeWithScore]:
-        for position, score, added in self._results(ranking):
-            added |= {"retrieval_score": nodes[position].score} if self.keep_retrieval_score else {}
-            yield NodeWithScore(node=_extended(nodes[position].node, added, added), score=score)
-
-
-def _extended(node: BaseNode, added: dict[str, Any], hidden: Collection[str | None]) -> BaseNode:
-    """The node, or a copy with more metadata and with keys that neither embedder nor LLM sees."""
-    names = ("excluded_embed_metadata_keys", "excluded_llm_metadata_keys")
-    update: dict[str, Any] = {name: [*getattr(node, name), *hidden] for name in names}
-    return node.model_copy(update=update | {"metadata": {**node.metadata, **added}}) if hidden else node
+        node, own = scored.node, {self.title_key, *(self.metadata_keys or ())}
+        rest = {key: value for key, value in node.metadata.items() if key not in own}
+        text = node.model_copy(update={"metadata": rest}).get_content(self.metadata_mode)
+        return self._to_passage(node.node_id, text, node.metadata)

@@ -1,0 +1,73 @@
+"""Prompts by the chat template of a model, whatever it does to system turns, begun answers and reasoning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from rankr1_rag.errors import BackendError
+from rankr1_rag.types import Message
+
+ApplyTemplate = Callable[[list[dict[str, str]]], object]
+
+
+class RenderedPrompt(NamedTuple):
+    """The text of a prompt, and `<think>` where the template opens the reasoning: the completion begins with it."""
+
+    text: str
+    opened: str = ""
+
+
+def render_with(apply_template: ApplyTemplate, messages: Sequence[Message]) -> RenderedPrompt:
+    """The prompt, by a function that ends its text with an opened turn of the assistant.
+
+    A final assistant message is put behind that turn, as if the model had written it. With `continue_final_message` the
+    template would render it first, and many change it: they strip its spaces or drop its reasoning. The text of a
+    system turn that the template refuses or drops (Gemma, early Mistral) begins the user's turn; an empty one is none.
+    """
+    turns = [{key: utf8(value) for key, value in message.items()} for message in messages]
+    turns = [turn for turn in turns if turn["role"] != "system" or turn["content"].strip()]
+    begun = turns.pop()["content"] if turns and turns[-1]["role"] == "assistant" else ""
+    system = [turn["content"] for turn in turns if turn["role"] == "system"]
+    try:
+        prompt = str(apply_template(turns))
+        is_whole = all(text.strip() in prompt for text in system)
+    except Exception:
+        if not system:
+            raise
+        is_whole = False
+    if not is_whole:
+        others = [turn for turn in turns if turn["role"] != "system"]
+        first = [others.pop(0)["content"]] if others and others[0]["role"] == "user" else []
+        prompt = str(apply_template([{"role": "user", "content": "\n\n".join(system + first)}, *others]))
+    opens_reasoning = prompt.rstrip().endswith("<think>")
+    if not begun:
+        return RenderedPrompt(prompt, "<think>" if opens_reasoning else "")
+    return RenderedPrompt(prompt + (behind_think(begun) if opens_reasoning else begun))
+
+
+def behind_think(begun: str) -> str:
+    """A begun answer behind the `<think>` that a template has written: its reasoning, or an end of it."""
+    if begun.startswith("<think>"):
+        return begun.removeprefix("<think>")
+    return begun if "</think>" in begun else f"\n</think>\n\n{begun}"
+
+
+def render_prompt(tokenizer: Any, messages: Sequence[Message], name: str) -> RenderedPrompt:  # noqa: ANN401
+    """The prompt, by a tokenizer of transformers.
+
+    BackendError where the model called `name` has no template, or one that refuses these messages.
+    """
+    if not tokenizer.chat_template:
+        raise BackendError(f"{name} has no chat template: an instruct or chat model is needed")
+    try:
+        return render_with(
+            lambda turns: tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True), messages
+        )
+    except Exception as error:  # templates raise what they like
+        raise BackendError(f"the chat template of {name} refuses these messages: {error}") from error
+
+
+def utf8(text: str) -> str:
+    """Replace lone surrogates, which tokenizers refuse, by question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")

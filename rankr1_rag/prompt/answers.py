@@ -1,0 +1,92 @@
+r"""Reads an answer in another form than that of a format: the one label that a text names after its reasoning.
+
+| text after the reasoning | label |
+|---|---|
+| `[2]`, `2`, `**Answer:** [2]`, `\boxed{2}`, `<answer>2</answer>`, `<answer>[2]`, `The best is passage 2.` | 2 |
+| `[2] or [3]`, `[2], not 3`, `[2] is not relevant`, `I found 2 passages`, `2.5`, `2-4`, `[99]` of 20 | none |
+"""
+
+from __future__ import annotations
+
+import re
+
+_ANSWER_BEGUN = re.compile("<answer>", re.IGNORECASE)
+_ANSWER_TAG = re.compile("</?answer>", re.IGNORECASE)
+_REASONING_END = re.compile("</think>", re.IGNORECASE)
+_NAME = r"(?:passage|document|doc|label|option|candidate)\b"
+_GAP = r"[\s#:*_`\"'(]"
+_MENTION = re.compile(rf"\[([^\[\]]*+)\]|\b{_NAME}{_GAP}{{0,4}}([0-9]{{1,4}})\b(?![.,:/\u2013-][0-9])", re.IGNORECASE)
+_LABEL = re.compile(rf"{_GAP}*+(?:{_NAME}{_GAP}*+)?([0-9]{{1,4}})[\s*_`\"')]*+", re.IGNORECASE)
+_ORDER = re.compile(r"\[?[0-9]{1,4}\]?(?:\s*+[>,]\s*+\[?[0-9]{1,4}\]?)++")
+_MARKER = re.compile(r"\banswer\b[\s\"'*_`]*+(?:is\b|:|=)", re.IGNORECASE)
+_BRACKETS = str.maketrans("\uff3b\uff3d\u3010\u3011", "[][]")
+_LONGEST = 10_000
+"""Characters of an answer with its explanation."""
+_NEAR = 40
+"""Characters before and behind a label in which a word takes it back."""
+_NOT_BEFORE = re.compile(
+    r"(?:\b(?:not|nor|never|neither|except|unlike|without)|n['\u2019]t)\W++(?:\w++\W++){0,2}\Z", re.IGNORECASE
+)
+_NOT_BEHIND = re.compile(r"\W*+(?:\w++\W++)?(?:not|never|cannot|neither|irrelevant|\w+n['\u2019]t)\b", re.IGNORECASE)
+_ANOTHER = re.compile(rf"\s*+(?:[,/&>]|or\b|and\b|to\b)\s*+(?:{_NAME}\s*+)?\[?\s*+([0-9]{{1,4}})\b", re.IGNORECASE)
+_NO_LABEL = re.compile(r"[-\u2212][0-9]|[0-9][.,:/][0-9]|[0-9]\s*+[%\u00b0$\u20ac]|[$\u20ac]\s*+[0-9]")
+_WORD = re.compile(r"[^\W_]+")
+_ANSWER_WORD = re.compile(
+    "a|answer|be|best|boxed|candidate|choice|choose|correct|doc|document|final|hence|i|is|it|label|most|my|number|one|"
+    "option|passage|pick|query|relevant|select|selected|should|so|text|the|therefore|thus|to|would",
+    re.IGNORECASE,
+)
+"""The words next to which a number without brackets is an answer."""
+
+
+def lenient_labels(text: str, *, in_reasoning: bool, listwise: bool) -> list[int]:
+    """The label that a text names after its reasoning, whatever its form; listwise the labels, if they are in an order.
+
+    [] if there is none, or if two labels differ. With `in_reasoning`, for a text that ends inside its reasoning, only
+    an `<answer>` counts.
+    """
+    *reasoning, tail = _REASONING_END.split(text.translate(_BRACKETS))
+    before, *answers = _ANSWER_BEGUN.split(tail)
+    if answers:
+        tail = tail if reasoning else tail[len(before) :]
+        answers = [_ANSWER_TAG.split(answer)[0] for answer in answers]
+    elif in_reasoning:
+        return []
+    else:  # what comes before "Answer:" is reasoning without tags
+        tail = tail if reasoning else _MARKER.split(tail)[-1]
+        answers = [_ANSWER_TAG.sub(" ", tail)]
+    if len(tail) > _LONGEST:
+        return []
+    if listwise and len(answers) == 1 and len(orders := _ORDER.findall(answers[0])) == 1:
+        labels = [int(label) for label in re.findall("[0-9]+", orders[0])]
+        return [] if mentions(_ORDER.sub(" ", answers[0])) else labels
+    named = {lone_label(answer) for answer in answers}
+    return [*named] if len(named) == 1 and mentions(tail) <= named and 0 not in named else []
+
+
+def lone_label(text: str) -> int:
+    """The one label that a text names: in brackets, after "passage", or a number by itself. 0 for none or several."""
+    if named := mentions(text):
+        return named.pop() if len(named) == 1 else 0
+    words = _WORD.findall(text)
+    numbers = {word for word in words if word.isdecimal()}
+    if len(numbers) != 1 or not {words[0], words[-1]} & numbers or _NO_LABEL.search(text):
+        return 0
+    number = numbers.pop()
+    if not (number.isascii() and len(number) <= 4):
+        return 0
+    return int(number) if all(word == number or _ANSWER_WORD.fullmatch(word) for word in words) else 0
+
+
+def mentions(text: str) -> set[int]:
+    """The labels in brackets or after a word such as "passage"; 0 for one that is taken back or cannot be a label."""
+    found = set[int]()
+    for one in _MENTION.finditer(text):
+        if one[2] is None and not re.search("[0-9]", one[1]):
+            continue
+        label = one[2] or ((inner := _LABEL.fullmatch(one[1])) and inner[1]) or "0"
+        before, behind = text[max(0, one.start() - _NEAR) : one.start()], text[one.end() : one.end() + _NEAR]
+        found.add(0 if _NOT_BEFORE.search(before) or _NOT_BEHIND.match(behind) else int(label))
+        if another := _ANOTHER.match(text, one.end()):
+            found.add(int(another[1]))
+    return found
