@@ -244,6 +244,9 @@ class Settings:
     hops: int = declare(
         1, "Number of hops; after the first, the model sees the passages selected before", SELECTION, least=1
     )
+    distances: bool = declare(
+        False, "First-stage scores, where there are some, are distances: the least is the best", SELECTION
+    )
     seed: int = declare(0, "Random seed of passage orders and samples", SELECTION, least=0)
     fusion: Fusion = declare(
         None,

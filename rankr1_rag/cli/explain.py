@@ -58,7 +58,7 @@ def _ranking(path: str, query_id: str | None, settings: CommandSettings, stack: 
                     raise FileError(path, number, "no comparisons, because of --no-trace: rerank without it")
                 return ranking
         else:
-            work = located(path, number, candidates_from_json, record, number)
+            work = located(path, number, candidates_from_json, record, number, distances=settings.distances)
             ids.append(work.query.id)
             if query_id in (None, work.query.id):
                 job = Job(Console(stderr=True), 1)

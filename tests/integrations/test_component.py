@@ -109,6 +109,27 @@ def test_input_items_are_never_changed_and_keep_ids_and_metadata(both: Framework
 
 
 @both_ways
+def test_scores_that_rise_are_noticed_once_and_distances_sort_the_items(
+    both: Framework, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = [both.scored(name, text, n / 10) for n, (name, (_, text)) in enumerate(PASSAGES.items(), 1)]
+    component = both.component(top_n=None)
+    for _ in range(2):
+        both.rerank(way, component, items)
+    (problem,) = caplog.messages
+    assert problem.startswith(f"query '{QUERY[:90]}")
+    assert "rise from the first candidate to the last, as distances do" in problem
+    caplog.clear()
+    rankings: list[Ranking] = []
+    component = both.component(top_n=None, distances=True, on_ranking=rankings.append)
+    chosen = both.rerank(way, component, items[::-1])
+    assert [passage.id for passage in rankings[0].candidates] == list(PASSAGES)
+    assert both.ids(chosen)[:3] == WANTED
+    assert all(both.text(one) == PASSAGES[both.id(one)][1] for one in chosen)
+    assert caplog.messages == []
+
+
+@both_ways
 def test_items_with_repeated_ids_and_texts_or_without_text_stay_apart(both: Framework, way: str) -> None:
     texts = [*[text for _, text in PASSAGES.values()] * 2, "", "", " \n"]
     items = [both.new("same" if n % 2 else f"own {n}", text, shelf=n) for n, text in enumerate(texts)]
