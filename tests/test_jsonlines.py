@@ -77,6 +77,7 @@ def test_blank_lines_are_skipped_and_lines_are_counted_as_an_editor_counts_them(
     ("line", "says"),
     [
         ('{"query": "x", "passages": [}', "not JSON: Expecting value at column 29"),
+        ('{"query": "x', "not JSON: Unterminated string starting at column 11"),
         ('["x"]', "the line is an array where an object is needed"),
         ("7", "the line is a whole number where an object is needed"),
         ('{"passages": []}', 'field "query" or "question" is missing or null; the fields are "passages"'),

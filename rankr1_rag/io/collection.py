@@ -146,7 +146,8 @@ def parse_object(line: str) -> Json:
     try:
         value = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
-        problem = f"not JSON: {error.msg} at column {error.colno}; each line must be one whole object (jq -c . FILE)"
+        place = f"{error.msg.removesuffix(' at')} at column {error.colno}"
+        problem = f"not JSON: {place}; each line must be one whole object (jq -c . FILE)"
         raise ValueError(problem) from error
     except RecursionError:
         raise ValueError("JSON nested too deeply to be read") from None

@@ -230,6 +230,7 @@ def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
         k=member(own, "k", "a whole number"),
         trace=trace_from_json(own, len(passages)),
         clipped=cost.clipped,
+        clipped_tokens=cost.clipped_tokens,
         seconds=cost.seconds,
         failure=None if own.get("failure") is None else member(own, "failure", "a string"),
         chosen=positions(own, "chosen", len(passages)) if "chosen" in own else None,

@@ -165,6 +165,9 @@ def test_a_line_that_no_run_can_hold_is_refused_before_anything_is_asked(
         (["rerank", "in.jsonl", "-o", "in.jsonl", "--overwrite"], "in.jsonl is an input"),
         (["rerank", "empty.jsonl", "-o", "out.jsonl"], "empty.jsonl:1: the query '1' is empty"),
         (["rerank", "in.jsonl", "-o", "no/x.jsonl"], "error: no/x.jsonl: the folder no does not exist: create it"),
+        (["rerank", "in.jsonl", "-o", "folder", "--overwrite"], "error: folder: this is a folder: use the path of a"),
+        (["rerank", "in.jsonl", "-o", "in.jsonl/x"], "error: in.jsonl/x: the folder in.jsonl does not exist"),
+        (["rerank", "in.jsonl", "-o", "/proc/x"], "error: /proc/x: the folder /proc cannot be written to"),
         (["rerank", "missing.jsonl"], "missing.jsonl: No such file"),
         (["rerank", "--run", "x"], "--run needs --queries and --passages"),
         (["rerank", "in.jsonl", "--run", "x"], "one input is needed"),
@@ -182,6 +185,9 @@ def test_a_line_that_no_run_can_hold_is_refused_before_anything_is_asked(
         ([*JOB, "--model", "nowhere.gguf"], "nowhere.gguf"),
         ([*JOB, "--model", "in.jsonl"], "in.jsonl"),
         (["explain", "in.jsonl", "--html", "no/x.html"], "error: no/x.html: the folder no does not exist: create it"),
+        (["explain", "in.jsonl", "--html", "folder"], "error: folder: this is a folder: use the path of a file"),
+        (["demo", "--html", "/proc/x.html"], "error: /proc/x.html: the folder /proc cannot be written to"),
+        (["demo", "--html", "folder"], "error: folder: this is a folder: use the path of a file"),
         (["explain", "in.jsonl", "-q", "z"], "in.jsonl: no query has the id 'z': the first ids are 'fine0'"),
         (["explain", "bad.jsonl"], "bad.jsonl:1: not JSON"),
         (["explain", "nowhere.jsonl"], "nowhere.jsonl: No such file"),
@@ -191,6 +197,7 @@ def test_a_wrong_argument_is_refused_in_a_line(arguments: list[str], problem: st
     shell.write(query(0))
     shell.write({"query": " ", "passages": ["one", "two"]}, name="empty.jsonl")
     (shell.folder / "bad.jsonl").write_text("{nonsense\n")
+    (shell.folder / "folder").mkdir()
     before, own_model = shell.files, {"--model", "--base-url"} & {*arguments}
     if "--model" in arguments:
         pytest.importorskip("openvino_genai", reason="the embedded backend is not installed")
