@@ -95,9 +95,7 @@ def test_a_file_of_another_version_names_it(path: Path) -> None:
     for version, by in (("0.0.9", "0.0.9"), (None, "of an earlier, unreleased version")):
         old = {key: value for key, value in {**json.loads(head), "version": version}.items() if value is not None}
         path.write_text(json.dumps(old) + "\n" + record)
-        with pytest.raises(
-            FileError, match=f"by rankr1-rag {by}, without text at byte .*: remove it, or give another"
-        ):
+        with pytest.raises(FileError, match=f"by rankr1-rag {by}, without text at byte .*: remove it, or give another"):
             begun(path, fields=("said", "text"))
         with pytest.raises(FileError, match=f":2: by rankr1-rag {by}, without text: run the command that makes it"):
             read_journal(path, "read none", ("said", "text"))
