@@ -202,7 +202,7 @@ class Reranker(Settings):
         return Session(
             loop=SelectionLoop(plan, Comparer(plan), budget, self.on_failure),
             gates=PerLoop(partial(asyncio.Semaphore, plan.in_flight), per_caller=True),
-            slots=PerLoop(partial(Slots, 2 * capacity), per_caller=True) if capacity else None,
+            slots=PerLoop(partial(Slots, capacity), per_caller=True) if capacity else None,
         )
 
     def __getstate__(self) -> dict[str, Any]:
