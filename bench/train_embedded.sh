@@ -5,10 +5,11 @@
 #
 # DATA holds the training samples of HotpotQA, 2WikiMultihopQA and MuSiQue, OUT becomes runs/embedded: examples in data/, a cold
 # start in cold/, and in both/ the adapter, trained on with examples in which a support is known already. Some hours on
-# two cores. Killed, the same command goes on where it was: examples that are there stay, and so do finished runs.
+# two cores. The same command resumes a killed one: existing examples and finished runs stay.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-data=${1:-../shared/data/train} out=${2:-runs/embedded}
+root=$(dirname "$(realpath "$0")")/..
+data=$(realpath -m "${1:-$root/../shared/data/train}") out=$(realpath -m "${2:-$root/runs/embedded}")
+cd "$root"
 sets=(hotpotqa 2wikimultihopqa musique)
 files=(hotpotqa_train_500.jsonl 2wikimultihopqa_train_500.json musique_train_100.json)
 

@@ -7,10 +7,12 @@
 # DATA holds the samples; training reads those under train/, the figures come from the others. OUT gets examples in data/ and dev/, a
 # folder for each adapter, single comparisons in comparisons/ and rerankings of 30 questions of each set in reranked/. The cold start
 # sees 18 % of the questions, so that GRPO on the same ones has seen no other label at all. The embedded checkpoint is asked beside
-# them. DENSE names an embedding model or its folder. Some hours on two cores; killed, the same command goes on.
+# them. DENSE names an embedding model or its folder. Some hours on two cores; the same command resumes a killed one.
 set -euo pipefail
+[ $# = 2 ] || { echo "usage: bench/training_study.sh DATA OUT > bench/training_study.md" >&2; exit 2; }
+data=$(realpath "$1") out=$(realpath -m "$2") dense=${DENSE:-sentence-transformers/all-MiniLM-L6-v2}
+[ ! -e "$dense" ] || dense=$(realpath "$dense")
 cd "$(dirname "$0")/.."
-data=$1 out=$2 dense=${DENSE:-sentence-transformers/all-MiniLM-L6-v2}
 exec 3>&1 >&2  # the tables alone are printed
 sets=(hotpotqa 2wikimultihopqa musique)
 train=(hotpotqa_train_500.jsonl 2wikimultihopqa_train_500.json musique_train_100.json)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rankr1_rag.backends.hub import BASES
 from rankr1_rag.backends.openvino import weights
 from rankr1_rag.prompt import FORMATS, Format
-from rankr1_rag.types import Force
+from rankr1_rag.types import Clip, Force
 
 EMBEDDED = weights.EMBEDDED
 """The name of the embedded CPU default."""
@@ -25,8 +25,9 @@ BASE = weights.BASE
 class Checkpoint:
     """A known model: its base and adapter, and the options of a `Reranker` that are left open.
 
-    `query_tokens` and `passage_tokens` are the text lengths that it was trained on, None for any length; `fusion` is
-    the constant that fuses its result with the first-stage order, None for no fusion.
+    `query_tokens` and `passage_tokens` are the text lengths that it was trained on, None for any length; `clip` is
+    "head" if it was trained on the beginnings of longer passages; `fusion` is the constant that fuses its result with
+    the first-stage order, None for no fusion.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Checkpoint:
     query_tokens: int | None = None
     passage_tokens: int | None = None
     fusion: float | None = None
+    clip: Clip = "window"
 
 
 def _released(series: str, format: Format, reasoning_tokens: int) -> list[Checkpoint]:
@@ -64,6 +66,7 @@ CHECKPOINTS: dict[str, Checkpoint] = {
             force="unparsed",
             passage_tokens=64,
             fusion=2,
+            clip="head",
         ),
         Checkpoint(BASE, BASE, None, FORMATS["rank-r1-v0.1"], size=10, reasoning_tokens=32, force="unparsed"),
     ]

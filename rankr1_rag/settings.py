@@ -19,7 +19,7 @@ from rankr1_rag.backends import Backend
 from rankr1_rag.checkpoints import CHECKPOINTS, Checkpoint
 from rankr1_rag.prompt import FORMATS, Format
 from rankr1_rag.selection import ALGORITHMS, LISTWISE
-from rankr1_rag.types import Force
+from rankr1_rag.types import Clip, Force
 
 Kind = Literal["openvino", "openai", "vllm", "transformers"]
 Server = Literal["vllm", "sglang", "llama-server", "tgi"]
@@ -258,7 +258,12 @@ class Settings:
         "the checkpoint's, else off",
         least=0,
     )
-    in_flight: int = declare(64, "Maximum number of open queries", SELECTION, least=1)
+    ordered: bool = declare(
+        True, "Candidates are in first-stage order; off: any order, with which nothing is fused", SELECTION
+    )
+    in_flight: int | None = declare(
+        None, "Maximum number of open queries", SELECTION, "what the backend computes at once, else 64", least=1
+    )
     format: Format | str | None = declare(
         None,
         f"Prompt format: {', '.join(FORMATS)}",
@@ -286,6 +291,12 @@ class Settings:
     passage_tokens: int | None = declare(
         None, "Maximum passage length in tokens", PROMPT, "the checkpoint's, else no limit", least=1
     )
+    clip: Clip | None = declare(
+        None,
+        "Part shown of a passage that does not fit: the window that shares most with the query, or the head",
+        PROMPT,
+        "the checkpoint's, else window",
+    )
     strict: bool = declare(False, "Error (UnparsedError) if an answer names no passage", PROMPT)
     on_failure: OnFailure = declare(
         "raise", "If the model fails: raise the error, or keep the first-stage order", PROMPT
@@ -306,6 +317,7 @@ class Settings:
         decided["algorithm"] = self.algorithm or ("window" if format.kind == "listwise" else "tournament")
         if self.reasoning_tokens is None and format.reasoning and not known.format.reasoning:
             decided["reasoning_tokens"] = UNKNOWN.reasoning_tokens
+        decided["in_flight"] = self.in_flight or getattr(backend, "capacity", None) or 64
         if decided["fusion"] == "off":
             decided["fusion"] = None
         plan = Plan(**decided)
@@ -318,6 +330,7 @@ class Plan:
     """The options of a `Reranker` with nothing left open. `fusion` None is no fusion, a limit None no limit."""
 
     backend: Backend
+    in_flight: int
     format: Format
     algorithm: str
     size: int
@@ -325,6 +338,7 @@ class Plan:
     force: Force
     query_tokens: int | None
     passage_tokens: int | None
+    clip: Clip
     votes: Votes
     seed: int
     probabilities: bool

@@ -90,9 +90,9 @@ class Cost:
 
     `passages_read` counts a passage each time it is shown, to choose from or as known; `cached_tokens` are part of
     `prompt_tokens`, `reasoning_tokens` of `completion_tokens`; `seconds` is wall time from the start of the query to
-    its ranking; `lenient` counts answers in another form than that of the format; `clipped` counts texts that were cut
-    to fit, once a query each; `stored` counts comparisons from a store, whose tokens are counted as if they were
-    requested now.
+    its ranking, without the time in which other queries had all slots of the model; `lenient` counts answers in another
+    form than that of the format; `clipped` counts texts that were cut to fit, once a query each, and `clipped_tokens`
+    what they lost; `stored` counts comparisons from a store, whose tokens are counted as if they were requested now.
     """
 
     comparisons: int = 0
@@ -108,6 +108,7 @@ class Cost:
     seconds: float = 0.0
     reasoning_tokens: int = 0
     lenient: int = 0
+    clipped_tokens: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
@@ -121,7 +122,8 @@ class Explanation:
     """Why a passage has its rank: `comparison` is the last one it won, or else the last one it lost, or None.
 
     Of several votes that made it win a set, `comparison` is the last that names it. `won` and `lost` count its
-    comparisons. `selected` is False for a passage that only keeps its first-stage order.
+    comparisons. `selected` is False for a passage that only keeps its first-stage order. `failure` is the error for
+    which the whole ranking is the first-stage order.
     """
 
     rank: int
@@ -131,6 +133,7 @@ class Explanation:
     won: int
     lost: int
     comparison: Comparison | None
+    failure: str | None = None
 
     @property
     def reasoning(self) -> str:
@@ -139,6 +142,8 @@ class Explanation:
 
     def __str__(self) -> str:
         name = self.passage.title or f"passage {self.passage.id or self.position}"
+        if self.failure is not None:
+            return f"{self.rank}. {name}: in first-stage order, because the model failed: {self.failure}"
         if self.comparison is None:
             return f"{self.rank}. {name}: the model never saw it"
         record = f"first in {self.won} of {self.won + self.lost} comparisons"
@@ -171,6 +176,7 @@ class Ranking:
     failure: str | None = None
     chosen: tuple[int, ...] | None = None
     retrieved: int = 0
+    clipped_tokens: int = 0
 
     @cached_property
     def score_meaning(self) -> scoring.Meaning:
@@ -206,6 +212,7 @@ class Ranking:
             seconds=self.seconds,
             reasoning_tokens=sum(comparison.reasoning_tokens for comparison in self.trace),
             lenient=sum(comparison.lenient for comparison in self.trace),
+            clipped_tokens=self.clipped_tokens,
         )
 
     def explain(self, rank: int) -> Explanation:
@@ -224,6 +231,7 @@ class Ranking:
             won=len(won),
             lost=len(lost),
             comparison=scoring.deciding(position, self.trace),
+            failure=self.failure,
         )
 
     def log_problems(self) -> None:
@@ -257,6 +265,9 @@ class Ranking:
         failure = f", failure={self.failure!r}" if self.failure else ""
         return f"Ranking({self.query!r:.200}, order={list(self.order)!r:.120}, k={self.k}, {self.cost}{failure})"
 
+
+Clip = Literal["window", "head"]
+"""Which part is shown of a passage that does not fit: the part that shares most with the query, or its beginning."""
 
 Force = Literal["truncated", "unparsed", "never"]
 """When a label is forced: if the budget cut the text off, after every text without an answer, or never."""

@@ -273,6 +273,11 @@ def test_fusion_with_the_first_stage_is_between_the_two_and_keeps_what_was_selec
     (winner,) = ranking.chosen
     assert [ranking.order[why.rank - 1] for why in map(ranking.explain, range(1, 41)) if why.selected] == [winner]
     assert winner != ranking.order[0]
+    for unordered in (
+        Reranker(Scripted(last), k=1, fusion=60, ordered=False).rank("which?", [str(n) for n in range(40)]),
+        Reranker(Scripted(last), k=1, fusion=60).rank("which?", [str(n) for n in range(40)], ordered=False),
+    ):
+        assert (unordered.order[0], unordered.chosen) == (winner, None)
 
 
 @pytest.mark.parametrize("backend", ["ielabgroup/Rank-R1-7B-v0.1", len, Scripted])

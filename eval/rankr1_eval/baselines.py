@@ -65,15 +65,15 @@ class FirstStage:
         if self.run is not None:
             path, known = self.run, {passage.id for passage in corpus}
 
-            def ranked(query: Query) -> list[Scored]:
-                if query.id not in self._run:
-                    raise FileError(path, None, f"the run ranks nothing for the question {query.id!r}")
-                if strange := [scored.id for scored in self._run[query.id] if scored.id not in known]:
-                    problem = f"question {query.id!r}: passage {strange[0]!r} is not in passages.jsonl, the corpus"
+            def ranked(id: str) -> list[Scored]:
+                if id not in self._run:
+                    raise FileError(path, None, f"the run ranks nothing for the question {id!r}")
+                if strange := [one.id for one in self._run[id] if one.id not in known]:
+                    problem = f"question {id!r}: passage {strange[0]!r} is not in passages.jsonl, the corpus"
                     raise FileError(path, None, problem)
-                return self._run[query.id]
+                return self._run[id]
 
-            return lambda queries: {query.id: ranked(query) for query in queries}
+            return lambda queries: {query.id: ranked(query.id) for query in queries}
         if self.retriever == "dense":
             return lambda queries: Dense(self.model, self.cache).run(corpus, queries, self.n)
         return lambda queries: bm25(corpus, queries, self.n)

@@ -13,6 +13,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from rankr1_eval.run_folder import STALE
 from rankr1_eval.scoring import common, differences, from_json
 from rankr1_eval.types import Difference, Scores
 from rankr1_rag.errors import FileError
@@ -29,11 +30,16 @@ SOURCE = {"dataset": "data set", "data": "data file", "pool": "pool of passages"
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A run's scores with their file and, where known, the settings of its questions."""
+    """A run's scores with their file and, where known, the settings and the number of the questions in its folder.
+
+    `stale` are scores of an earlier command than the folder's last.
+    """
 
     path: Path
     scores: Scores
     source: Mapping[str, Any]
+    questions: int = 0
+    stale: bool = False
 
     @property
     def name(self) -> str:
@@ -89,17 +95,18 @@ def read(path: Path) -> ScoredRun:
             raise FileError(path, None, "the run is unfinished: run its command again until it writes scores.json")
         raise FileError(path, None, "no scores.json in it: give the folder of a finished run")
     try:
-        scores = from_json(json.loads(file.read_bytes()))
+        record = json.loads(file.read_bytes())
+        scores = from_json(record)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise FileError(file, None, f"not JSON ({error}): is it the scores.json of a run?") from error
     except ValueError as error:
         raise FileError(file, None, str(error)) from error
     try:
         with questions.open("rb") as lines:
-            source = head_settings(lines.readline()) or {}
+            source, held = head_settings(lines.readline()) or {}, sum(1 for _ in lines)
     except OSError:
-        source = {}
-    return ScoredRun(file, scores, source)
+        source, held = {}, 0
+    return ScoredRun(file, scores, source, held, "stale" in record)
 
 
 def groups(scored: ScoredRun, by: str) -> Groups:
@@ -157,6 +164,11 @@ def paired(
 
 def _notes(first: ScoredRun, second: ScoredRun, against: str, by: Groups | None) -> list[str]:
     notes = []
+    for run in (first, second) if first.path != second.path else (first,):
+        if run.stale:
+            notes.append(f"{run.name}: {STALE}")
+        if run.questions > len(run.asked):
+            notes.append(f"{run.name} holds {run.questions:,} questions, but its scores are of {len(run.asked):,}")
     for key, what in SOURCE.items():
         ours, theirs = first.source.get(key), second.source.get(key)
         if first.source and second.source and ours != theirs:

@@ -141,7 +141,7 @@ def ask(records: Journal, sets: Mapping[str, TrainingSet], reranker: Reranker) -
     yield from (id for id in sets if id in records)
     results = reranker.rank_many((sets[id].query, sets[id].passages) for id in missing)
     for index, ranking in successes(results, records, len(missing)):
-        (comparison,) = ranking.trace
+        comparison = ranking.trace[-1]  # of several, if the context shows the set only in parts, the final
         one, text = sets[missing[index]], comparison.completion.text
         record = {
             "query": one.query.id,

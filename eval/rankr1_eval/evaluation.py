@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,9 @@ from rankr1_eval.run_folder import Rankings, RunFolder, cost_of, digest
 from rankr1_eval.scoring import EvaluatedRun, Read, SystemRun
 from rankr1_eval.systems import FREE, Order, System, cross_encoder, dense, oracle, parse, shuffled
 from rankr1_eval.types import Question
+from rankr1_rag.io.files import writing
 from rankr1_rag.io.journal import Journal
+from rankr1_rag.io.jsonl import to_line
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Passage, Query
 
@@ -65,12 +67,13 @@ class Evaluation:
             lacking = orders is not None and any(question.query.id not in orders for question in self.questions)
             if lacking and system.kind in ("dense", "cross-encoder"):
                 check_model(system.model or MODEL)
+        folder.mark_results()
         progress("load", len(self.questions), pipeline.load(loaded, self.questions))
-        folder.write_passages(self.corpus)
+        with writing(folder.path / "passages.jsonl") as out:  # for other retrievers
+            out.writelines(to_line(asdict(passage)) for passage in self.corpus)
         first_stage = self.first_stage.over(self.questions, self.corpus)
         progress("retrieve", len(self.questions), pipeline.retrieve(found, self.questions, first_stage))
-        reader_model = self.reader.backend.model if self.reader else ""
-        rank_r1 = [system for system in self._all_systems if system.kind == "rank-r1"]
+        models = {"reranker": self.reranker.plan.backend} | ({"reader": self.reader.backend} if self.reader else {})
         supports = [id for question in self.questions for id in question.supports]
         return EvaluatedRun(
             name=folder.path.name,
@@ -89,10 +92,9 @@ class Evaluation:
                 "read": list(self.ks) if self.reader else [],
                 "supports": len(supports),
                 "absent": sum(id not in self._passages for id in supports),
-                "models": {"reranker": self.reranker.plan.backend.model}
-                | ({"reader": reader_model} if reader_model else {}),
+                "models": {name: backend.model for name, backend in models.items()},
                 "reader": self._reader_settings,
-                "systems": {system.name: self._order_settings(system) for system in rank_r1},
+                "systems": {one.name: self._order_settings(one) for one in self._all_systems if one.kind == "rank-r1"},
             },
             cutoffs=tuple(self.ks),
         )
@@ -212,7 +214,7 @@ class Evaluation:
             return tuple(self._passages[id] for id in ids if id in self._passages)
 
         title = f"{records.kind}, first {k}" if k else records.kind
-        reading = pipeline.read(records, self.questions, context, self.reader, self.reranker.in_flight)
+        reading = pipeline.read(records, self.questions, context, self.reader, self.reranker.plan.in_flight)
         progress(title, len(self.questions), reading)
         kept = {question.query.id: records[question.query.id] for question in self.questions}
         return {

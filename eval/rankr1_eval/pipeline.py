@@ -36,7 +36,7 @@ REFUSED = 32
 
 IRRELEVANT = frozenset({"backend", "in_flight", "on_failure", "retrieve"})
 """Settings of a reranker that no order depends on, and those that `result_settings` writes in its own way."""
-LATER: Mapping[str, object] = {"hops": 1}
+LATER: Mapping[str, object] = {"hops": 1, "clip": "head", "strict_format": True, "ordered": True}
 """Settings that came later, with the value that runs of before had: written only where they differ."""
 
 Progress = Callable[[str, int, Iterator[str]], None]
@@ -77,16 +77,15 @@ def finish(run: EvaluatedRun, folder: Path) -> tuple[Scores, str]:
     return scores, export(run, folder)
 
 
-class Stopwatch:
-    """Wall time since the last lap: the sum over the records is the time of the stage."""
+def laps() -> Callable[[], float]:
+    """A function: seconds since its last call. The sum over the records is the time of the stage."""
+    times = [time.perf_counter()]
 
-    def __init__(self) -> None:
-        self._last = time.perf_counter()
+    def lap() -> float:
+        times.append(time.perf_counter())
+        return times[-1] - times.pop(0)
 
-    def lap(self) -> float:
-        """Seconds since the last one."""
-        before, self._last = self._last, time.perf_counter()
-        return self._last - before
+    return lap
 
 
 def load(records: Journal, questions: Sequence[Question]) -> Iterator[str]:
@@ -113,12 +112,12 @@ def reorder(
     records: Journal, questions: Sequence[Question], pool: Pool, order: Callable[[Question, Sequence[Passage]], Order]
 ) -> Iterator[str]:
     """Keep the order of a function, for systems without a reasoning model."""
-    watch = Stopwatch()
+    lap = laps()
     for question in questions:
         if question.query.id not in records:
             found = pool(question.query)
             ids = [found[position].id for position in order(question, found)]
-            records.add(question.query.id, {"order": ids, "seconds": watch.lap()})
+            records.add(question.query.id, {"order": ids, "seconds": lap()})
         yield question.query.id
 
 
@@ -130,16 +129,12 @@ def rerank(records: Journal, queries: Sequence[Query], pool: Pool, reranker: Rer
     missing = [query for query in queries if query.id not in records or records[query.id]["rankr1"].get("failure")]
     asked = {query.id for query in missing}
     yield from (query.id for query in queries if query.id not in asked)
-    watch = Stopwatch()
+    lap = laps()
     results = reranker.rank_many((query, pool(query)) for query in missing)
     for index, ranking in successes(results, records, len(missing)):
-        record = {
-            "order": [passage.id for passage in ranking.passages],
-            "scores": list(ranking.scores),
-            "rankr1": ranking_to_json(ranking)["rankr1"],
-            "seconds": watch.lap(),
-        }
-        records.add(missing[index].id, record)
+        ids = [passage.id for passage in ranking.passages]
+        record = {"order": ids, "scores": list(ranking.scores), "rankr1": ranking_to_json(ranking)["rankr1"]}
+        records.add(missing[index].id, {**record, "seconds": lap()})
         yield missing[index].id
 
 
@@ -159,7 +154,7 @@ def read(
     done = {id for id in ids if id in records and records[id]["shown"] == ids[id]}
     missing = [question for question in questions if question.query.id not in done]
     yield from (question.query.id for question in questions if question.query.id in done)
-    watch = Stopwatch()
+    lap = laps()
 
     async def work(question: Question) -> Read | Exception:
         try:
@@ -169,7 +164,7 @@ def read(
 
     for index, found in successes(streams.each(work, missing, in_flight), records, len(missing)):
         id = missing[index].query.id
-        records.add(id, {"shown": ids[id], **asdict(replace(found, seconds=watch.lap()))})
+        records.add(id, {"shown": ids[id], **asdict(replace(found, seconds=lap()))})
         yield id
 
 

@@ -1,16 +1,10 @@
 """Answer strings scored from a JSON file `{id: answer string}`, and a run exported for other programs.
 
-    {"5a8c7595554299585d9e36b6": "Chief of Protocol", "5a85b2d95542997b5ce40028": "yes", …}
-
 The official `{"answer": {id: answer string, …}, "sp": …}` is read too, and MuSiQue's lines, also as a JSON list:
 
     {"id": "2hop__123_456", "predicted_answer": "Seat", "predicted_support_idxs": [0, 3], "predicted_answerable": true}
 
-As in the official scripts a question without a prediction counts as 0. A run is exported as
-
-    supports.qrels             the supports of each question, relevance 1
-    runs/SYSTEM.trec           the order of a system; scores are 1 / rank
-    predictions/SYSTEM@K.json  {question id: answer string}
+As in the official scripts a question without a prediction counts as 0.
 """
 
 from __future__ import annotations
@@ -38,9 +32,10 @@ GOLD = {"answer_aliases", "context", "golden_answers", "paragraphs", "question_d
 
 
 def export(run: EvaluatedRun, folder: Path) -> str:
-    """Write the exports, each whole or not at all. A message about what is left out: "" where nothing is.
+    """Write the supports as qrels, each order as a TREC run with scores 1 / rank, and the answers of each reading.
 
-    TREC fields are whitespace-separated: a question whose id contains whitespace can be in no TREC file.
+    Each file is written whole or not at all. A message about what is left out, or "": a question whose id contains
+    whitespace can be in no TREC file.
     """
     for name in ("predictions", "runs"):
         (folder / name).mkdir(exist_ok=True)
@@ -140,7 +135,8 @@ def read_json(path: FilePath, numbered: Iterable[tuple[int, str]]) -> tuple[obje
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and text.lstrip().startswith("{"):
             return None, []
-        problem = f"not one whole JSON object: {error.msg} at column {error.colno}; is the file cut short?"
+        place = f"{error.msg.removesuffix(' at')} at column {error.colno}"
+        problem = f"not one whole JSON object: {place}; is the file cut short?"
         raise FileError(path, error.lineno, problem) from error
     except RecursionError:
         raise FileError(path, None, "JSON nested too deeply to be read") from None

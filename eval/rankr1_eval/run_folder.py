@@ -1,17 +1,8 @@
-"""The folder of a run: which file holds which stage, and how its records become values again.
-
-questions.jsonl      load        the questions, with their answers and the ids of their supports
-passages.jsonl       load        the corpus, one passage a line
-candidates.jsonl     retrieve    for each question the ids of its candidates, best first, with their scores
-rerank/SYSTEM.jsonl  rerank      for each question the order of one system, with the trace of a reasoning model
-read/SYSTEM@K.jsonl  read        for each question what the reader answers to the first k
-scores.json, report.html, report.md, supports.qrels, runs/, predictions/    score
-completions.sqlite               completions of models: no request is sent twice
-"""
+"""The folder of a run, whose files docs/evaluation.md lists, and how its records become values again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from hashlib import sha256
@@ -23,8 +14,19 @@ from rankr1_eval.types import Question
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.files import writing
 from rankr1_rag.io.journal import Journal, Json
-from rankr1_rag.io.jsonl import ranking_from_json, to_line
+from rankr1_rag.io.jsonl import ranking_from_json
 from rankr1_rag.types import Cost, Passage, Query, Ranking
+
+STALE = (
+    "These results are of an earlier command: a later one in this folder did not finish. Run it again to replace them."
+)
+"""Marks results, at the beginning of each of their files."""
+RESULTS = {
+    "scores.json": ("{", f'"stale": "{STALE}", '),
+    "report.md": ("", f"> **Note:** {STALE}\n\n"),
+    "report.html": ("<body>", f'<ul class="warnings"><li>{STALE}</li></ul>'),
+}
+"""The files of results for people and for `compare`, each with the text that the mark follows, and the mark."""
 
 
 class RunFolder:
@@ -48,10 +50,13 @@ class RunFolder:
         self.stages[stage] = records
         return records
 
-    def write_passages(self, corpus: Iterable[Passage]) -> None:
-        """Write the corpus, for other retrievers."""
-        with writing(self.path / "passages.jsonl") as out:
-            out.writelines(to_line(asdict(passage)) for passage in corpus)
+    def mark_results(self) -> None:
+        """Mark the results of an earlier command as stale, until new ones replace them."""
+        for name, (before, mark) in RESULTS.items():
+            path = self.path / name
+            if path.exists() and STALE not in (text := path.read_text("utf-8", "replace")):
+                with writing(path) as out:
+                    out.write(text.replace(before, before + mark, 1))
 
     def __enter__(self) -> Self:
         return self
@@ -63,6 +68,15 @@ class RunFolder:
 def stage_records(path: Path, stage: str, settings: Mapping[str, object], *fields: str) -> Journal:
     """The records in a file of a stage, begun or resumed. FileError where they are another's."""
     return Journal(path, stage, settings, fields, remedy="give another --out")
+
+
+def are_stale(results: Path) -> bool:
+    """Whether the results of a run in this folder are marked."""
+    try:
+        with (results / "scores.json").open(encoding="utf-8", errors="replace") as file:
+            return STALE in file.read(len(STALE) + 100)
+    except OSError:
+        return False
 
 
 def make_folder(path: Path) -> None:

@@ -1,42 +1,27 @@
 """A finished run as values and its scores: each question's measures by system, means, paired differences, groups.
 
 A system has support measures (R@k, All@k, RR, nDCG@10) where it has orders, EM@k and F1@k for each k it was read at.
-Everything is over all the questions of the run: what a system lacks counts as 0 and is named in `SystemScores.missing`;
-a finished `qa` has none.
+Everything is over all the questions of the run: what a system lacks counts as 0 and is named in `SystemScores.missing`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rankr1_eval.measures import answers
 from rankr1_eval.types import Difference, Each, Estimate, Question, Scores, SystemScores
 from rankr1_rag.types import Cost, Passage, Ranking
 
-if TYPE_CHECKING:
-    from rankr1_eval.measures.intervals import Table
-
-VERSION = 1
-"""The version of `scores.json`."""
+VERSION = 2
+"""The version of `scores.json`. Version 1 called the systems rows at first."""
 
 BASELINE = "none"
 """The system that the others are compared with: first-stage order."""
 
-COSTS = (
-    "comparisons",
-    "rounds",
-    "passages_read",
-    "prompt_tokens",
-    "cached_tokens",
-    "completion_tokens",
-    "reasoning_tokens",
-    "unparsed",
-    "forced",
-    "seconds",
-)
+COSTS = [field.name for field in fields(Cost) if field.name not in ("clipped", "stored")]
 GROUPS: Mapping[str, Callable[[Question], str | int | None]] = {
     "type": lambda question: question.type or None,
     "hops": lambda question: question.hops,
@@ -110,18 +95,16 @@ def score(run: EvaluatedRun) -> Scores:
         own = dict(answers.scores(orders, supports, cutoffs)) if system.orders else {}
         for k, reads in sorted(system.reads.items()):
             assert scorer
-            pairs = {
-                question.query.id: scorer(reads[question.query.id].answer, question.answers)
-                if question.query.id in reads
-                else (0.0, 0.0)
-                for question in run.questions
+            right = {
+                one.query.id: scorer(reads[one.query.id].answer, one.answers)
+                for one in run.questions
+                if one.query.id in reads
             }
-            own |= {f"{name}@{k}": {id: pairs[id][place] for id in ids} for place, name in enumerate(("EM", "F1"))}
+            for place, name in enumerate(("EM", "F1")):
+                own[f"{name}@{k}"] = {id: right[id][place] if id in right else 0.0 for id in ids}
         each[system.name] = own
     means = estimates(each, ids)
-    baseline = each.get(BASELINE)
-    pairs_of = [(each[name], baseline) for name in each] if baseline is not None else []
-    apart = paired_differences(pairs_of, ids) if pairs_of else [{} for _ in each]
+    apart = paired_differences([(each[name], each.get(BASELINE, {})) for name in each], ids)
     systems = {}
     for system, found in zip(run.systems, apart, strict=True):
         needed: list[Mapping[str, object]] = [*([system.orders] if system.orders else []), *system.reads.values()]
@@ -141,10 +124,11 @@ def estimates(each: Mapping[str, Each], ids: Sequence[str]) -> Estimates:
     from rankr1_eval.measures import intervals
 
     columns = [(system, measure) for system, measures in each.items() for measure in measures]
-    found = intervals.estimates(table([each[name][measure] for name, measure in columns], ids)) if columns else []
     means: Estimates = {system: {} for system in each}
-    for (system, measure), estimate in zip(columns, found, strict=True):
-        means[system][measure] = estimate
+    if columns:
+        found = intervals.estimates(intervals.table([each[name][measure] for name, measure in columns], ids))
+        for (system, measure), estimate in zip(columns, found, strict=True):
+            means[system][measure] = estimate
     return means
 
 
@@ -181,17 +165,10 @@ def paired_differences(pairs: Sequence[tuple[Each, Each]], ids: Sequence[str]) -
     columns = [(n, measure) for n, (a, b) in enumerate(pairs) for measure in a if measure in b]
     found: list[dict[str, Difference]] = [{} for _ in pairs]
     if columns:
-        first, second = (table([pairs[n][side][measure] for n, measure in columns], ids) for side in (0, 1))
+        first, second = (intervals.table([pairs[n][side][measure] for n, measure in columns], ids) for side in (0, 1))
         for (n, measure), difference in zip(columns, intervals.differences(first - second), strict=True):
             found[n][measure] = difference
     return found
-
-
-def table(columns: Sequence[Mapping[str, float]], ids: Sequence[str]) -> Table:
-    """The numbers of the columns, a line an id."""
-    import numpy as np
-
-    return np.array([[column[id] for id in ids] for column in columns], dtype=np.float64).T
 
 
 def mean_cost(system: SystemRun) -> dict[str, float]:
@@ -202,13 +179,15 @@ def mean_cost(system: SystemRun) -> dict[str, float]:
     cost = {name: getattr(total, name) / max(1, len(costs)) for name in COSTS}
     for name in ("prompt_tokens", "completion_tokens"):
         cost[f"reader_{name}"] = sum(getattr(read, name) for read in reads) / max(1, len(reads))
-    for name, known, number in (
-        ("seconds", [one.seconds for one in costs if not one.stored], len(costs)),
-        ("reader_seconds", [read.seconds for read in reads if not read.stored], len(reads)),
-    ):
-        cost[name] = sum(known) / max(1, len(known))
-        if number and not known:  # all of it came from a store, which does not know how long it took
-            del cost[name]
+    # A store does not know how long a completion took: what was not asked is taken to cost as much as what was.
+    asked = [read.seconds for read in reads if not read.stored]
+    cost["reader_seconds"] = sum(asked) / max(1, len(asked))
+    if reads and not asked:
+        del cost["reader_seconds"]
+    if total.stored < total.comparisons:
+        cost["seconds"] *= total.comparisons / (total.comparisons - total.stored)
+    elif total.stored:
+        del cost["seconds"]
     if system.retrieved:
         cost["retrieved"] = sum(system.retrieved.values()) / len(system.retrieved)
     cost["reader_empty"] = sum(not read.answer.strip() for read in reads) / max(1, len(reads))
@@ -222,8 +201,14 @@ def to_json(scores: Scores) -> dict[str, Any]:
 
 def from_json(record: object) -> Scores:
     """The scores that `to_json` made. ValueError for anything else."""
-    if not isinstance(record, dict) or record.get("rankr1_eval") != VERSION:
+    if not isinstance(record, dict) or "rankr1_eval" not in record:
         raise ValueError("not the scores of a run: scores.json in the folder of a finished run holds them")
+    version = record["rankr1_eval"]
+    if version not in (1, VERSION) or "rows" in record:
+        raise ValueError(
+            f"scores of version {version!r}, this program reads version {VERSION}: run the command that made them "
+            "again, with another --out"
+        )
 
     def estimated(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Estimate]:
         return {measure: Estimate(**one) for measure, one in found.items()}

@@ -1,16 +1,6 @@
-"""The systems of an evaluation by name, as `none`, `gold`, `rank-r1:votes=3+fusion=60`, and the orders of baselines.
+"""The systems of an evaluation by name, as `none` or `rank-r1:votes=3+fusion=60`, and the orders of baselines.
 
-| system | what the reader sees |
-|---|---|
-| none | the candidates in first-stage order |
-| random | the candidates in a seeded random order |
-| oracle | the supports among the candidates first, then the others in first-stage order |
-| dense, dense:MODEL | the candidates by similarity, with a model of sentence-transformers |
-| cross-encoder:MODEL | the candidates by a cross-encoder of sentence-transformers |
-| rank-r1, rank-r1:NAME=VALUE+… | the reranker; with arguments of `Reranker` that differ from the command's |
-| rank-r1:hops=2+retrieve=true | the same with `retrieve` true or false: between its hops it searches again |
-| gold | the supports and nothing else |
-| no-context | no passage |
+docs/evaluation.md has the table. A new one: a name in `Kind`, its order in `Evaluation`, a line in that table.
 """
 
 from __future__ import annotations

@@ -37,7 +37,11 @@ class Request:
 
 @runtime_checkable
 class Backend(Protocol):
-    """A language model: cancelling `complete` abandons the request."""
+    """A language model: cancelling `complete` abandons the request.
+
+    It may have an attribute `capacity`, the number of requests that it computes at once: as many queries are open then,
+    and the comparisons of the earliest of them go first.
+    """
 
     @property
     def model(self) -> str:

@@ -29,6 +29,7 @@ class Scripted:
         context: int | None = None,
         can_continue: bool = True,
         count: Callable[[str], int] | None = None,
+        capacity: int | None = None,
     ) -> None:
         self._f = f
         self._count = count
@@ -36,6 +37,7 @@ class Scripted:
         self.identity = f"scripted:{model}" if identity is None else identity
         self.context = context
         self.can_continue = can_continue
+        self.capacity = capacity
 
     def count(self, text: str) -> int | None:
         """The result of the `count` argument, or None."""

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
 from itertools import count
-from typing import Protocol
+from typing import NoReturn, Protocol
 
-from rankr1_rag.prompt import Format, clip, sanitise, tokens
+from rankr1_rag.prompt import Format, clip, clip_to_window, sanitise, tokens
 from rankr1_rag.scoring import fused
-from rankr1_rag.types import Comparison, Passage, Query, Ranking
+from rankr1_rag.types import Clip, Comparison, Passage, Query, Ranking
 
 MARGIN = 192
 """Tokens kept free for the chat template and for the second request of a forced answer."""
 
 LEAST = 16
 """Fewest tokens of a passage: with less the model would see nothing worth comparing."""
+
+COMFORTABLE = 256
+"""Tokens of a passage below which fewer passages are shown at once, as long as the passage has more."""
+
+FEWEST = 4
+"""Passages that are shown at once even if their texts must be cut."""
 
 Retrieve = Callable[[str], Iterable[Passage | str] | Awaitable[Iterable[Passage | str]]]
 """Finds more candidates for a text: the query with the title and the text of the passage selected last.
@@ -37,18 +46,27 @@ class TokenCounter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """The query and the candidates as they are shown: sanitised, then clipped; `clipped` counts the texts cut."""
+    """The query and the candidates as they are shown: sanitised, then clipped, in sets of at most `size`.
+
+    `clipped` counts the texts cut, `clipped_tokens` what they lost; `cut_share` is the share of the candidates' words
+    that is not shown; `limit` is the most tokens of a passage, None if there is no limit.
+    """
 
     query: str = ""
     lines: tuple[str, ...] = ()
     clipped: int = 0
+    clipped_tokens: int = 0
+    cut_share: float = 0.0
+    size: int = 0
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """The limits of one reranker in tokens; None is no limit.
 
-    `size` is the set size, `known` the most passages that are shown as known with one set.
+    `size` is the set size, `known` the most passages that are shown as known with one set. Where less than 256 tokens
+    are left for a passage that has more, sets become smaller, down to `fewest`; None keeps the size.
     """
 
     format: Format
@@ -57,38 +75,67 @@ class Budget:
     query_tokens: int | None = None
     passage_tokens: int | None = None
     known: int = 0
+    clip: Clip = "head"
+    fewest: int | None = None
 
     def fit(self, query: str, candidates: Sequence[Passage], backend: TokenCounter) -> Texts:
         """Sanitise and clip, once a query. ValueError if the context cannot hold a set of this size.
 
         The passages of a set share equally what the context leaves after the completion and the overhead.
         """
-        context, shown = backend.context, sanitise(query)
+        context, count, shown = backend.context, backend.count, sanitise(query)
         lines = [self.format.line(passage) for passage in candidates]
         limits = [] if self.query_tokens is None else [self.query_tokens]
         if context:
             limits.append(context // 4)
-        cut = clip(shown, min(limits), backend.count) if limits else shown
-        shares = [] if self.passage_tokens is None else [self.passage_tokens]
+        cut = clip(shown, min(limits), count) if limits else shown
+        sets, limit = self.size, self.passage_tokens
         if context is not None and lines:
-            shares.append(self.share(cut, min(self.size, len(lines)), context, backend.count))
-        texts = [clip(line, min(shares), backend.count) for line in lines] if shares else lines
-        return Texts(cut, tuple(texts), (cut != shown) + sum(a != b for a, b in zip(lines, texts, strict=True)))
+            size = min(self.size, len(lines))
+            fewest = size if self.fewest is None else min(size, self.fewest)
+            share = self.share(cut, size, context, count)
+            if size > fewest and share < COMFORTABLE:
+                wanted = min(COMFORTABLE, limit or COMFORTABLE, max(tokens(line, count) for line in lines))
+                while size > fewest and share < wanted:
+                    sets = size = size - 1
+                    share = self.share(cut, size, context, count)
+            if share < LEAST:
+                self.refuse(share, size, context)
+            limit = share if limit is None else min(limit, share)
+        if limit is None:
+            return Texts(cut, tuple(lines), int(cut != shown), size=sets)
+        texts = [self.cut(one, line, limit, shown, count) for one, line in zip(candidates, lines, strict=True)]
+        pairs = [(a, b) for a, b in zip([shown, *lines], [cut, *texts], strict=True) if a != b]
+        lost = sum(tokens(a, count) - tokens(b, count) for a, b in pairs)
+        words, left = (sum(len(line.split()) for line in some) if pairs else 1 for some in (lines, texts))
+        return Texts(cut, tuple(texts), len(pairs), max(0, lost), 1 - left / max(1, words), sets, limit)
+
+    def cut(self, passage: Passage, line: str, limit: int, query: str, count: Callable[[str], int | None]) -> str:
+        """A passage of at most `limit` tokens; a window keeps the title, unless that takes more than half of them."""
+        if self.clip == "head":
+            return clip(line, limit, count)
+        title = sanitise(passage.title).strip()
+        left = limit - tokens(f"{title} ", count) - 1
+        if not title or 2 * left < limit or not line.startswith(f"{title} "):
+            return clip_to_window(line, limit, query, count)
+        return f"{title} {clip_to_window(line[len(title) + 1 :], left, query, count)}"
 
     def share(self, query: str, n: int, context: int, counted: Callable[[str], int | None]) -> int:
         """Tokens for each passage of a set of n, and for each passage that is shown as known with it."""
         known, shown = [""] * self.known, n + self.known * self.format.known_times
         text = "\n".join(message["content"] for message in self.format.messages(query, [""] * n, known))
         completion = self.reasoning_tokens + 2 * self.format.answer_tokens(n)
-        share = (context - MARGIN - completion - tokens(text, counted)) // shown
-        if share < LEAST:
-            also, hops = (f" and {self.known} known passages", ", or hops") if self.known else ("", "")
-            raise ValueError(
-                f"a context of {context} tokens leaves {max(share, 0)} tokens for each of {n} passages{also} "
-                f"after {completion} for the completion: lower the set size ({self.size}) below {n}, or "
-                f"reasoning_tokens ({self.reasoning_tokens}){hops}"
-            )
-        return share
+        return (context - MARGIN - completion - tokens(text, counted)) // shown
+
+    def refuse(self, share: int, n: int, context: int) -> NoReturn:
+        """The ValueError for a context that leaves a share too small to compare."""
+        also, hops = (f" and {self.known} known passages", ", or hops") if self.known else ("", "")
+        completion = self.reasoning_tokens + 2 * self.format.answer_tokens(n)
+        raise ValueError(
+            f"a context of {context} tokens leaves {max(share, 0)} tokens for each of {n} passages{also} after "
+            f"{completion} for the completion: set context= if the model's is longer, or lower the set size "
+            f"({self.size}) below {n}, or reasoning_tokens ({self.reasoning_tokens}){hops}"
+        )
 
 
 @dataclass(slots=True)
@@ -107,11 +154,57 @@ class Trace:
         return [self._comparisons[key] for key in sorted(self._comparisons)]
 
 
+class Slots:
+    """Slots for comparisons, on one event loop: a free one goes to the query that began first."""
+
+    def __init__(self, n: int) -> None:
+        self.free = n
+        self.waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self.numbers = count()
+
+    def release(self) -> None:
+        """Pass a slot on."""
+        while self.waiting:
+            *_, turn = heappop(self.waiting)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.free += 1
+
+
+class Turn:
+    """A slot for each comparison of one query: `async with turn`. `waited`: seconds in which none had one."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots, self.number = slots, next(slots.numbers)
+        self.running, self.stopped, self.waited = 0, 0.0, 0.0
+
+    async def __aenter__(self) -> None:
+        if self.slots.free:
+            self.slots.free -= 1
+        else:
+            turn, start = asyncio.get_running_loop().create_future(), time.perf_counter()
+            heappush(self.slots.waiting, (self.number, next(self.slots.numbers), turn))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if not turn.cancelled():
+                    self.slots.release()
+                raise
+            if not self.running:
+                self.waited += time.perf_counter() - max(start, self.stopped)
+        self.running += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self.running, self.stopped = self.running - 1, time.perf_counter()
+        self.slots.release()
+
+
 class QueryRun:
     """One query while it is ranked. Reading it may raise TypeError or ValueError, see `read_passages`.
 
     `candidates` grow by retrieval, `chosen` by selection; `ranks` holds the rank of each candidate in the retrieval
-    that found it; `k` None selects all candidates.
+    that found it; `k` None selects all candidates; those that are not `ordered` have no order to fuse with.
     """
 
     def __init__(
@@ -120,6 +213,8 @@ class QueryRun:
         passages: Iterable[Passage | str],
         k: int | None = None,
         retrieve: Retrieve | None = None,
+        *,
+        ordered: bool = True,
     ) -> None:
         self.query = Query("", query) if isinstance(query, str) else query
         if not isinstance(self.query, Query) or not isinstance(self.query.text, str):
@@ -128,12 +223,13 @@ class QueryRun:
             raise ValueError(f"the query{self.query.id and f' {self.query.id!r}'} is empty: pass the question's text")
         self.candidates = read_passages(passages)
         self.k = k
-        self.retrieve = retrieve
+        self.retrieve, self.ordered = retrieve, ordered
         self.first_stage = len(self.candidates)
         self.ranks = list(range(1, self.first_stage + 1))
         self.chosen: list[int] = []
         self.texts = Texts()
         self.trace = Trace()
+        self.turn: Turn | None = None
 
     @property
     def wanted(self) -> int:
@@ -183,6 +279,7 @@ class QueryRun:
             k=self.wanted,
             trace=tuple(trace),
             clipped=self.texts.clipped,
+            clipped_tokens=self.texts.clipped_tokens,
             seconds=seconds,
             failure=failure,
             chosen=None if fusion is None else tuple(self.chosen),

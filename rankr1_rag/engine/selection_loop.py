@@ -6,16 +6,18 @@ One coroutine a query and no barrier between queries: each continues as soon as 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from math import factorial
 from typing import Any, Literal, TypeVar
 
 from rankr1_rag.backends import Request
 from rankr1_rag.concurrency.foreign_loop import Retriever
-from rankr1_rag.engine.query import Budget, QueryRun
+from rankr1_rag.engine.query import Budget, QueryRun, Texts
 from rankr1_rag.errors import BackendError, RankR1Error, UnparsedError
 from rankr1_rag.prompt import Forced, shares, tokens
 from rankr1_rag.scoring import probability, winner
@@ -40,6 +42,9 @@ NEGLIGIBLE = 1e-3
 NO_REASONING = Completion("", finish_reason="length", stored=True)
 """In place of the first completion if no reasoning is requested: it cost nothing and holds no answer."""
 
+LARGE_CUT = 0.25
+"""Share of the words of all candidates: if more is cut, a reranker warns, once."""
+
 LARGE = 200_000
 """Characters of candidates that are sanitised and clipped in a thread, so that the private loop is not blocked."""
 
@@ -52,6 +57,7 @@ class SelectionLoop:
     comparer: Comparer
     budget: Budget
     on_failure: Literal["raise", "first_stage"] = "raise"
+    warned: list[str] = field(default_factory=list)
 
     async def run(self, run: QueryRun) -> Ranking:
         """Rank a query: one selection or, with hops, one passage a hop until the last hop selects the rest of the k.
@@ -76,6 +82,9 @@ class SelectionLoop:
                     run.texts = budget.fit(run.query.text, run.candidates, backend)
                 else:  # counting tokens may mean loading a model: not on the loop that others wait for
                     run.texts = await asyncio.to_thread(budget.fit, run.query.text, run.candidates, backend)
+                if run.texts.cut_share > LARGE_CUT and not self.warned:
+                    self.warned.append(run.query.text)
+                    self.warn(run.texts, run.query.text)
                 await self.select(run, run.wanted - len(run.chosen) if hop == hops else 1)
         except BackendError as error:
             if self.on_failure == "raise":
@@ -84,7 +93,22 @@ class SelectionLoop:
         trace = run.trace.ordered()
         if any(comparison.reasoning_tokens for comparison in trace):
             trace = await self.comparer.count_reasoning(trace, estimate=failure is not None)
-        return run.ranking(trace, time.perf_counter() - start, self.plan.fusion, failure)
+        seconds = time.perf_counter() - start - (run.turn.waited if run.turn else 0.0)
+        return run.ranking(trace, seconds, self.plan.fusion if run.ordered else None, failure)
+
+    def warn(self, texts: Texts, query: str) -> None:
+        """Log how much of the passages the model does not see, and the remedy."""
+        plan, context = self.plan, self.plan.backend.context
+        if texts.limit == plan.passage_tokens:
+            why = f"the model reads {texts.limit} tokens of each passage: pass shorter passages, or set passage_tokens="
+        else:
+            why = (
+                f"a context of {context} tokens leaves {texts.limit} for each passage of a set of {texts.size}: set "
+                f"context= if the model's is longer, or a smaller size= or reasoning_tokens= ({plan.reasoning_tokens})"
+            )
+        logging.getLogger("rankr1_rag").warning(
+            "query %.100r: %.0f %% of the words of its passages are not shown, as %s", query, 100 * texts.cut_share, why
+        )
 
     async def select(self, run: QueryRun, k: int) -> None:
         """Select k of the candidates that are not selected yet. BackendError, UnparsedError."""
@@ -92,7 +116,7 @@ class SelectionLoop:
         if not left:
             return
         plan = self.plan
-        selection = ALGORITHMS[plan.algorithm](len(left), k, plan.size)
+        selection = ALGORITHMS[plan.algorithm](len(left), k, run.texts.size)
         if plan.votes != "auto" and plan.votes > 1:
             selection = voted(selection, plan.votes, plan.seed)
         if run.chosen:
@@ -113,13 +137,15 @@ class SelectionLoop:
 
     async def answer(self, run: QueryRun, shown: Set, place: int, sample: int) -> Answer:
         """The answer to the set at this place of its round: the model's or, if unsure, that of votes in new orders."""
-        first = await self.comparer.compare(run, shown, sample)
+        async with run.turn or nullcontext():
+            first = await self.comparer.compare(run, shown, sample)
         run.trace.add(first, place)
         if self.plan.votes != "auto" or not is_unsure(first):
             return first.answer
 
         async def vote(number: int, order: Set) -> Comparison:
-            comparison = await self.comparer.compare(run, order)
+            async with run.turn or nullcontext():
+                comparison = await self.comparer.compare(run, order)
             run.trace.add(comparison, place, number)
             return comparison
 

@@ -69,7 +69,7 @@ def chart(ranking: Ranking) -> SlopeChart:
     return compare_orders(
         range(len(ranking) - ranking.retrieved),
         ranking.order,
-        {*ranking.order[:top], *range(top)},
+        {*ranking.order[:top], *range(top), *selected},
         lambda position: story.name(ranking, position),
         lambda position: "selected" if position in selected else "",
     )
@@ -78,7 +78,7 @@ def chart(ranking: Ranking) -> SlopeChart:
 def page(ranking: Ranking) -> str:
     """The whole file as text; it holds no lone surrogate, so it can always be written as UTF-8."""
     places = story.places(ranking)
-    selected = [place for place in places if place.why.selected]
+    top = ranking.k if ranking.failure is None else 0
     return render(
         "rankr1_rag.explain/page.html.j2",
         ranking=ranking,
@@ -87,10 +87,10 @@ def page(ranking: Ranking) -> str:
         warnings=story.warnings(ranking),
         chart=chart(ranking) if ranking.failure is None and ranking.trace else None,
         names=[story.name(ranking, position) for position in range(len(ranking.candidates))],
-        selected=selected,
-        rest=[place for place in places if not place.why.selected],
+        cards=places[:top],
+        rest=places[top:],
         rounds=story.rounds(ranking),
-        open_rest=len(places) <= _UNFOLDED and not selected,
+        open_rest=len(places) <= _UNFOLDED and not top,
         story=story,
     )
 

@@ -141,16 +141,27 @@ def known(ranking: Ranking, comparison: Comparison) -> str:
 
 def round_costs(ranking: Ranking) -> dict[str, Cost]:
     """Name of the round → its cost, without seconds: only the whole ranking was timed."""
-    untimed = replace(ranking, clipped=0, seconds=0.0)
+    untimed = replace(ranking, clipped=0, clipped_tokens=0, seconds=0.0)
     return {
         f"round {number}": replace(untimed, trace=tuple(asked.comparison for asked in members)).cost
         for number, members in rounds(ranking).items()
     }
 
 
+def choice(ranking: Ranking, position: int) -> str:
+    """With fusion, the rank of a candidate in the model's own order, in words; else ""."""
+    if ranking.chosen is None or ranking.failure is not None:
+        return ""
+    if position not in ranking.chosen:
+        return "not chosen by the model"
+    return f"the model's choice {ranking.chosen.index(position) + 1} of {len(ranking.chosen)}"
+
+
 def verdict(ranking: Ranking, why: Explanation) -> str:
     """Why a passage has its rank, in one sentence."""
     comparison = why.comparison
+    if why.failure is not None:
+        return "Keeps its first-stage rank, because the model failed."
     if comparison is None:
         return "The model never saw it, and did not need to." if why.selected else "The model never saw it."
     when = f"round {comparison.round + 1}"
@@ -170,7 +181,7 @@ def lede(ranking: Ranking) -> str:
     if not ranking.order:
         return "There were no candidates, so there is nothing to rank."
     if ranking.failure is not None:
-        return f"There is no reranking here: {counted(len(ranking), 'candidate')} in first-stage order."
+        return f"The model failed, so there is no reranking: {counted(len(ranking), 'candidate')} in first-stage order."
     if not ranking.trace:
         later = f", then {ranking.retrieved:,} {RETRIEVED}" if ranking.retrieved else ""
         number = counted(len(ranking) - ranking.retrieved, "candidate")
@@ -202,7 +213,8 @@ def warnings(ranking: Ranking) -> list[str]:
         f"{cost.forced:,} of {asked} needed a forced answer: the model gave none by itself, so its reasoning may not "
         "explain the choice.": cost.forced >= max(2, MOSTLY_FORCED * cost.comparisons),
         f"{cut:,} of {asked} ended at the token limit.": cut > 0,
-        f"{counted(cost.clipped, 'text')} had to be clipped to fit the context.": cost.clipped > 0,
+        f"{counted(cost.clipped, 'text')} had to be clipped to fit the context"
+        f"{f', by {cost.clipped_tokens:,} tokens' if cost.clipped_tokens else ''}.": cost.clipped > 0,
     }
     return [sentence for sentence, holds in sentences.items() if holds]
 

@@ -17,7 +17,7 @@ from pydantic import PrivateAttr
 from rankr1_rag.concurrency.foreign_loop import Retriever
 from rankr1_rag.connect import CONNECTING, reranker, wrapped
 from rankr1_rag.engine.query import Retrieve
-from rankr1_rag.frameworks.fields import REASONING, TABLE, ComponentFields
+from rankr1_rag.frameworks.fields import CHOSEN, REASONING, TABLE, ComponentFields
 from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.settings import check_no_secret
@@ -146,10 +146,12 @@ class Component(ComponentFields):  # type: ignore[misc]
         return ranking
 
     def _results(self, found: Sources[Item], ranking: Ranking) -> Iterator[tuple[Item, float, dict[str, Any]]]:
-        """The first `top_n` objects, each with its score and the metadata to add."""
+        """The first `top_n` objects, each with its score and the metadata to add; CHOSEN only if it was selected."""
         objects = found.behind(ranking)
+        chosen = ranking.order[: ranking.k] if ranking.chosen is None else ranking.chosen
+        places = {} if ranking.failure else {position: place for place, position in enumerate(chosen, 1)}
         for rank, (position, score) in enumerate(zip(ranking.order[: self.top_n], ranking.scores, strict=False), 1):
-            added = {}
+            added: dict[str, Any] = {CHOSEN: places[position]} if position in places else {}
             if self.include_reasoning:
                 why = ranking.explain(rank)
                 won = why.won and why.comparison is not None and why.comparison.parsed

@@ -30,6 +30,9 @@ from rankr1_rag.reranker import Reranker
 from rankr1_rag.settings import TOP_N, Connection, Option, Settings, no_such_option, options, readable
 from rankr1_rag.types import Ranking
 
+CHOSEN = "rankr1_chosen"
+"""The metadata key of the rank in the model's own order, before any fusion; absent if it did not select the passage."""
+
 REASONING = "rankr1_reasoning"
 """The metadata key of the reasoning that chose a passage; "" if none did."""
 

@@ -22,6 +22,12 @@ from rankr1_rag.types import Completion
 WRAPPED = ("bound", "runnable", "default")
 """Where wrappers keep the model: LangChain's `bind` and `with_retry`; `with_fallbacks`; `configurable_fields`."""
 
+CONTEXT = ("num_ctx", "n_ctx", "max_model_len")
+"""Settings with the context length that a model is loaded with: it holds whatever the framework's metadata say."""
+
+ARGUMENTS = ("kwargs", "additional_kwargs", "model_kwargs", "options")
+"""Where models keep settings that have no field of their own."""
+
 LIMITS = ("max_tokens", "max_new_tokens", "max_output_tokens", "num_predict")
 
 
@@ -44,9 +50,15 @@ class FrameworkLLM(ABC):
     def __init__(self, llm: Any, model: str, context: int | None = None) -> None:  # noqa: ANN401
         self.llm = llm
         self.model = model
+        context = loaded_context(llm) or context
         self.context = context if context and context > 0 else None
         self._copies: dict[tuple[int, float], Any] = {}
         self._identity: str | None = None
+
+    @property
+    def capacity(self) -> int | None:
+        """`max_concurrent_calls`."""
+        return self.max_concurrent_calls
 
     @abstractmethod
     def chat(self, request: Request) -> Completion:
@@ -126,6 +138,18 @@ class FrameworkLLM(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.llm).__name__} {self.model!r})"
+
+
+def loaded_context(llm: Any) -> int | None:  # noqa: ANN401
+    """The context length with which a model, or the model inside a wrapper, is loaded; None if that is not set."""
+    while llm is not None:
+        groups = [getattr(llm, name, None) for name in ARGUMENTS]
+        found = [getattr(llm, name, None) for name in CONTEXT]
+        found += [group.get(name) for group in groups if isinstance(group, Mapping) for name in CONTEXT]
+        if sizes := [size for size in found if isinstance(size, int) and size > 0]:
+            return sizes[0]
+        llm = next((getattr(llm, name) for name in WRAPPED if hasattr(llm, name)), None)
+    return None
 
 
 SECRETS = (

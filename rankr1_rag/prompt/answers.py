@@ -28,12 +28,16 @@ _NOT_BEFORE = re.compile(
     r"(?:\b(?:not|nor|never|neither|except|unlike|without)|n['\u2019]t)\W++(?:\w++\W++){0,2}\Z", re.IGNORECASE
 )
 _NOT_BEHIND = re.compile(r"\W*+(?:\w++\W++)?(?:not|never|cannot|neither|irrelevant|\w+n['\u2019]t)\b", re.IGNORECASE)
-_ANOTHER = re.compile(rf"\s*+(?:[,/&>]|or\b|and\b|to\b)\s*+(?:{_NAME}\s*+)?\[?\s*+([0-9]{{1,4}})\b", re.IGNORECASE)
-_NO_LABEL = re.compile(r"[-\u2212][0-9]|[0-9][.,:/][0-9]|[0-9]\s*+[%\u00b0$\u20ac]|[$\u20ac]\s*+[0-9]")
+_ANOTHER = re.compile(
+    rf"(?:\s*+(?:[,/&>]|or\b|and\b|to\b)\s*+|[ \t]++)(?:{_NAME}\s*+)?\[?\s*+([0-9]{{1,2}})\b", re.IGNORECASE
+)
+_NO_LABEL = re.compile(
+    r"[-\u2212][0-9]|[0-9][.,:/][0-9]|[0-9]\s*+[%\u00b0$\u20ac]|[$\u20ac]\s*+[0-9]|\A\s*+[0-9]++[.)]\s*+\w"
+)
 _WORD = re.compile(r"[^\W_]+")
 _ANSWER_WORD = re.compile(
-    "a|answer|be|best|boxed|candidate|choice|choose|correct|doc|document|final|hence|i|is|it|label|most|my|number|one|"
-    "option|passage|pick|query|relevant|select|selected|should|so|text|the|therefore|thus|to|would",
+    "a|answer|be|best|boxed|candidate|choice|choose|chosen|correct|doc|document|final|hence|i|id|index|is|it|label|most|"
+    "my|number|one|option|passage|pick|query|relevant|select|selected|should|so|text|the|therefore|thus|to|would",
     re.IGNORECASE,
 )
 """The words next to which a number without brackets is an answer."""
@@ -60,27 +64,16 @@ def lenient_labels(text: str, *, in_reasoning: bool, listwise: bool) -> list[int
     if listwise and len(answers) == 1 and len(orders := _ORDER.findall(answers[0])) == 1:
         labels = [int(label) for label in re.findall("[0-9]+", orders[0])]
         return [] if mentions(_ORDER.sub(" ", answers[0])) else labels
-    named = {lone_label(answer) for answer in answers}
-    return [*named] if len(named) == 1 and mentions(tail) <= named and 0 not in named else []
-
-
-def lone_label(text: str) -> int:
-    """The one label that a text names: in brackets, after "passage", or a number by itself. 0 for none or several."""
-    if named := mentions(text):
-        return named.pop() if len(named) == 1 else 0
-    words = _WORD.findall(text)
-    numbers = {word for word in words if word.isdecimal()}
-    if len(numbers) != 1 or not {words[0], words[-1]} & numbers or _NO_LABEL.search(text):
-        return 0
-    number = numbers.pop()
-    if not (number.isascii() and len(number) <= 4):
-        return 0
-    return int(number) if all(word == number or _ANSWER_WORD.fullmatch(word) for word in words) else 0
+    named = [mentions(answer) for answer in answers]
+    return [*named[0]] if all(len(one) == 1 and one == named[0] for one in [*named, mentions(tail) or named[0]]) else []
 
 
 def mentions(text: str) -> set[int]:
-    """The labels in brackets or after a word such as "passage"; 0 for one that is taken back or cannot be a label."""
-    found = set[int]()
+    """The labels that a text names: in brackets, after a word such as "passage", or alone on a line.
+
+    0 for one that is taken back or cannot be a label.
+    """
+    found = {label for line in text.splitlines() if (label := lone_number(line))}
     for one in _MENTION.finditer(text):
         if one[2] is None and not re.search("[0-9]", one[1]):
             continue
@@ -90,3 +83,15 @@ def mentions(text: str) -> set[int]:
         if another := _ANOTHER.match(text, one.end()):
             found.add(int(another[1]))
     return found
+
+
+def lone_number(line: str) -> int:
+    """The number of a line that holds no other, and besides only words such as "the answer is"; 0 for another line."""
+    words = _WORD.findall(line)
+    numbers = {word for word in words if word.isdecimal()}
+    if len(numbers) != 1 or not {words[0], words[-1]} & numbers or _NO_LABEL.search(line):
+        return 0
+    number = numbers.pop()
+    if not (number.isascii() and len(number) <= 4):
+        return 0
+    return int(number) if all(word == number or _ANSWER_WORD.fullmatch(word) for word in words) else 0

@@ -24,7 +24,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 Count = Callable[[str], int | None]
 
@@ -59,6 +60,10 @@ _ANGLE = re.compile(rf"[{_OPEN}]([^{_OPEN}{_CLOSE}]*+)[{_CLOSE}]")
 _SQUARE = re.compile(rf"[\{_LEFT}]([^\{_LEFT}\{_RIGHT}]*+)[\{_RIGHT}]")
 _CONTROL = re.compile(rf"[{_BAR}]\s*+([^{_BAR}\n]{{0,{_LONGEST}}}+)\s*+[{_BAR}]")
 _HALF_CONTROL = re.compile(rf"[{_BAR}]\s*+\w{{1,{_LONGEST}}}+|\w{{1,{_LONGEST}}}+\s*+[{_BAR}]")
+_IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"  # written without spaces
+_TERM = re.compile(rf"[{_IDEOGRAPHS}]|[^\W_{_IDEOGRAPHS}]++")
+_SPACE = re.compile(r"\s++")
+_WORTH = 720_720  # of a term that the text holds once; divided by its number of places, mostly a whole number
 _UNSEEN = re.compile(f"[{_INVISIBLE}]")
 _BLANK = re.compile(rf"[\s{_INVISIBLE}]")
 
@@ -131,6 +136,52 @@ def clip(text: str, limit: int, count: Count) -> str:
             cut = cut[:space] if space > 0.8 * end else cut
         text = cut.rstrip()
     return text
+
+
+def clip_to_window(text: str, limit: int, query: str, count: Count) -> str:
+    """The part of the text with at most `limit` ≥ 0 tokens that shares most with the query; the text itself if it fits.
+
+    "…" is where text is missing. A word of the query counts the more, the fewer times the text holds it. Of equal parts
+    the first is taken; the words of the query are in its middle, or it is the beginning or the end of the text.
+    """
+    if size(text) <= limit or (length := tokens(text, count)) <= limit:
+        return text
+    wanted = {term.casefold() for term in _TERM.findall(query)}
+    found = [(one.start(), one.end(), one[0].casefold()) for one in _TERM.finditer(text)]
+    hits = [hit for hit in found if hit[2] in wanted]
+    most = len(text) * limit // length  # characters
+    while most > 0:
+        start, end = best_span(hits, most)
+        first = 0 if end <= most else max(0, min(start - (most - end + start) // 2, len(text) - most))
+        last = min(len(text), first + most)
+        if first and (space := _SPACE.search(text, first, start)):
+            first = space.end()
+        if last < len(text) and not text[last].isspace():
+            blank = max(text.rfind(" ", max(first, end), last), text.rfind("\n", max(first, end), last))
+            last = blank if blank > 0 else last
+        part = f"{'… ' if first else ''}{text[first:last].strip()}{' …' if last < len(text) else ''}"
+        if (length := tokens(part, count)) <= limit:
+            return part
+        most = min(most - 1, most * limit // length)
+    return clip(text, limit, count)
+
+
+def best_span(hits: Sequence[tuple[int, int, str]], most: int) -> tuple[int, int]:
+    """Start and end of the first span of at most `most` characters with most of these hits (start, end, term); 0, 0."""
+    many, inside, score, end = Counter(term for *_, term in hits), Counter[str](), 0, 0
+    best, span = 0, (0, 0)
+    for at, (start, _, term) in enumerate(hits):
+        end = max(end, at)
+        while end < len(hits) and hits[end][1] - start <= most:
+            score += _WORTH // many[hits[end][2]] if not inside[hits[end][2]] else 0
+            inside[hits[end][2]] += 1
+            end += 1
+        if score > best:
+            best, span = score, (start, hits[end - 1][1])
+        if end > at:
+            inside[term] -= 1
+            score -= _WORTH // many[term] if not inside[term] else 0
+    return span
 
 
 def size(text: str) -> int:

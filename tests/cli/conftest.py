@@ -36,6 +36,7 @@ def best(record: dict[str, Any], k: int = 3) -> list[str]:
 
 class Judge(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # one packet: a second one waits 40 ms for the acknowledgement of the first
 
     def do_POST(self) -> None:
         server: JudgeServer = self.server  # type: ignore[assignment]
@@ -56,6 +57,7 @@ class Judge(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
+            self.wfile.flush()
         except BrokenPipeError:
             pass  # whoever asked was interrupted
 
@@ -76,6 +78,12 @@ class JudgeServer(ThreadingHTTPServer):
         self.failing, self.complaint = "", "broken"
         self.delay = 0.0
 
+    @property
+    def options(self) -> list[str]:
+        """The options of a command that asks this server."""
+        url = f"http://127.0.0.1:{self.server_port}/v1"
+        return ["--backend", "openai", "--base-url", url, "--model", "judge", "--attempts", "1"]
+
 
 @dataclass
 class Shell:
@@ -86,9 +94,7 @@ class Shell:
     said: str = ""
 
     def command(self, *arguments: str, model: bool = True) -> list[str]:
-        url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        options = ["--backend", "openai", "--base-url", url, "--model", "judge", "--attempts", "1"]
-        return [*arguments, *(options if model else [])]
+        return [*arguments, *(self.server.options if model else [])]
 
     def run(self, *arguments: str, code: int = 0, model: bool = True, input: str = "") -> str:
         """Standard output of the command, run in this process; checks the exit code."""
@@ -123,11 +129,15 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path, best_label: Callable[[Any], str]) -> Iterator[Shell]:
-    server = JudgeServer(best_label)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield Shell(tmp_path, server)
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def server(best_label: Callable[[Any], str]) -> Iterator[JudgeServer]:
+    with JudgeServer(best_label) as judge:
+        thread = threading.Thread(target=judge.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield judge
+        judge.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def shell(tmp_path: Path, server: JudgeServer) -> Shell:
+    return Shell(tmp_path, server)

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import queue
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 from rankr1_rag import BackendError, Ranking, Reranker
+from rankr1_rag.backends import Backend
 from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.backends.wrappers import limited, load_balanced, retried
 
 FIRST = "<answer>[1]</answer>"
 PAIR = ["a", "b"]
@@ -134,6 +137,58 @@ def test_a_source_that_breaks_loses_nothing_that_was_open(run: Run) -> None:
     assert sorted(done) == [0, 1]
 
 
+@pytest.mark.parametrize("in_flight", [None, 8])
+def test_queries_are_worked_on_depth_first_if_the_backend_says_what_it_computes_at_once(in_flight: int | None) -> None:
+    asked: list[str] = []
+
+    async def model(messages: list[dict[str, str]]) -> str:
+        asked.append(messages[1]["content"][18:25])
+        await asyncio.sleep(0.001)
+        return FIRST
+
+    reranker = Reranker(Scripted(model, capacity=1), k=3, size=3, in_flight=in_flight)
+    start, seconds = time.perf_counter(), 0.0
+    for place, (index, ranking) in enumerate(reranker.rank_many((f"query {n}", list("abcdefgh")) for n in range(8))):
+        assert place == index
+        assert len(set(asked[: ranking.cost.comparisons * (index + 1)])) <= index + 2  # there are two slots
+        seconds += ranking.seconds
+    assert seconds < 2 * (time.perf_counter() - start)  # two slots
+
+
+@pytest.mark.parametrize(
+    ("backend", "capacity"),
+    [
+        (Scripted(str, capacity=3), 3),
+        (limited(Scripted(str, capacity=3), 2), 2),
+        (limited(Scripted(str), 5), 5),
+        (retried(Scripted(str, capacity=3)), 3),
+        (load_balanced([Scripted(str, capacity=3), Scripted(str, capacity=4)]), 7),
+        (load_balanced([Scripted(str, capacity=3), Scripted(str)]), 64),
+        (Scripted(str), 64),
+    ],
+)
+def test_as_many_queries_are_open_as_the_backend_computes_at_once(backend: Backend, capacity: int) -> None:
+    assert Reranker(backend).plan.in_flight == capacity
+    assert Reranker(backend, in_flight=9).plan.in_flight == 9
+
+
+def test_a_cancelled_query_passes_its_slots_on() -> None:
+    async def model(messages: list[dict[str, str]]) -> str:
+        await asyncio.sleep(60 if "slow" in messages[1]["content"] else 0)
+        return FIRST
+
+    async def main() -> Ranking:
+        reranker = Reranker(Scripted(model, capacity=1), size=2, in_flight=4)
+        slow = [asyncio.create_task(reranker.arank("slow", list("abcdef"))) for _ in range(3)]
+        quick = asyncio.create_task(reranker.arank("quick", list("abcdef")))
+        await asyncio.sleep(0.05)
+        for task in slow:
+            task.cancel()
+        return await quick
+
+    assert asyncio.run(main()).order == tuple(range(6))
+
+
 def test_live_items_come_out_while_the_source_waits() -> None:
     queries: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     queries.put("first")
@@ -163,3 +218,23 @@ def test_several_threads_share_one_reranker() -> None:
     with ThreadPoolExecutor(16) as pool:
         rankings = list(pool.map(lambda n: reranker.rank(f"q {n}", PAIR), range(16)))
     assert [ranking.order for ranking in rankings] == [(0, 1)] * 16
+
+
+BARS: dict[str, Run] = {
+    "rank_many": lambda reranker, items: reranker.rank_many(items, progress=True),
+    "live": lambda reranker, items: reranker.rank_many(items, live=True, progress=True),
+    "awaited": lambda reranker, items: stepped(reranker.arank_many(items, progress=True)),
+}
+
+
+@pytest.mark.parametrize("way", BARS)
+def test_a_bar_on_stderr_counts_queries_comparisons_and_failures(way: str, capfd: pytest.CaptureFixture[str]) -> None:
+    items: Any = [("one", PAIR), ("two", "no list"), ("three", PAIR)]
+    for source, total in ((items, "3/3"), (iter(items), "3/?")):
+        assert sorted(index for index, _ in BARS[way](always_first(), source)) == [0, 1, 2]
+        out, shown = capfd.readouterr()
+        assert out == ""
+        assert all(text in shown for text in ("queries", total, "2 comparisons, 1 failed"))
+    assert next(BARS[way](always_first(), items))[0] in (0, 1, 2)  # leaving early ends the bar
+    gc.collect()
+    assert "3/3" not in capfd.readouterr().err

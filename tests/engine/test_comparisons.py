@@ -1,12 +1,13 @@
 """The requests of a comparison: the reasoning budget, the forced answer, the texts that fit the context."""
 
+import re
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rankr1_rag import Completion, Ranking, Reranker
+from rankr1_rag import Completion, Passage, Ranking, Reranker
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.backends.wrappers import stored
@@ -157,7 +158,68 @@ def test_the_limits_of_the_paper_can_be_set() -> None:
     assert backend.requests[0].messages[1]["content"].count("q ") <= 32
 
 
+@pytest.mark.parametrize(
+    ("words", "context", "settings", "size", "clipped"),
+    [
+        (500, 20 * 600, {}, 20, 0),
+        (500, 20 * 300, {}, 20, 20),  # a share of 256 words is enough
+        (500, 20 * 200, {}, 14, 20),
+        (500, 20 * 100, {}, 7, 20),
+        (500, 1_500, {}, 5, 20),
+        (500, 1_000, {}, 4, 20),
+        (500, 1_000, {"size": 3}, 3, 20),
+        (100, 20 * 100, {}, 16, 0),  # the texts fit in smaller sets
+        (500, 20 * 100, {"passage_tokens": 64}, 20, 20),
+    ],
+)
+def test_fewer_passages_are_shown_at_once_before_much_is_cut(
+    words: int, context: int, settings: Any, size: int, clipped: int
+) -> None:
+    backend = Recorded(FIRST, context=context)
+    passages = [f"{n} " + "word " * (words - 1) for n in range(20)]
+    ranking = rank(backend, passages, reasoning_tokens=10, algorithm="heapsort", **settings)
+    assert max(len(one.set) for one in ranking.trace) == pytest.approx(size, abs=1)
+    assert ranking.cost.clipped == clipped
+    assert max(sum(len(m["content"].split()) for m in request.messages) for request in backend.requests) < context - 150
+    assert (ranking.cost.clipped_tokens > 0) == (clipped > 0)
+    assert sorted(ranking.order) == list(range(20))
+
+
+def test_a_window_of_a_passage_that_does_not_fit_holds_the_words_of_the_query_and_its_title() -> None:
+    text = "filler " * 300 + "The old lighthouse burned in 1922. " + "filler " * 300
+    passages = [Passage("a", text, "On lights"), Passage("b", "short")]
+    backends = {clip: Recorded(FIRST, context=600) for clip in ("window", "head")}
+    costs = {
+        clip: Reranker(backend, reasoning_tokens=10, clip=clip).rank("When did the lighthouse burn?", passages).cost  # type: ignore[arg-type]
+        for clip, backend in backends.items()
+    }
+    window, head = (backend.shown()[0] for backend in backends.values())
+    assert re.fullmatch(r"\[1\] On lights … filler .* The old lighthouse burned in 1922\. filler .* …", window)
+    assert re.fullmatch(r"\[1\] On lights filler .* filler", head)
+    assert costs["window"].clipped == costs["head"].clipped == 1
+    shown = len(window.split()) - 1 - 2  # without the label and the two ellipses
+    assert costs["window"].clipped_tokens == pytest.approx(608 - shown, abs=3)
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "logged"),
+    [
+        (700, {}, r"(?s)query 'which\?': \d\d % of the words .* not shown, as a context of 3900 .* context= .* size= "),
+        (700, {"passage_tokens": 64}, r"\d\d % .* reads 64 tokens of each passage: .* passage_tokens="),
+        (300, {"k": 1}, ""),
+    ],
+)
+def test_a_reranker_warns_once_if_more_than_a_quarter_of_the_words_is_cut(
+    words: int, settings: Any, logged: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reranker = Reranker(Recorded(FIRST, context=3_900), reasoning_tokens=1_500, **settings)
+    for _ in range(2):
+        reranker.rank("which?", ["word " * words] * 20)
+    assert len(caplog.records) == bool(logged)
+    assert re.search(logged, caplog.text)
+
+
 def test_a_context_too_small_for_the_set_is_an_error_that_names_what_to_lower() -> None:
-    problem = r"of 512 tokens leaves 0 .* lower the set size \(20\) below 20, or reasoning_tokens \(1024\)$"
+    problem = r"of 512 tokens leaves 0 .* set context= .* size \(20\) below 4, or reasoning_tokens \(1024\)$"
     with pytest.raises(ValueError, match=problem):
         rank(Recorded(FIRST, context=512), ["a"] * 30)

@@ -1,11 +1,13 @@
-"""What several tests of the evaluation share: the demo's questions, the files of TREC DL 2019, an embedding model."""
+"""What several tests of the evaluation share: questions, the files of TREC DL 2019, an embedding model."""
 
+import json
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from rankr1_eval.data import load
 from rankr1_eval.types import Question, passage_of
 from rankr1_rag import demo
 from tests.cli.conftest import server as server
@@ -43,3 +45,23 @@ def weights() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
         yield str(Path(found.origin).parent / "model")
+
+
+@pytest.fixture(scope="session")
+def real(shared_data: Path) -> list[Question]:
+    """The questions of the HotpotQA sample."""
+    return load("hotpotqa", shared_data / "hotpotqa" / "dev_distractor_sample.json")
+
+
+@pytest.fixture(scope="session")
+def small(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of two HotpotQA questions with four paragraphs of a sentence each, for real models."""
+    records = json.loads((shared_data / "hotpotqa" / "dev_distractor_sample.json").read_text("utf-8"))[:2]
+    for record in records:
+        titles = list(dict.fromkeys(title for title, _ in record["supporting_facts"]))
+        record["context"].sort(key=lambda paragraph: paragraph[0] not in titles)
+        record["context"] = [[title, sentences[:1]] for title, sentences in record["context"][:4]]
+        record["supporting_facts"] = [[title, 0] for title in titles]
+    path = tmp_path_factory.mktemp("small") / "two.json"
+    path.write_text(json.dumps(records), "utf-8")
+    return path

@@ -316,9 +316,8 @@ def test_killed_it_resumes_and_asks_nothing_twice(held: Path, tmp_path: Path, se
         r"(?s)8 comparisons of 3 passages, 4 questions.*whole .*p = 1\.00.*format kept in 100\.0 %", told.stdout
     )
     write_examples(held, made(1))
-    assert "torn.jsonl holds 6 more comparisons" in " ".join(
-        CliRunner().invoke(app, line(held, torn, *server.options)).output.split()
-    )
+    output = CliRunner().invoke(app, line(held, torn, *server.options)).output
+    assert "torn.jsonlholds6morecomparisons" in "".join(output.split())  # a long path is wrapped anywhere
     assert len(server.prompts) == before + 2 * n - kept
 
 

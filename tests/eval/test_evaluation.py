@@ -1,174 +1,161 @@
 """The stages put together: what a system is, and that nothing finished is ever asked again."""
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rankr1_eval.baselines import FirstStage
 from rankr1_eval.reader import Reader
-from rankr1_eval.report import write_report
-from rankr1_eval.scoring import score
+from rankr1_eval.scoring import EvaluatedRun, score
 from rankr1_eval.types import Question, StageError, pooled
 from rankr1_rag import Reranker
 from rankr1_rag.backends.scripted import Scripted
-from rankr1_rag.errors import BackendError, BackendUnavailable, FileError
-from rankr1_rag.types import Message
-from tests.eval.evaluations import run
+from rankr1_rag.errors import BackendUnavailable, FileError
+from tests.eval import evaluations
+from tests.eval.evaluations import ALL, Model
 
 pytestmark = pytest.mark.third_party
 
-ALL = "none,random,oracle,rank-r1,rank-r1:votes=3,gold,no-context"
+AGAIN = "rank-r1:hops=2+retrieve=true"
+Run = Callable[..., EvaluatedRun]
 
 
-class Model:
-    """Names the last passage shown, and answers with the first word of the last line of context; counts its calls."""
+@pytest.fixture
+def run(questions: list[Question], tmp_path: Path) -> Run:
+    """A function that evaluates systems on the demo's questions, always in the same folder."""
 
-    def __init__(self, fails: Callable[[str], bool] = lambda text: False) -> None:
-        self.asked: list[str] = []
-        self.fails = fails
+    def run(systems: str, model: Any = None, asked: list[Question] = questions, **other: Any) -> EvaluatedRun:
+        return evaluations.run(asked, model or Model(), other.pop("path", tmp_path), systems, **other)
 
-    def __call__(self, messages: Sequence[Message]) -> str:
-        text = "".join(message["content"] for message in messages)
-        if self.fails(text):
-            raise BackendError("out of order")
-        self.asked.append(text)
-        labels = re.findall(r"^\[(\d+)\]", messages[-1]["content"], re.MULTILINE)
-        return f"<think>the last</think> <answer>[{labels[-1]}]</answer>" if labels else "Answer: Dublin."
+    return run
 
 
-def test_every_row_orders_the_same_candidates(questions: list[Question], tmp_path: Path) -> None:
-    found = run(questions, Model(), tmp_path, ALL)
-    systems = {system.name: system for system in found.systems}
-    for question in questions:
-        first = systems["none"].orders[question.query.id]
+@pytest.fixture(scope="module")
+def whole(questions: list[Question], tmp_path_factory: pytest.TempPathFactory) -> tuple[EvaluatedRun, Path]:
+    """A finished run of all systems, and its folder."""
+    path = tmp_path_factory.mktemp("whole")
+    return evaluations.run(questions, Model(), path, f"{ALL},{AGAIN}"), path
+
+
+def reranker(says: Any = None, **other: Any) -> Reranker:
+    return Reranker(Scripted(says or Model()), **{"k": 5, "size": 4, **other})
+
+
+def test_every_system_orders_the_same_candidates(whole: tuple[EvaluatedRun, Path]) -> None:
+    systems = {system.name: system.orders for system in whole[0].systems}
+    for question in whole[0].questions:
+        id = question.query.id
+        first = systems["none"][id]
         assert len(first) == len(set(first)) == 8
         for name in ("random", "oracle", "rank-r1", "rank-r1:votes=3"):
-            assert sorted(systems[name].orders[question.query.id]) == sorted(first)
-        supported = [id in question.supports for id in systems["oracle"].orders[question.query.id]]
+            assert sorted(systems[name][id]) == sorted(first)
+        supported = [passage in question.supports for passage in systems["oracle"][id]]
         assert supported == sorted(supported, reverse=True)
-    assert systems["random"].orders != systems["none"].orders
-    assert systems["gold"].orders == {}
+    assert systems["random"] != systems["none"]
+    assert systems["gold"] == {}
 
 
-def test_a_row_is_read_at_every_k(questions: list[Question], tmp_path: Path) -> None:
+def test_a_system_is_read_at_every_k(run: Run, questions: list[Question]) -> None:
     model = Model()
-    found = run(questions[:3], model, tmp_path, "none,gold,no-context")
-    systems = {system.name: system for system in found.systems}
-    assert set(systems["none"].reads) == set(systems["gold"].reads) == {2, 5}
-    assert systems["gold"].reads[2] is systems["gold"].reads[5]
-    read = [text for text in model.asked if "Question:" in text]
-    assert len(read) == 3 * 4, "none at two k, gold and no-context once each"
-    answered = systems["none"].reads[2][questions[0].query.id]
+    none, gold, *_ = run("none,gold,no-context", model, questions[:3]).systems
+    assert set(none.reads) == set(gold.reads) == {2, 5}
+    assert gold.reads[2] is gold.reads[5]
+    assert len(model.read) == 3 * 4, "none at two k, gold and no-context once each"
+    answered = none.reads[2][questions[0].query.id]
     assert (answered.answer, answered.text) == ("Dublin.", "Answer: Dublin.")
 
 
-def test_rows_that_cost_nothing_are_always_ranked_and_only_read_if_asked_for(
-    questions: list[Question], tmp_path: Path
-) -> None:
-    found = run(questions, Model(), tmp_path, "rank-r1")
-    assert [system.name for system in found.systems] == ["rank-r1", "none", "oracle", "random"]
-    assert [bool(system.reads) for system in found.systems] == [True, False, False, False]
+def test_systems_that_cost_nothing_are_always_ranked_and_only_read_if_named(run: Run) -> None:
+    found = run("rank-r1")
+    assert [(one.name, bool(one.reads)) for one in found.systems] == [
+        ("rank-r1", True), ("none", False), ("oracle", False), ("random", False)
+    ]  # fmt: skip
+    id = found.questions[0].query.id
+    ranking = found.systems[0].rankings[id]  # out of the file
+    assert ranking.explain(1).reasoning.startswith("It is named")
+    assert ranking.cost.comparisons == found.systems[0].costs[id].comparisons > 0
 
 
-def test_the_reasoning_comes_back_from_the_file(questions: list[Question], tmp_path: Path) -> None:
-    found = run(questions, Model(), tmp_path, "rank-r1")
-    ranking = found.systems[0].rankings[questions[0].query.id]
-    assert ranking.explain(1).reasoning == "the last"
-    assert ranking.cost.comparisons == found.systems[0].costs[questions[0].query.id].comparisons > 0
-
-
-def test_a_finished_run_asks_nothing_again(questions: list[Question], tmp_path: Path) -> None:
-    before, again = run(questions, Model(), tmp_path, ALL), Model()
-    after = run(questions, again, tmp_path, ALL)
-    assert again.asked == []
-    assert [system.orders for system in after.systems] == [system.orders for system in before.systems]
-    assert [system.reads for system in after.systems] == [system.reads for system in before.systems]
-
-
-def test_a_run_grows_by_questions_rows_and_k(questions: list[Question], tmp_path: Path) -> None:
-    corpus = pooled(questions)
-    run(questions[:5], Model(), tmp_path, "none,rank-r1", corpus=corpus, ks=(2,))
-    more = Model()
-    run(questions[:6], more, tmp_path, "none,rank-r1,gold", corpus=corpus, ks=(2, 3))
-    read = [text for text in more.asked if "Question:" in text]
-    assert len(read) == 2 + 2 * 6 + 6, "a question at k 2, all at k 3, all with gold context"
-    for question in questions[:5]:
-        assert not any(question.query.text in text for text in more.asked if "Question:" not in text)
-
-
-def test_what_fails_is_told_and_what_was_finished_is_kept(questions: list[Question], tmp_path: Path) -> None:
-    bad = questions[1].query.text
-    with pytest.raises(StageError, match=r"rerank rank-r1: 1 of 15 questions failed.*out of order.*the same command"):
-        run(questions, Model(lambda text: bad in text), tmp_path, "rank-r1")
+def test_a_finished_run_asks_nothing_again(run: Run, whole: tuple[EvaluatedRun, Path]) -> None:
     again = Model()
-    found = run(questions, again, tmp_path, "rank-r1")
-    assert len(found.systems[0].orders) == 15
-    assert all(bad in text for text in again.asked if "Question:" not in text)
+    assert run(f"{ALL},{AGAIN}", again, path=whole[1]).systems == whole[0].systems
+    assert again.asked == []
 
 
-def unavailable(messages: Sequence[Message]) -> str:
-    raise BackendUnavailable("no answer")
+def test_a_run_grows_by_questions_systems_and_k(run: Run, questions: list[Question]) -> None:
+    corpus, more = pooled(questions), Model()
+    run("none,rank-r1", None, questions[:5], corpus=corpus, ks=(2,))
+    run("none,rank-r1,gold", more, questions[:6], corpus=corpus, ks=(2, 3))
+    assert len(more.read) == 2 + 2 * 6 + 6, "a question at k 2, all at k 3, all with gold context"
+    for question in questions[:5]:
+        assert not any(question.query.text in text for text in more.ranked)
 
 
-def test_a_model_that_is_not_there_is_not_asked_for_every_question(questions: list[Question], tmp_path: Path) -> None:
+def test_a_failure_is_reported_and_what_was_finished_is_kept(run: Run, questions: list[Question]) -> None:
+    bad, again = questions[1].query.text, Model()
+    with pytest.raises(StageError, match=r"rerank rank-r1: 1 of 15 questions failed.*out of order.*the same command"):
+        run("rank-r1", Model(fails=lambda text: bad in text))
+    assert len(run("rank-r1", again).systems[0].orders) == 15
+    assert all(bad in text for text in again.ranked)
+
+
+def test_a_model_that_is_not_there_is_not_asked_for_every_question(run: Run) -> None:
+    def unavailable(_: object) -> str:
+        raise BackendUnavailable("no answer")
+
     with pytest.raises(StageError, match="gave up after 10 in a row; 10 of 15 questions failed"):
-        run(questions, Model(), tmp_path, "none", reader=Reader(Scripted(unavailable)))
+        run("none", unavailable)
 
 
-def test_questions_that_always_fail_do_not_keep_the_others_from_being_asked(
-    questions: list[Question], tmp_path: Path
-) -> None:
-    bad = {question.query.text for question in questions[:9]}
-    model = Model(lambda text: any(one in text for one in bad))
+def test_questions_that_always_fail_do_not_keep_others_from_being_asked(run: Run, questions: list[Question]) -> None:
+    model = Model(fails=lambda text: any(question.query.text in text for question in questions[:9]))
     with pytest.raises(StageError, match="read none: 9 of 15 questions failed"):
-        run(questions, model, tmp_path, "none", reader=Reader(Scripted(model)), ks=(2,))
+        run("none", model, ks=(2,))
     assert len(model.asked) == 6
 
 
-def test_a_strict_reranker_fails_a_question_and_not_the_run(questions: list[Question], tmp_path: Path) -> None:
-    def says(messages: Sequence[Message]) -> str:
+def test_a_strict_reranker_fails_a_question_and_not_the_run(
+    run: Run, questions: list[Question], tmp_path: Path
+) -> None:
+    def says(messages: Any) -> str:
         mumbles = questions[2].query.text in messages[-1]["content"]
         return "I do not know" if mumbles else "<answer>[1]</answer>"
 
-    strict = Reranker(Scripted(says), k=5, size=4, strict=True, force="never")
     with pytest.raises(StageError, match="1 of 15 questions failed, the first with UnparsedError"):
-        run(questions, Model(), tmp_path, "rank-r1", reranker=strict)
+        run("rank-r1", reranker=reranker(says, strict=True, force="never"))
     assert len((tmp_path / "rerank" / "rank-r1.jsonl").read_text().splitlines()) == 1 + 14
 
 
-def test_a_ranking_that_failed_is_asked_again_and_read_again(questions: list[Question], tmp_path: Path) -> None:
-    bad = questions[1].query
-    patient = Reranker(Scripted(Model(lambda text: bad.text in text)), k=5, size=4, on_failure="first_stage")
-    before = run(questions, Model(), tmp_path, "none,rank-r1", reranker=patient, ks=(5,)).systems[1]
-    assert before.rankings[bad.id].failure
-    again = Model()
-    after = run(questions, again, tmp_path, "none,rank-r1", ks=(5,)).systems[1]
-    assert after.rankings[bad.id].failure is None
+def test_a_ranking_that_failed_is_asked_again_and_read_again(run: Run, questions: list[Question]) -> None:
+    bad, again = questions[1].query, Model()
+    patient = reranker(Model(fails=lambda text: bad.text in text), on_failure="first_stage")
+    runs = run("rank-r1", reranker=patient, ks=(5,)), run("rank-r1", again, ks=(5,))
+    assert [bool(one.systems[0].rankings[bad.id].failure) for one in runs] == [True, False]
     assert all(bad.text in text for text in again.asked)
-    assert [text for text in again.asked if "Question:" in text], "it was read again"
+    assert again.read
 
 
-def test_nothing_is_asked_before_all_rows_fit(questions: list[Question], tmp_path: Path) -> None:
+def test_nothing_is_asked_before_all_systems_fit(run: Run) -> None:
     model = Model()
     with pytest.raises(ValueError, match="system 'rank-r1:size=1': size=1"):
-        run(questions, model, tmp_path, "none,rank-r1:size=1")
+        run("none,rank-r1:size=1", model)
     with pytest.raises(ValueError, match="cannot see 9 of 8 candidates"):
-        run(questions, model, tmp_path, "none", ks=(9,))
-    run(questions, model, tmp_path, "rank-r1", ks=(2,))
+        run("none", model, ks=(9,))
+    run("rank-r1", model, ks=(2,))
     asked = len(model.asked)
     with pytest.raises(FileError, match="k 5 → 4"):
-        run(questions, model, tmp_path, "none,gold,rank-r1", reranker=Reranker(Scripted(model), k=4, size=4))
+        run("none,gold,rank-r1", model, reranker=reranker(model, k=4))
     assert len(model.asked) == asked
 
 
-def test_files_of_somebody_else_are_left_alone(questions: list[Question], tmp_path: Path) -> None:
+def test_files_of_somebody_else_are_left_alone(run: Run, tmp_path: Path) -> None:
     (tmp_path / "passages.jsonl").write_text("mine")
     with pytest.raises(FileError, match="is not the file of a run"):
-        run(questions, Model(), tmp_path, "none")
+        run("none")
     with pytest.raises(FileError, match="give a folder as --out"):
-        run(questions, Model(), tmp_path / "passages.jsonl", "none")
+        run("none", path=tmp_path / "passages.jsonl")
     assert (tmp_path / "passages.jsonl").read_text() == "mine"
 
 
@@ -176,67 +163,41 @@ def test_files_of_somebody_else_are_left_alone(questions: list[Question], tmp_pa
     ("other", "told"),
     [
         ({"first_stage": FirstStage(n=7)}, "candidates 8 → 7"),
-        ({"reranker": Reranker(Scripted(Model()), k=5, size=3)}, "size 4 → 3"),
+        ({"reranker": reranker(size=3)}, "size 4 → 3"),
         ({"reader": Reader(Scripted(Model()), tokens=5)}, "tokens 32 → 5"),
         ({"source": {"dataset": "other"}}, "'demo' → 'other'"),
     ],
 )
 def test_another_setting_does_not_mix_with_what_is_there(
-    questions: list[Question], tmp_path: Path, other: dict[str, object], told: str
+    run: Run, whole: tuple[EvaluatedRun, Path], other: dict[str, Any], told: str
 ) -> None:
-    run(questions, Model(), tmp_path, "none,rank-r1")
     with pytest.raises(FileError, match=told):
-        run(questions, Model(), tmp_path, "none,rank-r1", **other)
+        run("none,rank-r1", path=whole[1], **other)
 
 
-def test_own_paragraphs_are_candidates_in_file_order(questions: list[Question], tmp_path: Path) -> None:
-    found = run(questions, Model(), tmp_path, "none", first_stage=FirstStage("own", n=4), ks=(2,))
+def test_own_paragraphs_are_candidates_in_file_order(run: Run, questions: list[Question]) -> None:
+    found = run("none", first_stage=FirstStage("own", n=4), ks=(2,)).systems[0].orders
     for question in questions:
-        own = list(dict.fromkeys(passage.id for passage in question.passages))
-        assert list(found.systems[0].orders[question.query.id]) == own[:4]
+        assert found[question.query.id] == tuple(dict.fromkeys(passage.id for passage in question.passages))[:4]
 
 
-def test_a_run_of_ones_own_gives_the_candidates(questions: list[Question], tmp_path: Path) -> None:
-    ids = [passage.id for passage in pooled(questions)][:6]
-    path = tmp_path / "mine.trec"
-    path.write_text(
-        "".join(
-            f"{question.query.id} Q0 {id} {rank} {1 / rank} mine\n"
-            for question in questions
-            for rank, id in enumerate(ids, 1)
-        )
-    )
-    found = run(questions, Model(), tmp_path / "out", "none", first_stage=FirstStage("run", n=4, run=path), ks=(2,))
+def test_a_run_of_ones_own_has_the_candidates(run: Run, questions: list[Question], tmp_path: Path) -> None:
+    ids, path = [passage.id for passage in pooled(questions)][:6], tmp_path / "mine.trec"
+    lines = [f"{one.query.id} Q0 {id} {rank} {1 / rank} mine\n" for one in questions for rank, id in enumerate(ids, 1)]
+    path.write_text("".join(lines))
+    found = run("none", first_stage=FirstStage("run", n=4, run=path), ks=(2,), path=tmp_path / "out")
     assert set(found.systems[0].orders.values()) == {tuple(ids[:4])}
     path.write_text(f"{questions[0].query.id} Q0 nowhere 1 1.0 mine\n")
-    with pytest.raises(FileError, match=r"'nowhere' is not in passages.jsonl"):
-        run(questions, Model(), tmp_path / "other", "none", first_stage=FirstStage("run", n=4, run=path), ks=(2,))
-    with pytest.raises(FileError, match="ranks nothing for the question"):
-        run(questions[1:], Model(), tmp_path / "third", "none", first_stage=FirstStage("run", n=4, run=path), ks=(2,))
+    for asked, told in ((questions, r"'nowhere' is not in passages.jsonl"), (questions[1:], "ranks nothing for the")):
+        with pytest.raises(FileError, match=told):
+            run("none", None, asked, first_stage=FirstStage("run", n=4, run=path), ks=(2,), path=tmp_path / told[:5])
 
 
-def test_without_a_reader_there_is_support_recall_and_nothing_is_read(
-    questions: list[Question], tmp_path: Path
-) -> None:
-    model = Model()
-    found = run(questions, model, tmp_path, ALL, reader=None, ks=(7,))
+def test_what_was_ranked_without_a_reader_is_read_later(run: Run) -> None:
+    model, later = Model(), Model()
+    found = run(ALL, model, reader=None, ks=(7,))
     assert [system.name for system in found.systems] == ["none", "random", "oracle", "rank-r1", "rank-r1:votes=3"]
-    assert not any(system.reads for system in found.systems)
-    assert not any("Question:" in text for text in model.asked)
-    scores = score(found)
-    assert {"R@5", "All@5", "R@7"} <= set(scores.systems["rank-r1"].estimates)
-    assert "F1@5" not in scores.systems["rank-r1"].estimates
-    write_report(found, scores, tmp_path)
-    assert "Nothing was read" in (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert not list((tmp_path / "read").iterdir())
-
-
-def test_what_was_ranked_without_a_reader_is_read_later_and_not_asked_again(
-    questions: list[Question], tmp_path: Path
-) -> None:
-    run(questions, Model(), tmp_path, ALL, reader=None)
-    later = Model()
-    found = run(questions, later, tmp_path, ALL)
-    assert later.asked
-    assert all("Question:" in text for text in later.asked)
-    assert all(system.reads for system in found.systems)
+    assert not model.read
+    assert {"R@5", "All@5", "R@7"} <= set(score(found).systems["rank-r1"].estimates)
+    assert all(system.reads for system in run(ALL, later).systems)
+    assert later.asked == later.read != []

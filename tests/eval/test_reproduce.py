@@ -320,12 +320,12 @@ def test_the_command_resumes_what_failed_and_asks_nothing_twice(tmp_path: Path, 
         line = ["reproduce", "beir/scifact", *files, *server.options, "--out", str(tmp_path / "out"), *more]
         return CliRunner().invoke(app, line)
 
-    server.failing = ["query number no3"]
+    server.failing = "query number no3"
     failed = invoked().exception
     assert isinstance(failed, StageError)
     assert "1 of 4 questions failed" in str(failed)
     assert not (tmp_path / "out" / "reranked.trec").exists()
-    first, server.failing = len(server.prompts), []
+    first, server.failing = len(server.prompts), ""
     found = json.loads(invoked("--json").stdout)
     assert found == json.loads((tmp_path / "out" / "reproduction.json").read_text())
     assert (found["verdict"], found["departures"], found["settings"]["query_tokens"]) == ("none", [], 32)

@@ -1,5 +1,6 @@
 """The sentences and numbers of every view of a ranking, and the characters that they may hold."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -31,8 +32,11 @@ def test_a_verdict_owns_up_that_the_retriever_decided(ordinary: Ranking) -> None
 def test_a_ranking_without_comparisons_says_so(unasked: Made, failed: Ranking) -> None:
     assert "nothing to rank" in lede(unasked(0))
     assert "No comparison was needed: 1 candidate" in lede(unasked(1))
-    assert "no reranking" in lede(failed)
-    assert "never saw it" in verdict(failed, failed.explain(1))
+    assert "The model failed, so there is no reranking" in lede(failed)
+    assert verdict(failed, failed.explain(1)) == "Keeps its first-stage rank, because the model failed."
+    assert str(failed.explain(2)) == (
+        "2. Title 1: in first-stage order, because the model failed: 503 from <the server>"
+    )
 
 
 def test_a_fused_order_is_told_and_what_the_model_had_first(ordinary: Ranking) -> None:
@@ -43,7 +47,18 @@ def test_a_fused_order_is_told_and_what_the_model_had_first(ordinary: Ranking) -
         f"fused with the retriever's: by itself the model has {story.name(other, other.chosen[0])} first."
     )
     assert "by itself the model has" in page(other)
-    assert "others</summary>" in page(other).replace("\n", "")
+    assert "The 10 others</summary>" in page(other).replace("\n", "")
+
+
+def test_after_fusion_the_final_order_comes_first_and_the_chosen_are_marked(ordinary: Ranking) -> None:
+    fused = replace(ordinary, chosen=(2, 11))  # the order is 9, 2, 0, 1, …, 11
+    cards, _, rest = page(fused).partition('<details class="rest"')
+    assert re.findall('data-position="(\\d+)"', cards) == ["9", "2"]
+    assert re.findall("<b>(.*?)</b>", cards.partition('class="cards"')[2])[:1] == ["not chosen by the model"]
+    assert "<b>the model&#39;s choice 1 of 2</b>" in cards
+    assert "<b>the model&#39;s choice 2 of 2</b>" in rest
+    assert "not chosen" not in rest
+    assert "choice 1" not in page(ordinary)
 
 
 def test_warnings_begin_with_the_gravest(ordinary: Ranking, failed: Ranking) -> None:

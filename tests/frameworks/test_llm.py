@@ -49,6 +49,39 @@ class Recording(FrameworkLLM):
         return Completion("<answer>[2]</answer>")
 
 
+class Loaded(BaseModel):
+    num_ctx: int | None = None
+    additional_kwargs: dict[str, int] = {}
+
+
+class Bound(BaseModel):
+    bound: Loaded
+    kwargs: dict[str, int] = {}
+
+
+@pytest.mark.parametrize(
+    ("llm", "metadata", "context"),
+    [
+        (Loaded(num_ctx=8_192), 131_072, 8_192),
+        (Loaded(additional_kwargs={"num_ctx": 8_192}), 3_900, 8_192),
+        (Bound(bound=Loaded(num_ctx=8_192)), None, 8_192),
+        (Bound(bound=Loaded(), kwargs={"num_ctx": 8_192}), None, 8_192),
+        (Loaded(num_ctx=16_384), 3_900, 16_384),
+        (Loaded(), 3_900, 3_900),
+        (Loaded(), -1, None),
+        (object(), None, None),
+    ],
+)
+def test_the_context_is_that_with_which_the_model_was_loaded(
+    llm: object, metadata: int | None, context: int | None
+) -> None:
+    class Framework(Recording):
+        def __init__(self) -> None:
+            FrameworkLLM.__init__(self, llm, "m", metadata)
+
+    assert Framework().context == context
+
+
 class Endless(Recording):
     """Never answers a caller that awaits."""
 

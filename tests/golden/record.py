@@ -174,7 +174,9 @@ def rank(_: Path) -> dict[str, Any]:
         "forced in a new turn": ranked(30, **few, force="unparsed", scripted={"can_continue": False}),
         "fusion": ranked(30, **few, fusion=60),
         "failure": ranked(30, **few, algorithm="bubblesort", on_failure="first_stage", changed=failing),
-        "clipped": ranked(30, **few, query_tokens=2, passage_tokens=3, scripted={"count": lambda t: len(t.split())}),
+        "clipped": ranked(
+            30, **few, query_tokens=2, passage_tokens=3, clip="head", scripted={"count": lambda t: len(t.split())}
+        ),
     }
     again = ranked(30, **few, changed=failing_once, wrapped=lambda one: limited(retried(one, first_wait=0.0), 2))
     assert result(again) == result(cases["tournament"]), "retries change no result"

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from rankr1_rag import BackendError, Completion, Ranking, Reranker, UnparsedError
 from rankr1_rag.backends.scripted import Scripted
-from rankr1_rag.frameworks.component import REASONING
+from rankr1_rag.frameworks.component import CHOSEN, REASONING
 from tests.integrations.both import Framework
 from tests.integrations.conftest import PASSAGES, QUERY, WANTED, knows_best, shown
 
@@ -62,6 +62,23 @@ def test_the_best_come_first_with_scores_and_reasoning(both: Framework, way: str
 
 
 @both_ways
+def test_the_metadata_has_the_rank_in_the_models_own_order(both: Framework, way: str) -> None:
+    def failing(messages: Any) -> str:
+        raise OSError("gone")
+
+    unranked: dict[str, Any] = {"script": failing, "on_failure": "first_stage"}
+    for settings, expected in (
+        ({}, {"dracula": 1, "stoker": 2, "dublin": 3}),
+        ({"fusion": 60}, {"lyceum": None, "dracula": 1, "dublin": 3}),
+        (unranked, {"lyceum": None, "shelley": None, "dublin": None}),
+    ):
+        chosen = both.rerank(way, both.component(top_n=3, **settings), both.items[::-1])
+        assert [(both.id(one), both.metadata(one).get(CHOSEN)) for one in chosen] == [*expected.items()]
+        again = both.rerank(way, both.component(**unranked), chosen)
+        assert all(CHOSEN not in both.metadata(one) for one in again)
+
+
+@both_ways
 def test_top_n_is_5_by_default_and_may_be_changed(both: Framework, way: str) -> None:
     rankings: list[Ranking] = []
     component = both.component(on_ranking=rankings.append)
@@ -86,7 +103,8 @@ def test_input_items_are_never_changed_and_keep_ids_and_metadata(both: Framework
     for one in chosen:
         title, text = PASSAGES[both.id(one)]
         assert both.text(one) == text
-        kept = {name: value for name, value in both.metadata(one).items() if name not in ("relevance_score", REASONING)}
+        new = ("relevance_score", REASONING, CHOSEN)
+        kept = {name: value for name, value in both.metadata(one).items() if name not in new}
         assert kept == {name: nested[name] for name in nested if name != "relevance_score"} | {"title": title}
 
 

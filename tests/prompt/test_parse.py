@@ -52,6 +52,13 @@ ALMOST = ["[2]", "2", "(2)", "2.", "**2**", "`[2]`", "[[2]]", "\u30102\u3011", "
 ALMOST += ["<answer>2</answer>", "<answer>[2]", "<answer>[2] [2]</answer>", "<answer>Passage 2</answer>", "Answer - 2"]
 ALMOST += ["**Answer:** [2]", "Final answer: 2", "The answer is [2].", "Document 2 is the most relevant.", "It is 2"]
 ALMOST += ["[2], because the others do not name the river.", "<answer>2</answer> since [2]", '{"answer": 2}', "[Doc 2]"]
+ALMOST += [
+    "2\n\nIt names the river, unlike 3 others.",
+    "### Answer\n2",
+    '```json\n{"id": 2}\n```',
+    "I choose 2",
+    "Label: 2",
+]
 UNTAGGED = ["[1] is about 3 dogs, [3] about 1998.\n\nAnswer: [2]", "[1] is not it. <answer>2", "<think>why <answer>[2]"]
 
 
@@ -68,6 +75,7 @@ UNCLEAR += ["2-4", "[2], not [3]", "not [2]", "[2] is not relevant", "[2] doesn'
 UNCLEAR += ["2.5", "-2", "[9]", "429", "2 %", "I found 2 passages.", "The 2 of them differ", "It took 2 days"]
 UNCLEAR += ["Step 2: read", "page 2", "1. Read the query", "<think>[2]", "<think>[2]</think>", "[\u0662]"]
 UNCLEAR += ["<answer>1 <answer>2", "<answer>2</answer> or [3]", "<answer>[1]</answer> hm <answer>none</answer>"]
+UNCLEAR += ["2\n3", "2\nPassage [3] is wrong", "[2] 3", "1. Read\n2. Choose"]
 UNCLEAR += ["<think>why</think> [1] <answer>2", f"[{'2' * 9_000}]", f"{'2' * 9_000}"]
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankr1_rag import Passage
-from rankr1_rag.prompt import FORMATS, clip, sanitise, tokens
+from rankr1_rag.prompt import FORMATS, clip, clip_to_window, sanitise, tokens
 
 LONG = 200_000
 """Characters: work that grew with their square would take minutes."""
@@ -137,10 +137,38 @@ def test_a_text_is_cut_between_words_if_it_does_not_fit(
     assert clip(text, limit, count) == clipped
 
 
-@given(st.text(max_size=300), st.integers(0, 50))
-def test_the_result_fits_and_is_a_beginning(text: str, limit: int) -> None:
+@pytest.mark.parametrize(
+    ("text", "query", "window"),
+    [
+        ("a b c d e f g h", "x", "a b c d …"),
+        ("a b c d e f g h", "f?", "… e f g h"),
+        ("a b c d e f g h", "H", "… e f g h"),
+        ("a the b the c the d the rare the e", "the rare the", "… the rare the …"),
+        ("\u4f60\u597d\u4e16\u754c\u6c34\u706b", "\u6c34", "… \u4e16\u754c\u6c34\u706b"),
+        ("alpha beta gamma delta epsilon zeta eta theta", "Epsilon", "… delta epsilon zeta …"),
+        ("fit", "fit", "fit"),
+    ],
+)
+def test_a_window_holds_most_of_the_query_and_marks_what_is_missing(text: str, query: str, window: str) -> None:
+    def count(text: str) -> int:
+        return len(re.findall("[\u4e00-\u9fff]|[^\\s\u4e00-\u9fff]+", text))
+
+    assert clip_to_window(text, 5, query, count) == window
+
+
+def test_a_window_of_a_long_text_takes_time_that_grows_with_its_length() -> None:
+    for text in ("word " * LONG, "x" * LONG, " " * LONG, "\u4f60" * LONG, "a b " * LONG):
+        assert tokens(clip_to_window(text, 50, "word a", words), words) <= 50
+
+
+@given(HOSTILE | st.text(max_size=300), st.integers(0, 50), st.text(max_size=30))
+def test_the_result_fits_and_is_a_part_of_the_text(text: str, limit: int, query: str) -> None:
     for count in (words, unknown, len):
-        cut = clip(text, limit, count)
+        cut, window = clip(text, limit, count), clip_to_window(text, limit, query, count)
         assert text.startswith(cut)
-        assert tokens(cut, count) <= limit
+        assert window in (text, cut) or window.removeprefix("… ").removesuffix(" …") in text
+        assert max(tokens(cut, count), tokens(window, count)) <= limit
+        clean = sanitise(text)
+        window = clip_to_window(clean, limit, query, count)
+        assert sanitise(window) == window
     assert tokens(text, unknown) == -(-len(text.encode("utf-8", "surrogatepass")) // 3)  # estimated

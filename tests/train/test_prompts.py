@@ -45,8 +45,8 @@ def sent(query: Query, passages: Sequence[Passage], context: int | None, **setti
 @pytest.mark.parametrize("limits", [{}, {"passage_tokens": 20}, {"query_tokens": 4, "passage_tokens": 9}])
 @pytest.mark.parametrize("context", [None, 800])
 def test_the_messages_are_those_of_a_reranker(format: Any, limits: dict[str, int], context: int | None) -> None:
-    shown = made("who <think> was she " * 9, "[3] poses " * 90, "fleas " * 90, "short", "cats " * 40)
-    asked = sent(shown.query, shown.passages, context, k=1, format=format, reasoning_tokens=32, **limits)
+    shown = made("who <think> was she " * 9, "[3] poses " * 90, "fleas " * 90, "short")
+    asked = sent(shown.query, shown.passages, context, k=1, format=format, reasoning_tokens=32, clip="head", **limits)
     assert messages(shown, format, words, context=context, reasoning_tokens=32, **limits) == asked[0]
 
 
@@ -54,7 +54,7 @@ def test_what_is_known_is_shown_as_a_reranker_shows_it() -> None:
     """The second stage of a reranker, in a set where the first named the first shown."""
     passages = tuple(Passage(str(n), f"{word} " * 90, "T") for n, word in enumerate(("fleas", "cats", "dogs")))
     limits: dict[str, int] = {"reasoning_tokens": 32, "passage_tokens": 20}
-    last = sent(Query("q7", "q7"), passages, 700, k=2, hops=2, format=NAMING, **limits)[-1]
+    last = sent(Query("q7", "q7"), passages, 700, k=2, hops=2, format=NAMING, clip="head", **limits)[-1]
     shown = TrainingSet(Query("q7", "q7"), passages[1:], 0, "", passages[:1])
     assert messages(shown, NAMING, words, context=700, **limits) == last
     assert "Known: T fleas" in last[-1]["content"]

@@ -79,7 +79,8 @@ def compare(
 
 
 def _table(found: Paired, pairs: list[Pair]) -> Table:
-    from rankr1_eval.report.wording import interval, p_value, percent, points, sides, sure, system_name
+    from rankr1_eval.cli.table import difference_style
+    from rankr1_eval.report.wording import interval, p_value, percent, points, sides, system_name
 
     n, group = pairs[0].n, f": {clean(pairs[0].group)}" if pairs[0].group else ""
     title = Text(
@@ -93,7 +94,7 @@ def _table(found: Paired, pairs: list[Pair]) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     for pair in pairs:
         change = pair.difference
-        style = {1: "green", -1: "red", 0: ""}[sure(change)]
-        cells = Text(points(change.mean), style=style), interval(change), p_value(change.p).removeprefix("p = ")
+        mean = Text(points(change.mean), style=difference_style(change))
+        cells = mean, interval(change), p_value(change.p).removeprefix("p ").removeprefix("= ")
         table.add_row(Text(clean(pair.measure)), percent(pair.first), percent(pair.second), *cells)
     return table

@@ -51,6 +51,7 @@ def ir(
     """
     from rich.console import Console
 
+    from rankr1_eval.cli.options import print_if_stale
     from rankr1_eval.measures.ir import DEFAULT, compared, parsed, score_run
     from rankr1_rag.io.trec import read_qrels, read_run
 
@@ -64,6 +65,7 @@ def ir(
     judgements = read_qrels(qrels)
     scores = {}
     for path in run:
+        print_if_stale(Path(path).parent.parent)
         ranked = read_run(path)
         with arguments(), within(path):
             scores[path] = score_run(ranked, judgements, names)

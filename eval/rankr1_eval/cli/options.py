@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from rankr1_eval.data import DATASETS
+from rankr1_eval.run_folder import STALE, are_stale
 from rankr1_rag.checkpoints import BASE, EMBEDDED
 from rankr1_rag.cli.options import CommandSettings
 from rankr1_rag.cli.report import Job
@@ -59,6 +60,12 @@ def repeatable(settings: CommandSettings) -> CommandSettings:
     return replace(settings, options={"max_batch": 1, **(settings.options or {})})
 
 
+def print_if_stale(folder: Path) -> None:
+    """Print a line on standard error if the results of a run in this folder are marked as stale."""
+    if are_stale(folder):
+        Console(stderr=True).print(Text(clean(f"{folder}: {STALE}"), style="yellow"), soft_wrap=True)
+
+
 class StageProgress:
     """Goes through stages with a bar on a terminal, elsewhere a line for each; `what` is the unit counted."""
 
@@ -69,7 +76,11 @@ class StageProgress:
         """One stage, to its end."""
         started = monotonic()
         self.job.begin(name, total)
-        for _ in ids:
-            self.job.advance()
+        try:
+            for _ in ids:
+                self.job.advance()
+        except KeyboardInterrupt:
+            self.console.print("Interrupted. Everything finished is kept: the same command continues.", soft_wrap=True)
+            raise
         if not self.console.is_terminal:
             self.console.print(Text(clean(f"{name}: {total:,} {self._what}, {monotonic() - started:.0f} s")))

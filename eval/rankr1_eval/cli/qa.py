@@ -18,7 +18,7 @@ from rich.text import Text
 from rankr1_eval import data
 from rankr1_eval.baselines import FirstStage, Retriever
 from rankr1_eval.cli.options import WARNING, QuestionOptions, StageProgress, is_embedded, option, repeatable
-from rankr1_eval.cli.table import CAPTION, UNREAD, table
+from rankr1_eval.cli.table import CAPTION, table
 from rankr1_eval.data.loading import corpus, sample
 from rankr1_eval.evaluation import Evaluation
 from rankr1_eval.pipeline import finish
@@ -136,38 +136,31 @@ def qa(
             retrieval.dense_model,
             path,
         )
-        named = parse(systems.split(","))
+        named, seed = parse([systems]), settings.seed
+        unread = ", ".join(one.name for one in named if reading.no_read and not one.ordered)
+        if not any(one.ordered for one in named) and unread:
+            raise ValueError(f"--no-read leaves nothing of --systems {systems}: leave it out, or name another system")
+        if unread and systems != ",".join(DEFAULT):
+            Console(stderr=True).print(Text(f"Left out, because --no-read reads nothing: {unread}", style="yellow"))
         everything = data.load(source.dataset, source.data, split=source.split)
-        asked = sample(everything, source.questions, settings.seed)
-        content = [
-            (one.query, one.answers, one.supports, [passage.id for passage in one.passages]) for one in everything
-        ]
+        asked = sample(everything, source.questions, seed)
+        content = [(one.query, one.answers, one.supports, [own.id for own in one.passages]) for one in everything]
         evaluation_of = partial(
             Evaluation,
             dataset=source.dataset,
             questions=asked,
-            corpus=corpus(everything, asked, source.pool, settings.seed),
+            corpus=corpus(everything, asked, source.pool, seed),
             # What a question's candidates depend on: not how many others are asked, so that a run may grow.
-            source={
-                "dataset": source.dataset,
-                "data": digest(content),
-                "pool": source.pool,
-                "seed": settings.seed,
-            },
+            source={"dataset": source.dataset, "data": digest(content), "pool": source.pool, "seed": seed},
             first_stage=first_stage,
             systems=named,
             ks=ks,
-            seed=settings.seed,
+            seed=seed,
         )
     with RunFolder(path) as folder:
-        untrained = is_embedded(settings) and settings.model == BASE
-        settings = replace(
-            repeatable(settings),
-            store=settings.store or str(folder.store),
-            reasoning_tokens=REASONING_TOKENS
-            if settings.reasoning_tokens is None and untrained
-            else settings.reasoning_tokens,
-        )
+        settings = replace(repeatable(settings), store=settings.store or str(folder.store))
+        if settings.reasoning_tokens is None and is_embedded(settings) and settings.model == BASE:
+            settings = replace(settings, reasoning_tokens=REASONING_TOKENS)
         job = Job(Console(stderr=True), None)
         with settings.reranker(job) as reranker:
             with arguments():
@@ -196,7 +189,8 @@ def _finish(
         return
     for k in evaluation.ks:
         console.print(table(run, scores, k))
-    console.print(Text(CAPTION if evaluation.reader else UNREAD, style="dim"))
+    answers = ", EM and F1: of the answers" if evaluation.reader else ""
+    console.print(Text(CAPTION.format(answers), style="dim"))
     backends = [evaluation.reranker.plan.backend, *([evaluation.reader.backend] if evaluation.reader else [])]
     if BASE in [backend.model for backend in backends]:
         console.print(Text(WARNING, style="yellow"))

@@ -113,6 +113,7 @@ def reproduce(
     paper: dict[str, object] = {"store": str(folder / "completions.sqlite")}  # where no option says otherwise
     if not is_embedded(settings):
         paper |= {"force": "never", "query_tokens": wanted.query_tokens, "passage_tokens": wanted.passage_tokens}
+        paper |= {"clip": "head"}
         if settings.model not in CHECKPOINTS:
             paper["reasoning_tokens"] = REASONING_TOKENS
     chosen = {name: value for name, value in paper.items() if getattr(settings, name) is None}

@@ -46,9 +46,11 @@ def score(
     """
     from rich.console import Console
 
+    from rankr1_eval.cli.options import print_if_stale
     from rankr1_eval.data import load
     from rankr1_eval.predictions import read_predictions, score_predictions
 
+    print_if_stale(predictions.parent.parent)
     with arguments():
         questions = load(dataset, data, supports=False)
         scores = score_predictions(dataset, questions, read_predictions(predictions))

@@ -13,12 +13,8 @@ from rankr1_rag.explain import clean
 
 COSTS = (("comparisons", "comp."), ("unparsed", "unparsed"), ("seconds", "s"))
 CAPTION = (
-    "Means with 95 % bootstrap intervals. R: support recall, All: all supports found, EM and F1: of the answers. "
-    "Δ: F1 less that without reranking, with the p of a randomisation test. comp., s: comparisons, seconds a question."
-)
-UNREAD = (
-    "Means with 95 % bootstrap intervals. R: support recall, All: all supports found. Δ: R less that without "
-    "reranking, with the p of a randomisation test. comp., s: comparisons, seconds a question."
+    "Means with 95 % bootstrap intervals. R: support recall, All: all supports found{}. "
+    "Δ: less that without reranking, with the p of a randomisation test. comp., s: comparisons, seconds a question."
 )
 
 
@@ -58,7 +54,7 @@ def table(run: EvaluatedRun, scores: Scores, k: int) -> Table:
                 cells.append(Text("-", style="dim"))
         change = Text("")
         if apart := system.differences.get(f"{main}@{k}"):
-            p = (f"\np {short(f'{apart.p:.3f}')}", "dim")
+            p = ("\np <.001" if apart.p < 0.001 else f"\np {short(f'{apart.p:.3f}')}", "dim")
             change = Text.assemble((short(f"{apart.mean:+.3f}"), difference_style(apart) or "dim"), p)
         asked = bool(system.cost.get("comparisons"))
         cost = [f"{system.cost[name]:.1f}" if asked and name in system.cost else "" for name, _ in costs]

@@ -209,7 +209,7 @@ def list_elements(path: FilePath, text: str) -> Iterator[tuple[int | None, Json]
 def broken(path: FilePath, text: str, place: int, what: str, problem: Exception | str) -> FileError:
     """The error, with the byte where reading ended, of the line where there are several."""
     if isinstance(problem, json.JSONDecodeError):
-        place, problem = problem.pos, problem.msg
+        place, problem = problem.pos, problem.msg.removesuffix(" at")
     ended = text.rstrip()
     cut = ended[-1:] not in ("]", "}") or place >= len(ended) or str(problem).startswith("Unterminated string")
     if isinstance(problem, RecursionError):

@@ -9,7 +9,7 @@ needs minutes for 10,000 questions and the measures of a whole run; a matrix pro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,12 @@ EXACT = 13
 
 ROUNDING = 1e-9
 """Sums of the same numbers in another order count as equal."""
+
+
+def table(columns: Iterable[Mapping[str, float]], ids: Iterable[str]) -> Table:
+    """The numbers of the columns, a line an id."""
+    lines = list(ids)
+    return np.array([[column[id] for id in lines] for column in columns], dtype=np.float64).T
 
 
 def estimates(table: Table, seed: int = 0, weights: Table | None = None) -> list[Estimate]:
@@ -80,10 +86,11 @@ def _randomised(table: Table, seed: int) -> Table:
     """The share of sign flips whose sum is as far from 0 as the observed one."""
     observed = np.abs(table.sum(axis=0)) * (1 - ROUNDING) - ROUNDING
     as_far = np.zeros(table.shape[1])
-    exact = len(table) <= EXACT
-    for signs in _all_signs(len(table)) if exact else _random_signs(len(table), seed):
+    n, exact = len(table), len(table) <= EXACT
+    every = [1.0 - 2.0 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)] if exact else _random_signs(n, seed)
+    for signs in every:
         as_far += (np.abs(signs @ table) >= observed).sum(axis=0)
-    return as_far / 2 ** len(table) if exact else (as_far + 1) / (FLIPS + 1)
+    return as_far / 2**n if exact else (as_far + 1) / (FLIPS + 1)
 
 
 def _draws(n: int, seed: int) -> Iterator[Table]:
@@ -100,10 +107,6 @@ def _random_signs(n: int, seed: int) -> Iterator[Table]:
     for lines in _chunks(FLIPS, n):
         bits = np.unpackbits(np.frombuffer(random.bytes(lines * (n // 8 + 1)), np.uint8).reshape(lines, -1), axis=1)
         yield 1.0 - 2.0 * bits[:, :n].astype(np.float64)
-
-
-def _all_signs(n: int) -> Iterator[Table]:
-    yield 1.0 - 2.0 * (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(np.float64)
 
 
 def _chunks(lines: int, n: int) -> Iterator[int]:

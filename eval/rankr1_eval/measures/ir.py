@@ -65,7 +65,7 @@ def score_run(
     each = measured({query: trec_order(scored) for query, scored in kept.items()}, judged, wanted)
     return RunScores(
         each,
-        dict(zip(each, intervals.estimates(table(each, judged)), strict=True)),
+        dict(zip(each, intervals.estimates(intervals.table(each.values(), judged)), strict=True)),
         tuple(query for query in run if query not in judged),
         tuple(query for query in judged if query not in kept),
     )
@@ -74,7 +74,8 @@ def score_run(
 def compared(a: RunScores, b: RunScores) -> dict[str, Difference]:
     """Of each measure `a` minus `b`, over the same judged queries."""
     queries = list(next(iter(a.each.values())))
-    return dict(zip(a.each, intervals.differences(table(a.each, queries) - table(b.each, queries)), strict=True))
+    first, second = (intervals.table(one.each.values(), queries) for one in (a, b))
+    return dict(zip(a.each, intervals.differences(first - second), strict=True))
 
 
 def parsed(measures: Iterable[str]) -> list[Measure]:
@@ -127,9 +128,3 @@ def measured(
             if not np.isfinite(values[query]):
                 raise ValueError(f"measure {name} has no value for query {query!r}: leave the measure out")
     return each
-
-
-def table(each: Each, queries: Iterable[str]) -> intervals.Table:
-    """A line a query, a column a measure."""
-    queries = list(queries)
-    return np.array([[values[query] for query in queries] for values in each.values()], dtype=np.float64).T

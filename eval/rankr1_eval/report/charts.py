@@ -93,15 +93,16 @@ def against_cost(view: View, family: str) -> PointChart | None:
     The cost is in tokens, or in comparisons if no tokens were counted. Bounds and random order are left out.
     """
     measure = view.at_k(family)
-    names = [
-        name for name in view.scores.systems if view.systems[name].orders and kind(name) not in (*BOUNDS, "random")
-    ]
-    cost = {name: view.scores.systems[name].cost for name in names}
+    cost = {
+        name: scored.cost
+        for name, scored in view.scores.systems.items()
+        if view.systems[name].orders and kind(name) not in (*BOUNDS, "random")
+    }
     unit, fields = "tokens read and written", ["prompt_tokens", "completion_tokens"]
     if not any(one.get(field) for one in cost.values() for field in fields):
         unit, fields = "comparisons", ["comparisons"]
     costs = {name: sum(one.get(field, 0.0) for field in fields) for name, one in cost.items()}
-    means = {name: one for name in names if (one := view.estimate(name, measure))}
+    means = {name: one for name in cost if (one := view.estimate(name, measure))}
     if measure is None or not any(costs[name] for name in means):
         return None
     low, high = extent(means.values())
@@ -117,10 +118,9 @@ def against_cost(view: View, family: str) -> PointChart | None:
     heights: dict[str, float] = {}
     columns: list[list[str]] = []  # names of points that are near each other are moved apart
     for name in sorted(marks, key=lambda name: marks[name].x):
-        if columns and marks[name].x - marks[columns[-1][0]].x < RIGHT:
-            columns[-1].append(name)
-        else:
-            columns.append([name])
+        if not columns or marks[name].x - marks[columns[-1][0]].x >= RIGHT:
+            columns.append([])
+        columns[-1].append(name)
     for column in columns:
         heights.update(zip(column, spread_names([marks[name].y for name in column]), strict=True))
     series = [
@@ -135,8 +135,9 @@ def against_cost(view: View, family: str) -> PointChart | None:
 def chart_point(x: float, one: Estimate, low: float, high: float, where: str) -> ChartPoint:
     """A mean on the scale from low to high."""
     y, bottom, top = (scaled(value, low, high, HEIGHT - BOTTOM, TOP) for value in (one.mean, one.low, one.high))
-    label = f"{percent(one.mean)} ({percent(one.low)} to {percent(one.high)}) {where}"
-    return ChartPoint(round(x, 2), y, bottom, top, label)
+    return ChartPoint(
+        round(x, 2), y, bottom, top, f"{percent(one.mean)} ({percent(one.low)} to {percent(one.high)}) {where}"
+    )
 
 
 def spread_names(wanted: Sequence[float]) -> list[float]:
@@ -192,11 +193,11 @@ class AnswerBars:
     @property
     def description(self) -> str:
         """The whole of it in words."""
-        parts = []
-        for bar in self.bars:
-            exact = f", exact match {percent(bar.exact.mean)}" if bar.exact else ""
-            f1 = f"{percent(bar.f1.mean)} ({percent(bar.f1.low)} to {percent(bar.f1.high)})"
-            parts.append(f"{bar.name} F1 {f1}{exact}")
+        parts = (
+            f"{bar.name} F1 {percent(bar.f1.mean)} ({percent(bar.f1.low)} to {percent(bar.f1.high)})"
+            + (f", exact match {percent(bar.exact.mean)}" if bar.exact else "")
+            for bar in self.bars
+        )
         return f"{self.title}, percent. " + "; ".join(parts) + "."
 
 

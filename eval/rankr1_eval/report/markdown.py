@@ -125,15 +125,8 @@ def cases(view: View) -> Iterator[str]:
             by_name = {one.system: one for one in case.answers}
             before, after = by_name["none"], by_name[view.main or ""]
             change = ", ".join(text for text, _ in case.changes)
-            texts = (
-                case.question.query.text,
-                change,
-                case.right,
-                before.answer,
-                after.answer,
-                before.ranks,
-                after.ranks,
-            )
+            sides = (before.answer, after.answer, before.ranks, after.ranks)
+            texts = (case.question.query.text, change, case.right, *sides)
             lines.append([escaped(start(text, _WIDTH)) for text in texts])
         if lines:
             yield f"## {title}"

@@ -15,6 +15,7 @@ from rankr1_eval.report.wording import (
     interval,
     kind,
     listed,
+    p_value,
     percent,
     points,
     short,
@@ -58,15 +59,15 @@ def headline(view: View) -> str:
         subject = f"{line(model)}, asked as Rank-R1,"
     elif system == "none":
         subject = first_stage(view)[:1].upper() + first_stage(view)[1:]
-    for family, verb, what in (
-        ("R", "finds", "of the supports in the first {}"),
-        ("F1", "reaches", "F1 with {} passages read"),
+    for family, what in (
+        ("R", "finds {} % of the supports in the first {}"),
+        ("F1", "reaches {} % F1 with {} passages read"),
     ):
         measure = view.at_k(family)
         found, change = view.estimate(system, measure), view.difference(system, measure)
         if measure is None or found is None:
             continue
-        result = f"{subject} {verb} {percent(found.mean, 0)} % {what.format(measure.partition('@')[2])}"
+        result = f"{subject} {what.format(percent(found.mean, 0), measure.partition('@')[2])}"
         if change is None or view.estimate("none", measure) is None:
             return f"{result} ({interval(found)})."
         return f"{result}, {compared(view, change, first_stage(view))}"
@@ -76,7 +77,7 @@ def headline(view: View) -> str:
 def compared(view: View, change: Difference, name: str) -> str:
     """A difference from another system: "6.2 points more than BM25 (+1.0 to +11.5)."."""
     size = short(points(abs(change.mean)).lstrip("+"))
-    ends = short(interval(change)) + ("" if sure(change) else f", p = {change.p:.2f}")
+    ends = short(interval(change)) + ("" if sure(change) else f", {p_value(change.p)}")
     if size == "0" and not sure(change):
         return f"as many as {name} ({ends})."
     unit = "point" if size == "1" else "points"
@@ -117,11 +118,8 @@ def lede(view: View) -> Iterator[str]:
 def answers(view: View) -> Iterator[str]:
     """The reader's F1, unless the headline has it."""
     measure, system = view.at_k("F1"), view.main or "none"
-    found, before, change = (
-        view.estimate(system, measure),
-        view.estimate("none", measure),
-        view.difference(system, measure),
-    )
+    found, before = view.estimate(system, measure), view.estimate("none", measure)
+    change = view.difference(system, measure)
     if measure is None or found is None or view.at_k("R") is None:
         return
     result = f"The reader's F1 with {counted(int(measure.partition('@')[2]), 'passage')} is {percent(found.mean)} %"
@@ -151,14 +149,10 @@ def warnings(view: View) -> Iterator[str]:
         of = f"{absent:,} of {view.run.settings['supports']:,} supports"
         yield f"{of} are not in the corpus at all: nothing can find them, and gold context lacks them."
     yield from system_warnings(view)
-    n = len(view.run.questions)
-    if n == 1:
+    if (n := len(view.run.questions)) == 1:
         yield "One question: it shows that everything runs, and says nothing about any other question."
     elif n < FEW:
-        yield (
-            f"{n} questions are few: only a large difference can be distinguished from chance. Look at the intervals, "
-            "not at the means."
-        )
+        yield f"{n} questions are few: only a large difference is no chance. Look at the intervals, not at the means."
 
 
 def system_warnings(view: View) -> Iterator[str]:
@@ -167,10 +161,9 @@ def system_warnings(view: View) -> Iterator[str]:
         cost, title = scored.cost, system_name(name)
         asked = cost.get("comparisons", 0.0)
         if alarm(cost, "unparsed"):
-            share = percent(cost["unparsed"] / asked, 0)
             yield (
-                f"{title}: {share} % of the comparisons gave no answer that could be parsed; there the retriever was "
-                "trusted, not the model."
+                f"{title}: {percent(cost['unparsed'] / asked, 0)} % of the comparisons gave no answer that could be "
+                "parsed; there the retriever was trusted, not the model."
             )
         if alarm(cost, "forced") and cost.get("reasoning_tokens"):
             share = percent(cost["forced"] / asked, 0)

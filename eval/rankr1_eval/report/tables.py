@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rankr1_eval.report.wording import View, amount, extent, finite, percent, scaled, system_name, system_note
@@ -13,24 +13,13 @@ PLOT = 116
 _EDGE = 4
 _ALARMS = {"unparsed": 0.1, "forced": 0.8, "reader_empty": 0.1}
 """Shares (of the comparisons, of the readings) from which on a figure is marked."""
-COSTS = {
-    "comparisons": "comparisons",
-    "rounds": "rounds",
-    "passages_read": "passages read",
+_HEADS = {
     "retrieved": "retrieved between hops",
-    "prompt_tokens": "prompt tokens",
     "cached_tokens": "of them cached",
-    "completion_tokens": "completion tokens",
     "reasoning_tokens": "of them reasoning",
-    "unparsed": "unparsed",
-    "forced": "forced",
-    "seconds": "seconds",
-    "reader_prompt_tokens": "reader prompt tokens",
-    "reader_completion_tokens": "reader completion tokens",
-    "reader_seconds": "reader seconds",
     "reader_empty": "no reader answer",
 }
-"""Heads of the cost table, by name in the scores' `cost`."""
+"""Heads of the cost table that are not the name in the scores' `cost`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +97,12 @@ def group_tables(view: View) -> list[MeasureTable]:
         def estimate(value: str, system: str, measure: str, values: Groups = values) -> Estimate | None:
             return finite(values[value].get(system, {}).get(measure))
 
-        columns = [
-            MeasureColumn(one, *extent(estimate(value, system, one) for value in values for system in systems))
-            for one in measures
-        ]
+        scales = ([estimate(value, system, one) for value in values for system in systems] for one in measures)
+        columns = [MeasureColumn(one, *extent(found)) for one, found in zip(measures, scales, strict=True)]
         groups = []
-        for value in sorted_numbers(values):
+        for value in sorted(
+            values, key=lambda text: (not text.isdecimal(), len(text) if text.isdecimal() else 0, text)
+        ):
             lines = []
             for system in systems:
                 reference = [estimate(value, "none", one) if system != "none" else None for one in measures]
@@ -128,28 +117,22 @@ def group_tables(view: View) -> list[MeasureTable]:
 Groups = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
 
 
-def sorted_numbers(values: Iterable[str]) -> list[str]:
-    """Numbers first, by size, then words."""
-    return sorted(values, key=lambda value: (not value.isdecimal(), int(value) if value.isdecimal() else 0, value))
-
-
 def cost_table(view: View) -> tuple[list[str], list[tuple[str, str, list[tuple[str, bool]]]]]:
     """Heads of the columns with any figure, and a line (name, tone, cells) for each system with one.
 
     Cells are (figure, whether it is an alarm); all are means a question.
     """
-    used = [key for key in COSTS if any(scored.cost.get(key) for scored in view.scores.systems.values())]
+    costs = {name: scored.cost for name, scored in view.scores.systems.items() if any(scored.cost.values())}
+    used = list(
+        dict.fromkeys(key for cost in costs.values() for key in cost if any(one.get(key) for one in costs.values()))
+    )
     lines = []
-    for name, scored in view.scores.systems.items():
-        if any(scored.cost.get(key) for key in used):
-            cells = []
-            for key in used:
-                share = key == "reader_empty" and scored.cost.get(key)
-                cells.append(
-                    (f"{percent(share, 0)} %" if share else amount(scored.cost.get(key)), alarm(scored.cost, key))
-                )
-            lines.append((system_name(name), view.tone(name), cells))
-    return [COSTS[key] for key in used], lines
+    for name, cost in costs.items():
+        figures = {key: amount(cost.get(key)) for key in used}
+        if cost.get("reader_empty"):
+            figures["reader_empty"] = f"{percent(cost['reader_empty'], 0)} %"
+        lines.append((system_name(name), view.tone(name), [(figures[key], alarm(cost, key)) for key in used]))
+    return [_HEADS.get(key, key.replace("_", " ")) for key in used], lines
 
 
 def alarm(cost: Mapping[str, float], key: str) -> bool:

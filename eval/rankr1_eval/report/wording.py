@@ -33,14 +33,7 @@ _SYSTEMS = {
     "rank-r1": ("Rank-R1", ""),
     "cross-encoder": ("Cross-encoder", ""),
 }
-_MEASURES = {
-    "R": "Support recall",
-    "All": "All supports",
-    "RR": "Reciprocal rank",
-    "nDCG": "nDCG",
-    "EM": "Exact match",
-    "F1": "F1",
-}
+_MEASURES = {"R": "Support recall", "All": "All supports", "RR": "Reciprocal rank", "EM": "Exact match"}
 _DATASETS = {"hotpotqa": "HotpotQA", "2wikimultihopqa": "2WikiMultihopQA", "musique": "MuSiQue"}
 
 
@@ -125,21 +118,19 @@ class View:
 
     def best(self, measure: str) -> set[str]:
         """The systems with the greatest mean, without bounds; empty if all are equal or 0."""
-        found = {
-            name: e.mean
-            for name in self.scores.systems
-            if kind(name) not in BOUNDS and (e := self.estimate(name, measure))
-        }
+        names = [name for name in self.scores.systems if kind(name) not in BOUNDS]
+        found = {name: one.mean for name in names if (one := self.estimate(name, measure))}
         most = max(found.values(), default=0.0)
         best = {name for name in found if math.isclose(found[name], most)}
         return best if most > 0 and len(best) < len(found) else set()
 
     def tone(self, system: str) -> str:
         """The system's class in the style sheet."""
-        if system in (self.main, "none"):
-            return "main" if system == self.main else "none"
-        if kind(system) in BOUNDS + FLOORS:
-            return "bound" if kind(system) in BOUNDS else "floor"
+        if system == self.main:
+            return "main"
+        for tone, kinds in (("none", ("none",)), ("bound", BOUNDS), ("floor", FLOORS)):
+            if kind(system) in kinds:
+                return tone
         others = [name for name in self.reordering if name != self.main]
         return f"other{others.index(system) % _TONES if system in others else 0}"
 

@@ -1,29 +1,21 @@
-"""Documents to passages and a ranking to documents.
+"""Documents to passages and a ranking to documents."""
 
-Annotations are not postponed here: LangChain reads the types of a chain from them.
-"""
+from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from langchain_core.callbacks import Callbacks, adispatch_custom_event, dispatch_custom_event
 from langchain_core.documents import BaseDocumentCompressor, Document
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_rankr1.llm import LangChainLLM
+from langchain_rankr1.step import RerankStep, Retrieved
 from pydantic import InstanceOf
 from pydantic.json_schema import SkipJsonSchema
-from typing_extensions import TypedDict  # LangChain makes a schema of it, for which typing's is too little before 3.12
 
 from rankr1_rag.frameworks.component import Component, Sources, deep_copies
-from rankr1_rag.frameworks.fields import live
+from rankr1_rag.frameworks.fields import CHOSEN, live
 from rankr1_rag.types import Passage, Ranking
-
-
-class Retrieved(TypedDict):
-    """The input of `as_runnable`: a query and the documents found for it, best first."""
-
-    query: str
-    documents: Sequence[Document]
 
 
 class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
@@ -57,9 +49,9 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
         """`compress_documents`, from any event loop."""
         return await self.as_runnable().ainvoke({"query": query, "documents": documents}, {"callbacks": callbacks})
 
-    def as_runnable(self) -> Runnable[Retrieved, list[Document]]:
-        """For LCEL: `{"query": …, "documents": …}` in, documents out."""
-        return RunnableLambda(self._compress, self._acompress, name=type(self).__name__)
+    def as_runnable(self) -> RerankStep:
+        """For LCEL: `{"query": …, "documents": …}` in, documents out; with `configurable_fields(top_n=…)`."""
+        return RerankStep(compressor=self, name=type(self).__name__)
 
     def _compress(self, retrieved: Retrieved, config: RunnableConfig) -> list[Document]:
         query, found = self._read(retrieved)
@@ -89,7 +81,7 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
     def _chosen(self, found: Sources[Document], ranking: Ranking) -> list[Document]:
         chosen = []
         for document, score, added in self._results(found, ranking):
-            metadata = deep_copies(document.metadata)
+            metadata = {key: one for key, one in deep_copies(document.metadata).items() if key != CHOSEN}
             if self.keep_retrieval_score and "relevance_score" in metadata:
                 metadata["retrieval_score"] = metadata["relevance_score"]
             chosen.append(document.model_copy(update={"metadata": metadata | {"relevance_score": score, **added}}))

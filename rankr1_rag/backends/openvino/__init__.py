@@ -165,6 +165,11 @@ class OpenVINO(LocalModel[ModelProcess]):
         longest = self._settings.context
         return min(weights.context(self._settings.path) or longest, longest)
 
+    @property
+    def capacity(self) -> int:
+        """`max_batch`."""
+        return self._settings.max_batch
+
     def count(self, text: str) -> int:
         """Tokens of this text. The first call waits for the model to load, any other for a step of the batch."""
         tokens: int = self._counted(text)

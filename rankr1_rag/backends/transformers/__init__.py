@@ -70,6 +70,11 @@ class Transformers(LocalModel[ModelThread]):
         """The model's own, or less by `context`. BackendError where there is no such model."""
         return hub.context(self._settings.base, self._settings.context)
 
+    @property
+    def capacity(self) -> int:
+        """`max_batch`."""
+        return self._settings.max_batch
+
     def count(self, text: str) -> int:
         """Tokens of this text, exactly. The first call loads the tokenizer; it never waits for the model."""
         return self._tokenizer.count(text)

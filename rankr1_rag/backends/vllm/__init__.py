@@ -59,6 +59,7 @@ class VLLM(LocalModel[EngineWorker]):
         engine: Mapping[str, Any] | None = None,
         sampling: Mapping[str, Any] | None = None,
     ) -> None:
+        self.capacity = max_batch
         arguments = {
             "max_model_len": context,
             "dtype": dtype,

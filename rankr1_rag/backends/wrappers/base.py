@@ -42,6 +42,11 @@ class BackendWrapper:
         """Whether the backend continues a final assistant message."""
         return self.backend.can_continue
 
+    @property
+    def capacity(self) -> int | None:
+        """The backend's number of requests computed at once, None if it does not say."""
+        return getattr(self.backend, "capacity", None)
+
     def count(self, text: str) -> int | None:
         """The backend's number of tokens."""
         return self.backend.count(text)
@@ -67,6 +72,11 @@ class Limited(BackendWrapper):
         super().__init__(backend)
         self.n = n
         self._slots = PerLoop(partial(asyncio.Semaphore, n), per_caller=True)
+
+    @property
+    def capacity(self) -> int:
+        """`n`, or less if the backend computes less at once."""
+        return min(self.n, super().capacity or self.n)
 
     async def complete(self, request: Request) -> Completion:
         """Complete as soon as one of the `n` slots is free."""

@@ -57,6 +57,13 @@ class LoadBalanced:
         self.backends, self.first_cooldown, self.longest_cooldown = tuple(backends), first_cooldown, longest_cooldown
         self._endpoints: PerLoop[list[Endpoint]] = PerLoop(list)
 
+    @property
+    def capacity(self) -> int | None:
+        """What all of them compute at once, None if one does not say."""
+        found: list[int | None] = [getattr(backend, "capacity", None) for backend in self.backends]
+        known = [one for one in found if one is not None]
+        return sum(known) if len(known) == len(found) else None
+
     def count(self, text: str) -> int | None:
         """The number of tokens, from the first backend with a tokenizer."""
         return next((n for backend in self.backends if (n := backend.count(text)) is not None), None)
