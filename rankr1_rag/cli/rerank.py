@@ -187,7 +187,7 @@ def rerank(
 
 def remove_store(path: Path) -> None:
     """Remove a store with its journals; any other file is left unchanged."""
-    with suppress(FileNotFoundError), path.open("rb") as file:
+    with suppress(OSError), path.open("rb") as file:
         if file.read(72)[68:] == APPLICATION_ID.to_bytes(4):
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{path}{suffix}").unlink(missing_ok=True)

@@ -229,11 +229,17 @@ def test_a_store_of_the_user_stays_and_a_file_in_the_place_of_the_job_s_own_is_n
     shell.write(query(0))
     shell.run(*JOB, "--store", "mine.sqlite")
     assert shell.files == {"in.jsonl", "out.jsonl", "mine.sqlite"}
-    (shell.folder / "out.jsonl.partial.sqlite").write_text("precious")
+    place = shell.folder / "out.jsonl.partial.sqlite"
+    place.write_text("precious")
     for more in ("--overwrite", "--restart"):
         shell.run(*JOB, "--overwrite", more)
         assert "completions are not kept" in shell.said
-        assert (shell.folder / "out.jsonl.partial.sqlite").read_text() == "precious"
+        assert place.read_text() == "precious"
+    place.unlink()
+    place.mkdir()
+    shell.run(*JOB, "--overwrite", "--restart")
+    assert "completions are not kept" in shell.said
+    assert place.is_dir()
 
 
 def test_a_result_comes_out_before_the_next_line_comes_in_and_ctrl_c_ends_the_wait(shell: Any) -> None:
