@@ -73,7 +73,7 @@ def mentions(text: str) -> set[int]:
 
     0 for one that is taken back or cannot be a label.
     """
-    found = {label for line in text.splitlines() if (label := lone_number(line))}
+    found = {number for line in text.splitlines() if (number := lone_number(line))}
     for one in _MENTION.finditer(text):
         if one[2] is None and not re.search("[0-9]", one[1]):
             continue
