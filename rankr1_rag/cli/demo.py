@@ -77,6 +77,7 @@ def _answered(reranker: Reranker, job: Job) -> list[RerankedQuestion]:
         asked = corpus.questions()
         found = corpus.first_stage(asked, corpus.passages())
     rankings: dict[int, Ranking] = {}
+    job.expect(reranker, len(found[0]))
     with job:
         for index, outcome in reranker.rank_many((q.query, best) for q, best in zip(asked, found, strict=True)):
             if isinstance(outcome, Exception):

@@ -63,6 +63,7 @@ def _ranking(path: str, query_id: str | None, settings: CommandSettings, stack: 
             if query_id in (None, work.query.id):
                 job = Job(Console(stderr=True), 1)
                 reranker = stack.enter_context(settings.reranker(job))
+                job.expect(reranker, len(work.passages))
                 with job, arguments():
                     return reranker.rank(work.query, work.passages)
     raise FileError(path, None, f"no query has the id {query_id!r}: the first ids are {', '.join(map(repr, ids[:3]))}")

@@ -54,7 +54,8 @@ class Asking:
         def items() -> Iterator[tuple[Query, tuple[Passage, ...]]]:
             for one in self.work if journal is None else self._rest(journal):
                 opened[next(numbers)] = one
-                yield one.query, one.candidates[: self.depth]
+                self.job.expect(self.reranker, len(candidates := one.candidates[: self.depth]))
+                yield one.query, candidates
 
         results = self.reranker.rank_many(items(), live=self.live)
         with self.job, closing(results):  # type: ignore[type-var]
