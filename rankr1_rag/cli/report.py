@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from types import TracebackType
@@ -168,8 +168,9 @@ def queries_of(number: int) -> str:
 
 @dataclass(slots=True)
 class Report:
-    """The sum of a job. `before` counts the queries that an earlier run had finished."""
+    """The sum of a job. `before` counts the queries that an earlier run had finished; `spell` words the errors."""
 
+    spell: Callable[[str], str] = str
     console: Console = field(default_factory=lambda: Console(stderr=True))
     started: float = field(default_factory=time.monotonic)
     cost: Cost = field(default_factory=Cost)
@@ -192,7 +193,7 @@ class Report:
         self.give_up.fail(error)
         if self.failed <= SHOWN:
             name = f"query {query.id or query.text[:60]!r}"
-            self.say(f"{name} failed: {type(error).__name__}: {error}", "red")
+            self.say(f"{name} failed: {type(error).__name__}: {self.spell(str(error))}", "red")
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line, whatever it holds."""

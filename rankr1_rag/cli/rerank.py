@@ -18,7 +18,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from rankr1_rag.backends.wrappers.cache import APPLICATION_ID
-from rankr1_rag.cli.options import CommandSettings, UsageError, arguments
+from rankr1_rag.cli.options import CommandSettings, UsageError, arguments, with_hyphens
 from rankr1_rag.cli.report import Job, Report, queries_of
 from rankr1_rag.errors import FileError, StoreError
 from rankr1_rag.explain.story import counted
@@ -160,7 +160,7 @@ def rerank(
         if Path(out).exists() and not overwrite:
             raise UsageError(f"{out} exists: use another --out, or --overwrite")
     work, total = _work(input, run, queries, passages, result.form)
-    report = Report()
+    report = Report(with_hyphens)
     job = Job(report.console, total)
     if is_stream(out):
         with settings.reranker(job) as reranker, writing(out) as file:

@@ -94,6 +94,14 @@ def test_queries_that_are_too_long_do_not_mean_that_the_model_is_gone(shell: Any
     assert sum("fine" in prompt for prompt in shell.server.prompts) == 3
 
 
+def test_a_query_that_fails_names_the_options_of_the_command_line(shell: Any) -> None:
+    shell.write(query(0))
+    for command, code in ((JOB, 1), (["explain", "in.jsonl"], 2)):
+        shell.run(*command, "--context", "100", code=code)
+        assert "a context of 100 tokens" in shell.said
+        assert " --context " in shell.said
+
+
 def test_a_rerun_is_not_stuck_where_the_last_one_gave_up_and_every_job_can_be_finished(shell: Any) -> None:
     poison = [query(number, word="poison") for number in range(24)]
     shell.write(*poison[:12], *map(query, range(3)), *poison[12:])
