@@ -279,8 +279,8 @@ def test_wrong_settings_are_refused_at_once(both: Framework) -> None:
         ({"reranker": reranker, "llm": llm}, "reranker= has options of its own: leave out llm"),
         ({"llm": llm, **NOWHERE}, "llm= has a connection of its own: leave out base_url, model"),
         ({"llm": "gpt-4o"}, "llm='gpt-4o' is a name"),
-        ({"llm": len}, "llm\n.*instance of"),
-        ({"llm": object()}, "llm\n.*instance of"),
+        ({"llm": len}, "llm= is a builtin_function_or_method: use a language model of the framework"),
+        ({"llm": 3}, "llm= is a int: use a language model of the framework"),
     ):
         with pytest.raises(ValueError, match=problem):
             both.kind(**settings)
