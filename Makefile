@@ -59,6 +59,7 @@ train-embedded: .venv-test/.ready  ## the embedded adapter from nothing, into ru
 
 bench: .venv-test/.ready  ## the figures in bench/
 	$(TEST)/python -m bench
+	$(TEST)/python -m bench.costs
 	$(TEST)/python -m bench.integrations > bench/integrations.md
 	$(TEST)/python -m bench.eval_loading ../shared/data > bench/eval_loading.md
 	$(TEST)/python -m bench.eval_scoring > bench/eval_scoring.md

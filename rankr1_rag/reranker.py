@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
+from numbers import Real
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,11 +18,21 @@ from rankr1_rag.concurrency.event_loop import PerLoop, private_loop
 from rankr1_rag.engine.query import FEWEST, Budget, QueryRun, Retrieve, Slots, Turn
 from rankr1_rag.engine.selection_loop import Comparer, SelectionLoop
 from rankr1_rag.errors import LoopError
+from rankr1_rag.scoring import Trend
 from rankr1_rag.settings import MODEL, SELECTION, Plan, Settings, declare, options, with_options
 from rankr1_rag.types import Passage, Query, Ranking
 
-Item = tuple[str | Query, Iterable[Passage | str]]
+Candidate = Passage | str | tuple[Passage | str, float | None]
+"""A passage, its text, or either with its first-stage score."""
+
+Item = tuple[str | Query, Iterable[Candidate]]
 """A query with its candidates, first-stage best first."""
+
+REMEDY = "distances=True takes the least as the best"
+log = logging.getLogger("rankr1_rag")
+
+Result = tuple[int, Ranking | Exception]
+"""The position of an item, and its ranking or the error of it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +89,7 @@ class Reranker(Settings):
     def rank(
         self,
         query: str | Query,
-        passages: Iterable[Passage | str],
+        passages: Iterable[Candidate],
         *,
         k: int | None = None,
         retrieve: Retrieve | None = None,
@@ -84,15 +97,17 @@ class Reranker(Settings):
     ) -> Ranking:
         """Rerank the candidates, first-stage best first. LoopError in a coroutine on the private loop.
 
-        Strings become passages, their position the id. `k` ≥ 1, `retrieve` and `ordered` apply to this query only.
-        Raises BackendError and UnparsedError as the settings say, and whatever `retrieve` raises.
+        Strings become passages, their position the id. Pairs of a passage and its first-stage score are checked against
+        their order; with `distances` they are sorted, the least first, in the result too. `k` ≥ 1, `retrieve` and
+        `ordered` apply to this query only. Raises BackendError and UnparsedError as the settings say, and whatever
+        `retrieve` raises.
         """
         return private_loop().call(self._rank(self._read(query, passages, k, retrieve, ordered)))
 
     async def arank(
         self,
         query: str | Query,
-        passages: Iterable[Passage | str],
+        passages: Iterable[Candidate],
         *,
         k: int | None = None,
         retrieve: Retrieve | None = None,
@@ -101,20 +116,25 @@ class Reranker(Settings):
         """`rank`, from any event loop; cancelling it cancels its open comparisons."""
         return await private_loop().wait(self._rank(self._read(query, passages, k, retrieve, ordered)))
 
-    def rank_many(self, items: Iterable[Item], *, live: bool = False) -> Iterator[tuple[int, Ranking | Exception]]:
+    def rank_many(self, items: Iterable[Item], *, live: bool = False, progress: bool = False) -> Iterator[Result]:
         """Rerank many: `(index, Ranking)` in order of completion, lazily, at most `in_flight` of them open or waiting.
 
         The result of a query that fails is its error; the others continue. If `items` raises, open queries are
         completed first. Leaving early cancels the rest. `items` is read in the caller's thread, between results;
         `live=True` reads it in a thread of its own, for items that arrive over time, from a pipe or a queue.
+        `progress=True` shows a bar on stderr: finished queries, comparisons, failures, time.
         """
         if not isinstance(items, Iterable):
             raise TypeError(f"items={items!r:.100}: pass pairs (query, passages)")
-        return (streams.live if live else streams.each)(self._outcome, items, self.plan.in_flight)
+        results = (streams.live if live else streams.each)(self._outcome, items, self.plan.in_flight)
+        return with_bar(results, items) if progress else results
 
-    def arank_many(self, items: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[tuple[int, Ranking | Exception]]:
+    def arank_many(
+        self, items: Iterable[Item] | AsyncIterable[Item], *, progress: bool = False
+    ) -> AsyncIterator[Result]:
         """`rank_many` on the caller's event loop: use it with `async for`. `items` may be an async iterable, too."""
-        return streams.aeach(self._outcome, items, self.plan.in_flight)
+        results = streams.aeach(self._outcome, items, self.plan.in_flight)
+        return awith_bar(results, items) if progress else results
 
     def close(self) -> None:
         """End open queries with a LoopError and close the backend, for its other users too. Safe to call twice."""
@@ -134,7 +154,7 @@ class Reranker(Settings):
     def _read(
         self,
         query: str | Query,
-        passages: Iterable[Passage | str],
+        passages: Iterable[Candidate],
         k: int | None = None,
         retrieve: Retrieve | None = None,
         ordered: bool | None = None,
@@ -143,7 +163,27 @@ class Reranker(Settings):
             options(Reranker)["k"].check(k)
         retrieve = self.retrieve if retrieve is None else self._check(retrieve)
         ordered = self.ordered if ordered is None else ordered
-        return QueryRun(query, passages, self.k if k is None else k, retrieve, ordered=ordered)
+        found = self._in_order(query, passages)
+        return QueryRun(query, found, self.k if k is None else k, retrieve, ordered=ordered)
+
+    def _in_order(self, query: str | Query, passages: Iterable[Candidate]) -> Iterable[Passage | str]:
+        """The passages without their scores: distances sort them, and scores that contradict the order are logged."""
+        given: list[Any] = list(passages) if isinstance(passages, Iterable) and not isinstance(passages, str) else []
+        if not given or not all(isinstance(one, tuple) and len(one) == 2 for one in given):
+            return given or passages  # type: ignore[return-value]
+        scores = [math.nan if score is None else score for _, score in given]
+        if strange := [score for score in scores if not isinstance(score, Real)]:
+            raise TypeError(f"the first-stage score {strange[0]!r:.40} is no number: use a number, or None")
+        known, trend = [float(score) for score in scores if score == score], Trend()
+        if self.distances and len(known) == len(given):
+            given.sort(key=lambda pair: float(pair[1]))
+        for score in known if not self.distances else ():
+            trend.add(score)
+        if (problem := trend.contradiction()) and not vars(self).get("_warned"):
+            vars(self)["_warned"] = True  # once a reranker
+            text = query.text if isinstance(query, Query) else query
+            log.warning("query %.100r: %s; the order counts: %s", text, problem, REMEDY)
+        return [passage for passage, _ in given]
 
     def _check(self, retrieve: Retrieve | None) -> Retrieve | None:
         if retrieve is not None and not callable(retrieve):
@@ -183,7 +223,10 @@ class Reranker(Settings):
                 return Ranking(run.query, run.candidates, tuple(range(n)), k=n)
             async with session.gates.get():
                 run.turn = Turn(session.slots.get()) if session.slots else None
-                return await session.loop.run(run)
+                ranking = await session.loop.run(run)
+            name, cost = run.query.id or run.query.text[:60], ranking.cost
+            log.info("query %r is done: %d comparisons in %.1f s", name, cost.comparisons, cost.seconds)
+            return ranking
         except asyncio.CancelledError:
             if session.closed:
                 raise closed from None
@@ -220,3 +263,23 @@ class Reranker(Settings):
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self.aclose()
+
+
+def with_bar(results: Iterator[Result], items: object) -> Iterator[Result]:
+    """The results, counted by a bar as they come."""
+    from rankr1_rag.explain.terminal import query_bar
+
+    with query_bar(items) as count:
+        for result in results:
+            count(result[1])
+            yield result
+
+
+async def awith_bar(results: AsyncIterator[Result], items: object) -> AsyncIterator[Result]:
+    """`with_bar`, awaited."""
+    from rankr1_rag.explain.terminal import query_bar
+
+    with query_bar(items) as count:
+        async for result in results:
+            count(result[1])
+            yield result

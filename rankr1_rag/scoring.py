@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
 Meaning = Literal["probability", "votes", "ordinal"]
@@ -118,3 +119,30 @@ def fused(order: tuple[int, ...], constant: float, ranks: Sequence[int] | None =
     found = range(1, len(order) + 1) if ranks is None else ranks
     sums = {p: 1 / (constant + rank) + 1 / (constant + found[p]) for rank, p in enumerate(order, 1)}
     return tuple(sorted(order, key=sums.__getitem__, reverse=True))
+
+
+@dataclass(slots=True)
+class Trend:
+    """How first-stage scores run along their candidates, for which the greatest score should be the best."""
+
+    rising: int = 0
+    falling: int = 0
+    ranked: bool = True
+    _last: tuple[float, int | None] | None = None
+
+    def add(self, score: float, rank: int | None = None) -> None:
+        """Add the score of the next candidate, which may be anywhere if it has a rank."""
+        if self._last is not None:
+            before, rank_before = self._last
+            self.ranked &= rank is not None and rank != rank_before
+            back = rank is not None and rank_before is not None and rank < rank_before
+            self.rising += score < before if back else score > before
+            self.falling += score > before if back else score < before
+        self._last = score, rank
+
+    def contradiction(self, distances: bool = False) -> str:
+        """The problem of a first stage whose scores, or negated distances, contradict its order; else ""."""
+        if self.rising > 4 * self.falling:  # some neighbours may differ where all is reversed
+            moves, kind = ("fall", "similarities") if distances else ("rise", "distances")
+            return f"its first-stage scores {moves} from the first candidate to the last, as {kind} do"
+        return "its first-stage scores are not in the order of its candidates" if self.rising and self.ranked else ""

@@ -16,6 +16,7 @@ asked = []
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # one packet: a second one waits 40 ms for the acknowledgement of the first
 
     def do_GET(self):
         self.send(len(asked))

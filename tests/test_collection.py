@@ -39,6 +39,13 @@ def test_a_query_is_read_under_every_customary_name(file: Writer, line: str) -> 
         ('{"_id": "d", "title": "Fleas", "text": "A flea."}', Passage("d", "A flea.", "Fleas")),
         ('{"id": 12, "contents": "A flea.", "title": null}', Passage("12", "A flea.")),
         ('{"id": "", "text": ""}', Passage("", "")),
+        ('{"docid": "v2.1_0#0", "title": "T", "segment": "A", "url": "u"}', Passage("v2.1_0#0", "A", "T")),
+        ('{"pid": "p_1", "docid": "d_1", "passage": "A", "spans": "(0,1)"}', Passage("p_1", "A")),
+        ('{"docid": "d", "score": 2, "doc": {"id": "x", "contents": "A"}}', Passage("d", "A")),
+        ('{"doc": {"_id": "d", "title": "T", "body": "A"}, "title": null}', Passage("d", "A", "T")),
+        ('{"docid": "d", "doc": "{\\"contents\\": \\"A\\"}"}', Passage("d", "A")),
+        ('{"docid": "d", "doc": "{A"}', Passage("d", "{A")),
+        ('{"id": "d", "data": {"title": "T", "snippet": "A"}}', Passage("d", "A", "T")),
         ('{"id": "d", "text": "\\ud800"}', Passage("d", "\ud800")),
     ],
 )
@@ -57,7 +64,6 @@ def test_only_the_wanted_passages_are_kept_once_in_file_order(file: Writer, cont
     ("content", "line", "says"),
     [
         ("", None, "empty"),
-        ("1\ta\n1\tb\n", 2, "id '1' with different"),
         ("1\ta\n2 b\n", 2, "2 columns, `id<TAB>text`, this one has 1"),
         ("1\ta\tb\n", 1, "this one has 3"),
         ("\ta\n", 1, "the id before the tab is empty"),
@@ -90,18 +96,22 @@ def test_a_malformed_line_is_an_error_that_names_file_and_line(
     assert says in str(caught.value)
 
 
-@pytest.mark.parametrize("field", ["text", "title"])
-def test_a_passage_with_the_same_id_and_another_content_is_an_error(file: Writer, field: str) -> None:
-    lines = [{"id": "1", "text": "a", "title": "a"}, {"id": "1", "text": "a", "title": "a", field: "b"}]
+@pytest.mark.parametrize(("field", "separator"), [("text", " "), ("title", "\u00a0")])
+def test_ids_become_words_and_of_several_contents_the_first_is_kept_with_one_warning(
+    file: Writer, caplog: pytest.LogCaptureFixture, field: str, separator: str
+) -> None:
+    lines = [{"id": id, "text": "a", "title": "a"} for id in ("1", "1", "1", "1", f"of{separator}two")]
+    lines[1][field], lines[3][field] = "b", "c"
     path = file("\n".join(map(json.dumps, lines)))
-    with pytest.raises(FileError, match=r":2: duplicate passage id '1' with different content"):
-        read_passages(path)
-    assert read_passages(path, wanted=["2"]) == {}
+    assert read_passages(path) == {"1": Passage("1", "a", "a"), "of_two": Passage("of_two", "a", "a")}
+    assert read_passages(path, wanted=[f"of{separator}two"]).keys() == {"of_two"}
+    assert caplog.messages == [f"{path}:2: duplicate passage id '1', and 1 more: the first is kept"]
+    assert read_queries(path) == {"1": "a", "of_two": "a"}
 
 
 def test_a_text_alone_is_a_query_or_a_passage_if_there_is_an_id_for_it() -> None:
     assert (as_query("text", "1"), as_passage("text", "0")) == (Query("1", "text"), Passage("0", "text"))
-    with pytest.raises(ValueError, match='"docid" is missing'):
+    with pytest.raises(ValueError, match='"doc_id" is missing or null; the fields are "text"'):
         as_passage("text")
     with pytest.raises(ValueError, match="the passage is a whole number where a string or an object is needed"):
         as_passage(7)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import typer
 
+from bench import costs
 from tests.mortal_server import mortal
 
 ROOT = Path(__file__).parent.parent
@@ -123,3 +124,7 @@ def test_an_example_is_short() -> None:
 @pytest.mark.parametrize("path", [one for one in EXAMPLES if "vllm" not in one.stem], ids=lambda path: path.stem)
 def test_an_example_runs(path: Path) -> None:  # that of vLLM runs in tests/backends/test_vllm.py
     assert python(str(path)).strip()
+
+
+def test_the_tables_of_costs_are_those_of_the_selections_and_prompts_now() -> None:
+    assert costs.written(text("docs/costs.md")) == text("docs/costs.md")

@@ -80,16 +80,19 @@ def test_blank_lines_are_skipped_and_lines_are_counted_as_an_editor_counts_them(
         ('{"query": "x', "not JSON: Unterminated string starting at column 11"),
         ('["x"]', "the line is an array where an object is needed"),
         ("7", "the line is a whole number where an object is needed"),
-        ('{"passages": []}', 'field "query" is missing or null'),
-        ('{"query": "x"}', 'field "passages" is missing or null'),
+        ('{"passages": []}', 'field "query" or "question" is missing or null; the fields are "passages"'),
+        (
+            '{"query": "x", "docs": []}',
+            '"ctxs" or "documents" is missing or null; the fields are "query", "docs"',
+        ),
         ('{"query": " ", "passages": []}', "the query '2' is empty: pass"),
         ('{"query": 7, "passages": []}', 'field "query" is a whole number where a string or an object is needed'),
-        ('{"query": {"id": "q"}, "passages": []}', 'field "text" or "query" is missing or null'),
+        ('{"query": {"id": "q"}, "passages": []}', '"query" or "question" is missing or null; the fields are "id"'),
         ('{"query": {"text": true}, "passages": []}', 'field "text" is a boolean where a string is needed'),
         ('{"query": "x", "id": [], "passages": []}', 'field "id" is an array where a string is needed'),
         ('{"query": "x", "passages": {}}', 'field "passages" is an object where an array is needed'),
         ('{"query": "x", "passages": ["A", null]}', "passages[1]: the passage is null where a string or an object"),
-        ('{"query": "x", "passages": [{"id": "a"}]}', 'passages[0]: field "text" or "contents" is missing or null'),
+        ('{"query": "x", "passages": [{"id": "a"}]}', 'passages[0]: field "text" or "contents" or'),
         ('{"query": "x", "passages": [{"text": 1.5}]}', 'passages[0]: field "text" is a number where a string'),
         ('{"query": "x", "passages": [{"text": "", "title": 1}]}', 'passages[0]: field "title" is a whole number'),
         ('{"query": "x", "passages": [{"text": "", "score": NaN}]}', "NaN is not JSON"),
@@ -106,6 +109,62 @@ def test_a_malformed_line_is_an_error_that_names_file_line_and_field_when_it_is_
     with pytest.raises(FileError, match=re.escape(f"{path}:2: ")) as caught:
         next(lines)
     assert says in str(caught.value)
+
+
+A, B = {"docid": "a", "score": 2.5, "doc": {"contents": "A"}}, {"docid": "b", "doc": {"segment": "B", "title": "T"}}
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "id"),
+    [
+        ({"query": {"qid": 7, "text": "which?"}, "candidates": [A, B]}, "candidates", "7"),
+        ({"query": "which?", "hits": [{"content": "A", "qid": 7, **A}, B]}, "hits", "1"),
+        (
+            {
+                "question": "which?",
+                "answers": ["x"],
+                "ctxs": [{"text": "A", "id": "a"}, {"text": "B", "id": "b", "title": "T"}],
+            },
+            "ctxs",
+            "1",
+        ),
+        ({"query": "which?", "documents": ["A", {"title": "T", "text": "B"}], "top_n": 1}, "documents", "1"),
+    ],
+    ids=["RankLLM, Anserini", "RankLLM's older", "DPR", "Cohere"],
+)
+def test_the_lines_of_other_programs_are_read_and_come_back_in_their_shape(
+    tmp_path: Path, line: dict[str, Any], name: str, id: str
+) -> None:
+    candidates = one(tmp_path, line)
+    assert (candidates.query.id, [passage.text for passage in candidates.passages]) == (id, ["A", "B"])
+    assert candidates.passages[1].title == "T"
+    ranking = Ranking(candidates.query, candidates.passages, (1, 0), k=1)
+    written = ranking_to_json(ranking, candidates.raw)
+    assert {key: value for key, value in written.items() if key not in (name, "rankr1")} == {
+        key: value for key, value in line.items() if key != name
+    }
+    for passage, came in zip(written[name], line[name][::-1], strict=True):
+        own = {"score": passage["score"], "rank": passage["rank"]}
+        assert passage == {**passage, **({"text": came} if isinstance(came, str) else came), **own}
+    assert [(passage["rank"], passage["score"]) for passage in written[name]] == [(1, 1.0), (2, 0.5)]
+    assert ranking_from_json(json.loads(to_line(written))) == ranking
+
+
+@pytest.mark.parametrize("scores", [[0.1, 0.2, 0.2, 0.9], ["0.1", "0.2", "0.3", "0.9"], [1, 9, 2, 3]])
+def test_scores_that_contradict_the_order_are_noticed_once_and_distances_are_sorted(
+    file: Writer, caplog: pytest.LogCaptureFixture, scores: list[Any]
+) -> None:
+    line = {"query": "which?", "candidates": [{"text": f"{one}", "score": one} for one in scores]}
+    path = file(json.dumps({"query": "x", "passages": ["A"]}) + 2 * f"\n{json.dumps(line)}")
+    for _ in range(2):
+        *_, last = read_candidates(path)
+        assert [passage.text for passage in last.passages] == [f"{one}" for one in scores]
+    (problem,) = caplog.messages
+    assert problem.startswith(f"{path}:2: query '2': its first-stage scores ")
+    assert "; the order counts: distances=True (--distances) takes the least as the best" in problem
+    *_, last = read_candidates(path, distances=True)
+    assert [passage.text for passage in last.passages] == sorted(f"{one}" for one in scores)
+    assert [passage["score"] for passage in last.raw["candidates"]] == sorted(scores)
 
 
 # Reranked

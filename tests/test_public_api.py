@@ -46,8 +46,8 @@ def parameters(function: Callable[..., Any]) -> list[str]:
         ("Reranker", "", "query_tokens passage_tokens hops retrieve"),
         ("Reranker.rank", "self query passages", "k retrieve ordered"),
         ("Reranker.arank", "self query passages", "k retrieve ordered"),
-        ("Reranker.rank_many", "self items", "live"),
-        ("Reranker.arank_many", "self items", ""),
+        ("Reranker.rank_many", "self items", "live progress"),
+        ("Reranker.arank_many", "self items", "progress"),
     ],
 )
 def test_a_public_name_has_these_parameters(name: str, by_position: str, by_name: str) -> None:

@@ -59,20 +59,21 @@ def test_depth_keeps_the_best_not_the_first(file: Writer, depth: int | None, ids
         (read_run, GOOD + b"q1 Q0 d2 2 -inf bm25\n", 2, "score '-inf' is not a finite number"),
         (read_run, GOOD + b"q1 Q0 d2 2 1e999 bm25\n", 2, "score '1e999' is not a finite number"),
         (read_run, GOOD + b"q1 Q0 d2 2 1_5 bm25\n", 2, "score '1_5' is not a finite number"),
-        (
-            read_run,
-            GOOD + b"q2 Q0 d1 1 1 t\nq1 Q0 d1 2 1 t\n",
-            3,
-            "duplicate passage 'd1' in the ranking of query 'q1'",
-        ),
+        (read_run, b"# nothing else\n", None, "nothing but comments"),
         (read_run, GOOD + b"q1 Q0 d\xe9 2 1 bm25\n", 2, "byte 0xe9 at column 8 is not UTF-8"),
         (read_qrels, b"", None, "empty"),
-        (read_qrels, b"query-id\tcorpus-id\tscore\nq\ta\t1\n", 1, "BEIR qrels (query-id, corpus-id, score)? Convert"),
+        (read_qrels, b"query-id\tcorpus-id\tscore\n", None, "no judgement below its header"),
+        (
+            read_qrels,
+            b"query-id\tcorpus-id\tscore\nq\ta\n",
+            2,
+            "3 fields, `query-id corpus-id score`, this one has 2",
+        ),
+        (read_qrels, b"query-id\tcorpus-id\tscore\nq\ta\t0.5\n", 2, "relevance '0.5' is not a whole number"),
         (read_qrels, b"q 0 a 1\nq Q0 a 1 2.0 t\n", 2, "looks like a run"),
-        (read_qrels, b"q 0 a 1\nq 0 b\n", 2, "`qid 0 docid rel`, this one has 3"),
+        (read_qrels, b"q 0 a 1\nq 0 b\n", 2, "or 3 under the header `query-id corpus-id score`, this one has 3"),
         (read_qrels, b"q 0 a 1.5\n", 1, "relevance '1.5' is not a whole number"),
         (read_qrels, b"q 0 a 1_0\n", 1, "relevance '1_0' is not a whole number"),
-        (read_qrels, b"q 0 a 1\nq 0 a 1\n", 2, "passage 'a' is judged a second time for query 'q'"),
     ],
 )
 def test_a_malformed_file_is_an_error_that_names_file_and_line(
@@ -82,6 +83,46 @@ def test_a_malformed_file_is_an_error_that_names_file_and_line(
     with pytest.raises(FileError, match=re.escape(f"{path}:{line}: " if line else f"{path}: ")) as caught:
         read(path)
     assert says in str(caught.value)
+
+
+def test_comments_are_skipped_repeated_ids_keep_the_first_and_ids_between_tabs_become_words(
+    file: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = file("# BM25 run of DL 2019\n#q Q0 a 1 3 t\nq\tQ0\tof two\t1\t2\tt\n#\nq Q0 b 2 1.5 t\nq Q0 b 3 1 t\n", "run")
+    assert read_run(run) == {"#q": [("a", 3.0)], "q": [("of_two", 2.0), ("b", 1.5)]}
+    qrels = file("# qrels\nq\t0\tof two\t1\nq 0 b 2\nq 0 b 1\nq 0 of_two 0\n", "qrels")
+    assert read_qrels(qrels) == {"q": {"of_two": 1, "b": 2}}
+    assert caplog.messages == [
+        f"{run}:6: duplicate passage 'b' in the ranking of query 'q': the first is kept",
+        f"{qrels}:4: duplicate judgement of passage 'b' for query 'q', and 1 more: the first is kept",
+    ]
+
+
+@pytest.mark.parametrize("dummy", [False, True], ids=["ranks", "no ranks"])
+@pytest.mark.parametrize("shuffled", [False, True], ids=["in order", "shuffled"])
+def test_distances_are_noticed_and_read_on_demand(
+    file: Writer, caplog: pytest.LogCaptureFixture, dummy: bool, shuffled: bool
+) -> None:
+    lines = [f"{q} Q0 d{n} {0 if dummy else n} {n / 10:.1f} faiss\n" for q in ("q1", "q2") for n in range(1, 6)]
+    path = file("".join(lines[::-1] if shuffled and not dummy else lines))
+    assert read_run(path, 2)["q1"] == [("d5", 0.5), ("d4", 0.4)]
+    (problem,) = caplog.messages
+    assert problem.startswith(f"{path}: query '{'q2' if shuffled and not dummy else 'q1'}' (and 1 more): its first-")
+    assert "rise from the first candidate to the last, as distances do" in problem
+    assert "distances=True (--distances) takes the least as the best" in problem
+    caplog.clear()
+    assert read_run(path, 2, distances=True)["q1"] == [("d1", -0.1), ("d2", -0.2)]
+    assert caplog.messages == []
+
+
+def test_scores_that_contradict_ranks_are_noticed_of_similarities_too(
+    file: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    read_run(file("q Q0 a 1 3 t\nq Q0 b 2 2 t\nq Q0 c 3 1 t\n"), distances=True)
+    read_run(file("q Q0 a 1 2 t\nq Q0 b 2 3 t\nq Q0 c 3 1 t\n"))
+    fall, mixed = caplog.messages
+    assert "fall from the first candidate to the last, as similarities do; the least counts as the best" in fall
+    assert "are not in the order of its candidates; the greatest counts as the best" in mixed
 
 
 # Runs, written
@@ -228,6 +269,19 @@ def test_qrels_keep_every_judgement_negative_ones_too(file: Writer) -> None:
     assert read_qrels(path) == {"q2": {"a": 3, "b": 0}, "q1": {"a": -2}}
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "query-id\tcorpus-id\tscore\nq\ta\t1\nq\tof two\t0\n",
+        "q\ta\t1.0\nq\tof two\t0.0\n",
+        "# BEIR\nquery-id corpus-id score\nq a 1\nq of_two 0\n",
+        "qid\titer\tdocid\trel\nq\t0\ta\t1.0\nq\tQ0\tof two\t0\n",
+    ],
+)
+def test_qrels_of_beir_are_read_with_and_without_a_header(file: Writer, content: str) -> None:
+    assert read_qrels(file(content)) == {"q": {"a": 1, "of_two": 0}}
+
+
 @given(st.dictionaries(words, st.dictionaries(words, st.integers(-9, 9), min_size=1, max_size=4), min_size=1))
 def test_all_qrels_come_back_as_they_were_written(
     tmp_path_factory: pytest.TempPathFactory, qrels: dict[str, dict[str, int]]
@@ -261,3 +315,8 @@ def test_the_qrels_of_trec_dl_2019_come_back_as_they_were_written(dl19: Path, tm
     assert {relevance for judged in qrels.values() for relevance in judged.values()} == {0, 1, 2, 3}
     write_qrels(tmp_path / "qrels.txt", qrels)
     assert read_qrels(tmp_path / "qrels.txt") == qrels
+
+
+def test_real_qrels_of_beir_are_read(shared_data: Path) -> None:
+    qrels = read_qrels(shared_data / "beir-scifact" / "qrels_train.tsv")
+    assert (len(qrels), sum(map(len, qrels.values())), qrels["0"]) == (809, 919, {"31715818": 1})

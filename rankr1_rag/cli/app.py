@@ -21,10 +21,11 @@ from rankr1_rag.cli.rerank import rerank
 from rankr1_rag.cli.train import app as train
 from rankr1_rag.errors import FileError, RankR1Error
 from rankr1_rag.explain import clean
-from rankr1_rag.settings import TOP_N
+from rankr1_rag.settings import TOP_N, EffectiveDefault
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.command(no_args_is_help=True)(with_settings(rerank))
+_STORE = EffectiveDefault("OUT.partial.sqlite until the job is done, if --out is a file")
+app.command(no_args_is_help=True)(with_settings(rerank, store=_STORE))
 app.command(no_args_is_help=True)(with_settings(explain, without={"query"}))  # its --query is an id
 app.command()(with_settings(demo, k=TOP_N))
 app.add_typer(train, name="train")
@@ -55,7 +56,7 @@ def run(app: typer.Typer) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: print nothing more at exit
         sys.exit(1)
-    except (UsageError, FileError, FileNotFoundError, IsADirectoryError) as error:
+    except (UsageError, FileError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         print_error(error)
         sys.exit(2)
     except (RankR1Error, OSError) as error:

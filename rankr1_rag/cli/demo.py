@@ -16,9 +16,10 @@ from rich.text import Text
 
 from rankr1_rag import demo as corpus
 from rankr1_rag.checkpoints import BASE, EMBEDDED
-from rankr1_rag.cli.options import CommandSettings, arguments
+from rankr1_rag.cli.options import CommandSettings, arguments, with_hyphens
 from rankr1_rag.cli.report import Job
 from rankr1_rag.explain import clean, cost_table, write_page
+from rankr1_rag.io.files import check_folder
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Cost, Passage, Ranking
 
@@ -51,11 +52,12 @@ def demo(
 
     With --base-url … it does the same with a model on a server.
     """
+    check_folder(html)
     console = Console()
     if not (as_json or console.is_terminal):  # there is no progress bar
         patience = "; with the embedded model this takes a minute or two" if settings.kind == "openvino" else ""
         console.print(f"Reranking the BM25 top 20 of 15 questions{patience} ...")
-    job = Job(Console(stderr=True), None)
+    job = Job(Console(stderr=True), len(corpus.questions()))
     with settings.reranker(job) as reranker:
         started = time.monotonic()
         answered = _answered(reranker, job)
@@ -75,13 +77,14 @@ def _answered(reranker: Reranker, job: Job) -> list[RerankedQuestion]:
         asked = corpus.questions()
         found = corpus.first_stage(asked, corpus.passages())
     rankings: dict[int, Ranking] = {}
+    job.expect(reranker, len(found[0]))
     with job:
         for index, outcome in reranker.rank_many((q.query, best) for q, best in zip(asked, found, strict=True)):
             if isinstance(outcome, Exception):
-                with arguments():  # some faults depend on the query, like a context too small for it
+                with arguments(with_hyphens):  # some faults depend on the query, like a context too small for it
                     raise outcome
             rankings[index] = outcome
-            job.advance()
+            job.advance(outcome.cost.comparisons)
     return [RerankedQuestion(question, found[index], rankings[index]) for index, question in enumerate(asked)]
 
 

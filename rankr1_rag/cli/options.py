@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origi
 
 import typer
 
-from rankr1_rag.cli.report import Job
+from rankr1_rag.cli.report import Job, printing_logs
 from rankr1_rag.connect import reranker
 from rankr1_rag.errors import FileError
 from rankr1_rag.reranker import Reranker
@@ -71,6 +71,9 @@ def with_hyphens(problem: str, names: Collection[str] = options(CommandSettings)
 
 
 Parse = Callable[[Any], Any]
+VERBOSE = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Log of what is done: models loaded, requests retried, queries done.")
+]
 
 FLAGS = {"options": ["--option"], "headers": ["--header", "--headers"]}
 """Options whose name on the command line is another one, as each use names one of several."""
@@ -174,14 +177,16 @@ def with_settings(
             }
 
     @wraps(command)
-    def run(**given: Any) -> None:  # noqa: ANN401
+    def run(verbose: bool, **given: Any) -> None:  # noqa: ANN401
         with arguments(lambda problem: with_hyphens(problem, [name for group in groups.values() for name in group])):
             made = {
                 group: hints[group](**{name: parse(given.pop(name)) for name, (_, parse) in members.items()})
                 for group, members in groups.items()
             }
-        command(**given, **made)
+        with printing_logs(verbose):
+            command(**given, **made)
 
+    own.append(inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=VERBOSE))
     every = [*own, *(option for members in groups.values() for option, _ in members.values())]
     run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in every}

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from types import TracebackType
 from typing import Self
@@ -17,6 +21,8 @@ from rankr1_rag.backends import Backend, Request
 from rankr1_rag.backends.wrappers.base import BackendWrapper
 from rankr1_rag.explain import clean, cost_table
 from rankr1_rag.io.journal import GiveUp
+from rankr1_rag.reranker import Reranker
+from rankr1_rag.selection import ALGORITHMS, Set, play
 from rankr1_rag.types import Completion, Cost, Query, Ranking
 
 
@@ -36,38 +42,71 @@ def bar(console: Console, field: str) -> Progress:
 
 
 class Job:
-    """A bar of queries with the completions and tokens so far."""
+    """A bar of comparisons, out of the number that the queries done so far let expect; or of the units of a stage."""
 
-    def __init__(self, console: Console, total: int | None, title: str = "queries") -> None:
+    def __init__(self, console: Console, queries: int | None, title: str = "comparisons") -> None:
         self.completions = 0
         self.tokens = 0
+        self._queries, self._done, self._cost, self._guess = queries, 0, 0, 0
+        self._compared: set[int] = set()
+        self._stage = False
         self._progress = bar(console, "cost")
-        self._task = self._progress.add_task(title, total=total, cost="")
+        self._task = self._progress.add_task(title, total=None, cost="")
 
     def begin(self, title: str, total: int) -> None:
-        """Another stage of the job, with a bar of its own length; its cost is added."""
+        """A stage of the job, with a bar of its own units; its cost is added."""
+        self._stage = True
         self._progress.reset(self._task, description=title, total=total)
         self._show()
 
     def counted(self, backend: Backend) -> Backend:
-        """The same backend, its completions counted here."""
-        return _Counted(backend, self)
+        """The same backend, its completions and comparisons counted here."""
+        return CountedBackend(backend, self)
 
-    def completed(self, completion: Completion) -> None:
-        """One more completion, if it was asked for and not found in the store."""
-        if completion.stored:
+    def completed(self, request: Request, completion: Completion) -> None:
+        """One more completion; those found in the store cost nothing. Further turns belong to the same comparison."""
+        turn = next((i for i, message in enumerate(request.messages) if message["role"] == "user"), 0)
+        self._compared.add(hash((request.sample, *(message["content"] for message in request.messages[: turn + 1]))))
+        if not completion.stored:
+            self.completions += 1
+            self.tokens += completion.prompt_tokens + completion.completion_tokens
+        self._show()
+
+    def advance(self, comparisons: int | None = None) -> None:
+        """Count one more query, done with this number of comparisons, or unit of a stage as done."""
+        self._done += 1
+        self._cost += comparisons or 0
+        if self._stage:
+            self._progress.advance(self._task)
+        self._show()
+
+    def expect(self, reranker: Reranker, n: int) -> None:
+        """A query of n candidates is opened: until one is done, as many comparisons as if every answer is the first."""
+        if self._guess or n < 2:
             return
-        self.completions += 1
-        self.tokens += completion.prompt_tokens + completion.completion_tokens
+        plan, shown = reranker.plan, list[Set]()
+
+        def first(one: Set) -> Set:
+            shown.append(one)
+            return one
+
+        play(ALGORITHMS[plan.algorithm](n, min(reranker.k or n, n), plan.size), first)
+        self._guess = len(shown) * (1 if plan.votes == "auto" else plan.votes)
         self._show()
 
-    def advance(self, queries: int = 1) -> None:
-        """Count more queries as done."""
-        self._progress.advance(self._task, queries)
-        self._show()
+    def skip(self) -> None:
+        """Count a query less: it was done before."""
+        self._queries = self._queries and self._queries - 1
 
     def _show(self) -> None:
-        self._progress.update(self._task, cost=f"{self.completions:,} completions, {self.tokens:,} tokens")
+        tokens = f"{self.tokens:,} tokens"
+        if self._stage:
+            self._progress.update(self._task, cost=f"{self.completions:,} completions, {tokens}")
+            return
+        done, each = len(self._compared), self._cost / self._done if self._cost else self._guess
+        total = None if self._queries is None else max(done, round(each * self._queries)) or None
+        queries = f"{self._done:,} of {'?' if self._queries is None else f'{self._queries:,}'} queries"
+        self._progress.update(self._task, completed=done, total=total, cost=f"{queries}, {tokens}")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -77,14 +116,44 @@ class Job:
         self._progress.stop()
 
 
-class _Counted(BackendWrapper):
+class PrintingHandler(logging.Handler):
+    """Prints log records above the bar, without escape sequences of texts."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record on what is standard error now."""
+        sys.stderr.write(clean(self.format(record)) + "\n")
+
+
+@contextmanager
+def printing_logs(verbose: bool) -> Iterator[None]:
+    """Print the warnings of this package and of its evaluation, with `verbose` also what they do."""
+    handler = PrintingHandler(logging.INFO if verbose else logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s" if verbose else "%(message)s", "%H:%M:%S"))
+    loggers = [logging.getLogger(name) for name in ("rankr1_rag", "rankr1_eval")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        if verbose:
+            logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+class CountedBackend(BackendWrapper):
+    """A backend whose completions a job counts."""
+
     def __init__(self, backend: Backend, job: Job) -> None:
         super().__init__(backend)
         self._job = job
 
     async def complete(self, request: Request) -> Completion:
+        """The backend's completion."""
         completion = await self.backend.complete(request)
-        self._job.completed(completion)
+        self._job.completed(request, completion)
         return completion
 
 
@@ -99,8 +168,9 @@ def queries_of(number: int) -> str:
 
 @dataclass(slots=True)
 class Report:
-    """The sum of a job. `before` counts the queries that an earlier run had finished."""
+    """The sum of a job. `before` counts the queries that an earlier run had finished; `spell` words the errors."""
 
+    spell: Callable[[str], str] = str
     console: Console = field(default_factory=lambda: Console(stderr=True))
     started: float = field(default_factory=time.monotonic)
     cost: Cost = field(default_factory=Cost)
@@ -123,7 +193,7 @@ class Report:
         self.give_up.fail(error)
         if self.failed <= SHOWN:
             name = f"query {query.id or query.text[:60]!r}"
-            self.say(f"{name} failed: {type(error).__name__}: {error}", "red")
+            self.say(f"{name} failed: {type(error).__name__}: {self.spell(str(error))}", "red")
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line, whatever it holds."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import sha256
@@ -16,9 +17,10 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from rankr1_rag.cli.options import CommandSettings, UsageError, arguments
+from rankr1_rag.backends.wrappers.cache import APPLICATION_ID
+from rankr1_rag.cli.options import CommandSettings, UsageError, arguments, with_hyphens
 from rankr1_rag.cli.report import Job, Report, queries_of
-from rankr1_rag.errors import FileError
+from rankr1_rag.errors import FileError, StoreError
 from rankr1_rag.explain.story import counted
 from rankr1_rag.io.collection import Json, read_passages, read_queries
 from rankr1_rag.io.files import check_folder, located, writing
@@ -27,6 +29,8 @@ from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json, read_candida
 from rankr1_rag.io.trec import read_run, run_entry, write_run
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Passage, Query, Ranking
+
+log = logging.getLogger("rankr1_rag")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +54,20 @@ class Asking:
         def items() -> Iterator[tuple[Query, tuple[Passage, ...]]]:
             for one in self.work if journal is None else self._rest(journal):
                 opened[next(numbers)] = one
-                yield one.query, one.candidates[: self.depth]
+                self.job.expect(self.reranker, len(candidates := one.candidates[: self.depth]))
+                yield one.query, candidates
 
         results = self.reranker.rank_many(items(), live=self.live)
         with self.job, closing(results):  # type: ignore[type-var]
             for number, outcome in results:
                 one = opened.pop(number)
-                self.job.advance()
                 if not isinstance(outcome, Exception):
+                    self.job.advance(outcome.cost.comparisons)
                     self.report.take(outcome)
                     beyond = tuple(range(len(outcome), len(one.candidates)))  # the depth
                     yield one, replace(outcome, candidates=one.candidates, order=outcome.order + beyond)
                     continue
+                self.job.advance()
                 self.report.fail(one.query, outcome)
                 if self.report.give_up.is_due:
                     if journal is not None:
@@ -75,7 +81,7 @@ class Asking:
             if one.id in journal:
                 self.finished[one.index] = one.id
                 self.report.before += 1
-                self.job.advance()
+                self.job.skip()
             elif one.index <= journal.notes.get("gave_up_at", -1):
                 before.append(one)
             else:
@@ -102,8 +108,8 @@ class Result:
     def write(self, file: TextIO, record: dict[str, Any]) -> None:
         """The lines of one query. A query without candidates has none in a run."""
         if self.form is Form.trec:
-            if record["passages"]:
-                write_run(file, [run_entry(ranking_from_json(record))], self.tag)
+            if (ranking := ranking_from_json(record)).passages:
+                write_run(file, [run_entry(ranking)], self.tag)
             return
         if not self.trace:
             record["rankr1"].pop("trace")
@@ -115,7 +121,8 @@ _KEPT = (
     "that fail again keep their first-stage order"
 )
 _INPUT = (
-    'JSON lines, or - for standard input: {"query": "…", "passages": ["…", {"id": "…", "title": "…", "text": "…"}]}'
+    'JSON lines, or - for standard input: {"query": "…", "passages": ["…", {"id": "…", "title": "…", "text": "…"}]}, '
+    "or those of RankLLM, Anserini, DPR or Cohere."
 )
 
 
@@ -139,8 +146,9 @@ def rerank(
 ) -> None:
     """Rerank JSON lines, or a TREC run with its queries and passages.
 
-    An interrupted job resumes with the same command. A query that fails does not stop the others. The candidates beyond
-    --k and --depth follow in first-stage order. Python and `rankr1-eval qa` can also retrieve more between two hops.
+    An interrupted job resumes with the same command and requests no completion twice. A query that fails does not stop
+    the others. The candidates beyond --k and --depth follow in first-stage order. Python and `rankr1-eval qa` can also
+    retrieve more between two hops.
     """
     result = Result(to or (Form.trec if run else Form.jsonl), tag, trace)
     inputs = {Path(one).resolve() for one in (input, run, queries, passages) if one is not None}
@@ -148,23 +156,23 @@ def rerank(
         raise UsageError(f"{out} is an input: use another --out")
     if as_json and out in ("-", "/dev/stdout"):
         raise UsageError("--json prints a summary on standard output, like the result: use --out")
-    if not is_stream(out) and Path(out).exists() and not overwrite:
-        raise UsageError(f"{out} exists: use another --out, or --overwrite")
-    check_folder(out)
-    work, total = _work(input, run, queries, passages, result.form)
-    report = Report()
+    if not is_stream(out):
+        check_folder(out)
+        if Path(out).exists() and not overwrite:
+            raise UsageError(f"{out} exists: use another --out, or --overwrite")
+    work, total = _work(input, run, queries, passages, result.form, settings.distances)
+    report = Report(with_hyphens)
     job = Job(report.console, total)
-    with settings.reranker(job) as reranker:  # closed last: a store that cannot be saved withholds no result
-        asking = Asking(reranker, work, depth, report, job, live=total is None)
-        if is_stream(out):
-            with writing(out) as file:
-                for one, ranking in asking.ranked():
-                    result.write(file, ranking_to_json(ranking, one.raw))
-                    file.flush()
-            report.end(as_json=as_json)
-            return
-        path = Path(out)
-        with Journal(
+    if is_stream(out):
+        with settings.reranker(job) as reranker, writing(out) as file:
+            for one, ranking in Asking(reranker, work, depth, report, job, live=total is None).ranked():
+                result.write(file, ranking_to_json(ranking, one.raw))
+                file.flush()
+        report.end(as_json=as_json)
+        return
+    path = Path(out)
+    with (
+        Journal(
             path.with_name(path.name + ".partial"),
             "rankr1 rerank",
             {**settings.fingerprint(), "depth": depth},
@@ -172,13 +180,55 @@ def rerank(
             remedy="begin again with --restart",
             restart=restart,
             temporary=True,
-        ) as journal:
-            _keep(out, result, asking, journal)
-            report.end(as_json=as_json, kept=_KEPT)
+        ) as journal,
+        _reranker(settings, job, journal, restart) as reranker,
+    ):
+        _keep(out, result, Asking(reranker, work, depth, report, job, live=total is None), journal)
+        report.end(as_json=as_json, kept=_KEPT)
+
+
+def remove_store(path: Path) -> None:
+    """Remove a store with its journals; any other file is left unchanged."""
+    with suppress(OSError), path.open("rb") as file:
+        if file.read(72)[68:] == APPLICATION_ID.to_bytes(4):
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+@contextmanager
+def _reranker(settings: CommandSettings, job: Job, journal: Journal, restart: bool) -> Iterator[Reranker]:
+    """The reranker of a job; without --store it keeps completions in a store next to the journal until the job is done.
+
+    A file of the user at that place is left unchanged, and the job does without a store. The journal's lock keeps other
+    processes away. A store that cannot be saved withholds no result: the reranker is closed after it was written.
+    """
+    if settings.store is not None:
+        with settings.reranker(job) as reranker:
+            yield reranker
+        return
+    store = journal.path.with_name(journal.path.name + ".sqlite")
+    if restart:
+        remove_store(store)
+    is_new, done = not store.exists(), False
+    try:
+        try:
+            reranker = replace(settings, store=store).reranker(job)
+        except StoreError as error:
+            log.warning("completions are not kept, a killed job would request them again: %s", error)
+            reranker = settings.reranker(job)
+        with reranker:
+            yield reranker
+            done = True
+    except StoreError:
+        if not done:
+            raise
+    finally:
+        if done or (is_new and not job.completions):
+            remove_store(store)
 
 
 def _work(
-    input: str | None, run: str | None, queries: str | None, passages: str | None, form: Form
+    input: str | None, run: str | None, queries: str | None, passages: str | None, form: Form, distances: bool
 ) -> tuple[Iterable[Work], int | None]:
     """The queries, and their number, None for a stream."""
     if (input is None) == (run is None):
@@ -186,12 +236,12 @@ def _work(
     if input is not None:
         if queries or passages:
             raise UsageError("--queries and --passages belong to --run: JSON lines hold their own")
-        lines = _json_lines(input, form is Form.trec)
+        lines, again = (_json_lines(input, form is Form.trec, distances) for _ in range(2))
         # A file is read twice: a malformed line is an error before anything is requested.
-        return lines, None if is_stream(input) else sum(1 for _ in _json_lines(input, form is Form.trec))
+        return lines, None if is_stream(input) else sum(1 for _ in again)
     if run is None or queries is None or passages is None:
         raise UsageError("--run needs --queries and --passages: a run holds only ids")
-    ranked, texts = read_run(run), read_queries(queries)
+    ranked, texts = read_run(run, distances=distances), read_queries(queries)
     found = read_passages(passages, {scored.id for best in ranked.values() for scored in best})
     no_query = {id for id in ranked if not texts.get(id, "").strip()}
     no_passage = {scored.id for best in ranked.values() for scored in best} - found.keys()
@@ -219,7 +269,7 @@ def _keep(out: str, result: Result, asking: Asking, journal: Journal) -> None:
             for _, id in sorted(asking.finished.items()):
                 result.write(file, journal[id]["record"])
     except BaseException:
-        done = f"{queries_of(len(journal))} done and kept" if len(journal) else "nothing was done yet"
+        done = f"{queries_of(len(journal))} done and kept" if len(journal) else "no query is done yet"
         report.say(f"stopped: {done}, the same command resumes")
         raise
     if left_out := len(journal) - len(asking.finished):
@@ -251,10 +301,10 @@ def is_stream(path: str) -> bool:
     return path == "-" or device or place.is_fifo() or place.is_char_device()
 
 
-def _json_lines(path: str, for_run: bool) -> Iterator[Work]:
+def _json_lines(path: str, for_run: bool, distances: bool) -> Iterator[Work]:
     _held = sys.stdin  # a thread may still wait in it when Python ends: closing it then would abort
     seen: set[str] = set()
-    for index, line in enumerate(read_candidates(path)):
+    for index, line in enumerate(read_candidates(path, distances=distances)):
         work = Work(index, line.query, line.passages, line.raw, line.line)
         if for_run:
             located(path, line.line, _check_ids, work, seen)

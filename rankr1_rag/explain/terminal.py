@@ -6,12 +6,14 @@ model, a passage or a query goes through `clean` into a `Text`, which rich never
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
+from contextlib import contextmanager
 
 from rich.box import SIMPLE_HEAD
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
@@ -136,3 +138,21 @@ def comparison_panel(ranking: Ranking, asked: NumberedComparison, reasoning: boo
     grid.add_column(ratio=1, overflow="fold")
     grid.add_row(Text(f"{asked.number}.", style="bold"), Group(*parts))
     return Padding(grid, (0, 0, 1, 0))
+
+
+@contextmanager
+def query_bar(items: object) -> Iterator[Callable[[Ranking | Exception], None]]:
+    """A bar on stderr that counts each result that it is called with, out of the number of items if that is known."""
+    comparisons = failed = 0
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress("queries", *columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=len(items) if isinstance(items, Sized) else None)
+
+        def count(result: Ranking | Exception) -> None:
+            nonlocal comparisons, failed
+            comparisons += len(result.trace) if isinstance(result, Ranking) else 0
+            failed += not isinstance(result, Ranking) or result.failure is not None
+            text = f"{comparisons:,} comparisons" + (f", {failed:,} failed" if failed else "")
+            progress.update(task, advance=1, description=text)
+
+        yield count

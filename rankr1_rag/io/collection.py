@@ -1,8 +1,9 @@
 """Queries and passages in files: tab-separated lines, or JSON objects with one of a few customary names of fields.
 
     264014	how long is life cycle of flea
-    {"docid": "5611210", "text": "5. Cancel. A flea can live up to a year, but …"}
-    {"_id": "4983", "title": "Microstructural development …", "text": "Alterations of …"}
+    {"_id": "4983", "title": "Microstructural development …", "text": "Alterations of …"}     BEIR
+    {"docid": "msmarco_v2.1_doc_00_0#0_0", "title": "…", "segment": "A flea …", "url": "…"}   MS MARCO v2
+    {"docid": "5611210", "score": 15.78, "doc": {"id": "5611210", "contents": "A flea …"}}    Anserini, RankLLM
 
 Of several names the first with a value counts.
 """
@@ -12,21 +13,24 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, NoReturn
 
-from rankr1_rag.errors import FileError
 from rankr1_rag.io.files import FilePath, located, numbered_lines
+from rankr1_rag.io.trec import as_word, warn_repeated
 from rankr1_rag.types import Passage, Query
 
 Json = dict[str, Any]
 
 # The first name with a value that is not null counts.
 QUERY_ID = ("query_id", "qid", "id", "_id")
-QUERY_TEXT = ("text", "query")
-PASSAGE_ID = ("id", "_id", "docid")
-PASSAGE_TEXT = ("text", "contents")
+QUERY_TEXT = ("text", "query", "question")
+PASSAGE_ID = ("id", "_id", "pid", "docid", "doc_id")
+PASSAGE_TEXT = ("text", "contents", "content", "segment", "passage", "body", "snippet")
 TITLE = ("title",)
+NESTED = ("doc", "document", "data")
+"""The object inside a passage that has the text if the passage has none."""
 
 KINDS: dict[str, tuple[type, ...]] = {
     "a boolean": (bool,),
@@ -43,28 +47,33 @@ KINDS: dict[str, tuple[type, ...]] = {
 def read_queries(path: FilePath) -> dict[str, str]:
     """Query id to text, in file order.
 
-    The first line decides between JSON lines and tab-separated `id<TAB>text`. FileError on a malformed line, or on an
-    id that comes again with another text.
+    The first line decides between JSON lines and tab-separated `id<TAB>text`. Ids become words, as TREC files need
+    them; of several texts with one id the first is kept, with a warning. FileError on a malformed line.
     """
     queries: dict[str, str] = {}
+    repeated = []
     for number, record in _records(path):
         query = located(path, number, as_query, record)
-        if queries.setdefault(query.id, query.text) != query.text:
-            raise FileError(path, number, f"duplicate query id {query.id!r} with different text")
+        if queries.setdefault(as_word(query.id), query.text) != query.text:
+            repeated.append((number, f"query id {query.id!r}"))
+    warn_repeated(path, repeated)
     return queries
 
 
 def read_passages(path: FilePath, wanted: Collection[str] | None = None) -> dict[str, Passage]:
     """Id to passage, in file order; with `wanted` only those ids, as far as the file has them.
 
-    Formats and errors as for `read_queries`.
+    Formats, ids and errors as for `read_queries`.
     """
-    kept = None if wanted is None else frozenset(wanted)
+    kept = None if wanted is None else frozenset(map(as_word, wanted))
     passages: dict[str, Passage] = {}
+    repeated = []
     for number, record in _records(path):
         passage = located(path, number, as_passage, record)
+        passage = replace(passage, id=as_word(passage.id))
         if (kept is None or passage.id in kept) and passages.setdefault(passage.id, passage) != passage:
-            raise FileError(path, number, f"duplicate passage id {passage.id!r} with different content")
+            repeated.append((number, f"passage id {passage.id!r}"))
+    warn_repeated(path, repeated)
     return passages
 
 
@@ -77,6 +86,16 @@ def as_query(record: object, default_id: str | None = None) -> Query:
 def as_passage(record: object, default_id: str | None = None) -> Passage:
     """A passage from a JSON value: an object, or its text alone. ValueError where it is neither, or lacks an id."""
     fields = {"text": record} if isinstance(record, str) else of_kind("the passage", record, "a string or an object")
+    within = next((name for name in NESTED if fields.get(name) is not None), None)
+    if within is not None and all(fields.get(name) is None for name in PASSAGE_TEXT):
+        nested = of_kind(f'field "{within}"', fields[within], "a string or an object")
+        if isinstance(nested, str):  # the document as it is in the index: JSON, or its text
+            with suppress(ValueError):
+                nested = parse_object(nested)
+            nested = {"text": nested} if isinstance(nested, str) else nested
+        named = any(fields.get(name) is not None for name in PASSAGE_ID)
+        inner = {name: value for name, value in nested.items() if not (named and name in PASSAGE_ID)}
+        fields = inner | {name: value for name, value in fields.items() if value is not None}
     return Passage(id_of(fields, PASSAGE_ID, default_id), text_of(fields, PASSAGE_TEXT), text_of(fields, TITLE, ""))
 
 
@@ -94,9 +113,15 @@ def text_of(record: Mapping[str, Any], names: Sequence[str], default: str | None
     return str(of_kind(f'field "{name}"', value, "a string"))
 
 
+def field_of(record: Mapping[str, Any], names: Sequence[str], kind: str) -> Any:  # noqa: ANN401
+    """The field under the first of the names, which must be there and be of the kind: a key of `KINDS`."""
+    name, value = _first(record, names, None)
+    return of_kind(f'field "{name}"', value, kind)
+
+
 def member(record: Mapping[str, Any], name: str, kind: str) -> Any:  # noqa: ANN401
     """The field of an object, which must be there and be of the kind: a key of `KINDS`."""
-    return of_kind(f'field "{name}"', _first(record, (name,), None)[1], kind)
+    return field_of(record, (name,), kind)
 
 
 def of_kind(what: str, value: object, kind: str) -> Any:  # noqa: ANN401
@@ -121,12 +146,13 @@ def parse_object(line: str) -> Json:
     try:
         value = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
-        problem = (
-            f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}; each line must be one whole object"
-        )
+        place = f"{error.msg.removesuffix(' at')} at column {error.colno}"
+        problem = f"not JSON: {place}; each line must be one whole object (jq -c . FILE)"
         raise ValueError(problem) from error
     except RecursionError:
         raise ValueError("JSON nested too deeply to be read") from None
+    if isinstance(value, list):
+        raise ValueError("the line is an array where an object is needed: put one on a line (jq -c '.[]' FILE)")
     parsed: Json = of_kind("the line", value, "an object")
     return parsed
 
@@ -136,7 +162,8 @@ def _first(record: Mapping[str, Any], names: Sequence[str], default: str | None)
         if record.get(name) is not None:
             return name, record[name]
     if default is None:
-        raise ValueError("field " + " or ".join(f'"{name}"' for name in names) + " is missing or null")
+        wanted, found = " or ".join(f'"{name}"' for name in names), ", ".join(f'"{name}"' for name in record)
+        raise ValueError(f"field {wanted} is missing or null; the fields are {found or 'none':.200}")
     return names[0], default
 
 

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO, ParamSpec, TextIO, TypeVar, cast
 
 from rankr1_rag.errors import FileError
@@ -58,9 +59,20 @@ def located(path: FilePath, number: int, parse: Callable[P, T], *args: P.args, *
 
 
 def check_folder(path: FilePath | None) -> None:
-    """FileNotFoundError if there is no folder for a file of this path, where one is wanted."""
-    if path is not None and not (folder := Path(path).parent).exists():
+    """OSError if a file cannot be written at this path, where one is wanted; it is not touched."""
+    if path is None or str(path) == "-":
+        return
+    place, folder = Path(path), Path(path).parent
+    if not folder.is_dir():
         raise FileNotFoundError(f"{path}: the folder {folder} does not exist: create it, or use another path")
+    if place.is_dir():
+        raise IsADirectoryError(f"{path}: this is a folder: use the path of a file")
+    if place.is_file() or not place.exists():  # no pipe and no device
+        try:
+            TemporaryFile(dir=folder).close()  # whole files are written next to the path
+        except OSError as error:
+            problem = f"{path}: the folder {folder} cannot be written to ({error.strerror}): use another path"
+            raise PermissionError(problem) from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
     {"query": "how long does a flea live", "passages": ["A flea …", {"id": "d7", "text": "…", "url": "…"}]}
 
+Passages may also be "candidates" (RankLLM, Anserini), "hits", "ctxs" (DPR) or "documents" (Cohere). A line
 becomes the same object with the passages reordered and ranked, and all other results under one key:
 
     {"query": {"id": "1", "text": "how …"}, "passages": [{"id": "d7", …, "url": "…", "rank": 1, "score": 1.0}, …],
@@ -11,9 +12,11 @@ becomes the same object with the passages reordered and ranked, and all other re
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from typing import Any, get_args
 
 from rankr1_rag.io.collection import (
@@ -22,6 +25,7 @@ from rankr1_rag.io.collection import (
     Json,
     as_passage,
     as_query,
+    field_of,
     id_of,
     member,
     of_kind,
@@ -29,7 +33,8 @@ from rankr1_rag.io.collection import (
     within,
 )
 from rankr1_rag.io.files import FilePath, located, numbered_lines
-from rankr1_rag.scoring import Meaning
+from rankr1_rag.io.trec import REMEDY
+from rankr1_rag.scoring import Meaning, Trend
 from rankr1_rag.types import Comparison, Completion, Cost, Passage, Query, Ranking, TokenLogprob
 
 VERSION = 1
@@ -121,24 +126,45 @@ def _logprob_from_json(record: object) -> TokenLogprob:
     return TokenLogprob(member(entry, "token", "a string"), logprob, tuple((one.token, one.logprob) for one in top))
 
 
+QUERIES = ("query", "question")
+LISTS = ("passages", "candidates", "hits", "ctxs", "documents")
+
+
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """One line of input: the query with its candidates, and the object `raw` that they were made from."""
+    """One line of input: the query with its candidates, and the object `raw` that they were made from.
+
+    `problem` says how their scores contradict their order; "" if they do not.
+    """
 
     query: Query
     passages: tuple[Passage, ...]
     raw: Json
     line: int
+    problem: str = ""
 
 
-def read_candidates(path: FilePath) -> Iterator[Candidates]:
+def read_candidates(path: FilePath, *, distances: bool = False) -> Iterator[Candidates]:
     """One line a query, read as it is reached; a bad line raises its FileError then.
 
-    `query` is a text or an object with a text; its id is in that object or next to it, else it is the line number.
-    `passages` are texts or objects; a passage without an id gets its position.
+    The query is a text or an object with a text; its id is in that object or next to it, else it is the line number.
+    Passages are texts or objects, best first; one without an id gets its position. With `distances` they are sorted by
+    their scores, the least first. One warning is logged if scores contradict the order.
     """
+    warned = False
     for number, line in numbered_lines(path):
-        yield located(path, number, candidates_from_json, located(path, number, parse_object, line), number)
+        parsed = located(path, number, parse_object, line)
+        one = located(path, number, candidates_from_json, parsed, number, distances=distances)
+        if one.problem and not warned:
+            warned = True
+            _warn(f"{path}:{number}: query {one.query.id!r}: {one.problem}")
+        yield one
+
+
+@cache
+def _warn(problem: str) -> None:
+    """Log a warning once: a file may be read twice, to check it before anything is requested."""
+    logging.getLogger("rankr1_rag").warning("%s", problem)
 
 
 def read_rankings(path: FilePath) -> Iterator[Ranking]:
@@ -155,11 +181,17 @@ def to_line(record: Mapping[str, Any]) -> str:
 def ranking_to_json(ranking: Ranking, raw: Mapping[str, Any] | None = None, *, trace: bool = True) -> Json:
     """The ranking as an object for JSON; `trace=False` leaves the trace out and keeps the cost.
 
-    With `raw`, the `Candidates.raw` it came from, all fields that came in go out; a passage's own `score` and `rank`
-    become `retrieval_score` and `retrieval_rank`, unless it has those.
+    With `raw`, the `Candidates.raw` it came from, all fields that came in go out, the passages under the name that they
+    had; a passage's own `score` and `rank` become `retrieval_score` and `retrieval_rank`, unless it has those.
     """
-    given = _given_passages(ranking, raw or {})
-    query = (raw or {}).get("query")
+    raw = raw or {}
+    name, query = _list_name(raw), raw.get("query")
+    given: list[Any] = [{"title": passage.title, "text": passage.text} for passage in ranking.candidates]
+    if name in raw:
+        first = len(ranking) - ranking.retrieved
+        if len(came := member(raw, name, "an array")) != first:
+            raise ValueError(f"`raw` has {len(came)} passages, the ranking {first}: they do not belong together")
+        given[:first] = came
     own: Json = {"version": VERSION, "order": list(ranking.order), "k": ranking.k, "failure": ranking.failure}
     own |= {"score_meaning": ranking.score_meaning, "cost": asdict(ranking.cost)}
     if ranking.chosen is not None:
@@ -168,12 +200,13 @@ def ranking_to_json(ranking: Ranking, raw: Mapping[str, Any] | None = None, *, t
         own["retrieved"] = ranking.retrieved
     if trace:
         own["trace"] = [comparison_to_json(comparison) for comparison in ranking.trace]
-    return {
-        **(raw or {}),
-        "query": {**(query if isinstance(query, dict) else {}), "id": ranking.query.id, "text": ranking.query.text},
-        "passages": [_ranked(given[position], ranking, place) for place, position in enumerate(ranking.order)],
-        "rankr1": own,
-    }
+    same = {"id": ranking.query.id, "text": ranking.query.text}
+    if name == "passages":
+        raw = {**raw, "query": {**(query if isinstance(query, dict) else {}), **same}}
+    else:  # the format of another program
+        own["query"] = same
+    passages = [_ranked(given[position], ranking, place) for place, position in enumerate(ranking.order)]
+    return {**raw, name: passages, "rankr1": own}
 
 
 def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
@@ -189,7 +222,7 @@ def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
         raise ValueError(f'"order" must name each of the {len(passages)} passages once, not {list(order)}')
     cost = Cost(**_plain_fields(Cost, member(own, "cost", "an object")))
     ranking = Ranking(
-        query=as_query(member(record, "query", "an object")),
+        query=as_query(member(own if "query" in own else record, "query", "an object")),
         candidates=tuple(passages[place] for place in sorted(range(len(order)), key=order.__getitem__)),
         order=order,
         k=member(own, "k", "a whole number"),
@@ -205,37 +238,56 @@ def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
         raise ValueError(f'"retrieved" must be 0..{len(passages)}, not {ranking.retrieved}')
     if not own.get("trace"):
         vars(ranking)["cost"] = cost  # where its cached_property looks first
-        vars(ranking)["scores"] = tuple(float(member(given, "score", "a number")) for given in record["passages"])
+        vars(ranking)["scores"] = tuple(
+            float(member(given, "score", "a number")) for given in record[_list_name(record)]
+        )
         if (meaning := own.get("score_meaning", "ordinal")) not in get_args(Meaning):  # the only one of version 0.1.0
             raise ValueError(f'"score_meaning" is {meaning!r:.40}: one of {", ".join(get_args(Meaning))} is needed')
         vars(ranking)["score_meaning"] = meaning
     return ranking
 
 
-def candidates_from_json(raw: Json, number: int) -> Candidates:
+def candidates_from_json(raw: Json, number: int, *, distances: bool = False) -> Candidates:
     """The candidates that a line holds; `number` is the line's, the id of a query that has none."""
-    query = as_query(member(raw, "query", "a string or an object"), id_of(raw, QUERY_ID, str(number)))
+    query = as_query(field_of(raw, QUERIES, "a string or an object"), id_of(raw, QUERY_ID, str(number)))
     if not query.text.strip():
         raise ValueError(f"the query {query.id!r} is empty: pass the question's text")
-    return Candidates(query, _passages(raw), raw, number)
+    name, problem = _list_name(raw), ""
+    scores = [_score(one) for one in field_of(raw, LISTS, "an array")]
+    if "rankr1" not in raw and None not in scores:  # else reranked by this package, whose scores are no distances
+        if distances:
+            places = sorted(range(len(scores)), key=lambda place: scores[place] or 0.0)
+            raw = raw | {name: [raw[name][place] for place in places]}
+        else:
+            trend = Trend()
+            for place, score in enumerate(scores):
+                trend.add(score or 0.0, place)
+            problem = trend.contradiction()
+    passages = _passages(raw)
+    return Candidates(query, passages, raw, number, problem and f"{problem}; the order counts: {REMEDY[0]}")
+
+
+def _list_name(record: Mapping[str, Any]) -> str:
+    """The field of the passages: the first that is there."""
+    return next((name for name in LISTS if record.get(name) is not None), "passages")
+
+
+def _score(passage: object) -> float | None:
+    """The first-stage score of a passage, which some files have as text."""
+    if not isinstance(passage, dict):
+        return None
+    try:
+        return float(passage["score"] if passage.get("score") is not None else passage["distance"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _passages(record: Mapping[str, Any]) -> tuple[Passage, ...]:
     passages = []
-    for position, given in enumerate(member(record, "passages", "an array")):
-        with within(f"passages[{position}]"):
+    for position, given in enumerate(field_of(record, LISTS, "an array")):
+        with within(f"{_list_name(record)}[{position}]"):
             passages.append(as_passage(given, str(position)))
     return tuple(passages)
-
-
-def _given_passages(ranking: Ranking, raw: Mapping[str, Any]) -> list[Any]:
-    own = [{"title": passage.title, "text": passage.text} for passage in ranking.candidates]
-    if "passages" not in raw:
-        return own
-    given, first = member(raw, "passages", "an array"), len(ranking) - ranking.retrieved
-    if len(given) != first:
-        raise ValueError(f"`raw` has {len(given)} passages, the ranking {first}: they do not belong together")
-    return [*given, *own[first:]]
 
 
 def _ranked(given: str | Json, ranking: Ranking, place: int) -> Json:

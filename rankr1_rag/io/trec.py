@@ -1,29 +1,35 @@
-"""Runs and qrels in the TREC text formats, read and written.
+"""Runs and qrels in the TREC text formats, read and written; BEIR's qrels are read, too.
 
-A run line is `qid Q0 docid rank score tag`, a qrels line `qid 0 docid rel`, fields separated by any whitespace:
+A run line is `qid Q0 docid rank score tag`, a qrels line `qid 0 docid rel`, or `query-id corpus-id score` as in BEIR:
 
     264014 Q0 5611210 1 15.780600 bm25
     264014 0 4834547 3
 
-As in trec_eval a run is ordered by score, read as float32, and the rank is ignored.
+Fields are separated by any whitespace; ids that contain some are read where tabs separate the fields. As in trec_eval a
+run is ordered by score, read as float32, and the rank is ignored. Lines that begin with # are comments.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import struct
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple, TextIO
 
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.files import FilePath, located, numbered_lines, writing
+from rankr1_rag.scoring import Trend
 from rankr1_rag.types import Ranking
 
 _NOT_IN_A_WORD = re.compile(r"[\s\0\ufeff\ud800-\udfff]")
-_BEIR_HINT = "; BEIR qrels (query-id, corpus-id, score)? Convert them: awk 'NR > 1 {print $1, 0, $2, $3}'"
+_HEADER = re.compile(r"\S*(query|qid|topic)\S*\s.*[a-z]\s*$", re.IGNORECASE)
+log = logging.getLogger("rankr1_rag")
+REMEDY = ("distances=True (--distances) takes the least as the best", "leave out distances=True (--distances)")
+"""Of scores that contradict their order, without and with the option."""
 
 
 class Scored(NamedTuple):
@@ -40,21 +46,47 @@ Qrels = dict[str, dict[str, int]]
 """For each query id its judgements: passage id to relevance."""
 
 
-def read_run(path: FilePath, depth: int | None = None) -> Run:
+def as_word(id: object) -> str:
+    """The id as one word, which TREC files need: white space becomes "_", as in the runs of the Rank-R1 paper."""
+    return _NOT_IN_A_WORD.sub("_", str(id))
+
+
+def warn_repeated(path: FilePath, repeated: Sequence[tuple[int, str]]) -> None:
+    """One warning for all (line, name) that a file has had before."""
+    if repeated:
+        (number, name), others = repeated[0], f", and {len(repeated) - 1} more" if len(repeated) > 1 else ""
+        log.warning("%s:%d: duplicate %s%s: the first is kept", path, number, name, others)
+
+
+def read_run(path: FilePath, depth: int | None = None, *, distances: bool = False) -> Run:
     """The run, queries in file order, each with its best `depth` passages by score; the rank column is ignored.
 
-    Equal scores keep the order of the file, which is the retriever's own (trec_eval puts the greater id first).
-    FileError on a malformed line, a score that is not a finite number, or a passage that a query has twice.
+    Equal scores keep the order of the file, which is the retriever's own (trec_eval puts the greater id first). With
+    `distances` the least score is the best, and all come out negated. A warning is logged if the scores contradict the
+    ranks, and if a query has a passage twice: the first is kept. FileError on a malformed line or a score that is not a
+    finite number.
     """
     if depth is not None and depth < 1:
         raise ValueError(f"depth={depth}: at least 1, or None for all")
     scores: dict[str, dict[str, float]] = {}
-    for number, line in numbered_lines(path):
-        query, passage, score = located(path, number, _parsed_run_line, line)
+    trends: dict[str, Trend] = {}
+    repeated = []
+    for number, line in _lines(path, 6):
+        query, passage, rank, score = located(path, number, _parsed_run_line, line)
         ranked = scores.setdefault(query, {})
         if passage in ranked:
-            raise FileError(path, number, f"duplicate passage {passage!r} in the ranking of query {query!r}")
-        ranked[passage] = score
+            repeated.append((number, f"passage {passage!r} in the ranking of query {query!r}"))
+            continue
+        ranked[passage] = -score if distances else score
+        if query not in trends:
+            trends[query] = Trend()
+        trends[query].add(-score if distances else score, rank)
+    warn_repeated(path, repeated)
+    wrong = {query: problem for query, one in trends.items() if (problem := one.contradiction(distances))}
+    if wrong:
+        query, others = next(iter(wrong)), f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        taken = "the least counts as the best" if distances else "the greatest counts as the best"
+        log.warning("%s: query %r%s: %s; %s: %s", path, query, others, wrong[query], taken, REMEDY[distances])
     run: Run = {}
     for query in list(scores):
         ranked = scores.pop(query)  # sorting is stable: ties keep the order of the file
@@ -91,14 +123,28 @@ def run_entry(ranking: Ranking) -> tuple[str, list[Scored]]:
 
 
 def read_qrels(path: FilePath) -> Qrels:
-    """The judgements, in file order. FileError on a malformed line or on a passage that is judged twice for a query."""
+    """The judgements, in file order; the first line decides between TREC's four columns and BEIR's three.
+
+    A judgement must be a whole number, 1.0 is one. Of several judgements of a passage the first is kept, with a
+    warning. FileError on a malformed line.
+    """
     qrels: Qrels = {}
-    for number, line in numbered_lines(path):
-        query, passage, relevance = located(path, number, _parsed_qrels_line, line)
+    width, repeated = 0, []
+    for number, line in _lines(path, 4):
+        fields = _columns(line, width or 3)
+        if not width:
+            width = 3 if len(fields) == 3 and ("\t" in line or _HEADER.match(line)) else 4
+            if _HEADER.match(line):
+                continue
+            fields = _columns(line, width)
+        query, passage, relevance = located(path, number, _parsed_qrels_line, fields, width)
         judged = qrels.setdefault(query, {})
         if passage in judged:
-            raise FileError(path, number, f"passage {passage!r} is judged a second time for query {query!r}")
-        judged[passage] = relevance
+            repeated.append((number, f"judgement of passage {passage!r} for query {query!r}"))
+        judged.setdefault(passage, relevance)
+    if not qrels:
+        raise FileError(path, None, "no judgement below its header")
+    warn_repeated(path, repeated)
     return qrels
 
 
@@ -116,10 +162,28 @@ def write_qrels(target: FilePath | TextIO, qrels: Mapping[str, Mapping[str, int]
         out.writelines(lines)
 
 
-def _parsed_run_line(line: str) -> tuple[str, str, float]:
-    fields = line.split()
+def _lines(path: FilePath, width: int) -> Iterator[tuple[int, str]]:
+    """The lines that are no comments. FileError if there is none."""
+    empty = True
+    for number, line in numbered_lines(path):
+        fields = line.split()
+        if not line.startswith("#") or (len(fields) == width and fields[1] in ("0", "Q0", "q0")):  # an id may begin so
+            empty = False
+            yield number, line
+    if empty:
+        raise FileError(path, None, "nothing but comments")
+
+
+def _columns(line: str, width: int) -> list[str]:
+    """The fields of a line; tabs may separate ids that contain spaces, which become words."""
+    fields = [as_word(field.strip()) for field in line.split("\t")]
+    return fields if len(fields) == width and all(fields) else line.split()
+
+
+def _parsed_run_line(line: str) -> tuple[str, str, int | None, float]:
+    fields = _columns(line, 6)
     if len(fields) != 6:
-        hint = "; with 4 it looks like qrels" if len(fields) == 4 else ""
+        hint = "; with 4 it looks like qrels" if len(fields) == 4 else "; tabs may part ids with spaces"
         raise ValueError(f"a run line has 6 fields, `qid Q0 docid rank score tag`, this one has {len(fields)}{hint}")
     try:
         score = math.nan if "_" in fields[4] else float(fields[4])  # Python reads 1_5 as 15, nobody else does
@@ -127,17 +191,19 @@ def _parsed_run_line(line: str) -> tuple[str, str, float]:
         score = math.nan
     if not math.isfinite(score):
         raise ValueError(f"score {fields[4]!r:.80} is not a finite number")
-    return sys.intern(fields[0]), sys.intern(fields[2]), score
+    rank = int(fields[3]) if re.fullmatch(r"[0-9]{1,9}", fields[3]) else None
+    return sys.intern(fields[0]), sys.intern(fields[2]), rank, score
 
 
-def _parsed_qrels_line(line: str) -> tuple[str, str, int]:
-    fields = line.split()
-    if len(fields) != 4:
-        hint = {3: _BEIR_HINT, 6: "; with 6 it looks like a run"}.get(len(fields), "")
-        raise ValueError(f"a qrels line has 4 fields, `qid 0 docid rel`, this one has {len(fields)}{hint}")
-    if not re.fullmatch(r"[-+]?[0-9]{1,9}", fields[3]):
-        raise ValueError(f"relevance {fields[3]!r:.80} is not a whole number")
-    return sys.intern(fields[0]), sys.intern(fields[2]), int(fields[3])
+def _parsed_qrels_line(fields: Sequence[str], width: int) -> tuple[str, str, int]:
+    if len(fields) != width:
+        needed = "3 fields, `query-id corpus-id score`" if width == 3 else "4 fields, `qid 0 docid rel`"
+        others = "" if width == 3 else ", or 3 under the header `query-id corpus-id score`"
+        hint = "; with 6 it looks like a run" if len(fields) == 6 else ""
+        raise ValueError(f"a qrels line has {needed}{others}, this one has {len(fields)}{hint}")
+    if not re.fullmatch(r"[-+]?[0-9]{1,9}(\.0*)?", fields[-1]):
+        raise ValueError(f"relevance {fields[-1]!r:.80} is not a whole number")
+    return sys.intern(fields[0]), sys.intern(fields[-2]), int(float(fields[-1]))
 
 
 def _check_word(what: str, word: str) -> None:

@@ -29,6 +29,7 @@ def chat(
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # one packet: a second one waits 40 ms for the acknowledgement of the first
 
     def do_POST(self) -> None:
         http: Any = self.server
@@ -62,6 +63,7 @@ class Handler(BaseHTTPRequestHandler):
             for byte in data if trickle else ():
                 time.sleep(trickle)
                 self.wfile.write(bytes([byte]))
+                self.wfile.flush()
         except OSError:
             self.close_connection = True  # as the client did
         if not trickle:

@@ -349,12 +349,12 @@ def test_ctrl_c_stops_a_job_with_one_line_and_keeps_what_is_done(tmp_path: Path)
     (tmp_path / "in.jsonl").write_text("\n".join(lines), encoding="utf-8")
     command = [sys.executable, "-m", "rankr1_rag", "rerank", "in.jsonl", "--out", "out.jsonl", "--backend", "vllm"]
     command += ["--model", str(SMOLLM2), "--option", f"name={NAME}", "--option", 'engine={"enforce_eager": true}']
-    command += ["--context", "2048", "--in-flight", "4"]
+    command += ["--context", "2048", "--in-flight", "4", "--reasoning-tokens", "16"]
     environment = {**CPU, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with (tmp_path / "err").open("wb") as err:
         job = subprocess.Popen(command, cwd=tmp_path, stderr=err, env=environment, start_new_session=True)
     try:
-        partial, end = tmp_path / "out.jsonl.partial", time.monotonic() + 120
+        partial, end = tmp_path / "out.jsonl.partial", time.monotonic() + 300
         while not partial.exists() or len(partial.read_text(encoding="utf-8").splitlines()) < 3:
             assert job.poll() is None, (tmp_path / "err").read_text(errors="replace")
             assert time.monotonic() < end

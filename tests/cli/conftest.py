@@ -36,6 +36,7 @@ def best(record: dict[str, Any], k: int = 3) -> list[str]:
 
 class Judge(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # one packet: a second one waits 40 ms for the acknowledgement of the first
 
     def do_POST(self) -> None:
         server: JudgeServer = self.server  # type: ignore[assignment]
@@ -56,6 +57,7 @@ class Judge(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
+            self.wfile.flush()
         except BrokenPipeError:
             pass  # whoever asked was interrupted
 

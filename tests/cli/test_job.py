@@ -70,7 +70,7 @@ def test_a_changed_input_comes_out_as_it_is_now(shell: Any) -> None:
     shell.run(*JOB)
     assert ids(shell) == ["fine0", "fine5", "fine2"]
     assert [record.get("note") for record in shell.lines()] == ["new", None, None]
-    assert len(shell.server.prompts) == 2
+    assert len(shell.server.prompts) == 1
     assert "1 record of another input left out" in shell.said
 
 
@@ -92,6 +92,14 @@ def test_queries_that_are_too_long_do_not_mean_that_the_model_is_gone(shell: Any
     assert "12 queries failed" in shell.said
     assert "in a row" not in shell.said
     assert sum("fine" in prompt for prompt in shell.server.prompts) == 3
+
+
+def test_a_query_that_fails_names_the_options_of_the_command_line(shell: Any) -> None:
+    shell.write(query(0))
+    for command, code in ((JOB, 1), (["explain", "in.jsonl"], 2)):
+        shell.run(*command, "--context", "100", code=code)
+        assert "a context of 100 tokens" in shell.said
+        assert " --context " in shell.said
 
 
 def test_a_rerun_is_not_stuck_where_the_last_one_gave_up_and_every_job_can_be_finished(shell: Any) -> None:
@@ -176,24 +184,70 @@ def test_a_journal_that_cannot_be_written_is_named_and_keeps_what_it_has(shell: 
     assert "more done before" in shell.said
 
 
-@pytest.mark.parametrize("store", [[], ["--store", "store.sqlite"]], ids=["no store", "store"])
-def test_after_ctrl_c_the_same_command_resumes_where_it_was(shell: Any, store: list[str]) -> None:
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGKILL])
+def test_a_job_that_was_ended_resumes_with_the_same_command_and_asks_nothing_twice(
+    shell: Any, by: signal.Signals
+) -> None:
     shell.write(*(query(number, n=20) for number in range(6)))
-    job = [*JOB, "--in-flight", "2", "--size", "5", *store]
+    job = [*JOB, "--in-flight", "2", "--size", "5"]
     shell.server.delay = 0.01
     with shell.process(*job) as process:
         until(lambda: len(shell.server.prompts) >= 70, process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(by)
         _, said = process.communicate(timeout=30)
-    assert process.returncode == 130, said
+    assert process.returncode == (130 if by == signal.SIGINT else -signal.SIGKILL), said
     assert "Traceback" not in said
-    assert "the same command resumes" in said.replace("\n", " ")
+    assert ("the same command resumes" in said.replace("\n", " ")) == (by == signal.SIGINT)
     assert "out.jsonl" not in shell.files
     shell.server.delay = 0
     shell.run(*job)
     assert [best(record, 10) for record in shell.lines()] == [[f"d{rank}" for rank in range(10)]] * 6
     comparisons = sum(record["rankr1"]["cost"]["comparisons"] for record in shell.lines())
-    assert len(shell.server.prompts) - comparisons <= (10 if store else comparisons // 3)
+    assert len(shell.server.prompts) - comparisons <= 10  # those that were open
+    assert shell.files == {"in.jsonl", "out.jsonl"}
+
+
+def test_a_job_that_failed_in_its_first_query_keeps_what_was_answered_unless_it_restarts(shell: Any) -> None:
+    shell.write(query(0, n=20))
+    judge, job = shell.server.judge, [*JOB, "--size", "5", "--requests", "1"]
+
+    def breaking(messages: Any) -> str:
+        shell.server.failing = "number" if len(shell.server.prompts) > 9 else ""
+        return str(judge(messages))
+
+    def asked(*more: str, code: int = 0) -> int:
+        shell.server.failing, shell.server.prompts[:] = "", []
+        shell.run(*job, *more, code=code)
+        return len(shell.server.prompts)
+
+    shell.server.judge = breaking
+    answered = asked(code=1) - 1
+    shell.server.judge = judge
+    assert asked("--size", "1", code=2) == 0  # refused, and nothing is lost
+    comparisons = asked() + answered
+    assert shell.lines()[0]["rankr1"]["cost"]["comparisons"] == comparisons
+    shell.server.judge = breaking
+    asked("--overwrite", code=1)
+    shell.server.judge = judge
+    assert asked("--overwrite", "--restart") == comparisons
+    assert shell.files == {"in.jsonl", "out.jsonl"}
+
+
+def test_a_store_of_the_user_stays_and_a_file_in_the_place_of_the_job_s_own_is_not_touched(shell: Any) -> None:
+    shell.write(query(0))
+    shell.run(*JOB, "--store", "mine.sqlite")
+    assert shell.files == {"in.jsonl", "out.jsonl", "mine.sqlite"}
+    place = shell.folder / "out.jsonl.partial.sqlite"
+    place.write_text("precious")
+    for more in ("--overwrite", "--restart"):
+        shell.run(*JOB, "--overwrite", more)
+        assert "completions are not kept" in shell.said
+        assert place.read_text() == "precious"
+    place.unlink()
+    place.mkdir()
+    shell.run(*JOB, "--overwrite", "--restart")
+    assert "completions are not kept" in shell.said
+    assert place.is_dir()
 
 
 def test_a_result_comes_out_before_the_next_line_comes_in_and_ctrl_c_ends_the_wait(shell: Any) -> None:

@@ -1,10 +1,14 @@
 """The way in: version and help, Ctrl-C while it loads, a system without file locks, and a bug of ours."""
 
+import io
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from rankr1_rag.cli.report import Report
+from rankr1_rag import Reranker
+from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.cli.report import Job, Report
 from tests.cli.conftest import JOB, query
 
 pytestmark = pytest.mark.third_party
@@ -56,3 +60,29 @@ def test_a_bug_of_ours_keeps_its_traceback_and_what_was_done(
     with pytest.raises(bug, match="a bug"):
         shell.run(*JOB, "--in-flight", "1")
     assert "stopped: 1 query done and kept" in shell.said
+
+
+def test_verbose_logs_the_queries_that_are_done_and_nothing_else_does(shell: Any) -> None:
+    shell.write(query(0), query(1))
+    shell.run(*JOB)
+    assert "is done" not in shell.said
+    shell.run(*JOB, "--overwrite", "--verbose")
+    assert "query 'fine0' is done: 1 comparisons in " in shell.said
+    assert "query 'fine1' is done: 1 comparisons in " in shell.said
+    shell.run(*JOB, "--overwrite")
+    assert "is done" not in shell.said
+
+
+def test_the_bar_counts_comparisons_and_expects_those_of_all_queries() -> None:
+    console = Console(force_terminal=True, width=120, color_system=None, file=io.StringIO())
+    job = Job(console, 4)
+    job.skip()
+    backend = job.counted(Scripted(lambda messages: "<think>hm" if len(messages) < 3 else "[1]"))
+    reranker = Reranker(backend, k=1, size=2, force="unparsed")
+    for answered, shown in ((0, "0/9 0 of 3 queries"), (2, "6/9 2 of 3 queries")):
+        with job:
+            job.expect(reranker, 4)
+            for number in range(answered):
+                job.advance(reranker.rank(f"which {number}?", ["a", "b", "c", "d"]).cost.comparisons)
+        assert f" {shown}, " in " ".join(console.file.getvalue().split())
+    reranker.close()

@@ -69,6 +69,34 @@ def test_a_trec_run_keeps_all_its_lines(shell: Any) -> None:
     assert (shell.folder / "new.trec").read_text().splitlines()[0].endswith(" mine")
 
 
+def test_the_nearest_of_a_run_of_distances_are_reranked(shell: Any, caplog: pytest.LogCaptureFixture) -> None:
+    trec(shell, n=9, queries=1)
+    lines = [f"q0 Q0 d{rank} {rank + 1} {rank / 10} faiss\n" for rank in range(9)]
+    (shell.folder / "run.trec").write_text("".join(lines))
+    for options, first in (([], "d6"), (["--distances"], "d0")):
+        shell.run(*RUN, "--out", "new.trec", "--overwrite", "--depth", "3", "--k", "1", *options)
+        assert read_run(shell.folder / "new.trec")["q0"][0].id == first
+    (problem,) = caplog.messages
+    assert problem.startswith("run.trec: query 'q0': its first-stage scores rise from the first candidate to the last")
+    assert "(--distances)" in problem
+
+
+def test_the_lines_of_rankllm_come_out_in_their_shape_or_as_a_run(shell: Any) -> None:
+    candidates = [
+        {"docid": f"d{rank}", "score": 9 - place, "doc": {"title": "", "segment": f"number {rank}"}}
+        for place, rank in enumerate((3, 0, 2, 1))
+    ]
+    line = {"query": {"qid": "q7", "text": "which q7?"}, "candidates": candidates}
+    shell.write(line)
+    shell.run(*JOB, "--k", "2")
+    (after,) = shell.lines()
+    assert (after["query"], [one["docid"] for one in after["candidates"]]) == (line["query"], ["d0", "d1", "d3", "d2"])
+    assert after["candidates"][0] == {**candidates[1], "score": 1.0, "rank": 1, "retrieval_score": 8}
+    shell.run(*TREC, "--k", "2")
+    assert [one.id for one in read_run(shell.folder / "out.trec")["q7"]] == ["d0", "d1", "d3", "d2"]
+    shell.run("explain", "out.jsonl", "--query", "q7")
+
+
 def test_a_trec_run_can_go_out_as_json_lines_and_lacks_no_text(shell: Any) -> None:
     trec(shell, n=5, queries=1)
     shell.run(*RUN, "-o", "out.jsonl", "--to", "jsonl")
@@ -137,6 +165,9 @@ def test_a_line_that_no_run_can_hold_is_refused_before_anything_is_asked(
         (["rerank", "in.jsonl", "-o", "in.jsonl", "--overwrite"], "in.jsonl is an input"),
         (["rerank", "empty.jsonl", "-o", "out.jsonl"], "empty.jsonl:1: the query '1' is empty"),
         (["rerank", "in.jsonl", "-o", "no/x.jsonl"], "error: no/x.jsonl: the folder no does not exist: create it"),
+        (["rerank", "in.jsonl", "-o", "folder", "--overwrite"], "error: folder: this is a folder: use the path of a"),
+        (["rerank", "in.jsonl", "-o", "in.jsonl/x"], "error: in.jsonl/x: the folder in.jsonl does not exist"),
+        (["rerank", "in.jsonl", "-o", "/proc/x"], "error: /proc/x: the folder /proc cannot be written to"),
         (["rerank", "missing.jsonl"], "missing.jsonl: No such file"),
         (["rerank", "--run", "x"], "--run needs --queries and --passages"),
         (["rerank", "in.jsonl", "--run", "x"], "one input is needed"),
@@ -154,6 +185,9 @@ def test_a_line_that_no_run_can_hold_is_refused_before_anything_is_asked(
         ([*JOB, "--model", "nowhere.gguf"], "nowhere.gguf"),
         ([*JOB, "--model", "in.jsonl"], "in.jsonl"),
         (["explain", "in.jsonl", "--html", "no/x.html"], "error: no/x.html: the folder no does not exist: create it"),
+        (["explain", "in.jsonl", "--html", "folder"], "error: folder: this is a folder: use the path of a file"),
+        (["demo", "--html", "/proc/x.html"], "error: /proc/x.html: the folder /proc cannot be written to"),
+        (["demo", "--html", "folder"], "error: folder: this is a folder: use the path of a file"),
         (["explain", "in.jsonl", "-q", "z"], "in.jsonl: no query has the id 'z': the first ids are 'fine0'"),
         (["explain", "bad.jsonl"], "bad.jsonl:1: not JSON"),
         (["explain", "nowhere.jsonl"], "nowhere.jsonl: No such file"),
@@ -163,6 +197,7 @@ def test_a_wrong_argument_is_refused_in_a_line(arguments: list[str], problem: st
     shell.write(query(0))
     shell.write({"query": " ", "passages": ["one", "two"]}, name="empty.jsonl")
     (shell.folder / "bad.jsonl").write_text("{nonsense\n")
+    (shell.folder / "folder").mkdir()
     before, own_model = shell.files, {"--model", "--base-url"} & {*arguments}
     if "--model" in arguments:
         pytest.importorskip("openvino_genai", reason="the embedded backend is not installed")

@@ -218,3 +218,23 @@ def test_several_threads_share_one_reranker() -> None:
     with ThreadPoolExecutor(16) as pool:
         rankings = list(pool.map(lambda n: reranker.rank(f"q {n}", PAIR), range(16)))
     assert [ranking.order for ranking in rankings] == [(0, 1)] * 16
+
+
+BARS: dict[str, Run] = {
+    "rank_many": lambda reranker, items: reranker.rank_many(items, progress=True),
+    "live": lambda reranker, items: reranker.rank_many(items, live=True, progress=True),
+    "awaited": lambda reranker, items: stepped(reranker.arank_many(items, progress=True)),
+}
+
+
+@pytest.mark.parametrize("way", BARS)
+def test_a_bar_on_stderr_counts_queries_comparisons_and_failures(way: str, capfd: pytest.CaptureFixture[str]) -> None:
+    items: Any = [("one", PAIR), ("two", "no list"), ("three", PAIR)]
+    for source, total in ((items, "3/3"), (iter(items), "3/?")):
+        assert sorted(index for index, _ in BARS[way](always_first(), source)) == [0, 1, 2]
+        out, shown = capfd.readouterr()
+        assert out == ""
+        assert all(text in shown for text in ("queries", total, "2 comparisons, 1 failed"))
+    assert next(BARS[way](always_first(), items))[0] in (0, 1, 2)  # leaving early ends the bar
+    gc.collect()
+    assert "3/3" not in capfd.readouterr().err

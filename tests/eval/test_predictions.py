@@ -1,6 +1,7 @@
 """`rankr1-eval score` and `ir`: official figures from plain files, errors that name the place; exported files."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,9 @@ def test_files_of_an_earlier_command_are_removed_and_others_are_left_alone(
     for path in (*ours, *theirs, tmp_path / "rerank" / "dense.jsonl"):
         path.parent.mkdir(exist_ok=True)
         path.write_text("before")
-    export(EvaluatedRun("demo", "hotpotqa", tuple(questions), {}, 9, ()), tmp_path)
+    run = EvaluatedRun("demo", "hotpotqa", tuple(questions), {}, 9, ())
+    assert export(run, tmp_path) == ""
     assert [path.exists() for path in ours] == [False, False]
     assert all(path.read_text() == "before" for path in theirs)
+    spaced = replace(questions[0], query=Query("a b", "Where?"))
+    assert export(replace(run, questions=(spaced,)), tmp_path).startswith("no TREC files were written: ")

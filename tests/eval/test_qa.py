@@ -89,6 +89,9 @@ def test_without_a_reader_support_recall_is_reported_alone(shared_data: Path, tm
     assert list(scores["systems"]) == ["none", "rank-r1", "oracle", "random"]
     assert "Nothing was read" in (tmp_path / "report.md").read_text()
     assert not list((tmp_path / "predictions").iterdir())
+    reader = ("--reader-model", "another", "--reader-base-url", server.url)
+    command(*asking(shared_data, tmp_path, "hotpotqa", *served(server, *reader)))
+    assert "read by another" in (tmp_path / "report.md").read_text()
 
 
 def test_results_of_before_an_interrupted_extension_are_marked_wherever_they_are_read(

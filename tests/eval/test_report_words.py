@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +20,7 @@ from rankr1_eval.report.tables import group_tables, scores_table
 from rankr1_eval.report.wording import View, extent
 from rankr1_eval.scoring import EvaluatedRun, Read, SystemRun, score
 from rankr1_eval.types import Difference, Estimate, Question, Scores, SystemScores
+from rankr1_rag.checkpoints import BASE
 from rankr1_rag.types import Passage, Query
 
 unit = st.floats(0, 1)
@@ -146,6 +148,30 @@ def test_other_systems_of_rank_r1_are_compared_with_the_one_that_the_report_is_a
     same = "Rank-R1, hops 2 finds 100 % in the first 5, as many as Rank-R1 (0 to 0, p = 1.00)."
     assert told(better, better)[0] == same
     assert not any("finds" in one for one in told(better))
+
+
+def test_answers_are_called_better_only_if_the_difference_is_sure() -> None:
+    supports = dict.fromkeys(map(str, range(20)), "g")
+    right, same = ", ".join(f"rank-r1 {id}" for id in supports), dict.fromkeys(supports, FIRST)
+    said = [*story.lede(seen(supports, right, **{"rank-r1": same}))]
+    assert said[0].startswith("The reader's F1 with 5 passages is 100.0 %, better than the 0.0 % without reranking")
+
+
+def test_reasons_to_doubt_the_numbers_are_told() -> None:
+    cost = {"comparisons": 10.0, "unparsed": 2.0, "forced": 9.0, "reasoning_tokens": 5.0, "reader_empty": 0.5}
+    view = seen({"1": "g"}, "none 1", **{"rank-r1": {"1": FIRST}})
+    systems = {name: replace(one, cost=cost) for name, one in view.scores.systems.items()}
+    settings = {"models": {"reader": BASE}, "absent": 2, "supports": 9}
+    said = " ".join(story.warnings(View(replace(view.run, settings=settings), replace(view.scores, systems=systems))))
+    for part in (
+        f"{BASE} has 135 million parameters",
+        "2 of 9 supports are not in the corpus at all",
+        "Rank-R1: 20 % of the comparisons gave no answer that could be parsed",
+        "Rank-R1: 90 % of the answers were forced",
+        "Rank-R1: the reader gave no answer string in 50 % of its readings",
+        "One question: it shows that everything runs",
+    ):
+        assert part in said
 
 
 @given(st.lists(st.tuples(st.integers(1, 1500), st.integers(1, 1500)), min_size=1, max_size=30))

@@ -268,7 +268,12 @@ def job(folder: Path) -> dict[str, Any]:
         assert again.returncode == 0, again.stderr
         asked = server.asked - before
     records = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
-    assert asked <= sum(record["rankr1"]["cost"]["comparisons"] for record in records) - 14, "two are not asked again"
+    comparisons = sum(record["rankr1"]["cost"]["comparisons"] for record in records)
+    assert before + asked <= comparisons + 4, "only what was open is asked again"
+    for result in [record["rankr1"] for record in records]:  # what was stored depends on when it was killed
+        result["cost"]["stored"] = 0
+        for comparison in result["trace"]:
+            comparison["completion"]["stored"] = False
     assert sorted(path.name for path in folder.iterdir()) == ["in.jsonl", "out.jsonl"]
     return {record["query"]["id"]: plain(record) for record in records}
 

@@ -67,7 +67,7 @@ class CollectionOptions:
             )
         return target
 
-    def prepared(self, target: Target, seed: int) -> Iterator[PreparedCollection]:
+    def prepared(self, target: Target, seed: int, distances: bool) -> Iterator[PreparedCollection]:
         """Each collection, all of their runs being there. FileError, ValueError, ImportError."""
         from rankr1_eval.reproduce.reproducing import prepare
 
@@ -86,7 +86,7 @@ class CollectionOptions:
                     collection = replace(collection, excluded=itself)
             else:
                 collection = judged(name)
-            yield prepare(collection, run, self.depth, self.sample, seed, files)
+            yield prepare(collection, run, self.depth, self.sample, seed, files, distances)
 
 
 def reproduce(
@@ -121,7 +121,9 @@ def reproduce(
     with settings.reranker(job) as reranker, arguments():
         from rankr1_eval.reproduce import reproducing
 
-        collections = list(material.prepared(wanted, settings.seed))  # all, before the first is asked about
+        collections = list(
+            material.prepared(wanted, settings.seed, settings.distances)
+        )  # all, before the first is asked about
         with job:
             progress = StageProgress(job, Console(stderr=True), "queries")
             found = reproducing.reproduce(wanted, reranker, folder, collections, material.depth, progress)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from rankr1_eval.types import Question
 from rankr1_rag.io.collection import id_of, of_kind, text_of
+from rankr1_rag.io.trec import as_word
 from rankr1_rag.types import Query
 
 T = TypeVar("T")
@@ -43,11 +43,6 @@ class Dataset:
     hub: Hub
     marks: frozenset[str]
     read: Callable[[Json, bool], Question]
-
-
-def as_word(id: object) -> str:
-    """The id as one word, which TREC files need: white space becomes "_", as in the runs of the Rank-R1 paper."""
-    return re.sub(r"[\s\0\ufeff\ud800-\udfff]", "_", str(id))
 
 
 def by_word(pairs: Iterable[tuple[object, T]]) -> dict[str, T]:

@@ -1,29 +1,22 @@
-"""Documents to passages and a ranking to documents.
+"""Documents to passages and a ranking to documents."""
 
-Annotations are not postponed here: LangChain reads the types of a chain from them.
-"""
+from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, ClassVar
 
 from langchain_core.callbacks import Callbacks, adispatch_custom_event, dispatch_custom_event
 from langchain_core.documents import BaseDocumentCompressor, Document
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_rankr1.llm import LangChainLLM
+from langchain_rankr1.step import RerankStep, Retrieved
 from pydantic import InstanceOf
 from pydantic.json_schema import SkipJsonSchema
-from typing_extensions import TypedDict  # LangChain makes a schema of it, for which typing's is too little before 3.12
 
 from rankr1_rag.frameworks.component import Component, Sources, deep_copies
-from rankr1_rag.frameworks.fields import live
+from rankr1_rag.frameworks.fields import CHOSEN, live
 from rankr1_rag.types import Passage, Ranking
-
-
-class Retrieved(TypedDict):
-    """The input of `as_runnable`: a query and the documents found for it, best first."""
-
-    query: str
-    documents: Sequence[Document]
 
 
 class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
@@ -57,15 +50,15 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
         """`compress_documents`, from any event loop."""
         return await self.as_runnable().ainvoke({"query": query, "documents": documents}, {"callbacks": callbacks})
 
-    def as_runnable(self) -> Runnable[Retrieved, list[Document]]:
-        """For LCEL: `{"query": …, "documents": …}` in, documents out."""
-        return RunnableLambda(self._compress, self._acompress, name=type(self).__name__)
+    def as_runnable(self) -> RerankStep:
+        """For LCEL: `{"query": …, "documents": …}` in, documents out; with `configurable_fields(top_n=…)`."""
+        return RerankStep(compressor=self, name=type(self).__name__)
 
     def _compress(self, retrieved: Retrieved, config: RunnableConfig) -> list[Document]:
         query, found = self._read(retrieved)
         if not found.items:
             return []
-        ranking = self.rank(query, found.passages, found.retrieve)
+        ranking = self.rank(query, found.scored, found.retrieve)
         dispatch_custom_event("rankr1", ranking, config=config)
         return self._chosen(found, ranking)
 
@@ -73,7 +66,7 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
         query, found = self._read(retrieved)
         if not found.items:
             return []
-        ranking = await self.arank(query, found.passages, found.retrieve)
+        ranking = await self.arank(query, found.scored, found.retrieve)
         await adispatch_custom_event("rankr1", ranking, config=config)
         return self._chosen(found, ranking)
 
@@ -81,7 +74,13 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
         if not isinstance(retrieved, dict) or not {"query", "documents"} <= retrieved.keys():
             found = sorted(retrieved) if isinstance(retrieved, dict) else type(retrieved).__name__
             raise ValueError(f'{{"query": …, "documents": …}} is needed, not {found}')
-        return retrieved["query"], Sources(Document, retrieved["documents"], self._passage, self._retriever)
+        documents, distances = retrieved["documents"], self.ranker.distances
+        return retrieved["query"], Sources(Document, documents, self._passage, self._retriever, self._score, distances)
+
+    def _score(self, document: Document) -> float | None:
+        names = ("relevance_score", "score", "_score", *(("distance", "_distance") if self.ranker.distances else ()))
+        found = [one for name in names if isinstance(one := document.metadata.get(name), Real)]
+        return float(found[0]) if found else None
 
     def _passage(self, document: Document) -> Passage:
         return self._to_passage(document.id or "", document.page_content, document.metadata)
@@ -89,7 +88,7 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
     def _chosen(self, found: Sources[Document], ranking: Ranking) -> list[Document]:
         chosen = []
         for document, score, added in self._results(found, ranking):
-            metadata = deep_copies(document.metadata)
+            metadata = {key: one for key, one in deep_copies(document.metadata).items() if key != CHOSEN}
             if self.keep_retrieval_score and "relevance_score" in metadata:
                 metadata["retrieval_score"] = metadata["relevance_score"]
             chosen.append(document.model_copy(update={"metadata": metadata | {"relevance_score": score, **added}}))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
+from uuid import UUID
 
+from langchain_core.callbacks import AsyncCallbackHandler, AsyncCallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
-from langchain_core.runnables import Runnable
+from langchain_core.outputs import LLMResult
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
+from langchain_core.runnables.config import get_async_callback_manager_for_config
 
 from rankr1_rag.backends import Request
 from rankr1_rag.frameworks.llm import WRAPPED, FrameworkLLM, completion_from_reply
@@ -23,14 +28,54 @@ class LangChainLLM(FrameworkLLM):
         profile = getattr(inner, "profile", None) or {}
         super().__init__(llm, next(filter(None, names), inner.get_name()), profile.get("max_input_tokens"))
         self.sync_only = getattr(type(inner), "_agenerate", None) is BaseChatModel._agenerate
+        # LangGraph streams no message of a call with this tag; in the events of a chain, name and tag tell it apart.
+        own_name = (getattr(llm, "config", None) or {}).get("run_name")
+        self.config = RunnableConfig(tags=["nostream"], run_name=own_name or "RankR1Rerank comparison")
 
     def chat(self, request: Request) -> Completion:
         """Complete in a thread."""
-        return to_completion(self.with_limits(request).invoke([dict(message) for message in request.messages]))
+        messages = [dict(message) for message in request.messages]
+        return to_completion(self.with_limits(request).invoke(messages, self.config))
 
     async def achat(self, request: Request) -> Completion:
         """Complete on the caller's event loop."""
-        return to_completion(await self.with_limits(request).ainvoke([dict(message) for message in request.messages]))
+        messages = [dict(message) for message in request.messages]
+        runs, manager = OpenRuns(), get_async_callback_manager_for_config(ensure_config(self.config))
+        manager.add_handler(runs)
+        try:
+            reply = await self.with_limits(request).ainvoke(messages, {**self.config, "callbacks": manager})
+        except asyncio.CancelledError as error:
+            for run_id, parent in runs.open.items():
+                run = AsyncCallbackManagerForLLMRun(
+                    run_id=run_id,
+                    handlers=manager.handlers,
+                    inheritable_handlers=manager.inheritable_handlers,
+                    parent_run_id=parent,
+                )
+                await run.on_llm_error(error, response=LLMResult(generations=[]))
+            raise
+        return to_completion(reply)
+
+
+class OpenRuns(AsyncCallbackHandler):
+    """The runs of a model that have begun and not ended. LangChain does not end that of a call which is cancelled."""
+
+    def __init__(self) -> None:
+        self.open: dict[UUID, UUID | None] = {}
+
+    async def on_chat_model_start(
+        self, serialized: object, messages: object, *, run_id: UUID, parent_run_id: UUID | None = None, **_: object
+    ) -> None:
+        """Keep it."""
+        self.open[run_id] = parent_run_id
+
+    async def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: Any) -> None:  # noqa: ANN401
+        """Drop it."""
+        self.open.pop(run_id, None)
+
+    async def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:  # noqa: ANN401
+        """Drop it."""
+        self.open.pop(run_id, None)
 
 
 def to_completion(reply: Any) -> Completion:  # noqa: ANN401

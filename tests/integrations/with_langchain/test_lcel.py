@@ -10,7 +10,7 @@ from langchain_classic.chains.combine_documents import create_stuff_documents_ch
 from langchain_core.documents import Document
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
-from langchain_core.runnables import Runnable, RunnablePassthrough
+from langchain_core.runnables import ConfigurableField, Runnable, RunnablePassthrough
 from langchain_rankr1 import RankR1Rerank
 
 from rankr1_rag import Reranker
@@ -75,6 +75,21 @@ def test_a_step_is_drawn_described_and_configured_as_any_runnable_and_follows_it
     for wrong, problem in ((QUERY, "not str"), ({"query": QUERY}, r"not \['query'\]")):
         with pytest.raises(ValueError, match=f"is needed, {problem}"):
             step.invoke(wrong)
+
+
+def test_each_run_may_configure_its_top_n(compressor: RankR1Rerank, chain: Chain) -> None:
+    step = compressor.as_runnable().configurable_fields(top_n=ConfigurableField(id="top_n", name="Top n"))
+    whole = RunnablePassthrough() | step
+    for top_n, number in ((1, 1), (2, 2), (50, 6), (None, 3)):
+        config: Any = {"configurable": {"top_n": top_n}} if top_n else {}
+        assert ids(whole.invoke(INPUT, config))[:3] == WANTED[:number]
+        assert ids(asyncio.run(whole.with_config(config).ainvoke(INPUT)))[:3] == WANTED[:number]
+        assert len(whole.invoke(INPUT, config)) == number
+    assert compressor.top_n == 3
+    for wrong in (0, "2"):
+        with pytest.raises(ValueError, match="top_n"):
+            whole.invoke(INPUT, {"configurable": {"top_n": wrong}})
+    assert step.get_config_jsonschema()["$defs"]["Configurable"]["properties"].keys() == {"top_n"}
 
 
 def test_a_step_may_fall_back_to_the_first_stage() -> None:

@@ -4,18 +4,24 @@ import asyncio
 import copy
 import json
 import pickle
+import re
 import threading
 from typing import Any
 
 import pytest
 from llama_index.core.callbacks import CallbackManager, LlamaDebugHandler
+from llama_index.core.ingestion import arun_transformations, run_transformations
 from llama_index.core.postprocessor import LLMRerank
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import ImageNode, MetadataMode, NodeWithScore
 from llama_index.postprocessor.rankr1 import RankR1Rerank
+from llama_index.postprocessor.rankr1.base import HIDDEN
+from llama_index.retrievers.bm25 import BM25Retriever
 
 from rankr1_rag import Reranker
 from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.frameworks.fields import CHOSEN
 from tests.integrations.both import LlamaIndex
 from tests.integrations.conftest import QUERY, WANTED, knows_best
 from tests.integrations.with_llama_index.conftest import Spoken, ids
@@ -33,8 +39,11 @@ def test_a_node_comes_back_as_it_was(found: Found) -> None:
     before = {node.node_id: node.node for node in found}
     chosen = made(top_n=None).postprocess_nodes(found, query_str=QUERY)
     assert ids(chosen)[:3] == WANTED
-    assert {node.node_id: node.node for node in chosen} == before
-    assert all(type(node.node) is type(before[node.node_id]) for node in chosen)
+    for node in (one.node for one in chosen):
+        assert type(node) is type(before[node.node_id])
+        added = [node.metadata.pop(CHOSEN), *(getattr(node, name).pop() for name in HIDDEN)]
+        assert added == [ids(chosen).index(node.node_id) + 1, CHOSEN, CHOSEN]
+        assert node == before[node.node_id]
 
 
 def test_reasoning_and_old_score_are_hidden_from_embedder_and_reader(found: Found) -> None:
@@ -87,14 +96,22 @@ def test_the_prompt_has_the_title_once_and_the_metadata_that_is_wanted(
     assert f"[3] {line}" in seen[0]
 
 
-def test_a_call_needs_a_query_and_nodes_with_scores(found: Found) -> None:
+def test_a_query_may_be_a_string_and_other_calls_say_what_they_need(found: Found, bm25: BM25Retriever) -> None:
+    engine = RetrieverQueryEngine.from_args(bm25, llm=Spoken(str), node_postprocessors=[made(top_n=3)])
+    assert ids(engine.retrieve(QUERY)) == ids(asyncio.run(engine.aretrieve(QUERY))) == WANTED
+    with pytest.raises(TypeError, match="which an IngestionPipeline does not have: use it in"):
+        run_transformations([one.node for one in found], [made()])
+    with pytest.raises(TypeError, match="which an IngestionPipeline does not have: use it in"):
+        asyncio.run(arun_transformations([one.node for one in found], [made()]))
+    with pytest.raises(TypeError, match=r"or call postprocess_nodes\(nodes, query_str=…\)"):
+        made()(found, QUERY)
     with pytest.raises(TypeError, match="item 0 is a TextNode, not a NodeWithScore"):
         made().postprocess_nodes([one.node for one in found], query_str=QUERY)
-    for nodes in ([], found):
+    for nodes, query in (([], None), (found, None), (found, 5), (found, {"query_str": QUERY})):
+        with pytest.raises(ValueError, match=re.escape(f"needs a query (got {query!r}): use query_str=")):
+            made().postprocess_nodes(nodes, query)
         with pytest.raises(ValueError, match="needs a query"):
-            made().postprocess_nodes(nodes)
-        with pytest.raises(ValueError, match="needs a query"):
-            asyncio.run(made().apostprocess_nodes(nodes))
+            asyncio.run(made().apostprocess_nodes(nodes, query))
 
 
 def test_a_pickle_leaves_the_callback_manager_out() -> None:

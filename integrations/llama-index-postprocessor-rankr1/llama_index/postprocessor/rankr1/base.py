@@ -1,29 +1,23 @@
-"""Nodes to passages, a ranking to nodes, and the events around it."""
+"""Nodes to passages and a ranking to nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar, NoReturn
 
 from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.callbacks import CBEventType, EventPayload
-from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
-from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.llms import LLM
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryType
+from llama_index.postprocessor.rankr1.events import Nodes, Reranking, dispatcher, reranking
 from llama_index.postprocessor.rankr1.llm import LlamaIndexLLM
 from pydantic import Field, InstanceOf
 
 from rankr1_rag.frameworks.component import Component, Sources
-from rankr1_rag.frameworks.fields import live
+from rankr1_rag.frameworks.fields import CHOSEN, live
 from rankr1_rag.types import Passage, Ranking
 
-dispatcher = get_dispatcher(__name__)
 HIDDEN = ("excluded_embed_metadata_keys", "excluded_llm_metadata_keys")
-Nodes = list[NodeWithScore]
-Query = tuple[str, Sources[NodeWithScore], Callable[[Ranking], Nodes]]
 
 
 class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
@@ -56,46 +50,50 @@ class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
         self._check_no_live()
         return super().to_dict(**kwargs)
 
-    @dispatcher.span
-    def _postprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
-        with self._events(nodes, query_bundle) as (query, found, done):
-            return done(self.rank(query, found.passages, found.retrieve)) if found.items else []
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        """TypeError: no transformation of an `IngestionPipeline`, which has no query."""
+        raise TypeError(
+            "RankR1Rerank reranks for a query, which an IngestionPipeline does not have: use it in an engine's "
+            "node_postprocessors=, or call postprocess_nodes(nodes, query_str=…)"
+        )
+
+    acall = __call__
 
     @dispatcher.span
-    async def _apostprocess_nodes(self, nodes: Nodes, query_bundle: QueryBundle | None = None) -> Nodes:
-        with self._events(nodes, query_bundle) as (query, found, done):
-            return done(await self.arank(query, found.passages, found.retrieve)) if found.items else []
+    def _postprocess_nodes(self, nodes: Nodes, query_bundle: QueryType | None = None) -> Nodes:
+        found = self._sources(nodes)
+        with self._events(query_bundle, found) as (query, result, tags):
+            if found.items:
+                tags["rankr1"] = self.rank(query, found.scored, found.retrieve)
+                result.extend(self._chosen(found, tags["rankr1"]))
+        return result
 
-    @contextmanager
-    def _events(self, nodes: Nodes, query: QueryBundle | None) -> Iterator[Query]:
-        """Both kinds of events, also without nodes and after an error."""
-        found = Sources(NodeWithScore, nodes, self._passage, self._retriever)
-        top_n, model, end = self.top_n or len(found.items), self.ranker.plan.backend.model, ReRankEndEvent(nodes=[])
-        text = query.query_str if isinstance(query, QueryBundle) else None
-        payload: dict[Any, Any] = {EventPayload.NODES: found.items, EventPayload.QUERY_STR: text}
-        payload |= {EventPayload.TOP_K: top_n, EventPayload.MODEL_NAME: model}
+    @dispatcher.span
+    async def _apostprocess_nodes(self, nodes: Nodes, query_bundle: QueryType | None = None) -> Nodes:
+        found = self._sources(nodes)
+        with self._events(query_bundle, found) as (query, result, tags):
+            if found.items:
+                tags["rankr1"] = await self.arank(query, found.scored, found.retrieve)
+                result.extend(self._chosen(found, tags["rankr1"]))
+        return result
 
-        def done(ranking: Ranking) -> Nodes:
-            end.tags["rankr1"] = ranking
-            for one, score, added in self._results(found, ranking):
-                added |= {"retrieval_score": one.score} if self.keep_retrieval_score else {}
-                new: dict[str, Any] = {name: [*getattr(one.node, name), *added] for name in HIDDEN}
-                new |= {"metadata": one.node.metadata | added}
-                end.nodes.append(NodeWithScore(node=one.node.model_copy(update=new), score=score))
-            return end.nodes
+    def _sources(self, nodes: Nodes) -> Sources[NodeWithScore]:
+        distances = self.ranker.distances
+        return Sources(NodeWithScore, nodes, self._passage, self._retriever, lambda node: node.score, distances)
 
-        dispatcher.event(ReRankStartEvent(query=query, nodes=list(found.items), top_n=top_n, model_name=model))
-        try:
-            with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
-                if text is None:
-                    raise ValueError("RankR1Rerank needs a query: use query_str= or query_bundle=")
-                yield text, found, done
-                event.on_end(payload={EventPayload.NODES: end.nodes})
-        finally:
-            dispatcher.event(end)
+    def _events(self, query: QueryType | None, found: Sources[NodeWithScore]) -> Reranking:
+        model = self.ranker.plan.backend.model
+        return reranking(self.callback_manager, query, list(found.items), self.top_n, model)
 
     def _passage(self, scored: NodeWithScore) -> Passage:
         node, own = scored.node, {self.title_key, *(self.metadata_keys or ())}
         rest = {key: value for key, value in node.metadata.items() if key not in own}
         text = node.model_copy(update={"metadata": rest}).get_content(self.metadata_mode)
         return self._to_passage(node.node_id, text, node.metadata)
+
+    def _chosen(self, found: Sources[NodeWithScore], ranking: Ranking) -> Iterator[NodeWithScore]:
+        for one, score, added in self._results(found, ranking):
+            added |= {"retrieval_score": one.score} if self.keep_retrieval_score else {}
+            new: dict[str, Any] = {name: [*getattr(one.node, name), *added] for name in HIDDEN}
+            new["metadata"] = {key: value for key, value in one.node.metadata.items() if key != CHOSEN} | added
+            yield NodeWithScore(node=one.node.model_copy(update=new), score=score)
