@@ -262,8 +262,8 @@ RECORD = {"_id": "ä1", "answer": "yes", "note": 'a "quoted" \\ é 語', "list":
         ('[{"a": 1}, {"é": 2}, {"a": "xy', None, f"element 3 is broken at byte 28: {CUT}"),
         ('{"a": 1', 1, f"not JSON: .*; this is the last line: {CUT}"),
         ('{"a": 1}\n\n{"a"', 3, f"not JSON: .*; this is the last line: {CUT}"),
-        ('{"a": 1\n{}', 1, "not JSON: .*each line must be one whole object$"),
-        ('{\n "a": 1\n}', 1, "each line must be one whole object$"),
+        ('{"a": 1\n{}', 1, "not JSON: .*each line must be one whole object"),
+        ('{\n "a": 1\n}', 1, "each line must be one whole object"),
     ],
 )
 def test_a_damaged_file_says_why(path: Path, content: str | bytes, line: int | None, said: str) -> None:
