@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from numbers import Real
@@ -163,14 +163,15 @@ class Reranker(Settings):
             options(Reranker)["k"].check(k)
         retrieve = self.retrieve if retrieve is None else self._check(retrieve)
         ordered = self.ordered if ordered is None else ordered
-        found = self._in_order(query, passages)
+        found: Any = passages
+        if isinstance(passages, Iterable) and not isinstance(passages, (str, Mapping, Set)):
+            found = list(passages)
+            if found and all(isinstance(one, tuple) and len(one) == 2 for one in found):
+                found = self._in_order(query, found)
         return QueryRun(query, found, self.k if k is None else k, retrieve, ordered=ordered)
 
-    def _in_order(self, query: str | Query, passages: Iterable[Candidate]) -> Iterable[Passage | str]:
+    def _in_order(self, query: str | Query, given: list[Any]) -> list[Candidate]:
         """The passages without their scores: distances sort them, and scores that contradict the order are logged."""
-        given: list[Any] = list(passages) if isinstance(passages, Iterable) and not isinstance(passages, str) else []
-        if not given or not all(isinstance(one, tuple) and len(one) == 2 for one in given):
-            return given or passages  # type: ignore[return-value]
         scores = [math.nan if score is None else score for _, score in given]
         if strange := [score for score in scores if not isinstance(score, Real)]:
             raise TypeError(f"the first-stage score {strange[0]!r:.40} is no number: use a number, or None")
@@ -224,8 +225,8 @@ class Reranker(Settings):
             async with session.gates.get():
                 run.turn = Turn(session.slots.get()) if session.slots else None
                 ranking = await session.loop.run(run)
-            name, cost = run.query.id or run.query.text[:60], ranking.cost
-            log.info("query %r is done: %d comparisons in %.1f s", name, cost.comparisons, cost.seconds)
+            name, comparisons = run.query.id or run.query.text[:60], len(ranking.trace)
+            log.info("query %r is done: %d comparisons in %.1f s", name, comparisons, ranking.seconds)
             return ranking
         except asyncio.CancelledError:
             if session.closed:
@@ -245,7 +246,7 @@ class Reranker(Settings):
         return Session(
             loop=SelectionLoop(plan, Comparer(plan), budget, self.on_failure),
             gates=PerLoop(partial(asyncio.Semaphore, plan.in_flight), per_caller=True),
-            slots=PerLoop(partial(Slots, 2 * capacity), per_caller=True) if capacity else None,
+            slots=PerLoop(partial(Slots, capacity), per_caller=True) if capacity else None,
         )
 
     def __getstate__(self) -> dict[str, Any]:

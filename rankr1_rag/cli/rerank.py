@@ -18,7 +18,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from rankr1_rag.backends.wrappers.cache import APPLICATION_ID
-from rankr1_rag.cli.options import CommandSettings, UsageError, arguments
+from rankr1_rag.cli.options import CommandSettings, UsageError, arguments, with_hyphens
 from rankr1_rag.cli.report import Job, Report, queries_of
 from rankr1_rag.errors import FileError, StoreError
 from rankr1_rag.explain.story import counted
@@ -54,7 +54,8 @@ class Asking:
         def items() -> Iterator[tuple[Query, tuple[Passage, ...]]]:
             for one in self.work if journal is None else self._rest(journal):
                 opened[next(numbers)] = one
-                yield one.query, one.candidates[: self.depth]
+                self.job.expect(self.reranker, len(candidates := one.candidates[: self.depth]))
+                yield one.query, candidates
 
         results = self.reranker.rank_many(items(), live=self.live)
         with self.job, closing(results):  # type: ignore[type-var]
@@ -160,7 +161,7 @@ def rerank(
         if Path(out).exists() and not overwrite:
             raise UsageError(f"{out} exists: use another --out, or --overwrite")
     work, total = _work(input, run, queries, passages, result.form, settings.distances)
-    report = Report()
+    report = Report(with_hyphens)
     job = Job(report.console, total)
     if is_stream(out):
         with settings.reranker(job) as reranker, writing(out) as file:
@@ -188,7 +189,7 @@ def rerank(
 
 def remove_store(path: Path) -> None:
     """Remove a store with its journals; any other file is left unchanged."""
-    with suppress(FileNotFoundError), path.open("rb") as file:
+    with suppress(OSError), path.open("rb") as file:
         if file.read(72)[68:] == APPLICATION_ID.to_bytes(4):
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{path}{suffix}").unlink(missing_ok=True)

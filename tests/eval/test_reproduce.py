@@ -37,7 +37,7 @@ from tests.eval.evaluations import through
 
 pytestmark = pytest.mark.third_party
 
-PAPERS = dict(PAPER, query_tokens=32, passage_tokens=512)
+PAPERS = dict(PAPER, query_tokens=32, passage_tokens=512, clip="head")
 
 
 def perfect(one: PreparedCollection, model: str = R1_7B) -> Scripted:
@@ -338,7 +338,9 @@ def test_the_command_resumes_what_failed_and_asks_nothing_twice(tmp_path: Path, 
     assert server.prompts == whole
 
 
-def test_ids_of_bright_become_words(tmp_path: Path, server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_of_bright_become_words(
+    tmp_path: Path, server: JudgeServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     datasets = pytest.importorskip("datasets", reason="BRIGHT needs datasets: rankr1-eval[hub]")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
@@ -355,6 +357,7 @@ def test_ids_of_bright_become_words(tmp_path: Path, server: JudgeServer, monkeyp
     ids = {query: [scored.id for scored in ranked] for query, ranked in read_run("out/reranked.trec").items()}
     kept = [f"a_doc_{n}.txt" for n in range(4)]
     assert ids == {"the_first": kept[1:], "2": kept}, "the first of several with one id, and not what is excluded"
+    assert "bright/pony: 2 passages repeat an id: the first of each is kept" in caplog.text
 
 
 @pytest.mark.slow

@@ -113,10 +113,10 @@ def reproduce(
     paper: dict[str, object] = {"store": str(folder / "completions.sqlite")}  # where no option says otherwise
     if not is_embedded(settings):
         paper |= {"force": "never", "query_tokens": wanted.query_tokens, "passage_tokens": wanted.passage_tokens}
-        paper |= {"clip": "head"}
+        paper |= {"clip": "head", "strict_format": True}
         if settings.model not in CHECKPOINTS:
             paper["reasoning_tokens"] = REASONING_TOKENS
-    chosen = {name: value for name, value in paper.items() if getattr(settings, name) is None}
+    chosen = {name: value for name, value in paper.items() if getattr(settings, name) in (None, False)}
     settings = replace(repeatable(settings), **chosen)  # type: ignore[arg-type]
     with settings.reranker(job) as reranker, arguments():
         from rankr1_eval.reproduce import reproducing

@@ -138,12 +138,12 @@ def of_bright(name: str, examples: Any, documents: Any) -> JudgedCollection:  # 
     qrels: Qrels = {}
     excluded: dict[str, frozenset[str]] = {}
     for row in examples:
-        id = as_word(row["id"])
+        id = as_word(str(row["id"]))
         if not row["gold_ids"] or queries.setdefault(id, row["query"]) != row["query"]:
             problem = "comes twice, with different texts" if row["gold_ids"] else "has no gold_ids"
             raise ValueError(f"{name}: query {id!r} {problem}")
-        qrels.setdefault(id, dict.fromkeys(map(as_word, row["gold_ids"]), 1))
-        if names := frozenset(map(as_word, row.get("excluded_ids") or ())) - {"N/A"}:
+        qrels.setdefault(id, dict.fromkeys((as_word(str(gold)) for gold in row["gold_ids"]), 1))
+        if names := frozenset(as_word(str(id)) for id in row.get("excluded_ids") or ()) - {"N/A"}:
             excluded.setdefault(id, names)
 
     @cache
@@ -156,7 +156,7 @@ def of_bright(name: str, examples: Any, documents: Any) -> JudgedCollection:  # 
         lambda wanted: {id: Passage(id, documents[places()[id]]["content"]) for id in wanted if id in places()},
         qrels,
         excluded,
-        lambda: (Passage(as_word(row["id"]), row["content"]) for row in documents),
+        lambda: (Passage(as_word(str(row["id"])), row["content"]) for row in documents),
     )
 
 

@@ -49,7 +49,7 @@ def by_word(pairs: Iterable[tuple[object, T]]) -> dict[str, T]:
     """Values by their ids as words; of several with one id the first."""
     found: dict[str, T] = {}
     for id, value in pairs:
-        found.setdefault(as_word(id), value)
+        found.setdefault(as_word(str(id)), value)
     return found
 
 

@@ -8,6 +8,7 @@ A finished query is never asked again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import file_digest
@@ -29,6 +30,7 @@ from rankr1_rag.io.trec import Qrels, Run, Scored, as_word, read_run, write_run
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Cost, Passage, Query
 
+log = logging.getLogger("rankr1_rag")
 MOST = 1_000_000
 """The most passages that are indexed in memory; a larger collection needs a run."""
 
@@ -121,9 +123,13 @@ def retrieve(collection: JudgedCollection, judged: Qrels, depth: int) -> Run:
     """The BM25 order of the judged queries, deep enough for the excluded passages too."""
     if collection.everything is None:
         raise ValueError(f"{collection.name} cannot be retrieved from here: give a run")
-    found = islice(collection.everything(), MOST + 1)
+    found = list(islice(collection.everything(), MOST + 1))
     corpus = list(by_word((passage.id, passage) for passage in found).values())
-    if len(corpus) > MOST:
+    if len(corpus) < len(found):
+        log.warning(
+            "%s: %d passages repeat an id: the first of each is kept", collection.name, len(found) - len(corpus)
+        )
+    if len(found) > MOST:
         raise ValueError(f"{collection.name} has more than {MOST:,} passages, too many to index in memory: give a run")
     queries = [Query(id, collection.queries[id]) for id in judged]
     return bm25(corpus, queries, depth + max(map(len, collection.excluded.values()), default=0))

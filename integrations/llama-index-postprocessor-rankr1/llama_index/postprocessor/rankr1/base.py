@@ -57,6 +57,8 @@ class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
             "node_postprocessors=, or call postprocess_nodes(nodes, query_str=…)"
         )
 
+    acall = __call__
+
     @dispatcher.span
     def _postprocess_nodes(self, nodes: Nodes, query_bundle: QueryType | None = None) -> Nodes:
         found = self._sources(nodes)
