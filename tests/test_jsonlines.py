@@ -276,6 +276,11 @@ def test_a_line_is_ascii_and_one_line_whatever_the_text() -> None:
         (["rankr1", "cost"], {}, 'field "comparisons" is missing or null'),
         (["rankr1", "trace"], None, 'field "trace" is missing or null'),
         (["rankr1", "trace", 1], "x", "trace[1]: the comparison is a string where an object is needed"),
+        (
+            ["rankr1", "trace", 0],
+            {"set": [0, 1], "answer": [1], "thought": "B."},
+            'trace[0]: no "reasoning": an earlier',
+        ),
         (["rankr1", "trace", 1, "set"], [1, 7], 'trace[1]: position 7 in "set" is not in 0..2'),
         (["rankr1", "trace", 1, "answer"], [], 'trace[1]: "answer" [] names none, or others, of the "set" [1, 2]'),
         (["rankr1", "trace", 1, "answer"], [0], 'trace[1]: "answer" [0] names none'),

@@ -76,6 +76,8 @@ def trace_from_json(own: Mapping[str, Any], n: int) -> tuple[Comparison, ...]:
 
 
 def _comparison_from_json(record: Mapping[str, Any], n: int) -> Comparison:
+    if "reasoning" not in record:
+        raise ValueError('no "reasoning": an earlier version of rankr1-rag wrote this trace, rerank again')
     members, answer = positions(record, "set", n), positions(record, "answer", n)
     if not answer or not set(answer) <= set(members):
         raise ValueError(f'"answer" {list(answer)} names none, or others, of the "set" {list(members)}')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, ClassVar
 
 from langchain_core.callbacks import Callbacks, adispatch_custom_event, dispatch_custom_event
@@ -57,7 +58,7 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
         query, found = self._read(retrieved)
         if not found.items:
             return []
-        ranking = self.rank(query, found.passages, found.retrieve)
+        ranking = self.rank(query, found.scored, found.retrieve)
         dispatch_custom_event("rankr1", ranking, config=config)
         return self._chosen(found, ranking)
 
@@ -65,7 +66,7 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
         query, found = self._read(retrieved)
         if not found.items:
             return []
-        ranking = await self.arank(query, found.passages, found.retrieve)
+        ranking = await self.arank(query, found.scored, found.retrieve)
         await adispatch_custom_event("rankr1", ranking, config=config)
         return self._chosen(found, ranking)
 
@@ -73,7 +74,13 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
         if not isinstance(retrieved, dict) or not {"query", "documents"} <= retrieved.keys():
             found = sorted(retrieved) if isinstance(retrieved, dict) else type(retrieved).__name__
             raise ValueError(f'{{"query": …, "documents": …}} is needed, not {found}')
-        return retrieved["query"], Sources(Document, retrieved["documents"], self._passage, self._retriever)
+        documents, distances = retrieved["documents"], self.ranker.distances
+        return retrieved["query"], Sources(Document, documents, self._passage, self._retriever, self._score, distances)
+
+    def _score(self, document: Document) -> float | None:
+        names = ("relevance_score", "score", "_score", *(("distance", "_distance") if self.ranker.distances else ()))
+        found = [one for name in names if isinstance(one := document.metadata.get(name), Real)]
+        return float(found[0]) if found else None
 
     def _passage(self, document: Document) -> Passage:
         return self._to_passage(document.id or "", document.page_content, document.metadata)
