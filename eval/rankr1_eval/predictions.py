@@ -114,8 +114,7 @@ def read_records(path: FilePath, lines: Iterable[tuple[int, str]]) -> Iterator[t
                 raise ValueError(f"duplicate id {id!r}: a question has one answer string")
             answer = text_of(record, ANSWER if name not in record else (name,))
         except ValueError as error:
-            fields = f"its fields are {list(record)!r:.200}"
-            raise FileError(path, line, f"prediction {number}: {error}; {fields}") from error
+            raise FileError(path, line, f"prediction {number}: {error}") from error
         seen.add(id)
         yield id, answer
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rankr1_eval.data import collections, load
-from rankr1_eval.data.collections import from_files, judged, read_judgements
+from rankr1_eval.data.collections import from_files, judged
 from rankr1_eval.types import JudgedCollection
 from rankr1_rag import Passage
 from rankr1_rag.errors import FileError
@@ -49,25 +49,6 @@ def test_collections_by_path(dl19: JudgedCollection, scifact: JudgedCollection, 
     )
     assert set(scifact.queries) == set(scifact.qrels)
     assert scifact.passages({"4983"})["4983"].title.startswith("Microstructural development")
-
-
-@pytest.mark.parametrize(
-    ("content", "line", "said"),
-    [
-        ("query-id\tcorpus-id\tscore\n", None, "no judgement below its header"),
-        ("query-id\tcorpus-id\tscore\n1\t2\n", 2, "has 3 fields, `query-id corpus-id score`, this one has 2"),
-        ("query-id\tcorpus-id\tscore\n1\t2\t0.5\n", 2, "score '0.5' is not a whole number"),
-        ("query-id\tcorpus-id\tscore\n1\t2\t1\n1\t2\t0\n", 3, "passage '2' is judged a second time for query '1'"),
-        ("1\t2\t1\n", 1, "a qrels line has 4 fields"),
-        ("1 0 2 1\n1 0 2 1\n", 2, "passage '2' is judged a second time"),
-        ("", None, "the file is empty"),
-    ],
-)
-def test_bad_judgements_name_their_line(tmp_path: Path, content: str, line: int | None, said: str) -> None:
-    (tmp_path / "qrels").write_text(content)
-    with pytest.raises(FileError, match=said) as caught:
-        read_judgements(tmp_path / "qrels")
-    assert caught.value.line == line
 
 
 def test_a_judged_query_without_a_text_is_named_and_one_without_a_judgement_left_out(tmp_path: Path) -> None:

@@ -70,16 +70,16 @@ def load_record(path: Path) -> Load:
         ("hotpotqa", TWOWIKI, "looks like 2wikimultihopqa, not hotpotqa: give --dataset 2wikimultihopqa"),
         ("2wikimultihopqa", HOTPOTQA, "looks like hotpotqa, not 2wikimultihopqa: give --dataset hotpotqa"),
         ("musique", TWOWIKI, "looks like 2wikimultihopqa, not musique"),
-        ("musique", {"query": "what", "pos": []}, "no record of musique: its fields are 'query', 'pos'; needed are "),
+        ("musique", {"query": "what", "pos": []}, 'no record of musique: the fields are "query", "pos"; needed are '),
         (
             "hotpotqa",
             {},
-            "its fields are none; needed .* or golden_answers, question, _id or id, context or paragraphs$",
+            "the fields are none; needed .* or golden_answers, question, _id or id, context or paragraphs$",
         ),
         (
             "hotpotqa",
             {"id": "1", "question": "?", "golden_answers": ["x"]},
-            "fields are 'id', 'question', 'golden_answ",
+            'fields are "id", "question", "golden_answ',
         ),
     ],
 )
@@ -262,8 +262,8 @@ RECORD = {"_id": "ä1", "answer": "yes", "note": 'a "quoted" \\ é 語', "list":
         ('[{"a": 1}, {"é": 2}, {"a": "xy', None, f"element 3 is broken at byte 28: {CUT}"),
         ('{"a": 1', 1, f"not JSON: .*; this is the last line: {CUT}"),
         ('{"a": 1}\n\n{"a"', 3, f"not JSON: .*; this is the last line: {CUT}"),
-        ('{"a": 1\n{}', 1, "not JSON: .*each line must be one whole object$"),
-        ('{\n "a": 1\n}', 1, "each line must be one whole object$"),
+        ('{"a": 1\n{}', 1, r"not JSON: .*each line must be one whole object \(jq -c . FILE\)$"),
+        ('{\n "a": 1\n}', 1, r"each line must be one whole object \(jq -c . FILE\)$"),
     ],
 )
 def test_a_damaged_file_says_why(path: Path, content: str | bytes, line: int | None, said: str) -> None:

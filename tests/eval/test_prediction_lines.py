@@ -33,7 +33,10 @@ def test_lines_and_lists_of_predictions_are_read(second: dict[str, Any], tmp_pat
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"predicted_answer": None, "answer": "right"}, 'field "predicted_answer" is missing or null'),
+        (
+            {"predicted_answer": None, "answer": "right"},
+            'field "predicted_answer" is missing or null; the fields are "id", ',
+        ),
         ({"predicted_answer": 1990}, 'field "predicted_answer" is a whole number where a string is needed'),
         ({"id": None}, 'field "id" or "_id" or "qid" or "question_id" is missing or null'),
         ({"id": "a"}, "duplicate id 'a'"),
@@ -46,7 +49,6 @@ def test_a_bad_prediction_is_named_with_its_line(change: dict[str, Any], problem
         read_predictions(path)
     assert caught.value.line == 2
     assert "prediction 2: " in caught.value.problem
-    assert "; its fields are ['id', 'predicted_answer', " in caught.value.problem
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,7 @@ def test_a_bad_prediction_is_named_with_its_line(change: dict[str, Any], problem
     [
         (
             '{"id": "a", "text": "x"}\n{"id": "b", "text": "x"}\n',
-            '"pred" or "answer" is missing or null; its fields are',
+            '"pred" or "answer" is missing or null; the fields are "id", "text"',
         ),
         ("[]", "it predicts no answer"),
     ],

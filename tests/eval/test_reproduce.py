@@ -37,7 +37,7 @@ from tests.eval.evaluations import through
 
 pytestmark = pytest.mark.third_party
 
-PAPERS = dict(PAPER, query_tokens=32, passage_tokens=512)
+PAPERS = dict(PAPER, query_tokens=32, passage_tokens=512, clip="head")
 
 
 def perfect(one: PreparedCollection, model: str = R1_7B) -> Scripted:
@@ -338,7 +338,9 @@ def test_the_command_resumes_what_failed_and_asks_nothing_twice(tmp_path: Path, 
     assert server.prompts == whole
 
 
-def test_ids_of_bright_become_words(tmp_path: Path, server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_of_bright_become_words(
+    tmp_path: Path, server: JudgeServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     datasets = pytest.importorskip("datasets", reason="BRIGHT needs datasets: rankr1-eval[hub]")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
@@ -355,6 +357,7 @@ def test_ids_of_bright_become_words(tmp_path: Path, server: JudgeServer, monkeyp
     ids = {query: [scored.id for scored in ranked] for query, ranked in read_run("out/reranked.trec").items()}
     kept = [f"a_doc_{n}.txt" for n in range(4)]
     assert ids == {"the_first": kept[1:], "2": kept}, "the first of several with one id, and not what is excluded"
+    assert "bright/pony: 2 passages repeat an id: the first of each is kept" in caplog.text
 
 
 @pytest.mark.slow
@@ -370,3 +373,12 @@ def test_the_command_goes_through_with_the_embedded_model(dl19_files: dict[str, 
     assert found["rows"][1]["cost"]["comparisons"] > 0
     assert set(read_run(tmp_path / "reranked.trec")) <= set(read_run(dl19_files["run"]))
     assert "NO VERDICT" in (tmp_path / "reproduction.md").read_text()
+
+
+def test_a_run_of_distances_is_read_on_demand(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = write(tmp_path)
+    files["run"].write_text("".join(f"q0 Q0 p{rank} {1 + rank} {rank / 10} t\n" for rank in range(6)))
+    collection = from_files(files["queries"], files["passages"], files["qrels"])
+    farthest, nearest = (prepare(collection, files["run"], 2, distances=one) for one in (False, True))
+    assert [[scored.id for scored in one.run["q0"]] for one in (farthest, nearest)] == [["p5", "p4"], ["p0", "p1"]]
+    assert [message.startswith(f"{files['run']}: query 'q0': its first-stage") for message in caplog.messages] == [True]

@@ -12,7 +12,6 @@ Queries without a judgement are left out: they cannot be scored.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -21,19 +20,18 @@ from math import isfinite, lcm
 from pathlib import Path
 from typing import Any
 
-from rankr1_eval.data.fields import Hub, as_word, by_word
+from rankr1_eval.data.fields import Hub, by_word
 from rankr1_eval.data.loading import INSTALL, fetching, opened, whole
 from rankr1_eval.types import JudgedCollection
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.collection import member, of_kind, read_passages, read_queries, within
-from rankr1_rag.io.files import FilePath, numbered_lines
-from rankr1_rag.io.trec import Qrels, read_qrels
+from rankr1_rag.io.files import FilePath
+from rankr1_rag.io.trec import Qrels, as_word, read_qrels
 from rankr1_rag.types import Passage
 
 MOST_PARTS = 1000
 TREC_DL = {"dl19": "msmarco-passage/trec-dl-2019/judged", "dl20": "msmarco-passage/trec-dl-2020/judged"}
 KNOWN = "dl19, dl20, beir/NAME, bright/NAME, birco:PATH"
-BEIR_HEAD = ("query-id", "corpus-id", "score")
 
 
 def judged(spec: str) -> JudgedCollection:
@@ -60,7 +58,7 @@ def from_files(queries: FilePath, passages: FilePath, qrels: FilePath, name: str
     Queries and passages are JSON lines or `id<TAB>text`, qrels TREC's or BEIR's; all may be gzipped. Passages are
     looked up by one pass over their file each time. FileError where a file is malformed, or a judged query has no text.
     """
-    judgements = read_judgements(qrels)
+    judgements = read_qrels(qrels)
     texts = read_queries(queries)
     for id in judgements:
         if id not in texts:
@@ -72,34 +70,6 @@ def from_files(queries: FilePath, passages: FilePath, qrels: FilePath, name: str
         qrels=judgements,
         everything=lambda: read_passages(passages).values(),
     )
-
-
-def read_judgements(path: FilePath) -> Qrels:
-    """The judgements of TREC's four columns, or BEIR's three tab-separated ones under a header, in file order.
-
-        query-id	corpus-id	score
-        13	1606628	1
-
-    FileError on a malformed line or on a passage that is judged twice for a query.
-    """
-    lines = numbered_lines(path)
-    if tuple(next(lines)[1].split()) != BEIR_HEAD:
-        return read_qrels(path)
-    qrels: Qrels = {}
-    for number, line in lines:
-        fields = line.split()
-        if len(fields) != len(BEIR_HEAD):
-            problem = f"a line of BEIR qrels has 3 fields, `{' '.join(BEIR_HEAD)}`, this one has {len(fields)}"
-            raise FileError(path, number, problem)
-        query, passage, score = fields
-        if not re.fullmatch(r"[-+]?[0-9]{1,9}", score):
-            raise FileError(path, number, f"score {score!r:.80} is not a whole number")
-        if passage in qrels.setdefault(query, {}):
-            raise FileError(path, number, f"passage {passage!r} is judged a second time for query {query!r}")
-        qrels[query][passage] = int(score)
-    if not qrels:
-        raise FileError(path, None, "no judgement below its header")
-    return qrels
 
 
 def read_birco(path: FilePath) -> JudgedCollection:
@@ -168,12 +138,12 @@ def of_bright(name: str, examples: Any, documents: Any) -> JudgedCollection:  # 
     qrels: Qrels = {}
     excluded: dict[str, frozenset[str]] = {}
     for row in examples:
-        id = as_word(row["id"])
+        id = as_word(str(row["id"]))
         if not row["gold_ids"] or queries.setdefault(id, row["query"]) != row["query"]:
             problem = "comes twice, with different texts" if row["gold_ids"] else "has no gold_ids"
             raise ValueError(f"{name}: query {id!r} {problem}")
-        qrels.setdefault(id, dict.fromkeys(map(as_word, row["gold_ids"]), 1))
-        if names := frozenset(map(as_word, row.get("excluded_ids") or ())) - {"N/A"}:
+        qrels.setdefault(id, dict.fromkeys((as_word(str(gold)) for gold in row["gold_ids"]), 1))
+        if names := frozenset(as_word(str(id)) for id in row.get("excluded_ids") or ()) - {"N/A"}:
             excluded.setdefault(id, names)
 
     @cache
@@ -186,7 +156,7 @@ def of_bright(name: str, examples: Any, documents: Any) -> JudgedCollection:  # 
         lambda wanted: {id: Passage(id, documents[places()[id]]["content"]) for id in wanted if id in places()},
         qrels,
         excluded,
-        lambda: (Passage(as_word(row["id"]), row["content"]) for row in documents),
+        lambda: (Passage(as_word(str(row["id"])), row["content"]) for row in documents),
     )
 
 

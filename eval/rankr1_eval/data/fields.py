@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from rankr1_eval.types import Question
 from rankr1_rag.io.collection import id_of, of_kind, text_of
+from rankr1_rag.io.trec import as_word
 from rankr1_rag.types import Query
 
 T = TypeVar("T")
@@ -45,16 +45,11 @@ class Dataset:
     read: Callable[[Json, bool], Question]
 
 
-def as_word(id: object) -> str:
-    """The id as one word, which TREC files need: white space becomes "_", as in the runs of the Rank-R1 paper."""
-    return re.sub(r"[\s\0\ufeff\ud800-\udfff]", "_", str(id))
-
-
 def by_word(pairs: Iterable[tuple[object, T]]) -> dict[str, T]:
     """Values by their ids as words; of several with one id the first."""
     found: dict[str, T] = {}
     for id, value in pairs:
-        found.setdefault(as_word(id), value)
+        found.setdefault(as_word(str(id)), value)
     return found
 
 

@@ -64,9 +64,9 @@ def questions(
                 raise ValueError(f"this looks like {name}, not {dataset.name}: give --dataset {name}")
             needed = [("question",), ("_id", "id"), *([("context", "paragraphs")] if supports else [])]
             if any(record.keys().isdisjoint(names) for names in needed):
-                there = ", ".join(repr(name) for name in record if name in own or name != "answer") or "none"
+                there = ", ".join(f'"{name}"' for name in record if name in own or name != "answer") or "none"
                 accepted = ", ".join(" or ".join(names) for names in [("answer", "golden_answers"), *needed])
-                problem = f"its fields are {there:.200}; needed are {accepted}"
+                problem = f"the fields are {there:.200}; needed are {accepted}"
                 raise ValueError(f"this is no record of {dataset.name}: {problem}")
             question = dataset.read(record, supports)
             if question.query.id in found:

@@ -8,6 +8,7 @@ A finished query is never asked again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import file_digest
@@ -15,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from rankr1_eval import pipeline
-from rankr1_eval.data.fields import as_word, by_word
+from rankr1_eval.data.fields import by_word
 from rankr1_eval.data.loading import drawn
 from rankr1_eval.pipeline import Progress, quietly, result_settings
 from rankr1_eval.reproduce.results import MEASURE, MeasuredCollection, Reproduction, table_rows
@@ -25,10 +26,11 @@ from rankr1_eval.run_folder import cost_of, stage_records
 from rankr1_eval.types import JudgedCollection
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.journal import Journal
-from rankr1_rag.io.trec import Qrels, Run, Scored, read_run, write_run
+from rankr1_rag.io.trec import Qrels, Run, Scored, as_word, read_run, write_run
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Cost, Passage, Query
 
+log = logging.getLogger("rankr1_rag")
 MOST = 1_000_000
 """The most passages that are indexed in memory; a larger collection needs a run."""
 
@@ -68,17 +70,18 @@ def prepare(
     sample: int | None = None,
     seed: int = 0,
     files: Iterable[Path] = (),
+    distances: bool = False,
 ) -> PreparedCollection:
     """Candidates to this depth, from the run at the path or from BM25 over the collection; all queries or a sample.
 
     A query's excluded passages leave its candidates before they are counted, as in the paper's runs. `files` are those
-    that the collection was read from. FileError if the run does not fit the collection, ValueError if a collection
-    cannot be indexed here.
+    that the collection was read from; `distances`: those are the scores of the run. FileError if the run does not fit
+    the collection, ValueError if a collection cannot be indexed here.
     """
     if depth < 2:
         raise ValueError(f"depth={depth}: at least 2, or there is nothing to rerank")
     judged = {id: judgements for id, judgements in collection.qrels.items() if judgements}
-    ranked = read_run(path) if path else retrieve(collection, judged, depth)
+    ranked = read_run(path, distances=distances) if path else retrieve(collection, judged, depth)
     run: Run = {}
     for id in judged:
         excluded = collection.excluded.get(id, ())
@@ -120,9 +123,13 @@ def retrieve(collection: JudgedCollection, judged: Qrels, depth: int) -> Run:
     """The BM25 order of the judged queries, deep enough for the excluded passages too."""
     if collection.everything is None:
         raise ValueError(f"{collection.name} cannot be retrieved from here: give a run")
-    found = islice(collection.everything(), MOST + 1)
+    found = list(islice(collection.everything(), MOST + 1))
     corpus = list(by_word((passage.id, passage) for passage in found).values())
-    if len(corpus) > MOST:
+    if len(corpus) < len(found):
+        log.warning(
+            "%s: %d passages repeat an id: the first of each is kept", collection.name, len(found) - len(corpus)
+        )
+    if len(found) > MOST:
         raise ValueError(f"{collection.name} has more than {MOST:,} passages, too many to index in memory: give a run")
     queries = [Query(id, collection.queries[id]) for id in judged]
     return bm25(corpus, queries, depth + max(map(len, collection.excluded.values()), default=0))
