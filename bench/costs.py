@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,4 +110,5 @@ def written(page: str) -> str:
 
 
 if __name__ == "__main__":
+    logging.getLogger("rankr1_rag").setLevel(logging.ERROR)  # passages are cut on purpose
     PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

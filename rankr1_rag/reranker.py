@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
+import math
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
+from numbers import Real
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,13 +18,18 @@ from rankr1_rag.concurrency.event_loop import PerLoop, private_loop
 from rankr1_rag.engine.query import FEWEST, Budget, QueryRun, Retrieve, Slots, Turn
 from rankr1_rag.engine.selection_loop import Comparer, SelectionLoop
 from rankr1_rag.errors import LoopError
+from rankr1_rag.scoring import Trend
 from rankr1_rag.settings import MODEL, SELECTION, Plan, Settings, declare, options, with_options
 from rankr1_rag.types import Passage, Query, Ranking
 
-log = logging.getLogger("rankr1_rag")
+Candidate = Passage | str | tuple[Passage | str, float | None]
+"""A passage, its text, or either with its first-stage score."""
 
-Item = tuple[str | Query, Iterable[Passage | str]]
+Item = tuple[str | Query, Iterable[Candidate]]
 """A query with its candidates, first-stage best first."""
+
+REMEDY = "if they are distances, use distances=True"
+log = logging.getLogger("rankr1_rag")
 
 Result = tuple[int, Ranking | Exception]
 """The position of an item, and its ranking or the error of it."""
@@ -82,7 +89,7 @@ class Reranker(Settings):
     def rank(
         self,
         query: str | Query,
-        passages: Iterable[Passage | str],
+        passages: Iterable[Candidate],
         *,
         k: int | None = None,
         retrieve: Retrieve | None = None,
@@ -90,15 +97,17 @@ class Reranker(Settings):
     ) -> Ranking:
         """Rerank the candidates, first-stage best first. LoopError in a coroutine on the private loop.
 
-        Strings become passages, their position the id. `k` ≥ 1, `retrieve` and `ordered` apply to this query only.
-        Raises BackendError and UnparsedError as the settings say, and whatever `retrieve` raises.
+        Strings become passages, their position the id. Pairs of a passage and its first-stage score are checked against
+        their order; with `distances` they are sorted, the least first, in the result too. `k` ≥ 1, `retrieve` and
+        `ordered` apply to this query only. Raises BackendError and UnparsedError as the settings say, and whatever
+        `retrieve` raises.
         """
         return private_loop().call(self._rank(self._read(query, passages, k, retrieve, ordered)))
 
     async def arank(
         self,
         query: str | Query,
-        passages: Iterable[Passage | str],
+        passages: Iterable[Candidate],
         *,
         k: int | None = None,
         retrieve: Retrieve | None = None,
@@ -145,7 +154,7 @@ class Reranker(Settings):
     def _read(
         self,
         query: str | Query,
-        passages: Iterable[Passage | str],
+        passages: Iterable[Candidate],
         k: int | None = None,
         retrieve: Retrieve | None = None,
         ordered: bool | None = None,
@@ -154,7 +163,28 @@ class Reranker(Settings):
             options(Reranker)["k"].check(k)
         retrieve = self.retrieve if retrieve is None else self._check(retrieve)
         ordered = self.ordered if ordered is None else ordered
-        return QueryRun(query, passages, self.k if k is None else k, retrieve, ordered=ordered)
+        found: Any = passages
+        if isinstance(passages, Iterable) and not isinstance(passages, (str, Mapping, Set)):
+            found = list(passages)
+            if found and all(isinstance(one, tuple) and len(one) == 2 for one in found):
+                found = self._in_order(query, found, ordered)
+        return QueryRun(query, found, self.k if k is None else k, retrieve, ordered=ordered)
+
+    def _in_order(self, query: str | Query, given: list[Any], ordered: bool) -> list[Candidate]:
+        """The passages without their scores: distances sort them, and scores that contradict the order are logged."""
+        scores = [math.nan if score is None else score for _, score in given]
+        if strange := [score for score in scores if not isinstance(score, Real)]:
+            raise TypeError(f"the first-stage score {strange[0]!r:.40} is no number: use a number, or None")
+        known, trend = [float(score) for score in scores if score == score], Trend()
+        if self.distances and len(known) == len(given):
+            given.sort(key=lambda pair: float(pair[1]))
+        for score in known if ordered and not self.distances else ():
+            trend.add(score)
+        if (problem := trend.contradiction()) and not vars(self).get("_warned"):
+            vars(self)["_warned"] = True  # once a reranker
+            text = query.text if isinstance(query, Query) else query
+            log.warning("query %.100r: %s; their order is kept: %s", text, problem, REMEDY)
+        return [passage for passage, _ in given]
 
     def _check(self, retrieve: Retrieve | None) -> Retrieve | None:
         if retrieve is not None and not callable(retrieve):
@@ -195,8 +225,8 @@ class Reranker(Settings):
             async with session.gates.get():
                 run.turn = Turn(session.slots.get()) if session.slots else None
                 ranking = await session.loop.run(run)
-            name, cost = run.query.id or run.query.text[:60], ranking.cost
-            log.info("query %r is done: %d comparisons in %.1f s", name, cost.comparisons, cost.seconds)
+            name, comparisons = run.query.id or run.query.text[:60], len(ranking.trace)
+            log.info("query %r is done: %d comparisons in %.1f s", name, comparisons, ranking.seconds)
             return ranking
         except asyncio.CancelledError:
             if session.closed:
@@ -216,7 +246,7 @@ class Reranker(Settings):
         return Session(
             loop=SelectionLoop(plan, Comparer(plan), budget, self.on_failure),
             gates=PerLoop(partial(asyncio.Semaphore, plan.in_flight), per_caller=True),
-            slots=PerLoop(partial(Slots, 2 * capacity), per_caller=True) if capacity else None,
+            slots=PerLoop(partial(Slots, capacity), per_caller=True) if capacity else None,
         )
 
     def __getstate__(self) -> dict[str, Any]:

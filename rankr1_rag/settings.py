@@ -199,6 +199,8 @@ def with_options(owner: type[Owner]) -> type[Owner]:
     lines = [f"    {name}: {option.full_help}" for name, option in options(declared).items()]
     declared.__doc__ = "\n".join([inspect.cleandoc(owner.__doc__ or ""), "", "Options:", *lines])
     construct, known = declared.__init__, [one.name for one in fields(declared)]
+    placed = [one.name for one in fields(declared) if not one.kw_only]
+    example = next(one.name for one in fields(declared) if one.kw_only)
     called = {"Connection": "connect"}.get(declared.__name__, declared.__name__)
 
     @wraps(construct)
@@ -206,6 +208,10 @@ def with_options(owner: type[Owner]) -> type[Owner]:
         for name in arguments:
             if name not in known:
                 raise TypeError(f"{called}(): {no_such_option(name, known)}")
+        if len(args) > len(placed):
+            only = f"{called}() takes only {' and '.join(placed)} without a name"
+            problem = f"{only} (got {args[len(placed)]!r:.80} as well)"
+            raise TypeError(f"{problem}: write the name of the option, {example}= for example")
         args = tuple(None if isinstance(one, EffectiveDefault) else one for one in args)  # from the signature
         arguments = {name: None if isinstance(one, EffectiveDefault) else one for name, one in arguments.items()}
         construct(self, *args, **arguments)
@@ -243,6 +249,9 @@ class Settings:
     )
     hops: int = declare(
         1, "Number of hops; after the first, the model sees the passages selected before", SELECTION, least=1
+    )
+    distances: bool = declare(
+        False, "First-stage scores, where there are some, are distances: the least is the best", SELECTION
     )
     seed: int = declare(0, "Random seed of passage orders and samples", SELECTION, least=0)
     fusion: Fusion = declare(

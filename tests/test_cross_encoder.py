@@ -50,7 +50,7 @@ def test_arguments_that_only_a_cross_encoder_has_are_ignored(
         RankR1CrossEncoder(model.reranker, max_length=512, device="cuda", trust_remote_code=True)
     assert found == model.rank("which?", DOCUMENTS)
     assert "rank() ignores batch_size=: it has no meaning for a reranker" in caplog.messages
-    assert len(caplog.messages) == 6
+    assert sum("it has no meaning" in message for message in caplog.messages) == 6
 
 
 @pytest.mark.parametrize("name", ["top_n", "k", "return_text", "return_document"])

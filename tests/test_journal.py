@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rankr1_rag import __version__
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.journal import Journal, head_settings, read_journal
 
@@ -63,7 +64,7 @@ def test_a_file_cut_anywhere_resumes_with_its_whole_lines(tmp_path_factory: pyte
 @pytest.mark.parametrize("content", OTHER_FILES)
 def test_a_file_of_something_else_stays_as_it_is(path: Path, content: str) -> None:
     path.write_text(content)
-    with pytest.raises(FileError, match="not the records of 'read none': move it away, or give another --out"):
+    with pytest.raises(FileError, match=r"not the records of 'read none'.*: move it away, or give another --out"):
         begun(path)
     assert path.read_text() == content
 
@@ -85,6 +86,30 @@ def test_a_damaged_record_is_an_error_and_nothing_is_lost(path: Path, line: str)
     with pytest.raises(FileError, match="damaged at byte"):
         begun(path, fields=("said",))
     assert path.read_text() == before
+
+
+def test_a_file_of_another_version_names_it(path: Path) -> None:
+    kept(path, "q1")
+    head, record = path.read_text().splitlines(keepends=True)
+    assert json.loads(head) == {"rankr1_journal": 1, "version": __version__, "kind": "read none", "settings": SETTINGS}
+    for version, by in (("0.0.9", "rankr1-rag 0.0.9"), (None, "an earlier, unreleased version of rankr1-rag")):
+        old = {key: value for key, value in {**json.loads(head), "version": version}.items() if value is not None}
+        path.write_text(json.dumps(old) + "\n" + record)
+        with pytest.raises(FileError, match=f"written by {by} without text at byte .*: remove it, or"):
+            begun(path, fields=("said", "text"))
+        with pytest.raises(FileError, match=f":2: written by {by} without text: run the command that makes it"):
+            read_journal(path, "read none", ("said", "text"))
+        with pytest.raises(FileError, match=f"made by {by} with other settings"):
+            begun(path, settings={"think": 5})
+        with begun(path) as records:
+            assert list(records) == ["q1"]
+    for first, by in (
+        (head.replace('l": 1', 'l": 2'), "version 2 of this format"),
+        ('{"rankr1_eval": 1}\n', "written by an earlier, unreleased version of rankr1-rag"),
+    ):
+        path.write_text(first)
+        with pytest.raises(FileError, match=f"not the records of 'read none', but {by}: move it away"):
+            begun(path)
 
 
 def test_one_process_at_a_time_and_a_restart_forgets(path: Path) -> None:

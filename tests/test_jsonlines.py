@@ -161,7 +161,7 @@ def test_scores_that_contradict_the_order_are_noticed_once_and_distances_are_sor
         assert [passage.text for passage in last.passages] == [f"{one}" for one in scores]
     (problem,) = caplog.messages
     assert problem.startswith(f"{path}:2: query '2': its first-stage scores ")
-    assert "; the order counts: distances=True (--distances) takes the least as the best" in problem
+    assert "; their order is kept: if they are distances, use distances=True (--distances)" in problem
     *_, last = read_candidates(path, distances=True)
     assert [passage.text for passage in last.passages] == sorted(f"{one}" for one in scores)
     assert [passage["score"] for passage in last.raw["candidates"]] == sorted(scores)
@@ -276,6 +276,11 @@ def test_a_line_is_ascii_and_one_line_whatever_the_text() -> None:
         (["rankr1", "cost"], {}, 'field "comparisons" is missing or null'),
         (["rankr1", "trace"], None, 'field "trace" is missing or null'),
         (["rankr1", "trace", 1], "x", "trace[1]: the comparison is a string where an object is needed"),
+        (
+            ["rankr1", "trace", 0],
+            {"set": [0, 1], "answer": [1], "thought": "B."},
+            'trace[0]: no "reasoning": an earlier',
+        ),
         (["rankr1", "trace", 1, "set"], [1, 7], 'trace[1]: position 7 in "set" is not in 0..2'),
         (["rankr1", "trace", 1, "answer"], [], 'trace[1]: "answer" [] names none, or others, of the "set" [1, 2]'),
         (["rankr1", "trace", 1, "answer"], [0], 'trace[1]: "answer" [0] names none'),

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import pickle
 import random
 import re
@@ -436,3 +437,30 @@ def test_the_embedded_checkpoint_is_shown_texts_as_long_as_it_was_trained_on() -
     assert replace(embedded, passage_tokens=1_000).rank("which?", passages).clipped == 0
     assert replace(embedded, query_tokens=4, passage_tokens=1_000).rank("which? " * 9, passages).clipped == 1
     assert Reranker(Scripted(second, model="unknown")).plan.passage_tokens is None
+
+
+def test_first_stage_scores_are_checked_against_their_order_and_distances_sort(
+    judge: Scripted, caplog: pytest.LogCaptureFixture
+) -> None:
+    nearest_first: list[Any] = [("number 2", 0.1), (Passage("p", "number 0"), 0.25), ("number 1", 0.75)]
+    reranker = Reranker(judge, k=1)
+    for query in ("which?", "other?"):  # one warning a reranker
+        assert [one.text for one in reranker.rank(query, iter(nearest_first)).candidates][:2] == [
+            "number 2",
+            "number 0",
+        ]
+    problem = (
+        "query 'which?': its first-stage scores rise from the first candidate to the last, as distances do; their "
+    )
+    assert caplog.messages == [problem + "order is kept: if they are distances, use distances=True"]
+    caplog.clear()
+    distances = Reranker(judge, k=1, distances=True)
+    ranking = distances.rank("which?", nearest_first[::-1])
+    assert [one.text for one in ranking.candidates] == ["number 2", "number 0", "number 1"]
+    assert ranking.order == (1, 0, 2)
+    texts = ["number 0", "number 1", "number 2"]
+    for scores in ([3, 2, 1], [1, 1, 1], [2, None, math.nan], [2, 3, 1]):
+        Reranker(judge).rank("which?", [(text, score) for text, score in zip(texts, scores, strict=True)])
+    assert caplog.messages == []
+    with pytest.raises(TypeError, match="the first-stage score 'x' is no number: use a number, or None"):
+        distances.rank("which?", [("a", "x")])  # type: ignore[list-item]

@@ -176,6 +176,10 @@ def test_an_unknown_option_is_a_type_error_that_says_what_was_meant(wanted: str,
         reranker(**{wanted: 3})
     with pytest.raises(TypeError, match=r"connect\(\): there is no option 'basis_url': did you mean 'base_url'\?"):
         connect(model="m", basis_url="http://a/v1")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"^Reranker\(\) takes only backend without a name \(got 5 as well\)"):
+        Reranker(Scripted(first), 5)  # type: ignore[misc]
+    with pytest.raises(TypeError, match=r"^connect\(\) takes only backend and model without a name \(got 'http://a'"):
+        connect("openai", "m", "http://a")  # type: ignore[misc]
     with pytest.raises(TypeError, match=r"there is no option 'zzz' \(all options: docs/options.md\)$"):
         reranker(zzz=1)
 

@@ -24,7 +24,8 @@ Retriever = Literal["bm25", "dense", "own", "run"]
 class FirstStage:
     """How n candidates are found. `run`, a TREC file with the corpus's own ids, is needed for "run" alone.
 
-    `model` is the embedding model of "dense", `cache` a folder for its embeddings.
+    `model` is the embedding model of "dense", `cache` a folder for its embeddings; `distances`: those are the scores of
+    the run.
     """
 
     retriever: Retriever = "bm25"
@@ -32,6 +33,7 @@ class FirstStage:
     run: Path | None = None
     model: str = MODEL
     cache: Path | None = None
+    distances: bool = False
 
     def __post_init__(self) -> None:
         if self.n < 2:
@@ -42,7 +44,7 @@ class FirstStage:
     @cached_property
     def _run(self) -> Run:
         """The TREC file, read once: it may be a pipe."""
-        return read_run(self.run, self.n) if self.run is not None else {}
+        return read_run(self.run, self.n, distances=self.distances) if self.run is not None else {}
 
     def settings(self, corpus: Sequence[Passage]) -> Mapping[str, object]:
         """What the candidates depend on."""

@@ -214,7 +214,8 @@ class Evaluation:
             return tuple(self._passages[id] for id in ids if id in self._passages)
 
         title = f"{records.kind}, first {k}" if k else records.kind
-        reading = pipeline.read(records, self.questions, context, self.reader, self.reranker.plan.in_flight)
+        in_flight = self.reranker.in_flight or getattr(self.reader.backend, "capacity", None) or 64
+        reading = pipeline.read(records, self.questions, context, self.reader, in_flight)
         progress(title, len(self.questions), reading)
         kept = {question.query.id: records[question.query.id] for question in self.questions}
         return {

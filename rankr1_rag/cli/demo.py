@@ -16,7 +16,7 @@ from rich.text import Text
 
 from rankr1_rag import demo as corpus
 from rankr1_rag.checkpoints import BASE, EMBEDDED
-from rankr1_rag.cli.options import CommandSettings, arguments
+from rankr1_rag.cli.options import CommandSettings, arguments, with_hyphens
 from rankr1_rag.cli.report import Job
 from rankr1_rag.explain import clean, cost_table, write_page
 from rankr1_rag.io.files import check_folder
@@ -77,10 +77,11 @@ def _answered(reranker: Reranker, job: Job) -> list[RerankedQuestion]:
         asked = corpus.questions()
         found = corpus.first_stage(asked, corpus.passages())
     rankings: dict[int, Ranking] = {}
+    job.expect(reranker, len(found[0]))
     with job:
         for index, outcome in reranker.rank_many((q.query, best) for q, best in zip(asked, found, strict=True)):
             if isinstance(outcome, Exception):
-                with arguments():  # some faults depend on the query, like a context too small for it
+                with arguments(with_hyphens):  # some faults depend on the query, like a context too small for it
                     raise outcome
             rankings[index] = outcome
             job.advance(outcome.cost.comparisons)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from rankr1_rag.cli.options import CommandSettings, arguments
+from rankr1_rag.cli.options import CommandSettings, arguments, with_hyphens
 from rankr1_rag.cli.report import Job
 from rankr1_rag.errors import FileError
 from rankr1_rag.explain import show, write_page
@@ -58,11 +58,12 @@ def _ranking(path: str, query_id: str | None, settings: CommandSettings, stack: 
                     raise FileError(path, number, "no comparisons, because of --no-trace: rerank without it")
                 return ranking
         else:
-            work = located(path, number, candidates_from_json, record, number)
+            work = located(path, number, candidates_from_json, record, number, distances=settings.distances)
             ids.append(work.query.id)
             if query_id in (None, work.query.id):
                 job = Job(Console(stderr=True), 1)
                 reranker = stack.enter_context(settings.reranker(job))
-                with job, arguments():
+                job.expect(reranker, len(work.passages))
+                with job, arguments(with_hyphens):
                     return reranker.rank(work.query, work.passages)
     raise FileError(path, None, f"no query has the id {query_id!r}: the first ids are {', '.join(map(repr, ids[:3]))}")

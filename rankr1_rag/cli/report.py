@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from types import TracebackType
@@ -21,6 +21,8 @@ from rankr1_rag.backends import Backend, Request
 from rankr1_rag.backends.wrappers.base import BackendWrapper
 from rankr1_rag.explain import clean, cost_table
 from rankr1_rag.io.journal import GiveUp
+from rankr1_rag.reranker import Reranker
+from rankr1_rag.selection import ALGORITHMS, Set, play
 from rankr1_rag.types import Completion, Cost, Query, Ranking
 
 
@@ -45,7 +47,7 @@ class Job:
     def __init__(self, console: Console, queries: int | None, title: str = "comparisons") -> None:
         self.completions = 0
         self.tokens = 0
-        self._queries, self._done, self._cost = queries, 0, 0
+        self._queries, self._done, self._cost, self._guess = queries, 0, 0, 0
         self._compared: set[int] = set()
         self._stage = False
         self._progress = bar(console, "cost")
@@ -78,6 +80,20 @@ class Job:
             self._progress.advance(self._task)
         self._show()
 
+    def expect(self, reranker: Reranker, n: int) -> None:
+        """A query of n candidates is opened: until one is done, as many comparisons as if every answer is the first."""
+        if self._guess or n < 2:
+            return
+        plan, shown = reranker.plan, list[Set]()
+
+        def first(one: Set) -> Set:
+            shown.append(one)
+            return one
+
+        play(ALGORITHMS[plan.algorithm](n, min(reranker.k or n, n), plan.size), first)
+        self._guess = len(shown) * (1 if plan.votes == "auto" else plan.votes)
+        self._show()
+
     def skip(self) -> None:
         """Count a query less: it was done before."""
         self._queries = self._queries and self._queries - 1
@@ -87,9 +103,8 @@ class Job:
         if self._stage:
             self._progress.update(self._task, cost=f"{self.completions:,} completions, {tokens}")
             return
-        done, total = len(self._compared), None
-        if self._queries is not None and self._done:
-            total = max(done, round(self._cost / self._done * self._queries))
+        done, each = len(self._compared), self._cost / self._done if self._cost else self._guess
+        total = None if self._queries is None else max(done, round(each * self._queries)) or None
         queries = f"{self._done:,} of {'?' if self._queries is None else f'{self._queries:,}'} queries"
         self._progress.update(self._task, completed=done, total=total, cost=f"{queries}, {tokens}")
 
@@ -153,8 +168,9 @@ def queries_of(number: int) -> str:
 
 @dataclass(slots=True)
 class Report:
-    """The sum of a job. `before` counts the queries that an earlier run had finished."""
+    """The sum of a job. `before` counts the queries that an earlier run had finished; `spell` words the errors."""
 
+    spell: Callable[[str], str] = str
     console: Console = field(default_factory=lambda: Console(stderr=True))
     started: float = field(default_factory=time.monotonic)
     cost: Cost = field(default_factory=Cost)
@@ -177,7 +193,7 @@ class Report:
         self.give_up.fail(error)
         if self.failed <= SHOWN:
             name = f"query {query.id or query.text[:60]!r}"
-            self.say(f"{name} failed: {type(error).__name__}: {error}", "red")
+            self.say(f"{name} failed: {type(error).__name__}: {self.spell(str(error))}", "red")
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line, whatever it holds."""

@@ -18,7 +18,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from rankr1_rag.backends.wrappers.cache import APPLICATION_ID
-from rankr1_rag.cli.options import CommandSettings, UsageError, arguments
+from rankr1_rag.cli.options import CommandSettings, UsageError, arguments, with_hyphens
 from rankr1_rag.cli.report import Job, Report, queries_of
 from rankr1_rag.errors import FileError, StoreError
 from rankr1_rag.explain.story import counted
@@ -54,7 +54,8 @@ class Asking:
         def items() -> Iterator[tuple[Query, tuple[Passage, ...]]]:
             for one in self.work if journal is None else self._rest(journal):
                 opened[next(numbers)] = one
-                yield one.query, one.candidates[: self.depth]
+                self.job.expect(self.reranker, len(candidates := one.candidates[: self.depth]))
+                yield one.query, candidates
 
         results = self.reranker.rank_many(items(), live=self.live)
         with self.job, closing(results):  # type: ignore[type-var]
@@ -107,8 +108,8 @@ class Result:
     def write(self, file: TextIO, record: dict[str, Any]) -> None:
         """The lines of one query. A query without candidates has none in a run."""
         if self.form is Form.trec:
-            if record["passages"]:
-                write_run(file, [run_entry(ranking_from_json(record))], self.tag)
+            if (ranking := ranking_from_json(record)).passages:
+                write_run(file, [run_entry(ranking)], self.tag)
             return
         if not self.trace:
             record["rankr1"].pop("trace")
@@ -120,7 +121,8 @@ _KEPT = (
     "that fail again keep their first-stage order"
 )
 _INPUT = (
-    'JSON lines, or - for standard input: {"query": "…", "passages": ["…", {"id": "…", "title": "…", "text": "…"}]}'
+    'JSON lines, or - for standard input: {"query": "…", "passages": ["…", {"id": "…", "title": "…", "text": "…"}]}, '
+    "or those of RankLLM, Anserini, DPR or Cohere."
 )
 
 
@@ -158,8 +160,8 @@ def rerank(
         check_folder(out)
         if Path(out).exists() and not overwrite:
             raise UsageError(f"{out} exists: use another --out, or --overwrite")
-    work, total = _work(input, run, queries, passages, result.form)
-    report = Report()
+    work, total = _work(input, run, queries, passages, result.form, settings.distances)
+    report = Report(with_hyphens)
     job = Job(report.console, total)
     if is_stream(out):
         with settings.reranker(job) as reranker, writing(out) as file:
@@ -187,7 +189,7 @@ def rerank(
 
 def remove_store(path: Path) -> None:
     """Remove a store with its journals; any other file is left unchanged."""
-    with suppress(FileNotFoundError), path.open("rb") as file:
+    with suppress(OSError), path.open("rb") as file:
         if file.read(72)[68:] == APPLICATION_ID.to_bytes(4):
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{path}{suffix}").unlink(missing_ok=True)
@@ -226,7 +228,7 @@ def _reranker(settings: CommandSettings, job: Job, journal: Journal, restart: bo
 
 
 def _work(
-    input: str | None, run: str | None, queries: str | None, passages: str | None, form: Form
+    input: str | None, run: str | None, queries: str | None, passages: str | None, form: Form, distances: bool
 ) -> tuple[Iterable[Work], int | None]:
     """The queries, and their number, None for a stream."""
     if (input is None) == (run is None):
@@ -234,12 +236,12 @@ def _work(
     if input is not None:
         if queries or passages:
             raise UsageError("--queries and --passages belong to --run: JSON lines hold their own")
-        lines = _json_lines(input, form is Form.trec)
+        lines, again = (_json_lines(input, form is Form.trec, distances) for _ in range(2))
         # A file is read twice: a malformed line is an error before anything is requested.
-        return lines, None if is_stream(input) else sum(1 for _ in _json_lines(input, form is Form.trec))
+        return lines, None if is_stream(input) else sum(1 for _ in again)
     if run is None or queries is None or passages is None:
         raise UsageError("--run needs --queries and --passages: a run holds only ids")
-    ranked, texts = read_run(run), read_queries(queries)
+    ranked, texts = read_run(run, distances=distances), read_queries(queries)
     found = read_passages(passages, {scored.id for best in ranked.values() for scored in best})
     no_query = {id for id in ranked if not texts.get(id, "").strip()}
     no_passage = {scored.id for best in ranked.values() for scored in best} - found.keys()
@@ -299,10 +301,10 @@ def is_stream(path: str) -> bool:
     return path == "-" or device or place.is_fifo() or place.is_char_device()
 
 
-def _json_lines(path: str, for_run: bool) -> Iterator[Work]:
+def _json_lines(path: str, for_run: bool, distances: bool) -> Iterator[Work]:
     _held = sys.stdin  # a thread may still wait in it when Python ends: closing it then would abort
     seen: set[str] = set()
-    for index, line in enumerate(read_candidates(path)):
+    for index, line in enumerate(read_candidates(path, distances=distances)):
         work = Work(index, line.query, line.passages, line.raw, line.line)
         if for_run:
             located(path, line.line, _check_ids, work, seen)

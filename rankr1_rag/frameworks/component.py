@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from numbers import Real
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import PrivateAttr
@@ -19,7 +20,7 @@ from rankr1_rag.connect import CONNECTING, reranker, wrapped
 from rankr1_rag.engine.query import Retrieve
 from rankr1_rag.frameworks.fields import CHOSEN, REASONING, TABLE, ComponentFields
 from rankr1_rag.frameworks.llm import FrameworkLLM
-from rankr1_rag.reranker import Reranker
+from rankr1_rag.reranker import Candidate, Reranker
 from rankr1_rag.settings import check_no_secret
 from rankr1_rag.types import Passage, Ranking
 
@@ -34,9 +35,12 @@ class Sources(Generic[Item]):
     items: Sequence[Item]
     passage: Callable[[Item], Passage]
     retriever: Retriever | None = None
+    distances: bool = False
 
     def __post_init__(self) -> None:
         self.items = self._checked(self.items)
+        if self.distances and all((one := self.score(item)) is not None and one == one for item in self.items):
+            self.items = sorted(self.items, key=lambda item: self.score(item) or 0.0)  # as the reranker does
         self.retrieve: Retrieve | None = None if self.retriever is None else partial(self._find, self.retriever)
         self._later: list[tuple[Passage, Item]] = []
 
@@ -44,6 +48,18 @@ class Sources(Generic[Item]):
     def passages(self) -> tuple[Passage, ...]:
         """One for each of the items."""
         return tuple(map(self.passage, self.items))
+
+    def score(self, item: Item) -> float | None:
+        """The first-stage score of a node, or of a document that has it in its metadata."""
+        places = vars(item) if hasattr(item, "score") else getattr(item, "metadata", {})
+        names = ("relevance_score", "score", "_score", *(("distance", "_distance") if self.distances else ()))
+        found = [one for name in names if isinstance(one := places.get(name), Real)]
+        return float(found[0]) if found else None
+
+    @property
+    def scored(self) -> list[tuple[Passage, float | None]]:
+        """The passages with the first-stage scores of their items."""
+        return [(passage, self.score(item)) for passage, item in zip(self.passages, self.items, strict=True)]
 
     def behind(self, ranking: Ranking) -> list[Item]:
         """The object behind each candidate of the ranking, in their order."""
@@ -131,11 +147,11 @@ class Component(ComponentFields):  # type: ignore[misc]
         """The reranker behind this component."""
         return self._reranker
 
-    def rank(self, query: str, passages: Iterable[Passage], retrieve: Retrieve | None = None) -> Ranking:
+    def rank(self, query: str, passages: Iterable[Candidate], retrieve: Retrieve | None = None) -> Ranking:
         """`Reranker.rank` of the `top_n`, passed to `on_ranking`; problems are logged, see `Ranking.log_problems`."""
         return self._report(self._reranker.rank(query, passages, k=self.top_n or sys.maxsize, retrieve=retrieve))
 
-    async def arank(self, query: str, passages: Iterable[Passage], retrieve: Retrieve | None = None) -> Ranking:
+    async def arank(self, query: str, passages: Iterable[Candidate], retrieve: Retrieve | None = None) -> Ranking:
         """`rank`, from any event loop."""
         return self._report(await self._reranker.arank(query, passages, k=self.top_n or sys.maxsize, retrieve=retrieve))
 

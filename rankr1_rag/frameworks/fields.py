@@ -11,7 +11,18 @@ from functools import reduce
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PlainSerializer, SecretStr, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    SecretStr,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import SkipJsonSchema
 
 from rankr1_rag.prompt import Format
@@ -138,6 +149,16 @@ class ComponentFields(OptionFields):  # type: ignore[misc]
         if inspect.iscoroutinefunction(values.get("on_ranking")):
             raise ValueError("on_ranking= is async and would never be awaited: use a plain function")
         return values
+
+    @field_validator("llm", mode="wrap")
+    @classmethod
+    def _check_llm(cls, llm: Any, read: Callable[[Any], Any]) -> Any:  # noqa: ANN401
+        try:
+            return read(llm)
+        except ValidationError:
+            raise ValueError(
+                f"llm= is a {type(llm).__name__}: use a language model of the framework, or model="
+            ) from None
 
     def __setattr__(self, name: str, value: object) -> None:
         """ValueError for an option that cannot change later; pydantic's own would print the value, perhaps a key."""

@@ -1,6 +1,6 @@
 """Resumable JSON lines: one record for each id, appended as it is done and found again by the next run.
 
-    {"rankr1_journal": 1, "kind": "rerank rank-r1", "settings": {"k": 5, …}}
+    {"rankr1_journal": 1, "version": "0.1.0", "kind": "rerank rank-r1", "settings": {"k": 5, …}}
     {"id": "5a8c75…", …}
 
 The first line names what the records depend on: a run resumes only with the same settings. The torn last line of a
@@ -18,12 +18,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from rankr1_rag import __version__
 from rankr1_rag.errors import BackendError, BackendUnavailable, FileError, PromptTooLong, UnparsedError
 from rankr1_rag.io.files import LOCKS, locked
 
 Json = dict[str, Any]
 VERSION = 1
 HEAD = b'{"rankr1_journal": '
+EARLIER = "an earlier, unreleased version of rankr1-rag"
 
 
 class Journal(Mapping[str, Json]):
@@ -49,7 +51,7 @@ class Journal(Mapping[str, Json]):
         self.settings: Json = json.loads(json.dumps(settings, default=str))
         self.notes: Json = {}
         self._places: dict[str, int] = {}
-        self._temporary = temporary
+        self._temporary, self._writer = temporary, ""
         self._file = locked(path)
         try:
             begun = None if restart else self._read({"id", *fields}, remedy)
@@ -57,11 +59,13 @@ class Journal(Mapping[str, Json]):
                 names = sorted((begun or {}).keys() | self.settings.keys())
                 pairs = [(name, (begun or {}).get(name), self.settings.get(name)) for name in names]
                 changed = ", ".join(f"{name} {old!r:.80} → {new!r:.80}" for name, old, new in pairs if old != new)
-                raise FileError(path, None, f"made with other settings ({changed}): use those again, or {remedy}")
+                by = f" by {self._writer}" if self._writer else ""
+                raise FileError(path, None, f"made{by} with other settings ({changed}): use those again, or {remedy}")
             if begun != self.settings:
                 self.notes = {}
                 self._file.truncate(0)
-                self._append({"rankr1_journal": VERSION, "kind": kind, "settings": self.settings})
+                head = {"rankr1_journal": VERSION, "version": __version__, "kind": kind, "settings": self.settings}
+                self._append(head)
         except BaseException:
             self._file.close()
             raise
@@ -115,8 +119,9 @@ class Journal(Mapping[str, Json]):
         if not first.endswith(b"\n") and HEAD.startswith(first[: len(HEAD)]):
             return None
         settings = head_settings(first, self.kind)
+        self._writer = writer(first)
         if settings is None:
-            raise FileError(self.path, 1, f"not the records of {self.kind!r}: move it away, or {remedy}")
+            raise FileError(self.path, 1, f"{not_of(first, self.kind)}: move it away, or {remedy}")
         start = self._file.tell()
         while (line := self._file.readline()).endswith(b"\n"):
             entry = parsed(line)
@@ -125,7 +130,8 @@ class Journal(Mapping[str, Json]):
             elif isinstance(id := entry.get("id"), str) and entry.keys() >= set(fields):
                 self._places[id] = start
             else:
-                raise FileError(self.path, None, f"damaged at byte {start}: remove it, or {remedy}")
+                problem = unfit(entry, fields, first)
+                raise FileError(self.path, None, f"{problem} at byte {start}: remove it, or {remedy}")
             start = self._file.tell()
         self._file.truncate(start)
         return settings
@@ -144,16 +150,40 @@ class Journal(Mapping[str, Json]):
 def read_journal(path: Path, kind: str, fields: Collection[str] = ()) -> dict[str, Json]:
     """The records of a finished file by id, whatever their settings. FileError as for `Journal`."""
     with path.open("rb") as file:
-        if head_settings(file.readline(), kind) is None:
-            raise FileError(path, 1, f"not the records of {kind!r}")
+        if head_settings(first := file.readline(), kind) is None:
+            raise FileError(path, 1, not_of(first, kind))
         found: dict[str, Json] = {}
         for number, line in enumerate(file, start=2):
             entry = parsed(line)
             if isinstance(id := entry.get("id"), str) and entry.keys() >= set(fields):
                 found[id] = entry
             elif "note" not in entry:
-                raise FileError(path, number, "damaged or unfinished: run the command that makes it again")
+                problem = unfit(entry, fields, first, "damaged or unfinished")
+                raise FileError(path, number, f"{problem}: run the command that makes it again")
     return found
+
+
+def not_of(first: bytes, kind: str) -> str:
+    """The problem of a file whose first line is not that of a journal of this kind."""
+    head = parsed(first)
+    if "rankr1_journal" not in head and any(name.startswith("rankr1") for name in head):
+        return f"not the records of {kind!r}, but written by {EARLIER}"
+    version = head.get("rankr1_journal", VERSION)
+    return f"not the records of {kind!r}" + (f", but version {version} of this format" if version != VERSION else "")
+
+
+def unfit(entry: Json, fields: Collection[str], first: bytes, damaged: str = "damaged") -> str:
+    """The problem of a record: it is damaged, or another version of this package wrote it without a field."""
+    lacking = ", ".join(sorted({*fields} - entry.keys()))
+    return f"written by {by} without {lacking}" if (by := writer(first)) and lacking and "id" in entry else damaged
+
+
+def writer(first: bytes) -> str:
+    """The version that wrote the journal with this first line, "" for this version."""
+    version = parsed(first).get("version")
+    if version == __version__:
+        return ""
+    return f"rankr1-rag {version}" if version else EARLIER
 
 
 def head_settings(line: bytes, kind: str | None = None) -> Json | None:

@@ -28,7 +28,7 @@ from rankr1_rag.types import Ranking
 _NOT_IN_A_WORD = re.compile(r"[\s\0\ufeff\ud800-\udfff]")
 _HEADER = re.compile(r"\S*(query|qid|topic)\S*\s.*[a-z]\s*$", re.IGNORECASE)
 log = logging.getLogger("rankr1_rag")
-REMEDY = ("distances=True (--distances) takes the least as the best", "leave out distances=True (--distances)")
+REMEDY = ("if they are distances, use distances=True (--distances)", "leave out distances=True (--distances)")
 """Of scores that contradict their order, without and with the option."""
 
 
@@ -46,9 +46,9 @@ Qrels = dict[str, dict[str, int]]
 """For each query id its judgements: passage id to relevance."""
 
 
-def as_word(id: str) -> str:
+def as_word(id: object) -> str:
     """The id as one word, which TREC files need: white space becomes "_", as in the runs of the Rank-R1 paper."""
-    return _NOT_IN_A_WORD.sub("_", id.strip())
+    return _NOT_IN_A_WORD.sub("_", str(id))
 
 
 def warn_repeated(path: FilePath, repeated: Sequence[tuple[int, str]]) -> None:
@@ -176,7 +176,7 @@ def _lines(path: FilePath, width: int) -> Iterator[tuple[int, str]]:
 
 def _columns(line: str, width: int) -> list[str]:
     """The fields of a line; tabs may separate ids that contain spaces, which become words."""
-    fields = [as_word(field) for field in line.split("\t")]
+    fields = [as_word(field.strip()) for field in line.split("\t")]
     return fields if len(fields) == width and all(fields) else line.split()
 
 

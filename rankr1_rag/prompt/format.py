@@ -6,7 +6,7 @@ Labels `[1]`..`[n]` exist here and nowhere else: `parse` returns places in the s
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -73,6 +73,9 @@ class Forced:
         last = {**self.messages[-1], "content": self.messages[-1]["content"] + begun}
         rest = tuple(choice[len(begun) :] for choice in self.choices if choice.startswith(begun))
         return replace(self, messages=[*self.messages[:-1], last], choices=rest)
+
+
+_blanked: Callable[[re.Match[str]], str] = lambda found: " " * len(found[0])  # noqa: E731
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,11 @@ class Format:
         places, best first; labels that are repeated or out of range are dropped, missing ones appended in shown order;
         None if there is no label of 1..n.
         """
-        groups = [group for group in _GROUP.findall(last_answer(self._own_words(text))[1]) if _DIGIT.search(group)]
+        groups = [
+            group
+            for group in _GROUP.findall(last_answer(self._examples.sub(_blanked, text))[1])
+            if _DIGIT.search(group)
+        ]
         # 0 for a number that cannot be a label ("-1", "3.5", "1, 2")
         labels = [int(label[1]) if (label := _LABEL.fullmatch(group)) else 0 for group in groups]
         return self._places(labels, n)
@@ -157,7 +164,9 @@ class Format:
         about something else: see `prompt.answers`. Listwise: one label, or labels in an order and no other.
         """
         in_reasoning, listwise = self.is_reasoning(text), self.kind == "listwise"
-        return self._places(lenient_labels(self._own_words(text), in_reasoning=in_reasoning, listwise=listwise), n)
+        return self._places(
+            lenient_labels(self._examples.sub(_blanked, text), in_reasoning=in_reasoning, listwise=listwise), n
+        )
 
     def _places(self, labels: Sequence[int], n: int) -> tuple[int, ...] | None:
         if self.kind == "setwise":
@@ -165,13 +174,9 @@ class Format:
         named = dict.fromkeys(label - 1 for label in labels if 1 <= label <= n)
         return tuple(named | dict.fromkeys(range(n))) if named else None
 
-    def _own_words(self, text: str) -> str:
-        """The text with blanks in place of the example answers of the prompt, which a model may repeat."""
-        return self._examples.sub(lambda example: " " * len(example[0]), text)
-
     @cached_property
     def _examples(self) -> re.Pattern[str]:
-        """Each example answer of the prompt, with its example reasoning or else the words before it."""
+        """The example answers of the prompt, which a model may repeat, each with its reasoning or the words before."""
         examples = []
         for part in (self.system, *_SLOT.split(self.user)[::2], _ASK_SETWISE, _ASK_LISTWISE):
             for answer in _EXAMPLE.finditer(part):
@@ -248,7 +253,7 @@ class Format:
 
         For a setwise answer that `parse` reads.
         """
-        start, answer = last_answer(self._own_words(text))
+        start, answer = last_answer(self._examples.sub(_blanked, text))
         label = next(group for group in _GROUP.finditer(answer) if _DIGIT.search(group[1]))
         opened = text[: start + label.start(1)]
         turn: list[Message] = [{"role": "assistant", "content": opened}]

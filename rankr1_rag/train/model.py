@@ -15,8 +15,6 @@ from rankr1_rag.errors import BackendError
 from rankr1_rag.train.config import SFT, Training
 from rankr1_rag.types import Message
 
-INSTALL = 'training needs torch, trl and peft: pip install "rankr1-rag[train]"'
-
 
 @dataclass(frozen=True, slots=True)
 class Trained:
@@ -39,15 +37,6 @@ class Trained:
         text, opened = render_prompt(self.tokenizer, messages, "the model")
         text = text.rstrip().removesuffix(opened) if opened else text
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
-
-
-def check_installed() -> None:
-    """ImportError with the install command if a library of training is missing."""
-    try:
-        for name in ("torch", "peft", "trl", "datasets", "matplotlib"):
-            import_module(name)
-    except ImportError as error:
-        raise ImportError(f"{INSTALL} ({error})") from error
 
 
 def load(settings: Training) -> Trained:

@@ -18,7 +18,7 @@ from rankr1_rag.train import card
 from rankr1_rag.train.card import write_card
 from rankr1_rag.train.config import Training
 from rankr1_rag.train.evaluate import measure
-from rankr1_rag.train.model import Trained, check_installed, load
+from rankr1_rag.train.model import Trained, load
 from rankr1_rag.train.prompts import TrainingData, asked, read_training_data
 from rankr1_rag.train.run_dir import ALONE, Processes, RunDir, joined, opened
 
@@ -104,7 +104,12 @@ def train(settings: Training, trainer: Callable[[Run], Any], progress: Progress 
 
     FileError, ValueError, BackendError and ImportError before anything is computed.
     """
-    check_installed()
+    try:
+        for name in ("torch", "peft", "trl", "datasets", "matplotlib"):
+            import_module(name)
+    except ImportError as error:
+        problem = f'training needs torch, trl and peft: pip install "rankr1-rag[train]" ({error})'
+        raise ImportError(problem) from error
     processes = joined(settings.device)
     with opened(settings, processes) as folder:
         if processes.from_main(lambda: folder.done):

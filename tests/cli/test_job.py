@@ -94,6 +94,14 @@ def test_queries_that_are_too_long_do_not_mean_that_the_model_is_gone(shell: Any
     assert sum("fine" in prompt for prompt in shell.server.prompts) == 3
 
 
+def test_a_query_that_fails_names_the_options_of_the_command_line(shell: Any) -> None:
+    shell.write(query(0))
+    for command, code in ((JOB, 1), (["explain", "in.jsonl"], 2)):
+        shell.run(*command, "--context", "100", code=code)
+        assert "a context of 100 tokens" in shell.said
+        assert " --context " in shell.said
+
+
 def test_a_rerun_is_not_stuck_where_the_last_one_gave_up_and_every_job_can_be_finished(shell: Any) -> None:
     poison = [query(number, word="poison") for number in range(24)]
     shell.write(*poison[:12], *map(query, range(3)), *poison[12:])
@@ -229,11 +237,17 @@ def test_a_store_of_the_user_stays_and_a_file_in_the_place_of_the_job_s_own_is_n
     shell.write(query(0))
     shell.run(*JOB, "--store", "mine.sqlite")
     assert shell.files == {"in.jsonl", "out.jsonl", "mine.sqlite"}
-    (shell.folder / "out.jsonl.partial.sqlite").write_text("precious")
+    place = shell.folder / "out.jsonl.partial.sqlite"
+    place.write_text("precious")
     for more in ("--overwrite", "--restart"):
         shell.run(*JOB, "--overwrite", more)
         assert "completions are not kept" in shell.said
-        assert (shell.folder / "out.jsonl.partial.sqlite").read_text() == "precious"
+        assert place.read_text() == "precious"
+    place.unlink()
+    place.mkdir()
+    shell.run(*JOB, "--overwrite", "--restart")
+    assert "completions are not kept" in shell.said
+    assert place.is_dir()
 
 
 def test_a_result_comes_out_before_the_next_line_comes_in_and_ctrl_c_ends_the_wait(shell: Any) -> None:

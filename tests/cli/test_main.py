@@ -73,14 +73,16 @@ def test_verbose_logs_the_queries_that_are_done_and_nothing_else_does(shell: Any
     assert "is done" not in shell.said
 
 
-def test_the_bar_counts_comparisons() -> None:
+def test_the_bar_counts_comparisons_and_expects_those_of_all_queries() -> None:
     console = Console(force_terminal=True, width=120, color_system=None, file=io.StringIO())
     job = Job(console, 4)
     job.skip()
     backend = job.counted(Scripted(lambda messages: "<think>hm" if len(messages) < 3 else "[1]"))
     reranker = Reranker(backend, k=1, size=2, force="unparsed")
-    with job, reranker:
-        for number in range(2):
-            job.advance(reranker.rank(f"which {number}?", ["a", "b", "c", "d"]).cost.comparisons)
-    assert "comparisons" in console.file.getvalue()
-    assert " 6/9 2 of 3 queries, " in " ".join(console.file.getvalue().split())
+    for answered, shown in ((0, "0/9 0 of 3 queries"), (2, "6/9 2 of 3 queries")):
+        with job:
+            job.expect(reranker, 4)
+            for number in range(answered):
+                job.advance(reranker.rank(f"which {number}?", ["a", "b", "c", "d"]).cost.comparisons)
+        assert f" {shown}, " in " ".join(console.file.getvalue().split())
+    reranker.close()

@@ -69,6 +69,34 @@ def test_a_trec_run_keeps_all_its_lines(shell: Any) -> None:
     assert (shell.folder / "new.trec").read_text().splitlines()[0].endswith(" mine")
 
 
+def test_the_nearest_of_a_run_of_distances_are_reranked(shell: Any, caplog: pytest.LogCaptureFixture) -> None:
+    trec(shell, n=9, queries=1)
+    lines = [f"q0 Q0 d{rank} {rank + 1} {rank / 10} faiss\n" for rank in range(9)]
+    (shell.folder / "run.trec").write_text("".join(lines))
+    for options, first in (([], "d6"), (["--distances"], "d0")):
+        shell.run(*RUN, "--out", "new.trec", "--overwrite", "--depth", "3", "--k", "1", *options)
+        assert read_run(shell.folder / "new.trec")["q0"][0].id == first
+    (problem,) = caplog.messages
+    assert problem.startswith("run.trec: query 'q0': its first-stage scores rise from the first candidate to the last")
+    assert "(--distances)" in problem
+
+
+def test_the_lines_of_rankllm_come_out_in_their_shape_or_as_a_run(shell: Any) -> None:
+    candidates = [
+        {"docid": f"d{rank}", "score": 9 - place, "doc": {"title": "", "segment": f"number {rank}"}}
+        for place, rank in enumerate((3, 0, 2, 1))
+    ]
+    line = {"query": {"qid": "q7", "text": "which q7?"}, "candidates": candidates}
+    shell.write(line)
+    shell.run(*JOB, "--k", "2")
+    (after,) = shell.lines()
+    assert (after["query"], [one["docid"] for one in after["candidates"]]) == (line["query"], ["d0", "d1", "d3", "d2"])
+    assert after["candidates"][0] == {**candidates[1], "score": 1.0, "rank": 1, "retrieval_score": 8}
+    shell.run(*TREC, "--k", "2")
+    assert [one.id for one in read_run(shell.folder / "out.trec")["q7"]] == ["d0", "d1", "d3", "d2"]
+    shell.run("explain", "out.jsonl", "--query", "q7")
+
+
 def test_a_trec_run_can_go_out_as_json_lines_and_lacks_no_text(shell: Any) -> None:
     trec(shell, n=5, queries=1)
     shell.run(*RUN, "-o", "out.jsonl", "--to", "jsonl")

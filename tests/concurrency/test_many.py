@@ -150,9 +150,11 @@ def test_queries_are_worked_on_depth_first_if_the_backend_says_what_it_computes_
     start, seconds = time.perf_counter(), 0.0
     for place, (index, ranking) in enumerate(reranker.rank_many((f"query {n}", list("abcdefgh")) for n in range(8))):
         assert place == index
-        assert len(set(asked[: ranking.cost.comparisons * (index + 1)])) <= index + 2  # there are two slots
+        assert (
+            len(set(asked[: ranking.cost.comparisons * (index + 1)])) <= index + 2
+        )  # the next one has the slot in turn
         seconds += ranking.seconds
-    assert seconds < 2 * (time.perf_counter() - start)  # two slots
+    assert seconds < 1.5 * (time.perf_counter() - start)  # not eight times as much
 
 
 @pytest.mark.parametrize(

@@ -373,3 +373,12 @@ def test_the_command_goes_through_with_the_embedded_model(dl19_files: dict[str, 
     assert found["rows"][1]["cost"]["comparisons"] > 0
     assert set(read_run(tmp_path / "reranked.trec")) <= set(read_run(dl19_files["run"]))
     assert "NO VERDICT" in (tmp_path / "reproduction.md").read_text()
+
+
+def test_a_run_of_distances_is_read_on_demand(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = write(tmp_path)
+    files["run"].write_text("".join(f"q0 Q0 p{rank} {1 + rank} {rank / 10} t\n" for rank in range(6)))
+    collection = from_files(files["queries"], files["passages"], files["qrels"])
+    farthest, nearest = (prepare(collection, files["run"], 2, distances=one) for one in (False, True))
+    assert [[scored.id for scored in one.run["q0"]] for one in (farthest, nearest)] == [["p5", "p4"], ["p0", "p1"]]
+    assert [message.startswith(f"{files['run']}: query 'q0': its first-stage") for message in caplog.messages] == [True]

@@ -103,6 +103,9 @@ class LangChain(Framework):
     def new(self, id: str | None, text: str, **metadata: Any) -> Any:
         return self.item(text, id=id, metadata=metadata)
 
+    def scored(self, id: str, text: str, score: float) -> Any:
+        return self.new(id, text, score=score)
+
     def sync(self, component: Any, items: Sequence[Any], query: str = QUERY) -> list[Any]:
         return list(component.compress_documents(items, query))
 
@@ -147,6 +150,9 @@ class LlamaIndex(Framework):
 
     def new(self, id: str | None, text: str, **metadata: Any) -> Any:
         return self.item(node=self.node(text=text, metadata=metadata, **({"id_": id} if id else {})), score=0.5)
+
+    def scored(self, id: str, text: str, score: float) -> Any:
+        return self.item(node=self.node(text=text, id_=id), score=score)
 
     def sync(self, component: Any, items: Sequence[Any], query: str = QUERY) -> list[Any]:
         return component.postprocess_nodes(list(items), query_str=query)

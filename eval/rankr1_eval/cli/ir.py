@@ -32,11 +32,14 @@ def ir(
     run: Annotated[
         list[str], typer.Option(help="TREC run (qid Q0 docid rank score tag); may be repeated, to compare.")
     ],
-    qrels: Annotated[str, typer.Option(help="Judgements (qid 0 docid rel).")],
+    qrels: Annotated[str, typer.Option(help="Judgements, TREC's (qid 0 docid rel) or BEIR's.")],
     measures: Annotated[
         list[str] | None,
         typer.Option(help="Names of ir-measures, separated by spaces or commas (default: nDCG@10 R@100 RR@10)."),
     ] = None,
+    distances: Annotated[
+        bool, typer.Option("--distances", help="Scores of the runs are distances: the least is the best.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Scores as JSON on standard output, each query's too.")
     ] = False,
@@ -66,7 +69,7 @@ def ir(
     scores = {}
     for path in run:
         print_if_stale(Path(path).parent.parent)
-        ranked = read_run(path)
+        ranked = read_run(path, distances=distances)
         with arguments(), within(path):
             scores[path] = score_run(ranked, judgements, names)
     first = scores[run[0]]

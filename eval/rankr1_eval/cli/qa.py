@@ -135,6 +135,7 @@ def qa(
             retrieval.run,
             retrieval.dense_model,
             path,
+            settings.distances,
         )
         named, seed = parse([systems]), settings.seed
         unread = ", ".join(one.name for one in named if reading.no_read and not one.ordered)

@@ -67,7 +67,7 @@ class CollectionOptions:
             )
         return target
 
-    def prepared(self, target: Target, seed: int) -> Iterator[PreparedCollection]:
+    def prepared(self, target: Target, seed: int, distances: bool) -> Iterator[PreparedCollection]:
         """Each collection, all of their runs being there. FileError, ValueError, ImportError."""
         from rankr1_eval.reproduce.reproducing import prepare
 
@@ -86,7 +86,7 @@ class CollectionOptions:
                     collection = replace(collection, excluded=itself)
             else:
                 collection = judged(name)
-            yield prepare(collection, run, self.depth, self.sample, seed, files)
+            yield prepare(collection, run, self.depth, self.sample, seed, files, distances)
 
 
 def reproduce(
@@ -113,15 +113,17 @@ def reproduce(
     paper: dict[str, object] = {"store": str(folder / "completions.sqlite")}  # where no option says otherwise
     if not is_embedded(settings):
         paper |= {"force": "never", "query_tokens": wanted.query_tokens, "passage_tokens": wanted.passage_tokens}
-        paper |= {"clip": "head"}
+        paper |= {"clip": "head", "strict_format": True}
         if settings.model not in CHECKPOINTS:
             paper["reasoning_tokens"] = REASONING_TOKENS
-    chosen = {name: value for name, value in paper.items() if getattr(settings, name) is None}
+    chosen = {name: value for name, value in paper.items() if getattr(settings, name) in (None, False)}
     settings = replace(repeatable(settings), **chosen)  # type: ignore[arg-type]
     with settings.reranker(job) as reranker, arguments():
         from rankr1_eval.reproduce import reproducing
 
-        collections = list(material.prepared(wanted, settings.seed))  # all, before the first is asked about
+        collections = list(
+            material.prepared(wanted, settings.seed, settings.distances)
+        )  # all, before the first is asked about
         with job:
             progress = StageProgress(job, Console(stderr=True), "queries")
             found = reproducing.reproduce(wanted, reranker, folder, collections, material.depth, progress)

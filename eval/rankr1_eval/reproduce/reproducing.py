@@ -70,17 +70,18 @@ def prepare(
     sample: int | None = None,
     seed: int = 0,
     files: Iterable[Path] = (),
+    distances: bool = False,
 ) -> PreparedCollection:
     """Candidates to this depth, from the run at the path or from BM25 over the collection; all queries or a sample.
 
     A query's excluded passages leave its candidates before they are counted, as in the paper's runs. `files` are those
-    that the collection was read from. FileError if the run does not fit the collection, ValueError if a collection
-    cannot be indexed here.
+    that the collection was read from; `distances`: those are the scores of the run. FileError if the run does not fit
+    the collection, ValueError if a collection cannot be indexed here.
     """
     if depth < 2:
         raise ValueError(f"depth={depth}: at least 2, or there is nothing to rerank")
     judged = {id: judgements for id, judgements in collection.qrels.items() if judgements}
-    ranked = read_run(path) if path else retrieve(collection, judged, depth)
+    ranked = read_run(path, distances=distances) if path else retrieve(collection, judged, depth)
     run: Run = {}
     for id in judged:
         excluded = collection.excluded.get(id, ())

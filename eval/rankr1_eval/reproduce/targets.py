@@ -27,6 +27,8 @@ PAPER: Mapping[str, Any] = {
     "force": "never",
     "fusion": None,
     "hops": 1,
+    "clip": "head",
+    "strict_format": True,
 }
 """The paper's settings; queries and passages are clipped as the target says."""
 
@@ -121,7 +123,7 @@ def parse(name: str, collections: Sequence[str] | None = None) -> Target:
 def departures(reranker: Reranker, target: Target, depth: int) -> tuple[str, ...]:
     """Each setting that is not the paper's, with the paper's: "size 10, not 20"."""
     plan = reranker.plan
-    clips = {"query_tokens": target.query_tokens, "passage_tokens": target.passage_tokens, "clip": "head"}
+    clips = {"query_tokens": target.query_tokens, "passage_tokens": target.passage_tokens}
     paper: dict[str, Any] = {**PAPER, **clips, "depth": DEPTH}
     if (known := CHECKPOINTS.get(plan.backend.model)) is not None:
         paper["format"] = known.format.name

@@ -57,7 +57,7 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
         query, found = self._read(retrieved)
         if not found.items:
             return []
-        ranking = self.rank(query, found.passages, found.retrieve)
+        ranking = self.rank(query, found.scored, found.retrieve)
         dispatch_custom_event("rankr1", ranking, config=config)
         return self._chosen(found, ranking)
 
@@ -65,7 +65,7 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
         query, found = self._read(retrieved)
         if not found.items:
             return []
-        ranking = await self.arank(query, found.passages, found.retrieve)
+        ranking = await self.arank(query, found.scored, found.retrieve)
         await adispatch_custom_event("rankr1", ranking, config=config)
         return self._chosen(found, ranking)
 
@@ -73,7 +73,8 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
         if not isinstance(retrieved, dict) or not {"query", "documents"} <= retrieved.keys():
             found = sorted(retrieved) if isinstance(retrieved, dict) else type(retrieved).__name__
             raise ValueError(f'{{"query": …, "documents": …}} is needed, not {found}')
-        return retrieved["query"], Sources(Document, retrieved["documents"], self._passage, self._retriever)
+        found = Sources(Document, retrieved["documents"], self._passage, self._retriever, self.ranker.distances)
+        return retrieved["query"], found
 
     def _passage(self, document: Document) -> Passage:
         return self._to_passage(document.id or "", document.page_content, document.metadata)

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from llama_index.core import Settings
-from llama_index.core.llms import ChatMessage, ChatResponse, LLMMetadata
+from llama_index.core.llms import ChatMessage, ChatResponse, LLMMetadata, MockLLM
 from llama_index.core.schema import NodeWithScore
 from llama_index.llms.openai_like import OpenAILike
 from llama_index.postprocessor.rankr1 import RankR1Rerank
@@ -22,6 +22,14 @@ from tests.integrations.conftest import QUERY, WANTED, knows_best
 from tests.integrations.with_llama_index.conftest import Served, Spoken, ids
 
 Found = list[NodeWithScore]
+
+
+@pytest.mark.parametrize("llm", [MockLLM(), MockLLM(is_chat_model=True), MockLLM(max_tokens=9)])
+def test_a_model_that_repeats_the_prompt_gives_no_answer(found: Found, llm: MockLLM) -> None:
+    rankings: list[Ranking] = []
+    rerank = RankR1Rerank(llm=llm, top_n=3, on_ranking=rankings.append)
+    assert ids(rerank.postprocess_nodes(found, query_str=QUERY)) == ids(found[:3])
+    assert rankings[0].cost.unparsed == rankings[0].cost.comparisons > 0
 
 
 def test_a_model_in_this_process_has_one_call_at_a_time_and_blocks_no_loop(

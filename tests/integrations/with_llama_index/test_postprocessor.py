@@ -4,12 +4,13 @@ import asyncio
 import copy
 import json
 import pickle
+import re
 import threading
 from typing import Any
 
 import pytest
 from llama_index.core.callbacks import CallbackManager, LlamaDebugHandler
-from llama_index.core.ingestion import run_transformations
+from llama_index.core.ingestion import arun_transformations, run_transformations
 from llama_index.core.postprocessor import LLMRerank
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.query_engine import RetrieverQueryEngine
@@ -100,15 +101,17 @@ def test_a_query_may_be_a_string_and_other_calls_say_what_they_need(found: Found
     assert ids(engine.retrieve(QUERY)) == ids(asyncio.run(engine.aretrieve(QUERY))) == WANTED
     with pytest.raises(TypeError, match="which an IngestionPipeline does not have: use it in"):
         run_transformations([one.node for one in found], [made()])
+    with pytest.raises(TypeError, match="which an IngestionPipeline does not have: use it in"):
+        asyncio.run(arun_transformations([one.node for one in found], [made()]))
     with pytest.raises(TypeError, match=r"or call postprocess_nodes\(nodes, query_str=…\)"):
         made()(found, QUERY)
     with pytest.raises(TypeError, match="item 0 is a TextNode, not a NodeWithScore"):
         made().postprocess_nodes([one.node for one in found], query_str=QUERY)
-    for nodes in ([], found):
+    for nodes, query in (([], None), (found, None), (found, 5), (found, {"query_str": QUERY})):
+        with pytest.raises(ValueError, match=re.escape(f"needs a query (got {query!r}): use query_str=")):
+            made().postprocess_nodes(nodes, query)
         with pytest.raises(ValueError, match="needs a query"):
-            made().postprocess_nodes(nodes)
-        with pytest.raises(ValueError, match="needs a query"):
-            asyncio.run(made().apostprocess_nodes(nodes))
+            asyncio.run(made().apostprocess_nodes(nodes, query))
 
 
 def test_a_pickle_leaves_the_callback_manager_out() -> None:

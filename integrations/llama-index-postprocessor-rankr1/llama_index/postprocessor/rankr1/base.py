@@ -57,23 +57,28 @@ class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
             "node_postprocessors=, or call postprocess_nodes(nodes, query_str=…)"
         )
 
+    acall = __call__
+
     @dispatcher.span
     def _postprocess_nodes(self, nodes: Nodes, query_bundle: QueryType | None = None) -> Nodes:
-        found = Sources(NodeWithScore, nodes, self._passage, self._retriever)
+        found = self._sources(nodes)
         with self._events(query_bundle, found) as (query, result, tags):
             if found.items:
-                tags["rankr1"] = self.rank(query, found.passages, found.retrieve)
+                tags["rankr1"] = self.rank(query, found.scored, found.retrieve)
                 result.extend(self._chosen(found, tags["rankr1"]))
         return result
 
     @dispatcher.span
     async def _apostprocess_nodes(self, nodes: Nodes, query_bundle: QueryType | None = None) -> Nodes:
-        found = Sources(NodeWithScore, nodes, self._passage, self._retriever)
+        found = self._sources(nodes)
         with self._events(query_bundle, found) as (query, result, tags):
             if found.items:
-                tags["rankr1"] = await self.arank(query, found.passages, found.retrieve)
+                tags["rankr1"] = await self.arank(query, found.scored, found.retrieve)
                 result.extend(self._chosen(found, tags["rankr1"]))
         return result
+
+    def _sources(self, nodes: Nodes) -> Sources[NodeWithScore]:
+        return Sources(NodeWithScore, nodes, self._passage, self._retriever, self.ranker.distances)
 
     def _events(self, query: QueryType | None, found: Sources[NodeWithScore]) -> Reranking:
         model = self.ranker.plan.backend.model

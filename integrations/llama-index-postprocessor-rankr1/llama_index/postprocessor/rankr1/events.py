@@ -26,18 +26,19 @@ def reranking(
     Yields the text of the query as well; ValueError without one. After an error the end events have no nodes but the
     error.
     """
-    text = query if isinstance(query, str) else getattr(query, "query_str", None)
+    text = getattr(query, "query_str", query)
+    known = query if isinstance(text, str) else None
     top_n = top_n or len(nodes)
     result: Nodes = []
     tags: dict[str, Any] = {}
     payload: dict[str, Any] = {EventPayload.NODES: nodes, EventPayload.QUERY_STR: text}
     payload |= {EventPayload.TOP_K: top_n, EventPayload.MODEL_NAME: model}
-    dispatcher.event(ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=model))
+    dispatcher.event(ReRankStartEvent(query=known, nodes=nodes, top_n=top_n, model_name=model))
     with callbacks.event(CBEventType.RERANKING, payload=payload) as event:
         ended: dict[str, Any] = {EventPayload.NODES: result}
         try:
-            if text is None:
-                raise ValueError("RankR1Rerank needs a query: use query_str= or query_bundle=")
+            if not isinstance(text, str):
+                raise ValueError(f"RankR1Rerank needs a query (got {query!r:.100}): use query_str= or query_bundle=")
             yield text, result, tags
         except BaseException as error:
             result.clear()
