@@ -63,10 +63,16 @@ class Evaluation:
         depends_on = {**self.source, **self.first_stage.settings(self.corpus)}
         found = folder.records("candidates.jsonl", "retrieve", depends_on, "candidates")
         files = [self._open(system, folder, depends_on) for system in self._all_systems]  # nothing is asked before
-        for system, (orders, _) in zip(self._all_systems, files, strict=True):
-            lacking = orders is not None and any(question.query.id not in orders for question in self.questions)
-            if lacking and system.kind in ("dense", "cross-encoder"):
-                check_model(system.model or MODEL)
+        loaded_models = [
+            (system.model or MODEL, orders)
+            for system, (orders, _) in zip(self._all_systems, files, strict=True)
+            if system.kind in ("dense", "cross-encoder")
+        ]
+        if self.first_stage.retriever == "dense":
+            loaded_models.append((self.first_stage.model, found))
+        for model, records in loaded_models:
+            if records is not None and any(question.query.id not in records for question in self.questions):
+                check_model(model)
         folder.mark_results()
         progress("load", len(self.questions), pipeline.load(loaded, self.questions))
         with writing(folder.path / "passages.jsonl") as out:  # for other retrievers

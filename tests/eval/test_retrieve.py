@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -102,9 +103,12 @@ def test_a_missing_extra_is_named(asked: Callable[[], object], monkeypatch: pyte
         asked()
 
 
-@pytest.mark.parametrize("system", ["dense", "dense:no/such-model", "cross-encoder:/nowhere/model"])
+@pytest.mark.parametrize(
+    ("system", "retriever"),
+    [("dense", "bm25"), ("dense:no/such-model", "bm25"), ("cross-encoder:/nowhere/model", "bm25"), ("none", "dense")],
+)
 def test_a_model_that_cannot_be_had_is_named_before_another_is_asked(
-    system: str, questions: list[Question], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    system: str, retriever: Any, questions: list[Question], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not find_spec("sentence_transformers"):
         pytest.skip('no sentence-transformers: pip install "rankr1-eval[dense]"')
@@ -114,8 +118,11 @@ def test_a_model_that_cannot_be_had_is_named_before_another_is_asked(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     asked: list[object] = []
     with pytest.raises(ValueError, match=r"the model '.*' is no folder, is not .*: check its name and the network, or"):
-        evaluations.run(questions, asked.append, tmp_path / "run", f"rank-r1,{system}")
+        evaluations.run(
+            questions, asked.append, tmp_path / "run", f"rank-r1,{system}", first_stage=FirstStage(retriever)
+        )
     assert not asked
+    assert not (tmp_path / "run" / "passages.jsonl").exists()
 
 
 @pytest.fixture(scope="module")
