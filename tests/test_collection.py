@@ -108,6 +108,7 @@ def test_ids_become_words_and_of_several_contents_the_first_is_kept_with_one_war
     path = file("\n".join(map(json.dumps, lines)))
     assert read_passages(path) == {"1": Passage("1", "a", "a"), "of_two": Passage("of_two", "a", "a")}
     assert read_passages(path, wanted=[f"of{separator}two"]).keys() == {"of_two"}
+    assert read_passages(path).keys() == {"1", "of_two"}  # again, without a second warning
     assert caplog.messages == [f"{path}:2: duplicate passage id '1', and 1 more: the first is kept"]
     assert read_queries(path) == {"1": "a", "of_two": "a"}
 

@@ -12,11 +12,9 @@ becomes the same object with the passages reordered and ranked, and all other re
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import cache
 from typing import Any, get_args
 
 from rankr1_rag.io.collection import (
@@ -34,7 +32,7 @@ from rankr1_rag.io.collection import (
     within,
 )
 from rankr1_rag.io.files import FilePath, located, numbered_lines
-from rankr1_rag.io.trec import REMEDY
+from rankr1_rag.io.trec import REMEDY, warn_once
 from rankr1_rag.scoring import Meaning, Trend
 from rankr1_rag.types import Comparison, Completion, Cost, Passage, Query, Ranking, TokenLogprob
 
@@ -160,14 +158,8 @@ def read_candidates(path: FilePath, *, distances: bool = False) -> Iterator[Cand
         one = located(path, number, candidates_from_json, parsed, number, distances=distances)
         if one.problem and not warned:
             warned = True
-            _warn(f"{path}:{number}: query {one.query.id!r}: {one.problem}")
+            warn_once(f"{path}:{number}: query {one.query.id!r}: {one.problem}")
         yield one
-
-
-@cache
-def _warn(problem: str) -> None:
-    """Log a warning once: a file may be read twice, to check it before anything is requested."""
-    logging.getLogger("rankr1_rag").warning("%s", problem)
 
 
 def read_rankings(path: FilePath) -> Iterator[Ranking]:

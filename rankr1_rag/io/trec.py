@@ -19,6 +19,7 @@ import struct
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import cache
 from typing import NamedTuple, TextIO
 
 from rankr1_rag.errors import FileError
@@ -52,11 +53,17 @@ def as_word(id: object) -> str:
     return _NOT_IN_A_WORD.sub("_", str(id))
 
 
+@cache
+def warn_once(problem: str) -> None:
+    """Log a warning once: a file may be read twice, to check it before anything is requested."""
+    log.warning("%s", problem)
+
+
 def warn_repeated(path: FilePath, repeated: Sequence[tuple[int, str]]) -> None:
     """One warning for all (line, name) that a file has had before."""
     if repeated:
         (number, name), others = repeated[0], f", and {len(repeated) - 1} more" if len(repeated) > 1 else ""
-        log.warning("%s:%d: duplicate %s%s: the first is kept", path, number, name, others)
+        warn_once(f"{path}:{number}: duplicate {name}{others}: the first is kept")
 
 
 def read_run(path: FilePath, depth: int | None = None, *, distances: bool = False) -> Run:
