@@ -45,7 +45,7 @@ class LangChainLLM(FrameworkLLM):
         try:
             reply = await self.with_limits(request).ainvoke(messages, {**self.config, "callbacks": manager})
         except asyncio.CancelledError as error:
-            for run_id, parent in runs.open.items():
+            for run_id, parent in list(runs.open.items()):  # each is dropped when it ends
                 run = AsyncCallbackManagerForLLMRun(
                     run_id=run_id,
                     handlers=manager.handlers,

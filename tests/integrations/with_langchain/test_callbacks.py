@@ -133,6 +133,26 @@ def test_after_a_failure_the_calls_that_were_open_have_ended_too(wrap: str, on_f
     assert all(run.end_time >= call.end_time >= call.start_time >= run.start_time for call in calls)
 
 
+def test_a_call_that_is_open_when_its_event_loop_ends_is_cancelled_quietly() -> None:
+    problems: list[Any] = []
+
+    async def endless(messages: Any) -> str:
+        await asyncio.sleep(60)
+        return ""
+
+    async def leave() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, problem: problems.append(problem))
+        compressor = RankR1Rerank(llm=Chat(backend=Scripted(endless)))
+        task = asyncio.create_task(compressor.acompress_documents(documents(), QUERY))
+        while len(asyncio.all_tasks()) < 3:  # this one, the compressor and its call
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert not task.done()
+
+    asyncio.run(leave())
+    assert problems == []
+
+
 def test_events_can_be_streamed_and_an_async_handler_runs_on_the_loop_of_the_caller(compressor: RankR1Rerank) -> None:
     handler = AsyncEvents()
 
