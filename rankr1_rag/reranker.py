@@ -8,7 +8,6 @@ import math
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
-from numbers import Real
 from types import TracebackType
 from typing import Any, Self
 
@@ -167,18 +166,18 @@ class Reranker(Settings):
         if isinstance(passages, Iterable) and not isinstance(passages, (str, Mapping, Set)):
             found = list(passages)
             if found and all(isinstance(one, tuple) and len(one) == 2 for one in found):
-                found = self._in_order(query, found)
+                found = self._in_order(query, found, ordered)
         return QueryRun(query, found, self.k if k is None else k, retrieve, ordered=ordered)
 
-    def _in_order(self, query: str | Query, given: list[Any]) -> list[Candidate]:
+    def _in_order(self, query: str | Query, given: list[Any], ordered: bool) -> list[Candidate]:
         """The passages without their scores: distances sort them, and scores that contradict the order are logged."""
         scores = [math.nan if score is None else score for _, score in given]
-        if strange := [score for score in scores if not isinstance(score, Real)]:
+        if strange := [one for one in scores if isinstance(one, str) or not hasattr(one, "__float__")]:
             raise TypeError(f"the first-stage score {strange[0]!r:.40} is no number: use a number, or None")
-        known, trend = [float(score) for score in scores if score == score], Trend()
+        known, trend = [one for one in map(float, scores) if one == one], Trend()
         if self.distances and len(known) == len(given):
             given.sort(key=lambda pair: float(pair[1]))
-        for score in known if not self.distances else ():
+        for score in known if ordered and not self.distances else ():
             trend.add(score)
         if (problem := trend.contradiction()) and not vars(self).get("_warned"):
             vars(self)["_warned"] = True  # once a reranker
