@@ -43,6 +43,9 @@ DUMMY_KEY = "none"
 TEMPLATE_FIELDS = ("chat_template", "chat_template_kwargs")
 """Fields of a body that change how its messages are rendered."""
 
+SECRET_NAME = re.compile(r"(?:key|token|secret|password|signature)$", re.IGNORECASE)
+"""Parameters of an address that may be secret, and would be printed and pickled with it."""
+
 ROOMS = (0, 2_048, 8_192, 32_768)
 """Tokens added for reasoning that a server does not show: the next number after a completion that was all reasoning."""
 
@@ -115,6 +118,9 @@ class OpenAI:
         self.timeout = timeout
         self._headers = {name: Secret(value, "headers=") for name, value in (headers or {}).items()}
         self._query = dict(parse_qsl(parts.query, keep_blank_values=True)) | dict(query or {})
+        if plain := [name for name, one in self._query.items() if SECRET_NAME.search(name) and one[:1] != "$"]:
+            remedy = f'query={{"{plain[0]}": "$VARIABLE"}}, which is read from the environment'
+            raise ValueError(f"the query of {parts.hostname} shows the value of {plain[0]!r}: use {remedy}")
         self._extra_body = dict(extra_body or {})
         self._count = count
         self._api_key = None if api_key is None else Secret(api_key, "api_key=")
