@@ -28,7 +28,7 @@ Candidate = Passage | str | tuple[Passage | str, float | None]
 Item = tuple[str | Query, Iterable[Candidate]]
 """A query with its candidates, first-stage best first."""
 
-REMEDY = "distances=True takes the least as the best"
+REMEDY = "if they are distances, use distances=True"
 log = logging.getLogger("rankr1_rag")
 
 Result = tuple[int, Ranking | Exception]
@@ -167,10 +167,10 @@ class Reranker(Settings):
         if isinstance(passages, Iterable) and not isinstance(passages, (str, Mapping, Set)):
             found = list(passages)
             if found and all(isinstance(one, tuple) and len(one) == 2 for one in found):
-                found = self._in_order(query, found)
+                found = self._in_order(query, found, ordered)
         return QueryRun(query, found, self.k if k is None else k, retrieve, ordered=ordered)
 
-    def _in_order(self, query: str | Query, given: list[Any]) -> list[Candidate]:
+    def _in_order(self, query: str | Query, given: list[Any], ordered: bool) -> list[Candidate]:
         """The passages without their scores: distances sort them, and scores that contradict the order are logged."""
         scores = [math.nan if score is None else score for _, score in given]
         if strange := [score for score in scores if not isinstance(score, Real)]:
@@ -178,12 +178,12 @@ class Reranker(Settings):
         known, trend = [float(score) for score in scores if score == score], Trend()
         if self.distances and len(known) == len(given):
             given.sort(key=lambda pair: float(pair[1]))
-        for score in known if not self.distances else ():
+        for score in known if ordered and not self.distances else ():
             trend.add(score)
         if (problem := trend.contradiction()) and not vars(self).get("_warned"):
             vars(self)["_warned"] = True  # once a reranker
             text = query.text if isinstance(query, Query) else query
-            log.warning("query %.100r: %s; the order counts: %s", text, problem, REMEDY)
+            log.warning("query %.100r: %s; their order is kept: %s", text, problem, REMEDY)
         return [passage for passage, _ in given]
 
     def _check(self, retrieve: Retrieve | None) -> Retrieve | None:
