@@ -180,8 +180,8 @@ class Comparer:
         # Reasoning that the budget cut off holds no answer: models quote the example of the prompt. A server whose
         # template writes `<think>` itself returns reasoning without that tag.
         untagged = format.reasoning and "think>" not in first.text and not first.text.rstrip().endswith("</answer>")
-        cut_off = truncated and (format.is_reasoning(first.text) or (untagged and plan.force != "never"))
-        places = None if cut_off else format.parse(first.text, n)
+        in_reasoning = truncated and (format.is_reasoning(first.text) or (untagged and plan.force != "never"))
+        places = None if in_reasoning else format.parse(first.text, n)
         completion, lenient = first, None
         if places is None and not (truncated or plan.strict_format):
             places = lenient = format.lenient(first.text, n)

@@ -71,8 +71,8 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
 
     def _read(self, retrieved: Retrieved) -> tuple[str, Sources[Document]]:
         if not isinstance(retrieved, dict) or not {"query", "documents"} <= retrieved.keys():
-            found = sorted(retrieved) if isinstance(retrieved, dict) else type(retrieved).__name__
-            raise ValueError(f'{{"query": …, "documents": …}} is needed, not {found}')
+            keys = sorted(retrieved) if isinstance(retrieved, dict) else type(retrieved).__name__
+            raise ValueError(f'{{"query": …, "documents": …}} is needed, not {keys}')
         found = Sources(Document, retrieved["documents"], self._passage, self._retriever, self.ranker.distances)
         return retrieved["query"], found
 
