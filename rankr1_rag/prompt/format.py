@@ -189,8 +189,8 @@ class Format:
                 near = max(0, answer.start() - _NEAR_EXAMPLE)
                 start = part.find("<think>", near, answer.start())
                 words = part[near if start < 0 else start : answer.end()].split()
-                examples.append(r"\s+".join(map(re.escape, words)))
-        return heads, parts, re.compile("|".join(examples))
+                examples.append(r"(?:[\s>]|\\n)+".join(map(re.escape, words)))
+        return heads, parts, re.compile("|".join(examples), re.IGNORECASE)
 
     def strict(self, text: str, n: int) -> tuple[int, ...] | None:
         """The places that `parse` reads if the whole text has the exact form of the format, else None.

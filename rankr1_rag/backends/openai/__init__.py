@@ -88,7 +88,7 @@ class OpenAI:
             import httpx  # noqa: F401  # here: it takes a while
         except ImportError:
             raise ImportError('the OpenAI backend needs httpx: pip install "rankr1-rag[openai]"') from None
-        url = base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL
+        url = (base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL).strip()
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:%-]+", parts.hostname or ""):
             raise ValueError(f"base_url={redact(url)!r} is no address: use one like http://localhost:8000/v1")
@@ -96,7 +96,9 @@ class OpenAI:
             raise ValueError(
                 f"base_url at {parts.hostname} contains a user name or password: use api_key_env= for a key"
             )
-        self.base_url = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")  # query and fragment may be secret
+        self.base_url = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/").removesuffix(
+            "/chat/completions"
+        )  # query and fragment may be secret
         self._official = (parts.scheme, parts.hostname, parts.port or 443) == ("https", "api.openai.com", 443)
         if server is not None and server not in DIALECTS:
             raise ValueError(
@@ -104,6 +106,8 @@ class OpenAI:
             )
         if api_key_env == "OPENAI_API_KEY" and not self._official:
             raise ValueError(f"OPENAI_API_KEY goes only to api.openai.com: use another variable for {self.base_url}")
+        if wrong := [name for name in headers or () if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII)]:
+            raise ValueError(f"headers= has the name {wrong[0]!r}, which no header can have: use one like api-key")
         self.model = model
         self.server = server or ("openai" if self._official else "")
         self.context = context
