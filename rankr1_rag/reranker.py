@@ -27,7 +27,7 @@ Candidate = Passage | str | tuple[Passage | str, float | None]
 Item = tuple[str | Query, Iterable[Candidate]]
 """A query with its candidates, first-stage best first."""
 
-REMEDY = "distances=True takes the least as the best"
+REMEDY = "if they are distances, use distances=True"
 log = logging.getLogger("rankr1_rag")
 
 Result = tuple[int, Ranking | Exception]
@@ -182,7 +182,7 @@ class Reranker(Settings):
         if (problem := trend.contradiction()) and not vars(self).get("_warned"):
             vars(self)["_warned"] = True  # once a reranker
             text = query.text if isinstance(query, Query) else query
-            log.warning("query %.100r: %s; the order counts: %s", text, problem, REMEDY)
+            log.warning("query %.100r: %s; their order is kept: %s", text, problem, REMEDY)
         return [passage for passage, _ in given]
 
     def _check(self, retrieve: Retrieve | None) -> Retrieve | None:

@@ -111,7 +111,7 @@ def test_ids_become_words_and_of_several_contents_the_first_is_kept_with_one_war
 
 def test_a_text_alone_is_a_query_or_a_passage_if_there_is_an_id_for_it() -> None:
     assert (as_query("text", "1"), as_passage("text", "0")) == (Query("1", "text"), Passage("0", "text"))
-    with pytest.raises(ValueError, match='"doc_id" is missing or null; the fields are "text"'):
+    with pytest.raises(ValueError, match='"docno" is missing or null; the fields are "text"'):
         as_passage("text")
     with pytest.raises(ValueError, match="the passage is a whole number where a string or an object is needed"):
         as_passage(7)

@@ -92,20 +92,24 @@ def test_a_file_of_another_version_names_it(path: Path) -> None:
     kept(path, "q1")
     head, record = path.read_text().splitlines(keepends=True)
     assert json.loads(head) == {"rankr1_journal": 1, "version": __version__, "kind": "read none", "settings": SETTINGS}
-    for version, by in (("0.0.9", "0.0.9"), (None, "of an earlier, unreleased version")):
+    for version, by in (("0.0.9", "rankr1-rag 0.0.9"), (None, "an earlier, unreleased version of rankr1-rag")):
         old = {key: value for key, value in {**json.loads(head), "version": version}.items() if value is not None}
         path.write_text(json.dumps(old) + "\n" + record)
-        with pytest.raises(FileError, match=f"by rankr1-rag {by}, without text at byte .*: remove it, or give another"):
+        with pytest.raises(FileError, match=f"written by {by} without text at byte .*: remove it, or"):
             begun(path, fields=("said", "text"))
-        with pytest.raises(FileError, match=f":2: by rankr1-rag {by}, without text: run the command that makes it"):
+        with pytest.raises(FileError, match=f":2: written by {by} without text: run the command that makes it"):
             read_journal(path, "read none", ("said", "text"))
-        with pytest.raises(FileError, match=f"made by rankr1-rag {by} with other settings"):
+        with pytest.raises(FileError, match=f"made by {by} with other settings"):
             begun(path, settings={"think": 5})
         with begun(path) as records:
             assert list(records) == ["q1"]
-    path.write_text(head.replace('l": 1', 'l": 2'))
-    with pytest.raises(FileError, match="not the records of 'read none' in their version 1, but in version 2: move it"):
-        begun(path)
+    for first, by in (
+        (head.replace('l": 1', 'l": 2'), "version 2 of this format"),
+        ('{"rankr1_eval": 1}\n', "written by an earlier, unreleased version of rankr1-rag"),
+    ):
+        path.write_text(first)
+        with pytest.raises(FileError, match=f"not the records of 'read none', but {by}: move it away"):
+            begun(path)
 
 
 def test_one_process_at_a_time_and_a_restart_forgets(path: Path) -> None:

@@ -161,7 +161,7 @@ def test_scores_that_contradict_the_order_are_noticed_once_and_distances_are_sor
         assert [passage.text for passage in last.passages] == [f"{one}" for one in scores]
     (problem,) = caplog.messages
     assert problem.startswith(f"{path}:2: query '2': its first-stage scores ")
-    assert "; the order counts: distances=True (--distances) takes the least as the best" in problem
+    assert "; their order is kept: if they are distances, use distances=True (--distances)" in problem
     *_, last = read_candidates(path, distances=True)
     assert [passage.text for passage in last.passages] == sorted(f"{one}" for one in scores)
     assert [passage["score"] for passage in last.raw["candidates"]] == sorted(scores)

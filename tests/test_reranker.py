@@ -450,8 +450,10 @@ def test_first_stage_scores_are_checked_against_their_order_and_distances_sort(
             "number 2",
             "number 0",
         ]
-    problem = "query 'which?': its first-stage scores rise from the first candidate to the last, as distances do; the "
-    assert caplog.messages == [problem + "order counts: distances=True takes the least as the best"]
+    problem = (
+        "query 'which?': its first-stage scores rise from the first candidate to the last, as distances do; their "
+    )
+    assert caplog.messages == [problem + "order is kept: if they are distances, use distances=True"]
     caplog.clear()
     distances = Reranker(judge, k=1, distances=True)
     ranking = distances.rank("which?", nearest_first[::-1])

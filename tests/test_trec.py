@@ -109,7 +109,7 @@ def test_distances_are_noticed_and_read_on_demand(
     (problem,) = caplog.messages
     assert problem.startswith(f"{path}: query '{'q2' if shuffled and not dummy else 'q1'}' (and 1 more): its first-")
     assert "rise from the first candidate to the last, as distances do" in problem
-    assert "distances=True (--distances) takes the least as the best" in problem
+    assert "if they are distances, use distances=True (--distances)" in problem
     caplog.clear()
     assert read_run(path, 2, distances=True)["q1"] == [("d1", -0.1), ("d2", -0.2)]
     assert caplog.messages == []

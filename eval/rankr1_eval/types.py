@@ -97,12 +97,11 @@ class Difference:
 class SystemScores:
     """One system's scores. `differences` are from the system "none", empty without it and for itself.
 
-    `cost` holds means. A question: comparisons, rounds, passages_read, prompt_tokens, cached_tokens, completion_tokens,
-    reasoning_tokens, unparsed, forced and seconds, all 0 for a system that no model ordered, and retrieved, the
-    passages found between hops, of a system that retrieves there. A reading (a question at one k):
-    reader_prompt_tokens, reader_completion_tokens, reader_seconds, and reader_empty, the share without an answer
-    string. Seconds are those of requests that no store answered, scaled up to all, and missing where there were none.
-    `missing` are the ids of questions that lack an order or a reading, because something failed; they count as 0.
+    `cost` holds means. A question: the fields of `Cost` but `clipped` and `stored`, all 0 for a system that no model
+    ordered, and retrieved, the passages found between hops, of a system that retrieves there. A reading (a question at
+    one k): reader_prompt_tokens, reader_completion_tokens, reader_seconds, and reader_empty, the share without an
+    answer string. Seconds are those of requests that no store answered, scaled up to all, and missing where there were
+    none. `missing` are the ids of questions that lack an order or a reading, because something failed; they count as 0.
     """
 
     name: str

@@ -178,8 +178,11 @@ class Comparer:
             budget = plan.reasoning_tokens * format.reasoning + format.answer_tokens(n)
             first = await self.complete(messages, budget, sample)
         truncated = first.finish_reason == "length"
-        # Reasoning that the budget cut off holds no answer: models quote the example of the prompt.
-        places = None if truncated and format.is_reasoning(first.text) else format.parse(first.text, n)
+        # Reasoning that the budget cut off holds no answer: models quote the example of the prompt. A server whose
+        # template writes `<think>` itself returns reasoning without that tag.
+        untagged = format.reasoning and "think>" not in first.text and not first.text.rstrip().endswith("</answer>")
+        in_reasoning = truncated and (format.is_reasoning(first.text) or (untagged and plan.force != "never"))
+        places = None if in_reasoning else format.parse(first.text, n)
         completion, lenient = first, None
         if places is None and not (truncated or plan.strict_format):
             places = lenient = format.lenient(first.text, n)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import isnan
+from numbers import Real
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import PrivateAttr
@@ -35,7 +36,6 @@ class Sources(Generic[Item]):
     items: Sequence[Item]
     passage: Callable[[Item], Passage]
     retriever: Retriever | None = None
-    score: Callable[[Item], float | None] = lambda item: None
     distances: bool = False
 
     def __post_init__(self) -> None:
@@ -49,6 +49,13 @@ class Sources(Generic[Item]):
     def passages(self) -> tuple[Passage, ...]:
         """One for each of the items."""
         return tuple(map(self.passage, self.items))
+
+    def score(self, item: Item) -> float | None:
+        """The first-stage score of a node, or of a document that has it in its metadata."""
+        places = vars(item) if hasattr(item, "score") else getattr(item, "metadata", {})
+        names = ("relevance_score", "score", "_score", *(("distance", "_distance") if self.distances else ()))
+        found = [one for name in names if isinstance(one := places.get(name), Real)]
+        return float(found[0]) if found else None
 
     @property
     def scored(self) -> list[tuple[Passage, float | None]]:

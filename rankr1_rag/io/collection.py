@@ -26,7 +26,7 @@ Json = dict[str, Any]
 # The first name with a value that is not null counts.
 QUERY_ID = ("query_id", "qid", "id", "_id")
 QUERY_TEXT = ("text", "query", "question")
-PASSAGE_ID = ("id", "_id", "pid", "docid", "doc_id")
+PASSAGE_ID = ("id", "_id", "pid", "docid", "doc_id", "docno")
 PASSAGE_TEXT = ("text", "contents", "content", "segment", "passage", "body", "snippet")
 TITLE = ("title",)
 NESTED = ("doc", "document", "data")
@@ -147,8 +147,8 @@ def parse_object(line: str) -> Json:
         value = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         place = f"{error.msg.removesuffix(' at')} at column {error.colno}"
-        problem = f"not JSON: {place}; each line must be one whole object (jq -c . FILE)"
-        raise ValueError(problem) from error
+        filter = "'.[]'" if line.lstrip().startswith("[") else "."
+        raise ValueError(f"not JSON: {place}; each line must be one whole object (jq -c {filter} FILE)") from error
     except RecursionError:
         raise ValueError("JSON nested too deeply to be read") from None
     if isinstance(value, list):

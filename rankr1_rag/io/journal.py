@@ -25,6 +25,7 @@ from rankr1_rag.io.files import LOCKS, locked
 Json = dict[str, Any]
 VERSION = 1
 HEAD = b'{"rankr1_journal": '
+EARLIER = "an earlier, unreleased version of rankr1-rag"
 
 
 class Journal(Mapping[str, Json]):
@@ -129,9 +130,8 @@ class Journal(Mapping[str, Json]):
             elif isinstance(id := entry.get("id"), str) and entry.keys() >= set(fields):
                 self._places[id] = start
             else:
-                raise FileError(
-                    self.path, None, f"{unfit(entry, fields, first)} at byte {start}: remove it, or {remedy}"
-                )
+                problem = unfit(entry, fields, first)
+                raise FileError(self.path, None, f"{problem} at byte {start}: remove it, or {remedy}")
             start = self._file.tell()
         self._file.truncate(start)
         return settings
@@ -165,21 +165,25 @@ def read_journal(path: Path, kind: str, fields: Collection[str] = ()) -> dict[st
 
 def not_of(first: bytes, kind: str) -> str:
     """The problem of a file whose first line is not that of a journal of this kind."""
-    version = parsed(first).get("rankr1_journal", VERSION)
-    other = f" in their version {VERSION}, but in version {version}" if version != VERSION else ""
-    return f"not the records of {kind!r}{other}"
+    head = parsed(first)
+    if "rankr1_journal" not in head and any(name.startswith("rankr1") for name in head):
+        return f"not the records of {kind!r}, but written by {EARLIER}"
+    version = head.get("rankr1_journal", VERSION)
+    return f"not the records of {kind!r}" + (f", but version {version} of this format" if version != VERSION else "")
 
 
 def unfit(entry: Json, fields: Collection[str], first: bytes, damaged: str = "damaged") -> str:
     """The problem of a record: it is damaged, or another version of this package wrote it without a field."""
     lacking = ", ".join(sorted({*fields} - entry.keys()))
-    return f"by {by}, without {lacking}" if (by := writer(first)) and lacking and "id" in entry else damaged
+    return f"written by {by} without {lacking}" if (by := writer(first)) and lacking and "id" in entry else damaged
 
 
 def writer(first: bytes) -> str:
     """The version that wrote the journal with this first line, "" for this version."""
-    version = parsed(first).get("version", "of an earlier, unreleased version")
-    return "" if version == __version__ else f"rankr1-rag {version}"
+    version = parsed(first).get("version")
+    if version == __version__:
+        return ""
+    return f"rankr1-rag {version}" if version else EARLIER
 
 
 def head_settings(line: bytes, kind: str | None = None) -> Json | None:

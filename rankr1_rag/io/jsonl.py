@@ -255,7 +255,7 @@ def candidates_from_json(raw: Json, number: int, *, distances: bool = False) -> 
     if not query.text.strip():
         raise ValueError(f"the query {query.id!r} is empty: pass the question's text")
     name, problem = _list_name(raw), ""
-    scores = [_score(one) for one in field_of(raw, LISTS, "an array")]
+    scores = [_score(one, distances) for one in field_of(raw, LISTS, "an array")]
     if "rankr1" not in raw and None not in scores:  # else reranked by this package, whose scores are no distances
         if distances:
             places = sorted(range(len(scores)), key=lambda place: scores[place] or 0.0)
@@ -266,7 +266,7 @@ def candidates_from_json(raw: Json, number: int, *, distances: bool = False) -> 
                 trend.add(score or 0.0, place)
             problem = trend.contradiction()
     passages = _passages(raw)
-    return Candidates(query, passages, raw, number, problem and f"{problem}; the order counts: {REMEDY[0]}")
+    return Candidates(query, passages, raw, number, problem and f"{problem}; their order is kept: {REMEDY[0]}")
 
 
 def _list_name(record: Mapping[str, Any]) -> str:
@@ -274,12 +274,12 @@ def _list_name(record: Mapping[str, Any]) -> str:
     return next((name for name in LISTS if record.get(name) is not None), "passages")
 
 
-def _score(passage: object) -> float | None:
-    """The first-stage score of a passage, which some files have as text."""
+def _score(passage: object, distances: bool) -> float | None:
+    """The first-stage score of a passage, which some files have as text, or its distance."""
     if not isinstance(passage, dict):
         return None
     try:
-        return float(passage["score"] if passage.get("score") is not None else passage["distance"])
+        return float(passage["distance" if distances and passage.get("score") is None else "score"])
     except (KeyError, TypeError, ValueError):
         return None
 

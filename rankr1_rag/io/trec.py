@@ -28,7 +28,7 @@ from rankr1_rag.types import Ranking
 _NOT_IN_A_WORD = re.compile(r"[\s\0\ufeff\ud800-\udfff]")
 _HEADER = re.compile(r"\S*(query|qid|topic)\S*\s.*[a-z]\s*$", re.IGNORECASE)
 log = logging.getLogger("rankr1_rag")
-REMEDY = ("distances=True (--distances) takes the least as the best", "leave out distances=True (--distances)")
+REMEDY = ("if they are distances, use distances=True (--distances)", "leave out distances=True (--distances)")
 """Of scores that contradict their order, without and with the option."""
 
 

@@ -78,8 +78,8 @@ def lenient_labels(text: str, *, in_reasoning: bool, listwise: bool) -> list[int
     *reasoning, tail = _REASONING_END.split(_NO_SPACE.sub(" ", text.translate(_PLAIN)))
     if (found := _JSON.fullmatch(_ANSWER_TAG.sub(" ", tail))) and len(tail) <= _LONGEST:
         with suppress(ValueError, RecursionError):
-            named = {name: json.dumps(value) for name, value in json.loads(found[1]).items()}
-            tail = "\n".join([named[name] for name in named if all(map(_ANSWER_WORD.fullmatch, _WORD.findall(name)))])
+            values = {name: json.dumps(value) for name, value in json.loads(found[1]).items()}
+            tail = "\n".join([values[name] for name in values if all(map(_ANSWER_WORD.fullmatch, _WORD.findall(name)))])
     before, *answers = _ANSWER_BEGUN.split(tail)
     in_reasoning = in_reasoning or bool(_REASONING_BEGUN.search(tail))
     if answers:

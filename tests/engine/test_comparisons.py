@@ -60,8 +60,9 @@ def test_a_label_is_forced_in_the_same_turn_or_in_a_new_one(can_continue: bool) 
 
 
 @pytest.mark.parametrize("example", ["The form is <answer>[1]</answer>. Now", "like <answer>[2]</answer>, so let me"])
-def test_an_example_quoted_in_truncated_reasoning_is_no_answer(example: str) -> None:
-    quoted = Completion(f"<think>{example}", finish_reason="length")
+@pytest.mark.parametrize("opened", ["<think>", ""], ids=["by the model", "by the template"])
+def test_an_example_quoted_in_truncated_reasoning_is_no_answer(opened: str, example: str) -> None:
+    quoted = Completion(f"{opened}{example}", finish_reason="length")
     assert rank(Recorded(quoted, LABEL)).order == (1, 0)
     for can_continue in (True, False):
         ranking = rank(Recorded(quoted, Completion("the first"), can_continue=can_continue))

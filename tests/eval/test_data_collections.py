@@ -4,6 +4,7 @@ import gzip
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,27 @@ def test_collections_by_path(dl19: JudgedCollection, scifact: JudgedCollection, 
     )
     assert set(scifact.queries) == set(scifact.qrels)
     assert scifact.passages({"4983"})["4983"].title.startswith("Microstructural development")
+
+
+def test_parquet_by_path(
+    scifact: JudgedCollection, shared_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = pytest.importorskip("pyarrow", reason="parquet needs pyarrow: rankr1-eval[hub]").Table
+    parquet = pytest.importorskip("pyarrow.parquet")
+    passages = [asdict(one) for one in scifact.passages({"4983", "5836"}).values()]
+    queries = [{"_id": id, "text": text} for id, text in scifact.queries.items()]
+    for name, rows in (("queries", queries), ("corpus", [*passages, {**passages[0], "text": "The same id again."}])):
+        parquet.write_table(table.from_pylist(rows), tmp_path / f"{name}.parquet")
+    qrels = shared_data / "beir-scifact" / "qrels_train.tsv"
+    found = from_files(tmp_path / "queries.parquet", tmp_path / "corpus.parquet", qrels)
+    assert (found.queries, found.qrels) == (scifact.queries, scifact.qrels)
+    assert found.passages(["4983", "none"]) == scifact.passages(["4983"])
+    assert found.everything is not None
+    assert [one.id for one in found.everything()] == [one["id"] for one in passages]
+    assert "corpus.parquet:3: duplicate id" in caplog.text
+    parquet.write_table(table.from_pylist([{"id": "1", "abstract": "A text."}]), tmp_path / "bad.parquet")
+    with pytest.raises(FileError, match=r'bad.parquet:1: field "text" or .*; the fields are "id", "abstract"'):
+        from_files(tmp_path / "queries.parquet", tmp_path / "bad.parquet", qrels).passages(["1"])
 
 
 def test_a_judged_query_without_a_text_is_named_and_one_without_a_judgement_left_out(tmp_path: Path) -> None:

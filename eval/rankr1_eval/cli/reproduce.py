@@ -44,7 +44,7 @@ class CollectionOptions:
         str | None, option("Collections of beir or bright, comma-separated (default: bright's 12).", WHERE)
     ] = None
     queries: Annotated[
-        Path | None, option("File of queries instead of the hub's: id<TAB>text, or JSON lines.", WHERE)
+        Path | None, option("File of queries instead of the hub's: id<TAB>text, JSON lines or parquet.", WHERE)
     ] = None
     passages: Annotated[Path | None, option("File of passages, with --queries: the same formats.", WHERE)] = None
     qrels: Annotated[Path | None, option("File of judgements, with --queries: TREC's or BEIR's format.", WHERE)] = None

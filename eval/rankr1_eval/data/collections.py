@@ -12,21 +12,21 @@ Queries without a judgement are left out: they cannot be scored.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
-from functools import cache, partial
+from functools import cache
 from math import isfinite, lcm
 from pathlib import Path
 from typing import Any
 
 from rankr1_eval.data.fields import Hub, by_word
-from rankr1_eval.data.loading import INSTALL, fetching, opened, whole
+from rankr1_eval.data.loading import INSTALL, fetching, opened, parquet_rows, whole
 from rankr1_eval.types import JudgedCollection
 from rankr1_rag.errors import FileError
-from rankr1_rag.io.collection import member, of_kind, read_passages, read_queries, within
-from rankr1_rag.io.files import FilePath
-from rankr1_rag.io.trec import Qrels, as_word, read_qrels
+from rankr1_rag.io.collection import as_passage, as_query, member, of_kind, read_passages, read_queries, within
+from rankr1_rag.io.files import FilePath, located
+from rankr1_rag.io.trec import Qrels, as_word, read_qrels, warn_repeated
 from rankr1_rag.types import Passage
 
 MOST_PARTS = 1000
@@ -55,20 +55,39 @@ def judged(spec: str) -> JudgedCollection:
 def from_files(queries: FilePath, passages: FilePath, qrels: FilePath, name: str | None = None) -> JudgedCollection:
     """The collection of three files; `name` is by default the stem of the qrels' name.
 
-    Queries and passages are JSON lines or `id<TAB>text`, qrels TREC's or BEIR's; all may be gzipped. Passages are
-    looked up by one pass over their file each time. FileError where a file is malformed, or a judged query has no text.
+    Queries and passages are JSON lines, `id<TAB>text` or parquet, qrels TREC's or BEIR's; text may be gzipped. Passages
+    are looked up by one pass over their file each time. FileError where a file is malformed, or a judged query has no
+    text.
     """
+
+    def rows(path: FilePath, read: Callable[[object], Any]) -> dict[str, Any]:
+        found = [located(path, number, read, row) for number, row in enumerate(parquet_rows(path), start=1)]
+        kept = by_word((one.id, one) for one in found)
+        warn_repeated(
+            path, [(n, f"id {one.id!r}") for n, one in enumerate(found, 1) if kept[as_word(one.id)] is not one]
+        )
+        return kept
+
+    def lookup(wanted: Collection[str] | None = None) -> dict[str, Passage]:
+        if Path(passages).suffix != ".parquet":
+            return read_passages(passages, wanted)
+        found = {id: replace(one, id=id) for id, one in rows(passages, as_passage).items()}
+        return found if wanted is None else {id: found[id] for id in wanted if id in found}
+
     judgements = read_qrels(qrels)
-    texts = read_queries(queries)
+    if Path(queries).suffix == ".parquet":
+        texts = {id: one.text for id, one in rows(queries, as_query).items()}
+    else:
+        texts = read_queries(queries)
     for id in judgements:
         if id not in texts:
             raise FileError(qrels, None, f"query {id!r} is judged, but {queries} does not hold its text")
     return JudgedCollection(
         name=name or Path(qrels).name.partition(".")[0],
         queries={id: text for id, text in texts.items() if id in judgements},
-        passages=partial(read_passages, passages),
+        passages=lookup,
         qrels=judgements,
-        everything=lambda: read_passages(passages).values(),
+        everything=lambda: lookup().values(),
     )
 
 

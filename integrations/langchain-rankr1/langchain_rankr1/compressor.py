@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any, ClassVar
 
 from langchain_core.callbacks import Callbacks, adispatch_custom_event, dispatch_custom_event
@@ -72,15 +71,10 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
 
     def _read(self, retrieved: Retrieved) -> tuple[str, Sources[Document]]:
         if not isinstance(retrieved, dict) or not {"query", "documents"} <= retrieved.keys():
-            found = sorted(retrieved) if isinstance(retrieved, dict) else type(retrieved).__name__
-            raise ValueError(f'{{"query": …, "documents": …}} is needed, not {found}')
-        documents, distances = retrieved["documents"], self.ranker.distances
-        return retrieved["query"], Sources(Document, documents, self._passage, self._retriever, self._score, distances)
-
-    def _score(self, document: Document) -> float | None:
-        names = ("relevance_score", "score", "_score", *(("distance", "_distance") if self.ranker.distances else ()))
-        found = [one for name in names if isinstance(one := document.metadata.get(name), Real)]
-        return float(found[0]) if found else None
+            keys = sorted(retrieved) if isinstance(retrieved, dict) else type(retrieved).__name__
+            raise ValueError(f'{{"query": …, "documents": …}} is needed, not {keys}')
+        found = Sources(Document, retrieved["documents"], self._passage, self._retriever, self.ranker.distances)
+        return retrieved["query"], found
 
     def _passage(self, document: Document) -> Passage:
         return self._to_passage(document.id or "", document.page_content, document.metadata)

@@ -119,8 +119,8 @@ class OpenAI:
         self._headers = {name: Secret(value, "headers=") for name, value in (headers or {}).items()}
         self._query = dict(parse_qsl(parts.query, keep_blank_values=True)) | dict(query or {})
         if plain := [name for name, one in self._query.items() if SECRET_NAME.search(name) and one[:1] != "$"]:
-            remedy = f'query={{"{plain[0]}": "$VARIABLE"}}, which is read from the environment'
-            raise ValueError(f"the query of {parts.hostname} shows the value of {plain[0]!r}: use {remedy}")
+            remedy = 'use "$NAME", a variable of the environment, as its value in query='
+            raise ValueError(f"the query of {parts.hostname} shows the value of {plain[0]!r}: {remedy}")
         self._extra_body = dict(extra_body or {})
         self._count = count
         self._api_key = None if api_key is None else Secret(api_key, "api_key=")

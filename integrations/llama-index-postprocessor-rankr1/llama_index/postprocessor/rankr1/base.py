@@ -78,8 +78,7 @@ class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
         return result
 
     def _sources(self, nodes: Nodes) -> Sources[NodeWithScore]:
-        distances = self.ranker.distances
-        return Sources(NodeWithScore, nodes, self._passage, self._retriever, lambda node: node.score, distances)
+        return Sources(NodeWithScore, nodes, self._passage, self._retriever, self.ranker.distances)
 
     def _events(self, query: QueryType | None, found: Sources[NodeWithScore]) -> Reranking:
         model = self.ranker.plan.backend.model
