@@ -37,19 +37,20 @@ _PLAIN = str.maketrans("\uff3b\uff3d\u3010\u3011" + "".join(map(chr, range(0xFF1
 _JSON = re.compile(r"(?:```\w*+)?[\s\[]*+(\{.*\})[\s\]]*+(?:```)?\s*+", re.DOTALL)
 _IDEOGRAPH = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _NO_SPACE = re.compile(rf"(?<=[{_IDEOGRAPH}])(?=[0-9])|(?<=[0-9])(?=[{_IDEOGRAPH}])")
-_END = re.compile(r"</\w++>|\[/\w++\]|<\|[^<>|\n]*+\|>")
+_END = re.compile(r"</\w++>|\[/\w++\]|<\|[^<>|\n]*+\|>|\bno\b[. ]{0,2}(?=[0-9])", re.IGNORECASE)
 _LONGEST = 10_000
 """Characters of an answer with its explanation."""
 _NEAR = 40
 """Characters before and behind a label in which a word takes it back."""
 _NOT_BEFORE = re.compile(
-    r"(?:\b(?:not|nor|never|neither|except|unlike|without|least|nicht|kein\w*|weder|pas|не|no es)|n['\u2019]t)\W++"
-    r"(?:\w++\W++){0,2}\Z|\b(?:ruled? out|reject\w*|exclude\w*|discard\w*)\W++\Z|[不非]\w?\W{0,3}\Z",
+    r"(?:\b(?:not|nor|never|neither|except|unlike|without|(?<!at )least|nicht|kein\w*|weder|pas|не|no es)|"
+    r"n['\u2019]t)\W++(?:\w++\W++){0,2}\Z|\b(?:ruled? out|reject\w*|exclude\w*|discard\w*)\W++\Z"
+    r"|\bno (?:relevant )?\Z|(?:不|非(?!常))\w?\W{0,3}\Z",
     re.IGNORECASE,
 )
 _NOT_BEHIND = re.compile(
-    r"\W*+(?:(?:\w++[^\w.!?]++){0,2}(?:not|never|cannot|neither|irrelevant|wrong|incorrect|least|off.topic|fails|lacks|"
-    r"nicht|falsch|pas|не|\w+n['\u2019]t)\b|[不无無没沒])",
+    r"\W*+(?:(?:\w++[^\w.!?]++){0,2}(?:not|never|cannot|neither|irrelevant|wrong|incorrect|(?<!at )least|off.topic|"
+    r"fails|lacks|nicht|falsch|pas|не|\w+n['\u2019]t)\b|[不无無没沒])",
     re.IGNORECASE,
 )
 _ANOTHER = re.compile(
@@ -61,7 +62,7 @@ _NO_LABEL = re.compile(
 _WORD = re.compile(r"[^\W_]+")
 _ANSWER_WORD = re.compile(
     "a|answer|be|best|boxed|candidate|choice|choose|chosen|correct|doc|document|final|hence|i|id|index|is|it|label|most|"
-    "my|no|number|one|option|output|passage|pick|query|relevant|result|select|selected|should|so|text|the|therefore|thus|"
+    "my|number|one|option|output|passage|pick|query|relevant|result|select|selected|should|so|text|the|therefore|thus|"
     "to|winner|would|antwort|réponse|respuesta|risposta|resposta|antwoord|odpowiedź|cevap|svar|ответ|الإجابة|trả|lời|답변|정답|"
     "[最终終的正确確回答案应應该該选選择擇是为為相关關え文档件段落编編号號]+",
     re.IGNORECASE,

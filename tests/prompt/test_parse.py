@@ -82,6 +82,7 @@ ALMOST += [
 ]
 ALMOST += ["<thinking>not [3]?</thinking> [2]", "[THINK][3][/THINK][2]", "<|channel|>final<|message|>[2]"]
 ALMOST += ["Ruling out the others, [2] is best.", "[2] is right. Not that it matters"]
+ALMOST += ["At least [2] names the river", "非常[2]"]
 UNTAGGED = ["[1] is about 3 dogs, [3] about 1998.\n\nAnswer: [2]", "[1] is not it. <answer>2", "<think>why <answer>[2]"]
 
 
@@ -108,6 +109,7 @@ UNCLEAR += [
 ]
 UNCLEAR += ["[2] is wrong", "[2] is the least relevant", "The least relevant is [2]", "I rule out passage 2"]
 UNCLEAR += ['{"score": 2}', '{"answer": [2, 3]}', '{"scores": {"2": 1}}', "<thinking>Perhaps [2]", "Score: 2"]
+UNCLEAR += ["No relevant document: 2"]
 UNCLEAR += ["<answer>1 <answer>2", "<answer>2</answer> or [3]", "<answer>[1]</answer> hm <answer>none</answer>"]
 UNCLEAR += ["2\n3", "2\nPassage [3] is wrong", "[2] 3", "1. Read\n2. Choose"]
 UNCLEAR += ["<think>why</think> [1] <answer>2", f"[{'2' * 9_000}]", f"{'2' * 9_000}"]
