@@ -422,6 +422,10 @@ def test_identities_differ_by_address_unless_there_is_a_revision() -> None:
         ({"base_url": r"https://evil.example\.api.openai.com/v1"}, "no address"),
         ({"base_url": "http://host:port/v1"}, "port"),
         ({"base_url": f"http://me:{KEY}@host/v1"}, "host contains a user name or password"),
+        (
+            {"headers": {"Authorization": "Bearer $KEY"}},
+            "variable behind other text in 'Authorization': .* api_key_env=",
+        ),
         ({"headers": {"x y": "1"}}, "the name 'x y', which no header can have: use one like api-key"),
         (
             {"base_url": f"http://host/v1?key={KEY}"},

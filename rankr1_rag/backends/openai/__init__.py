@@ -111,6 +111,9 @@ class OpenAI:
             raise ValueError(f"OPENAI_API_KEY goes only to api.openai.com: use another variable for {self.base_url}")
         if wrong := [name for name in headers or () if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII)]:
             raise ValueError(f"headers= has the name {wrong[0]!r}, which no header can have: use one like api-key")
+        if partly := [name for name, one in (headers or {}).items() if re.search(r"\s\$\{?[A-Za-z_]\w*\}?$", one)]:
+            remedy = 'put the whole value into the variable and use "$NAME", or api_key_env= for a bearer token'
+            raise ValueError(f"headers= has a variable behind other text in {partly[0]!r}: {remedy}")
         self.model = model
         self.server = server or ("openai" if self._official else "")
         self.context = context
