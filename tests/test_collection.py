@@ -44,6 +44,9 @@ def test_a_query_is_read_under_every_customary_name(file: Writer, line: str) -> 
         ('{"docid": "d", "score": 2, "doc": {"id": "x", "contents": "A"}}', Passage("d", "A")),
         ('{"doc": {"_id": "d", "title": "T", "body": "A"}, "title": null}', Passage("d", "A", "T")),
         ('{"docid": "d", "doc": "{\\"contents\\": \\"A\\"}"}', Passage("d", "A")),
+        ('{"docid": "d", "raw": "{\\"id\\": \\"x\\", \\"contents\\": \\"A\\"}"}', Passage("d", "A")),
+        ('{"passage_id": 7, "text": "", "contents": "A"}', Passage("7", "A")),
+        ('{"id": "", "_id": "d", "title": "", "text": "", "doc": {"title": "T", "text": "A"}}', Passage("d", "A", "T")),
         ('{"docid": "d", "doc": "{A"}', Passage("d", "{A")),
         ('{"id": "d", "data": {"title": "T", "snippet": "A"}}', Passage("d", "A", "T")),
         ('{"id": "d", "text": "\\ud800"}', Passage("d", "\ud800")),
@@ -111,7 +114,7 @@ def test_ids_become_words_and_of_several_contents_the_first_is_kept_with_one_war
 
 def test_a_text_alone_is_a_query_or_a_passage_if_there_is_an_id_for_it() -> None:
     assert (as_query("text", "1"), as_passage("text", "0")) == (Query("1", "text"), Passage("0", "text"))
-    with pytest.raises(ValueError, match='"docno" is missing or null; the fields are "text"'):
+    with pytest.raises(ValueError, match='"passage_id" is missing or null; the fields are "text"'):
         as_passage("text")
     with pytest.raises(ValueError, match="the passage is a whole number where a string or an object is needed"):
         as_passage(7)

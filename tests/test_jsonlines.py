@@ -118,6 +118,7 @@ A, B = {"docid": "a", "score": 2.5, "doc": {"contents": "A"}}, {"docid": "b", "d
     ("line", "name", "id"),
     [
         ({"query": {"qid": 7, "text": "which?"}, "candidates": [A, B]}, "candidates", "7"),
+        ({"query": "which?", "passages": [], "candidates": [A, B]}, "candidates", "1"),
         ({"query": "which?", "hits": [{"content": "A", "qid": 7, **A}, B]}, "hits", "1"),
         (
             {
@@ -130,7 +131,7 @@ A, B = {"docid": "a", "score": 2.5, "doc": {"contents": "A"}}, {"docid": "b", "d
         ),
         ({"query": "which?", "documents": ["A", {"title": "T", "text": "B"}], "top_n": 1}, "documents", "1"),
     ],
-    ids=["RankLLM, Anserini", "RankLLM's older", "DPR", "Cohere"],
+    ids=["RankLLM, Anserini", "an empty list first", "RankLLM's older", "DPR", "Cohere"],
 )
 def test_the_lines_of_other_programs_are_read_and_come_back_in_their_shape(
     tmp_path: Path, line: dict[str, Any], name: str, id: str

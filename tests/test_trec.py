@@ -274,6 +274,8 @@ def test_qrels_keep_every_judgement_negative_ones_too(file: Writer) -> None:
     [
         "query-id\tcorpus-id\tscore\nq\ta\t1\nq\tof two\t0\n",
         "q\ta\t1.0\nq\tof two\t0.0\n",
+        '"q_id"\t"doc_id"\t"rel"\nq\ta\t1.0\nq\tof two\t0.0\n',
+        "q 0 a 1\nq 0 of\u00a0two 0\n",
         "# BEIR\nquery-id corpus-id score\nq a 1\nq of_two 0\n",
         "qid\titer\tdocid\trel\nq\t0\ta\t1.0\nq\tQ0\tof two\t0\n",
     ],

@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -25,11 +25,18 @@ EventLoop: TypeAlias = asyncio.AbstractEventLoop
 
 @dataclass(slots=True, eq=False)
 class Caller:
-    """A task on another event loop that awaits a coroutine of the private loop; `cancelled` once it no longer does."""
+    """A task on another event loop that awaits a coroutine of the private loop; `cancelled` once it no longer does.
+
+    `tasks` are those that run on that loop for it.
+    """
 
     loop: EventLoop
     cancelled: bool = False
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
+
+ENDING = 0.5
+"""Seconds that abandoned tasks have to end before their caller."""
 
 caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
 """Inside a coroutine of the private loop: the task that awaits it, None if a plain thread waits.
@@ -150,6 +157,12 @@ class Loop:
         except asyncio.CancelledError:
             here.cancelled = True
             raise
+        except GeneratorExit:
+            here.tasks = set()  # nothing can be awaited any more
+            raise
+        finally:
+            if here.tasks:  # abandoned: they end before their caller, so that traces are in order
+                await asyncio.wait(here.tasks, timeout=ENDING)
 
     def root_caller(self, here: Caller) -> Caller | None:
         """The outermost caller: for a backend that awaits on this very loop, the one that awaits the backend."""

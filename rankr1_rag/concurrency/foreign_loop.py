@@ -74,6 +74,8 @@ def start(who: Caller, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
             except Exception as error:  # a plain function in place of a coroutine function
                 fail(future, error)
                 return
+            who.tasks.add(task)
+            task.add_done_callback(who.tasks.discard)
             task.add_done_callback(end)
             future.add_done_callback(partial(abandon, task))
 

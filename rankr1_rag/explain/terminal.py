@@ -87,7 +87,8 @@ def ranking_table(ranking: Ranking, top: int | None = None) -> Table:
         table.add_row(*map(Text, plain), passage, style="" if why.selected else "dim")
     left_out = len(ranking) - shown
     mark = "✓ selected" if ranking.chosen is None else "✓ chosen by the model"
-    table.caption = Text(mark + (f"; {left_out:,} more follow" if left_out else ""), style="dim")
+    notes = [*([] if ranking.failure else [mark]), *([f"{left_out:,} more follow"] if left_out else [])]
+    table.caption = Text("; ".join(notes), style="dim")
     return table
 
 

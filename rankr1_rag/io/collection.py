@@ -5,7 +5,7 @@
     {"docid": "msmarco_v2.1_doc_00_0#0_0", "title": "…", "segment": "A flea …", "url": "…"}   MS MARCO v2
     {"docid": "5611210", "score": 15.78, "doc": {"id": "5611210", "contents": "A flea …"}}    Anserini, RankLLM
 
-Of several names the first with a value counts.
+Of several names the first with a value counts, one that is not empty before one that is.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from rankr1_rag.types import Passage, Query
 
 Json = dict[str, Any]
 
-# The first name with a value that is not null counts.
+# The first name with a value counts.
 QUERY_ID = ("query_id", "qid", "id", "_id")
 QUERY_TEXT = ("text", "query", "question")
-PASSAGE_ID = ("id", "_id", "pid", "docid", "doc_id", "docno")
+PASSAGE_ID = ("id", "_id", "pid", "docid", "doc_id", "docno", "passage_id")
 PASSAGE_TEXT = ("text", "contents", "content", "segment", "passage", "body", "snippet")
 TITLE = ("title",)
-NESTED = ("doc", "document", "data")
+NESTED = ("doc", "document", "data", "raw")
 """The object inside a passage that has the text if the passage has none."""
 
 KINDS: dict[str, tuple[type, ...]] = {
@@ -86,8 +86,8 @@ def as_query(record: object, default_id: str | None = None) -> Query:
 def as_passage(record: object, default_id: str | None = None) -> Passage:
     """A passage from a JSON value: an object, or its text alone. ValueError where it is neither, or lacks an id."""
     fields = {"text": record} if isinstance(record, str) else of_kind("the passage", record, "a string or an object")
-    within = next((name for name in NESTED if fields.get(name) is not None), None)
-    if within is not None and all(fields.get(name) is None for name in PASSAGE_TEXT):
+    within = first_of(fields, NESTED)
+    if within is not None and not fields.get(first_of(fields, PASSAGE_TEXT) or ""):
         nested = of_kind(f'field "{within}"', fields[within], "a string or an object")
         if isinstance(nested, str):  # the document as it is in the index: JSON, or its text
             with suppress(ValueError):
@@ -95,7 +95,7 @@ def as_passage(record: object, default_id: str | None = None) -> Passage:
             nested = {"text": nested} if isinstance(nested, str) else nested
         named = any(fields.get(name) is not None for name in PASSAGE_ID)
         inner = {name: value for name, value in nested.items() if not (named and name in PASSAGE_ID)}
-        fields = inner | {name: value for name, value in fields.items() if value is not None}
+        fields = inner | {name: value for name, value in fields.items() if value not in (None, "")}
     return Passage(id_of(fields, PASSAGE_ID, default_id), text_of(fields, PASSAGE_TEXT), text_of(fields, TITLE, ""))
 
 
@@ -157,10 +157,15 @@ def parse_object(line: str) -> Json:
     return parsed
 
 
+def first_of(record: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """The first of the names with a value that is not empty, else with one that is not null."""
+    there = [name for name in names if record.get(name) is not None]
+    return next((name for name in there if record[name] not in ("", [])), there[0] if there else None)
+
+
 def _first(record: Mapping[str, Any], names: Sequence[str], default: str | None) -> tuple[str, Any]:
-    for name in names:
-        if record.get(name) is not None:
-            return name, record[name]
+    if (name := first_of(record, names)) is not None:
+        return name, record[name]
     if default is None:
         wanted, found = " or ".join(f'"{name}"' for name in names), ", ".join(f'"{name}"' for name in record)
         raise ValueError(f"field {wanted} is missing or null; the fields are {found or 'none':.200}")

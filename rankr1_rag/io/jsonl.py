@@ -26,6 +26,7 @@ from rankr1_rag.io.collection import (
     as_passage,
     as_query,
     field_of,
+    first_of,
     id_of,
     member,
     of_kind,
@@ -270,8 +271,8 @@ def candidates_from_json(raw: Json, number: int, *, distances: bool = False) -> 
 
 
 def _list_name(record: Mapping[str, Any]) -> str:
-    """The field of the passages: the first that is there."""
-    return next((name for name in LISTS if record.get(name) is not None), "passages")
+    """The field of the passages."""
+    return first_of(record, LISTS) or "passages"
 
 
 def _score(passage: object, distances: bool) -> float | None:

@@ -5,8 +5,9 @@ A run line is `qid Q0 docid rank score tag`, a qrels line `qid 0 docid rel`, or 
     264014 Q0 5611210 1 15.780600 bm25
     264014 0 4834547 3
 
-Fields are separated by any whitespace; ids that contain some are read where tabs separate the fields. As in trec_eval a
-run is ordered by score, read as float32, and the rank is ignored. Lines that begin with # are comments.
+Fields are separated by any whitespace; ids that contain some are read where tabs separate the fields, or where it is
+not ASCII. As in trec_eval a run is ordered by score, read as float32, and the rank is ignored. Lines that begin with #
+are comments.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from rankr1_rag.scoring import Trend
 from rankr1_rag.types import Ranking
 
 _NOT_IN_A_WORD = re.compile(r"[\s\0\ufeff\ud800-\udfff]")
-_HEADER = re.compile(r"\S*(query|qid|topic)\S*\s.*[a-z]\s*$", re.IGNORECASE)
+_HEADER = re.compile(r"\S*(query|q_?id|topic)\S*\s.*[a-z]\"?\s*$", re.IGNORECASE)
 log = logging.getLogger("rankr1_rag")
 REMEDY = ("if they are distances, use distances=True (--distances)", "leave out distances=True (--distances)")
 """Of scores that contradict their order, without and with the option."""
@@ -177,7 +178,12 @@ def _lines(path: FilePath, width: int) -> Iterator[tuple[int, str]]:
 def _columns(line: str, width: int) -> list[str]:
     """The fields of a line; tabs may separate ids that contain spaces, which become words."""
     fields = [as_word(field.strip()) for field in line.split("\t")]
-    return fields if len(fields) == width and all(fields) else line.split()
+    if len(fields) == width and all(fields):
+        return fields
+    fields = line.split()
+    if len(fields) > width:  # an id may contain white space that is not ASCII
+        fields = [as_word(field.decode()) for field in line.encode().split()]
+    return fields
 
 
 def _parsed_run_line(line: str) -> tuple[str, str, int | None, float]:

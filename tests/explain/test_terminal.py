@@ -36,7 +36,9 @@ def test_the_whole_tournament_and_what_is_unusual_is_printed(ordinary: Ranking) 
 def test_a_failure_comes_before_the_order_it_left(failed: Ranking) -> None:
     text = shown(failed)
     assert text.index("! The backend failed: 503 from <the server>") < text.index("Title 0")
-    assert "✓ " not in text.replace("✓ selected", "")
+    assert "✓" not in text
+    assert "2 more follow" in text
+    assert "✓" not in shown(replace(failed, chosen=(0, 1)))
 
 
 def test_nothing_from_a_stranger_steers_the_terminal_and_markup_is_printed_as_it_is(hostile: Ranking) -> None:

@@ -67,8 +67,9 @@ def ir(
         parsed(names)  # before files that may be long to read
     judgements = read_qrels(qrels)
     scores = {}
+    for folder in dict.fromkeys([Path(qrels).parent, *(Path(path).parent.parent for path in run)]):
+        print_if_stale(folder)
     for path in run:
-        print_if_stale(Path(path).parent.parent)
         ranked = read_run(path, distances=distances)
         with arguments(), within(path):
             scores[path] = score_run(ranked, judgements, names)
