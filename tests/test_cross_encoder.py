@@ -107,6 +107,11 @@ def test_a_closed_one_says_so(model: RankR1CrossEncoder, top_k: int | None) -> N
         model.rank("which?", DOCUMENTS, top_k)
 
 
+def test_pairs_with_scores_are_for_a_reranker(model: RankR1CrossEncoder) -> None:
+    with pytest.raises(TypeError, match="documents are pairs: pass a list of texts"):
+        model.rank("which?", [("number 1", 0.5)])  # type: ignore[list-item]
+
+
 def test_there_is_no_predict_as_a_pair_by_itself_has_no_score(model: RankR1CrossEncoder) -> None:
     with pytest.raises(TypeError, match="use rank"):
         model.predict([("which?", "a")])

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -459,8 +460,9 @@ def test_first_stage_scores_are_checked_against_their_order_and_distances_sort(
     assert [one.text for one in ranking.candidates] == ["number 2", "number 0", "number 1"]
     assert ranking.order == (1, 0, 2)
     texts = ["number 0", "number 1", "number 2"]
-    for scores in ([3, 2, 1], [1, 1, 1], [2, None, math.nan], [2, 3, 1]):
-        Reranker(judge).rank("which?", [(text, score) for text, score in zip(texts, scores, strict=True)])
+    for scores in ([3, 2, 1], [1, 1, 1], [2, None, math.nan], [2, 3, 1], [-1, -2, -2.5], [Decimal(3), Decimal(2), 1]):
+        Reranker(judge).rank("which?", [(text, score) for text, score in zip(texts, scores, strict=True)])  # type: ignore[misc]
+    Reranker(judge, ordered=False).rank("which?", nearest_first)
     assert caplog.messages == []
     with pytest.raises(TypeError, match="the first-stage score 'x' is no number: use a number, or None"):
         distances.rank("which?", [("a", "x")])  # type: ignore[list-item]

@@ -48,7 +48,7 @@ class TokenCounter(Protocol):
 class Texts:
     """The query and the candidates as they are shown: sanitised, then clipped, in sets of at most `size`.
 
-    `clipped` counts the texts cut, `clipped_tokens` what they lost; `cut_share` is the share of the candidates' words
+    `clipped` counts the texts cut, `clipped_tokens` what they lost; `cut_share` is the share of the candidates' texts
     that is not shown; `limit` is the most tokens of a passage, None if there is no limit.
     """
 
@@ -107,8 +107,10 @@ class Budget:
         texts = [self.cut(one, line, limit, shown, count) for one, line in zip(candidates, lines, strict=True)]
         pairs = [(a, b) for a, b in zip([shown, *lines], [cut, *texts], strict=True) if a != b]
         lost = sum(tokens(a, count) - tokens(b, count) for a, b in pairs)
-        words, left = (sum(len(line.split()) for line in some) if pairs else 1 for some in (lines, texts))
-        return Texts(cut, tuple(texts), len(pairs), max(0, lost), 1 - left / max(1, words), sets, limit)
+        letters, left = (
+            sum(len("".join(one.split())) for one in some) for some in (lines, texts)
+        )  # not words: Chinese has no spaces
+        return Texts(cut, tuple(texts), len(pairs), max(0, lost), 1 - left / max(1, letters), sets, limit)
 
     def cut(self, passage: Passage, line: str, limit: int, query: str, count: Callable[[str], int | None]) -> str:
         """A passage of at most `limit` tokens; a window keeps the title, unless that takes more than half of them."""

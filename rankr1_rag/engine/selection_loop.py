@@ -43,7 +43,7 @@ NO_REASONING = Completion("", finish_reason="length", stored=True)
 """In place of the first completion if no reasoning is requested: it cost nothing and holds no answer."""
 
 LARGE_CUT = 0.25
-"""Share of the words of all candidates: if more is cut, a reranker warns, once."""
+"""Share of the texts of all candidates: if more is cut, a reranker warns, once."""
 
 LARGE = 200_000
 """Characters of candidates that are sanitised and clipped in a thread, so that the private loop is not blocked."""
@@ -103,7 +103,8 @@ class SelectionLoop:
             why = f"the model reads {texts.limit} tokens of each passage: pass shorter passages, or set passage_tokens="
         else:
             why = (
-                f"a context of {context} tokens leaves {texts.limit} for each passage of a set of {texts.size}: set "
+                f"a context of {context} tokens leaves {texts.limit} for each passage of a set of "
+                f"{min(texts.size, len(texts.lines))}: set "
                 f"context= if the model's is longer, or a smaller size= or reasoning_tokens= ({plan.reasoning_tokens})"
             )
         logging.getLogger("rankr1_rag").warning(
@@ -180,8 +181,8 @@ class Comparer:
         # Reasoning that the budget cut off holds no answer: models quote the example of the prompt. A server whose
         # template writes `<think>` itself returns reasoning without that tag.
         untagged = format.reasoning and "think>" not in first.text and not first.text.rstrip().endswith("</answer>")
-        in_reasoning = format.is_reasoning(first.text) or (untagged and plan.force != "never")
-        places = None if truncated and in_reasoning else format.parse(first.text, n)
+        in_reasoning = truncated and (format.is_reasoning(first.text) or (untagged and plan.force != "never"))
+        places = None if in_reasoning else format.parse(first.text, n)
         completion, lenient = first, None
         if places is None and not (truncated or plan.strict_format):
             places = lenient = format.lenient(first.text, n)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from math import isnan
 from numbers import Real
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -176,9 +177,10 @@ class Component(ComponentFields):  # type: ignore[misc]
 
     def _to_passage(self, id: str, text: str, metadata: Mapping[Any, Any]) -> Passage:
         """The text, below the `metadata_keys`, with the title in the metadata."""
-        shown = {key: metadata.get(key) for key in self.metadata_keys or () if key != self.title_key}
+        known = {key: one for key, one in metadata.items() if not (isinstance(one, float) and isnan(one))}  # pandas'
+        shown = {key: known.get(key) for key in self.metadata_keys or () if key != self.title_key}
         lines = [f"{key}: {value}" for key, value in shown.items() if value is not None]
-        title = metadata.get(self.title_key)
+        title = known.get(self.title_key)
         return Passage(id, "\n".join([*lines, "", text] if lines else [text]), "" if title is None else str(title))
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:

@@ -129,10 +129,12 @@ class Format:
     def messages(self, query: str, lines: Sequence[str], known: Sequence[str] = ()) -> list[Message]:
         """`render` for sanitised texts: the engine sanitises and clips each passage once a query."""
         context = "".join([self.known.replace("{line}", line) for line in known])
-        docs = [self.prefix.replace("{num}", str(label)) + line for label, line in enumerate(lines, 1)]
-        asked = query if "{known}" in self.user else query + context
+        heads, parts, _ = self._parts
+        if len(lines) > len(heads):
+            heads = tuple(self.prefix.replace("{num}", str(label)) for label in range(1, len(lines) + 1))
+        docs = [head + line for head, line in zip(heads, lines, strict=False)]
+        asked = query if "known" in parts else query + context
         values = {"docs": self.separator.join(docs), "query": asked, "known": context}
-        parts = _SLOT.split(self.user)  # by turns a text and the name of a slot
         shown = "".join([values[part] if place % 2 else part for place, part in enumerate(parts)])
         system: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
         return [*system, {"role": "user", "content": shown}]
@@ -150,7 +152,7 @@ class Format:
         """
         groups = [
             group
-            for group in _GROUP.findall(last_answer(self._examples.sub(_blanked, text))[1])
+            for group in _GROUP.findall(last_answer(self._parts[2].sub(_blanked, text))[1])
             if _DIGIT.search(group)
         ]
         # 0 for a number that cannot be a label ("-1", "3.5", "1, 2")
@@ -165,7 +167,7 @@ class Format:
         """
         in_reasoning, listwise = self.is_reasoning(text), self.kind == "listwise"
         return self._places(
-            lenient_labels(self._examples.sub(_blanked, text), in_reasoning=in_reasoning, listwise=listwise), n
+            lenient_labels(self._parts[2].sub(_blanked, text), in_reasoning=in_reasoning, listwise=listwise), n
         )
 
     def _places(self, labels: Sequence[int], n: int) -> tuple[int, ...] | None:
@@ -175,16 +177,20 @@ class Format:
         return tuple(named | dict.fromkeys(range(n))) if named else None
 
     @cached_property
-    def _examples(self) -> re.Pattern[str]:
-        """The example answers of the prompt, which a model may repeat, each with its reasoning or the words before."""
+    def _parts(self) -> tuple[tuple[str, ...], list[str], re.Pattern[str]]:
+        """The labels 1..20; the user text, by turns a text and the name of a slot; the examples of the prompt.
+
+        An example is an answer, which a model may repeat, with its reasoning or else the words before it.
+        """
+        heads, parts = tuple(self.prefix.replace("{num}", str(label)) for label in range(1, 21)), _SLOT.split(self.user)
         examples = []
-        for part in (self.system, *_SLOT.split(self.user)[::2], _ASK_SETWISE, _ASK_LISTWISE):
+        for part in (self.system, *parts[::2], _ASK_SETWISE, _ASK_LISTWISE):
             for answer in _EXAMPLE.finditer(part):
                 near = max(0, answer.start() - _NEAR_EXAMPLE)
                 start = part.find("<think>", near, answer.start())
                 words = part[near if start < 0 else start : answer.end()].split()
-                examples.append(r"\s+".join(map(re.escape, words)))
-        return re.compile("|".join(examples))
+                examples.append(r"(?:[\s>]|\\n)+".join(map(re.escape, words)))
+        return heads, parts, re.compile("|".join(examples), re.IGNORECASE)
 
     def strict(self, text: str, n: int) -> tuple[int, ...] | None:
         """The places that `parse` reads if the whole text has the exact form of the format, else None.
@@ -253,7 +259,7 @@ class Format:
 
         For a setwise answer that `parse` reads.
         """
-        start, answer = last_answer(self._examples.sub(_blanked, text))
+        start, answer = last_answer(self._parts[2].sub(_blanked, text))
         label = next(group for group in _GROUP.finditer(answer) if _DIGIT.search(group[1]))
         opened = text[: start + label.start(1)]
         turn: list[Message] = [{"role": "assistant", "content": opened}]

@@ -60,8 +60,10 @@ _ANGLE = re.compile(rf"[{_OPEN}]([^{_OPEN}{_CLOSE}]*+)[{_CLOSE}]")
 _SQUARE = re.compile(rf"[\{_LEFT}]([^\{_LEFT}\{_RIGHT}]*+)[\{_RIGHT}]")
 _CONTROL = re.compile(rf"[{_BAR}]\s*+([^{_BAR}\n]{{0,{_LONGEST}}}+)\s*+[{_BAR}]")
 _HALF_CONTROL = re.compile(rf"[{_BAR}]\s*+\w{{1,{_LONGEST}}}+|\w{{1,{_LONGEST}}}+\s*+[{_BAR}]")
-_IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"  # written without spaces
-_TERM = re.compile(rf"[{_IDEOGRAPHS}]|[^\W_{_IDEOGRAPHS}]++")
+_IDEOGRAPHS = (  # and other letters that are written without spaces: Thai, Lao, Burmese, Khmer
+    "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+)
+_TERM = re.compile(rf"[{_IDEOGRAPHS}]|(?:[^\W_{_IDEOGRAPHS}][\u0300-\u036f]*+)++")
 _SPACE = re.compile(r"\s++")
 _WORTH = 720_720  # of a term that the text holds once; divided by its number of places, mostly a whole number
 _UNSEEN = re.compile(f"[{_INVISIBLE}]")
@@ -146,8 +148,8 @@ def clip_to_window(text: str, limit: int, query: str, count: Count) -> str:
     """
     if size(text) <= limit or (length := tokens(text, count)) <= limit:
         return text
-    wanted = {term.casefold() for term in _TERM.findall(query)}
-    found = [(one.start(), one.end(), one[0].casefold()) for one in _TERM.finditer(text)]
+    wanted = {plain_term(term) for term in _TERM.findall(query)}
+    found = [(one.start(), one.end(), plain_term(one[0])) for one in _TERM.finditer(text)]
     hits = [hit for hit in found if hit[2] in wanted]
     most = len(text) * limit // length  # characters
     while most > 0:
@@ -164,6 +166,14 @@ def clip_to_window(text: str, limit: int, query: str, count: Count) -> str:
             return part
         most = min(most - 1, most * limit // length)
     return clip(text, limit, count)
+
+
+def plain_term(term: str) -> str:
+    """The term in lower case and without accents, which some texts write as characters of their own."""
+    folded = term.casefold()
+    if folded.isascii():
+        return folded
+    return "".join([one for one in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(one)]) or folded
 
 
 def best_span(hits: Sequence[tuple[int, int, str]], most: int) -> tuple[int, int]:

@@ -245,6 +245,8 @@ def test_room_that_the_server_refuses_loses_no_query_and_is_not_asked_for_again(
         (400, [{"error": {"message": 'Unknown name "stop": Cannot find field.'}}], {"stop"}),
         (422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "stop"], "msg": "Extra inputs"}]}, {"stop"}),
         (200, {"error": {"message": "temperature is not supported", "code": 400}}, {"temperature"}),
+        (400, {"error": {"message": "temperature: Input should be greater than 0"}}, {"temperature"}),
+        (400, {"error": {"message": "Parameter 'stop' is not recognized"}}, {"stop"}),
         (400, {"error": {"message": "bad stop"}}, None),
         (400, {"error": {"message": "this model is not supported"}}, None),
         (400, {"error": {"message": "unknown parameter: 'mine'", "param": "mine"}}, None),
@@ -281,6 +283,7 @@ def test_a_refused_field_is_left_out_if_it_is_understood(
         (400, "role 'system' is not allowed"),
         (422, "messages.0.role: Input should be 'user' or 'assistant'"),
         (400, "This model does not accept system messages"),
+        (400, "Expected the first message to be a user message"),
     ],
 )
 def test_a_system_text_goes_into_the_users_turn_where_it_is_refused(

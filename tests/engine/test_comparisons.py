@@ -220,6 +220,11 @@ def test_a_reranker_warns_once_if_more_than_a_quarter_of_the_words_is_cut(
     assert re.search(logged, caplog.text)
 
 
+def test_a_cut_in_a_language_without_spaces_is_noticed_too(caplog: pytest.LogCaptureFixture) -> None:
+    Reranker(Scripted(lambda _: FIRST, context=3_900), k=1).rank("which?", ["\u6708\u4eae" * 3_000] * 20)
+    assert re.search(r"9\d % .* not shown", caplog.text)
+
+
 def test_a_context_too_small_for_the_set_is_an_error_that_names_what_to_lower() -> None:
     problem = r"of 512 tokens leaves 0 .* set context= .* size \(20\) below 4, or reasoning_tokens \(1024\)$"
     with pytest.raises(ValueError, match=problem):

@@ -48,37 +48,24 @@ class Model(BaseModel):
     inner: Any = None
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"model": "n"},
-        {"api_base": "http://elsewhere/v1"},
-        {"temperature": 1.0},
-        {"path": Path("other.gguf")},
-        {"stop": ("x",)},
-        {"default_headers": {"x-team": "b"}},
-        {"inner": Model(model="n")},
-        {"inner": [Model(), {"deeper": Model(model="n")}]},
-        {"inner": Scripted(lambda messages: "", identity="one")},
-        {"to_prompt": to_other_prompt},
-        {"eos_token": "</s>"},
-        {"not_a_field": 3},
-    ],
-)
+OTHER_MODELS: list[dict[str, Any]] = [
+    *[{"model": "n"}, {"api_base": "http://elsewhere/v1"}, {"temperature": 1.0}, {"path": Path("other.gguf")}],
+    *[{"stop": ("x",)}, {"default_headers": {"x-team": "b"}}, {"eos_token": "</s>"}, {"not_a_field": 3}],
+    *[{"to_prompt": to_other_prompt}, {"inner": Model(model="n")}, {"inner": [Model(), {"deeper": Model(model="n")}]}],
+    {"inner": Scripted(lambda messages: "", identity="one")},
+]
+SAME_MODEL: list[dict[str, Any]] = [
+    *[{"api_key": "sk-other"}, {"secret": SecretStr("x")}, {"client": object()}, {"metadata": {"run": "7"}}],
+    {"token": "sk-8"},
+]
+
+
+@pytest.mark.parametrize("change", OTHER_MODELS)
 def test_models_differ_by_everything_that_a_completion_depends_on(change: dict[str, Any]) -> None:
     assert describe(Model(**change)) != describe(Model())
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"api_key": "sk-other"},
-        {"secret": SecretStr("x")},
-        {"client": object()},
-        {"metadata": {"run": "7"}},
-        {"token": "sk-8"},
-    ],
-)
+@pytest.mark.parametrize("change", SAME_MODEL)
 def test_models_do_not_differ_by_keys_connections_and_notes(change: dict[str, Any]) -> None:
     assert describe(Model(**change)) == describe(Model())
 

@@ -4,6 +4,7 @@ import asyncio
 import copy
 import itertools
 import logging
+import math
 import pickle
 import sys
 from collections.abc import Callable
@@ -148,9 +149,10 @@ def test_items_with_repeated_ids_and_texts_or_without_text_stay_apart(both: Fram
         ({"title_key": "year"}, "1847 "),
         ({"title_key": "empty"}, ""),
         ({"title_key": "missing"}, ""),
+        ({"title_key": "gap"}, ""),
         ({"title_key": None}, ""),
         (
-            {"metadata_keys": ["year", "empty", "missing", "title", "name"]},
+            {"metadata_keys": ["year", "empty", "gap", "missing", "title", "name"]},
             "Bram Stoker year: 1847\nname: Stoker, Bram\n\n",
         ),
         ({"metadata_keys": ["title", "year"], "title_key": None}, "title: Bram Stoker\nyear: 1847\n\n"),
@@ -162,7 +164,9 @@ def test_the_title_and_no_other_metadata_is_shown_with_the_text_unless_wanted(
     lines: list[str] = []
     component = both.component(lambda messages: lines.extend(shown(messages)) or "<answer>[1]</answer>", **settings)
     text, files = PASSAGES["stoker"][1], {"file_path": "/home/me/stoker.pdf", "page_label": "7"}
-    stoker = both.new("stoker", text, title="Bram Stoker", name="Stoker, Bram", year=1847, empty=None, **files)
+    stoker = both.new(
+        "stoker", text, title="Bram Stoker", name="Stoker, Bram", year=1847, empty=None, gap=math.nan, **files
+    )
     both.rerank(way, component, [stoker, both.new("other", "other")])
     assert lines[0].rstrip() == shown_before + text
 

@@ -1,9 +1,13 @@
 """How an answer is read, strictly for the training reward too, and how it is forced from a model that gave none."""
 
+import json
+from collections.abc import Callable
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from rankr1_rag import Passage
 from rankr1_rag.prompt import FORMATS
 
 SETWISE, SFT, LISTWISE = FORMATS["rank-r1-v0.1"], FORMATS["setwise-sft-v0.1"], FORMATS["listwise-v1"]
@@ -59,6 +63,26 @@ ALMOST += [
     "I choose 2",
     "Label: 2",
 ]
+ALMOST += [
+    "Antwort: [2]",
+    "Réponse : 2",
+    "Ответ: 2",
+    "答案\uff1a\uff12",
+    "答案是2。",
+    "最相关的文档是2",
+    "[\uff12]",
+    "\\[2\\]",
+    "No. 2",
+]
+ALMOST += ["The answer is: \\[ \\boxed{2} \\]", "<result>2</result>", "[answer]2[/answer]", "[ID 2]", "2<|eot_id|>"]
+ALMOST += [
+    '{"answer": "2", "confidence": 9}',
+    '{"why": "Passage 3 is about cats", "best_document": [2]}',
+    '[{"id": 2}]',
+]
+ALMOST += ["<thinking>not [3]?</thinking> [2]", "[THINK][3][/THINK][2]", "<|channel|>final<|message|>[2]"]
+ALMOST += ["Ruling out the others, [2] is best.", "[2] is right. Not that it matters"]
+ALMOST += ["At least [2] names the river", "非常[2]"]
 UNTAGGED = ["[1] is about 3 dogs, [3] about 1998.\n\nAnswer: [2]", "[1] is not it. <answer>2", "<think>why <answer>[2]"]
 
 
@@ -74,6 +98,18 @@ UNCLEAR = ["", "none", "text text text", "[1] [2]", "[2]\n[3]", "[2] or [3]", "p
 UNCLEAR += ["2-4", "[2], not [3]", "not [2]", "[2] is not relevant", "[2] doesn't help", "Passages 2 and 3", "1 2"]
 UNCLEAR += ["2.5", "-2", "[9]", "429", "2 %", "I found 2 passages.", "The 2 of them differ", "It took 2 days"]
 UNCLEAR += ["Step 2: read", "page 2", "1. Read the query", "<think>[2]", "<think>[2]</think>", "[\u0662]"]
+UNCLEAR += [
+    "Nicht [2]",
+    "La réponse n'est pas [2]",
+    "答案不是[2]",
+    "[2]不相关",
+    "[2] ist falsch",
+    "2个文档",
+    "<score>2</score>",
+]
+UNCLEAR += ["[2] is wrong", "[2] is the least relevant", "The least relevant is [2]", "I rule out passage 2"]
+UNCLEAR += ['{"score": 2}', '{"answer": [2, 3]}', '{"scores": {"2": 1}}', "<thinking>Perhaps [2]", "Score: 2"]
+UNCLEAR += ["No relevant document: 2"]
 UNCLEAR += ["<answer>1 <answer>2", "<answer>2</answer> or [3]", "<answer>[1]</answer> hm <answer>none</answer>"]
 UNCLEAR += ["2\n3", "2\nPassage [3] is wrong", "[2] 3", "1. Read\n2. Choose"]
 UNCLEAR += ["<think>why</think> [1] <answer>2", f"[{'2' * 9_000}]", f"{'2' * 9_000}"]
@@ -305,3 +341,10 @@ def test_no_text_takes_time_that_grows_with_its_square(text: str) -> None:
         assert format.lenient(text, 20) is None
         assert len(format.reasoning_of(text)) <= len(text)
         assert "<answer>" in format.force(MESSAGES, text, 20, can_continue=True).text
+
+
+@pytest.mark.parametrize("change", [json.dumps, str.upper, lambda text: text.replace("\n", "\n> ")])
+def test_the_example_of_the_prompt_is_no_answer_in_another_layout_either(change: Callable[[str], str]) -> None:
+    for format in FORMATS.values():
+        echo = change("\n".join(message["content"] for message in format.render("which moth?", [Passage("", "a")] * 3)))
+        assert (format.parse(echo, 3), format.lenient(echo, 3)) == (None, None)

@@ -146,6 +146,8 @@ def test_a_text_is_cut_between_words_if_it_does_not_fit(
         ("a the b the c the d the rare the e", "the rare the", "… the rare the …"),
         ("\u4f60\u597d\u4e16\u754c\u6c34\u706b", "\u6c34", "… \u4e16\u754c\u6c34\u706b"),
         ("alpha beta gamma delta epsilon zeta eta theta", "Epsilon", "… delta epsilon zeta …"),
+        ("a b cafe\u0301 d e f g h", "h Cafe", "a b cafe\u0301 d …"),
+        ("a b c d e f g na\u00efve", "nai\u0308ve", "… f g na\u00efve"),
         ("fit", "fit", "fit"),
     ],
 )

@@ -45,13 +45,12 @@ class LangChainLLM(FrameworkLLM):
         try:
             reply = await self.with_limits(request).ainvoke(messages, {**self.config, "callbacks": manager})
         except asyncio.CancelledError as error:
-            for run_id, parent in list(runs.open.items()):  # each is dropped when it ends
-                run = AsyncCallbackManagerForLLMRun(
-                    run_id=run_id,
-                    handlers=manager.handlers,
-                    inheritable_handlers=manager.inheritable_handlers,
-                    parent_run_id=parent,
-                )
+            all_handlers: dict[str, Any] = {
+                "handlers": manager.handlers,
+                "inheritable_handlers": manager.inheritable_handlers,
+            }
+            for run_id, parent in list(runs.open.items()):
+                run = AsyncCallbackManagerForLLMRun(run_id=run_id, parent_run_id=parent, **all_handlers)
                 await run.on_llm_error(error, response=LLMResult(generations=[]))
             raise
         return to_completion(reply)

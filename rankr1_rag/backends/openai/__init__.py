@@ -43,6 +43,9 @@ DUMMY_KEY = "none"
 TEMPLATE_FIELDS = ("chat_template", "chat_template_kwargs")
 """Fields of a body that change how its messages are rendered."""
 
+SECRET_NAME = re.compile(r"(?:key|token|secret|password|signature)$", re.IGNORECASE)
+"""Parameters of an address that may be secret, and would be printed and pickled with it."""
+
 ROOMS = (0, 2_048, 8_192, 32_768)
 """Tokens added for reasoning that a server does not show: the next number after a completion that was all reasoning."""
 
@@ -88,7 +91,7 @@ class OpenAI:
             import httpx  # noqa: F401  # here: it takes a while
         except ImportError:
             raise ImportError('the OpenAI backend needs httpx: pip install "rankr1-rag[openai]"') from None
-        url = base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL
+        url = (base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL).strip()
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:%-]+", parts.hostname or ""):
             raise ValueError(f"base_url={redact(url)!r} is no address: use one like http://localhost:8000/v1")
@@ -96,7 +99,9 @@ class OpenAI:
             raise ValueError(
                 f"base_url at {parts.hostname} contains a user name or password: use api_key_env= for a key"
             )
-        self.base_url = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")  # query and fragment may be secret
+        self.base_url = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/").removesuffix(
+            "/chat/completions"
+        )  # query and fragment may be secret
         self._official = (parts.scheme, parts.hostname, parts.port or 443) == ("https", "api.openai.com", 443)
         if server is not None and server not in DIALECTS:
             raise ValueError(
@@ -104,6 +109,11 @@ class OpenAI:
             )
         if api_key_env == "OPENAI_API_KEY" and not self._official:
             raise ValueError(f"OPENAI_API_KEY goes only to api.openai.com: use another variable for {self.base_url}")
+        if wrong := [name for name in headers or () if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII)]:
+            raise ValueError(f"headers= has the name {wrong[0]!r}, which no header can have: use one like api-key")
+        if partly := [name for name, one in (headers or {}).items() if re.search(r"\s\$\{?[A-Za-z_]\w*\}?$", one)]:
+            remedy = 'put the whole value into the variable and use "$NAME", or api_key_env= for a bearer token'
+            raise ValueError(f"headers= has a variable behind other text in {partly[0]!r}: {remedy}")
         self.model = model
         self.server = server or ("openai" if self._official else "")
         self.context = context
@@ -111,6 +121,9 @@ class OpenAI:
         self.timeout = timeout
         self._headers = {name: Secret(value, "headers=") for name, value in (headers or {}).items()}
         self._query = dict(parse_qsl(parts.query, keep_blank_values=True)) | dict(query or {})
+        if plain := [name for name, one in self._query.items() if SECRET_NAME.search(name) and one[:1] != "$"]:
+            remedy = 'use "$NAME", a variable of the environment, as its value in query='
+            raise ValueError(f"the query of {parts.hostname} shows the value of {plain[0]!r}: {remedy}")
         self._extra_body = dict(extra_body or {})
         self._count = count
         self._api_key = None if api_key is None else Secret(api_key, "api_key=")

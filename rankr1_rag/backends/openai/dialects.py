@@ -176,6 +176,11 @@ def whole_text(message: Json, reason: str, prefix: str, echoes: bool) -> str:
     """The text as the model wrote it after `prefix`: reasoning that the server split off is put back with its tags."""
     reasoning = message.get("reasoning") or message.get("reasoning_content") or ""  # vLLM >= 0.32; the others
     content = message.get("content") or message.get("refusal")
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        # Mistral: parts, of which some are reasoning, in parts too
+        thinking = [one for part in content for one in part.get("thinking") or ()]
+        reasoning = reasoning or parts_text(thinking)
+        content = parts_text(content)
     is_left_out = "content" not in message and reason != "length"  # Gemini's after reasoning that it does not show
     if content is None and not reasoning and (is_left_out or reason == "unknown"):
         raise ValueError("the reply's message has no content")
@@ -191,6 +196,11 @@ def whole_text(message: Json, reason: str, prefix: str, echoes: bool) -> str:
     opening = "" if "<think>" in prefix else "<think>"
     closing = "" if reason == "length" and not content else "</think>"
     return f"{opening}{reasoning}{closing}{content}"
+
+
+def parts_text(parts: Sequence[Any]) -> str:
+    """The text of the parts of a content."""
+    return "".join([str(part.get("text") or "") for part in parts if isinstance(part, dict)])
 
 
 def to_logprobs(logprobs: object) -> tuple[TokenLogprob, ...] | None:

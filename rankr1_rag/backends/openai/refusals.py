@@ -67,14 +67,16 @@ PERHAPS_BEGUN = re.compile(r"assistant|(last|final) (message|role|turn)|chat.?te
 # 'system'" (o1), "Conversation roles must alternate", "Only user and assistant roles are supported".
 SYSTEM = re.compile(
     r"\bsystem.{0,20}\b(role|message|prompt|instruction)|\brole.{0,60}\bsystem\b|developer.{0,20}(role|instruction)"
+    r"|first (?:message|role|turn)\b.{0,30}\buser"
     r"|roles must alternate|only user\b.{0,40}\brole|roles other than|messages.{0,6}\b0\b.{0,6}\brole",
     re.I,
 )
 
 UNSUPPORTED = re.compile(
-    r"unsupported|n[o']t support|unrecogni[sz]ed|unknown (name|param|field|arg)|unexpected (key|param|field|arg)"
-    r"|extra_forbidden|extra (inputs|fields)|not (permitted|allowed|available)|deprecated|only the default"
-    r"|temperature.{0,60}\b(only|must|allowed)\b|\b(only|must|invalid)\b.{0,60}temperature",
+    r"unsupported|n[o']t support|(un|not )recogni[sz]ed|\binstead\b|unknown (name|param|field|arg)"
+    r"|unexpected (key|param|field|arg)|extra_forbidden|extra (inputs|fields)|not (permitted|allowed|available)"
+    r"|deprecated|only the default|temperature.{0,60}\b(only|must|should|allowed)\b"
+    r"|\b(only|must|invalid)\b.{0,60}temperature",
     re.I,
 )
 
