@@ -69,7 +69,6 @@ class RankR1CrossEncoder:
             whole = hasattr(top_k, "__index__") and not isinstance(top_k, bool)  # NumPy's too
             top_k = check_within("top_k", index(top_k) if whole else top_k, 1)
         self.last = ranking = self.reranker.rank(query, documents, k=top_k)
-        ranking.log_problems()
         results: list[dict[str, Any]] = [
             {"corpus_id": position, "score": score}
             for position, score in zip(ranking.order[:top_k], ranking.scores, strict=False)

@@ -101,7 +101,10 @@ class Reranker(Settings):
         `ordered` apply to this query only. Raises BackendError and UnparsedError as the settings say, and whatever
         `retrieve` raises.
         """
-        return private_loop().call(self._rank(self._read(query, passages, k, retrieve, ordered)))
+        ranking = private_loop().call(self._rank(self._read(query, passages, k, retrieve, ordered)))
+        if ranking.failure or not all(one.parsed for one in ranking.trace):
+            ranking.log_problems()
+        return ranking
 
     async def arank(
         self,
@@ -113,7 +116,10 @@ class Reranker(Settings):
         ordered: bool | None = None,
     ) -> Ranking:
         """`rank`, from any event loop; cancelling it cancels its open comparisons."""
-        return await private_loop().wait(self._rank(self._read(query, passages, k, retrieve, ordered)))
+        ranking = await private_loop().wait(self._rank(self._read(query, passages, k, retrieve, ordered)))
+        if ranking.failure or not all(one.parsed for one in ranking.trace):
+            ranking.log_problems()
+        return ranking
 
     def rank_many(self, items: Iterable[Item], *, live: bool = False, progress: bool = False) -> Iterator[Result]:
         """Rerank many: `(index, Ranking)` in order of completion, lazily, at most `in_flight` of them open or waiting.

@@ -237,7 +237,7 @@ class Ranking:
     def log_problems(self) -> None:
         """Log a warning if the model failed, or if at least half of its answers name no passage.
 
-        For callers that return an order and drop the ranking.
+        `Reranker.rank` and `arank` do so. Of `rank_many`, look at `failure` and `cost.unparsed`, or call this.
         """
         if not (self.failure or (self.cost.unparsed and 2 * self.cost.unparsed >= self.cost.comparisons)):
             return

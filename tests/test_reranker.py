@@ -91,10 +91,11 @@ def test_k_may_be_set_for_one_query(judge: Scripted, numbered: Numbered) -> None
             reranker.rank("q", passages, k=wrong)  # type: ignore[arg-type]
 
 
-def test_an_unparsable_answer_trusts_the_retriever() -> None:
+def test_an_unparsable_answer_trusts_the_retriever(caplog: pytest.LogCaptureFixture) -> None:
     ranking = Reranker(Scripted(lambda _: "I cannot say."), k=3, size=4).rank("which?", list("abcdefghij"))
     assert (ranking.order, ranking.trace[0].parsed) == (tuple(range(10)), False)
     assert ranking.cost.unparsed == ranking.cost.comparisons > 0
+    assert "answers name no passage, so the first-stage order decided" in caplog.text
     assert "the model gave no answer and the retriever was trusted" in str(ranking.explain(1))
 
 

@@ -64,6 +64,8 @@ def _ranking(path: str, query_id: str | None, settings: CommandSettings, stack: 
                 job = Job(Console(stderr=True), 1)
                 reranker = stack.enter_context(settings.reranker(job))
                 job.expect(reranker, len(work.passages))
+                model = reranker.plan.backend.model
+                typer.echo(f"{path} is not reranked yet: reranking query {work.query.id!r} with {model}", err=True)
                 with job, arguments(with_hyphens):
                     return reranker.rank(work.query, work.passages)
     raise FileError(path, None, f"no query has the id {query_id!r}: the first ids are {', '.join(map(repr, ids[:3]))}")

@@ -122,7 +122,8 @@ def _named(option: str, holds_texts: bool, pairs: Sequence[str] | None) -> dict[
     for pair in pairs or ():
         if not pair.partition("=")[0] or "=" not in pair:
             shown = flag if holds_texts else f"{flag} {pair!r}"
-            raise ValueError(f"{shown}: NAME=VALUE is needed, {EXAMPLES[option]} for example")
+            other = "; queries of a run: --queries" if option == "query" else ""
+            raise ValueError(f"{shown}: NAME=VALUE is needed, {EXAMPLES[option]} for example{other}")
     split = [pair.partition("=") for pair in pairs or ()]
     if holds_texts:
         return {name: value for name, _, value in split} or None

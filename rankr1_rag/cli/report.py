@@ -217,9 +217,12 @@ class Report:
                 )
             if self.cost.unparsed:
                 share = self.cost.unparsed / self.cost.comparisons
-                self.say(f"{share:.0%} of the answers named no passage: there the retriever was trusted", "yellow")
+                remedy = "" if self.cost.forced else "; --force unparsed requests such a label once more"
+                self.say(
+                    f"{share:.0%} of the answers named no passage: there the retriever was trusted{remedy}", "yellow"
+                )
         if self.failed:
             more = f", {self.failed - SHOWN} of them not shown" if self.failed > SHOWN else ""
             gone = f"; stopped after {self.give_up.in_a_row} in a row" if self.give_up.is_due else ""
-            self.say(f"{queries_of(self.failed)} failed{more}{gone}{kept}", "bold red")
+            self.say(f"{queries_of(self.failed)} failed{more}{gone}{kept if self.queries else ''}", "bold red")
             raise typer.Exit(1)

@@ -213,6 +213,7 @@ def warnings(ranking: Ranking) -> list[str]:
         f"{cost.forced:,} of {asked} needed a forced answer: the model gave none by itself, so its reasoning may not "
         "explain the choice.": cost.forced >= max(2, MOSTLY_FORCED * cost.comparisons),
         f"{cut:,} of {asked} ended at the token limit.": cut > 0,
+        f"{cost.lenient:,} of {asked} answered in another form, which named one passage.": cost.lenient > 0,
         f"{counted(cost.clipped, 'text')} had to be clipped to fit the context"
         f"{f', by {cost.clipped_tokens:,} tokens' if cost.clipped_tokens else ''}.": cost.clipped > 0,
     }

@@ -149,7 +149,7 @@ class Component(ComponentFields):  # type: ignore[misc]
         return self._reranker
 
     def rank(self, query: str, passages: Iterable[Candidate], retrieve: Retrieve | None = None) -> Ranking:
-        """`Reranker.rank` of the `top_n`, passed to `on_ranking`; problems are logged, see `Ranking.log_problems`."""
+        """`Reranker.rank` of the `top_n`, passed to `on_ranking`."""
         return self._report(self._reranker.rank(query, passages, k=self.top_n or sys.maxsize, retrieve=retrieve))
 
     async def arank(self, query: str, passages: Iterable[Candidate], retrieve: Retrieve | None = None) -> Ranking:
@@ -157,7 +157,6 @@ class Component(ComponentFields):  # type: ignore[misc]
         return self._report(await self._reranker.arank(query, passages, k=self.top_n or sys.maxsize, retrieve=retrieve))
 
     def _report(self, ranking: Ranking) -> Ranking:
-        ranking.log_problems()
         if self.on_ranking is not None:
             self.on_ranking(ranking)
         return ranking

@@ -284,7 +284,7 @@ def last_answer(text: str) -> tuple[int, str]:
 
 
 def reasoning_span(text: str) -> tuple[int, int]:
-    """The start and the end of the reasoning of a text."""
+    """The start and the end of the reasoning of a text; a label alone is an answer without any."""
     start, end, depth = 0, None, 0
     for tag in _THINK_TAG.finditer(text):
         if tag[1]:
@@ -295,7 +295,7 @@ def reasoning_span(text: str) -> tuple[int, int]:
             break
     if end is None:
         begun = _ANSWER_BEGUN.search(text, start)
-        end = begun.start() if begun else len(text)
+        end = begun.start() if begun else 0 if not start and _BARE.fullmatch(text) else len(text)
     return start, end
 
 

@@ -26,6 +26,7 @@ def test_a_result_is_explained_without_a_model_if_it_has_its_trace(shell: Any) -
 def test_any_other_line_is_reranked_first_and_comes_as_text_as_a_page_or_as_json(shell: Any) -> None:
     shell.write(query(0, n=3))
     assert "0 is the lowest" in shell.run("explain", "in.jsonl")
+    assert "in.jsonl is not reranked yet: reranking query 'fine0' with judge" in shell.said
     assert shell.run("explain", "in.jsonl", "--html", "page.html").strip() == "page.html"
     assert "0 is the lowest" in (shell.folder / "page.html").read_text(encoding="utf-8")
     best = json.loads(shell.run("explain", "in.jsonl", "--json"))["passages"][0]
