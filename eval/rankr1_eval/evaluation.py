@@ -68,7 +68,8 @@ class Evaluation:
             for system, (orders, _) in zip(self._all_systems, files, strict=True)
             if system.kind in ("dense", "cross-encoder")
         ]
-        if self.first_stage.retriever == "dense":
+        cache = self.first_stage.cache  # with embeddings in it the model may not be needed
+        if self.first_stage.retriever == "dense" and not (cache and any(cache.glob("embeddings-*.npy"))):
             loaded_models.append((self.first_stage.model, found))
         for model, records in loaded_models:
             if records is not None and any(question.query.id not in records for question in self.questions):
