@@ -40,6 +40,11 @@ pytestmark = pytest.mark.third_party
 PAPERS = dict(PAPER, query_tokens=32, passage_tokens=512, clip="head")
 
 
+def printed(output: str) -> Any:
+    """The JSON on standard output, with which older versions of click mix the messages before it."""
+    return json.loads(output[output.index("{") :])
+
+
 def perfect(one: PreparedCollection, model: str = R1_7B) -> Scripted:
     """A judge that knows the qrels; it knows a passage by its title, which is its id here."""
     ids = {query.text: query.id for query in one.queries}
@@ -326,7 +331,7 @@ def test_the_command_resumes_what_failed_and_asks_nothing_twice(tmp_path: Path, 
     assert "1 of 4 questions failed" in str(failed)
     assert not (tmp_path / "out" / "reranked.trec").exists()
     first, server.failing = len(server.prompts), ""
-    found = json.loads(invoked("--json").stdout)
+    found = printed(invoked("--json").stdout)
     assert found == json.loads((tmp_path / "out" / "reproduction.json").read_text())
     assert (found["verdict"], found["departures"], found["settings"]["query_tokens"]) == ("none", [], 32)
     assert found["reason"] == "the paper's value for judge on beir/scifact is not known here"
@@ -353,7 +358,7 @@ def test_ids_of_bright_become_words(
         card += [f"- config_name: {config}", "  data_files:", f"  - {{split: pony, path: {config}/*.parquet}}"]
     (tmp_path / "xlangai" / "BRIGHT" / "README.md").write_text("\n".join([*card, "---", ""]))
     done = CliRunner().invoke(app, ["reproduce", "bright/pony", *server.options, "--out", "out", "--json"])
-    assert json.loads(done.stdout)["rows"][1]["ndcg"]["n"] == 2
+    assert printed(done.stdout)["rows"][1]["ndcg"]["n"] == 2
     ids = {query: [scored.id for scored in ranked] for query, ranked in read_run("out/reranked.trec").items()}
     kept = [f"a_doc_{n}.txt" for n in range(4)]
     assert ids == {"the_first": kept[1:], "2": kept}, "the first of several with one id, and not what is excluded"

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from inspect import signature
 from typing import Any
 
 import httpx
@@ -24,7 +25,10 @@ from tests.integrations.with_llama_index.conftest import Served, Spoken, ids
 Found = list[NodeWithScore]
 
 
-@pytest.mark.parametrize("llm", [MockLLM(), MockLLM(is_chat_model=True), MockLLM(max_tokens=9)])
+CHAT = {"is_chat_model": True} if "is_chat_model" in signature(MockLLM.__init__).parameters else {}  # newer versions
+
+
+@pytest.mark.parametrize("llm", [MockLLM(), MockLLM(**CHAT), MockLLM(max_tokens=9)])
 def test_a_model_that_repeats_the_prompt_gives_no_answer(found: Found, llm: MockLLM) -> None:
     rankings: list[Ranking] = []
     rerank = RankR1Rerank(llm=llm, top_n=3, on_ranking=rankings.append)
