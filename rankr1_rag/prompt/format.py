@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from rankr1_rag.prompt.answers import lenient_labels
 from rankr1_rag.prompt.texts import sanitise
 from rankr1_rag.types import Message, Passage
 
@@ -165,6 +164,8 @@ class Format:
         Setwise: one label, as often as it likes; two different labels are no answer, nor is a number in a sentence
         about something else: see `prompt.answers`. Listwise: one label, or labels in an order and no other.
         """
+        from rankr1_rag.prompt.answers import lenient_labels  # here: its patterns take a while to compile
+
         in_reasoning, listwise = self.is_reasoning(text), self.kind == "listwise"
         return self._places(
             lenient_labels(self._parts[2].sub(_blanked, text), in_reasoning=in_reasoning, listwise=listwise), n
