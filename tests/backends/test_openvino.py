@@ -113,6 +113,7 @@ def test_openvinos_telemetry_is_off_in_the_process_of_the_model(tmp_path: Path) 
     """
     environment = {name: value for name, value in os.environ.items() if name != "CI"}
     environment |= {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"  # nothing beside sitecustomize.py
     command = [sys.executable, "-c", textwrap.dedent(code)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
     assert done.stdout == "1\n", done.stderr
