@@ -83,7 +83,8 @@ class Journal(Mapping[str, Json]):
                 log.warning("%s:%d: the line at byte %d%s is %s", path, number, place, others, problem)
                 self.note(damaged=[*known_damage(self.notes), *self._damaged])
         except BaseException:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
             raise
 
     def add(self, id: str, record: Mapping[str, Any]) -> None:

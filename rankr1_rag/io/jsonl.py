@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any, get_args
 
 from rankr1_rag.io.checksum import with_checksum
@@ -127,7 +128,7 @@ def _logprob_to_json(token: str, logprob: float) -> Json:
 
 def _logprob_from_json(record: object) -> TokenLogprob:
     entry = of_kind("the entry in logprobs", record, "an object")
-    top = [_logprob_from_json(alternative) for alternative in entry.get("top", [])]
+    top = [_logprob_from_json(one) for one in (member(entry, "top", "an array") if "top" in entry else ())]
     infinite = entry.get("logprob") in ("-inf", "inf", "nan")
     logprob = float(entry["logprob"] if infinite else member(entry, "logprob", "a number"))
     return TokenLogprob(member(entry, "token", "a string"), logprob, tuple((one.token, one.logprob) for one in top))
@@ -239,9 +240,11 @@ def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
         raise ValueError(f'"retrieved" must be 0..{len(passages)}, not {ranking.retrieved}')
     if not own.get("trace"):
         vars(ranking)["cost"] = cost  # where its cached_property looks first
-        vars(ranking)["scores"] = tuple(
-            float(member(given, "score", "a number")) for given in record[_list_name(record)]
-        )
+        given = [of_kind("the passage", one, "an object") for one in record[_list_name(record)]]
+        scores = tuple(float(member(one, "score", "a number")) for one in given)
+        if not all(1 >= one > other for one, other in pairwise((*scores, 0.0))):
+            raise ValueError('the "score" of the passages must fall, from 1 at most, and exceed 0')
+        vars(ranking)["scores"] = scores
         if (meaning := own.get("score_meaning", "ordinal")) not in get_args(Meaning):  # the only one of version 0.1.0
             raise ValueError(f'"score_meaning" is {meaning!r:.40}: one of {", ".join(get_args(Meaning))} is needed')
         vars(ranking)["score_meaning"] = meaning

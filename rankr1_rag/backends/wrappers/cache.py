@@ -9,11 +9,13 @@ import os
 import sqlite3
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, fields, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from threading import Lock
 from typing import TypeVar
 from weakref import WeakSet
@@ -30,6 +32,7 @@ from rankr1_rag.types import Completion, TokenLogprob
 APPLICATION_ID = int.from_bytes(b"RkR1")
 VERSION = 1
 SCHEMA = "CREATE TABLE completions (key BLOB PRIMARY KEY, completion TEXT NOT NULL)"
+INSERT = "INSERT OR REPLACE INTO completions VALUES (?, ?)"
 BUSY_SECONDS = 30.0
 
 log = logging.getLogger("rankr1_rag.store")
@@ -169,10 +172,8 @@ def from_json(text: bytes, key: bytes) -> Completion:
 
 def token_from_json(entry: Json) -> TokenLogprob:
     """A token as it was stored; -Infinity is a log-probability, too."""
-    top = (
-        (of_kind("a token", token, "a string"), of_kind("a logprob", one, "a number")) for token, one in entry["top"]
-    )
-    return TokenLogprob(member(entry, "token", "a string"), member(entry, "logprob", "a number"), tuple(top))
+    top = tuple((of_kind("a token", name, "a string"), of_kind(name, one, "a number")) for name, one in entry["top"])
+    return TokenLogprob(member(entry, "token", "a string"), member(entry, "logprob", "a number"), top)
 
 
 class StoreFile:
@@ -232,11 +233,28 @@ class StoreFile:
         with self.lock:
             error = self._save() if self._unsaved else None
             self.disconnect()
+            copy = self._copy() if error else None
         if error:
             raise StoreError(
                 f"{self.path}: {len(self._unsaved)} completions were returned but not saved ({error}): free some space "
-                "and run again, only these will be requested again"
+                f"and run again, only these will be requested again{f', none with the store {copy}' if copy else ''}"
             ) from error
+
+    def _copy(self) -> Path | None:
+        """A store of what can be read here and what is unsaved, where temporary files are; None if that fails, too."""
+        with suppress(OSError):
+            folder = Path(mkdtemp(prefix="rankr1-"))
+            try:
+                with closing(open_store(folder / self.path.name)) as copy:
+                    copy.execute("BEGIN")
+                    with suppress(sqlite3.Error), closing(connect(self.path)) as own:
+                        copy.executemany(INSERT, own.execute("SELECT key, completion FROM completions"))
+                    copy.executemany(INSERT, self._unsaved.items())
+                    copy.execute("COMMIT")
+                return folder / self.path.name
+            except (sqlite3.Error, StoreError):
+                rmtree(folder, ignore_errors=True)
+        return None
 
     def disconnect(self) -> None:
         """Close the connection; the next use opens another."""
@@ -250,7 +268,7 @@ class StoreFile:
             connection = self._connected()
             connection.execute("BEGIN IMMEDIATE")
             try:
-                connection.executemany("INSERT OR REPLACE INTO completions VALUES (?, ?)", self._unsaved.items())
+                connection.executemany(INSERT, self._unsaved.items())
                 connection.execute("COMMIT")
             except sqlite3.Error:
                 if connection.in_transaction:
