@@ -54,7 +54,7 @@ class Journal(Mapping[str, Json]):
         self._temporary, self._writer = temporary, ""
         self._file = locked(path)
         try:
-            begun = None if restart else self._read({"id", *fields}, remedy)
+            begun = self._read({"id", *fields}, remedy, restart)
             if self._places and begun != self.settings:
                 names = sorted((begun or {}).keys() | self.settings.keys())
                 pairs = [(name, (begun or {}).get(name), self.settings.get(name)) for name in names]
@@ -113,15 +113,20 @@ class Journal(Mapping[str, Json]):
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
 
-    def _read(self, fields: Collection[str], remedy: str) -> Json | None:
-        """Find the records; the settings they were made with, None for an empty file or one torn in its first line."""
+    def _read(self, fields: Collection[str], remedy: str, restart: bool) -> Json | None:
+        """Find the records; the settings they were made with, None for an empty file or one torn in its first line.
+
+        On a restart also None for whatever begins as a journal of this kind.
+        """
         first = self._file.readline()
         if not first.endswith(b"\n") and HEAD.startswith(first[: len(HEAD)]):
+            return None
+        if restart and first.startswith(HEAD) and parsed(first).get("kind", self.kind) == self.kind:
             return None
         settings = head_settings(first, self.kind)
         self._writer = writer(first)
         if settings is None:
-            raise FileError(self.path, 1, f"{not_of(first, self.kind)}: move it away, or {remedy}")
+            raise FileError(self.path, 1, f"{not_of(first, self.kind)}: move it away, or give another --out")
         start = self._file.tell()
         while (line := self._file.readline()).endswith(b"\n"):
             entry = parsed(line)
