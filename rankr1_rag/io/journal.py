@@ -64,7 +64,7 @@ class Journal(Mapping[str, Json]):
         self._temporary, self._writer = temporary, ""
         self._file = locked(path)
         try:
-            begun = None if restart else self._read(fields, remedy)
+            begun = self._read(fields, remedy, restart)
             if (self._places or self._damaged) and begun != self.settings:
                 names = sorted((begun or {}).keys() | self.settings.keys())
                 pairs = [(name, (begun or {}).get(name), self.settings.get(name)) for name in names]
@@ -131,18 +131,21 @@ class Journal(Mapping[str, Json]):
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
 
-    def _read(self, fields: Fields, remedy: str) -> Json | None:
+    def _read(self, fields: Fields, remedy: str, restart: bool) -> Json | None:
         """Find the records and what is newly damaged, the number of each line by its first byte.
 
-        The settings they were made with, None for an empty file or one torn in its first line.
+        The settings they were made with, None for an empty file or one torn in its first line, and on a restart for
+        whatever begins as a journal of this kind.
         """
         first = self._file.readline()
         if not first.endswith(b"\n") and HEAD.startswith(first[: len(HEAD)]):
             return None
+        if restart and first.startswith(HEAD) and parsed(first).get("kind", self.kind) == self.kind:
+            return None
         settings = head_settings(first, self.kind)
         self._writer = writer(first)
         if settings is None:
-            raise FileError(self.path, 1, f"{not_of(first, self.kind)}: move it away, or {remedy}")
+            raise FileError(self.path, 1, f"{not_of(first, self.kind)}: move it away, or give another --out")
         end = len(first)
         for number, place, line, entry in lines_after(self._file, first):
             if not line.endswith(b"\n"):  # torn

@@ -287,11 +287,21 @@ class StoreFile:
         return type(self), (self.path,)
 
 
+def check_store_place(path: Path) -> None:
+    """StoreError if something that is no file is here, or SQLite would replace a file of someone else next to it."""
+    if os.path.lexists(path):
+        if not path.is_file():
+            raise unusable(path, "a folder, a pipe, a device or a link to nothing")
+    elif left := [f"{path}{suffix}" for suffix in ("-wal", "-shm", "-journal") if os.path.lexists(f"{path}{suffix}")]:
+        raise unusable(path, f"{left[0]} would be replaced")
+
+
 def open_store(path: Path) -> sqlite3.Connection:
     """A connection to the store, which is created if it is missing.
 
     StoreError unless it is whole and writable; another file is left unchanged.
     """
+    check_store_place(path)
     try:
         # Only ever a new file: closing a descriptor of an open store would drop SQLite's locks on it.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
