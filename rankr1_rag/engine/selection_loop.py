@@ -254,7 +254,8 @@ class Comparer:
             logprobs = {begun: one.logprobs for begun, one in zip(likely, completions, strict=True)}
             for begun, (mass, after) in pooled.items():
                 found.divide(begun, mass, after.choices, logprobs.get(begun) or ())
-        return tuple(found.settled.get(choice, 0.0) for choice in opened.choices), requested
+        # a sum of parts may exceed 1 by the last digit
+        return tuple(min(1.0, found.settled.get(choice, 0.0)) for choice in opened.choices), requested
 
     async def count_reasoning(self, trace: list[Comparison], *, estimate: bool = False) -> list[Comparison]:
         """Take the tokens of the answers off `reasoning_tokens`, once a query; before a forced answer all tokens count.

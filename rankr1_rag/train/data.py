@@ -12,6 +12,7 @@ training may resume without changing another set.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -36,6 +37,8 @@ from rankr1_rag.prompt import Format, sanitise
 from rankr1_rag.settings import check_within
 from rankr1_rag.types import Passage, Query
 
+EXAMPLES = re.compile(rb'\A\{"id": .*"positives": \[')
+"""The beginning of a file as it is written here."""
 POSITIVES = ("positives", "positive_passages", "pos")
 NEGATIVES = ("negatives", "negative_passages", "neg")
 
@@ -94,8 +97,8 @@ def read_examples(*paths: FilePath) -> list[Example]:
 
 
 def write_examples(path: FilePath, examples: Iterable[Example]) -> None:
-    """The project's own shape, one line an example. The file appears whole or not at all."""
-    with writing(path) as file:
+    """The project's own shape, one line an example. The file appears whole or not at all; it replaces only examples."""
+    with writing(path, EXAMPLES) as file:
         for example in examples:
             record: dict[str, Any] = {"id": example.query.id, "query": example.query.text}
             parts = {"known": example.known, "positives": example.positives, "negatives": example.negatives}

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from rankr1_rag.io.files import writing_bytes
 from rankr1_rag.train import card
 from rankr1_rag.train.card import write_card
 from rankr1_rag.train.config import Training
@@ -78,7 +79,8 @@ def write_plots(records: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.legend(frameon=False, fontsize=9)
     for axis in axes.flat[len(shown) :]:
         axis.set_visible(False)
-    figure.savefig(path, dpi=130)
+    with writing_bytes(path) as out:
+        figure.savefig(out, format="png", dpi=130)
     pyplot.close(figure)
 
 

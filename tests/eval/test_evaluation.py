@@ -154,7 +154,7 @@ def test_files_of_somebody_else_are_left_alone(run: Run, tmp_path: Path) -> None
     (tmp_path / "passages.jsonl").write_text("mine")
     with pytest.raises(FileError, match="is not the file of a run"):
         run("none")
-    with pytest.raises(FileError, match="give a folder as --out"):
+    with pytest.raises(FileError, match="not a folder that can be written to"):
         run("none", path=tmp_path / "passages.jsonl")
     assert (tmp_path / "passages.jsonl").read_text() == "mine"
 

@@ -158,7 +158,9 @@ def qa(
             ks=ks,
             seed=seed,
         )
-    with RunFolder(path) as folder:
+    inputs = [source.data, retrieval.run, reading.reader_model]
+    settings.check_files([], inputs)
+    with RunFolder(path, [*inputs, *settings.inputs]) as folder:
         settings = replace(repeatable(settings), store=settings.store or str(folder.store))
         if settings.reasoning_tokens is None and is_embedded(settings) and settings.model == BASE:
             settings = replace(settings, reasoning_tokens=REASONING_TOKENS)
