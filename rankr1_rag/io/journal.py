@@ -21,6 +21,7 @@ from typing import Any, Self
 from rankr1_rag import __version__
 from rankr1_rag.errors import BackendError, BackendUnavailable, FileError, PromptTooLong, UnparsedError
 from rankr1_rag.io.files import LOCKS, locked
+from rankr1_rag.redaction import masked
 
 Json = dict[str, Any]
 VERSION = 1
@@ -48,13 +49,13 @@ class Journal(Mapping[str, Json]):
         temporary: bool = False,
     ) -> None:
         self.path, self.kind = path, kind
-        self.settings: Json = json.loads(json.dumps(settings, default=str))
+        self.settings: Json = json.loads(json.dumps(masked(settings), default=str))
         self.notes: Json = {}
         self._places: dict[str, int] = {}
         self._temporary, self._writer = temporary, ""
         self._file = locked(path)
         try:
-            begun = None if restart else self._read({"id", *fields}, remedy)
+            begun = None if restart else masked(self._read({"id", *fields}, remedy))
             if self._places and begun != self.settings:
                 names = sorted((begun or {}).keys() | self.settings.keys())
                 pairs = [(name, (begun or {}).get(name), self.settings.get(name)) for name in names]
