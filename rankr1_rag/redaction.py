@@ -81,6 +81,11 @@ def remember(value: str, *, key: bool = True) -> str:
     return value
 
 
+def remember_all(settings: object) -> None:
+    """Remember each secret in these settings: what has a secret name, or looks like a key."""
+    changed(settings, lambda one: remember(str(getattr(one, "get_secret_value", lambda: one)())))
+
+
 def encoded(value: str) -> Iterator[str]:
     """A secret as servers and libraries may print it: percent-encoded, in base64, escaped for JSON, HTML or Python."""
     percent = quote(value, safe="", errors="replace")
@@ -143,7 +148,7 @@ def changed(value: Any, change: Callable[[Any], Any], is_secret: bool = False) -
             name: changed(one, change, is_secret or bool(SECRET_NAME.search(str(name)))) for name, one in value.items()
         }
         return {name: one for name, one in named.items() if one is not ...}
-    if isinstance(value, (list, tuple)):
+    if type(value) in (list, tuple):
         return type(value)([one for one in (changed(one, change, is_secret) for one in value) if one is not ...])
     if (
         value is None

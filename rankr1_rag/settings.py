@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl
 from rankr1_rag.backends import Backend
 from rankr1_rag.checkpoints import CHECKPOINTS, Checkpoint
 from rankr1_rag.prompt import FORMATS, Format
-from rankr1_rag.redaction import check_variable, public, shown
+from rankr1_rag.redaction import check_variable, public, remember_all, shown
 from rankr1_rag.selection import ALGORITHMS, LISTWISE
 from rankr1_rag.types import Clip, Force
 
@@ -469,6 +469,7 @@ class Connection:
     )
 
     def __post_init__(self) -> None:
+        remember_all({name: getattr(self, name) for name in ("api_key", "headers", "query", "extra_body", "options")})
         check_options(self)
         check_rules(self, CONNECTION_RULES)
 

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rankr1_rag.prompt import Format
 from rankr1_rag.redaction import public, shown
@@ -145,6 +146,20 @@ class ComponentFields(OptionFields):  # type: ignore[misc]
         if inspect.iscoroutinefunction(values.get("on_ranking")):
             raise ValueError("on_ranking= is async and would never be awaited: use a plain function")
         return values
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _without_input(cls, values: Any, read: Callable[[Any], Any]) -> Any:  # noqa: ANN401
+        """The errors without what was passed, which `errors()` would show with its key."""
+        try:
+            return read(values)
+        except ValidationError as error:
+            title, found = error.title, error.errors(include_input=False, include_url=False, include_context=False)
+        details = [
+            InitErrorDetails(type=PydanticCustomError(one["type"], one["msg"]), loc=one["loc"], input=None)
+            for one in found
+        ]
+        raise ValidationError.from_exception_data(title, details, hide_input=True)
 
     @field_validator("llm", mode="wrap")
     @classmethod
