@@ -31,12 +31,17 @@ class BackendError(RankR1Error):
     """The backend gave no completion and will not: a wrong model, a refused key, a bad request."""
 
 
+LONGEST_WISH = 60.0
+"""Seconds: a server's Retry-After counts for no more, or one wrong value would stop all later queries."""
+
+
 class BackendUnavailable(BackendError):
-    """The backend gave no completion this time; `retry_after` is the server's value in seconds, if it sent one."""
+    """The backend gave no completion this time; `retry_after` is the server's wish in seconds (0 to 60), if any."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
-        self.retry_after = retry_after
+        # In this order NaN becomes 0.
+        self.retry_after = None if retry_after is None else min(LONGEST_WISH, max(0.0, retry_after))
 
 
 class PromptTooLong(BackendError):
