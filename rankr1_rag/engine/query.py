@@ -145,15 +145,12 @@ class Trace:
     """The comparisons of a query in the order asked, whichever completes first; `rounds` counts complete rounds."""
 
     rounds: int = 0
-    _comparisons: dict[tuple[int, int, int], Comparison] = field(default_factory=dict)
+    comparisons: dict[tuple[int, int, int], Comparison] = field(default_factory=dict)
+    """By round, place of the set in its round, and vote on the set."""
 
     def add(self, comparison: Comparison, place: int, vote: int = 0) -> None:
         """Add the comparison of the set at this place of its round, and of this vote on the set."""
-        self._comparisons[comparison.round, place, vote] = comparison
-
-    def ordered(self) -> list[Comparison]:
-        """All comparisons in the order asked."""
-        return [self._comparisons[key] for key in sorted(self._comparisons)]
+        self.comparisons[comparison.round, place, vote] = comparison
 
 
 class Slots:
