@@ -114,7 +114,7 @@ class SelectionLoop:
 
     async def select(self, run: QueryRun, k: int) -> None:
         """Select k of the candidates that are not selected yet. BackendError, UnparsedError."""
-        left = [position for position in range(len(run.candidates)) if position not in run.chosen]
+        left = sorted(set(range(len(run.candidates))).difference(run.chosen))
         if not left:
             return
         plan = self.plan
