@@ -32,6 +32,9 @@ class Training:
     adapter: str | None = declare(None, "LoRA adapter to continue from; it keeps its rank", DATA, "a new adapter")
     share: float = declare(1.0, "Fraction of examples to use, 0..1; subsets are nested", DATA)
     size: int = declare(20, "Passages in a set, 2..20: one positive, the rest negatives", DATA, least=2, most=20)
+    smallest: int | None = declare(
+        None, "Smallest number of passages in a set; sizes are drawn from it to --size", DATA, "--size", least=2
+    )
     hard: int | None = declare(None, "Number of hardest negatives to draw from", DATA, "all of an example", least=1)
     format: str = declare("rank-r1-v0.1", FORMAT, PROMPT, choices=tuple(FORMATS))
     query_tokens: int | None = declare(None, "Maximum query length in tokens", PROMPT, "no limit", least=1)
@@ -61,6 +64,8 @@ class Training:
         check_options(self)
         if not 0 < self.share <= 1:
             raise ValueError(f"share={self.share!r}: a number above 0 and at most 1 is needed")
+        if self.smallest is not None and self.smallest > self.size:
+            raise ValueError(f"smallest={self.smallest}: at most size={self.size} is needed")
         if self.dropout >= 1:
             raise ValueError(f"dropout={self.dropout!r}: a number in 0..1 is needed")
         if not self.data:

@@ -4,8 +4,8 @@
     {"query_id": "1", "query": "…", "positive_passages": [{"docid": "…", "text": "…"}], "negative_passages": […]}
     {"query": "…", "pos": ["…"], "neg": ["…", "…"]}
 
-The first format is the project's own and may have `"known": […]`, passages that are known already; the second is
-Tevatron's, the third FlagEmbedding's. A set depends only on the seed, the epoch and its own example: data may grow and
+The first format is the project's own and may have `"known": […]`, passages that are known already, and `"answer"`, a
+short text; the second is Tevatron's, the third FlagEmbedding's. A set depends only on the seed, the epoch and its own example: data may grow and
 training may resume without changing another set.
 """
 
@@ -44,7 +44,8 @@ NEGATIVES = ("negatives", "negative_passages", "neg")
 class Example:
     """A query with at least one positive and one negative, the negatives hardest first; `source` names its data set.
 
-    `known` are passages that are known already: the positives are right next to these. ValueError for an example
+    `known` are passages that are known already: the positives are right next to these. `answer` is the short answer that
+    the positives hold together, "" if there is none. ValueError for an example
     that teaches nothing: an empty query or positive, none of either kind, or a passage (by its id) that is both.
     """
 
@@ -53,6 +54,7 @@ class Example:
     negatives: tuple[Passage, ...]
     source: str = ""
     known: tuple[Passage, ...] = ()
+    answer: str = ""
 
     def __post_init__(self) -> None:
         if not self.query.text.strip():
@@ -103,7 +105,8 @@ def write_examples(path: FilePath, examples: Iterable[Example]) -> None:
                 titled = [({"title": one.title} if one.title else {}) for one in passages]
                 lines = [{"id": p.id, **title, "text": p.text} for p, title in zip(passages, titled, strict=True)]
                 record |= {name: lines} if lines else {}
-            file.write(to_line(record | ({"source": example.source} if example.source else {})))
+            named = {"answer": example.answer, "source": example.source}
+            file.write(to_line(record | {name: text for name, text in named.items() if text}))
 
 
 def share(examples: Sequence[Example], part: float, seed: int) -> list[Example]:
@@ -131,7 +134,8 @@ def example_from_json(record: Json) -> Example:
     right = {(passage.title, passage.text): passage.id for passage in positives}
     apart = [passage for passage in negatives if right.get((passage.title, passage.text), passage.id) == passage.id]
     known = _passages(record, ("known",)) if record.get("known") is not None else ()
-    return Example(query, positives, tuple(apart), text_of(record, ("source",), ""), known)
+    source, answer = (text_of(record, (name,), "") for name in ("source", "answer"))
+    return Example(query, positives, tuple(apart), source, known, answer)
 
 
 def _passages(record: Json, names: Sequence[str]) -> tuple[Passage, ...]:
@@ -165,15 +169,25 @@ class TrainingSet:
 
 
 def sets(
-    examples: Iterable[Example], *, size: int, seed: int, hard: int | None = None, epoch: int = 0
+    examples: Iterable[Example],
+    *,
+    size: int,
+    seed: int,
+    hard: int | None = None,
+    epoch: int = 0,
+    smallest: int | None = None,
 ) -> list[TrainingSet]:
     """A set of `size` passages, 2..20, for every positive of every example, in an order drawn from seed and epoch.
+
+    With `smallest` the size of each set is drawn from `smallest`..`size`, as a selection near its end asks.
 
     The negatives are drawn without replacement from the first `hard` ≥ 1 of the example, None takes all; fewer than
     `size` - 1 are all shown. Other positives never are. Where examples are added, the others keep their sets and their
     order. ValueError for another size or `hard`.
     """
     check_within("size", size, 2, 20)
+    if smallest is not None:
+        check_within("smallest", smallest, 2, size)
     if hard is not None:
         check_within("hard", hard, 1)
     drawn: dict[tuple[str, int], TrainingSet] = {}
@@ -182,7 +196,8 @@ def sets(
             key = digest(f"{seed}\n{epoch}\n{example.query.id}\n{positive.id}")
             generator = random.Random(key)
             pool = example.negatives[:hard]
-            shown = generator.sample(pool, min(size - 1, len(pool)))
+            drawn_size = size if smallest is None else generator.randint(smallest, size)
+            shown = generator.sample(pool, min(drawn_size - 1, len(pool)))
             right = generator.randint(0, len(shown))
             shown.insert(right, positive)
             one = TrainingSet(example.query, tuple(shown), right, example.source, example.known)
@@ -199,8 +214,10 @@ _ROUND = str.maketrans("[]", "()")
 """A name in the reasoning must not look like a label."""
 
 
-def target(kind: Kind, passage: Passage, label: int, format: Format) -> str:
+def target(kind: Kind, passage: Passage, label: int, format: Format, others: Sequence[Passage] = ()) -> str:
     """The completion that picks the passage under this label ≥ 1: "label" the answer alone, "naming" a name before it.
+
+    `others` are shown with it: the name tells it from them.
 
     ValueError for a listwise format, and for "naming" in a format without reasoning.
     """
@@ -214,11 +231,15 @@ def target(kind: Kind, passage: Passage, label: int, format: Format) -> str:
         return format.answer(label - 1)
     if not format.reasoning:
         raise ValueError(f"format {format.name!r} has no reasoning that could name the passage: use target 'label'")
-    return format.answer(label - 1, name(passage, format))
+    return format.answer(label - 1, name(passage, format, others))
 
 
-def name(passage: Passage, format: Format) -> str:
-    """The title as the format shows it, else the first six words of the text; on one line, no label or tag in it."""
-    title = format.line(Passage("", "", passage.title))
-    words = title.split() or format.line(passage).split()[:_WORDS]
+def name(passage: Passage, format: Format, others: Sequence[Passage] = ()) -> str:
+    """The title as the format shows it, and the first six words of the text where there is no title or another has it.
+
+    On one line, no label or tag in it.
+    """
+    words = format.line(Passage("", "", passage.title)).split()
+    if not words or passage.title in {other.title for other in others}:
+        words += format.line(Passage("", passage.text, "")).split()[:_WORDS]
     return sanitise(" ".join(words)).translate(_ROUND)

@@ -65,7 +65,14 @@ def read_training_data(settings: Training) -> TrainingData:
     train = [
         one
         for epoch in range(settings.epochs)
-        for one in sets(examples, size=settings.size, seed=settings.seed, hard=settings.hard, epoch=epoch)
+        for one in sets(
+            examples,
+            size=settings.size,
+            seed=settings.seed,
+            hard=settings.hard,
+            epoch=epoch,
+            smallest=settings.smallest,
+        )
     ]
     measured = sets(held, size=settings.size, seed=settings.seed, hard=settings.hard)[: settings.held_sets]
     return TrainingData(tuple(train), tuple(measured), tuple(examples))
@@ -79,7 +86,8 @@ def supervised(material: TrainingData, settings: SFT, trained: Trained) -> list[
     rows = []
     for one in material.sets:
         prompt = trained.ids(asked(one, settings, trained.count))
-        text = target(settings.target, one.passages[one.right], one.right + 1, settings.prompt_format)
+        others = [*one.passages[: one.right], *one.passages[one.right + 1 :]]
+        text = target(settings.target, one.passages[one.right], one.right + 1, settings.prompt_format, others)
         learned = [*trained.tokenizer(text, add_special_tokens=False).input_ids, trained.tokenizer.eos_token_id]
         if len(learned) > settings.completion_tokens:
             raise ValueError(
