@@ -55,9 +55,9 @@ SOURCES = (
     Source("hotpotqa_mudaf"),
     Source("ircot", mined=True, hops=True),
     Source("hotpotqa_ecm", hops=True),
-    Source("strategyqa_paragraphs", hops=True),
-    Source("strategyqa_facts", most=1000, hops=True),
-    Source("entailmentbank", hops=True),
+    Source("strategyqa_paragraphs", most=150, hops=True),
+    Source("strategyqa_facts", most=600, hops=True),
+    Source("entailmentbank", most=600, hops=True),
     Source("fairytaleqa", most=3000),
     Source("nq_oracle"),
     Source("qed"),
@@ -68,7 +68,7 @@ SOURCES = (
     Source("medquad", most=1500),
     Source("pubmedqa", most=500),
     Source("openbookqa", most=2500),
-    Source("fever", most=1500),
+    Source("fever", most=1000),
 )
 """In the order in which a question that comes twice is kept."""
 

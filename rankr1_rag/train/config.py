@@ -9,6 +9,7 @@ from typing import Any, Literal
 from rankr1_rag.prompt import FORMATS, Format
 from rankr1_rag.settings import check_options, declare
 from rankr1_rag.train.data import Kind
+from rankr1_rag.types import Clip
 
 Device = Literal["cpu", "cuda"]
 DATA, PROMPT, LORA, COURSE = "Data", "Prompt", "Adapter", "Schedule"
@@ -39,6 +40,9 @@ class Training:
     format: str = declare("rank-r1-v0.1", FORMAT, PROMPT, choices=tuple(FORMATS))
     query_tokens: int | None = declare(None, "Maximum query length in tokens", PROMPT, "no limit", least=1)
     passage_tokens: int | None = declare(None, "Maximum passage length in tokens", PROMPT, "no limit", least=1)
+    clip: Clip = declare(
+        "head", "Part of a longer passage that is shown: head, or the window that shares most with the query", PROMPT
+    )
     prompt_tokens: int = declare(
         4096, "Maximum prompt length in tokens; passages are clipped equally to fit", PROMPT, least=1
     )

@@ -5,8 +5,8 @@
     {"query": "…", "pos": ["…"], "neg": ["…", "…"]}
 
 The first format is the project's own and may have `"known": […]`, passages that are known already, and `"answer"`, a
-short text; the second is Tevatron's, the third FlagEmbedding's. A set depends only on the seed, the epoch and its own example: data may grow and
-training may resume without changing another set.
+short text; the second is Tevatron's, the third FlagEmbedding's. A set depends only on the seed, the epoch and its own
+example: data may grow and training may resume without changing another set.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ NEGATIVES = ("negatives", "negative_passages", "neg")
 class Example:
     """A query with at least one positive and one negative, the negatives hardest first; `source` names its data set.
 
-    `known` are passages that are known already: the positives are right next to these. `answer` is the short answer that
-    the positives hold together, "" if there is none. ValueError for an example
-    that teaches nothing: an empty query or positive, none of either kind, or a passage (by its id) that is both.
+    `known` are passages that are known already: the positives are right next to these. `answer` is the short answer
+    that the positives hold together, "" if there is none. ValueError for an example that teaches nothing: an empty
+    query or positive, none of either kind, or a passage (by its id) that is both.
     """
 
     query: Query

@@ -17,7 +17,7 @@ from rankr1_rag.prompt import Format
 from rankr1_rag.train.config import SFT, Training
 from rankr1_rag.train.data import Example, TrainingSet, read_examples, sets, share, target
 from rankr1_rag.train.model import Trained
-from rankr1_rag.types import Message
+from rankr1_rag.types import Clip, Message
 
 Count: TypeAlias = Callable[[str], int | None]
 
@@ -31,6 +31,7 @@ def messages(
     reasoning_tokens: int,
     query_tokens: int | None = None,
     passage_tokens: int | None = None,
+    clip: Clip = "head",
 ) -> list[Message]:
     """The messages of a set. ValueError with the query's id where the context, in tokens, cannot hold them.
 
@@ -38,7 +39,7 @@ def messages(
     """
     thinks = reasoning_tokens * format.reasoning
     n = len(set.passages)
-    budget = Budget(format, n, thinks, query_tokens, passage_tokens, known=len(set.known))
+    budget = Budget(format, n, thinks, query_tokens, passage_tokens, len(set.known), clip)
     with within(f"query {set.query.id!r}"):
         texts = budget.fit(set.query.text, set.passages + set.known, SimpleNamespace(context=context, count=count))
     return format.messages(texts.query, texts.lines[:n], texts.lines[n:])
@@ -115,4 +116,5 @@ def asked(one: TrainingSet, settings: Training, count: Count) -> list[Message]:
         reasoning_tokens=settings.completion_tokens if settings.prompt_format.reasoning else 0,
         query_tokens=settings.query_tokens,
         passage_tokens=settings.passage_tokens,
+        clip=settings.clip,
     )
