@@ -111,12 +111,13 @@ def main() -> None:
     for name, found, pool in official:
         write(out, name, found, asked, pool)
     for source in SOURCES:
-        read = []
+        read, ids = [], set[str]()
         for _, line in numbered_lines(more / f"{source.name}.jsonl.gz"):
             record = json.loads(line)
             right = {one["id"] for one in record["positives"]}
             record["negatives"] = [one for one in record["negatives"] if one["id"] not in right]
-            if record["negatives"]:
+            if record["negatives"] and record["id"] not in ids:  # some come twice
+                ids.add(record["id"])
                 read.append(example_from_json(record))
         found = [kept for one in read if (kept := recognisable(replace(one, source=source.name)))]
         found = [one for one in found if key(one) not in asked]
