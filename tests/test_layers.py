@@ -12,7 +12,7 @@ LAYERS = [
     {"concurrency"},
     {"io"},
     {"backends", "prompt"},
-    {"checkpoints", "explain"},
+    {"checkpoints", "explain", "reader"},
     {"settings"},
     {"engine"},
     {"reranker", "train"},

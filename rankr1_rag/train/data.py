@@ -15,6 +15,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from operator import itemgetter
 from typing import Any, Literal
 
 from rankr1_rag.errors import FileError
@@ -202,6 +203,51 @@ def sets(
             shown.insert(right, positive)
             one = TrainingSet(example.query, tuple(shown), right, example.source, example.known)
             drawn[key, len(drawn)] = one
+    return [drawn[key] for key in sorted(drawn)]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A question with passages as a reranker orders them, and its answer: "" where they do not hold it."""
+
+    query: Query
+    passages: tuple[Passage, ...]
+    answer: str
+    source: str
+
+
+def readings(
+    examples: Iterable[Example],
+    *,
+    size: int,
+    seed: int,
+    hard: int | None = None,
+    epoch: int = 0,
+    missing: float = 0.0,
+) -> list[Reading]:
+    """A reading of every example with an answer: all its positives among negatives, `size` passages, 1..20.
+
+    In the share `missing` of them, 0..1, one positive is left out, and the answer. Positives are shown first more often
+    than not, as after reranking. Examples with more than `size` positives or with known passages are left out. Each
+    depends on seed, epoch and its own example alone. ValueError for another size, or where no example has an answer.
+    """
+    check_within("size", size, 1, 20)
+    drawn: dict[tuple[str, int], Reading] = {}
+    for example in examples:
+        if not example.answer or example.known or len(example.positives) > size:
+            continue
+        generator = random.Random(key := digest(f"{seed}\n{epoch}\n{example.query.id}\nread"))
+        right = list(example.positives)
+        if is_missing := generator.random() < missing:
+            right.remove(generator.choice(right))
+        pool = example.negatives[:hard]
+        wrong = generator.sample(pool, min(size - len(right), len(pool)))
+        ranked = [(generator.gauss(0, 1) - 1.5, one) for one in right] + [(generator.gauss(0, 1), one) for one in wrong]
+        shown = tuple(one for _, one in sorted(ranked, key=itemgetter(0)))
+        answer = "" if is_missing else example.answer
+        drawn[key, len(drawn)] = Reading(example.query, shown, answer, example.source)
+    if not drawn:
+        raise ValueError('no example has an "answer" and at most `size` positives: a reader learns from answers')
     return [drawn[key] for key in sorted(drawn)]
 
 
