@@ -263,7 +263,7 @@ _ROUND = str.maketrans("[]", "()")
 def target(kind: Kind, passage: Passage, label: int, format: Format, others: Sequence[Passage] = ()) -> str:
     """The completion that picks the passage under this label ≥ 1: "label" the answer alone, "naming" a name before it.
 
-    `others` are shown with it: the name tells it from them.
+    `others` are the other passages of the set.
 
     ValueError for a listwise format, and for "naming" in a format without reasoning.
     """

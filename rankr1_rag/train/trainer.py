@@ -60,7 +60,7 @@ def write_plots(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     shown = []
     for title, of_training, of_held_out in _PANELS:
         curves = [(name, "training", "-", [one for one in records if name in one]) for name in of_training]
-        curves += [(name, "held out", "o-", held) for name in of_held_out]
+        curves += [(name, "held out", "o-", [one for one in held if name in one]) for name in of_held_out]
         if drawn := [curve for curve in curves if curve[-1]]:
             shown.append((title, drawn))
     if not shown:
