@@ -16,7 +16,7 @@ from typing import Self
 from rankr1_eval.scoring import Read
 from rankr1_rag.backends import Backend, Request
 from rankr1_rag.concurrency.event_loop import private_loop
-from rankr1_rag.prompt import clip, sanitise, tokens
+from rankr1_rag.prompt import NO_TOKENS, clip, sanitise, tokens
 from rankr1_rag.types import Message, Passage
 
 WITH_PASSAGES: tuple[tuple[str, str, str], ...] = (
@@ -98,8 +98,10 @@ class Reader:
 
         ValueError where the context has no room for the passages.
         """
-        asked = sanitise(question).strip()
-        lines = [sanitise(f"{one.title}: {one.text}" if one.title else one.text).strip() for one in passages]
+        special: frozenset[str] = getattr(self.backend, "special_tokens", NO_TOKENS)
+        asked = sanitise(question, special).strip()
+        texts = [f"{one.title}: {one.text}" if one.title else one.text for one in passages]
+        lines = [sanitise(text, special).strip() for text in texts]
         messages: list[Message] = [{"role": "system", "content": SYSTEM if lines else SYSTEM_ALONE}]
         for context, example, answer in WITH_PASSAGES if lines else ALONE:
             messages += [user_turn(context, example), {"role": "assistant", "content": answer}]
