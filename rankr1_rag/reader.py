@@ -18,7 +18,7 @@ from typing import Literal, Self
 
 from rankr1_rag.backends import Backend, Request
 from rankr1_rag.concurrency.event_loop import private_loop
-from rankr1_rag.prompt import NO_TOKENS, clip, sanitise, tokens
+from rankr1_rag.prompt import Special, clip, sanitise, special_pattern, tokens
 from rankr1_rag.types import Message, Passage
 
 WITH_PASSAGES: tuple[tuple[str, str, str], ...] = (
@@ -117,8 +117,9 @@ class Reader:
 
     def messages(self, question: str, passages: Sequence[Passage]) -> list[Message]:
         """The prompt of `reading_messages` for this backend."""
-        context, special = self.backend.context, getattr(self.backend, "special_tokens", NO_TOKENS)
-        return reading_messages(self.prompt, question, passages, context, self.backend.count, self.tokens, special)
+        context, count = self.backend.context, self.backend.count
+        special = special_pattern(getattr(self.backend, "special_tokens", frozenset()))
+        return reading_messages(self.prompt, question, passages, context, count, self.tokens, special)
 
     async def read(self, question: str, passages: Sequence[Passage]) -> Read:
         """The answer to one question. BackendError as the backend raises it."""
@@ -148,7 +149,7 @@ def reading_messages(
     context: int | None,
     count: Callable[[str], int | None],
     answer_tokens: int,
-    special: frozenset[str] = NO_TOKENS,
+    special: Special = None,
 ) -> list[Message]:
     """The messages with passages best first, clipped equally where `context`, in tokens, is too short for them.
 
