@@ -23,7 +23,7 @@ from rankr1_rag.cli.options import CommandSettings, UsageError, arguments, with_
 from rankr1_rag.cli.report import Job, Report, queries_of
 from rankr1_rag.errors import FileError, StoreError
 from rankr1_rag.explain.story import counted
-from rankr1_rag.io.collection import Json, read_passages, read_queries
+from rankr1_rag.io.collection import Json, member, read_passages, read_queries
 from rankr1_rag.io.files import NOTHING, check_output, is_stream, located, writing
 from rankr1_rag.io.journal import Journal
 from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json, read_candidates, to_line
@@ -83,7 +83,7 @@ class Asking:
                 self.finished[one.index] = one.id
                 self.report.before += 1
                 self.job.skip()
-            elif one.index <= journal.notes.get("gave_up_at", -1):
+            elif one.index <= (at if isinstance(at := journal.notes.get("gave_up_at"), int) else -1):
                 before.append(one)
             else:
                 yield one
@@ -115,7 +115,7 @@ class Result:
                 write_run(file, [run_entry(ranking)], self.tag)
             return
         if not self.trace:
-            record["rankr1"].pop("trace")
+            member(record, "rankr1", "an object").pop("trace", None)
         file.write(to_line(record))
 
 
@@ -180,7 +180,7 @@ def rerank(
             own[0],
             "rankr1 rerank",
             {**settings.fingerprint(), "depth": depth},
-            ("record",),
+            {"record": "an object"},
             remedy="begin again with --restart",
             restart=restart,
             temporary=True,
@@ -271,10 +271,14 @@ def _keep(out: str, ours: re.Pattern[bytes] | None, result: Result, asking: Aski
             return
         with writing(out, ours) as file:
             for _, id in sorted(asking.finished.items()):
-                result.write(file, journal[id]["record"])
+                try:
+                    result.write(file, journal[id]["record"])
+                except ValueError as error:
+                    problem = f"the record {id!r} is damaged ({error}): remove its line, and the same command requests"
+                    raise FileError(journal.path, None, f"{problem} that query again") from error
     except BaseException:
         done = f"{queries_of(len(journal))} done and kept" if len(journal) else "no query is done yet"
-        report.say(f"stopped: {done}, the same command resumes")
+        report.say(f"stopped: {done}, the same command resumes" + f" ({journal.path})" * bool(journal))
         raise
     if left_out := len(journal) - len(asking.finished):
         report.say(f"{counted(left_out, 'record')} of another input left out")
