@@ -13,7 +13,7 @@ LAYERS = [
     {"concurrency"},
     {"io"},
     {"backends", "prompt"},
-    {"checkpoints", "explain"},
+    {"checkpoints", "explain", "reader"},
     {"settings"},
     {"engine"},
     {"reranker", "train"},

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 something failed, 2 a wrong argument or file, 130 interrup
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated, Any, TextIO
@@ -87,17 +88,23 @@ def run(app: typer.Typer) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: print nothing more at exit
         sys.exit(1)
-    except (UsageError, FileError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        print_error(error)
+    except (UsageError, FileError) as error:
+        print_error(str(error))
         sys.exit(2)
-    except (RankR1Error, OSError) as error:
-        print_error(error)
+    except OSError as error:
+        is_path = bool(error.filename) and error.errno in _WRONG_PATH
+        text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        print_error(f"{text}: check the path" if is_path else text)
+        sys.exit(2 if is_path or isinstance(error, FileNotFoundError | PermissionError) else 1)
+    except RankR1Error as error:
+        print_error(str(error))
         sys.exit(1)
 
 
-def print_error(error: Exception) -> None:
+_WRONG_PATH = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
+
+
+def print_error(text: str) -> None:
     """One line on standard error."""
-    text = str(error)
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        text = f"{error.filename}: {error.strerror}"
-    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), clean(text)), soft_wrap=True)
+    shown = clean(text).replace("\n", "\\n")
+    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), shown), soft_wrap=True)

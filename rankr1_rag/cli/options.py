@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from enum import StrEnum
@@ -18,6 +19,7 @@ import typer
 from rankr1_rag.cli.report import Job, printing_logs
 from rankr1_rag.connect import reranker
 from rankr1_rag.errors import FileError
+from rankr1_rag.io.files import AnyPath, check_apart, check_output
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.settings import Connection, EffectiveDefault, Settings, options
 
@@ -49,6 +51,17 @@ class CommandSettings(Settings, Connection):
         """`k` as a number: on the command line there always is one."""
         assert self.k is not None
         return self.k
+
+    @property
+    def inputs(self) -> list[str]:
+        """Paths of a local model and its adapter, which no output may replace."""
+        named = [] if self.kind == "openai" else [self.model, self.adapter]
+        return [os.path.expanduser(one) for one in named if one]
+
+    def check_files(self, outputs: Iterable[AnyPath | None], inputs: Iterable[AnyPath | None] = ()) -> None:
+        """FileError if two of the command's files, with model and store, are one, or if the store cannot be one."""
+        check_apart([*outputs, self.store], [*inputs, *self.inputs])
+        check_output(self.store, re.compile(rb"\ASQLite format 3\0"))
 
     def reranker(self, job: Job) -> Reranker:
         """A reranker on the backend with its wrappers, whose completions the job counts. UsageError, StoreError."""
