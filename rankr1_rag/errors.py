@@ -17,9 +17,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rankr1_rag.redaction import redact
+
 
 class RankR1Error(Exception):
-    """The root of the tree."""
+    """The root of the tree. No message holds a secret that this process knows."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*[redact(one) if isinstance(one, str) else one for one in args])
 
 
 class BackendError(RankR1Error):
@@ -55,6 +60,7 @@ class FileError(RankR1Error, ValueError):
     """A malformed line in a file; the message begins with `path:line:` as compilers do."""
 
     def __init__(self, path: str | Path, line: int | None, problem: str) -> None:
+        problem = redact(problem)
         super().__init__(f"{path}:{line}: {problem}" if line is not None else f"{path}: {problem}")
         self.path = Path(path)
         self.line = line

@@ -17,6 +17,7 @@ from typing import Any
 from rankr1_rag.backends import Request, token_count
 from rankr1_rag.concurrency.event_loop import caller
 from rankr1_rag.concurrency.foreign_loop import in_thread, on_loop
+from rankr1_rag.redaction import remember_all
 from rankr1_rag.types import Completion
 
 WRAPPED = ("bound", "runnable", "default")
@@ -50,6 +51,10 @@ class FrameworkLLM(ABC):
     def __init__(self, llm: Any, model: str, context: int | None = None) -> None:  # noqa: ANN401
         self.llm = llm
         self.model = model
+        inner = llm
+        while inner is not None:
+            remember_all(getattr(inner, "__dict__", {}))
+            inner = next((getattr(inner, name) for name in WRAPPED if hasattr(inner, name)), None)
         context = loaded_context(llm) or context
         self.context = context if context and context > 0 else None
         self._copies: dict[tuple[int, float], Any] = {}
