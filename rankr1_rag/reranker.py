@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Set
+from contextlib import aclosing, closing
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from types import TracebackType
@@ -13,7 +14,7 @@ from typing import Any, Self
 
 from rankr1_rag.backends import Backend
 from rankr1_rag.concurrency import streams
-from rankr1_rag.concurrency.event_loop import PerLoop, private_loop
+from rankr1_rag.concurrency.event_loop import PerLoop, as_exception, may_be_ctrl_c, private_loop
 from rankr1_rag.engine.query import FEWEST, Budget, QueryRun, Retrieve, Slots, Turn
 from rankr1_rag.engine.selection_loop import Comparer, SelectionLoop
 from rankr1_rag.errors import LoopError
@@ -26,6 +27,9 @@ Candidate = Passage | str | tuple[Passage | str, float | None]
 
 Item = tuple[str | Query, Iterable[Candidate]]
 """A query with its candidates, first-stage best first."""
+
+LARGE_TRACE = 1_000
+"""Comparisons from which on scores are computed in a thread, as they would block an event loop for milliseconds."""
 
 REMEDY = "if they are distances, use distances=True"
 log = logging.getLogger("rankr1_rag")
@@ -124,10 +128,10 @@ class Reranker(Settings):
     def rank_many(self, items: Iterable[Item], *, live: bool = False, progress: bool = False) -> Iterator[Result]:
         """Rerank many: `(index, Ranking)` in order of completion, lazily, at most `in_flight` of them open or waiting.
 
-        The result of a query that fails is its error; the others continue. If `items` raises, open queries are
-        completed first. Leaving early cancels the rest. `items` is read in the caller's thread, between results;
-        `live=True` reads it in a thread of its own, for items that arrive over time, from a pipe or a queue.
-        `progress=True` shows a bar on stderr: finished queries, comparisons, failures, time.
+        The result of a query that fails is its error; the others continue. Whatever `items` raises is raised after the
+        open queries are complete. Leaving early cancels the rest and closes `items`. `items` is read in the caller's
+        thread, between results; `live=True` reads it in a thread of its own, for items that arrive over time, from a
+        pipe or a queue. `progress=True` shows a bar on stderr: finished queries, comparisons, failures, time.
         """
         if not isinstance(items, Iterable):
             raise TypeError(f"items={items!r:.100}: pass pairs (query, passages)")
@@ -206,15 +210,17 @@ class Reranker(Settings):
                 return run
             try:
                 return await self._rank(run)
-            except Exception as error:
-                return error
+            except BaseException as error:
+                return as_exception(error)
 
         try:
             if not isinstance(item, (tuple, list)) or len(item) != 2:
                 raise TypeError(f"the item {item!r:.100} is no pair (query, passages)")
             return outcome(self._read(*item))
-        except Exception as error:
-            return outcome(error)
+        except BaseException as error:
+            if may_be_ctrl_c(error):
+                raise
+            return outcome(as_exception(error))
 
     async def _rank(self, run: QueryRun) -> Ranking:
         session, task = self._session, asyncio.current_task()
@@ -230,6 +236,8 @@ class Reranker(Settings):
             async with session.gates.get():
                 run.turn = Turn(session.slots.get()) if session.slots else None
                 ranking = await session.loop.run(run)
+            if len(ranking.trace) >= LARGE_TRACE:
+                await asyncio.to_thread(getattr, ranking, "scores")
             name, comparisons = run.query.id or run.query.text[:60], len(ranking.trace)
             log.info("query %r is done: %d comparisons in %.1f s", name, comparisons, ranking.seconds)
             return ranking
@@ -275,7 +283,7 @@ def with_bar(results: Iterator[Result], items: object) -> Iterator[Result]:
     """The results, counted by a bar as they come."""
     from rankr1_rag.explain.terminal import query_bar
 
-    with query_bar(items) as count:
+    with query_bar(items) as count, closing(results):  # type: ignore[type-var]
         for result in results:
             count(result[1])
             yield result
@@ -285,7 +293,8 @@ async def awith_bar(results: AsyncIterator[Result], items: object) -> AsyncItera
     """`with_bar`, awaited."""
     from rankr1_rag.explain.terminal import query_bar
 
-    with query_bar(items) as count:
-        async for result in results:
-            count(result[1])
-            yield result
+    async with aclosing(results):  # type: ignore[type-var]
+        with query_bar(items) as count:
+            async for result in results:
+                count(result[1])
+                yield result

@@ -220,19 +220,22 @@ class Ranking:
         if not 1 <= rank <= len(self.order):
             raise IndexError(f"rank {rank} is not in 1..{len(self.order)}")
         position = self.order[rank - 1]
-        seen = [comparison for comparison in self.trace if position in comparison.set]
-        won = [comparison for comparison in seen if comparison.answer[0] == position]
-        lost = [comparison for comparison in seen if comparison.answer[0] != position]
+        outcomes, chosen = self._outcomes
         return Explanation(
             rank=rank,
             position=position,
             passage=self.candidates[position],
-            selected=position in (self.order[: self.k] if self.chosen is None else self.chosen) and not self.failure,
-            won=len(won),
-            lost=len(lost),
-            comparison=scoring.deciding(position, self.trace),
+            selected=position in chosen and not self.failure,
+            won=outcomes.won[position],
+            lost=outcomes.seen[position] - outcomes.won[position],
+            comparison=outcomes.deciding(position),
             failure=self.failure,
         )
+
+    @cached_property
+    def _outcomes(self) -> tuple[scoring.Outcomes[Comparison], frozenset[int]]:
+        """What `explain` needs for any rank: the outcomes of the trace, and the positions that were selected."""
+        return scoring.Outcomes(self.trace), frozenset(self.order[: self.k] if self.chosen is None else self.chosen)
 
     def log_problems(self) -> None:
         """Log a warning if the model failed, or if at least half of the answers in its trace name no passage.

@@ -8,9 +8,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any, TextIO
 
 import typer
+import typer.core
 from rich.console import Console
 from rich.text import Text
 
@@ -22,9 +23,38 @@ from rankr1_rag.cli.rerank import rerank
 from rankr1_rag.cli.train import app as train
 from rankr1_rag.errors import FileError, RankR1Error
 from rankr1_rag.explain import clean
+from rankr1_rag.redaction import redact, unsuspicious
 from rankr1_rag.settings import TOP_N, EffectiveDefault
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+class Commands(typer.core.TyperGroup):
+    """Commands whose errors show no wrong value that may be a key in the wrong place."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # noqa: ANN401
+        """Invoke the command of these arguments."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:  # a UsageError of click, or of the copy of click in newer versions of typer
+            if isinstance(message := getattr(error, "message", None), str):
+                vars(error)["message"] = unsuspicious(message)
+            raise
+
+
+class RedactedStream:
+    """A stream for text that no secret passes, whoever writes: errors, logs, warnings and tracebacks."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write the text without secrets."""
+        return self._stream.write(redact(text))
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._stream, name)
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 _STORE = EffectiveDefault("OUT.partial.sqlite until the job is done, if --out is a file")
 app.command(no_args_is_help=True)(with_settings(rerank, store=_STORE))
 app.command(no_args_is_help=True)(with_settings(explain, without={"query"}))  # its --query is an id
@@ -52,6 +82,7 @@ def run(app: typer.Typer) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    sys.stderr = RedactedStream(sys.stderr)
     try:
         app()
     except BrokenPipeError:

@@ -130,13 +130,12 @@ def _value(text: str | None) -> Any:  # noqa: ANN401
 
 
 def _named(option: str, holds_texts: bool, pairs: Sequence[str] | None) -> dict[str, object] | None:
-    """`["NAME=VALUE", …]` as a dict, of texts or of JSON values. Texts may be secret: the error does not show them."""
+    """`["NAME=VALUE", …]` as a dict, of texts or of JSON values, which may be secret: the error does not show them."""
     flag = FLAGS.get(option, [f"--{option.replace('_', '-')}"])[0]
     for pair in pairs or ():
         if not pair.partition("=")[0] or "=" not in pair:
-            shown = flag if holds_texts else f"{flag} {pair!r}"
             other = "; queries of a run: --queries" if option == "query" else ""
-            raise ValueError(f"{shown}: NAME=VALUE is needed, {EXAMPLES[option]} for example{other}")
+            raise ValueError(f"{flag}: NAME=VALUE is needed, {EXAMPLES[option]} for example{other}")
     split = [pair.partition("=") for pair in pairs or ()]
     if holds_texts:
         return {name: value for name, _, value in split} or None

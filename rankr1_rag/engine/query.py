@@ -145,15 +145,12 @@ class Trace:
     """The comparisons of a query in the order asked, whichever completes first; `rounds` counts complete rounds."""
 
     rounds: int = 0
-    _comparisons: dict[tuple[int, int, int], Comparison] = field(default_factory=dict)
+    comparisons: dict[tuple[int, int, int], Comparison] = field(default_factory=dict)
+    """By round, place of the set in its round, and vote on the set."""
 
     def add(self, comparison: Comparison, place: int, vote: int = 0) -> None:
         """Add the comparison of the set at this place of its round, and of this vote on the set."""
-        self._comparisons[comparison.round, place, vote] = comparison
-
-    def ordered(self) -> list[Comparison]:
-        """All comparisons in the order asked."""
-        return [self._comparisons[key] for key in sorted(self._comparisons)]
+        self.comparisons[comparison.round, place, vote] = comparison
 
 
 class Slots:
@@ -252,20 +249,23 @@ class QueryRun:
             passages = read_passages(found)
         except TypeError as error:
             raise TypeError(f"retrieve= returned a wrong list: {error}") from None
-        before = len(self.candidates)
+        new, free = list[Passage](), 0
         for rank, (one, passage) in enumerate(zip(found, passages, strict=True), 1):
             if (passage.title, passage.text) in contents or (not isinstance(one, str) and passage.id in ids):
                 continue
             if isinstance(one, str):
-                free = next(id for id in map(str, count(len(self.candidates))) if id not in taken)
-                passage = replace(passage, id=free)
+                free = max(free, len(self.candidates) + len(new))
+                while str(free) in taken:
+                    free += 1
+                passage = replace(passage, id=str(free))
             else:
                 ids |= {passage.id} - {""}
             contents.add((passage.title, passage.text))
             taken.add(passage.id)
-            self.candidates += (passage,)
+            new.append(passage)
             self.ranks.append(rank)
-        return len(self.candidates) > before
+        self.candidates += tuple(new)
+        return bool(new)
 
     def ranking(
         self, trace: Sequence[Comparison], seconds: float, fusion: float | None, failure: str | None

@@ -16,9 +16,10 @@ from math import factorial
 from typing import Any, Literal, TypeVar
 
 from rankr1_rag.backends import Request
+from rankr1_rag.concurrency.event_loop import backend_error
 from rankr1_rag.concurrency.foreign_loop import Retriever
 from rankr1_rag.engine.query import Budget, QueryRun, Texts
-from rankr1_rag.errors import BackendError, RankR1Error, UnparsedError
+from rankr1_rag.errors import BackendError, UnparsedError
 from rankr1_rag.prompt import Forced, shares, tokens
 from rankr1_rag.scoring import probability, winner
 from rankr1_rag.selection import ALGORITHMS, Answer, Done, Set, among, orders, step, voted
@@ -90,7 +91,7 @@ class SelectionLoop:
             if self.on_failure == "raise":
                 raise
             failure = f"{type(error).__name__}: {error}"
-        trace = run.trace.ordered()
+        trace = [comparison for _, comparison in sorted(run.trace.comparisons.items())]
         if any(comparison.reasoning_tokens for comparison in trace):
             trace = await self.comparer.count_reasoning(trace, estimate=failure is not None)
         seconds = time.perf_counter() - start - (run.turn.waited if run.turn else 0.0)
@@ -113,7 +114,7 @@ class SelectionLoop:
 
     async def select(self, run: QueryRun, k: int) -> None:
         """Select k of the candidates that are not selected yet. BackendError, UnparsedError."""
-        left = [position for position in range(len(run.candidates)) if position not in run.chosen]
+        left = sorted(set(range(len(run.candidates))).difference(run.chosen))
         if not left:
             return
         plan = self.plan
@@ -295,23 +296,17 @@ class Comparer:
         choices: tuple[str, ...] = (),
         logprobs: int = 0,
     ) -> Completion:
-        """One request. Any error of the backend that is not of our tree becomes a BackendError.
-
-        Also SystemExit and the like, which would end the loop for everyone.
-        """
-        plan = self.plan
+        """One request. Any error of the backend that is not of our tree becomes a BackendError: see `backend_error`."""
+        plan, task = self.plan, asyncio.current_task()
         request = Request(
             messages, max_tokens, plan.temperature, choices=choices, logprobs=logprobs, seed=plan.seed, sample=sample
         )
         try:
             return await plan.backend.complete(request)
-        except (RankR1Error, GeneratorExit):
-            raise
         except BaseException as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
-                raise  # the caller was cancelled, not the backend
-            raise BackendError(f"the backend {plan.backend.model!r} failed: {type(error).__name__}: {error}") from error
+            if (other := backend_error(error, plan.backend.model, task)) is error:
+                raise
+            raise other  # noqa: B904
 
 
 def is_unsure(comparison: Comparison) -> bool:

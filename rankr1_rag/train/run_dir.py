@@ -143,7 +143,7 @@ def write_or_compare(folder: RunDir, settings: Training) -> None:
     """
     adapter = hub.weights(settings.model, settings.adapter).adapter
     described = {
-        "training": type(settings).__name__.lower(),
+        "training": settings.kind,
         **settings.to_json(),
         "files": {name: digest(Path(name)) for name in (*settings.data, *settings.held_out)},
         "adapter_weights": digest(adapter.file(hub.ADAPTER)) if adapter else None,

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from rankr1_eval.baselines import FirstStage
-from rankr1_eval.reader import Reader
 from rankr1_eval.scoring import EvaluatedRun, score
 from rankr1_eval.types import Question, StageError, pooled
 from rankr1_rag import Reranker
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.errors import BackendUnavailable, FileError
+from rankr1_rag.reader import Reader
 from tests.eval import evaluations
 from tests.eval.evaluations import ALL, Model
 

@@ -8,7 +8,6 @@ import logging
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, fields, replace
 from functools import partial
@@ -22,8 +21,8 @@ from weakref import WeakSet
 
 from rankr1_rag.backends import Backend, Request
 from rankr1_rag.backends.wrappers.base import BackendWrapper
-from rankr1_rag.concurrency.event_loop import PerLoop
-from rankr1_rag.errors import BackendError, StoreError
+from rankr1_rag.concurrency.event_loop import PerLoop, Threads, backend_error
+from rankr1_rag.errors import StoreError
 from rankr1_rag.io.checksum import with_checksum, without_checksum
 from rankr1_rag.io.collection import Json, member, of_kind
 from rankr1_rag.io.jsonl import plain_fields
@@ -85,12 +84,15 @@ class Stored(BackendWrapper):
                 self.damaged += 1
                 if self.damaged == 1:
                     log.warning("%s: a stored completion is requested again: %s", self._file.path, error)
+        task = asyncio.current_task()
         try:
             completion = await self.backend.complete(request)
-        except (Exception, asyncio.CancelledError, GeneratorExit):
+        except Exception:
             raise
-        except BaseException as error:  # this is a task of its own: SystemExit would end the whole loop
-            raise BackendError(f"the backend {self.model!r} failed: {type(error).__name__}: {error}") from error
+        except BaseException as error:  # this is a task of its own: nobody else must get what it raises
+            if (other := backend_error(error, self.model, task)) is error:
+                raise
+            raise other  # noqa: B904
         self.misses += 1
         if completion.logprobs or not request.logprobs:  # else the backend may return them another time
             await self._file.in_thread(self._file.write, key, to_json(completion, key))
@@ -193,7 +195,7 @@ class StoreFile:
     def start(self) -> None:
         """Start the thread, also in a forked child. What is unsaved then will be saved by the parent."""
         self.lock = Lock()
-        self._thread = ThreadPoolExecutor(1, "rankr1-store")
+        self._thread = Threads(1, "rankr1-store")
         self._unsaved: dict[bytes, str] = {}
 
     async def in_thread(self, work: Callable[..., T], *arguments: object) -> T:
