@@ -28,6 +28,9 @@ Candidate = Passage | str | tuple[Passage | str, float | None]
 Item = tuple[str | Query, Iterable[Candidate]]
 """A query with its candidates, first-stage best first."""
 
+LARGE_TRACE = 1_000
+"""Comparisons from which on scores are computed in a thread, as they would block an event loop for milliseconds."""
+
 REMEDY = "if they are distances, use distances=True"
 log = logging.getLogger("rankr1_rag")
 
@@ -235,6 +238,8 @@ class Reranker(Settings):
             async with session.gates.get():
                 run.turn = Turn(session.slots.get()) if session.slots else None
                 ranking = await session.loop.run(run)
+            if len(ranking.trace) >= LARGE_TRACE:
+                await asyncio.to_thread(getattr, ranking, "scores")
             name, comparisons = run.query.id or run.query.text[:60], len(ranking.trace)
             log.info("query %r is done: %d comparisons in %.1f s", name, comparisons, ranking.seconds)
             return ranking

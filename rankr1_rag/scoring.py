@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from itertools import chain
+from typing import Generic, Literal, Protocol, TypeVar
 
 Meaning = Literal["probability", "votes", "ordinal"]
 
@@ -53,24 +55,50 @@ def scores(n: int, chosen: Sequence[int], trace: Sequence[Vote]) -> tuple[float,
     ordinal = [(n - place) / n for place in range(n)]
     if meaning(trace) == "ordinal":
         return tuple(ordinal)
-    found, least = [], 1.0
+    found, least, outcomes = [], 1.0, Outcomes(trace)
     for place, part in enumerate(ordinal):
-        least = min(least, share(chosen[place], trace)) if place < len(chosen) else 0.0
+        least = min(least, outcomes.share(chosen[place])) if place < len(chosen) else 0.0
         found.append((1 - ORDINAL_PART) * least + ORDINAL_PART * part)
     return tuple(found)
 
 
-def share(position: int, trace: Sequence[Vote]) -> float:
-    """The mean probability, or the share of the votes, of a position in the last set that it won, or was shown in.
+class Outcomes(Generic[J]):
+    """The outcomes of a trace by position: `seen` counts its comparisons, `won` those whose answer begins with it.
 
-    1 for a position that was never shown: it was the only one left.
+    One pass over the trace, linear in the passages shown; then each position takes the time of one decision.
     """
-    shown = [votes for votes in decisions(trace) if position in votes[0].set]
-    if not shown:
-        return 1.0
-    votes = ([votes for votes in shown if winner(votes) == position] or shown)[-1]
-    known = [probability(position, one) for one in votes if one.probabilities is not None]
-    return sum(known) / len(known) if known else sum(one.answer[0] == position for one in votes) / len(votes)
+
+    def __init__(self, trace: Sequence[J]) -> None:
+        decided = decisions(trace)
+        self._last = {position: votes for votes in decided for position in votes[0].set}
+        self._won = {winner(votes): votes for votes in decided}
+        self._shown = {position: comparison for comparison in trace for position in comparison.set}
+        self._named = {comparison.answer[0]: comparison for comparison in trace}
+        self.seen = Counter(chain.from_iterable([set(comparison.set) for comparison in trace]))
+        self.won = Counter([comparison.answer[0] for comparison in trace])
+
+    def share(self, position: int) -> float:
+        """The mean probability, or the share of the votes, of a position in the last set that it won, or was shown in.
+
+        1 for a position that was never shown: it was the only one left.
+        """
+        votes = self._won.get(position) or self._last.get(position)
+        if votes is None:
+            return 1.0
+        known = [probability(position, one) for one in votes if one.probabilities is not None]
+        return sum(known) / len(known) if known else sum(one.answer[0] == position for one in votes) / len(votes)
+
+    def deciding(self, position: int) -> J | None:
+        """The comparison that explains the rank of a position best.
+
+        Of the votes on the last set that it won the last that names it, or the one with its highest probability; else
+        the last comparison that names it, or that shows it; None if it was never shown.
+        """
+        votes = self._won.get(position)
+        if votes is None:
+            return self._named.get(position) or self._shown.get(position)
+        named = [vote for vote in votes if vote.answer[0] == position]
+        return named[-1] if named else max(votes, key=lambda vote: probability(position, vote))
 
 
 def decisions(trace: Sequence[J]) -> list[list[J]]:
@@ -86,29 +114,17 @@ def winner(votes: Sequence[Vote]) -> int:
     weights = dict.fromkeys(votes[0].set, 0.0)
     probable = any(vote.probabilities is not None for vote in votes)
     for vote in votes:
-        for position in vote.set if probable else vote.answer[:1]:
-            weights[position] += probability(position, vote) if probable else 1.0
-    return min(weights, key=lambda position: (-weights[position], position))
+        if not probable:
+            weights[vote.answer[0]] += 1.0
+        for position, mass in zip(vote.set, vote.probabilities or (), strict=False):
+            weights[position] += mass
+    most = max(weights.values())
+    return min([position for position, weight in weights.items() if weight == most])
 
 
 def probability(position: int, vote: Vote) -> float:
     """The probability of a position in one vote; 0 if unknown."""
     return vote.probabilities[vote.set.index(position)] if vote.probabilities is not None else 0.0
-
-
-def deciding(position: int, trace: Sequence[J]) -> J | None:
-    """The comparison that explains the rank of a position best.
-
-    Of the votes on the last set that it won the last that names it, or the one with its highest probability; else the
-    last comparison that names it, or that shows it; None if it was never shown.
-    """
-    shown = [comparison for comparison in trace if position in comparison.set]
-    won = [votes for votes in decisions(shown) if winner(votes) == position]
-    among = won[-1] if won else shown
-    named = [comparison for comparison in among if comparison.answer[0] == position]
-    if won and not named:
-        return max(among, key=lambda vote: probability(position, vote))
-    return next(iter(named[-1:] or shown[-1:]), None)
 
 
 def fused(order: tuple[int, ...], constant: float, ranks: Sequence[int] | None = None) -> tuple[int, ...]:

@@ -220,41 +220,44 @@ class Ranking:
         if not 1 <= rank <= len(self.order):
             raise IndexError(f"rank {rank} is not in 1..{len(self.order)}")
         position = self.order[rank - 1]
-        seen = [comparison for comparison in self.trace if position in comparison.set]
-        won = [comparison for comparison in seen if comparison.answer[0] == position]
-        lost = [comparison for comparison in seen if comparison.answer[0] != position]
+        outcomes, chosen = self._outcomes
         return Explanation(
             rank=rank,
             position=position,
             passage=self.candidates[position],
-            selected=position in (self.order[: self.k] if self.chosen is None else self.chosen) and not self.failure,
-            won=len(won),
-            lost=len(lost),
-            comparison=scoring.deciding(position, self.trace),
+            selected=position in chosen and not self.failure,
+            won=outcomes.won[position],
+            lost=outcomes.seen[position] - outcomes.won[position],
+            comparison=outcomes.deciding(position),
             failure=self.failure,
         )
 
+    @cached_property
+    def _outcomes(self) -> tuple[scoring.Outcomes[Comparison], frozenset[int]]:
+        """What `explain` needs for any rank: the outcomes of the trace, and the positions that were selected."""
+        return scoring.Outcomes(self.trace), frozenset(self.order[: self.k] if self.chosen is None else self.chosen)
+
     def log_problems(self) -> None:
-        """Log a warning if the model failed, or if at least half of its answers name no passage.
+        """Log a warning if the model failed, or if at least half of the answers in its trace name no passage.
 
         `Reranker.rank` and `arank` do so. Of `rank_many`, look at `failure` and `cost.unparsed`, or call this.
         """
-        if not (self.failure or (self.cost.unparsed and 2 * self.cost.unparsed >= self.cost.comparisons)):
+        unparsed = [comparison for comparison in self.trace if not comparison.parsed]
+        if not (self.failure or (unparsed and 2 * len(unparsed) >= len(self.trace))):
             return
         log, query = logging.getLogger("rankr1_rag"), self.query.text
         if self.failure:
             log.warning("query %.100r keeps the first-stage order: %s", query, self.failure)
         else:
-            last = next(one for one in reversed(self.trace) if not one.parsed)
             log.warning(
                 "query %.100r: %d of %d answers name no passage, so the first-stage order decided; the last answer "
                 "ends %r. %s",
                 query,
-                self.cost.unparsed,
-                self.cost.comparisons,
-                last.completion.text[-100:],
+                len(unparsed),
+                len(self.trace),
+                unparsed[-1].completion.text[-100:],
                 "Raise reasoning_tokens=, or use another model: this one was asked for a label alone"
-                if last.forced
+                if unparsed[-1].forced
                 else "force='unparsed' requests the label of such a model once more",
             )
 

@@ -10,15 +10,15 @@ from typing import Any
 from rankr1_eval import pipeline
 from rankr1_eval.baselines import FirstStage
 from rankr1_eval.pipeline import Progress, quietly, result_settings
-from rankr1_eval.reader import PROMPT, Reader
 from rankr1_eval.retrieval.dense import MODEL, check_model
 from rankr1_eval.run_folder import Rankings, RunFolder, cost_of, digest
-from rankr1_eval.scoring import EvaluatedRun, Read, SystemRun
+from rankr1_eval.scoring import EvaluatedRun, SystemRun
 from rankr1_eval.systems import FREE, Order, System, cross_encoder, dense, oracle, parse, shuffled
 from rankr1_eval.types import Question
 from rankr1_rag.io.files import writing
 from rankr1_rag.io.journal import Journal
 from rankr1_rag.io.jsonl import to_line
+from rankr1_rag.reader import Read, Reader
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Passage, Query
 
@@ -125,7 +125,7 @@ class Evaluation:
     def _reader_settings(self) -> dict[str, object]:
         if self.reader is None:
             return {}
-        return {"reader": self.reader.backend.identity, "tokens": self.reader.tokens, "prompt": PROMPT}
+        return {"reader": self.reader.backend.identity, "tokens": self.reader.tokens, "prompt": self.reader.prompt}
 
     def _order_settings(self, system: System) -> dict[str, Any]:
         """What the order of a system depends on besides its candidates."""

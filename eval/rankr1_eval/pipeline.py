@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from rankr1_eval.predictions import export
-from rankr1_eval.reader import Reader
 from rankr1_eval.report import write_report
 from rankr1_eval.run_folder import question_record
-from rankr1_eval.scoring import EvaluatedRun, Read, score, to_json
+from rankr1_eval.scoring import EvaluatedRun, score, to_json
 from rankr1_eval.systems import Order
 from rankr1_eval.types import Question, Scores, StageError
 from rankr1_rag.concurrency import streams
@@ -27,6 +26,7 @@ from rankr1_rag.io.files import writing
 from rankr1_rag.io.journal import GiveUp, Journal
 from rankr1_rag.io.jsonl import ranking_to_json
 from rankr1_rag.io.trec import Run
+from rankr1_rag.reader import Read, Reader
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Passage, Query
 

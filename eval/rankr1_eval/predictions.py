@@ -49,11 +49,13 @@ def export(run: EvaluatedRun, folder: Path) -> str:
                 json.dump({id: read.answer for id, read in reads.items()}, out)
     try:
         supports = {question.query.id: dict.fromkeys(question.supports, 1) for question in run.questions}
-        write_qrels(folder / "supports.qrels", supports)
+        with writing(folder / "supports.qrels") as out:
+            write_qrels(out, supports)
         for one in run.systems:
             if one.orders:
                 ranked = ((id, [(p, 1 / rank) for rank, p in enumerate(order, 1)]) for id, order in one.orders.items())
-                write_run(folder / "runs" / f"{file_name(one.name)}.trec", ranked, tag=file_name(one.name))
+                with writing(folder / "runs" / f"{file_name(one.name)}.trec") as out:
+                    write_run(out, ranked, tag=file_name(one.name))
     except ValueError as error:
         return f"no TREC files were written: {error}"
     return ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from hashlib import sha256
@@ -11,8 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rankr1_eval.types import Question
-from rankr1_rag.errors import FileError
-from rankr1_rag.io.files import writing
+from rankr1_rag.io.files import AnyPath, claim_folder, make_folder, writing
 from rankr1_rag.io.journal import Journal, Json
 from rankr1_rag.io.jsonl import ranking_from_json
 from rankr1_rag.types import Cost, Passage, Query, Ranking
@@ -29,20 +29,21 @@ RESULTS = {
 """The files of results for people and for `compare`, each with the text that the mark follows, and the mark."""
 
 
+FILES = ("questions.jsonl", "candidates.jsonl", "passages.jsonl", "rerank/*.jsonl", "read/*.jsonl", *RESULTS)
+FILES += ("supports.qrels", "runs/*.trec", "predictions/*.json")
+"""All that a run writes."""
+
+
 class RunFolder:
     """A run's folder, made where it is missing; its records are open, and nobody else's, until it is left."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, inputs: Iterable[AnyPath | None] = ()) -> None:
         self.path, self.store = path, path / "completions.sqlite"
         self.stages: dict[str, Journal] = {}
         self._opened = ExitStack()
-        make_folder(path)
-        if not (path / "questions.jsonl").exists():
-            for name in ("passages.jsonl", "scores.json", "report.html", "report.md", "supports.qrels"):
-                if (path / name).exists():
-                    raise FileError(path / name, None, "is not the file of a run: give another --out")
-        make_folder(path / "rerank")
-        make_folder(path / "read")
+        claim_folder(path, "questions.jsonl", re.compile(rb'\A\{"rankr1'), FILES, inputs)
+        for name in ("rerank", "read"):
+            make_folder(path / name)
 
     def records(self, file: str, stage: str, settings: Mapping[str, object], *fields: str) -> Journal:
         """The records of a stage. FileError where the file is another stage's, or of other settings."""
@@ -77,14 +78,6 @@ def are_stale(results: Path) -> bool:
             return STALE in file.read(len(STALE) + 100)
     except OSError:
         return False
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder for results where there is none. FileError where a file is in the way."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise FileError(path, None, "is, or is in, a file: give a folder as --out") from None
 
 
 def digest(*parts: object) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from rankr1_eval.measures import answers
 from rankr1_eval.types import Difference, Each, Estimate, Question, Scores, SystemScores
+from rankr1_rag.reader import Read
 from rankr1_rag.types import Cost, Passage, Ranking
 
 VERSION = 2
@@ -29,21 +30,6 @@ GROUPS: Mapping[str, Callable[[Question], str | int | None]] = {
 
 Estimates = dict[str, dict[str, Estimate]]
 """By system and measure."""
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """A reading: the answer string taken from the reader's text ("" where there was none), the text, the cost.
-
-    `stored` is True where the reader was not asked; `seconds` are then meaningless.
-    """
-
-    answer: str
-    text: str
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float = 0.0
-    stored: bool = False
 
 
 @dataclass(frozen=True)

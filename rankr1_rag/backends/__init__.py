@@ -35,6 +35,11 @@ class Request:
     sample: int = 0
 
 
+def token_count(value: object) -> int:
+    """A number of tokens as a server says it; 0 for anything that is none."""
+    return value if type(value) is int and 0 <= value < 2**31 else 0
+
+
 @runtime_checkable
 class Backend(Protocol):
     """A language model: cancelling `complete` abandons the request.

@@ -169,7 +169,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. BackendError for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BackendError(f"{path} is no JSON ({error}): it is damaged; download it again") from error
     if not isinstance(content, dict):
         raise BackendError(f"{path} is no configuration: it holds a {type(content).__name__}")
@@ -204,5 +204,5 @@ def download(repository: str, name: str, revision: str | None) -> Path:
         ) from error
     except errors.EntryNotFoundError as error:
         raise BackendError(f"{repository} on the Hugging Face hub holds no {name}") from error
-    except (errors.HfHubHTTPError, OSError) as error:
+    except Exception as error:  # of the hub, the network or the disk, which differ from version to version
         raise BackendUnavailable(f"the Hugging Face hub did not give {repository}: {type(error).__name__}") from error

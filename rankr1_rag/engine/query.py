@@ -249,20 +249,23 @@ class QueryRun:
             passages = read_passages(found)
         except TypeError as error:
             raise TypeError(f"retrieve= returned a wrong list: {error}") from None
-        before = len(self.candidates)
+        new, free = list[Passage](), 0
         for rank, (one, passage) in enumerate(zip(found, passages, strict=True), 1):
             if (passage.title, passage.text) in contents or (not isinstance(one, str) and passage.id in ids):
                 continue
             if isinstance(one, str):
-                free = next(id for id in map(str, count(len(self.candidates))) if id not in taken)
-                passage = replace(passage, id=free)
+                free = max(free, len(self.candidates) + len(new))
+                while str(free) in taken:
+                    free += 1
+                passage = replace(passage, id=str(free))
             else:
                 ids |= {passage.id} - {""}
             contents.add((passage.title, passage.text))
             taken.add(passage.id)
-            self.candidates += (passage,)
+            new.append(passage)
             self.ranks.append(rank)
-        return len(self.candidates) > before
+        self.candidates += tuple(new)
+        return bool(new)
 
     def ranking(
         self, trace: Sequence[Comparison], seconds: float, fusion: float | None, failure: str | None

@@ -114,7 +114,7 @@ class SelectionLoop:
 
     async def select(self, run: QueryRun, k: int) -> None:
         """Select k of the candidates that are not selected yet. BackendError, UnparsedError."""
-        left = [position for position in range(len(run.candidates)) if position not in run.chosen]
+        left = sorted(set(range(len(run.candidates))).difference(run.chosen))
         if not left:
             return
         plan = self.plan
@@ -255,7 +255,8 @@ class Comparer:
             logprobs = {begun: one.logprobs for begun, one in zip(likely, completions, strict=True)}
             for begun, (mass, after) in pooled.items():
                 found.divide(begun, mass, after.choices, logprobs.get(begun) or ())
-        return tuple(found.settled.get(choice, 0.0) for choice in opened.choices), requested
+        # a sum of parts may exceed 1 by the last digit
+        return tuple(min(1.0, found.settled.get(choice, 0.0)) for choice in opened.choices), requested
 
     async def count_reasoning(self, trace: list[Comparison], *, estimate: bool = False) -> list[Comparison]:
         """Take the tokens of the answers off `reasoning_tokens`, once a query; before a forced answer all tokens count.

@@ -148,13 +148,13 @@ def round_costs(ranking: Ranking) -> dict[str, Cost]:
     }
 
 
-def choice(ranking: Ranking, position: int) -> str:
-    """With fusion, the rank of a candidate in the model's own order, in words; else ""."""
+def choices(ranking: Ranking) -> dict[int, str]:
+    """With fusion, by position the rank of a candidate in the model's own order, in words; else {}."""
     if ranking.chosen is None or ranking.failure is not None:
-        return ""
-    if position not in ranking.chosen:
-        return "not chosen by the model"
-    return f"the model's choice {ranking.chosen.index(position) + 1} of {len(ranking.chosen)}"
+        return {}
+    n = len(ranking.chosen)
+    own = {position: f"the model's choice {rank} of {n}" for rank, position in enumerate(ranking.chosen, start=1)}
+    return {position: own.get(position, "not chosen by the model") for position in ranking.order}
 
 
 def verdict(ranking: Ranking, why: Explanation) -> str:

@@ -108,7 +108,7 @@ def cost_table(costs: Mapping[str, Cost], whole: Cost | None = None) -> Table:
         table.add_row(Text(line(label)), *figures, f"{cost.seconds:,.1f}" if cost.seconds else "")
     caption = f"unparsed {whole.unparsed:,}, forced {whole.forced:,}, clipped {whole.clipped:,}"
     if whole.reasoning_tokens:
-        caption += f", reasoning {whole.reasoning_tokens / whole.comparisons:,.0f} tokens each"
+        caption += f", reasoning {whole.reasoning_tokens / max(1, whole.comparisons):,.0f} tokens each"
     if whole.lenient:
         caption += f", in another form {whole.lenient:,}"
     table.caption = Text(caption + (f", from the store {whole.stored:,}" if whole.stored else ""))

@@ -14,6 +14,7 @@ import atexit
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,11 +26,16 @@ from typing import Any, TypeVar
 
 from rankr1_rag.backends import hub
 from rankr1_rag.errors import FileError
-from rankr1_rag.io.files import locked, writing
+from rankr1_rag.io.files import claim_folder, locked, writing
 from rankr1_rag.train.config import Training
 
 ADAPTER = "adapter_model.safetensors"
 CARD, SETTINGS = "README.md", "settings.json"
+
+OURS = re.compile(rb'\A\{\s*"training": ')
+"""The beginning of the settings of a run."""
+FILES = (SETTINGS, CARD, "log.jsonl", "training.png", "adapter_*", "checkpoints/checkpoint-*/", "unfinished/*")
+"""All that a run writes."""
 
 _MAY_CHANGE = {"out", "device", "device_batch", "compile", "checkpointing", "vllm", "save"}
 """Settings that may change when a run resumes: they decide where and how fast, not what."""
@@ -58,8 +64,7 @@ class RunDir:
         try:
             return dict(json.loads(file.read_text(encoding="utf-8")))
         except ValueError as error:
-            remedy = "remove the folder, or use another --out"
-            raise FileError(file, None, f"the file is damaged ({error}): {remedy}") from error
+            raise FileError(file, None, f"the file is damaged ({error}): use another --out") from error
 
     @property
     def done(self) -> bool:
@@ -68,8 +73,8 @@ class RunDir:
 
     def checkpoint(self) -> Path | None:
         """The newest complete checkpoint; unfinished ones are removed."""
-        steps = {int(path.name.rpartition("-")[2]): path for path in self.checkpoints.glob("checkpoint-*")}
-        for _, path in sorted(steps.items(), reverse=True):
+        named = [path for path in self.checkpoints.glob("checkpoint-*") if path.name[len("checkpoint-") :].isdecimal()]
+        for path in sorted(named, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
             with suppress(OSError, ValueError):
                 json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))  # it is written last
                 if (path / ADAPTER).exists():
@@ -110,7 +115,9 @@ def opened(settings: Training, processes: Processes) -> Iterator[RunDir]:
     with ExitStack() as held:
 
         def begin() -> None:
-            path.mkdir(parents=True, exist_ok=True)
+            claim_folder(
+                path, SETTINGS, OURS, FILES, [settings.model, settings.adapter, *settings.data, *settings.held_out]
+            )
             held.enter_context(locked(path / ".lock"))
             write_or_compare(RunDir(path), settings)
 
@@ -131,7 +138,7 @@ def write_or_compare(folder: RunDir, settings: Training) -> None:
     """
     adapter = hub.weights(settings.model, settings.adapter).adapter
     described = {
-        "training": type(settings).__name__.lower(),
+        "training": settings.kind,
         **settings.to_json(),
         "files": {name: digest(Path(name)) for name in (*settings.data, *settings.held_out)},
         "adapter_weights": digest(adapter.file(hub.ADAPTER)) if adapter else None,

@@ -15,7 +15,7 @@ from rankr1_rag.backends import Request
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.backends.wrappers import stored
 from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json, to_line
-from rankr1_rag.scoring import deciding, share
+from rankr1_rag.scoring import Outcomes
 from rankr1_rag.types import Comparison, TokenLogprob
 from tests.spelling import spelled
 
@@ -144,8 +144,9 @@ def test_a_vote_in_a_set_that_was_lost_is_no_win() -> None:
 
     trace = [vote((0, 1), 0, 0), vote((1, 0), 0, 0), vote((0, 2), 2, 1), vote((2, 0), 0, 1), vote((0, 2, 1), 2, 2)]
     trace += [vote((0, 2), 2, 1)]
-    assert share(0, trace) == share(3, trace) == 1.0  # 3 was never shown: the only one left
-    assert deciding(0, trace) is trace[1]
+    outcomes = Outcomes(trace)
+    assert outcomes.share(0) == outcomes.share(3) == 1.0  # 3 was never shown: the only one left
+    assert outcomes.deciding(0) is trace[1]
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from rankr1_rag.errors import FileError
 from rankr1_rag.explain import clean, page, write_page
-from rankr1_rag.explain.html import mentioned, pieces
+from rankr1_rag.explain.html import marked, mentioned
 from rankr1_rag.types import Passage, Ranking
 from tests.explain.conftest import HOSTILE
 from tests.html_pages import ParsedPage, check_in_browser, check_policy, needs_chromium
@@ -93,12 +94,10 @@ def test_a_long_passage_is_folded_behind_its_beginning(unasked: Made) -> None:
 
 def test_labels_differ_from_other_brackets(ordinary: Ranking) -> None:
     comparison = ordinary.trace[1]
-    found = [
-        (piece.text, piece.kind, piece.position) for piece in pieces("<think>[4], not [7] [x]</think>", comparison)
-    ]
-    tags = [("<think>", "tag", None), ("</think>", "tag", None)]
-    plain = [(text, "text", None) for text in (", not ", "[7]", " [x]")]
-    assert found == [tags[0], ("[4]", "label", 9), *plain, tags[1]]
+    assert marked("<think>[4], not [7] [x] <b>\x1b&lt;think&gt;</think>", comparison, {9: 'T "9"'}) == (
+        '<bdi class="tag">&lt;think&gt;</bdi><b class="label" title="T &#34;9&#34;">[4]</b>, not [7] [x] '
+        '&lt;b&gt;␛&amp;lt;think&amp;gt;<bdi class="tag">&lt;/think&gt;</bdi>'
+    )
     assert mentioned("[4] before [1], and [4] again, never [9]", comparison) == {"[1]": 6, "[4]": 9}
 
 
@@ -108,7 +107,7 @@ def test_a_page_is_written_whole_or_not_at_all(hostile: Ranking, ordinary: Ranki
     write_page(hostile, str(target))
     assert target.read_bytes().decode("utf-8") == page(hostile)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError, match="folder"):
+    with pytest.raises(FileError, match="this is a folder"):
         write_page(ordinary, tmp_path / "folder")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "page.html"]
 

@@ -25,8 +25,9 @@ from rankr1_eval.retrieval.bm25 import bm25
 from rankr1_eval.run_folder import cost_of, stage_records
 from rankr1_eval.types import JudgedCollection
 from rankr1_rag.errors import FileError
+from rankr1_rag.io.files import check_output, make_folder
 from rankr1_rag.io.journal import Journal
-from rankr1_rag.io.trec import Qrels, Run, Scored, as_word, read_run, write_run
+from rankr1_rag.io.trec import RUN, Qrels, Run, Scored, as_word, read_run, write_run
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Cost, Passage, Query
 
@@ -158,7 +159,8 @@ def reproduce(
     collections = list(collections)
     places = [folder / one.name.partition("/")[2] if target.grouped else folder for one in collections]
     for one, place in zip(collections, places, strict=True):  # whatever is wrong with one is known before a model works
-        place.mkdir(parents=True, exist_ok=True)
+        make_folder(place)
+        check_output(place / "reranked.trec", RUN)
         records_of(one, reranker, place).close()
     for one, place in zip(collections, places, strict=True):
         found.append(measure(one, reranker, place, tell))

@@ -12,12 +12,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.chat_template import behind_think
-from rankr1_rag.backends.openai.dialects import DIALECTS, Json, continued, to_body, to_completion, to_messages
+from rankr1_rag.backends.openai.dialects import (
+    DIALECTS,
+    Json,
+    continued,
+    to_body,
+    to_completion,
+    to_messages,
+    to_tokens,
+)
 from rankr1_rag.backends.openai.refusals import (
+    LARGEST,
     Destination,
     Quirks,
     is_error,
@@ -25,6 +34,7 @@ from rankr1_rag.backends.openai.refusals import (
     parse_json,
     redact,
     to_error,
+    to_text,
 )
 from rankr1_rag.concurrency.event_loop import PerLoop
 from rankr1_rag.errors import BackendError, BackendUnavailable
@@ -42,6 +52,8 @@ DUMMY_KEY = "none"
 
 TEMPLATE_FIELDS = ("chat_template", "chat_template_kwargs")
 """Fields of a body that change how its messages are rendered."""
+
+HOST = re.compile(r"(?=.{1,253}$)[\w-]{1,63}(\.[\w-]{1,63})*|(?=.*:)[\da-f:.]+(%[A-Za-z][\w.-]*)?")
 
 SECRET_NAME = re.compile(r"(?:key|token|secret|password|signature)$", re.IGNORECASE)
 """Parameters of an address that may be secret, and would be printed and pickled with it."""
@@ -91,14 +103,7 @@ class OpenAI:
             import httpx  # noqa: F401  # here: it takes a while
         except ImportError:
             raise ImportError('the OpenAI backend needs httpx: pip install "rankr1-rag[openai]"') from None
-        url = (base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL).strip()
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:%-]+", parts.hostname or ""):
-            raise ValueError(f"base_url={redact(url)!r} is no address: use one like http://localhost:8000/v1")
-        if "@" in parts.netloc:
-            raise ValueError(
-                f"base_url at {parts.hostname} contains a user name or password: use api_key_env= for a key"
-            )
+        parts = to_parts(base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL)
         self.base_url = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/").removesuffix(
             "/chat/completions"
         )  # query and fragment may be secret
@@ -203,16 +208,17 @@ class OpenAI:
     def _completion(
         self, destination: Destination, request: Request, body: Json, data: object, text: str
     ) -> Completion:
-        """The completion in a good answer. BackendError if it is none."""
-        if data is None:
-            start = redact(text, destination.secrets, longest=100)
-            if text.lstrip().startswith("<"):
-                raise BackendError(f"{self.base_url} is a web page, not an API (does it end in /v1?): {start}")
-            raise BackendUnavailable(f"{self.base_url} returned an incomplete answer, or no JSON: {start}")
-        try:
-            return to_completion(DIALECTS[self.server], request, body, data)
-        except ValueError as error:
-            raise BackendUnavailable(f"{self.base_url}: {error}") from None
+        """The completion in a good answer. BackendError with the beginning of the answer if it is none."""
+        problem = "returned an incomplete answer, or no JSON"
+        if data is not None:
+            try:
+                return to_completion(DIALECTS[self.server], request, body, data)
+            except ValueError as error:
+                problem = f"returned no completion ({error})"
+        start = redact(text, destination.secrets, longest=100) or "nothing"
+        if text.lstrip().startswith("<"):
+            raise BackendError(f"{self.base_url} is a web page, not an API (does it end in /v1?): {start}")
+        raise BackendUnavailable(f"{self.base_url} {problem}: {start}")
 
     async def _prompt(self, destination: Destination, request: Request) -> list[int]:
         """The tokens of a prompt and its begun answer, by the server's own template. Empty if it does not give them."""
@@ -227,14 +233,14 @@ class OpenAI:
             return parse_json(text)
 
         try:
-            tokens = (await ask("/tokenize", messages=turns, add_generation_prompt=True, **template))["tokens"]
-            begun, end = last["content"], (await ask("/detokenize", tokens=tokens[-8:]))["prompt"]
-            if end.rstrip().endswith("<think>"):  # the template opens the reasoning
+            tokens = to_tokens(await ask("/tokenize", messages=turns, add_generation_prompt=True, **template))
+            begun, end = last["content"], await ask("/detokenize", tokens=tokens[-8:])
+            if str(end["prompt"]).rstrip().endswith("<think>"):  # the template opens the reasoning
                 begun = behind_think(begun)
-            prompt: list[int] = tokens + (await ask("/tokenize", prompt=begun, add_special_tokens=False))["tokens"]
+            prompt = tokens + to_tokens(await ask("/tokenize", prompt=begun, add_special_tokens=False))
         except BackendUnavailable:
             raise
-        except (BackendError, KeyError, TypeError):
+        except (BackendError, KeyError, TypeError, ValueError):
             self._quirks = replace(self._quirks, tokenizes=False)
             return []
         return prompt
@@ -245,26 +251,37 @@ class OpenAI:
         """Status, headers and text of any answer. No exception of httpx is passed on: they hold the key."""
         import httpx
 
-        body = json.dumps({name: value for name, value in fields.items() if value is not None}, ensure_ascii=False)
+        fields = {name: value for name, value in fields.items() if value is not None}
+        # Lone surrogates, which no JSON carries, become "?".
+        content, answer = json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace"), bytearray()
+        kind: type[BackendError] = BackendUnavailable
         try:
-            async with asyncio.timeout(self.timeout):
-                response = await self._clients.get().post(
-                    url,
-                    params=destination.query,
-                    headers=destination.headers,
-                    content=body.encode("utf-8", "replace"),  # lone surrogates, which no JSON carries, become "?"
-                )
-            self._is_unreachable = False
-            return response.status_code, response.headers, response.text
+            async with (
+                asyncio.timeout(self.timeout),
+                self._clients.get().stream(
+                    "POST", url, params=destination.query, headers=destination.headers, content=content
+                ) as response,
+            ):
+                self._is_unreachable = False
+                async for part in response.aiter_raw():
+                    answer += part
+                    if len(answer) > LARGEST:
+                        break
+            text, broken = to_text(answer, response.headers.get("content-encoding", "").lower())
+            if not broken or not response.is_success:
+                return response.status_code, response.headers, text
+            broken = f"returned {broken}"
         except TimeoutError:
             broken = f"gave no answer within timeout={self.timeout:g} s"
-        except httpx.HTTPError as error:
+        except Exception as error:  # of httpx and of the libraries below it, which differ from version to version
             broken = redact(str(error), destination.secrets) or type(error).__name__
             broken = f"cannot be reached or broke off: {broken}"
-            if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)) and not self._is_unreachable:
+            if not isinstance(error, httpx.HTTPError):
+                kind = BackendError  # a wrong proxy, for example
+            elif isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)) and not self._is_unreachable:
                 self._is_unreachable = True
                 log.warning("%s %s. Does the server run at this address?", self.base_url, broken)
-        raise BackendUnavailable(f"{self.base_url} {broken}")
+        raise kind(f"{self.base_url} {redact(broken, destination.secrets)}")
 
     def _destination(self) -> Destination:
         """The address with the present key: environments change, and keys are not kept."""
@@ -294,15 +311,20 @@ class OpenAI:
 
     def _connect(self) -> httpx.AsyncClient:
         """A client for the running loop. Redirects are not followed: they would send the prompt elsewhere."""
+        from http.cookiejar import DefaultCookiePolicy
+
         import httpx
 
         if self._query:
             logging.getLogger("httpx").addFilter(hide_query)
-        return httpx.AsyncClient(
+        client = httpx.AsyncClient(
+            headers={"Accept-Encoding": "gzip, deflate"},  # all that `to_text` reads
             timeout=httpx.Timeout(self.timeout, connect=min(self.timeout, 10.0)),
             limits=httpx.Limits(max_connections=1000, max_keepalive_connections=100),
             verify=certificates(),
         )
+        client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=()))  # they would be kept without a limit
+        return client
 
     async def close(self) -> None:
         """Close the connections of every running loop; those of a closed loop are closed."""
@@ -344,6 +366,30 @@ class Secret:
             "api_key_env=" if self._option == "api_key=" else '"$NAME", a variable of the environment, as the value'
         )
         raise TypeError(f"{self._option} would be pickled with the backend: use {remedy}")
+
+
+def to_parts(url: str) -> SplitResult:
+    """The parts of an address, without blanks around it and doubled slashes. ValueError if no request can go there."""
+    import httpx
+
+    url = url.strip()
+    problem = "its host or its port is malformed"
+    try:
+        parts = urlsplit(url)
+        is_port, host = parts.port != 0 and not parts.netloc.endswith(":"), parts.hostname or ""
+        if parts.scheme not in ("http", "https"):
+            problem = "it does not begin with http:// or https://"
+        elif re.search(r"\s", url) or not url.isprintable():
+            problem = "it contains a blank or a control character"
+        elif "@" in parts.netloc:
+            problem = f"at {host} it contains a user name or password, use api_key_env= for a key"
+        elif is_port and HOST.fullmatch(host):
+            httpx.URL(url)
+            return parts._replace(path=re.sub("//+", "/", parts.path))
+    except (ValueError, httpx.InvalidURL):
+        pass
+    shown = "…" if "@" in url else redact(re.split("[?#]", url)[0])  # nothing that may be secret
+    raise ValueError(f"base_url={shown!r} is no address ({problem}): use one like http://localhost:8000/v1")
 
 
 @cache

@@ -20,6 +20,7 @@ from rankr1_rag.backends import Request, hub
 from rankr1_rag.backends.local_model import LocalModel
 from rankr1_rag.backends.vllm.config import EngineConfig
 from rankr1_rag.backends.vllm.engine import EngineWorker, RequestBuilder
+from rankr1_rag.redaction import shown
 
 
 class VLLM(LocalModel[EngineWorker]):
@@ -72,7 +73,9 @@ class VLLM(LocalModel[EngineWorker]):
         }
         for option, value in (("engine", engine), ("sampling", sampling)):
             if value is not None and not isinstance(value, Mapping):
-                raise ValueError(f"{option}={value!r}: a mapping of arguments is needed, as JSON on the command line")
+                raise ValueError(
+                    f"{option}={shown(value)}: a mapping of arguments is needed, as JSON on the command line"
+                )
         self._weights = hub.weights(model, adapter, name)
         super().__init__(self._weights.name)
         self._config = EngineConfig(self._weights, arguments, dict(engine or {}), batch_invariant)
