@@ -21,10 +21,11 @@ from typing import Any, NoReturn
 
 import pytest
 
-from rankr1_rag import Passage, Ranking, Reranker
+from rankr1_rag import LoopError, Passage, Ranking, Reranker
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.backends.wrappers import limited, load_balanced, retried, stored
+from rankr1_rag.concurrency.event_loop import private_loop
 from rankr1_rag.concurrency.foreign_loop import Retriever
 from rankr1_rag.frameworks.component import Sources
 from rankr1_rag.frameworks.llm import FrameworkLLM
@@ -398,3 +399,250 @@ def test_what_code_of_users_raises_is_the_error_of_its_query_alone(
             at.reranker.close()
 
     within_limit(work)
+
+
+class Backend(Scripted):
+    """A backend whose close raises."""
+
+    def __init__(self, boom: Boom) -> None:
+        super().__init__(lambda _: FIRST)
+        self.boom = boom
+
+    async def close(self) -> None:
+        await asyncio.sleep(0)
+        self.boom()
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("error", ERRORS)
+def test_what_close_raises_is_raised_by_close_alone(error: type[BaseException], wrapped: bool, tmp_path: Path) -> None:
+    def work() -> None:
+        backend: Any = Backend(lambda: raises(error))
+        if wrapped:
+            backend = stored(load_balanced([backend, Backend(lambda: raises(error))]), tmp_path / "store")
+        for run, name in ((run_sync, "close"), (run_async, "aclose")):
+            outcome, meanwhile = run(getattr(Reranker(backend), name))
+            assert isinstance(outcome, Exception)
+            assert is_of(outcome, error)
+            check_others(meanwhile)
+
+    within_limit(work)
+
+
+class Source:
+    """Three items and then an error; or, if it is closed before, another one. `closed` and `given`: what happened."""
+
+    def __init__(self, error: type[BaseException] | None, in_close: type[BaseException] | None = None) -> None:
+        self.error, self.in_close, self.closed, self.given = error, in_close, threading.Event(), 0
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            for self.given in range(1, 4):
+                yield f"query {self.given}", ["a", "b"]
+            if self.error is not None:
+                raises(self.error)
+            for _ in range(1000):
+                yield "more", ["a", "b"]
+        finally:
+            self.closed.set()
+            if self.in_close is not None:
+                raises(self.in_close)
+
+
+class AsyncSource(Source):
+    """The same, awaited."""
+
+    __iter__ = None  # type: ignore[assignment]
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        try:
+            for self.given in range(1, 4):
+                await asyncio.sleep(0)
+                yield f"query {self.given}", ["a", "b"]
+            if self.error is not None:
+                raises(self.error)
+            for _ in range(1000):
+                await asyncio.sleep(0)
+                yield "more", ["a", "b"]
+        finally:
+            self.closed.set()
+            if self.in_close is not None:
+                raises(self.in_close)
+
+
+class Steps(Source):
+    """A class with methods of its own, and no generator."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return self  # type: ignore[return-value]
+
+    def __next__(self) -> Any:
+        if self.given == 3 and self.error is not None:
+            raises(self.error)
+        self.given += 1
+        return f"query {self.given}", ["a", "b"]
+
+    def close(self) -> None:
+        self.closed.set()
+        if self.in_close is not None:
+            raises(self.in_close)
+
+
+class AsyncSteps(Steps):
+    """The same, awaited."""
+
+    __iter__ = None  # type: ignore[assignment]
+
+    def __aiter__(self) -> Any:
+        return self
+
+    async def __anext__(self) -> Any:
+        await asyncio.sleep(0)
+        return self.__next__()
+
+    async def aclose(self) -> None:
+        self.close()
+
+
+async def from_async(results: AsyncIterator[Any], done: list[Any], stop: int | None) -> None:
+    async for result in results:
+        done.append(result)
+        if len(done) == stop:
+            await results.aclose()  # type: ignore[attr-defined]
+            return
+
+
+def from_sync(results: Iterator[Any], done: list[Any], stop: int | None) -> None:
+    for result in results:
+        done.append(result)
+        if len(done) == stop:
+            results.close()  # type: ignore[attr-defined]
+            return
+
+
+def streamed(source: Source, way: str, bar: bool, done: list[Any], stop: int | None = None) -> BaseException | None:
+    """What the stream raises to its consumer; its results are in `done`."""
+    reranker, items = (
+        Reranker(Scripted(slowly), in_flight=2),
+        (source if hasattr(source, "__aiter__") else iter(source)),
+    )
+    try:
+        if way == "arank_many":
+            asyncio.run(from_async(reranker.arank_many(items, progress=bar), done, stop))  # type: ignore[arg-type]
+        else:
+            from_sync(reranker.rank_many(items, live=way == "live", progress=bar), done, stop)  # type: ignore[arg-type]
+    except BaseException as error:
+        return error
+    return None
+
+
+STREAMS = [
+    (way, source)
+    for way in ("rank_many", "live", "arank_many")
+    for source in (Source, Steps, AsyncSource, AsyncSteps)
+    if way == "arank_many" or not hasattr(source, "__aiter__")
+]
+ENDINGS = [
+    (way, source, error, bar)
+    for way, source in STREAMS
+    for error in ERRORS
+    for bar in (False, True)
+    if not (source is Steps and error is StopIteration)
+    if not (source is AsyncSteps and error is StopAsyncIteration)  # that is how it ends
+]
+
+
+@pytest.mark.parametrize(
+    ("way", "source", "error", "bar"), random.Random(1).sample(ENDINGS, min(ROWS // 3, len(ENDINGS)))
+)
+def test_what_ends_a_stream_early_is_raised_after_what_was_open(
+    way: str, source: type[Source], error: type[BaseException], bar: bool
+) -> None:
+    def work() -> None:
+        done: list[Any] = []
+        raised = streamed(source(error), way, bar, done)
+        assert is_of(raised, error)
+        assert not (way == "arank_many" and isinstance(raised, asyncio.CancelledError))
+        assert sorted(index for index, result in done if isinstance(result, Ranking)) == [0, 1, 2]
+
+    within_limit(work)
+
+
+@pytest.mark.parametrize("in_close", [None, ValueError, SystemExit, GeneratorExit, asyncio.CancelledError])
+@pytest.mark.parametrize("bar", [False, True])
+@pytest.mark.parametrize(("way", "source"), STREAMS)
+def test_a_consumer_that_stops_early_closes_the_source(
+    way: str, source: type[Source], bar: bool, in_close: type[BaseException] | None
+) -> None:
+    def work() -> None:
+        read, done = source(None, in_close), list[Any]()
+        raised = streamed(read, way, bar, done, stop=2)
+        assert read.closed.is_set()
+        assert len(done) == 2
+        if in_close in (ValueError, SystemExit):
+            assert is_of(raised, in_close)  # type: ignore[arg-type]
+
+    within_limit(work)
+
+
+def test_a_source_that_does_not_answer_holds_no_consumer_that_stops() -> None:
+    def waits() -> Iterator[Any]:
+        yield "query", ["a", "b"]
+        threading.Event().wait()
+
+    async def sleeps() -> AsyncIterator[Any]:
+        yield "query", ["a", "b"]
+        while True:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    within_limit(lambda: from_sync(Reranker(Scripted(slowly)).rank_many(waits(), live=True), [], 1))
+    loop = asyncio.new_event_loop()
+    results = Reranker(Scripted(slowly)).arank_many(sleeps())
+    within_limit(lambda: loop.run_until_complete(from_async(results, [], 1)))
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is what is tested
+    loop.close()
+
+
+async def forever(_: object) -> str:
+    started.set()
+    await asyncio.sleep(60)
+    return FIRST
+
+
+def end_of_loop() -> None:
+    started.wait(LIMIT)
+    loop = private_loop()._loop
+    loop.call_soon_threadsafe(loop.stop)
+
+
+@pytest.mark.parametrize("way", ["rank", "arank", "rank_many", "live", "arank_many"])
+def test_if_the_private_loop_ends_all_that_is_open_fails_and_the_next_call_starts_another(way: str) -> None:
+    def work() -> None:
+        started.clear()
+        slow = Reranker(Scripted(forever))
+        threading.Thread(target=end_of_loop).start()
+        with pytest.raises(LoopError, match="has ended"):  # noqa: PT012
+            if way == "rank":
+                slow.rank("q", ["a", "b"])
+            elif way == "arank":
+                asyncio.run(slow.arank("q", ["a", "b"]))
+            elif way == "arank_many":
+                asyncio.run(all_awaited(slow.arank_many([ITEM] * 3)))
+            else:
+                all_of(slow.rank_many([ITEM] * 3, live=way == "live"))
+        assert others.rank("after", ["a", "b"]).order == (0, 1)
+
+    within_limit(work)
+
+
+def test_a_keyboard_interrupt_of_a_model_is_its_query_s_in_asyncio_run_of_the_main_thread() -> None:
+    reranker = Reranker(Model(lambda: raises(KeyboardInterrupt), False))
+
+    async def both() -> list[Any]:
+        return await asyncio.gather(reranker.arank(*ITEM), reranker.arank("good", ["a", "b"]), return_exceptions=True)
+
+    bad, good = asyncio.run(both())
+    assert is_of(bad, KeyboardInterrupt)
+    assert isinstance(good, Ranking)
