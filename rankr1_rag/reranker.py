@@ -32,6 +32,7 @@ LARGE_TRACE = 1_000
 """Comparisons from which on scores are computed in a thread, as they would block an event loop for milliseconds."""
 
 REMEDY = "if they are distances, use distances=True"
+CLOSED = "this reranker was closed: make a new one"
 log = logging.getLogger("rankr1_rag")
 
 Result = tuple[int, Ranking | Exception]
@@ -227,11 +228,10 @@ class Reranker(Settings):
     async def _rank(self, run: QueryRun) -> Ranking:
         session, task = self._session, asyncio.current_task()
         assert task is not None
-        closed = LoopError("this reranker was closed: make a new one")
         session.tasks.add(task)
         try:
             if session.closed:
-                raise closed
+                raise LoopError(CLOSED)
             if len(run.candidates) < 2 and not (run.candidates and run.retrieve):
                 n = len(run.candidates)
                 return Ranking(run.query, run.candidates, tuple(range(n)), k=n)
@@ -245,7 +245,7 @@ class Reranker(Settings):
             return ranking
         except asyncio.CancelledError:
             if session.closed:
-                raise closed from None
+                raise LoopError(CLOSED) from None
             raise
         finally:
             session.tasks.discard(task)

@@ -24,7 +24,8 @@ from rankr1_eval.retrieval.dense import Dense, shown
 from rankr1_eval.run_folder import digest, stage_records
 from rankr1_eval.types import Difference, Estimate
 from rankr1_rag.errors import FileError
-from rankr1_rag.io.journal import Journal, Json, read_journal
+from rankr1_rag.io.collection import Json
+from rankr1_rag.io.journal import Journal, read_journal
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.train.data import Example, TrainingSet, sets
 

@@ -12,8 +12,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from rankr1_eval.types import Question
+from rankr1_rag.io.collection import Json
 from rankr1_rag.io.files import AnyPath, claim_folder, make_folder, writing
-from rankr1_rag.io.journal import Journal, Json
+from rankr1_rag.io.journal import Journal
 from rankr1_rag.io.jsonl import ranking_from_json
 from rankr1_rag.types import Cost, Passage, Query, Ranking
 
