@@ -341,5 +341,5 @@ async def concurrently(jobs: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         first: BaseException = failures
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
-        raise first from None
+        raise first from first.__cause__
     return [one.result() for one in running]
