@@ -156,10 +156,12 @@ class Reranker(Settings):
         await private_loop().wait(self._close())
 
     async def _close(self) -> None:
-        self._session.closed = True
-        for task in tuple(self._session.tasks):
-            task.cancel()
-        await self.plan.backend.close()
+        try:
+            self._session.closed = True
+            for task in tuple(self._session.tasks):
+                task.cancel()
+        finally:
+            await self.plan.backend.close()
 
     def _read(
         self,
@@ -185,7 +187,7 @@ class Reranker(Settings):
         scores = [math.nan if score is None else score for _, score in given]
         if strange := [one for one in scores if isinstance(one, str) or not hasattr(one, "__float__")]:
             raise TypeError(f"the first-stage score {strange[0]!r:.40} is no number: use a number, or None")
-        known, trend = [one for one in map(float, scores) if one == one], Trend()
+        known, trend = [one for one in (float(score) for score in scores) if one == one], Trend()
         if self.distances and len(known) == len(given):
             given.sort(key=lambda pair: float(pair[1]))
         for score in known if ordered and not self.distances else ():

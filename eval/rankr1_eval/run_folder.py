@@ -37,6 +37,12 @@ FILES += ("supports.qrels", "runs/*.trec", "predictions/*.json")
 """All that a run writes."""
 
 
+ORDER = {"order": "an array", "seconds": "a number"}
+RANKING = {**ORDER, "scores": "an array", "rankr1": "an object"}
+READING = {"shown": "an array", "answer": "a string", "text": "a string"}
+"""The fields of a record: of an order, of one by a reasoning model, of a reading."""
+
+
 class RunFolder:
     """A run's folder, made where it is missing; its records are open, and nobody else's, until it is left."""
 
@@ -48,9 +54,9 @@ class RunFolder:
         for name in ("rerank", "read"):
             make_folder(path / name)
 
-    def records(self, file: str, stage: str, settings: Mapping[str, object], *fields: str) -> Journal:
+    def records(self, file: str, stage: str, settings: Mapping[str, object], fields: Mapping[str, str]) -> Journal:
         """The records of a stage. FileError where the file is another stage's, or of other settings."""
-        records = self._opened.enter_context(stage_records(self.path / file, stage, settings, *fields))
+        records = self._opened.enter_context(stage_records(self.path / file, stage, settings, fields))
         self.stages[stage] = records
         return records
 
@@ -60,7 +66,7 @@ class RunFolder:
             path = self.path / name
             if path.exists() and STALE not in (text := path.read_text("utf-8", "replace")):
                 with writing(path) as out:
-                    out.write(text.replace(before, before + mark, 1))
+                    out.write(text.rstrip().replace(before, before + mark, 1) + "\n")  # without a checksum
 
     def __enter__(self) -> Self:
         return self
@@ -69,7 +75,7 @@ class RunFolder:
         self._opened.close()
 
 
-def stage_records(path: Path, stage: str, settings: Mapping[str, object], *fields: str) -> Journal:
+def stage_records(path: Path, stage: str, settings: Mapping[str, object], fields: Mapping[str, str]) -> Journal:
     """The records in a file of a stage, begun or resumed. FileError where they are another's."""
     return Journal(path, stage, settings, fields, remedy="give another --out")
 

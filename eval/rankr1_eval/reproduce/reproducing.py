@@ -22,7 +22,7 @@ from rankr1_eval.pipeline import Progress, quietly, result_settings
 from rankr1_eval.reproduce.results import MEASURE, MeasuredCollection, Reproduction, table_rows
 from rankr1_eval.reproduce.targets import DEPTH, Target, departures
 from rankr1_eval.retrieval.bm25 import bm25
-from rankr1_eval.run_folder import JOURNAL, cost_of, stage_records
+from rankr1_eval.run_folder import JOURNAL, RANKING, cost_of, stage_records
 from rankr1_eval.types import JudgedCollection
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.files import claim_folder, writing
@@ -175,7 +175,8 @@ def reproduce(
 
 def records_of(one: PreparedCollection, reranker: Reranker, folder: Path) -> Journal:
     """The orders of a collection, begun or resumed. FileError where they were made with other settings."""
-    return stage_records(folder / "rerank.jsonl", f"rerank {one.name}", {**result_settings(reranker), **one.source})
+    settings = {**result_settings(reranker), **one.source}
+    return stage_records(folder / "rerank.jsonl", f"rerank {one.name}", settings, RANKING)
 
 
 def measure(one: PreparedCollection, reranker: Reranker, folder: Path, tell: Progress) -> MeasuredCollection:
