@@ -30,6 +30,8 @@ RESULTS = {
 """The files of results for people and for `compare`, each with the text that the mark follows, and the mark."""
 
 
+JOURNAL = re.compile(rb'\A\{"rankr1')
+"""The beginning of the records of a stage."""
 FILES = ("questions.jsonl", "candidates.jsonl", "passages.jsonl", "rerank/*.jsonl", "read/*.jsonl", *RESULTS)
 FILES += ("supports.qrels", "runs/*.trec", "predictions/*.json")
 """All that a run writes."""
@@ -48,7 +50,7 @@ class RunFolder:
         self.path, self.store = path, path / "completions.sqlite"
         self.stages: dict[str, Journal] = {}
         self._opened = ExitStack()
-        claim_folder(path, "questions.jsonl", re.compile(rb'\A\{"rankr1'), FILES, inputs)
+        claim_folder(path, "questions.jsonl", JOURNAL, FILES, inputs)
         for name in ("rerank", "read"):
             make_folder(path / name)
 
