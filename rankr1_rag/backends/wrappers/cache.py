@@ -33,6 +33,8 @@ VERSION = 1
 SCHEMA = "CREATE TABLE completions (key BLOB PRIMARY KEY, completion TEXT NOT NULL)"
 INSERT = "INSERT OR REPLACE INTO completions VALUES (?, ?)"
 BUSY_SECONDS = 30.0
+SQLITE_ERRORS = sqlite3.Error, UnicodeDecodeError
+"""What a damaged file raises: SQLite's message may hold some of its bytes."""
 
 log = logging.getLogger("rankr1_rag.store")
 
@@ -215,7 +217,7 @@ class StoreFile:
             query = "SELECT CAST(completion AS BLOB) FROM completions WHERE key = ?"  # damaged, it may be no UTF-8
             try:
                 row = self._connected().execute(query, (key,)).fetchone()
-            except sqlite3.Error as error:
+            except SQLITE_ERRORS as error:
                 raise unusable(self.path, error) from error
             return (row[0] or b"") if row else None
 
@@ -249,12 +251,12 @@ class StoreFile:
             try:
                 with closing(open_store(folder / self.path.name)) as copy:
                     copy.execute("BEGIN")
-                    with suppress(sqlite3.Error), closing(connect(self.path)) as own:
+                    with suppress(*SQLITE_ERRORS), closing(connect(self.path)) as own:
                         copy.executemany(INSERT, own.execute("SELECT key, completion FROM completions"))
                     copy.executemany(INSERT, self._unsaved.items())
                     copy.execute("COMMIT")
                 return folder / self.path.name
-            except (sqlite3.Error, StoreError):
+            except (*SQLITE_ERRORS, StoreError):
                 rmtree(folder, ignore_errors=True)
         return None
 
@@ -264,7 +266,7 @@ class StoreFile:
             self.connection.close()
             self.connection = None
 
-    def _save(self) -> sqlite3.Error | None:
+    def _save(self) -> Exception | None:
         """Commit all that is unsaved; the error if that fails."""
         try:
             connection = self._connected()
@@ -272,11 +274,11 @@ class StoreFile:
             try:
                 connection.executemany(INSERT, self._unsaved.items())
                 connection.execute("COMMIT")
-            except sqlite3.Error:
+            except SQLITE_ERRORS:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             return error
         self._unsaved.clear()
         return None
@@ -336,7 +338,7 @@ def open_store(path: Path) -> sqlite3.Connection:
             connection.execute(f"PRAGMA user_version = {VERSION}")
             stack.pop_all()
             return connection
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         raise unusable(path, error) from error
 
 
