@@ -256,7 +256,8 @@ def completion(output: RequestOutput, request: Request, opened: str) -> Completi
     for token, there in zip(result.token_ids, result.logprobs or (), strict=False):
         top = sorted(there.values(), key=lambda one: -one.logprob)
         possible = tuple((one.decoded_token or "", one.logprob) for one in top if one.logprob > _FORBIDDEN)
-        logprobs.append(TokenLogprob(there[token].decoded_token or "", there[token].logprob, possible))
+        value = min(0.0, max(_FORBIDDEN, there[token].logprob))  # in this order NaN becomes the least
+        logprobs.append(TokenLogprob(there[token].decoded_token or "", value, possible))
     return Completion(
         text=opened + result.text,
         prompt_tokens=len(output.prompt_token_ids or ()),
