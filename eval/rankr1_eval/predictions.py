@@ -139,8 +139,9 @@ def read_json(path: FilePath, numbered: Iterable[tuple[int, str]]) -> tuple[obje
         place = f"{error.msg.removesuffix(' at')} at column {error.colno}"
         problem = f"not one whole JSON object: {place}; is the file cut short?"
         raise FileError(path, error.lineno, problem) from error
-    except RecursionError:
-        raise FileError(path, None, "JSON nested too deeply to be read") from None
+    except (ValueError, RecursionError) as error:
+        problem = "JSON nested too deeply to be read" if isinstance(error, RecursionError) else f"not JSON: {error}"
+        raise FileError(path, None, problem) from None
 
 
 def score_predictions(dataset: str, questions: Sequence[Question], predictions: Mapping[str, str]) -> AnswerScores:

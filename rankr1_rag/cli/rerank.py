@@ -169,10 +169,15 @@ def rerank(
     report = Report(with_hyphens)
     job = Job(report.console, total)
     if is_stream(out):
-        with settings.reranker(job) as reranker, writing(out) as file:
-            for one, ranking in Asking(reranker, work, depth, report, job, live=total is None).ranked():
-                result.write(file, ranking_to_json(ranking, one.raw))
-                file.flush()
+        try:
+            with settings.reranker(job) as reranker, writing(out) as file:
+                for one, ranking in Asking(reranker, work, depth, report, job, live=total is None).ranked():
+                    result.write(file, ranking_to_json(ranking, one.raw))
+                    file.flush()
+        except OSError as error:
+            if settings.store is None and not isinstance(error, BrokenPipeError):
+                report.say("stopped: only what was written is kept; --out with a file, or --store, keeps every answer")
+            raise
         report.end(as_json=as_json)
         return
     with (

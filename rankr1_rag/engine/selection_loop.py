@@ -188,7 +188,8 @@ class Comparer:
         if places is None and not (truncated or plan.strict_format):
             places = lenient = format.lenient(first.text, n)
         if places is None and (plan.force == "unparsed" or (plan.force == "truncated" and truncated)):
-            forced = format.force(messages, first.text, n, can_continue=plan.backend.can_continue)
+            can_continue = plan.backend.can_continue
+            forced = format.force(messages, first.text, n, run.texts.special, can_continue=can_continue)
             label = await self.force(forced, sample)
             written = forced.meant(label.text)
             completion = replace(summed(label, [first]), text=forced.text + written, logprobs=None)
@@ -206,9 +207,9 @@ class Comparer:
             answer = tuple([shown[place] for place in places])
             if plan.probabilities or plan.votes == "auto":
                 opened = forced or (
-                    format.reopen(messages, first.text, n)
+                    format.reopen(messages, first.text, n, run.texts.special)
                     if lenient is None
-                    else format.force(messages, first.text, n, can_continue=True)
+                    else format.force(messages, first.text, n, run.texts.special, can_continue=True)
                 )
                 probabilities, requested = await self.probabilities(opened, label, sample)
                 completion = summed(completion, requested)

@@ -43,6 +43,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "an object": (dict,),
     "null": (type(None),),
     "a string or an object": (str, dict),
+    "a whole number or null": (int, type(None)),
 }
 
 

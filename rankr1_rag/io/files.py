@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -98,11 +99,30 @@ def check_output(path: AnyPath | None, ours: re.Pattern[bytes] | None = None) ->
             problem = f"{getattr(error, 'strerror', error)}: use another path"
     if not problem and not is_stream(place):
         try:
-            TemporaryFile(dir=folder).close()  # whole files are written next to the path
+            try_to_write(folder)  # whole files are written next to the path
         except OSError as error:
             problem = f"the folder {folder} cannot be written to ({error.strerror}): use another path"
     if problem:
         raise FileError(place, None, problem)
+
+
+def try_to_write(folder: FilePath) -> None:
+    """OSError if no file can be written in the folder: the disk may be full."""
+    with TemporaryFile(dir=folder) as file:
+        file.write(bytes(4096))
+        file.flush()
+
+
+@contextmanager
+def named(path: FilePath) -> Iterator[None]:
+    """An OSError that says that a file cannot be written further says which."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO):
+            name = "standard output" if str(path) == "-" else str(path)
+            raise OSError(error.errno, f"{error.strerror}: free some space, or use another path", name) from error
+        raise
 
 
 def _unfit(place: Path, found: os.stat_result, ours: re.Pattern[bytes] | None) -> str:
@@ -156,7 +176,7 @@ def make_folder(path: FilePath) -> None:
     """Make a folder for results if there is none. FileError if there cannot be one."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=path).close()
+        try_to_write(path)
     except OSError as error:
         problem = f"not a folder that can be written to ({error.strerror}): give another one as --out"
         raise FileError(path, None, problem) from error
@@ -208,10 +228,11 @@ def writing(path: FilePath, ours: re.Pattern[bytes] | None = None) -> Iterator[T
     with suppress(OSError):
         is_stdout = is_stdout or (Path(path).is_file() and os.path.samestat(os.stat(path), os.fstat(1)))
     if is_stdout:
-        yield sys.stdout
-        sys.stdout.flush()
+        with named(path):
+            yield sys.stdout
+            sys.stdout.flush()
         return
-    with writing_bytes(path, ours) as raw, _encoded(raw, Path(path)) as text:
+    with named(path), writing_bytes(path, ours) as raw, _encoded(raw, Path(path)) as text:
         yield text
 
 

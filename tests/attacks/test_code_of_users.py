@@ -267,6 +267,7 @@ PLACES: dict[str, Callable[[Boom, Path], Place]] = {
     ),
     "context": lambda boom, _: with_property("context", boom),
     "capacity": lambda boom, _: with_property("capacity", boom),
+    "special tokens": lambda boom, _: with_property("special_tokens", boom),
     "can_continue": lambda boom, _: with_property("can_continue", boom, "dunno", force="unparsed"),
     "model": lambda boom, _: with_property("model", boom),
     "retrieve": lambda boom, _: retrieving(boom, boom),
