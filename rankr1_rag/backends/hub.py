@@ -169,7 +169,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. BackendError for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BackendError(f"{path} is no JSON ({error}): it is damaged; download it again") from error
     if not isinstance(content, dict):
         raise BackendError(f"{path} is no configuration: it holds a {type(content).__name__}")

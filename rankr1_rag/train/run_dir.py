@@ -57,7 +57,7 @@ class RunDir:
         file = self.path / SETTINGS
         try:
             return dict(json.loads(file.read_text(encoding="utf-8")))
-        except ValueError as error:
+        except (ValueError, TypeError, RecursionError) as error:
             remedy = "remove the folder, or use another --out"
             raise FileError(file, None, f"the file is damaged ({error}): {remedy}") from error
 
@@ -70,7 +70,7 @@ class RunDir:
         """The newest complete checkpoint; unfinished ones are removed."""
         steps = {int(path.name.rpartition("-")[2]): path for path in self.checkpoints.glob("checkpoint-*")}
         for _, path in sorted(steps.items(), reverse=True):
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError, RecursionError):
                 json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))  # it is written last
                 if (path / ADAPTER).exists():
                     return path
@@ -85,7 +85,7 @@ class RunDir:
         for line in self.log.read_text(encoding="utf-8").splitlines():
             try:
                 found.append(json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):
                 break
         return found
 
