@@ -53,10 +53,14 @@ _pieces: frozenset[str] = frozenset()
 def remember(value: str, *, key: bool = True) -> str:
     """The value, which is hidden from now on, in other encodings too; pieces of it only if it is a `key`.
 
-    Nothing shorter than 4 characters is a secret. Of "Bearer …" and "Basic …" the second part is one, and the password.
+    No secret is a key of less than 4 characters, or another value that is that of a version or has less than 8. Of
+    "Bearer …" and "Basic …" the second part is secret too, and the password.
     """
     global _certain, _words, _pieces
+    value = str(value)  # of a subclass
     if len(value) < 4 or _known.get(value) in (True, key):
+        return value
+    if not key and (len(value) < 8 or re.fullmatch(r"v?[\d.-]+[a-z]*", value)):
         return value
     scheme, _, rest = value.partition(" ")
     if scheme.lower() in ("basic", "bearer"):
@@ -83,7 +87,7 @@ def remember(value: str, *, key: bool = True) -> str:
 
 def remember_all(settings: object) -> None:
     """Remember each secret in these settings: what has a secret name, or looks like a key."""
-    changed(settings, lambda one: remember(str(getattr(one, "get_secret_value", lambda: one)())))
+    changed(settings, lambda one: is_reference(one) or remember(str(getattr(one, "get_secret_value", lambda: one)())))
 
 
 def encoded(value: str) -> Iterator[str]:
@@ -123,7 +127,7 @@ def redact(text: str) -> str:
 
 def quoted(text: str, longest: int = 400) -> str:
     """The beginning of a server's text on one line, cut after it was redacted, without what looks like a key."""
-    text = LIKE_A_KEY.sub(HIDDEN, redact(text[: 4 * longest]))
+    text = LIKE_A_KEY.sub(HIDDEN, redact(text[: 20 * longest]))
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= longest else f"{line[:longest]}…"
 
@@ -189,7 +193,7 @@ def check_variable(option: str, name: str) -> None:
         )
 
 
-def variable(name: str) -> str:
+def shown_variable(name: str) -> str:
     """The name of a variable in an error: only its beginning if it may be a key, given in place of a name."""
     is_usual = name in os.environ or (re.fullmatch(r"[A-Z][A-Z\d_]*", name) and len(re.sub(r"\D", "", name)) < 6)
     return name if is_usual else f"{name[:3]}…"
