@@ -19,7 +19,7 @@ from typing import Literal, Self
 
 from rankr1_rag.backends import Backend, Request
 from rankr1_rag.concurrency.event_loop import private_loop, raise_backend_error
-from rankr1_rag.prompt import NO_TOKENS, clip, sanitise, tokens
+from rankr1_rag.prompt import Special, clip, sanitise, special_pattern, tokens
 from rankr1_rag.types import Message, Passage
 
 WITH_PASSAGES: tuple[tuple[str, str, str], ...] = (
@@ -118,8 +118,9 @@ class Reader:
 
     def messages(self, question: str, passages: Sequence[Passage]) -> list[Message]:
         """The prompt of `reading_messages` for this backend."""
-        context, special = self.backend.context, getattr(self.backend, "special_tokens", NO_TOKENS)
-        return reading_messages(self.prompt, question, passages, context, self.backend.count, self.tokens, special)
+        context, count = self.backend.context, self.backend.count
+        special = special_pattern(getattr(self.backend, "special_tokens", frozenset()))
+        return reading_messages(self.prompt, question, passages, context, count, self.tokens, special)
 
     async def read(self, question: str, passages: Sequence[Passage]) -> Read:
         """The answer to one question. BackendError for any error of the backend: see `raise_backend_error`."""
@@ -152,7 +153,7 @@ def reading_messages(
     context: int | None,
     count: Callable[[str], int | None],
     answer_tokens: int,
-    special: frozenset[str] = NO_TOKENS,
+    special: Special = None,
 ) -> list[Message]:
     """The messages with passages best first, clipped equally where `context`, in tokens, is too short for them.
 

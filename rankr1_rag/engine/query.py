@@ -10,7 +10,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import NoReturn, Protocol
 
-from rankr1_rag.prompt import NO_TOKENS, Format, clip, clip_to_window, sanitise, tokens
+from rankr1_rag.prompt import Format, Special, clip, clip_to_window, sanitise, special_pattern, tokens
 from rankr1_rag.scoring import fused
 from rankr1_rag.types import Clip, Comparison, Passage, Query, Ranking
 
@@ -49,8 +49,8 @@ class Texts:
     """The query and the candidates as they are shown: sanitised, then clipped, in sets of at most `size`.
 
     `clipped` counts the texts cut, `clipped_tokens` what they lost; `cut_share` is the share of the candidates' texts
-    that is not shown; `limit` is the most tokens of a passage, None if there is no limit; `special` are the special
-    tokens that no text holds.
+    that is not shown; `limit` is the most tokens of a passage, None if there is no limit; `special` finds
+    the special tokens, which no text holds.
     """
 
     query: str = ""
@@ -60,7 +60,7 @@ class Texts:
     cut_share: float = 0.0
     size: int = 0
     limit: int | None = None
-    special: frozenset[str] = NO_TOKENS
+    special: Special = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,8 @@ class Budget:
 
         The passages of a set share equally what the context leaves after the completion and the overhead.
         """
-        special: frozenset[str] = getattr(backend, "special_tokens", NO_TOKENS)
+        known_tokens: frozenset[str] | None = getattr(backend, "special_tokens", None)
+        special = special_pattern(known_tokens) if known_tokens else None
         context, count, shown = backend.context, backend.count, sanitise(query, special)
         lines = [self.format.line(passage, special) for passage in candidates]
         limits = [] if self.query_tokens is None else [self.query_tokens]

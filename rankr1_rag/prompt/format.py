@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from rankr1_rag.prompt.texts import NO_TOKENS, sanitise
+from rankr1_rag.prompt.texts import Special, sanitise, sanitise_reply
 from rankr1_rag.types import Message, Passage
 
 _SLOT = re.compile(r"\{(docs|query|known)\}")
@@ -120,7 +120,7 @@ class Format:
         lines, context = ([self.line(passage) for passage in some] for some in (passages, known))
         return self.messages(sanitise(query), lines, context)
 
-    def line(self, passage: Passage, special: frozenset[str] = NO_TOKENS) -> str:
+    def line(self, passage: Passage, special: Special = None) -> str:
         """A passage as it is shown, sanitised and without its label: `title text`; `special` as in `sanitise`."""
         text = sanitise(passage.text, special)
         if not passage.title:
@@ -235,7 +235,7 @@ class Format:
         return text[reasoning_span(text)[1] :]
 
     def force(
-        self, messages: Sequence[Message], text: str, n: int, special: frozenset[str] = NO_TOKENS, *, can_continue: bool
+        self, messages: Sequence[Message], text: str, n: int, special: Special = None, *, can_continue: bool
     ) -> Forced:
         """The request that forces a label from a model that wrote `text` without an answer.
 
@@ -252,15 +252,15 @@ class Format:
         opened = f"{text}{self.bridge if text else ''}<answer>["
         choices = self._choices(n)
         if can_continue:
-            turn: list[Message] = [{"role": "assistant", "content": sanitise(opened, special, reply=True)}]
+            turn: list[Message] = [{"role": "assistant", "content": sanitise_reply(opened, special)}]
             return Forced([*messages, *turn], opened, choices, self.answer_tokens(n), "<answer>[")
         ask = _ASK_SETWISE if self.kind == "setwise" else _ASK_LISTWISE
-        said = sanitise(text, special, reply=True)
+        said = sanitise_reply(text, special)
         turn = [{"role": "assistant", "content": said}, {"role": "user", "content": ask}]
         whole = tuple(f"<answer>[{choice}" for choice in choices)
         return Forced([*messages, *turn], text + self.bridge, whole, self.answer_tokens(n))
 
-    def reopen(self, messages: Sequence[Message], text: str, n: int, special: frozenset[str] = NO_TOKENS) -> Forced:
+    def reopen(self, messages: Sequence[Message], text: str, n: int, special: Special = None) -> Forced:
         """The request that makes a model that can continue give its label again, from its place in `text`.
 
         For a setwise answer that `parse` reads. The words are sanitised as in `force`.
@@ -268,7 +268,7 @@ class Format:
         start, answer = last_answer(self._parts[2].sub(_blanked, text))
         label = next(group for group in _GROUP.finditer(answer) if _DIGIT.search(group[1]))
         opened = text[: start + label.start(1)]
-        turn: list[Message] = [{"role": "assistant", "content": sanitise(opened, special, reply=True)}]
+        turn: list[Message] = [{"role": "assistant", "content": sanitise_reply(opened, special)}]
         return Forced([*messages, *turn], opened, self._choices(n), self.answer_tokens(n), "<answer>[")
 
     def _choices(self, n: int) -> tuple[str, ...]:

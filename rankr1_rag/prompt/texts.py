@@ -26,9 +26,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 
 Count = Callable[[str], int | None]
+
+Special = re.Pattern[str] | None
+"""Finds special tokens of the tokenizer at hand: see `special_pattern`."""
 
 BYTES_PER_TOKEN = 3
 """The estimate without a tokenizer: careful for English (4 bytes a token), fair for Chinese (3 bytes a character)."""
@@ -85,11 +88,12 @@ _LONGEST = 80
 _UNREADABLE = re.compile("[\x00\ud800-\udfff]")
 _SUSPICIOUS = re.compile(rf"[\x00\ud800-\udfff|~\uff5c{_OPEN}\{_LEFT}]")
 _ANGLE = re.compile(f"[{_OPEN}{_CLOSE}]")
+_OWN_TAG = re.compile("(</?(?:think|answer)>)", re.IGNORECASE)
 _TAG = re.compile(rf"[{_OPEN}]([^{_OPEN}{_CLOSE}]*+)[{_CLOSE}]")
 _SQUARE = re.compile(rf"[\{_LEFT}]([^\{_LEFT}\{_RIGHT}]*+)[\{_RIGHT}]")
 _CONTROL = re.compile(rf"[{_BAR}]\s*+([^{_BAR}\n]{{0,{_LONGEST}}}+)\s*+[{_BAR}]")
 _HALF_CONTROL = re.compile(
-    rf"[{_BAR}]\s*+\w{{1,{_LONGEST}}}+|\w{{1,{_LONGEST}}}+\s*+[{_BAR}]|\[[^\W\d][\w▁:.-]{{1,{_LONGEST}}}+\]"
+    rf"[{_BAR}]\s*+\w{{1,{_LONGEST}}}+|\w{{1,{_LONGEST}}}+\s*+[{_BAR}]|\[(?:\w+[▁-][\w▁-]+|PLHD\w+)\]"
 )
 _MARKS = f"{_OPEN}{_CLOSE}{_LEFT}{_RIGHT}{_BAR}"
 _IDEOGRAPHS = (  # and other letters that are written without spaces: Thai, Lao, Burmese, Khmer
@@ -100,36 +104,49 @@ _SPACE = re.compile(r"\s++")
 _WORTH = 720_720  # of a term that the text holds once; divided by its number of places, mostly a whole number
 _UNSEEN = re.compile(f"[{_INVISIBLE}]")
 _BLANK = re.compile(rf"[\s{_INVISIBLE}]")
-NO_TOKENS: frozenset[str] = frozenset()
 
 
-def sanitise(text: str, special: frozenset[str] = NO_TOKENS, *, reply: bool = False) -> str:
+def sanitise(text: str, special: Special = None) -> str:
     """The text with everything of the table neutralised; a second time changes nothing more.
 
-    `special` are the special tokens of the tokenizer at hand. In the `reply` of a model its tags and labels stay.
+    `special` finds the special tokens of the tokenizer at hand.
     """
-    plain, also = text.isascii(), special_pattern(special) if special else None
     # Most passages hold none of these characters.
     if not (
-        "<" in text or "[" in text or "|" in text or "~" in text or "\0" in text if plain else _SUSPICIOUS.search(text)
-    ) and not (also and also.search(text)):
+        "<" in text or "[" in text or "|" in text or "~" in text or "\0" in text
+        if text.isascii()
+        else _SUSPICIOUS.search(text)
+    ) and not (special and special.search(text)):
         return text
-    text, before = text.replace("\0", "\ufffd") if plain else _UNREADABLE.sub("\ufffd", text), ""
+    return tame(text, special, labels=True)
+
+
+def sanitise_reply(text: str, special: Special = None) -> str:
+    """What a model wrote, before it is sent back: as by `sanitise`, but its labels, `<think>` and `<answer>` stay."""
+    parts = _OWN_TAG.split(text)
+    parts[::2] = [tame(part, special, labels=False) for part in parts[::2]]
+    return "".join(parts)
+
+
+def tame(text: str, special: Special, *, labels: bool) -> str:
+    """The text with everything of the table neutralised, but labels only with `labels`."""
+    plain, before = text.isascii(), ""
+    text = text.replace("\0", "\ufffd") if plain else _UNREADABLE.sub("\ufffd", text)
     while text != before:  # twice, but for a token that was hidden by invisible characters inside another
         before = text
-        if also:
-            text = also.sub(tame_odd, text)
+        if special:
+            text = special.sub(tame_odd, text)
         if "|" in text or "~" in text or ">>" in text or "]<]" in text or "\uff5c" in text:
             text = _ODD.sub(tame_odd, text)
         if not plain or "[" in text:
-            text = _SQUARE.sub(partial(tame_square, reply=reply), text)
+            text = _SQUARE.sub(tame_square if labels else tame_square_name, text)
         if not plain or "<" in text:
-            text = tame_angles(text, reply=reply)
+            text = tame_angles(text)
     return text
 
 
 @lru_cache(maxsize=64)
-def special_pattern(tokens: frozenset[str]) -> re.Pattern[str] | None:
+def special_pattern(tokens: frozenset[str]) -> Special:
     """Finds those of the tokens that the table does not hold, with any number for a number; of a word its first letter.
 
     Not tokens of one or two characters, or of white space.
@@ -149,19 +166,25 @@ def tame_odd(found: re.Match[str]) -> str:
     return f"{inner} " if inner == found[0] else f"({inner})"
 
 
-def tame_square(found: re.Match[str], *, reply: bool) -> str:
+def tame_square(found: re.Match[str]) -> str:
     """A text in square brackets, in parentheses instead if it is a control token or a label that begins a line."""
     inner = visible(found[1])
-    if inner.isdigit():
-        return f"({inner})" if not reply and starts_line(found.string, found.start()) else found[0]
+    if not inner.isdigit():
+        return tame_square_name(found)
+    return f"({inner})" if starts_line(found.string, found.start()) else found[0]
+
+
+def tame_square_name(found: re.Match[str]) -> str:
+    """A text in square brackets, in parentheses instead if it is a control token."""
+    inner = visible(found[1])
     name, lower, spaced = tag_name(inner)
     family = not spaced and (_SQUARE_FAMILY.fullmatch(lower) or _SQUARE_CAPITALS.fullmatch(name))
     return f"({inner})" if family or _SQUARE_NAME.fullmatch(lower) else found[0]
 
 
-def tame_angles(text: str, *, reply: bool) -> str:
+def tame_angles(text: str) -> str:
     """The text with parentheses instead of the angle brackets of tags and control tokens, the inner ones first."""
-    if not any(tame_tag(found[1], reply=reply) for found in _TAG.finditer(text)):
+    if not any(tame_tag(found[1]) for found in _TAG.finditer(text)):
         return text
     parts: list[str] = []
     opened: list[int] = []  # places in `parts` of the brackets that may begin a tag: only tame text follows them
@@ -173,7 +196,7 @@ def tame_angles(text: str, *, reply: bool) -> str:
             opened.append(len(parts))
         elif opened:
             start = opened.pop()
-            if tame := tame_tag("".join(parts[start + 1 :]), reply=reply):
+            if tame := tame_tag("".join(parts[start + 1 :])):
                 parts[start:] = [tame]
                 continue
             opened.clear()
@@ -181,14 +204,12 @@ def tame_angles(text: str, *, reply: bool) -> str:
     return "".join([*parts, text[end:]])
 
 
-def tame_tag(inner: str, *, reply: bool) -> str:
+def tame_tag(inner: str) -> str:
     """A tag or a control token, from between its angle brackets, in parentheses; "" for other text."""
     inner = visible(inner)
     if control := _CONTROL.fullmatch(inner):
         return f"({control[1].strip()})"
     name, lower, spaced = tag_name(inner)
-    if reply and lower in ("think", "answer"):
-        return ""
     family = not spaced and (_ANGLE_FAMILY.fullmatch(lower) or _ANGLE_CAPITALS.fullmatch(name))
     return f"({inner})" if family or _ANGLE_NAME.fullmatch(lower) or _HALF_CONTROL.fullmatch(inner) else ""
 
