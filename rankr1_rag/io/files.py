@@ -18,9 +18,10 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import BinaryIO, ParamSpec, TextIO, TypeVar, cast
+from typing import Any, BinaryIO, ParamSpec, TextIO, TypeVar, cast
 
 from rankr1_rag.errors import FileError
 
@@ -31,19 +32,31 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def numbered_lines(path: FilePath) -> Iterator[tuple[int, str]]:
+LONGEST_LINE = 1 << 27
+"""Bytes of a line that is read. A small gzip may hold a line of any length, and all of a line is in memory at once."""
+_PIECE = 1 << 20
+
+
+def numbered_lines(path: FilePath, longest: int = LONGEST_LINE) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, counted from 1, without their ends, one at a time; a byte order mark is dropped.
 
-    FileError where the bytes are not text (not UTF-8, NUL, damaged gzip), and at the end where there was no line at
-    all.
+    FileError where the bytes are not text (not UTF-8, NUL, damaged gzip), where a line has more than `longest` bytes,
+    and at the end where there was no line at all.
     """
     blank, number = True, 0
-    opened: AbstractContextManager[Iterable[bytes]] = nullcontext(sys.stdin.buffer)
+    opened: AbstractContextManager[Any] = nullcontext(sys.stdin.buffer)
     if str(path) != "-":
         opened = (gzip.open if Path(path).suffix == ".gz" else open)(path, "rb")
     with opened as stream:
         try:
-            for number, raw in enumerate(stream, start=1):
+            for number, raw in enumerate(iter(partial(stream.readline, _PIECE), b""), start=1):
+                if len(raw) == _PIECE:
+                    raw = bytearray(raw)  # which grows without a copy
+                    while len(raw) <= longest and not raw.endswith(b"\n") and (more := stream.readline(_PIECE)):
+                        raw += more
+                    if len(raw) > longest:
+                        problem = f"the line has more than {longest:,} bytes, the most that is read"
+                        raise FileError(path, number, f"{problem}: put one object on a line, or split it")
                 line = located(path, number, _decoded, raw)
                 if number == 1:
                     line = line.removeprefix("\ufeff")
@@ -271,7 +284,7 @@ def _encoded(raw: BinaryIO, path: Path) -> Iterator[TextIO]:
             text.detach()  # flushed, but `raw` stays open for its owner
 
 
-def _decoded(raw: bytes) -> str:
+def _decoded(raw: bytes | bytearray) -> str:
     if raw.startswith(b"\x1f\x8b"):
         raise ValueError("this is gzip: give the file a name that ends in .gz")
     try:

@@ -92,7 +92,7 @@ def context(path: Path) -> int | None:
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         return int(config["max_position_embeddings"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
@@ -174,7 +174,7 @@ def read_header(path: Path) -> GGUFHeader:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return HeaderReader(data).header(path)
-    except (OSError, ValueError, struct.error, KeyError, OverflowError, MemoryError) as error:
+    except (OSError, ValueError, struct.error, KeyError, OverflowError, MemoryError, RecursionError) as error:
         raise BackendError(
             f"{path} cannot be loaded ({error}): it is not a GGUF file, or is damaged or cut off; download it again"
         ) from error

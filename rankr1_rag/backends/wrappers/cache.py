@@ -21,7 +21,7 @@ from weakref import WeakSet
 
 from rankr1_rag.backends import Backend, Request
 from rankr1_rag.backends.wrappers.base import BackendWrapper
-from rankr1_rag.concurrency.event_loop import PerLoop, Threads, backend_error
+from rankr1_rag.concurrency.event_loop import PerLoop, Threads, raise_backend_error
 from rankr1_rag.errors import StoreError
 from rankr1_rag.io.checksum import with_checksum, without_checksum
 from rankr1_rag.io.collection import Json, member, of_kind
@@ -92,9 +92,7 @@ class Stored(BackendWrapper):
         except Exception:
             raise
         except BaseException as error:  # this is a task of its own: nobody else must get what it raises
-            if (other := backend_error(error, self.model, task)) is error:
-                raise
-            raise other  # noqa: B904
+            raise_backend_error(error, self.model, task)
         self.misses += 1
         if completion.logprobs or not request.logprobs:  # else the backend may return them another time
             await self._file.in_thread(self._file.write, key, to_json(completion, key))
