@@ -303,7 +303,10 @@ class Comparer:
             messages, max_tokens, plan.temperature, choices=choices, logprobs=logprobs, seed=plan.seed, sample=sample
         )
         try:
-            return await plan.backend.complete(request)
+            completion = await plan.backend.complete(request)
+            if min(completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens) < 0:
+                raise ValueError(f"a negative number of tokens in {completion!r:.200}")
+            return completion
         except BaseException as error:
             raise_backend_error(error, plan.backend.model, task)
 

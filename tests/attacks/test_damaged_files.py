@@ -23,7 +23,7 @@ from rankr1_rag.backends import Request
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.backends.wrappers import stored
 from rankr1_rag.backends.wrappers.cache import from_json, to_json
-from rankr1_rag.errors import FileError, StoreError
+from rankr1_rag.errors import BackendError, FileError, StoreError
 from rankr1_rag.explain import show, write_page
 from rankr1_rag.io.checksum import with_checksum
 from rankr1_rag.io.collection import parse_object
@@ -320,6 +320,13 @@ def test_probabilities_are_at_most_1_and_files_of_before_are_read_where_they_wer
     comparison["probabilities"] = [1.1, 0.0]
     with pytest.raises(ValueError, match="numbers from 0 to 1"):
         ranking_from_json(line)
+
+
+@pytest.mark.parametrize("field", ["prompt_tokens", "cached_tokens", "completion_tokens"])
+def test_a_negative_count_of_a_backend_is_an_error_before_it_is_written(field: str) -> None:
+    backend = Scripted(lambda _: replace(COMPLETION, **{field: -1}))
+    with pytest.raises(BackendError, match=rf"a negative number of tokens in Completion\(.*{field}=-1"):
+        Reranker(backend, k=1).rank("q", ["a", "b"])
 
 
 # ---- training and evaluation
