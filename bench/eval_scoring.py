@@ -59,7 +59,8 @@ def _questions(n: int) -> tuple[Question, ...]:
 
 
 def _system(name: str, asked: Sequence[Question], ks: Sequence[int]) -> SystemRun:
-    from rankr1_eval.scoring import Read, SystemRun
+    from rankr1_eval.scoring import SystemRun
+    from rankr1_rag.reader import Read
     from rankr1_rag.types import Cost
 
     chance = random.Random(name)

@@ -17,21 +17,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rankr1_rag.redaction import redact
+
 
 class RankR1Error(Exception):
-    """The root of the tree."""
+    """The root of the tree. No message holds a secret that this process knows."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*[redact(one) if isinstance(one, str) else one for one in args])
 
 
 class BackendError(RankR1Error):
     """The backend gave no completion and will not: a wrong model, a refused key, a bad request."""
 
 
+LONGEST_WISH = 60.0
+"""Seconds: a server's Retry-After counts for no more, or one wrong value would stop all later queries."""
+
+
 class BackendUnavailable(BackendError):
-    """The backend gave no completion this time; `retry_after` is the server's value in seconds, if it sent one."""
+    """The backend gave no completion this time; `retry_after` is the server's wish in seconds (0 to 60), if any."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
-        self.retry_after = retry_after
+        # In this order NaN becomes 0.
+        self.retry_after = None if retry_after is None else min(LONGEST_WISH, max(0.0, retry_after))
 
 
 class PromptTooLong(BackendError):
@@ -50,6 +60,7 @@ class FileError(RankR1Error, ValueError):
     """A malformed line in a file; the message begins with `path:line:` as compilers do."""
 
     def __init__(self, path: str | Path, line: int | None, problem: str) -> None:
+        problem = redact(problem)
         super().__init__(f"{path}:{line}: {problem}" if line is not None else f"{path}: {problem}")
         self.path = Path(path)
         self.line = line

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Set
+from contextlib import aclosing, closing
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from types import TracebackType
@@ -13,7 +14,7 @@ from typing import Any, Self
 
 from rankr1_rag.backends import Backend
 from rankr1_rag.concurrency import streams
-from rankr1_rag.concurrency.event_loop import PerLoop, private_loop
+from rankr1_rag.concurrency.event_loop import PerLoop, as_exception, may_be_ctrl_c, private_loop
 from rankr1_rag.engine.query import FEWEST, Budget, QueryRun, Retrieve, Slots, Turn
 from rankr1_rag.engine.selection_loop import Comparer, SelectionLoop
 from rankr1_rag.errors import LoopError
@@ -31,6 +32,7 @@ LARGE_TRACE = 1_000
 """Comparisons from which on scores are computed in a thread, as they would block an event loop for milliseconds."""
 
 REMEDY = "if they are distances, use distances=True"
+CLOSED = "this reranker was closed: make a new one"
 log = logging.getLogger("rankr1_rag")
 
 Result = tuple[int, Ranking | Exception]
@@ -127,10 +129,10 @@ class Reranker(Settings):
     def rank_many(self, items: Iterable[Item], *, live: bool = False, progress: bool = False) -> Iterator[Result]:
         """Rerank many: `(index, Ranking)` in order of completion, lazily, at most `in_flight` of them open or waiting.
 
-        The result of a query that fails is its error; the others continue. If `items` raises, open queries are
-        completed first. Leaving early cancels the rest. `items` is read in the caller's thread, between results;
-        `live=True` reads it in a thread of its own, for items that arrive over time, from a pipe or a queue.
-        `progress=True` shows a bar on stderr: finished queries, comparisons, failures, time.
+        The result of a query that fails is its error; the others continue. Whatever `items` raises is raised after the
+        open queries are complete. Leaving early cancels the rest and closes `items`. `items` is read in the caller's
+        thread, between results; `live=True` reads it in a thread of its own, for items that arrive over time, from a
+        pipe or a queue. `progress=True` shows a bar on stderr: finished queries, comparisons, failures, time.
         """
         if not isinstance(items, Iterable):
             raise TypeError(f"items={items!r:.100}: pass pairs (query, passages)")
@@ -154,10 +156,12 @@ class Reranker(Settings):
         await private_loop().wait(self._close())
 
     async def _close(self) -> None:
-        self._session.closed = True
-        for task in tuple(self._session.tasks):
-            task.cancel()
-        await self.plan.backend.close()
+        try:
+            self._session.closed = True
+            for task in tuple(self._session.tasks):
+                task.cancel()
+        finally:
+            await self.plan.backend.close()
 
     def _read(
         self,
@@ -183,7 +187,7 @@ class Reranker(Settings):
         scores = [math.nan if score is None else score for _, score in given]
         if strange := [one for one in scores if isinstance(one, str) or not hasattr(one, "__float__")]:
             raise TypeError(f"the first-stage score {strange[0]!r:.40} is no number: use a number, or None")
-        known, trend = [one for one in map(float, scores) if one == one], Trend()
+        known, trend = [one for one in (float(score) for score in scores) if one == one], Trend()
         if self.distances and len(known) == len(given):
             given.sort(key=lambda pair: float(pair[1]))
         for score in known if ordered and not self.distances else ():
@@ -209,24 +213,25 @@ class Reranker(Settings):
                 return run
             try:
                 return await self._rank(run)
-            except Exception as error:
-                return error
+            except BaseException as error:
+                return as_exception(error)
 
         try:
             if not isinstance(item, (tuple, list)) or len(item) != 2:
                 raise TypeError(f"the item {item!r:.100} is no pair (query, passages)")
             return outcome(self._read(*item))
-        except Exception as error:
-            return outcome(error)
+        except BaseException as error:
+            if may_be_ctrl_c(error):
+                raise
+            return outcome(as_exception(error))
 
     async def _rank(self, run: QueryRun) -> Ranking:
         session, task = self._session, asyncio.current_task()
         assert task is not None
-        closed = LoopError("this reranker was closed: make a new one")
         session.tasks.add(task)
         try:
             if session.closed:
-                raise closed
+                raise LoopError(CLOSED)
             if len(run.candidates) < 2 and not (run.candidates and run.retrieve):
                 n = len(run.candidates)
                 return Ranking(run.query, run.candidates, tuple(range(n)), k=n)
@@ -240,7 +245,7 @@ class Reranker(Settings):
             return ranking
         except asyncio.CancelledError:
             if session.closed:
-                raise closed from None
+                raise LoopError(CLOSED) from None
             raise
         finally:
             session.tasks.discard(task)
@@ -280,7 +285,7 @@ def with_bar(results: Iterator[Result], items: object) -> Iterator[Result]:
     """The results, counted by a bar as they come."""
     from rankr1_rag.explain.terminal import query_bar
 
-    with query_bar(items) as count:
+    with query_bar(items) as count, closing(results):  # type: ignore[type-var]
         for result in results:
             count(result[1])
             yield result
@@ -290,7 +295,8 @@ async def awith_bar(results: AsyncIterator[Result], items: object) -> AsyncItera
     """`with_bar`, awaited."""
     from rankr1_rag.explain.terminal import query_bar
 
-    with query_bar(items) as count:
-        async for result in results:
-            count(result[1])
-            yield result
+    async with aclosing(results):  # type: ignore[type-var]
+        with query_bar(items) as count:
+            async for result in results:
+                count(result[1])
+                yield result

@@ -9,15 +9,18 @@ import difflib
 import inspect
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import cache, wraps
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from urllib.parse import parse_qsl
 
 from rankr1_rag.backends import Backend
 from rankr1_rag.checkpoints import CHECKPOINTS, Checkpoint
 from rankr1_rag.prompt import FORMATS, Format
+from rankr1_rag.redaction import check_variable, public, remember_all, shown
 from rankr1_rag.selection import ALGORITHMS, LISTWISE
 from rankr1_rag.types import Clip, Force
 
@@ -91,8 +94,10 @@ class Option:
             within = (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
             within = within and (self.above is None or value > self.above)
         if not within or not any(_fits(value, kind) for kind in self.kinds):
-            shown = self.name if self.secret else f"{self.name}={value!r:.100}"
-            raise ValueError(f"{shown}: {self.wanted} is needed")
+            got = self.name if self.secret else f"{self.name}={shown(value)}"
+            raise ValueError(f"{got}: {self.wanted} is needed")
+        if self.name == "api_key_env":
+            check_variable(f"{self.name}=", value)
 
     @property
     def wanted(self) -> str:
@@ -132,8 +137,9 @@ def _fits(value: object, kind: Any) -> bool:  # noqa: ANN401
 
 def declare(value: object, help: str, group: str, default: str = "", **more: Any) -> Any:  # noqa: ANN401
     """A field of a dataclass that is an option with this default value; `more` are attributes of `Option`."""
-    further = {name: more.pop(name) for name in ("repr", "kw_only") if name in more}
-    return field(default=value, metadata={"option": Option(help, group, default, **more)}, **further)
+    further = {name: more.pop(name) for name in ("kw_only",) if name in more}
+    option = Option(help, group, default, **more)
+    return field(default=value, metadata={"option": option}, repr=not option.secret, **further)
 
 
 @cache
@@ -210,7 +216,7 @@ def with_options(owner: type[Owner]) -> type[Owner]:
                 raise TypeError(f"{called}(): {no_such_option(name, known)}")
         if len(args) > len(placed):
             only = f"{called}() takes only {' and '.join(placed)} without a name"
-            problem = f"{only} (got {args[len(placed)]!r:.80} as well)"
+            problem = f"{only} (got {shown(args[len(placed)], 80)} as well)"
             raise TypeError(f"{problem}: write the name of the option, {example}= for example")
         args = tuple(None if isinstance(one, EffectiveDefault) else one for one in args)  # from the signature
         arguments = {name: None if isinstance(one, EffectiveDefault) else one for name, one in arguments.items()}
@@ -424,7 +430,6 @@ class Connection:
         MODEL,
         "the variable api_key_env",
         secret=True,
-        repr=False,
     )
     api_key_env: str | None = declare(
         None,
@@ -438,13 +443,17 @@ class Connection:
         MODEL,
         "none",
         secret=True,
-        repr=False,
     )
     query: Mapping[str, str] | None = declare(
-        None, 'Query parameters of a server, api-version for example; "$NAME" as in headers', MODEL, "none"
+        None, 'Query parameters of a server, api-version for example; "$NAME" as in headers', MODEL, "none", secret=True
     )
     extra_body: Mapping[str, Any] | None = declare(
-        None, "Fields added to each request body of a server; null leaves a field out", MODEL, "none"
+        None,
+        'Fields added to each request body of a server; null leaves a field out; "$NAME" in secret fields as in '
+        "headers",
+        MODEL,
+        "none",
+        secret=True,
     )
     context: int | None = declare(
         None, "Context length in tokens, prompt and completion together", MODEL, "the model's, if known", least=1
@@ -453,13 +462,14 @@ class Connection:
     attempts: int = declare(6, "Number of attempts at a request to a server or GPU", MODEL, least=1)
     requests: int | None = declare(None, "Maximum number of simultaneous requests", MODEL, "no limit", least=1)
     options: Mapping[str, Any] | None = declare(
-        None, "Further arguments of the backend's class, tensor_parallel=2 for example", MODEL, "none"
+        None, "Further arguments of the backend's class, tensor_parallel=2 for example", MODEL, "none", secret=True
     )
     store: str | os.PathLike[str] | None = declare(
         None, "SQLite file that keeps completions; those in it are not requested again", MODEL, "none"
     )
 
     def __post_init__(self) -> None:
+        remember_all({name: getattr(self, name) for name in ("api_key", "headers", "query", "extra_body", "options")})
         check_options(self)
         check_rules(self, CONNECTION_RULES)
 
@@ -485,6 +495,14 @@ class Connection:
         names = ("base_url", "server", "api_key", "api_key_env", "headers", "query", "extra_body")
         used = next((name for name in names if getattr(self, name) is not None), "")
         return f"{used}={self.server!r}" if used == "server" else used
+
+    @property
+    def exposed(self) -> str:
+        """The part of an address that shows a secret, the name of a parameter for example."""
+        split = [re.split("[?#]", url, maxsplit=1) for url in self.urls]
+        query = [pair for _, *rest in split for pair in parse_qsl("&".join(rest).replace("#", "&"))]
+        names = [name for name, one in [*query, *(self.query or {}).items()] if public({name: one}) != {name: one}]
+        return "user name or password" if any("@" in one[0] for one in split) else ", ".join(names[:1])
 
     @property
     def twice(self) -> str:
@@ -514,15 +532,23 @@ CONNECTION_RULES: tuple[Rule, ...] = (
         "base_url= lists no address, or an empty one: use http://localhost:8000/v1 for example",
     ),
     (lambda one: one.twice, "options= repeats {0.twice}: use the option of this name instead"),
+    (
+        lambda one: one.exposed,
+        'an address shows the value of a secret ({0.exposed}): use api_key_env=, or "$NAME", a variable of the '
+        "environment, as a value in query=",
+    ),
 )
 
 
 def check_no_secret(one: Any, what: str) -> None:  # noqa: ANN401
     """TypeError for a connection or component that holds a secret itself, not the name of its environment variable."""
-    is_literal = any(not value.startswith("$") for value in (one.headers or {}).values())
-    for name, remedy in (("api_key", "api_key_env="), ("headers", 'headers={"NAME": "$VARIABLE"}')):
-        if (one.api_key is not None) if name == "api_key" else is_literal:
-            raise TypeError(f"{what} with {name}= is not pickled, as the key would be: use {remedy}")
+    if one.api_key is not None:
+        raise TypeError(f"{what} with api_key= is not pickled, as the key would be: use api_key_env=")
+    for name in ("headers", "extra_body", "options"):
+        value = getattr(one, name)
+        if public({name: value}) != {name: value}:
+            remedy = f'{name}={{"NAME": "$VARIABLE"}}' if name != "options" else "a variable of the environment"
+            raise TypeError(f"{what} with {name}= is not pickled, as its secret would be: use {remedy}")
 
 
 def check_within(name: str, value: int, least: int, most: int | None = None) -> int:

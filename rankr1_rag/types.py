@@ -238,26 +238,26 @@ class Ranking:
         return scoring.Outcomes(self.trace), frozenset(self.order[: self.k] if self.chosen is None else self.chosen)
 
     def log_problems(self) -> None:
-        """Log a warning if the model failed, or if at least half of its answers name no passage.
+        """Log a warning if the model failed, or if at least half of the answers in its trace name no passage.
 
         `Reranker.rank` and `arank` do so. Of `rank_many`, look at `failure` and `cost.unparsed`, or call this.
         """
-        if not (self.failure or (self.cost.unparsed and 2 * self.cost.unparsed >= self.cost.comparisons)):
+        unparsed = [comparison for comparison in self.trace if not comparison.parsed]
+        if not (self.failure or (unparsed and 2 * len(unparsed) >= len(self.trace))):
             return
         log, query = logging.getLogger("rankr1_rag"), self.query.text
         if self.failure:
             log.warning("query %.100r keeps the first-stage order: %s", query, self.failure)
         else:
-            last = next(one for one in reversed(self.trace) if not one.parsed)
             log.warning(
                 "query %.100r: %d of %d answers name no passage, so the first-stage order decided; the last answer "
                 "ends %r. %s",
                 query,
-                self.cost.unparsed,
-                self.cost.comparisons,
-                last.completion.text[-100:],
+                len(unparsed),
+                len(self.trace),
+                unparsed[-1].completion.text[-100:],
                 "Raise reasoning_tokens=, or use another model: this one was asked for a label alone"
-                if last.forced
+                if unparsed[-1].forced
                 else "force='unparsed' requests the label of such a model once more",
             )
 

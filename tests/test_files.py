@@ -140,7 +140,7 @@ def test_a_pipe_and_a_device_are_written_to_and_not_replaced(tmp_path: Path) -> 
 
 
 def test_a_folder_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(IsADirectoryError), writing(tmp_path):
+    with pytest.raises(FileError, match="this is a folder"), writing(tmp_path):
         pytest.fail("opened")
     assert os.listdir(tmp_path) == []
 

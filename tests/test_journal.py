@@ -78,14 +78,28 @@ def test_other_settings_are_refused_unless_there_are_no_records(path: Path) -> N
         begun(path)
 
 
-@pytest.mark.parametrize("line", ["no json\n", "[]\n", '{"id": 3}\n', '{"id": "q2"}\n'])
-def test_a_damaged_record_is_an_error_and_nothing_is_lost(path: Path, line: str) -> None:
-    kept(path, "q1")
-    before = path.read_text() + line
-    path.write_text(before)
-    with pytest.raises(FileError, match="damaged at byte"):
-        begun(path, fields=("said",))
-    assert path.read_text() == before
+LINES = ["no json\n", "[]\n", '{"id": 3}\n', '{"id": "q2"}\n', '{"id": "q2", "said": 3}\n', "[" * 9**6 + "\n", "\0\n"]
+
+
+@pytest.mark.parametrize("line", LINES, ids=[str(n) for n, _ in enumerate(LINES)])
+def test_a_damaged_record_is_left_out_with_one_warning_and_stays_in_the_file(
+    path: Path, line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept(path, "q1", "q2")
+    first, *others = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([first, line, *others]))
+    with pytest.raises(FileError, match=r"a\.jsonl:2: damaged or unfinished: run the command that makes it again"):
+        read_journal(path, "read none", {"said": "a string"})
+    for _ in range(2):
+        with begun(path, fields={"said": "a string"}) as records:
+            assert list(records) == ["q1", "q2"]
+    (record,) = caplog.records
+    assert (
+        record.getMessage()
+        == f"{path}:2: the line at byte {len(first)} is damaged and left out: what it held is done again"
+    )
+    assert line in path.read_text()
+    assert [*read_journal(path, "read none", {"said": "a string"})] == ["q1", "q2"]
 
 
 def test_a_file_of_another_version_names_it(path: Path) -> None:
@@ -104,7 +118,7 @@ def test_a_file_of_another_version_names_it(path: Path) -> None:
         with begun(path) as records:
             assert list(records) == ["q1"]
     for first, by in (
-        (head.replace('l": 1', 'l": 2'), "version 2 of this format"),
+        (head.replace('l": 1', 'l": 2').rstrip() + "\n", "version 2 of this format"),
         ('{"rankr1_eval": 1}\n', "written by an earlier, unreleased version of rankr1-rag"),
     ):
         path.write_text(first)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
+    {"redaction"},
     {"errors", "scoring", "selection"},
     {"types"},
     {"concurrency"},
     {"io"},
     {"backends", "prompt"},
-    {"checkpoints", "explain"},
+    {"checkpoints", "explain", "reader"},
     {"settings"},
     {"engine"},
     {"reranker", "train"},

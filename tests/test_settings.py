@@ -153,6 +153,7 @@ CONNECTION_CASES = {
     "none": ({**SERVER, "base_url": []}, "base_url= lists no address"),
     "headers": ({"headers": {"api-key": "sk-secret"}}, "^headers needs a server: add base_url="),
     "twice": ({"options": {"context": 9}}, "options= repeats context"),
+    "exposed": ({"base_url": "http://a/v1?api_key=sk-secret", "model": "m"}, r"value of a secret \(api_key\): use "),
 }
 
 
@@ -294,11 +295,11 @@ def test_the_command_line_makes_python_values() -> None:
         (["--server", "vllm"], "^--server 'vllm' needs a server: add --base-url without another --backend, or use"),
         (["--fusion", "true"], "^--fusion 'true': a number ≥ 0 or 'off' is needed"),
         (["--timeout", "nan"], "^--timeout nan: a number above 0 is needed"),
-        (["--option", "nonsense"], "--option 'nonsense': NAME=VALUE is needed"),
-        (["--option", "=1"], "--option '=1': NAME=VALUE is needed"),
+        (["--option", "nonsense"], "^--option: NAME=VALUE is needed"),
+        (["--option", "=1"], "^--option: NAME=VALUE is needed"),
         (["--header", "api-key: secret"], "^--header: NAME=VALUE is needed, api-key=.AZURE_OPENAI_API_KEY for exa"),
         (["--query", "x"], "^--query: NAME=VALUE is needed"),
-        (["--extra-body", "x"], "^--extra-body 'x': NAME=VALUE is needed"),
+        (["--extra-body", "x"], "^--extra-body: NAME=VALUE is needed"),
         (["--backend", "vllm"], "^--backend 'vllm' needs --model: 'ielabgroup/"),
     ],
 )

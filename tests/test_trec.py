@@ -162,12 +162,12 @@ def test_a_run_has_six_fields_ranks_from_one_and_the_scores_as_they_are() -> Non
 def test_what_would_be_read_otherwise_is_refused_before_a_line_of_it_is_written(
     file: Writer, tmp_path: Path, entry: tuple[str, list[tuple[str, float]]], says: str
 ) -> None:
-    out, path = io.StringIO(), file("old")
+    out, path = io.StringIO(), file("q Q0 a 1 1.0 old\n")
     for target in (out, path):
         with pytest.raises(ValueError, match=re.escape(says)):
             write_run(target, [("good", [("a", 1.0)]), entry])
     assert out.getvalue() == "good Q0 a 1 1.0 rankr1\n"
-    assert path.read_text() == "old"
+    assert path.read_text() == "q Q0 a 1 1.0 old\n"
     assert os.listdir(tmp_path) == ["file"]
 
 

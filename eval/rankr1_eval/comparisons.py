@@ -24,7 +24,8 @@ from rankr1_eval.retrieval.dense import Dense, shown
 from rankr1_eval.run_folder import digest, stage_records
 from rankr1_eval.types import Difference, Estimate
 from rankr1_rag.errors import FileError
-from rankr1_rag.io.journal import Journal, Json, read_journal
+from rankr1_rag.io.collection import Json
+from rankr1_rag.io.journal import Journal, read_journal
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.train.data import Example, TrainingSet, sets
 
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from rankr1_eval.measures.intervals import Table
 
 STAGE = "comparisons"
-FIELDS = ("query", "n", "right", "chosen", "format", "forced", "completion_tokens")
+FIELDS = {"query": "a string", "chosen": "a whole number or null", "format": "a boolean", "forced": "a boolean"}
+FIELDS |= dict.fromkeys(("n", "right", "completion_tokens"), "a whole number")
 MODEL = "model"
 """The name of the model that is measured; the others are rivals."""
 RIGHT = "right"
@@ -132,7 +134,7 @@ def rivals(
 
 def opened(path: Path, reranker: Reranker, hard: int | None) -> Journal:
     """The file of the comparisons of this reranker, begun or resumed. FileError where it is another's."""
-    return stage_records(path, STAGE, {**result_settings(reranker), "hard": hard}, *FIELDS)
+    return stage_records(path, STAGE, {**result_settings(reranker), "hard": hard}, FIELDS)
 
 
 def ask(records: Journal, sets: Mapping[str, TrainingSet], reranker: Reranker) -> Iterator[str]:

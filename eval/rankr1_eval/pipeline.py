@@ -15,18 +15,19 @@ from pathlib import Path
 from typing import TypeVar
 
 from rankr1_eval.predictions import export
-from rankr1_eval.reader import Reader
 from rankr1_eval.report import write_report
 from rankr1_eval.run_folder import question_record
-from rankr1_eval.scoring import EvaluatedRun, Read, score, to_json
+from rankr1_eval.scoring import EvaluatedRun, score, to_json
 from rankr1_eval.systems import Order
 from rankr1_eval.types import Question, Scores, StageError
 from rankr1_rag.concurrency import streams
 from rankr1_rag.errors import BackendError, UnparsedError
+from rankr1_rag.io.checksum import with_checksum
 from rankr1_rag.io.files import writing
 from rankr1_rag.io.journal import GiveUp, Journal
 from rankr1_rag.io.jsonl import ranking_to_json
 from rankr1_rag.io.trec import Run
+from rankr1_rag.reader import Read, Reader
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Passage, Query
 
@@ -72,7 +73,7 @@ def finish(run: EvaluatedRun, folder: Path) -> tuple[Scores, str]:
     """
     scores = score(run)
     with writing(folder / "scores.json") as out:
-        json.dump(to_json(scores), out)
+        out.write(with_checksum(json.dumps(to_json(scores))) + "\n")
     write_report(run, scores, folder)
     return scores, export(run, folder)
 

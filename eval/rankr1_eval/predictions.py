@@ -50,11 +50,13 @@ def export(run: EvaluatedRun, folder: Path) -> str:
                 json.dump({id: read.answer for id, read in reads.items()}, out)
     try:
         supports = {question.query.id: dict.fromkeys(question.supports, 1) for question in run.questions}
-        write_qrels(folder / "supports.qrels", supports)
+        with writing(folder / "supports.qrels") as out:
+            write_qrels(out, supports)
         for one in run.systems:
             if one.orders:
                 ranked = ((id, [(p, 1 / rank) for rank, p in enumerate(order, 1)]) for id, order in one.orders.items())
-                write_run(folder / "runs" / f"{file_name(one.name)}.trec", ranked, tag=file_name(one.name))
+                with writing(folder / "runs" / f"{file_name(one.name)}.trec") as out:
+                    write_run(out, ranked, tag=file_name(one.name))
     except ValueError as error:
         return f"no TREC files were written: {error}"
     return ""
@@ -137,8 +139,9 @@ def read_json(path: FilePath, text: str) -> tuple[object, list[str]]:
         place = f"{error.msg.removesuffix(' at')} at column {error.colno}"
         problem = f"not one whole JSON object: {place}; is the file cut short?"
         raise FileError(path, error.lineno, problem) from error
-    except RecursionError:
-        raise FileError(path, None, "JSON nested too deeply to be read") from None
+    except (ValueError, RecursionError) as error:
+        problem = "JSON nested too deeply to be read" if isinstance(error, RecursionError) else f"not JSON: {error}"
+        raise FileError(path, None, problem) from None
 
 
 def score_predictions(dataset: str, questions: Sequence[Question], predictions: Mapping[str, str]) -> AnswerScores:

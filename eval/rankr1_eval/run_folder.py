@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from hashlib import sha256
@@ -11,9 +12,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from rankr1_eval.types import Question
-from rankr1_rag.errors import FileError
-from rankr1_rag.io.files import writing
-from rankr1_rag.io.journal import Journal, Json
+from rankr1_rag.io.collection import Json
+from rankr1_rag.io.files import AnyPath, claim_folder, make_folder, writing
+from rankr1_rag.io.journal import Journal
 from rankr1_rag.io.jsonl import ranking_from_json
 from rankr1_rag.types import Cost, Passage, Query, Ranking
 
@@ -29,24 +30,33 @@ RESULTS = {
 """The files of results for people and for `compare`, each with the text that the mark follows, and the mark."""
 
 
+JOURNAL = re.compile(rb'\A\{"rankr1')
+"""The beginning of the records of a stage."""
+FILES = ("questions.jsonl", "candidates.jsonl", "passages.jsonl", "rerank/*.jsonl", "read/*.jsonl", *RESULTS)
+FILES += ("supports.qrels", "runs/*.trec", "predictions/*.json")
+"""All that a run writes."""
+
+
+ORDER = {"order": "an array", "seconds": "a number"}
+RANKING = {**ORDER, "scores": "an array", "rankr1": "an object"}
+READING = {"shown": "an array", "answer": "a string", "text": "a string"}
+"""The fields of a record: of an order, of one by a reasoning model, of a reading."""
+
+
 class RunFolder:
     """A run's folder, made where it is missing; its records are open, and nobody else's, until it is left."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, inputs: Iterable[AnyPath | None] = ()) -> None:
         self.path, self.store = path, path / "completions.sqlite"
         self.stages: dict[str, Journal] = {}
         self._opened = ExitStack()
-        make_folder(path)
-        if not (path / "questions.jsonl").exists():
-            for name in ("passages.jsonl", "scores.json", "report.html", "report.md", "supports.qrels"):
-                if (path / name).exists():
-                    raise FileError(path / name, None, "is not the file of a run: give another --out")
-        make_folder(path / "rerank")
-        make_folder(path / "read")
+        claim_folder(path, "questions.jsonl", JOURNAL, FILES, inputs)
+        for name in ("rerank", "read"):
+            make_folder(path / name)
 
-    def records(self, file: str, stage: str, settings: Mapping[str, object], *fields: str) -> Journal:
+    def records(self, file: str, stage: str, settings: Mapping[str, object], fields: Mapping[str, str]) -> Journal:
         """The records of a stage. FileError where the file is another stage's, or of other settings."""
-        records = self._opened.enter_context(stage_records(self.path / file, stage, settings, *fields))
+        records = self._opened.enter_context(stage_records(self.path / file, stage, settings, fields))
         self.stages[stage] = records
         return records
 
@@ -56,7 +66,7 @@ class RunFolder:
             path = self.path / name
             if path.exists() and STALE not in (text := path.read_text("utf-8", "replace")):
                 with writing(path) as out:
-                    out.write(text.replace(before, before + mark, 1))
+                    out.write(text.rstrip().replace(before, before + mark, 1) + "\n")  # without a checksum
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +75,7 @@ class RunFolder:
         self._opened.close()
 
 
-def stage_records(path: Path, stage: str, settings: Mapping[str, object], *fields: str) -> Journal:
+def stage_records(path: Path, stage: str, settings: Mapping[str, object], fields: Mapping[str, str]) -> Journal:
     """The records in a file of a stage, begun or resumed. FileError where they are another's."""
     return Journal(path, stage, settings, fields, remedy="give another --out")
 
@@ -77,14 +87,6 @@ def are_stale(results: Path) -> bool:
             return STALE in file.read(len(STALE) + 100)
     except OSError:
         return False
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder for results where there is none. FileError where a file is in the way."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise FileError(path, None, "is, or is in, a file: give a folder as --out") from None
 
 
 def digest(*parts: object) -> str:

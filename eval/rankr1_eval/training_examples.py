@@ -72,7 +72,7 @@ def examples(
                 raise ValueError(UNSUPPORTED if passages.keys().isdisjoint(question.supports) else UNFOUND)
             if not negatives:
                 raise ValueError(ALONE)
-            made.append(Example(question.query, positives, negatives, source))
+            made.append(Example(question.query, positives, negatives, source, answer=question.answers[0]))
         except ValueError as error:
             left_out[question.query.id] = str(error)
     absent = sum(id not in passages for question in questions for id in question.supports)
@@ -105,7 +105,7 @@ def known(examples: Sequence[Example], corpus: Sequence[Passage], seed: int, dep
         ranked = [passages[scored.id] for scored in run[query.id]]
         both = chain.from_iterable(zip_longest(example.negatives, ranked))
         negatives = dict.fromkeys(passage for passage in both if passage is not None and passage.id not in taken)
-        found.append(Example(query, (positive,), tuple(negatives), example.source, (shown,)))
+        found.append(replace(example, query=query, positives=(positive,), negatives=tuple(negatives), known=(shown,)))
     return found
 
 

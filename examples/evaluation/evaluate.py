@@ -11,11 +11,11 @@ from rankr1_eval.data import load
 from rankr1_eval.data.loading import corpus, sample
 from rankr1_eval.evaluation import Evaluation
 from rankr1_eval.pipeline import finish
-from rankr1_eval.reader import Reader
 from rankr1_eval.run_folder import RunFolder
 from rankr1_eval.systems import parse
 from rankr1_rag import Reranker
 from rankr1_rag.connect import connect
+from rankr1_rag.reader import Reader
 
 if __name__ == "__main__":
     data, out = Path(sys.argv[1]), Path(sys.argv[2])

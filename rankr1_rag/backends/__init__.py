@@ -35,12 +35,18 @@ class Request:
     sample: int = 0
 
 
+def token_count(value: object) -> int:
+    """A number of tokens as a server says it; 0 for anything that is none."""
+    return value if type(value) is int and 0 <= value < 2**31 else 0
+
+
 @runtime_checkable
 class Backend(Protocol):
     """A language model: cancelling `complete` abandons the request.
 
     It may have an attribute `capacity`, the number of requests that it computes at once: as many queries are open then,
-    and the comparisons of the earliest of them go first.
+    and the comparisons of the earliest of them go first. It may have an attribute `special_tokens`, a frozenset of the
+    texts that its tokenizer makes control tokens of: they are neutralised in everything that is not the prompt's own.
     """
 
     @property

@@ -5,11 +5,13 @@ Exit codes: 0 done, 1 something failed, 2 a wrong argument or file, 130 interrup
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any, TextIO
 
 import typer
+import typer.core
 from rich.console import Console
 from rich.text import Text
 
@@ -21,9 +23,38 @@ from rankr1_rag.cli.rerank import rerank
 from rankr1_rag.cli.train import app as train
 from rankr1_rag.errors import FileError, RankR1Error
 from rankr1_rag.explain import clean
+from rankr1_rag.redaction import redact, unsuspicious
 from rankr1_rag.settings import TOP_N, EffectiveDefault
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+class Commands(typer.core.TyperGroup):
+    """Commands whose errors show no wrong value that may be a key in the wrong place."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # noqa: ANN401
+        """Invoke the command of these arguments."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:  # a UsageError of click, or of the copy of click in newer versions of typer
+            if isinstance(message := getattr(error, "message", None), str):
+                vars(error)["message"] = unsuspicious(message)
+            raise
+
+
+class RedactedStream:
+    """A stream for text that no secret passes, whoever writes: errors, logs, warnings and tracebacks."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write the text without secrets."""
+        return self._stream.write(redact(text))
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._stream, name)
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 _STORE = EffectiveDefault("OUT.partial.sqlite until the job is done, if --out is a file")
 app.command(no_args_is_help=True)(with_settings(rerank, store=_STORE))
 app.command(no_args_is_help=True)(with_settings(explain, without={"query"}))  # its --query is an id
@@ -51,22 +82,29 @@ def run(app: typer.Typer) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    sys.stderr = RedactedStream(sys.stderr)
     try:
         app()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: print nothing more at exit
         sys.exit(1)
-    except (UsageError, FileError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        print_error(error)
+    except (UsageError, FileError) as error:
+        print_error(str(error))
         sys.exit(2)
-    except (RankR1Error, OSError) as error:
-        print_error(error)
+    except OSError as error:
+        is_path = bool(error.filename) and error.errno in _WRONG_PATH
+        text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        print_error(f"{text}: check the path" if is_path else text)
+        sys.exit(2 if is_path or isinstance(error, FileNotFoundError | PermissionError) else 1)
+    except RankR1Error as error:
+        print_error(str(error))
         sys.exit(1)
 
 
-def print_error(error: Exception) -> None:
+_WRONG_PATH = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
+
+
+def print_error(text: str) -> None:
     """One line on standard error."""
-    text = str(error)
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        text = f"{error.filename}: {error.strerror}"
-    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), clean(text)), soft_wrap=True)
+    shown = clean(text).replace("\n", "\\n")
+    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), shown), soft_wrap=True)

@@ -18,8 +18,8 @@ from rankr1_rag import demo as corpus
 from rankr1_rag.checkpoints import BASE, EMBEDDED
 from rankr1_rag.cli.options import CommandSettings, arguments, with_hyphens
 from rankr1_rag.cli.report import Job
-from rankr1_rag.explain import clean, cost_table, write_page
-from rankr1_rag.io.files import check_folder
+from rankr1_rag.explain import PAGE, clean, cost_table, write_page
+from rankr1_rag.io.files import check_output, is_stream
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Cost, Passage, Ranking
 
@@ -52,7 +52,8 @@ def demo(
 
     With --base-url … it does the same with a model on a server.
     """
-    check_folder(html)
+    settings.check_files([html, "-" if as_json else None])
+    check_output(html, PAGE)
     console = Console()
     if not (as_json or console.is_terminal):  # there is no progress bar
         patience = "; with the embedded model this takes a minute or two" if settings.kind == "openvino" else ""
@@ -68,7 +69,7 @@ def demo(
             typer.echo(json.dumps(_figures(answered, settings.top, seconds)))
         else:
             _print(console, answered, settings, seconds)
-            if html is not None:
+            if html is not None and not is_stream(html):
                 console.print(Text(f"\nThe comparisons of one question: {clean(html)}"))
 
 

@@ -12,9 +12,9 @@ from rich.console import Console
 from rankr1_rag.cli.options import CommandSettings, arguments, with_hyphens
 from rankr1_rag.cli.report import Job
 from rankr1_rag.errors import FileError
-from rankr1_rag.explain import show, write_page
+from rankr1_rag.explain import PAGE, show, write_page
 from rankr1_rag.io.collection import parse_object
-from rankr1_rag.io.files import check_folder, located, numbered_lines
+from rankr1_rag.io.files import check_output, is_stream, located, numbered_lines
 from rankr1_rag.io.jsonl import candidates_from_json, ranking_from_json, ranking_to_json
 from rankr1_rag.types import Ranking
 
@@ -33,12 +33,18 @@ def explain(
     A reranked line is shown as it is, without a model. Any other line is reranked first, with the options of the model,
     the prompt and the selection.
     """
-    check_folder(html)
+    settings.check_files([html], [input])
+    check_output(html, PAGE)
     with ExitStack() as stack:
         ranking = _ranking(input, query_id, settings, stack)
         if html is not None:
-            write_page(ranking, html)
-            typer.echo(html)
+            try:
+                write_page(ranking, html)
+            except OSError:
+                show(ranking, Console(), top=top)  # the answers may have cost something
+                raise
+            if not is_stream(html):
+                typer.echo(html)
         elif as_json:
             typer.echo(json.dumps(ranking_to_json(ranking)))
         else:

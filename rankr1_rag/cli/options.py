@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from enum import StrEnum
@@ -18,6 +19,7 @@ import typer
 from rankr1_rag.cli.report import Job, printing_logs
 from rankr1_rag.connect import reranker
 from rankr1_rag.errors import FileError
+from rankr1_rag.io.files import AnyPath, check_apart, check_output
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.settings import Connection, EffectiveDefault, Settings, options
 
@@ -49,6 +51,17 @@ class CommandSettings(Settings, Connection):
         """`k` as a number: on the command line there always is one."""
         assert self.k is not None
         return self.k
+
+    @property
+    def inputs(self) -> list[str]:
+        """Paths of a local model and its adapter, which no output may replace."""
+        named = [] if self.kind == "openai" else [self.model, self.adapter]
+        return [os.path.expanduser(one) for one in named if one]
+
+    def check_files(self, outputs: Iterable[AnyPath | None], inputs: Iterable[AnyPath | None] = ()) -> None:
+        """FileError if two of the command's files, with model and store, are one, or if the store cannot be one."""
+        check_apart([*outputs, self.store], [*inputs, *self.inputs])
+        check_output(self.store, re.compile(rb"\ASQLite format 3\0"))
 
     def reranker(self, job: Job) -> Reranker:
         """A reranker on the backend with its wrappers, whose completions the job counts. UsageError, StoreError."""
@@ -117,13 +130,12 @@ def _value(text: str | None) -> Any:  # noqa: ANN401
 
 
 def _named(option: str, holds_texts: bool, pairs: Sequence[str] | None) -> dict[str, object] | None:
-    """`["NAME=VALUE", …]` as a dict, of texts or of JSON values. Texts may be secret: the error does not show them."""
+    """`["NAME=VALUE", …]` as a dict, of texts or of JSON values, which may be secret: the error does not show them."""
     flag = FLAGS.get(option, [f"--{option.replace('_', '-')}"])[0]
     for pair in pairs or ():
         if not pair.partition("=")[0] or "=" not in pair:
-            shown = flag if holds_texts else f"{flag} {pair!r}"
             other = "; queries of a run: --queries" if option == "query" else ""
-            raise ValueError(f"{shown}: NAME=VALUE is needed, {EXAMPLES[option]} for example{other}")
+            raise ValueError(f"{flag}: NAME=VALUE is needed, {EXAMPLES[option]} for example{other}")
     split = [pair.partition("=") for pair in pairs or ()]
     if holds_texts:
         return {name: value for name, _, value in split} or None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -22,11 +23,11 @@ from rankr1_rag.cli.options import CommandSettings, UsageError, arguments, with_
 from rankr1_rag.cli.report import Job, Report, queries_of
 from rankr1_rag.errors import FileError, StoreError
 from rankr1_rag.explain.story import counted
-from rankr1_rag.io.collection import Json, read_passages, read_queries
-from rankr1_rag.io.files import check_folder, located, writing
+from rankr1_rag.io.collection import Json, member, read_passages, read_queries
+from rankr1_rag.io.files import NOTHING, check_output, is_stream, located, writing
 from rankr1_rag.io.journal import Journal
 from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json, read_candidates, to_line
-from rankr1_rag.io.trec import read_run, run_entry, write_run
+from rankr1_rag.io.trec import RUN, read_run, run_entry, write_run
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Passage, Query, Ranking
 
@@ -82,7 +83,7 @@ class Asking:
                 self.finished[one.index] = one.id
                 self.report.before += 1
                 self.job.skip()
-            elif one.index <= journal.notes.get("gave_up_at", -1):
+            elif one.index <= (at if isinstance(at := journal.notes.get("gave_up_at"), int) else -1):
                 before.append(one)
             else:
                 yield one
@@ -90,6 +91,8 @@ class Asking:
 
 
 Form = StrEnum("Form", ["jsonl", "trec"])
+RESULT = re.compile(rb"\A\{.*\"rankr1\": \{|" + RUN.pattern)
+"""The beginning of a result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,7 @@ class Result:
                 write_run(file, [run_entry(ranking)], self.tag)
             return
         if not self.trace:
-            record["rankr1"].pop("trace")
+            member(record, "rankr1", "an object").pop("trace", None)
         file.write(to_line(record))
 
 
@@ -151,46 +154,52 @@ def rerank(
     retrieve more between two hops.
     """
     result = Result(to or (Form.trec if run else Form.jsonl), tag, trace)
-    inputs = {Path(one).resolve() for one in (input, run, queries, passages) if one is not None}
-    if not is_stream(out) and Path(out).resolve() in inputs:
-        raise UsageError(f"{out} is an input: use another --out")
     if as_json and out in ("-", "/dev/stdout"):
         raise UsageError("--json prints a summary on standard output, like the result: use --out")
-    if not is_stream(out):
-        check_folder(out)
-        if Path(out).exists() and not overwrite:
-            raise UsageError(f"{out} exists: use another --out, or --overwrite")
+    path = Path(out)
+    own = [] if is_stream(out) else [Path(f"{path}.partial"), Path(f"{path}.partial.sqlite")]
+    settings.check_files([out, *own], [input, run, queries, passages])
+    if own and path.is_file() and not overwrite:
+        raise UsageError(f"{out} exists: use another --out, or --overwrite")
+    ours = (RESULT if path.is_symlink() else None) if overwrite else NOTHING
+    check_output(out, ours)
+    if own:
+        check_output(own[0], re.compile(b""))  # `Journal` looks into it
     work, total = _work(input, run, queries, passages, result.form, settings.distances)
     report = Report(with_hyphens)
     job = Job(report.console, total)
     if is_stream(out):
-        with settings.reranker(job) as reranker, writing(out) as file:
-            for one, ranking in Asking(reranker, work, depth, report, job, live=total is None).ranked():
-                result.write(file, ranking_to_json(ranking, one.raw))
-                file.flush()
+        try:
+            with settings.reranker(job) as reranker, writing(out) as file:
+                for one, ranking in Asking(reranker, work, depth, report, job, live=total is None).ranked():
+                    result.write(file, ranking_to_json(ranking, one.raw))
+                    file.flush()
+        except OSError as error:
+            if settings.store is None and not isinstance(error, BrokenPipeError):
+                report.say("stopped: only what was written is kept; --out with a file, or --store, keeps every answer")
+            raise
         report.end(as_json=as_json)
         return
-    path = Path(out)
     with (
         Journal(
-            path.with_name(path.name + ".partial"),
+            own[0],
             "rankr1 rerank",
             {**settings.fingerprint(), "depth": depth},
-            ("record",),
+            {"record": "an object"},
             remedy="begin again with --restart",
             restart=restart,
             temporary=True,
         ) as journal,
         _reranker(settings, job, journal, restart) as reranker,
     ):
-        _keep(out, result, Asking(reranker, work, depth, report, job, live=total is None), journal)
+        _keep(out, ours, result, Asking(reranker, work, depth, report, job, live=total is None), journal)
         report.end(as_json=as_json, kept=_KEPT)
 
 
 def remove_store(path: Path) -> None:
     """Remove a store with its journals; any other file is left unchanged."""
     with suppress(OSError), path.open("rb") as file:
-        if file.read(72)[68:] == APPLICATION_ID.to_bytes(4):
+        if not path.is_symlink() and file.read(72)[68:] == APPLICATION_ID.to_bytes(4):
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{path}{suffix}").unlink(missing_ok=True)
 
@@ -256,7 +265,7 @@ def _work(
     return work, len(work)
 
 
-def _keep(out: str, result: Result, asking: Asking, journal: Journal) -> None:
+def _keep(out: str, ours: re.Pattern[bytes] | None, result: Result, asking: Asking, journal: Journal) -> None:
     """Keep each result in the journal, then write all of them in the order of the input, whole or not at all."""
     report = asking.report
     try:
@@ -265,12 +274,16 @@ def _keep(out: str, result: Result, asking: Asking, journal: Journal) -> None:
             asking.finished[one.index] = one.id
         if report.failed:
             return
-        with writing(out) as file:
+        with writing(out, ours) as file:
             for _, id in sorted(asking.finished.items()):
-                result.write(file, journal[id]["record"])
+                try:
+                    result.write(file, journal[id]["record"])
+                except ValueError as error:
+                    problem = f"the record {id!r} is damaged ({error}): remove its line, and the same command requests"
+                    raise FileError(journal.path, None, f"{problem} that query again") from error
     except BaseException:
         done = f"{queries_of(len(journal))} done and kept" if len(journal) else "no query is done yet"
-        report.say(f"stopped: {done}, the same command resumes")
+        report.say(f"stopped: {done}, the same command resumes" + f" ({journal.path})" * bool(journal))
         raise
     if left_out := len(journal) - len(asking.finished):
         report.say(f"{counted(left_out, 'record')} of another input left out")
@@ -292,13 +305,6 @@ class Work:
         """The index, and a digest of the query, the candidates and all other fields of the line."""
         whole = repr((self.query, self.candidates, json.dumps(self.raw, sort_keys=True)))
         return f"{self.index} {sha256(whole.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
-
-
-def is_stream(path: str) -> bool:
-    """Whether this is a pipe or a device, which can be read or written only once."""
-    place = Path(path)
-    device = place.parent in (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
-    return path == "-" or device or place.is_fifo() or place.is_char_device()
 
 
 def _json_lines(path: str, for_run: bool, distances: bool) -> Iterator[Work]:

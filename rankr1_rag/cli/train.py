@@ -17,7 +17,7 @@ from rich.text import Text
 from rankr1_rag.cli.options import arguments, with_settings
 from rankr1_rag.cli.report import bar
 from rankr1_rag.explain import clean
-from rankr1_rag.train.config import GRPO, SFT, Training
+from rankr1_rag.train.config import GRPO, SFT, ReaderTraining, Training
 from rankr1_rag.train.run_dir import RunDir, is_main
 
 Progress = Callable[[int, int, Mapping[str, Any]], None]
@@ -35,7 +35,7 @@ def training_progress(console: Console, title: str) -> Iterator[Progress]:
         if held := line.get("held_out"):
             console.print(
                 f"step {step} of {steps}: {held['sets']} held-out sets, {held['accuracy']:.3f} right, "
-                f"{held['format_rate']:.3f} in the right format"
+                + (f"F1 {held['f1']:.3f}" if "f1" in held else f"{held['format_rate']:.3f} in the right format")
             )
         figures = ", ".join(f"{name.replace('_', ' ')} {line[name]:.3f}" for name in _SHOWN if name in line)
         if figures:
@@ -48,7 +48,9 @@ def training_progress(console: Console, title: str) -> Iterator[Progress]:
 
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Train a LoRA adapter for reranking from relevance labels."
+    no_args_is_help=True,
+    add_completion=False,
+    help="Train a LoRA adapter: for reranking, from relevance labels, or for reading.",
 )
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -67,13 +69,20 @@ def grpo(*, settings: GRPO, as_json: AsJson = False) -> None:
     _run(settings, grpo, as_json)
 
 
-for command in (sft, grpo):
+def reader(*, settings: ReaderTraining, as_json: AsJson = False) -> None:
+    """Supervised training of a reader: short answers from passages, or that they do not hold the answer."""
+    from rankr1_rag.train.sft import sft
+
+    _run(settings, sft, as_json)
+
+
+for command in (sft, grpo, reader):
     app.command(no_args_is_help=True)(with_settings(command))
 
 
 def _run(settings: S, train: Callable[[S, Progress], RunDir], as_json: bool) -> None:
     """Train, and print where the adapter is, and the first and last scores on held-out sets."""
-    with training_progress(Console(stderr=True, quiet=not is_main()), type(settings).__name__) as progress, arguments():
+    with training_progress(Console(stderr=True, quiet=not is_main()), settings.kind) as progress, arguments():
         folder = train(settings, progress)
     if not is_main():
         return
@@ -85,8 +94,9 @@ def _run(settings: S, train: Callable[[S, Progress], RunDir], as_json: bool) -> 
     console.print(Text(f"The adapter, its card and its plots are in {clean(str(folder.path))}"), soft_wrap=True)
     if measured:
         before, after = measured[0], measured[-1]
+        other, name = ("f1", "F1") if "f1" in after else ("format_rate", "right format")
         console.print(
             f"{after['sets']} held-out sets: right {before['accuracy']:.3f} before, {after['accuracy']:.3f} after; "
-            f"right format {before['format_rate']:.3f} before, {after['format_rate']:.3f} after.",
+            f"{name} {before[other]:.3f} before, {after[other]:.3f} after.",
             soft_wrap=True,
         )

@@ -10,14 +10,17 @@ import asyncio
 import atexit
 import concurrent.futures
 import os
+import signal
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
-from rankr1_rag.errors import LoopError
+from rankr1_rag.errors import BackendError, LoopError, RankR1Error
 
 T = TypeVar("T")
 EventLoop: TypeAlias = asyncio.AbstractEventLoop
@@ -49,9 +52,107 @@ blocked_loop: ContextVar[EventLoop | None] = ContextVar("blocked_loop", default=
 Such a coroutine must not wait for work that only the blocked loop can finish."""
 
 
-def running_or_blocked_loop() -> EventLoop | None:
-    """The event loop that a sync call from here would block, or that is blocked already."""
-    return asyncio._get_running_loop() or blocked_loop.get()
+def as_exception(error: BaseException) -> Exception:
+    """The error of code of others, or a RuntimeError in place of one that would end more than the call it comes from.
+
+    SystemExit and KeyboardInterrupt end an event loop, a CancelledError passes for a cancellation by the caller, and
+    StopIteration, StopAsyncIteration and GeneratorExit end generators on their way. No future raises a false exception.
+    """
+    try:
+        if isinstance(error, Exception) and not isinstance(error, ENDS) and error:
+            return error
+        text = f"{type(error).__name__}: {error}"
+    except BaseException:  # it has a __str__ or a __bool__ of its own
+        text = type(error).__name__
+    other = RuntimeError(f"a function or object that was passed in raised {text}")
+    other.__cause__ = error
+    return other
+
+
+ENDS = (StopIteration, StopAsyncIteration, concurrent.futures.CancelledError)
+
+
+def backend_error(error: BaseException, model: str, task: asyncio.Task[Any] | None) -> BaseException:
+    """A BackendError in place of an error of a backend that this task awaits.
+
+    One of our tree stays, and what ends the task from outside: that it is cancelled, or its coroutine closed.
+    """
+    if isinstance(error, GeneratorExit):
+        is_end = asyncio._get_running_loop() is None or asyncio.current_task() is not task
+    else:
+        is_end = isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
+    if is_end or isinstance(error, RankR1Error):
+        return error
+    other = BackendError(f"the backend {model!r} failed: {type(error).__name__}: {error}")
+    other.__cause__ = error
+    return other
+
+
+def may_be_ctrl_c(error: BaseException) -> bool:
+    """Whether it may be a Ctrl-C: Python raises those in the main thread, unless `asyncio.run` takes them."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not (is_main and isinstance(error, KeyboardInterrupt)):
+        return False
+    takes = getattr(signal.getsignal(signal.SIGINT), "func", None)
+    return not isinstance(getattr(takes, "__self__", None), asyncio.Runner)
+
+
+class Outcome(Future[T]):
+    """The outcome of a coroutine on the event loop of another thread; cancelling it cancels the coroutine."""
+
+    task: asyncio.Task[Any] | None = None
+
+    def cancel(self) -> bool:
+        """Cancel it, once, unless it is done."""
+        cancelled, task = super().cancel(), self.task
+        if cancelled and task is not None:
+            self.task = None
+            with suppress(RuntimeError):  # that loop has ended, and the task with it
+                task.get_loop().call_soon_threadsafe(task.cancel)
+        return cancelled
+
+
+async def settle(outcome: Outcome[T], coroutine: Coroutine[Any, Any, T]) -> None:
+    """Await the coroutine and set its outcome. Every way in which it ends early is an Exception there, and only there.
+
+    The body of each task that awaits code of others, so that such code ends no event loop and no other task.
+    """
+    outcome.task = asyncio.current_task()
+    try:
+        if outcome.done():  # cancelled before this began
+            coroutine.close()
+            return
+        result = await coroutine
+    except BaseException as error:
+        fail(outcome, as_exception(error))
+        if may_be_ctrl_c(error):
+            raise
+    else:
+        with suppress(InvalidStateError):  # cancelled meanwhile
+            outcome.set_result(result)
+    finally:
+        del outcome  # which may hold an error, whose traceback holds this frame
+
+
+def fail(future: Future[T], error: BaseException) -> None:
+    """Set the error, unless the future was cancelled meanwhile."""
+    with suppress(InvalidStateError):
+        future.set_exception(error)
+
+
+class Threads(ThreadPoolExecutor):
+    """A pool for functions that may raise anything: a future of asyncio that is sent a StopIteration is never done."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:  # noqa: ANN401
+        """Call it in a thread."""
+
+        def call() -> T:
+            try:
+                return fn(*args, **kwargs)
+            except BaseException as error:
+                raise as_exception(error)  # noqa: B904
+
+        return super().submit(call)
 
 
 class PerLoop(Generic[T]):
@@ -103,51 +204,88 @@ class PerLoop(Generic[T]):
 
 
 class Loop:
-    """An event loop that runs in its own daemon thread."""
+    """An event loop that runs in its own daemon thread. If it ends, whatever waits for it gets a LoopError."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="rankr1-loop", daemon=True)
+        self._loop.set_default_executor(Threads(thread_name_prefix="rankr1"))
+        self._open: set[Future[Any]] = set()
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name="rankr1-loop", daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        """Run until `stop`, whatever tasks and callbacks of backends raise: who awaits those gets it."""
+        while not self._ended:
+            try:
+                self._loop.run_forever()
+                self._ended = True
+            except Exception:  # of the loop itself
+                self._ended = True
+            except BaseException:  # SystemExit, for example
+                continue
+        for future in list(self._open):
+            fail(future, LoopError(ENDED))
+        with suppress(BaseException):
+            self._loop.run_until_complete(self._cancel_all())
+        self._loop.close()
+
+    async def _cancel_all(self) -> None:
+        await asyncio.sleep(0)  # what was only just submitted closes its coroutine
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=1) if tasks else None
 
     @property
     def alive(self) -> bool:
         """Whether coroutines still run here."""
-        return self._thread.is_alive()
+        return self._thread.is_alive() and not self._ended
 
     def submit(
         self, coroutine: Coroutine[Any, Any, T], awaited_by: Caller | None = None, blocks: EventLoop | None = None
-    ) -> concurrent.futures.Future[T]:
+    ) -> Future[T]:
         """Start a coroutine here, from any thread; cancelling the future cancels it. LoopError once stopped.
 
-        It runs in a copy of the current context, with `caller` and `blocked_loop` set to the other two.
+        It runs in a copy of the current context, with `caller` and `blocked_loop` set to the other two. Its errors are
+        those of `settle`.
         """
-        if not self._thread.is_alive():
-            coroutine.close()
-            raise LoopError("the private event loop has ended because Python is exiting")
-        tokens = caller.set(awaited_by), blocked_loop.set(blocks)
+        outcome: Outcome[T] = Outcome()
+        self._open.add(outcome)
+        outcome.add_done_callback(self._open.discard)
+        tokens, settling = (caller.set(awaited_by), blocked_loop.set(blocks)), settle(outcome, coroutine)
         try:
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            if self._ended:
+                raise LoopError(ENDED)
+            self._loop.call_soon_threadsafe(self._loop.create_task, settling)
+        except RuntimeError:  # a LoopError, or that of a closed loop
+            settling.close()
+            coroutine.close()
+            raise LoopError(ENDED) from None
         finally:
             caller.reset(tokens[0])
             blocked_loop.reset(tokens[1])
+        return outcome
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine here and wait; Ctrl-C cancels it. LoopError on the loop's own thread: it would deadlock."""
-        self.refuse_own_thread(coroutine)
-        future = self.submit(coroutine, blocks=running_or_blocked_loop())
+        future = None
         try:
+            future = self.submit(coroutine, blocks=self.blocked_from_here())
             return future.result()
         except BaseException:
-            future.cancel()
+            if future is None:
+                coroutine.close()
+            else:
+                future.cancel()
             raise
 
-    def refuse_own_thread(self, coroutine: Coroutine[Any, Any, Any] | None = None) -> None:
-        """Raise LoopError if this is the loop's own thread, closing the coroutine that cannot run."""
-        if threading.current_thread() is self._thread:
-            if coroutine is not None:
-                coroutine.close()
+    def blocked_from_here(self) -> EventLoop | None:
+        """The event loop that a sync call from here blocks, or that is blocked already. LoopError if it is this one."""
+        running = asyncio._get_running_loop()
+        if running is self._loop:
             raise LoopError("the sync API was called on the private event loop, inside a backend: await arank instead")
+        return running or blocked_loop.get()
 
     async def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine here and await it from another loop (or this one); cancelling the caller cancels it."""
@@ -170,19 +308,13 @@ class Loop:
 
     def stop(self) -> None:
         """End the loop and its thread; what still runs there is cancelled first."""
-        if self.alive:
-            asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop)
-            self._thread.join(timeout=2)
-        if not self._loop.is_running():
-            self._loop.close()
+        self._ended = True
+        with suppress(RuntimeError):  # it is closed
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=2)
 
-    async def _cancel_all(self) -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks, timeout=1) if tasks else None
-        self._loop.stop()
 
+ENDED = "the private event loop has ended: a later call starts another one, unless Python is exiting"
 
 _lock = threading.Lock()
 _current: Loop | None = None
@@ -193,7 +325,7 @@ def private_loop() -> Loop:
     """The loop of this process, started on first use; once Python is exiting, one that refuses."""
     global _current
     with _lock:
-        if _current is None or not (_current._thread.is_alive() or _exiting):
+        if _current is None or not (_current.alive or _exiting):
             _current = Loop()
         return _current
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from rankr1_rag.concurrency.event_loop import Caller, caller
+from rankr1_rag.concurrency.event_loop import Caller, Outcome, as_exception, caller, fail, settle
 from rankr1_rag.errors import BackendError
 
 T = TypeVar("T")
@@ -33,10 +33,8 @@ async def in_thread(work: Callable[[], T]) -> T:
     def run() -> None:
         try:
             result = context.run(work)
-        except StopIteration as error:  # no future can hold one
-            fail(future, RuntimeError(f"the function called raised {error!r}"))
         except BaseException as error:
-            fail(future, error)
+            fail(future, as_exception(error))
         else:
             with suppress(InvalidStateError):  # cancelled meanwhile
                 future.set_result(result)
@@ -58,49 +56,24 @@ async def on_loop(who: Caller, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def start(who: Caller, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
-    """`asyncio.run_coroutine_threadsafe`, for a loop that is not ours.
+    """`asyncio.run_coroutine_threadsafe`, for a loop that is not ours; errors are those of `settle`.
 
     Nothing is started for a caller that was cancelled: its loop may be ending, and would destroy the task half-way.
     """
-    future: Future[T] = Future()
-    cancelled = RuntimeError("cancelled on its caller's event loop")
+    outcome: Outcome[T] = Outcome()
 
     def begin() -> None:
-        if who.cancelled:
-            fail(future, cancelled)
-        elif not future.cancelled():
-            try:
-                task = who.loop.create_task(work())
-            except Exception as error:  # a plain function in place of a coroutine function
-                fail(future, error)
-                return
+        try:
+            if who.cancelled:
+                raise RuntimeError("cancelled on its caller's event loop")
+            task = who.loop.create_task(settle(outcome, work()))
             who.tasks.add(task)
             task.add_done_callback(who.tasks.discard)
-            task.add_done_callback(end)
-            future.add_done_callback(partial(abandon, task))
-
-    def end(task: asyncio.Task[T]) -> None:
-        if task.cancelled():
-            fail(future, cancelled)
-        elif (error := task.exception()) is not None:
-            fail(future, error)
-        else:
-            with suppress(InvalidStateError):
-                future.set_result(task.result())
-
-    def abandon(task: asyncio.Task[T], done: Future[T]) -> None:  # not `future`: that would be a reference cycle
-        if done.cancelled():
-            with suppress(RuntimeError):  # the loop has ended, and the task with it
-                who.loop.call_soon_threadsafe(task.cancel)
+        except BaseException as error:  # also of a plain function in place of a coroutine function
+            fail(outcome, as_exception(error))
 
     who.loop.call_soon_threadsafe(begin)
-    return future
-
-
-def fail(future: Future[T], error: BaseException) -> None:
-    """Set the error, unless the future was cancelled meanwhile."""
-    with suppress(InvalidStateError):
-        future.set_exception(error)
+    return outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,28 +88,16 @@ class Retriever:
     native: Callable[[str], Awaitable[Any]] | None = None
 
     async def find(self, text: str) -> list[Any]:
-        """The objects found. Raises any error of the retriever, and TypeError for a result that is no list.
-
-        RuntimeError in place of a BaseException: SystemExit would end the loop for everyone, and a cancellation that
-        is not ours would cancel whatever else is open.
-        """
+        """The objects found. Raises any error of the retriever, and TypeError for a result that is no list."""
+        if self.native is None:
+            return await self._call(text)
+        first, other = self._call, partial(listed, self.native)
+        if caller.get() is not None:
+            first, other = other, first
         try:
-            if self.native is None:
-                return await self._call(text)
-            first, other = self._call, partial(listed, self.native)
-            if caller.get() is not None:
-                first, other = other, first
-            try:
-                return await first(text)
-            except NotImplementedError:
-                return await other(text)
-        except (Exception, GeneratorExit):
-            raise
-        except BaseException as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
-                raise  # the caller was cancelled, not the retriever
-            raise RuntimeError(f"retrieve= raised {type(error).__name__}: {error}") from error
+            return await first(text)
+        except NotImplementedError:
+            return await other(text)
 
     async def _call(self, text: str) -> list[Any]:
         def call() -> Any:  # noqa: ANN401

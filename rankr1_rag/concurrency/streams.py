@@ -1,6 +1,7 @@
 """Many coroutines on the private loop, fed from an iterable: lazily, a bounded number open, in order of completion.
 
-`open` means started and not yet handed over: no more than that is ever held.
+`open` means started and not yet handed over: no more than that is ever held. Whatever ends `items` early is raised
+after all open results, so that no part looks like the whole; a consumer that stops early closes `items`.
 """
 
 from __future__ import annotations
@@ -10,11 +11,28 @@ import concurrent.futures
 import os
 import queue
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+)
+from contextlib import aclosing, closing, suppress
+from itertools import count
 from typing import Any, TypeVar
 
-from rankr1_rag.concurrency.event_loop import Caller, blocked_loop, private_loop, running_or_blocked_loop
+from rankr1_rag.concurrency.event_loop import (
+    ENDING,
+    Caller,
+    as_exception,
+    blocked_loop,
+    may_be_ctrl_c,
+    private_loop,
+)
 from rankr1_rag.errors import LoopError
 
 In = TypeVar("In")
@@ -27,62 +45,59 @@ Opened = dict[int, concurrent.futures.Future[Out]]
 def each(work: Work[In, Out], items: Iterable[In], most: int) -> Iterator[tuple[int, Out]]:
     """`(index, result)` of each item as it completes, at most `most` open.
 
-    `items` is read in the caller's thread, between results, so that a slow source delays complete results. An error of
-    `items` is raised after all open results.
+    `items` is read in the caller's thread, between results, so that a slow source delays complete results.
     """
     loop, pid = private_loop(), os.getpid()
-    loop.refuse_own_thread()
-    source, broken, ended = enumerate(items), None, False
+    loop.blocked_from_here()
     finished: queue.SimpleQueue[int] = queue.SimpleQueue()
     opened: Opened[Out] = {}
+    broken: list[BaseException] = []
+    reading = read(items, broken)
     try:
         while True:
-            while not ended and len(opened) < most and finished.empty():
-                try:
-                    index, item = next(source)
-                except StopIteration:
-                    ended = True
-                except Exception as error:
-                    broken, ended = error, True
-                else:
-                    # the caller may be in another place than for the last item
-                    opened[index] = loop.submit(work(item), blocks=running_or_blocked_loop())
-                    opened[index].add_done_callback(lambda _, index=index: finished.put(index))  # type: ignore[misc]
+            while len(opened) < most and finished.empty() and (found := next(reading, None)):
+                index, item = found
+                # the caller may be in another place than for the last item
+                opened[index] = loop.submit(work(item), blocks=loop.blocked_from_here())
+                opened[index].add_done_callback(lambda _, index=index: finished.put(index))  # type: ignore[misc]
             if not opened:
                 break
             index = finished.get()
             yield index, opened.pop(index).result()
             refuse_other_process(pid)
+    except GeneratorExit:  # the consumer stops early
+        pass
     finally:
         cancel(opened, pid)
-    if broken is not None:
-        raise broken
+        reading.close()
+    if broken:
+        raise broken[0]
 
 
 def live(work: Work[In, Out], items: Iterable[In], most: int) -> Iterator[tuple[int, Out]]:
     """`each` for items that arrive over time, from a pipe or a queue: they are read in a thread of their own."""
-    loop, pid, blocks = private_loop(), os.getpid(), running_or_blocked_loop()
-    loop.refuse_own_thread()
+    loop, pid = private_loop(), os.getpid()
+    blocks = loop.blocked_from_here()
     finished: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     opened: Opened[Out] = {}
-    free, left, broken = threading.Semaphore(most), threading.Event(), list[Exception]()
+    free, left, broken = threading.Semaphore(most), threading.Event(), list[BaseException]()
 
     def feed() -> None:
         try:
-            free.acquire()
-            for index, item in enumerate(items):
-                if left.is_set():
-                    return
-                opened[index] = loop.submit(work(item), blocks=blocks)
-                opened[index].add_done_callback(lambda _, index=index: finished.put(index))  # type: ignore[misc]
-                free.acquire()
-        except Exception as error:
+            with closing(read(items, broken)) as reading:
+                while free.acquire() and not left.is_set() and (found := next(reading, None)):
+                    index, item = found
+                    opened[index] = loop.submit(work(item), blocks=blocks)
+                    opened[index].add_done_callback(lambda _, index=index: finished.put(index))  # type: ignore[misc]
+        except BaseException as error:
             broken.append(error)
         finally:
             finished.put(None)
+            if left.is_set():
+                cancel(opened, pid)
 
-    threading.Thread(target=feed, name="rankr1-items", daemon=True).start()
-    feeding = True
+    feeder, feeding = threading.Thread(target=feed, name="rankr1-items", daemon=True), True
+    feeder.start()
     try:
         while feeding or opened:
             if (index := finished.get()) is None:
@@ -92,10 +107,13 @@ def live(work: Work[In, Out], items: Iterable[In], most: int) -> Iterator[tuple[
             free.release()
             yield index, result
             refuse_other_process(pid)
+    except GeneratorExit:  # the consumer stops early
+        pass
     finally:
         left.set()
         free.release()
         cancel(opened, pid)
+        feeder.join(ENDING)  # it may wait for an item
     if broken:
         raise broken[0]
 
@@ -107,29 +125,24 @@ async def aeach(
     loop, pid = asyncio.get_running_loop(), os.getpid()
     finished: asyncio.Queue[int | None] = asyncio.Queue()
     opened: Opened[Out] = {}
-    free, here = asyncio.Semaphore(most), Caller(loop)
+    free, here, broken = asyncio.Semaphore(most), Caller(loop), list[BaseException]()
 
     def report(index: int) -> None:
         with suppress(RuntimeError):  # the caller's loop may be closed by now
             loop.call_soon_threadsafe(finished.put_nowait, index)
 
-    async def source() -> AsyncIterator[In]:
-        if isinstance(items, AsyncIterable):
-            async for item in items:
-                yield item
-        else:
-            for item in items:
-                yield item
-
     async def feed() -> None:
-        index = 0
         try:
-            await free.acquire()
-            async for item in source():
-                opened[index] = private_loop().submit(work(item), private_loop().root_caller(here), blocked_loop.get())
-                opened[index].add_done_callback(lambda _, index=index: report(index))  # type: ignore[misc]
-                index += 1
-                await free.acquire()
+            async with aclosing(aread(items, broken)) as reading:
+                while await free.acquire() and (found := await anext(reading, None)) and not here.cancelled:
+                    index, item = found
+                    private = private_loop()
+                    opened[index] = private.submit(work(item), private.root_caller(here), blocked_loop.get())
+                    opened[index].add_done_callback(lambda _, index=index: report(index))  # type: ignore[misc]
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) or may_be_ctrl_c(error):
+                raise
+            broken.append(error)
         finally:
             finished.put_nowait(None)
 
@@ -142,11 +155,65 @@ async def aeach(
             result = opened.pop(index).result()
             free.release()
             yield index, result
-        await feeder
+    except GeneratorExit:  # the consumer stops early
+        pass
     finally:
         here.cancelled = True
         feeder.cancel()
         cancel(opened, pid)
+        await asyncio.wait([feeder], timeout=ENDING)
+    if broken:  # a CancelledError would pass for a cancellation of the consumer
+        raise as_exception(broken[0]) if isinstance(broken[0], asyncio.CancelledError) else broken[0]
+
+
+def read(items: Iterable[In], broken: list[BaseException]) -> Generator[tuple[int, In], None, None]:
+    """The items with their indexes. What ends them early goes to `broken`; who closes this closes them."""
+    source = iter(items)
+    for index in count():
+        try:
+            item = next(source)
+        except StopIteration:
+            return
+        except BaseException as error:
+            if may_be_ctrl_c(error):  # it waits for nothing
+                raise
+            broken.append(error)
+            return
+        try:
+            yield index, item
+        except GeneratorExit:
+            if callable(close := getattr(source, "close", None)):
+                close()
+            raise
+
+
+async def aread(
+    items: Iterable[In] | AsyncIterable[In], broken: list[BaseException]
+) -> AsyncGenerator[tuple[int, In], None]:
+    """`read`, also from an async iterable."""
+    if not isinstance(items, AsyncIterable):
+        with closing(read(items, broken)) as reading:
+            for one in reading:
+                yield one
+        return
+    source, task = aiter(items), asyncio.current_task()
+    for index in count():
+        try:
+            item = await anext(source)
+        except StopAsyncIteration:
+            return
+        except BaseException as error:
+            is_cancelled = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
+            if is_cancelled or may_be_ctrl_c(error):
+                raise
+            broken.append(error)
+            return
+        try:
+            yield index, item
+        except GeneratorExit:
+            if callable(close := getattr(source, "aclose", None)):
+                await close()
+            raise
 
 
 def refuse_other_process(pid: int) -> None:

@@ -16,9 +16,10 @@ from math import factorial
 from typing import Any, Literal, TypeVar
 
 from rankr1_rag.backends import Request
+from rankr1_rag.concurrency.event_loop import backend_error
 from rankr1_rag.concurrency.foreign_loop import Retriever
 from rankr1_rag.engine.query import Budget, QueryRun, Texts
-from rankr1_rag.errors import BackendError, RankR1Error, UnparsedError
+from rankr1_rag.errors import BackendError, UnparsedError
 from rankr1_rag.prompt import Forced, shares, tokens
 from rankr1_rag.scoring import probability, winner
 from rankr1_rag.selection import ALGORITHMS, Answer, Done, Set, among, orders, step, voted
@@ -90,7 +91,7 @@ class SelectionLoop:
             if self.on_failure == "raise":
                 raise
             failure = f"{type(error).__name__}: {error}"
-        trace = run.trace.ordered()
+        trace = [comparison for _, comparison in sorted(run.trace.comparisons.items())]
         if any(comparison.reasoning_tokens for comparison in trace):
             trace = await self.comparer.count_reasoning(trace, estimate=failure is not None)
         seconds = time.perf_counter() - start - (run.turn.waited if run.turn else 0.0)
@@ -187,7 +188,8 @@ class Comparer:
         if places is None and not (truncated or plan.strict_format):
             places = lenient = format.lenient(first.text, n)
         if places is None and (plan.force == "unparsed" or (plan.force == "truncated" and truncated)):
-            forced = format.force(messages, first.text, n, can_continue=plan.backend.can_continue)
+            can_continue = plan.backend.can_continue
+            forced = format.force(messages, first.text, n, run.texts.special, can_continue=can_continue)
             label = await self.force(forced, sample)
             written = forced.meant(label.text)
             completion = replace(summed(label, [first]), text=forced.text + written, logprobs=None)
@@ -205,9 +207,9 @@ class Comparer:
             answer = tuple([shown[place] for place in places])
             if plan.probabilities or plan.votes == "auto":
                 opened = forced or (
-                    format.reopen(messages, first.text, n)
+                    format.reopen(messages, first.text, n, run.texts.special)
                     if lenient is None
-                    else format.force(messages, first.text, n, can_continue=True)
+                    else format.force(messages, first.text, n, run.texts.special, can_continue=True)
                 )
                 probabilities, requested = await self.probabilities(opened, label, sample)
                 completion = summed(completion, requested)
@@ -254,7 +256,8 @@ class Comparer:
             logprobs = {begun: one.logprobs for begun, one in zip(likely, completions, strict=True)}
             for begun, (mass, after) in pooled.items():
                 found.divide(begun, mass, after.choices, logprobs.get(begun) or ())
-        return tuple(found.settled.get(choice, 0.0) for choice in opened.choices), requested
+        # a sum of parts may exceed 1 by the last digit
+        return tuple(min(1.0, found.settled.get(choice, 0.0)) for choice in opened.choices), requested
 
     async def count_reasoning(self, trace: list[Comparison], *, estimate: bool = False) -> list[Comparison]:
         """Take the tokens of the answers off `reasoning_tokens`, once a query; before a forced answer all tokens count.
@@ -294,23 +297,17 @@ class Comparer:
         choices: tuple[str, ...] = (),
         logprobs: int = 0,
     ) -> Completion:
-        """One request. Any error of the backend that is not of our tree becomes a BackendError.
-
-        Also SystemExit and the like, which would end the loop for everyone.
-        """
-        plan = self.plan
+        """One request. Any error of the backend that is not of our tree becomes a BackendError: see `backend_error`."""
+        plan, task = self.plan, asyncio.current_task()
         request = Request(
             messages, max_tokens, plan.temperature, choices=choices, logprobs=logprobs, seed=plan.seed, sample=sample
         )
         try:
             return await plan.backend.complete(request)
-        except (RankR1Error, GeneratorExit):
-            raise
         except BaseException as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
-                raise  # the caller was cancelled, not the backend
-            raise BackendError(f"the backend {plan.backend.model!r} failed: {type(error).__name__}: {error}") from error
+            if (other := backend_error(error, plan.backend.model, task)) is error:
+                raise
+            raise other  # noqa: B904
 
 
 def is_unsure(comparison: Comparison) -> bool:
@@ -344,5 +341,5 @@ async def concurrently(jobs: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         first: BaseException = failures
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
-        raise first from None
+        raise first from first.__cause__
     return [one.result() for one in running]

@@ -5,8 +5,8 @@ Takes a `Ranking` alone. Must not import models, prompts or files other than the
 
 from __future__ import annotations
 
-from rankr1_rag.explain.html import page, write_page
+from rankr1_rag.explain.html import PAGE, page, write_page
 from rankr1_rag.explain.story import clean
 from rankr1_rag.explain.terminal import cost_table, ranking_table, show
 
-__all__ = ["clean", "cost_table", "page", "ranking_table", "show", "write_page"]
+__all__ = ["PAGE", "clean", "cost_table", "page", "ranking_table", "show", "write_page"]

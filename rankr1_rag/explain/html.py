@@ -73,7 +73,7 @@ def page(ranking: Ranking) -> str:
     top = ranking.k if ranking.failure is None else 0
     names = [story.name(ranking, position) for position in range(len(ranking.candidates))]
     return render(
-        "rankr1_rag.explain/page.html.j2",
+        _TEMPLATE,
         ranking=ranking,
         lede=story.lede(ranking),
         scores=story.SCORES[ranking.score_meaning],
@@ -119,10 +119,22 @@ def shown_sets(
     return draw
 
 
+def beginning_of(template: str) -> re.Pattern[bytes]:
+    """The beginning of every page of this template."""
+    return re.compile(rb"\A<!doctype html>[^{}]*<meta name=\"generator\" content=\"" + re.escape(template.encode()))
+
+
+_TEMPLATE = "rankr1_rag.explain/page.html.j2"
+PAGE = beginning_of(_TEMPLATE)
+
+
 def write_page(ranking: Ranking, path: str | Path) -> None:
-    """Write the page: whole or, where something fails, not at all. OSError where the folder cannot be written."""
+    """Write the page: whole or, where something fails, not at all.
+
+    FileError where it cannot be written, and where it would replace something else than such a page.
+    """
     content = page(ranking)
-    with writing(path) as out:
+    with writing(path, PAGE) as out:
         out.write(content)
 
 
@@ -133,7 +145,8 @@ def render(template: str, **values: object) -> str:
     """
     style = read_resource("rankr1_rag.explain/base.css") + read_resource(f"{template.partition('/')[0]}/page.css")
     digest = b64encode(sha256(style.encode()).digest()).decode()
-    return environment().get_template(template).render(style=Markup(style), style_hash=digest, **values)
+    values |= {"style": Markup(style), "style_hash": digest, "generator": template}
+    return environment().get_template(template).render(**values)
 
 
 @cache

@@ -48,7 +48,7 @@ class Sources(Generic[Item]):
     @cached_property
     def passages(self) -> tuple[Passage, ...]:
         """One for each of the items."""
-        return tuple(map(self.passage, self.items))
+        return tuple([self.passage(item) for item in self.items])
 
     def score(self, item: Item) -> float | None:
         """The first-stage score of a node, or of a document that has it in its metadata."""

@@ -24,8 +24,10 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rankr1_rag.prompt import Format
+from rankr1_rag.redaction import public, shown
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.settings import TOP_N, Connection, Option, Settings, no_such_option, options, readable
 from rankr1_rag.types import Ranking
@@ -63,17 +65,12 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
 
 def _field(option: Option) -> Any:  # noqa: ANN401
     """The option as a pydantic field. None is not set, so that the defaults are in the table alone."""
-    if option.secret and str in option.kinds:
+    if option.secret and option.kinds == (str,):
         return Optional[SecretStr], live(option.help, option.default)  # noqa: UP045
     kinds: Any = reduce(operator.or_, [PLAIN.get(kind, kind) for kind in option.kinds], None)
     if option.secret:
-        kinds = Annotated[kinds, PlainSerializer(_references)]
+        kinds = Annotated[kinds, PlainSerializer(lambda value: public({option.name: value})[option.name])]
     return kinds, Field(default=None, frozen=True, repr=not option.secret, description=option.full_help)
-
-
-def _references(headers: Mapping[str, str] | None) -> Mapping[str, str] | None:
-    """Without the values that are no names of environment variables."""
-    return headers and {name: value for name, value in headers.items() if value.startswith("$")}
 
 
 if TYPE_CHECKING:
@@ -141,7 +138,7 @@ class ComponentFields(OptionFields):  # type: ignore[misc]
             if values[name] is not None and not isinstance(values[name], SecretStr):
                 CHECKED[name].check(values[name])
         if isinstance(values.get("llm"), str):
-            raise ValueError(f"llm={values['llm']!r} is a name: use model= with base_url= or backend='openai'")
+            raise ValueError(f"llm={shown(values['llm'])} is a name: use model= with base_url= or backend='openai'")
         if hasattr(llm := values.get("llm"), "can_continue"):
             raise ValueError(f"llm= is a {type(llm).__name__}, a backend: use an LLM, or reranker=Reranker(backend)")
         if not isinstance(one := values.get("reranker"), Reranker | None):
@@ -149,6 +146,20 @@ class ComponentFields(OptionFields):  # type: ignore[misc]
         if inspect.iscoroutinefunction(values.get("on_ranking")):
             raise ValueError("on_ranking= is async and would never be awaited: use a plain function")
         return values
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _without_input(cls, values: Any, read: Callable[[Any], Any]) -> Any:  # noqa: ANN401
+        """The errors without what was passed, which `errors()` would show with its key."""
+        try:
+            return read(values)
+        except ValidationError as error:
+            title, found = error.title, error.errors(include_input=False, include_url=False, include_context=False)
+        details = [
+            InitErrorDetails(type=PydanticCustomError(one["type"], one["msg"]), loc=one["loc"], input=None)
+            for one in found
+        ]
+        raise ValidationError.from_exception_data(title, details, hide_input=True)
 
     @field_validator("llm", mode="wrap")
     @classmethod
@@ -164,6 +175,6 @@ class ComponentFields(OptionFields):  # type: ignore[misc]
         """ValueError for an option that cannot change later; pydantic's own would print the value, perhaps a key."""
         field = type(self).model_fields.get(name)
         if field is not None and field.frozen:
-            got = "" if field.exclude else f" (got {value!r:.100})"
+            got = f" (got {shown(value)})" if field.repr else ""
             raise ValueError(f"{name} cannot change later{got}: make a new component")
         super().__setattr__(name, value)

@@ -14,9 +14,10 @@ from pathlib import PurePath
 from types import FunctionType
 from typing import Any
 
-from rankr1_rag.backends import Request
+from rankr1_rag.backends import Request, token_count
 from rankr1_rag.concurrency.event_loop import caller
 from rankr1_rag.concurrency.foreign_loop import in_thread, on_loop
+from rankr1_rag.redaction import remember_all
 from rankr1_rag.types import Completion
 
 WRAPPED = ("bound", "runnable", "default")
@@ -50,6 +51,10 @@ class FrameworkLLM(ABC):
     def __init__(self, llm: Any, model: str, context: int | None = None) -> None:  # noqa: ANN401
         self.llm = llm
         self.model = model
+        inner = llm
+        while inner is not None:
+            remember_all(getattr(inner, "__dict__", {}))
+            inner = next((getattr(inner, name) for name in WRAPPED if hasattr(inner, name)), None)
         context = loaded_context(llm) or context
         self.context = context if context and context > 0 else None
         self._copies: dict[tuple[int, float], Any] = {}
@@ -226,9 +231,9 @@ def completion_from_reply(text: str | None, reasoning: str, *sources: object) ->
     def first_number(names: tuple[str, ...]) -> int:
         for group in groups:
             for name in names:
-                if isinstance(number := group.get(name), int):
-                    others = [group.get(other) for other in ANTHROPIC_CACHE if name == "input_tokens"]
-                    return number + sum(other for other in others if isinstance(other, int))
+                if number := token_count(group.get(name)):
+                    others = ANTHROPIC_CACHE if name == "input_tokens" else ()
+                    return number + sum(token_count(group.get(other)) for other in others)
         return 0
 
     reason = next((group[name] for group in groups for name in REASONS if group.get(name) is not None), None)
@@ -236,10 +241,11 @@ def completion_from_reply(text: str | None, reasoning: str, *sources: object) ->
     text = text or ""
     if reasoning:
         text = f"<think>{reasoning}" if cut_off and not text else f"<think>{reasoning}</think>{text}"
+    prompt_tokens = first_number(PROMPT_TOKENS)
     return Completion(
         text=text,
-        prompt_tokens=first_number(PROMPT_TOKENS),
-        cached_tokens=first_number(CACHED_TOKENS),
+        prompt_tokens=prompt_tokens,
+        cached_tokens=min(first_number(CACHED_TOKENS), prompt_tokens),
         completion_tokens=first_number(COMPLETION_TOKENS),
         finish_reason="length" if cut_off else "stop",
     )

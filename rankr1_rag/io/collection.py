@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 
+from rankr1_rag.io.checksum import without_checksum
 from rankr1_rag.io.files import FilePath, located, numbered_lines
 from rankr1_rag.io.trec import as_word, warn_repeated
 from rankr1_rag.types import Passage, Query
@@ -45,6 +47,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "an object": (dict,),
     "null": (type(None),),
     "a string or an object": (str, dict),
+    "a whole number or null": (int, type(None)),
 }
 
 
@@ -131,6 +134,8 @@ def member(record: Mapping[str, Any], name: str, kind: str) -> Any:  # noqa: ANN
 def of_kind(what: str, value: object, kind: str) -> Any:  # noqa: ANN401
     """The value itself. ValueError that says what was found instead; true and false are not numbers."""
     if isinstance(value, KINDS[kind]) and (kind == "a boolean" or not isinstance(value, bool)):
+        if kind == "a number" and isinstance(value, int) and abs(value) > sys.float_info.max:
+            raise ValueError(f"{what} is too great for a number")
         return value
     found = next((name for name, types in KINDS.items() if isinstance(value, types)), repr(type(value)))
     raise ValueError(f"{what} is {found} where {kind} is needed")
@@ -146,9 +151,9 @@ def within(where: str) -> Iterator[None]:
 
 
 def parse_object(line: str) -> Json:
-    """The JSON object that the line is. ValueError for anything else, NaN and Infinity included."""
+    """The JSON object that the line is. ValueError for anything else: NaN and Infinity, a wrong checksum behind it."""
     try:
-        value = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(without_checksum(line), parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         place = f"{error.msg.removesuffix(' at')} at column {error.colno}"
         filter = "'.[]'" if line.lstrip().startswith("[") else "."
@@ -187,7 +192,7 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 def _finite(number: str) -> float:
     if math.isinf(float(number)):
-        raise ValueError(f"{number} is too great for a number")
+        raise ValueError(f"{number:.80} is too great for a number")
     return float(number)
 
 

@@ -5,14 +5,19 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
+import re
 import secrets
+import shutil
+import stat
 import sys
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -21,6 +26,7 @@ from typing import Any, BinaryIO, ParamSpec, TextIO, TypeVar, cast
 from rankr1_rag.errors import FileError
 
 FilePath = str | Path
+AnyPath = str | os.PathLike[str]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,49 +77,195 @@ def located(path: FilePath, number: int, parse: Callable[P, T], *args: P.args, *
         raise FileError(path, number, str(error)) from error
 
 
-def check_folder(path: FilePath | None) -> None:
-    """OSError if a file cannot be written at this path, where one is wanted; it is not touched."""
+NOTHING = re.compile(rb"(?!)")
+"""The beginning of a file that `writing` may replace, if it may replace none."""
+_DESCRIPTOR = re.compile(r"-|/dev/(stdin|stdout|stderr|fd/\d+)|/proc/(self|\d+)/fd/\d+")
+
+
+def is_stream(path: FilePath) -> bool:
+    """Whether this is a pipe, a device or an open file of a process: read and written as it is, never replaced."""
+    if _DESCRIPTOR.fullmatch(str(path)):
+        return True
+    with suppress(OSError):
+        mode = os.stat(path).st_mode
+        return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+    return False
+
+
+def check_output(path: AnyPath | None, ours: re.Pattern[bytes] | None = None) -> None:
+    """FileError if `writing` would refuse this path, where one is wanted. Nothing is touched.
+
+    A file that is not empty may be replaced if `ours` matches its beginning; None: any file, but not through a link.
+    """
     if path is None or str(path) == "-":
         return
-    place, folder = Path(path), Path(path).parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{path}: the folder {folder} does not exist: create it, or use another path")
-    if place.is_dir():
-        raise IsADirectoryError(f"{path}: this is a folder: use the path of a file")
-    if place.is_file() or not place.exists():  # no pipe and no device
+    place, folder = Path(path), Path(os.path.realpath(path)).parent
+    try:
+        problem = _unfit(place, os.stat(place), ours)
+    except (OSError, ValueError) as error:
+        problem = ""
+        if not os.path.isdir(place.parent):
+            problem = f"the folder {place.parent} does not exist: create it, or use another path"
+        elif place.is_symlink():
+            problem = f"this is a link to {os.readlink(place)}, where nothing is: use another path"
+        elif not isinstance(error, FileNotFoundError):
+            problem = f"{getattr(error, 'strerror', error)}: use another path"
+    if not problem and not is_stream(place):
         try:
-            TemporaryFile(dir=folder).close()  # whole files are written next to the path
+            try_to_write(folder)  # whole files are written next to the path
         except OSError as error:
-            problem = f"{path}: the folder {folder} cannot be written to ({error.strerror}): use another path"
-            raise PermissionError(problem) from error
+            problem = f"the folder {folder} cannot be written to ({error.strerror}): use another path"
+    if problem:
+        raise FileError(place, None, problem)
+
+
+def try_to_write(folder: FilePath) -> None:
+    """OSError if no file can be written in the folder: the disk may be full."""
+    with TemporaryFile(dir=folder) as file:
+        file.write(bytes(4096))
+        file.flush()
 
 
 @contextmanager
-def writing(path: FilePath) -> Iterator[TextIO]:
+def named(path: FilePath) -> Iterator[None]:
+    """An OSError that says that a file cannot be written further says which."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO):
+            name = "standard output" if str(path) == "-" else str(path)
+            raise OSError(error.errno, f"{error.strerror}: free some space, or use another path", name) from error
+        raise
+
+
+def _unfit(place: Path, found: os.stat_result, ours: re.Pattern[bytes] | None) -> str:
+    """The problem of what is at an output's place, "" if there is none."""
+    if stat.S_ISDIR(found.st_mode):
+        return "this is a folder: use the path of a file"
+    if is_stream(place):
+        return ""
+    if not stat.S_ISREG(found.st_mode):
+        return "this is neither a file nor a pipe: use another path"
+    if not found.st_mode & 0o222:  # root may write to it all the same
+        return "the file is read-only: use another path, or make it writable"
+    if found.st_size and (place.is_symlink() if ours is None else not ours.search(_beginning(place))):
+        return "the file holds something else than this command writes: use another path, or move it away"
+    return ""
+
+
+def _beginning(path: Path) -> bytes:
+    """The first 64 KB, and the first line, of up to 16 MB; b"" if it cannot be read."""
+    with suppress(OSError, EOFError, zlib.error), (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+        begin: bytes = file.read(1 << 16)
+        return begin if b"\n" in begin else begin + file.readline(1 << 24)
+    return b""
+
+
+def check_apart(outputs: Iterable[AnyPath | None], inputs: Iterable[AnyPath | None] = ()) -> None:
+    """FileError if an output of a command is an input or another output, under whatever names (links, `-`, case)."""
+
+    def is_same(one: AnyPath, other: AnyPath) -> bool:
+        states = []
+        for path in (one, other):
+            with suppress(OSError, ValueError):
+                states.append(os.stat(path))
+        if len(states) == 2:
+            kinds = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISFIFO)  # a terminal may be both standard input and output
+            return os.path.samestat(*states) and any(kind(states[0].st_mode) for kind in kinds)
+        return not states and os.path.realpath(one).casefold() == os.path.realpath(other).casefold()
+
+    others = [(path, "/dev/stdin" if str(path) == "-" else path, "an input") for path in inputs if path is not None]
+    for path in outputs:
+        if path is None:
+            continue
+        place = "/dev/stdout" if str(path) == "-" else path
+        for named, other, kind in others:
+            if str(place) == str(other) or is_same(place, other):
+                raise FileError(Path(path), None, f"{named} is {kind}, and the same file: use another path")
+        others.append((path, place, "another output"))
+
+
+def make_folder(path: FilePath) -> None:
+    """Make a folder for results if there is none. FileError if there cannot be one."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        try_to_write(path)
+    except OSError as error:
+        problem = f"not a folder that can be written to ({error.strerror}): give another one as --out"
+        raise FileError(path, None, problem) from error
+
+
+def claim_folder(
+    folder: Path,
+    mark: str,
+    ours: re.Pattern[bytes],
+    files: Iterable[str],
+    inputs: Iterable[AnyPath | None] = (),
+) -> None:
+    """Make the folder of a run if there is none. FileError if the run could not write there all that it will write.
+
+    `files` are patterns of what a run writes, folders end in "/". Where the file `mark` does not begin as `ours`, the
+    folder is no run's, and none of them may be there: they are the user's.
+    """
+    make_folder(folder)
+    found = []
+    for pattern in files:
+        parent, _, name = pattern.rstrip("/").rpartition("/")
+        if os.path.lexists(folder / parent) and not (folder / parent).is_dir():
+            raise FileError(folder / parent, None, "a run needs a folder here: give another --out")
+        with suppress(FileNotFoundError):
+            found += [
+                (Path(one), pattern.endswith("/")) for one in os.scandir(folder / parent) if fnmatch(one.name, name)
+            ]
+    is_run = ours.search(_beginning(folder / mark)) is not None if (folder / mark).is_file() else False
+    for path, is_folder in found:
+        if path.is_file() and not path.stat().st_size:
+            continue
+        if not is_run:
+            raise FileError(path, None, "is not the file of a run: give another --out")
+        if path.is_dir() != is_folder or is_stream(path):
+            raise FileError(path, None, f"a run needs a {'folder' if is_folder else 'file'} here: give another --out")
+        if not is_folder:
+            check_output(path)
+    check_apart([folder, *(path for path, _ in found)], inputs)
+
+
+@contextmanager
+def writing(path: FilePath, ours: re.Pattern[bytes] | None = None) -> Iterator[TextIO]:
     """A text stream for a file that takes its name only when all is written: after an error the old file, or none, is
     there.
 
-    Standard output, pipes and devices are written to as they are.
+    Standard output, pipes and devices are written to as they are. FileError as of `check_output`.
     """
-    if str(path) in ("-", "/dev/stdout"):
-        yield sys.stdout
-        sys.stdout.flush()
+    is_stdout = str(path) in ("-", "/dev/stdout", "/dev/fd/1")
+    with suppress(OSError):
+        is_stdout = is_stdout or (Path(path).is_file() and os.path.samestat(os.stat(path), os.fstat(1)))
+    if is_stdout:
+        with named(path):
+            yield sys.stdout
+            sys.stdout.flush()
         return
-    place = Path(path)
-    if place.parts[:2] == ("/", "dev") or (place.exists() and not place.is_file()):
-        # A pipe, a device or an open file's descriptor must not be replaced; a folder fails here, at once.
-        with place.open("wb") as raw, _encoded(raw, place) as text:
-            yield text
+    with named(path), writing_bytes(path, ours) as raw, _encoded(raw, Path(path)) as text:
+        yield text
+
+
+@contextmanager
+def writing_bytes(path: FilePath, ours: re.Pattern[bytes] | None = None) -> Iterator[BinaryIO]:
+    """As `writing`, for bytes, and not for standard output."""
+    check_output(path, ours)
+    if is_stream(path):
+        with open(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as stream:
+            yield stream
         return
-    check_folder(path)
     whole = Path(os.path.realpath(path))  # a link stays a link
     part = whole.with_name(f".{whole.name[:50]}.{secrets.token_hex(4)}.part")
     try:
         with part.open("xb") as raw:
-            with _encoded(raw, place) as text:
-                yield text
+            yield raw
             raw.flush()
             os.fsync(raw.fileno())
+        if whole.exists():
+            shutil.copymode(whole, part)
         part.replace(whole)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -155,7 +307,12 @@ LOCKS = fcntl is not None
 
 
 def locked(path: Path) -> BinaryIO:
-    """The file that is now at this path, made if there is none, locked for us. FileError if another process has it."""
+    """The file that is now at this path, made if there is none, locked for us.
+
+    FileError if another process has it, or if it is no file.
+    """
+    if os.path.lexists(path) and not path.is_file():
+        raise FileError(path, None, "no file, but a folder, a pipe, a device or a link to nothing: use another path")
     while True:
         file = open(path, "a+b", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
         try:

@@ -4,36 +4,46 @@
     {"id": "5a8c75…", …}
 
 The first line names what the records depend on: a run resumes only with the same settings. The torn last line of a
-killed process is cut off. Of two records with one id the later counts.
+killed process is cut off. Of two records with one id the later counts. Each line ends in a checksum, see `checksum`; a
+damaged one is left out, with a warning, so that what it held is done again. Its byte is then noted in the file:
+
+    {"note": {"damaged": [20480]}}
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from rankr1_rag import __version__
 from rankr1_rag.errors import BackendError, BackendUnavailable, FileError, PromptTooLong, UnparsedError
-from rankr1_rag.io.files import LOCKS, locked
+from rankr1_rag.io.checksum import has_checksum, with_checksum, without_checksum
+from rankr1_rag.io.collection import Json, of_kind
+from rankr1_rag.io.files import LOCKS, locked, named
+from rankr1_rag.redaction import masked
 
-Json = dict[str, Any]
 VERSION = 1
 HEAD = b'{"rankr1_journal": '
 EARLIER = "an earlier, unreleased version of rankr1-rag"
+log = logging.getLogger("rankr1_rag")
+
+Fields = Collection[str]
+"""The fields that a record must have; a mapping of them names their kinds, keys of `KINDS`."""
 
 
 class Journal(Mapping[str, Json]):
     """The records by id, in one file that no other process may use meanwhile.
 
-    A file without a record is begun again, whatever its settings. A record that lacks one of `fields` is damaged.
-    `remedy` ends the errors about a file that does not fit. A `temporary` file is removed at the end unless it holds
-    records or notes. FileError where the file is not of this kind, has other settings or is damaged.
+    A file without a record is begun again, whatever its settings. A record without `fields` is damaged. `remedy` ends
+    the errors about a file that does not fit. A `temporary` file is removed at the end unless it holds records or
+    notes. FileError where the file is not of this kind, has other settings, or is damaged in its first line.
     """
 
     def __init__(
@@ -41,21 +51,22 @@ class Journal(Mapping[str, Json]):
         path: Path,
         kind: str,
         settings: Mapping[str, object],
-        fields: Collection[str] = (),
+        fields: Fields = (),
         *,
         remedy: str,
         restart: bool = False,
         temporary: bool = False,
     ) -> None:
         self.path, self.kind = path, kind
-        self.settings: Json = json.loads(json.dumps(settings, default=str))
+        self.settings: Json = json.loads(json.dumps(masked(settings), default=str))
         self.notes: Json = {}
         self._places: dict[str, int] = {}
+        self._damaged: dict[int, int] = {}
         self._temporary, self._writer = temporary, ""
         self._file = locked(path)
         try:
-            begun = None if restart else self._read({"id", *fields}, remedy)
-            if self._places and begun != self.settings:
+            begun = masked(self._read(fields, remedy, restart))
+            if (self._places or self._damaged) and begun != self.settings:
                 names = sorted((begun or {}).keys() | self.settings.keys())
                 pairs = [(name, (begun or {}).get(name), self.settings.get(name)) for name in names]
                 changed = ", ".join(f"{name} {old!r:.80} → {new!r:.80}" for name, old, new in pairs if old != new)
@@ -66,8 +77,15 @@ class Journal(Mapping[str, Json]):
                 self._file.truncate(0)
                 head = {"rankr1_journal": VERSION, "version": __version__, "kind": kind, "settings": self.settings}
                 self._append(head)
+            if self._damaged:
+                place, number = next(iter(self._damaged.items()))
+                others = f", and {len(self._damaged) - 1:,} more" if len(self._damaged) > 1 else ""
+                problem = "damaged and left out: what it held is done again"
+                log.warning("%s:%d: the line at byte %d%s is %s", path, number, place, others, problem)
+                self.note(damaged=[*known_damage(self.notes), *self._damaged])
         except BaseException:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
             raise
 
     def add(self, id: str, record: Mapping[str, Any]) -> None:
@@ -84,8 +102,9 @@ class Journal(Mapping[str, Json]):
         self._places, self.notes = {}, {}
 
     def __getitem__(self, id: str) -> Json:
-        self._file.seek(self._places[id])
-        record: Json = json.loads(self._file.readline())
+        self._file.seek(place := self._places[id])
+        if (record := parsed(self._file.readline())).get("id") != id:
+            raise FileError(self.path, None, f"the line at byte {place} was damaged meanwhile: run the command again")
         return record
 
     def __contains__(self, id: object) -> bool:
@@ -113,69 +132,113 @@ class Journal(Mapping[str, Json]):
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
 
-    def _read(self, fields: Collection[str], remedy: str) -> Json | None:
-        """Find the records; the settings they were made with, None for an empty file or one torn in its first line."""
+    def _read(self, fields: Fields, remedy: str, restart: bool) -> Json | None:
+        """Find the records and what is newly damaged, the number of each line by its first byte.
+
+        The settings they were made with, None for an empty file or one torn in its first line, and on a restart for
+        whatever begins as a journal of this kind.
+        """
         first = self._file.readline()
         if not first.endswith(b"\n") and HEAD.startswith(first[: len(HEAD)]):
+            return None
+        if restart and first.startswith(HEAD) and parsed(first).get("kind", self.kind) == self.kind:
             return None
         settings = head_settings(first, self.kind)
         self._writer = writer(first)
         if settings is None:
-            raise FileError(self.path, 1, f"{not_of(first, self.kind)}: move it away, or {remedy}")
-        start = self._file.tell()
-        while (line := self._file.readline()).endswith(b"\n"):
-            entry = parsed(line)
+            raise FileError(self.path, 1, f"{not_of(first, self.kind)}: move it away, or give another --out")
+        end = len(first)
+        for number, place, line, entry in lines_after(self._file, first):
+            if not line.endswith(b"\n"):  # torn
+                break
+            end = place + len(line)
             if isinstance(note := entry.get("note"), dict):
                 self.notes |= note
-            elif isinstance(id := entry.get("id"), str) and entry.keys() >= set(fields):
-                self._places[id] = start
+            elif not (problem := unfit(entry, fields, first)):
+                self._places[entry["id"]] = place
+            elif problem == DAMAGED:
+                self._damaged[place] = number
             else:
-                problem = unfit(entry, fields, first)
-                raise FileError(self.path, None, f"{problem} at byte {start}: remove it, or {remedy}")
-            start = self._file.tell()
-        self._file.truncate(start)
+                raise FileError(self.path, number, f"{problem} at byte {place}: remove it, or {remedy}")
+        self._file.truncate(end)
+        for place in known_damage(self.notes):
+            self._damaged.pop(place, None)
         return settings
 
     def _append(self, entry: Mapping[str, Any]) -> int:
         """Write a line; the byte where it begins."""
-        try:
+        with named(self.path):
             start = self._file.seek(0, os.SEEK_END)
-            self._file.write(json.dumps(entry).encode("ascii") + b"\n")
+            self._file.write(with_checksum(json.dumps(entry)).encode("ascii") + b"\n")
             self._file.flush()
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
         return start
 
 
-def read_journal(path: Path, kind: str, fields: Collection[str] = ()) -> dict[str, Json]:
-    """The records of a finished file by id, whatever their settings. FileError as for `Journal`."""
+def read_journal(path: Path, kind: str, fields: Fields = ()) -> dict[str, Json]:
+    """The records of a finished file by id, whatever their settings. FileError also where a line is damaged."""
     with path.open("rb") as file:
         if head_settings(first := file.readline(), kind) is None:
             raise FileError(path, 1, not_of(first, kind))
         found: dict[str, Json] = {}
-        for number, line in enumerate(file, start=2):
-            entry = parsed(line)
-            if isinstance(id := entry.get("id"), str) and entry.keys() >= set(fields):
-                found[id] = entry
-            elif "note" not in entry:
-                problem = unfit(entry, fields, first, "damaged or unfinished")
-                raise FileError(path, number, f"{problem}: run the command that makes it again")
+        notes: Json = {}
+        problems: dict[int, FileError] = {}
+        for number, place, line, entry in lines_after(file, first):
+            if isinstance(note := entry.get("note"), dict):
+                notes |= note
+            elif problem := unfit(entry, fields, first) or ("" if line.endswith(b"\n") else DAMAGED):
+                problem = "damaged or unfinished" if problem == DAMAGED else problem
+                problems[place] = FileError(path, number, f"{problem}: run the command that makes it again")
+            else:
+                found[entry["id"]] = entry
+    for place, error in problems.items():
+        if place not in known_damage(notes):
+            raise error
     return found
+
+
+def lines_after(file: BinaryIO, first: bytes) -> Iterator[tuple[int, int, bytes, Json]]:
+    """The lines of a journal behind its first: number, first byte, the line, its object, {} if it is damaged.
+
+    If the first has a checksum, so must all have one: a line without it was changed by another program.
+    """
+    place, checked = len(first), has_checksum(first)
+    for number, line in enumerate(file, start=2):
+        yield number, place, line, {} if checked and not has_checksum(line) else parsed(line)
+        place += len(line)
+
+
+def known_damage(notes: Json) -> list[int]:
+    """The bytes where lines begin that an earlier run found damaged, and what they held was done again."""
+    places = notes.get("damaged")
+    return places if isinstance(places, list) else []
 
 
 def not_of(first: bytes, kind: str) -> str:
     """The problem of a file whose first line is not that of a journal of this kind."""
     head = parsed(first)
+    if not head and first.startswith(HEAD):
+        return "the first line is damaged"
     if "rankr1_journal" not in head and any(name.startswith("rankr1") for name in head):
         return f"not the records of {kind!r}, but written by {EARLIER}"
     version = head.get("rankr1_journal", VERSION)
     return f"not the records of {kind!r}" + (f", but version {version} of this format" if version != VERSION else "")
 
 
-def unfit(entry: Json, fields: Collection[str], first: bytes, damaged: str = "damaged") -> str:
-    """The problem of a record: it is damaged, or another version of this package wrote it without a field."""
-    lacking = ", ".join(sorted({*fields} - entry.keys()))
-    return f"written by {by} without {lacking}" if (by := writer(first)) and lacking and "id" in entry else damaged
+DAMAGED = "damaged"
+
+
+def unfit(entry: Json, fields: Fields, first: bytes) -> str:
+    """The problem of a record, "" if there is none; or another version of this package wrote it without a field."""
+    if not isinstance(entry.get("id"), str):
+        return DAMAGED
+    if lacking := ", ".join(sorted({*fields} - entry.keys())):
+        return f"written by {by} without {lacking}" if (by := writer(first)) else DAMAGED
+    try:
+        for name, kind in fields.items() if isinstance(fields, Mapping) else ():
+            of_kind(name, entry[name], kind)
+    except ValueError:
+        return DAMAGED
+    return ""
 
 
 def writer(first: bytes) -> str:
@@ -195,10 +258,10 @@ def head_settings(line: bytes, kind: str | None = None) -> Json | None:
 
 
 def parsed(line: bytes) -> Json:
-    """The JSON object of a line, {} where it is none."""
+    """The JSON object of a line, {} where it is none or damaged."""
     try:
-        value = json.loads(line)
-    except ValueError:
+        value = json.loads(without_checksum(line.rstrip(b"\r\n").decode()))
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

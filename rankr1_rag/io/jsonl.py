@@ -15,8 +15,10 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any, get_args
 
+from rankr1_rag.io.checksum import with_checksum
 from rankr1_rag.io.collection import (
     PASSAGE_ID,
     QUERY_ID,
@@ -86,21 +88,26 @@ def _comparison_from_json(record: Mapping[str, Any], n: int) -> Comparison:
         completion=_completion_from_json(member(record, "completion", "an object")),
         probabilities=_probabilities(record, len(members)),
         known=positions(record, "known", n) if "known" in record else (),
-        **_plain_fields(Comparison, record),
+        **plain_fields(Comparison, record),
     )
 
 
-def _plain_fields(owner: type, record: Mapping[str, Any]) -> Json:
-    """The numbers, texts and booleans of a dataclass, checked; `LATER` ones may be missing."""
+def plain_fields(owner: type, record: Mapping[str, Any]) -> Json:
+    """The numbers, none negative, texts and booleans of a dataclass, checked; `LATER` ones may be missing."""
     plain = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "a boolean"}
     names = {one.name: plain[str(one.type)] for one in fields(owner) if one.type in plain}
-    return {name: member(record, name, kind) for name, kind in names.items() if name in record or name not in LATER}
+    found = {name: member(record, name, kind) for name, kind in names.items() if name in record or name not in LATER}
+    for name, value in found.items():
+        if not isinstance(value, str) and not 0 <= value < 2**63:
+            raise ValueError(f'"{name}" is {value!r:.40}: it must not be negative, and below 2⁶³')
+    return found
 
 
 def _probabilities(record: Mapping[str, Any], n: int) -> tuple[float, ...] | None:
     if record.get("probabilities") is None:
         return None
     found = tuple(of_kind("a probability", one, "a number") for one in member(record, "probabilities", "an array"))
+    found = tuple(1.0 if 1 < one < 1 + 1e-9 else one for one in found)  # rounding errors of earlier versions
     if len(found) != n or not all(0 <= one <= 1 for one in found):
         raise ValueError(f'"probabilities" must be {n} numbers from 0 to 1, not {list(found)}')
     return found
@@ -109,7 +116,7 @@ def _probabilities(record: Mapping[str, Any], n: int) -> tuple[float, ...] | Non
 def _completion_from_json(record: Mapping[str, Any]) -> Completion:
     logprobs = None if record.get("logprobs") is None else member(record, "logprobs", "an array")
     return Completion(
-        **_plain_fields(Completion, record),
+        **plain_fields(Completion, record),
         logprobs=None if logprobs is None else tuple(map(_logprob_from_json, logprobs)),
     )
 
@@ -121,7 +128,7 @@ def _logprob_to_json(token: str, logprob: float) -> Json:
 
 def _logprob_from_json(record: object) -> TokenLogprob:
     entry = of_kind("the entry in logprobs", record, "an object")
-    top = [_logprob_from_json(alternative) for alternative in entry.get("top", [])]
+    top = [_logprob_from_json(one) for one in (member(entry, "top", "an array") if "top" in entry else ())]
     infinite = entry.get("logprob") in ("-inf", "inf", "nan")
     logprob = float(entry["logprob"] if infinite else member(entry, "logprob", "a number"))
     return TokenLogprob(member(entry, "token", "a string"), logprob, tuple((one.token, one.logprob) for one in top))
@@ -169,8 +176,8 @@ def read_rankings(path: FilePath) -> Iterator[Ranking]:
 
 
 def to_line(record: Mapping[str, Any]) -> str:
-    """One line of JSON with its end, in ASCII: any string survives, lone surrogates too, on any terminal."""
-    return json.dumps(record, allow_nan=False) + "\n"
+    """One line of JSON with its checksum and its end, in ASCII: any string survives, lone surrogates too."""
+    return with_checksum(json.dumps(record, allow_nan=False)) + "\n"
 
 
 def ranking_to_json(ranking: Ranking, raw: Mapping[str, Any] | None = None, *, trace: bool = True) -> Json:
@@ -215,7 +222,7 @@ def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
     order = positions(own, "order", len(passages))
     if sorted(order) != list(range(len(passages))):
         raise ValueError(f'"order" must name each of the {len(passages)} passages once, not {list(order)}')
-    cost = Cost(**_plain_fields(Cost, member(own, "cost", "an object")))
+    cost = Cost(**plain_fields(Cost, member(own, "cost", "an object")))
     ranking = Ranking(
         query=as_query(member(own if "query" in own else record, "query", "an object")),
         candidates=tuple(passages[place] for place in sorted(range(len(order)), key=order.__getitem__)),
@@ -233,9 +240,11 @@ def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
         raise ValueError(f'"retrieved" must be 0..{len(passages)}, not {ranking.retrieved}')
     if not own.get("trace"):
         vars(ranking)["cost"] = cost  # where its cached_property looks first
-        vars(ranking)["scores"] = tuple(
-            float(member(given, "score", "a number")) for given in record[_list_name(record)]
-        )
+        given = [of_kind("the passage", one, "an object") for one in record[_list_name(record)]]
+        scores = tuple(float(member(one, "score", "a number")) for one in given)
+        if not all(1 >= one > other for one, other in pairwise((*scores, 0.0))):
+            raise ValueError('the "score" of the passages must fall, from 1 at most, and exceed 0')
+        vars(ranking)["scores"] = scores
         if (meaning := own.get("score_meaning", "ordinal")) not in get_args(Meaning):  # the only one of version 0.1.0
             raise ValueError(f'"score_meaning" is {meaning!r:.40}: one of {", ".join(get_args(Meaning))} is needed')
         vars(ranking)["score_meaning"] = meaning
@@ -273,7 +282,7 @@ def _score(passage: object, distances: bool) -> float | None:
         return None
     try:
         return float(passage["distance" if distances and passage.get("score") is None else "score"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 

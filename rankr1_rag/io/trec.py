@@ -28,6 +28,9 @@ from rankr1_rag.scoring import Trend
 from rankr1_rag.types import Ranking
 
 _NOT_IN_A_WORD = re.compile(r"[\s\0\ufeff\ud800-\udfff]")
+RUN = re.compile(rb"\A\S+ Q0 \S+ \d+ \S+ \S+\n")
+QRELS = re.compile(rb"\A\S+ 0 \S+ -?\d+\n")
+"""The beginning of a file as it is written here."""
 _HEADER = re.compile(r"\S*(query|q_?id|topic)\S*\s.*[a-z]\"?\s*$", re.IGNORECASE)
 log = logging.getLogger("rankr1_rag")
 REMEDY = ("if they are distances, use distances=True (--distances)", "leave out distances=True (--distances)")
@@ -107,14 +110,14 @@ def write_run(
 ) -> None:
     """Write (query id, [(passage id, score), …] best first) pairs, as of `read_run(…).items()`.
 
-    A path is written whole or not at all. ValueError where trec_eval would read something else: ids or a tag that are
-    not one word, a query or a passage twice, scores that are not finite or, as float32, do not fall strictly; and for a
-    run without a line.
+    A path is written whole or not at all, and replaces only a run. ValueError where trec_eval would read something
+    else: ids or a tag that are not one word, a query or a passage twice, scores that are not finite or, as float32, do
+    not fall strictly; and for a run without a line.
     """
     _check_word("tag", tag)
     seen: set[str] = set()
     written = 0
-    with writing(target) if isinstance(target, FilePath) else nullcontext(target) as out:
+    with writing(target, RUN) if isinstance(target, FilePath) else nullcontext(target) as out:
         for query, scored in rankings:
             if query in seen:
                 raise ValueError(f"query {query!r} is ranked twice: a run ranks a query once")
@@ -157,7 +160,10 @@ def read_qrels(path: FilePath) -> Qrels:
 
 
 def write_qrels(target: FilePath | TextIO, qrels: Mapping[str, Mapping[str, int]]) -> None:
-    """Write the judgements; a path is written whole or not at all. ValueError on unfit ids, or nothing to write."""
+    """Write the judgements; a path is written whole or not at all, and replaces only qrels.
+
+    ValueError on unfit ids, or nothing to write.
+    """
     lines = []
     for query, judged in qrels.items():
         _check_word("query id", query)
@@ -166,7 +172,7 @@ def write_qrels(target: FilePath | TextIO, qrels: Mapping[str, Mapping[str, int]
             lines.append(f"{query} 0 {passage} {relevance:d}\n")
     if not lines:
         raise ValueError("nothing to write: qrels without a judgement")
-    with writing(target) if isinstance(target, FilePath) else nullcontext(target) as out:
+    with writing(target, QRELS) if isinstance(target, FilePath) else nullcontext(target) as out:
         out.writelines(lines)
 
 

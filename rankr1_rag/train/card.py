@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from rankr1_rag.backends import hub
-from rankr1_rag.errors import BackendError, FileError
+from rankr1_rag.errors import BackendError
 from rankr1_rag.io.files import writing
-from rankr1_rag.train.config import Training
+from rankr1_rag.train.config import RerankerTraining, Training
 from rankr1_rag.train.data import Example, read_examples, share
 from rankr1_rag.train.prompts import TrainingData
 from rankr1_rag.train.run_dir import CARD, SETTINGS, RunDir, digest
@@ -46,7 +46,7 @@ def own(folder: RunDir, material: TrainingData) -> Record:
 
 def _made(adapter: hub.CheckpointFiles) -> list[Record]:
     """The runs in its card, else in the folders of its runs, else only its name."""
-    with suppress(BackendError, OSError, ValueError):
+    with suppress(BackendError, OSError, ValueError, TypeError, RecursionError):
         lines = adapter.file(CARD).read_text(encoding="utf-8").splitlines()
         found: list[Any] = next((json.loads(one.removeprefix(_KEY)) for one in lines if one.startswith(_KEY)), [])
         if runs := [one for one in found if isinstance(one, dict)]:
@@ -55,7 +55,7 @@ def _made(adapter: hub.CheckpointFiles) -> list[Record]:
         run = hub.read_json(adapter.file(SETTINGS))
         earlier = run.get("adapter")
         before = _made(hub.find(earlier, hub.ADAPTER_CONFIG)) if earlier else []
-        with suppress(OSError, FileError, KeyError):  # its files may have changed since
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # its files may have changed since
             if all(digest(Path(name)) == known for name, known in run["files"].items()):
                 run |= _counted(share(read_examples(*run["data"]), run["share"], run["seed"]))
         return [*before, run]
@@ -68,7 +68,18 @@ def _counted(examples: Sequence[Example]) -> Record:
 
 
 _LIBRARIES = ("rankr1-rag", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
-_WAYS = {"sft": "supervised training", "grpo": "GRPO"}
+_WAYS = {"sft": "supervised training", "grpo": "GRPO", "reader": "supervised training of a reader"}
+_SCORES = {
+    "sets": "held-out sets",
+    "accuracy": "right",
+    "format_rate": "form kept",
+    "f1": "F1",
+    "answered": "answered",
+    "unanswerable": "recognised as unanswerable",
+    "completion_tokens": "tokens",
+    "places": "places named (1.0: equal share)",
+}
+"""The scores on held-out sets, and their titles in the card."""
 _APART = {"training", "model", "data", "out", "files", "adapter_weights", "examples", "sets", "sources"}
 """Fields of a run that the card shows apart from its settings."""
 
@@ -79,12 +90,15 @@ def write_card(settings: Training, folder: RunDir, runs: Sequence[Record]) -> No
     for name in _LIBRARIES:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
+    purpose, form = "reading", "reader-v1"
+    if isinstance(settings, RerankerTraining):
+        purpose, form = "reranking", settings.format
     parts = [
         f"---\nbase_model: {settings.model}\nlibrary_name: peft\ntags: [reranking, rank-r1, lora]\n"
         f"{_KEY}{json.dumps(runs)}\n---",
-        f"# A LoRA adapter for reranking, by {', then '.join(map(_way, runs))}",
-        f"Trained by `rankr1 train {type(settings).__name__.lower()}` on {settings.model}, for the prompt format "
-        f"`{settings.format}`, in sets of {settings.size}.",
+        f"# A LoRA adapter for {purpose}, by {', then '.join(map(_way, runs))}",
+        f"Trained by `rankr1 train {settings.kind}` on {settings.model}, for the prompt format `{form}`, in sets of "
+        f"{settings.size}.",
         *(_run(run, f"Run {number} of {len(runs)}") for number, run in enumerate(runs, start=1)),
         "The licences of all these data sets apply to the adapter.",
         "## Scores\n\n" + _scores(folder.records()),
@@ -120,16 +134,14 @@ def _scores(records: list[dict[str, Any]]) -> str:
     measured = [(one["step"], one["held_out"]) for one in records if "held_out" in one]
     if not measured:
         return "There were no held-out examples."
-    lines = [
-        "| step | held-out sets | right | form kept | tokens | places named (1.0: equal share) |",
-        "|" + "---|" * 6,
-    ]
+    lines = ["| step | " + " | ".join(_SCORES[name] for name in measured[-1][1]) + " |"]
+    lines.append("|" + "---|" * (1 + len(measured[-1][1])))
     for step, found in measured:
-        places = " ".join(f"{share:.2f}" for share in found["places"])
-        lines.append(
-            f"| {step} | {found['sets']} | {found['accuracy']:.3f} | {found['format_rate']:.3f} | "
-            f"{found['completion_tokens']:.1f} | {places} |"
-        )
+        shown = {name: f"{value:.3f}" if isinstance(value, float) else str(value) for name, value in found.items()}
+        shown["completion_tokens"] = f"{found['completion_tokens']:.1f}"
+        if "places" in found:
+            shown["places"] = " ".join(f"{share:.2f}" for share in found["places"])
+        lines.append(f"| {step} | " + " | ".join(shown.values()) + " |")
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from rankr1_rag.prompt import FORMATS, Format
 from rankr1_rag.settings import check_options, declare
 from rankr1_rag.train.data import Kind
+from rankr1_rag.types import Clip
 
 Device = Literal["cpu", "cuda"]
 DATA, PROMPT, LORA, COURSE = "Data", "Prompt", "Adapter", "Schedule"
@@ -33,9 +34,6 @@ class Training:
     share: float = declare(1.0, "Fraction of examples to use, 0..1; subsets are nested", DATA)
     size: int = declare(20, "Passages in a set, 2..20: one positive, the rest negatives", DATA, least=2, most=20)
     hard: int | None = declare(None, "Number of hardest negatives to draw from", DATA, "all of an example", least=1)
-    format: str = declare("rank-r1-v0.1", FORMAT, PROMPT, choices=tuple(FORMATS))
-    query_tokens: int | None = declare(None, "Maximum query length in tokens", PROMPT, "no limit", least=1)
-    passage_tokens: int | None = declare(None, "Maximum passage length in tokens", PROMPT, "no limit", least=1)
     prompt_tokens: int = declare(
         4096, "Maximum prompt length in tokens; passages are clipped equally to fit", PROMPT, least=1
     )
@@ -67,9 +65,9 @@ class Training:
             raise ValueError("data=(): name at least one file of examples")
 
     @property
-    def prompt_format(self) -> Format:
-        """The format as a value."""
-        return FORMATS[self.format]
+    def kind(self) -> str:
+        """The name of its command: sft, grpo or reader."""
+        return type(self).__name__.removesuffix("Training").lower()
 
     @property
     def context(self) -> int:
@@ -82,7 +80,32 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFT(Training):
+class RerankerTraining(Training):
+    """Settings of training to rerank."""
+
+    smallest: int | None = declare(
+        None, "Smallest number of passages in a set; sizes are drawn from it to --size", DATA, "--size", least=2
+    )
+    format: str = declare("rank-r1-v0.1", FORMAT, PROMPT, choices=tuple(FORMATS))
+    query_tokens: int | None = declare(None, "Maximum query length in tokens", PROMPT, "no limit", least=1)
+    passage_tokens: int | None = declare(None, "Maximum passage length in tokens", PROMPT, "no limit", least=1)
+    clip: Clip = declare(
+        "head", "Part of a longer passage that is shown: head, or the window that shares most with the query", PROMPT
+    )
+
+    def __post_init__(self) -> None:
+        Training.__post_init__(self)
+        if self.smallest is not None and self.smallest > self.size:
+            raise ValueError(f"smallest={self.smallest}: at most size={self.size} is needed")
+
+    @property
+    def prompt_format(self) -> Format:
+        """The format as a value."""
+        return FORMATS[self.format]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFT(RerankerTraining):
     """Supervised training: the label alone, or a cold start whose reasoning names the passage first."""
 
     target: Kind = declare(
@@ -93,14 +116,14 @@ class SFT(Training):
     learning_rate: float = declare(1e-4, LEARNING_RATE, COURSE, above=0)
 
     def __post_init__(self) -> None:
-        Training.__post_init__(self)
+        RerankerTraining.__post_init__(self)
         if (self.target == "naming") != self.prompt_format.reasoning:
             fitting = [name for name, one in FORMATS.items() if one.reasoning == (self.target == "naming")]
             raise ValueError(f"target={self.target!r} does not fit format={self.format!r}: use {' or '.join(fitting)}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GRPO(Training):
+class GRPO(RerankerTraining):
     """Reinforcement learning from labels alone, with the settings of the paper (arXiv 2503.06034) as defaults.
 
     `batch` counts prompts, each answered `generations` times. The rollouts are vLLM's on a GPU, where it is installed.
@@ -116,6 +139,22 @@ class GRPO(Training):
     vllm: bool | None = declare(None, "Generate samples with vLLM", COURSE, "on a GPU if vLLM is installed")
 
     def __post_init__(self) -> None:
-        Training.__post_init__(self)
+        RerankerTraining.__post_init__(self)
         if self.prompt_format.kind != "setwise":
             raise ValueError(f"format={self.format!r}: GRPO rewards one label: use a setwise format")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderTraining(Training):
+    """Supervised training of a reader: a short answer from passages, or that they do not hold it."""
+
+    size: int = declare(5, "Passages shown: the positives, and negatives among them", DATA, least=1, most=20)
+    missing: float = declare(0.15, "Share of examples shown without a positive: to be recognised, 0..1", DATA, least=0)
+    prompt_tokens: int = declare(2048, "Maximum prompt length in tokens; passages are clipped equally", PROMPT, least=1)
+    completion_tokens: int = declare(32, COMPLETION_TOKENS, PROMPT, least=1)
+    learning_rate: float = declare(1e-4, LEARNING_RATE, COURSE, above=0)
+
+    def __post_init__(self) -> None:
+        Training.__post_init__(self)
+        if self.missing >= 1:
+            raise ValueError(f"missing={self.missing!r}: a number in 0..1, below 1, is needed")

@@ -4,17 +4,19 @@
     {"query_id": "1", "query": "…", "positive_passages": [{"docid": "…", "text": "…"}], "negative_passages": […]}
     {"query": "…", "pos": ["…"], "neg": ["…", "…"]}
 
-The first format is the project's own and may have `"known": […]`, passages that are known already; the second is
-Tevatron's, the third FlagEmbedding's. A set depends only on the seed, the epoch and its own example: data may grow and
-training may resume without changing another set.
+The first format is the project's own and may have `"known": […]`, passages that are known already, and `"answer"`, a
+short text; the second is Tevatron's, the third FlagEmbedding's. A set depends only on the seed, the epoch and its own
+example: data may grow and training may resume without changing another set.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from operator import itemgetter
 from typing import Any, Literal
 
 from rankr1_rag.errors import FileError
@@ -36,6 +38,8 @@ from rankr1_rag.prompt import Format, sanitise
 from rankr1_rag.settings import check_within
 from rankr1_rag.types import Passage, Query
 
+EXAMPLES = re.compile(rb'\A\{"id": .*"positives": \[')
+"""The beginning of a file as it is written here."""
 POSITIVES = ("positives", "positive_passages", "pos")
 NEGATIVES = ("negatives", "negative_passages", "neg")
 
@@ -44,8 +48,9 @@ NEGATIVES = ("negatives", "negative_passages", "neg")
 class Example:
     """A query with at least one positive and one negative, the negatives hardest first; `source` names its data set.
 
-    `known` are passages that are known already: the positives are right next to these. ValueError for an example
-    that teaches nothing: an empty query or positive, none of either kind, or a passage (by its id) that is both.
+    `known` are passages that are known already: the positives are right next to these. `answer` is the short answer
+    that the positives hold together, "" if there is none. ValueError for an example that teaches nothing: an empty
+    query or positive, none of either kind, or a passage (by its id) that is both.
     """
 
     query: Query
@@ -53,6 +58,7 @@ class Example:
     negatives: tuple[Passage, ...]
     source: str = ""
     known: tuple[Passage, ...] = ()
+    answer: str = ""
 
     def __post_init__(self) -> None:
         if not self.query.text.strip():
@@ -94,8 +100,8 @@ def read_examples(*paths: FilePath) -> list[Example]:
 
 
 def write_examples(path: FilePath, examples: Iterable[Example]) -> None:
-    """The project's own shape, one line an example. The file appears whole or not at all."""
-    with writing(path) as file:
+    """The project's own shape, one line an example. The file appears whole or not at all; it replaces only examples."""
+    with writing(path, EXAMPLES) as file:
         for example in examples:
             record: dict[str, Any] = {"id": example.query.id, "query": example.query.text}
             parts = {"known": example.known, "positives": example.positives, "negatives": example.negatives}
@@ -103,7 +109,8 @@ def write_examples(path: FilePath, examples: Iterable[Example]) -> None:
                 titled = [({"title": one.title} if one.title else {}) for one in passages]
                 lines = [{"id": p.id, **title, "text": p.text} for p, title in zip(passages, titled, strict=True)]
                 record |= {name: lines} if lines else {}
-            file.write(to_line(record | ({"source": example.source} if example.source else {})))
+            named = {"answer": example.answer, "source": example.source}
+            file.write(to_line(record | {name: text for name, text in named.items() if text}))
 
 
 def share(examples: Sequence[Example], part: float, seed: int) -> list[Example]:
@@ -131,7 +138,8 @@ def example_from_json(record: Json) -> Example:
     right = {(passage.title, passage.text): passage.id for passage in positives}
     apart = [passage for passage in negatives if right.get((passage.title, passage.text), passage.id) == passage.id]
     known = _passages(record, ("known",)) if record.get("known") is not None else ()
-    return Example(query, positives, tuple(apart), text_of(record, ("source",), ""), known)
+    source, answer = (text_of(record, (name,), "") for name in ("source", "answer"))
+    return Example(query, positives, tuple(apart), source, known, answer)
 
 
 def _passages(record: Json, names: Sequence[str]) -> tuple[Passage, ...]:
@@ -165,15 +173,25 @@ class TrainingSet:
 
 
 def sets(
-    examples: Iterable[Example], *, size: int, seed: int, hard: int | None = None, epoch: int = 0
+    examples: Iterable[Example],
+    *,
+    size: int,
+    seed: int,
+    hard: int | None = None,
+    epoch: int = 0,
+    smallest: int | None = None,
 ) -> list[TrainingSet]:
     """A set of `size` passages, 2..20, for every positive of every example, in an order drawn from seed and epoch.
+
+    With `smallest` the size of each set is drawn from `smallest`..`size`, as a selection near its end asks.
 
     The negatives are drawn without replacement from the first `hard` ≥ 1 of the example, None takes all; fewer than
     `size` - 1 are all shown. Other positives never are. Where examples are added, the others keep their sets and their
     order. ValueError for another size or `hard`.
     """
     check_within("size", size, 2, 20)
+    if smallest is not None:
+        check_within("smallest", smallest, 2, size)
     if hard is not None:
         check_within("hard", hard, 1)
     drawn: dict[tuple[str, int], TrainingSet] = {}
@@ -182,11 +200,57 @@ def sets(
             key = digest(f"{seed}\n{epoch}\n{example.query.id}\n{positive.id}")
             generator = random.Random(key)
             pool = example.negatives[:hard]
-            shown = generator.sample(pool, min(size - 1, len(pool)))
+            drawn_size = size if smallest is None else generator.randint(smallest, size)
+            shown = generator.sample(pool, min(drawn_size - 1, len(pool)))
             right = generator.randint(0, len(shown))
             shown.insert(right, positive)
             one = TrainingSet(example.query, tuple(shown), right, example.source, example.known)
             drawn[key, len(drawn)] = one
+    return [drawn[key] for key in sorted(drawn)]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A question with passages as a reranker orders them, and its answer: "" where they do not hold it."""
+
+    query: Query
+    passages: tuple[Passage, ...]
+    answer: str
+    source: str
+
+
+def readings(
+    examples: Iterable[Example],
+    *,
+    size: int,
+    seed: int,
+    hard: int | None = None,
+    epoch: int = 0,
+    missing: float = 0.0,
+) -> list[Reading]:
+    """A reading of every example with an answer: all its positives among negatives, `size` passages, 1..20.
+
+    In the share `missing` of them, 0..1, one positive is left out, and the answer. Positives are shown first more often
+    than not, as after reranking. Examples with more than `size` positives or with known passages are left out. Each
+    depends on seed, epoch and its own example alone. ValueError for another size, or where no example has an answer.
+    """
+    check_within("size", size, 1, 20)
+    drawn: dict[tuple[str, int], Reading] = {}
+    for example in examples:
+        if not example.answer or example.known or len(example.positives) > size:
+            continue
+        generator = random.Random(key := digest(f"{seed}\n{epoch}\n{example.query.id}\nread"))
+        right = list(example.positives)
+        if is_missing := generator.random() < missing:
+            right.remove(generator.choice(right))
+        pool = example.negatives[:hard]
+        wrong = generator.sample(pool, min(size - len(right), len(pool)))
+        ranked = [(generator.gauss(0, 1) - 1.5, one) for one in right] + [(generator.gauss(0, 1), one) for one in wrong]
+        shown = tuple(one for _, one in sorted(ranked, key=itemgetter(0)))
+        answer = "" if is_missing else example.answer
+        drawn[key, len(drawn)] = Reading(example.query, shown, answer, example.source)
+    if not drawn:
+        raise ValueError('no example has an "answer" and at most `size` positives: a reader learns from answers')
     return [drawn[key] for key in sorted(drawn)]
 
 
@@ -199,8 +263,10 @@ _ROUND = str.maketrans("[]", "()")
 """A name in the reasoning must not look like a label."""
 
 
-def target(kind: Kind, passage: Passage, label: int, format: Format) -> str:
+def target(kind: Kind, passage: Passage, label: int, format: Format, others: Sequence[Passage] = ()) -> str:
     """The completion that picks the passage under this label ≥ 1: "label" the answer alone, "naming" a name before it.
+
+    `others` are the other passages of the set.
 
     ValueError for a listwise format, and for "naming" in a format without reasoning.
     """
@@ -214,11 +280,15 @@ def target(kind: Kind, passage: Passage, label: int, format: Format) -> str:
         return format.answer(label - 1)
     if not format.reasoning:
         raise ValueError(f"format {format.name!r} has no reasoning that could name the passage: use target 'label'")
-    return format.answer(label - 1, name(passage, format))
+    return format.answer(label - 1, name(passage, format, others))
 
 
-def name(passage: Passage, format: Format) -> str:
-    """The title as the format shows it, else the first six words of the text; on one line, no label or tag in it."""
-    title = format.line(Passage("", "", passage.title))
-    words = title.split() or format.line(passage).split()[:_WORDS]
+def name(passage: Passage, format: Format, others: Sequence[Passage] = ()) -> str:
+    """The title as the format shows it, and the first six words of the text where there is no title or another has it.
+
+    On one line, no label or tag in it.
+    """
+    words = format.line(Passage("", "", passage.title)).split()
+    if not words or passage.title in {other.title for other in others}:
+        words += format.line(Passage("", passage.text, "")).split()[:_WORDS]
     return sanitise(" ".join(words)).translate(_ROUND)

@@ -11,7 +11,8 @@ from operator import itemgetter
 from typing import Any
 
 from rankr1_rag.prompt import Format
-from rankr1_rag.train.data import TrainingSet
+from rankr1_rag.reader import UNANSWERABLE, answer_string, normalised, token_f1
+from rankr1_rag.train.data import Reading, TrainingSet
 from rankr1_rag.train.model import Trained, generating
 from rankr1_rag.train.run_dir import ALONE, Processes
 from rankr1_rag.types import Message
@@ -58,15 +59,33 @@ class HeldOutScores:
     places: tuple[float, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ReadingScores:
+    """Scores on `sets` held-out readings: exact matches and F1 of answers, in the share that has one; no answer is 0.
+
+    `answered`: the share that got an answer; `unanswerable`: the share of those without a positive that got none.
+    """
+
+    sets: int
+    accuracy: float
+    f1: float
+    answered: float
+    unanswerable: float
+    completion_tokens: float
+
+
 def measure(
     trained: Trained,
     asked: Sequence[Sequence[Message]],
-    held: Sequence[TrainingSet],
-    format: Format,
+    held: Sequence[TrainingSet | Reading],
+    format: Format | None,
     most: int,
     processes: Processes = ALONE,
-) -> HeldOutScores:
-    """Ask each set once, by all processes; `asked` are its messages, `most` the longest completion in tokens."""
+) -> HeldOutScores | ReadingScores:
+    """Ask each set once, by all processes; `asked` are its messages, `most` the longest completion in tokens.
+
+    `format` is None for readings.
+    """
     batches = [asked[start : start + BATCH] for start in range(0, len(asked), BATCH)]
     with inference(trained.model):
         ours = [
@@ -75,6 +94,15 @@ def measure(
         ]
     written = chain.from_iterable(batch for _, batch in sorted(processes.gathered(ours), key=itemgetter(0)))
     texts, lengths = zip(*written, strict=True)
+    if format is None:
+        return reading_scores(texts, lengths, [one for one in held if isinstance(one, Reading)])
+    return set_scores(texts, lengths, [one for one in held if isinstance(one, TrainingSet)], format)
+
+
+def set_scores(
+    texts: Sequence[str], lengths: Sequence[int], held: Sequence[TrainingSet], format: Format
+) -> HeldOutScores:
+    """The scores of completions and their lengths in tokens."""
     rewards = [reward(format, text, len(one.passages), one.right) for text, one in zip(texts, held, strict=True)]
     named = [format.strict(text, len(one.passages)) for text, one in zip(texts, held, strict=True)]
     size = max(len(one.passages) for one in held)
@@ -86,6 +114,21 @@ def measure(
         format_rate=sum(one.format for one in rewards) / len(held),
         completion_tokens=sum(lengths) / len(held),
         places=tuple(round(count * size / kept, 3) if kept else 0.0 for count in counts),
+    )
+
+
+def reading_scores(texts: Sequence[str], lengths: Sequence[int], held: Sequence[Reading]) -> ReadingScores:
+    """The scores of answers and their lengths in tokens."""
+    said = [answer_string(text) for text in texts]
+    pairs = [(normalised(one), normalised(asked.answer)) for one, asked in zip(said, held, strict=True) if asked.answer]
+    absent = [one == UNANSWERABLE for one, asked in zip(said, held, strict=True) if not asked.answer]
+    return ReadingScores(
+        sets=len(held),
+        accuracy=sum(one == right for one, right in pairs) / max(1, len(pairs)),
+        f1=sum(token_f1(one.split(), right.split()) for one, right in pairs) / max(1, len(pairs)),
+        answered=sum(one != UNANSWERABLE for one in said) / len(held),
+        unanswerable=sum(absent) / max(1, len(absent)),
+        completion_tokens=sum(lengths) / len(held),
     )
 
 

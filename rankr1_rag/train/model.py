@@ -12,7 +12,7 @@ from rankr1_rag.backends import hub
 from rankr1_rag.backends.chat_template import render_prompt
 from rankr1_rag.backends.transformers import model as transformers_model
 from rankr1_rag.errors import BackendError
-from rankr1_rag.train.config import SFT, Training
+from rankr1_rag.train.config import GRPO, Training
 from rankr1_rag.types import Message
 
 
@@ -70,7 +70,7 @@ def load(settings: Training) -> Trained:
         trust_remote_code=False,
     ).to(device)
     adapted = with_adapter(model, weights, settings)
-    if isinstance(settings, SFT):  # trl's trainer samples without autocast, where types must agree
+    if not isinstance(settings, GRPO):  # trl's trainer samples without autocast, where types must agree
         round_frozen_weights(adapted)
     if settings.compile:
         for layer in model.get_decoder().layers:

@@ -6,7 +6,7 @@ names the passage and its label: a small model that names its choice first learn
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, TypeAlias
@@ -14,12 +14,14 @@ from typing import Any, TypeAlias
 from rankr1_rag.engine.query import Budget
 from rankr1_rag.io.collection import within
 from rankr1_rag.prompt import Format
-from rankr1_rag.train.config import SFT, Training
-from rankr1_rag.train.data import Example, TrainingSet, read_examples, sets, share, target
+from rankr1_rag.reader import UNANSWERABLE, reading_messages
+from rankr1_rag.train.config import GRPO, SFT, ReaderTraining, RerankerTraining, Training
+from rankr1_rag.train.data import Example, Reading, TrainingSet, read_examples, readings, sets, share, target
 from rankr1_rag.train.model import Trained
-from rankr1_rag.types import Message
+from rankr1_rag.types import Clip, Message
 
 Count: TypeAlias = Callable[[str], int | None]
+Drawn: TypeAlias = TrainingSet | Reading
 
 
 def messages(
@@ -31,6 +33,7 @@ def messages(
     reasoning_tokens: int,
     query_tokens: int | None = None,
     passage_tokens: int | None = None,
+    clip: Clip = "head",
 ) -> list[Message]:
     """The messages of a set. ValueError with the query's id where the context, in tokens, cannot hold them.
 
@@ -38,7 +41,7 @@ def messages(
     """
     thinks = reasoning_tokens * format.reasoning
     n = len(set.passages)
-    budget = Budget(format, n, thinks, query_tokens, passage_tokens, known=len(set.known))
+    budget = Budget(format, n, thinks, query_tokens, passage_tokens, len(set.known), clip)
     with within(f"query {set.query.id!r}"):
         texts = budget.fit(set.query.text, set.passages + set.known, SimpleNamespace(context=context, count=count))
     return format.messages(texts.query, texts.lines[:n], texts.lines[n:])
@@ -48,8 +51,8 @@ def messages(
 class TrainingData:
     """The sets to train on, in order, and those to measure on; `examples` of them were taken."""
 
-    sets: tuple[TrainingSet, ...]
-    held_out: tuple[TrainingSet, ...]
+    sets: tuple[Drawn, ...]
+    held_out: tuple[Drawn, ...]
     examples: tuple[Example, ...]
 
 
@@ -62,16 +65,20 @@ def read_training_data(settings: Training) -> TrainingData:
         raise ValueError(
             f"held_out: the query {both!r:.80} is trained on too, so its score would mean nothing: use other examples"
         )
-    train = [
-        one
-        for epoch in range(settings.epochs)
-        for one in sets(examples, size=settings.size, seed=settings.seed, hard=settings.hard, epoch=epoch)
-    ]
-    measured = sets(held, size=settings.size, seed=settings.seed, hard=settings.hard)[: settings.held_sets]
+
+    def drawn(some: Sequence[Example], epoch: int, smallest: int | None) -> list[Drawn]:
+        size, seed, hard = settings.size, settings.seed, settings.hard
+        if isinstance(settings, ReaderTraining):
+            return [*readings(some, size=size, seed=seed, hard=hard, epoch=epoch, missing=settings.missing)]
+        return [*sets(some, size=size, seed=seed, hard=hard, epoch=epoch, smallest=smallest)]
+
+    smallest = settings.smallest if isinstance(settings, RerankerTraining) else None
+    train = [one for epoch in range(settings.epochs) for one in drawn(examples, epoch, smallest)]
+    measured = drawn(held, 0, None)[: settings.held_sets] if held else []
     return TrainingData(tuple(train), tuple(measured), tuple(examples))
 
 
-def supervised(material: TrainingData, settings: SFT, trained: Trained) -> list[dict[str, Any]]:
+def supervised(material: TrainingData, settings: SFT | ReaderTraining, trained: Trained) -> list[dict[str, Any]]:
     """Rows of token ids, and which of them are learned: the completion and its end. ValueError where that is too long.
 
     Rendered as the backends render it, so that what is learned is what will be asked.
@@ -79,7 +86,12 @@ def supervised(material: TrainingData, settings: SFT, trained: Trained) -> list[
     rows = []
     for one in material.sets:
         prompt = trained.ids(asked(one, settings, trained.count))
-        text = target(settings.target, one.passages[one.right], one.right + 1, settings.prompt_format)
+        if isinstance(one, Reading):
+            text = one.answer or UNANSWERABLE
+        else:
+            assert isinstance(settings, SFT)
+            others = [*one.passages[: one.right], *one.passages[one.right + 1 :]]
+            text = target(settings.target, one.passages[one.right], one.right + 1, settings.prompt_format, others)
         learned = [*trained.tokenizer(text, add_special_tokens=False).input_ids, trained.tokenizer.eos_token_id]
         if len(learned) > settings.completion_tokens:
             raise ValueError(
@@ -90,15 +102,23 @@ def supervised(material: TrainingData, settings: SFT, trained: Trained) -> list[
     return rows
 
 
-def rewarded(material: TrainingData, settings: Training, count: Count) -> list[dict[str, Any]]:
+def rewarded(material: TrainingData, settings: GRPO, count: Count) -> list[dict[str, Any]]:
     """Rows of prompt, number of passages and the place of the right one."""
     return [
-        {"prompt": asked(one, settings, count), "n": len(one.passages), "right": one.right} for one in material.sets
+        {"prompt": asked(one, settings, count), "n": len(one.passages), "right": one.right}
+        for one in material.sets
+        if isinstance(one, TrainingSet)
     ]
 
 
-def asked(one: TrainingSet, settings: Training, count: Count) -> list[Message]:
-    """The messages of a set, clipped as they are when a reranker asks. ValueError names the query."""
+def asked(one: Drawn, settings: Training, count: Count) -> list[Message]:
+    """The messages of a set or reading, clipped as they are in use. ValueError names the query."""
+    if isinstance(one, Reading):
+        with within(f"query {one.query.id!r}"):
+            return reading_messages(
+                "reader-v1", one.query.text, one.passages, settings.context, count, settings.completion_tokens
+            )
+    assert isinstance(settings, RerankerTraining)
     return messages(
         one,
         settings.prompt_format,
@@ -107,4 +127,5 @@ def asked(one: TrainingSet, settings: Training, count: Count) -> list[Message]:
         reasoning_tokens=settings.completion_tokens if settings.prompt_format.reasoning else 0,
         query_tokens=settings.query_tokens,
         passage_tokens=settings.passage_tokens,
+        clip=settings.clip,
     )

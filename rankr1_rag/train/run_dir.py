@@ -14,6 +14,7 @@ import atexit
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,11 +26,20 @@ from typing import Any, TypeVar
 
 from rankr1_rag.backends import hub
 from rankr1_rag.errors import FileError
-from rankr1_rag.io.files import locked, writing
+from rankr1_rag.io.checksum import with_checksum
+from rankr1_rag.io.collection import of_kind
+from rankr1_rag.io.files import claim_folder, locked, writing
+from rankr1_rag.io.journal import parsed
+from rankr1_rag.io.trec import warn_once
 from rankr1_rag.train.config import Training
 
 ADAPTER = "adapter_model.safetensors"
 CARD, SETTINGS = "README.md", "settings.json"
+
+OURS = re.compile(rb'\A\{\s*"training": ')
+"""The beginning of the settings of a run."""
+FILES = (SETTINGS, CARD, "log.jsonl", "training.png", "adapter_*", "checkpoints/checkpoint-*/", "unfinished/*")
+"""All that a run writes."""
 
 _MAY_CHANGE = {"out", "device", "device_batch", "compile", "checkpointing", "vllm", "save"}
 """Settings that may change when a run resumes: they decide where and how fast, not what."""
@@ -56,10 +66,10 @@ class RunDir:
         """The settings the run began with. FileError if the file is damaged."""
         file = self.path / SETTINGS
         try:
-            return dict(json.loads(file.read_text(encoding="utf-8")))
-        except (ValueError, TypeError, RecursionError) as error:
-            remedy = "remove the folder, or use another --out"
-            raise FileError(file, None, f"the file is damaged ({error}): {remedy}") from error
+            settings: dict[str, Any] = of_kind("it", json.loads(file.read_text(encoding="utf-8")), "an object")
+        except (ValueError, RecursionError) as error:
+            raise FileError(file, None, f"the file is damaged ({error}): use another --out") from error
+        return settings
 
     @property
     def done(self) -> bool:
@@ -68,8 +78,8 @@ class RunDir:
 
     def checkpoint(self) -> Path | None:
         """The newest complete checkpoint; unfinished ones are removed."""
-        steps = {int(path.name.rpartition("-")[2]): path for path in self.checkpoints.glob("checkpoint-*")}
-        for _, path in sorted(steps.items(), reverse=True):
+        named = [path for path in self.checkpoints.glob("checkpoint-*") if path.name[len("checkpoint-") :].isdecimal()]
+        for path in sorted(named, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
             with suppress(OSError, ValueError, RecursionError):
                 json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))  # it is written last
                 if (path / ADAPTER).exists():
@@ -78,15 +88,15 @@ class RunDir:
         return None
 
     def records(self) -> list[dict[str, Any]]:
-        """The lines of the log without an unfinished last one."""
-        if not self.log.exists():
-            return []
+        """The lines of the log without an unfinished last one. Damaged ones are left out, with a warning."""
         found = []
-        for line in self.log.read_text(encoding="utf-8").splitlines():
-            try:
-                found.append(json.loads(line))
-            except (ValueError, RecursionError):
-                break
+        with suppress(FileNotFoundError), self.log.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                record = parsed(line)
+                if type(record.get("step")) is int:
+                    found.append(record)
+                elif line.endswith(b"\n"):
+                    warn_once(f"{self.log}:{number}: this line of the log is damaged and left out")
         return found
 
     def has_scores(self, step: int) -> bool:
@@ -99,7 +109,7 @@ class RunDir:
         step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1
         kept = [record for record in self.records() if record["step"] <= step]
         with writing(self.log) as out:
-            out.writelines(json.dumps(record) + "\n" for record in kept)
+            out.writelines(with_checksum(json.dumps(record)) + "\n" for record in kept)
         return str(checkpoint) if checkpoint else None
 
 
@@ -110,7 +120,9 @@ def opened(settings: Training, processes: Processes) -> Iterator[RunDir]:
     with ExitStack() as held:
 
         def begin() -> None:
-            path.mkdir(parents=True, exist_ok=True)
+            claim_folder(
+                path, SETTINGS, OURS, FILES, [settings.model, settings.adapter, *settings.data, *settings.held_out]
+            )
             held.enter_context(locked(path / ".lock"))
             write_or_compare(RunDir(path), settings)
 
@@ -131,7 +143,7 @@ def write_or_compare(folder: RunDir, settings: Training) -> None:
     """
     adapter = hub.weights(settings.model, settings.adapter).adapter
     described = {
-        "training": type(settings).__name__.lower(),
+        "training": settings.kind,
         **settings.to_json(),
         "files": {name: digest(Path(name)) for name in (*settings.data, *settings.held_out)},
         "adapter_weights": digest(adapter.file(hub.ADAPTER)) if adapter else None,

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any
 
 from rankr1_rag.train import prompts, trainer
-from rankr1_rag.train.config import SFT
+from rankr1_rag.train.config import SFT, ReaderTraining
 from rankr1_rag.train.run_dir import RunDir
 from rankr1_rag.train.trainer import Progress, Run
 
@@ -25,12 +25,12 @@ WIDTHS = 32
 _IGNORED = -100
 
 
-def sft(settings: SFT, progress: Progress | None = None) -> RunDir:
-    """Train or resume until the adapter is written: see `trainer.train`."""
+def sft(settings: SFT | ReaderTraining, progress: Progress | None = None) -> RunDir:
+    """Train a reranker or a reader, or resume, until the adapter is written: see `trainer.train`."""
     return trainer.train(settings, lambda run: make_trainer(run, settings), progress)
 
 
-def make_trainer(run: Run, settings: SFT) -> Any:
+def make_trainer(run: Run, settings: SFT | ReaderTraining) -> Any:
     """The trainer of a run, ready to train."""
     transformers: Any = import_module("transformers")
     rows = group_by_length(prompts.supervised(run.material, settings, run.trained), settings.batch, settings.seed)

@@ -14,9 +14,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from rankr1_rag.io.checksum import with_checksum
+from rankr1_rag.io.files import writing_bytes
 from rankr1_rag.train import card
 from rankr1_rag.train.card import write_card
-from rankr1_rag.train.config import Training
+from rankr1_rag.train.config import RerankerTraining, Training
 from rankr1_rag.train.evaluate import measure
 from rankr1_rag.train.model import Trained, load
 from rankr1_rag.train.prompts import TrainingData, asked, read_training_data
@@ -43,7 +45,7 @@ NAMES = {
 _PANELS = (
     ("Reward", ("reward",), ()),
     ("Loss", ("loss",), ()),
-    ("Held-out sets", (), ("accuracy", "format_rate")),
+    ("Held-out sets", (), ("accuracy", "format_rate", "f1", "answered")),
     ("Completion, tokens", ("completion_tokens",), ("completion_tokens",)),
     ("Form kept, training", ("format_rate",), ()),
     ("Entropy", ("entropy",), ()),
@@ -60,7 +62,7 @@ def write_plots(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     shown = []
     for title, of_training, of_held_out in _PANELS:
         curves = [(name, "training", "-", [one for one in records if name in one]) for name in of_training]
-        curves += [(name, "held out", "o-", held) for name in of_held_out]
+        curves += [(name, "held out", "o-", [one for one in held if name in one]) for name in of_held_out]
         if drawn := [curve for curve in curves if curve[-1]]:
             shown.append((title, drawn))
     if not shown:
@@ -78,7 +80,8 @@ def write_plots(records: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.legend(frameon=False, fontsize=9)
     for axis in axes.flat[len(shown) :]:
         axis.set_visible(False)
-    figure.savefig(path, dpi=130)
+    with writing_bytes(path) as out:
+        figure.savefig(out, format="png", dpi=130)
     pyplot.close(figure)
 
 
@@ -190,7 +193,8 @@ def log_callback(run: Run) -> Any:
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if prompts:
-                form, most = run.settings.prompt_format, run.settings.completion_tokens
+                form = run.settings.prompt_format if isinstance(run.settings, RerankerTraining) else None
+                most = run.settings.completion_tokens
                 scores = measure(run.trained, prompts, run.material.held_out, form, most, run.processes)
                 self.log(state, {"held_out": asdict(scores)})
 
@@ -204,7 +208,7 @@ def log_callback(run: Run) -> Any:
             line = {"step": state.global_step, **figures}
             if {"loss", "held_out"} & line.keys():
                 with run.folder.log.open("a", encoding="utf-8") as out:
-                    out.write(json.dumps(line) + "\n")
+                    out.write(with_checksum(json.dumps(line)) + "\n")
             if run.progress:
                 run.progress(state.global_step, state.max_steps, line)
 

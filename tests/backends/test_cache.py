@@ -235,11 +235,20 @@ def test_a_folder_that_is_not_writable_is_an_error_at_once() -> None:
     assert "there.sqlite cannot be used as a store (attempt to write a readonly database)" in there
 
 
-def test_a_row_that_cannot_be_read_is_an_error(store: Path) -> None:
-    new(store)
-    execute(store, "UPDATE completions SET completion = '[]'")
-    with pytest.raises(StoreError, match="holds a completion that cannot be read"):
-        new(store)
+def test_rows_that_cannot_be_read_are_requested_again_and_replaced(
+    store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    new(store, "a", "b", "c")
+    execute(store, "UPDATE completions SET completion = '[]' WHERE rowid < 3")
+    backend = stored(Scripted(script := Script()), store)
+    assert [one.text for one in ask(backend, *map(asking, "abc"))] == ["a", "b", "c"]
+    assert (script.calls, backend.damaged, backend.misses, backend.hits) == (2, 2, 2, 1)
+    assert [one.getMessage().partition(": ")[2] for one in caplog.records] == [
+        "a stored completion is requested again: it is damaged (it is an array where an object is needed)",
+        "2 damaged completions were requested again",
+    ]
+    ask(again := stored(Scripted(lambda _: 1 / 0), store), *map(asking, "abc"))
+    assert (again.hits, again.damaged, rows(store)) == (3, 0, 3)
 
 
 # ---- a full disk

@@ -294,9 +294,9 @@ async def leave_awaited(_: str) -> list[Passage]:
 @pytest.mark.parametrize(
     ("retrieve", "error", "problem"),
     [
-        (lambda _: quits(), RuntimeError, "retrieve= raised SystemExit: the index"),
-        (leave_later, RuntimeError, "retrieve= raised SystemExit: the index"),
-        (leave_awaited, RuntimeError, "retrieve= raised SystemExit: the index"),
+        (lambda _: quits(), RuntimeError, "raised SystemExit: the index"),
+        (leave_later, RuntimeError, "raised SystemExit: the index"),
+        (leave_awaited, RuntimeError, "raised SystemExit: the index"),
         (lambda _: [{}["index"]], KeyError, "index"),
         (lambda _: [NEW, 3], TypeError, "retrieve= returned a wrong list: passage 1 is neither a str nor a Passage"),
         *(

@@ -15,7 +15,6 @@ import pytest
 from rankr1_eval.baselines import FirstStage
 from rankr1_eval.cli import main
 from rankr1_eval.evaluation import Evaluation
-from rankr1_eval.reader import Reader
 from rankr1_eval.run_folder import RunFolder
 from rankr1_eval.scoring import EvaluatedRun
 from rankr1_eval.systems import parse
@@ -24,6 +23,7 @@ from rankr1_rag import Reranker
 from rankr1_rag.backends import Backend
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.errors import BackendError
+from rankr1_rag.reader import Reader
 from rankr1_rag.types import Completion, Message
 
 ALL = "none,random,oracle,rank-r1,rank-r1:votes=3,gold,no-context"

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from rankr1_eval.baselines import FirstStage
-from rankr1_eval.reader import Reader
 from rankr1_eval.scoring import EvaluatedRun, score
 from rankr1_eval.types import Question, StageError, pooled
 from rankr1_rag import Reranker
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.errors import BackendUnavailable, FileError
+from rankr1_rag.reader import Reader
 from tests.eval import evaluations
 from tests.eval.evaluations import ALL, Model
 
@@ -154,7 +154,7 @@ def test_files_of_somebody_else_are_left_alone(run: Run, tmp_path: Path) -> None
     (tmp_path / "passages.jsonl").write_text("mine")
     with pytest.raises(FileError, match="is not the file of a run"):
         run("none")
-    with pytest.raises(FileError, match="give a folder as --out"):
+    with pytest.raises(FileError, match="not a folder that can be written to"):
         run("none", path=tmp_path / "passages.jsonl")
     assert (tmp_path / "passages.jsonl").read_text() == "mine"
 

@@ -9,10 +9,11 @@ import pytest
 
 from rankr1_eval.measures.ir import score_run
 from rankr1_eval.predictions import export, read_predictions, score_predictions
-from rankr1_eval.scoring import EvaluatedRun, Read, SystemRun, score
+from rankr1_eval.scoring import EvaluatedRun, SystemRun, score
 from rankr1_eval.types import Question, pooled
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.trec import read_qrels, read_run
+from rankr1_rag.reader import Read
 from rankr1_rag.types import Query
 from tests.eval.evaluations import command
 

@@ -18,9 +18,10 @@ from rankr1_eval.cli.table import table
 from rankr1_eval.report import write_report
 from rankr1_eval.report.markdown import markdown
 from rankr1_eval.report.page import page
-from rankr1_eval.scoring import EvaluatedRun, Read, SystemRun, score
+from rankr1_eval.scoring import EvaluatedRun, SystemRun, score
 from rankr1_eval.types import Difference, Question
 from rankr1_rag.explain import clean
+from rankr1_rag.reader import Read
 from tests.eval import evaluations
 from tests.eval.evaluations import ALL, Model
 from tests.html_pages import ParsedPage, check_in_browser, check_policy, needs_chromium

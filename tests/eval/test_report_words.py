@@ -18,9 +18,10 @@ from rankr1_eval.report.charts import support_moves
 from rankr1_eval.report.extremes import extremes
 from rankr1_eval.report.tables import group_tables, scores_table
 from rankr1_eval.report.wording import View, extent
-from rankr1_eval.scoring import EvaluatedRun, Read, SystemRun, score
+from rankr1_eval.scoring import EvaluatedRun, SystemRun, score
 from rankr1_eval.types import Difference, Estimate, Question, Scores, SystemScores
 from rankr1_rag.checkpoints import BASE
+from rankr1_rag.reader import Read
 from rankr1_rag.types import Passage, Query
 
 unit = st.floats(0, 1)

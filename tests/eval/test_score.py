@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from rankr1_eval.scoring import EvaluatedRun, Read, SystemRun, differences, from_json, score, to_json
+from rankr1_eval.scoring import EvaluatedRun, SystemRun, differences, from_json, score, to_json
 from rankr1_eval.types import Question
+from rankr1_rag.reader import Read
 from rankr1_rag.types import Cost, Query
 
 pytestmark = pytest.mark.third_party

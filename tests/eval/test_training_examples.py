@@ -23,6 +23,7 @@ from rankr1_eval.training_examples import (
 )
 from rankr1_eval.types import Question, pooled
 from rankr1_rag.cli.options import UsageError
+from rankr1_rag.errors import FileError
 from rankr1_rag.train.data import read_examples, write_examples
 
 FILES = {
@@ -147,7 +148,7 @@ def test_the_command_writes_both_files_and_tells_what_it_made(shared_data: Path,
     ("arguments", "told"),
     [
         (("--held-share", "0.2"), "--held-out"),
-        (("--held-out", "OUT"), "give two files"),
+        (("--held-out", "OUT"), "is another output"),
         (("--held-out", "held.jsonl", "--held-share", "1.5"), "between 0 and 1"),
         (("--depth", "0"), "depth=0"),
         (("--found", "0"), "found=0"),
@@ -160,6 +161,6 @@ def test_a_wrong_argument_is_told_and_nothing_is_written(
 ) -> None:
     out = tmp_path / "train.jsonl"
     error = command(shared_data, "--out", out, *[out if one == "OUT" else one for one in arguments]).exception
-    assert isinstance(error, UsageError | FileNotFoundError)
+    assert isinstance(error, UsageError | FileError | FileNotFoundError)
     assert told in str(error)
     assert not out.exists()

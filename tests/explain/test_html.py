@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rankr1_rag.errors import FileError
 from rankr1_rag.explain import clean, page, write_page
 from rankr1_rag.explain.html import marked, mentioned
 from rankr1_rag.types import Passage, Ranking
@@ -106,7 +107,7 @@ def test_a_page_is_written_whole_or_not_at_all(hostile: Ranking, ordinary: Ranki
     write_page(hostile, str(target))
     assert target.read_bytes().decode("utf-8") == page(hostile)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError, match="folder"):
+    with pytest.raises(FileError, match="this is a folder"):
         write_page(ordinary, tmp_path / "folder")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "page.html"]
 

@@ -62,6 +62,7 @@ def made(count: int, first: int = 0) -> list[Example]:
             (Passage(f"p{n}", f"The number {n} is told of here.", f"Number {n}"),),
             tuple(Passage(f"n{n}-{m}", f"Nothing is told of number {m}.", f"Letter {m}") for m in range(4)),
             "made",
+            answer=f"number {n}",
         )
         for n in range(first, first + count)
     ]

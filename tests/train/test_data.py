@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 
 from rankr1_rag.errors import FileError
 from rankr1_rag.prompt import FORMATS
-from rankr1_rag.train.data import Example, TrainingSet, name, read_examples, sets, share, target, write_examples
+from rankr1_rag.train.data import (
+    Example,
+    TrainingSet,
+    name,
+    read_examples,
+    readings,
+    sets,
+    share,
+    target,
+    write_examples,
+)
 from rankr1_rag.types import Passage, Query
 
 NAMING, PLAIN, LISTWISE = FORMATS["naming-v1"], FORMATS["setwise-sft-v0.1"], FORMATS["listwise-v1"]
@@ -321,3 +331,47 @@ def test_a_format_that_cannot_hold_the_target_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=problem):
             target(kind, FLEAS.positives[0], label, format)
+
+
+def test_sizes_of_sets_are_drawn_from_the_smallest_on() -> None:
+    passages = [Passage(f"n{n}", f"text {n}") for n in range(9)]
+    many = [Example(Query(f"q{n}", f"query {n}"), (Passage("p", "right"),), tuple(passages)) for n in range(60)]
+    assert {len(one.passages) for one in sets(many, size=5, seed=0, smallest=2)} == {2, 3, 4, 5}
+    assert {len(one.passages) for one in sets(many, size=5, seed=0)} == {5}
+
+
+def test_a_title_that_another_passage_shares_is_told_apart_by_the_text() -> None:
+    one, same = Passage("a", "One two three four five six seven", "Cats"), Passage("b", "Other words", "Cats")
+    assert name(one, NAMING) == "Cats"
+    assert name(one, NAMING, [Passage("c", "", "Dogs")]) == "Cats"
+    assert name(one, NAMING, [same]) == "Cats One two three four five six"
+
+
+def answered(count: int = 200) -> list[Example]:
+    """Examples with two positives, eight negatives and an answer."""
+    right = (Passage("p1", "first"), Passage("p2", "second"))
+    wrong = tuple(Passage(f"n{n}", f"text {n}") for n in range(8))
+    return [Example(Query(f"q{n}", f"query {n}"), right, wrong, answer=f"answer {n}") for n in range(count)]
+
+
+def test_a_reading_shows_all_positives_or_has_no_answer() -> None:
+    found = readings(answered(), size=5, seed=0, missing=0.25)
+    assert found == readings(answered(), size=5, seed=0, missing=0.25) != readings(answered(), size=5, seed=1)
+    assert {len(one.passages) for one in found} == {5}
+    for one in found:
+        assert ({"p1", "p2"} <= {passage.id for passage in one.passages}) == bool(one.answer)
+    assert 30 < sum(not one.answer for one in found) < 70
+    first = sum(one.passages[0].id in ("p1", "p2") for one in found)
+    assert 120 < first < 200  # more often than not, and not always
+
+
+def test_what_has_no_answer_or_too_many_positives_is_not_read() -> None:
+    plain, *rest = answered(3)
+    assert len(readings([replace(plain, answer=""), *rest], size=2, seed=0)) == 2
+    with pytest.raises(ValueError, match='no example has an "answer"'):
+        readings(answered(3), size=1, seed=0)
+
+
+def test_answers_are_read_and_written(tmp_path: Path) -> None:
+    write_examples(tmp_path / "some.jsonl", answered(2))
+    assert read_examples(tmp_path / "some.jsonl") == answered(2)

@@ -19,7 +19,7 @@ import rankr1_rag
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.transformers import Transformers
 from rankr1_rag.errors import BackendError, FileError
-from rankr1_rag.train.config import GRPO, SFT, Training
+from rankr1_rag.train.config import GRPO, SFT, ReaderTraining, Training
 from rankr1_rag.train.evaluate import measure
 from rankr1_rag.train.grpo import grpo
 from rankr1_rag.train.model import load
@@ -75,7 +75,7 @@ def reinforced(common: dict[str, Any], **further: Any) -> GRPO:
 
 def command(settings: Training) -> list[str]:
     """The command line of these settings."""
-    said = [sys.executable, "-m", "rankr1_rag", "train", type(settings).__name__.lower()]
+    said = [sys.executable, "-m", "rankr1_rag", "train", settings.kind]
     for field in fields(settings):
         value = getattr(settings, field.name)
         for one in value if isinstance(value, tuple) else (value,):
@@ -127,6 +127,18 @@ def test_supervised_training_learns_and_tells_what_it_did(common: dict[str, Any]
     shown = (settings.data[0], "made 12", "naming-v1", "| 24 | 4 |", "transformers", settings.model, "A new adapter")
     assert [one for one in shown if one not in card] == []
     assert (folder.path / "training.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.smoke
+def test_a_reader_learns_to_answer_and_a_killed_run_of_it_goes_on(common: dict[str, Any], tmp_path: Path) -> None:
+    common = {name: value for name, value in common.items() if name != "format"}
+    whole = ReaderTraining(**{**common, "epochs": 4, "save": 4, "missing": 0.2, "out": str(tmp_path / "whole")})
+    scores = [line["held_out"] for line in sft(whole).records() if "held_out" in line]
+    assert scores[-1]["f1"] > scores[0]["f1"]
+    card = (tmp_path / "whole" / "README.md").read_text(encoding="utf-8")
+    assert [one for one in ("for reading", "`reader-v1`", "| F1 |", '"missing": 0.2') if one not in card] == []
+    kill_and_resume(4, command(replace(whole, out=common["out"])), run := RunDir(Path(common["out"])))
+    assert same(run, RunDir(tmp_path / "whole"))
 
 
 @pytest.mark.smoke

@@ -15,10 +15,11 @@ from rankr1_eval.cli.qa import qa
 from rankr1_eval.cli.reproduce import reproduce
 from rankr1_eval.cli.score import score
 from rankr1_eval.cli.selection import selection
+from rankr1_rag.cli.app import Commands
 from rankr1_rag.cli.options import with_settings
 from rankr1_rag.settings import TOP_N, EffectiveDefault
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 def _version(wanted: bool) -> None:

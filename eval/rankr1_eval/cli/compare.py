@@ -16,7 +16,7 @@ from rich.text import Text
 
 from rankr1_rag.cli.options import UsageError, arguments
 from rankr1_rag.explain import clean
-from rankr1_rag.io.files import check_folder, writing
+from rankr1_rag.io.files import check_apart, check_output, writing
 
 if TYPE_CHECKING:
     from rankr1_eval.compare import Pair, Paired
@@ -50,6 +50,7 @@ def compare(
         rankr1-eval compare runs/hotpotqa --against rank-r1 --measures R@5,All@5 --by type
     """
     from rankr1_eval.compare import groups, paired, read
+    from rankr1_eval.report.page import PAGE, versus
 
     if second is None and not against:
         raise UsageError("one run needs --against with one of its systems: add it, or another run")
@@ -57,16 +58,15 @@ def compare(
         if path is not None and not path.exists():
             raise UsageError(f"{path} does not exist: give a run's folder, or its scores.json")
     named = [name.strip() for name in (measures or "").split(",") if name.strip()]
-    check_folder(html)
+    check_apart([html, "-" if as_json else None], [first, second])
+    check_output(html, PAGE)
     with arguments():
         one = read(first)
         other = read(second) if second is not None else one
         found = paired(one, other, against or "", named, groups(one, by.value) if by else None)
     if html is not None:
-        from rankr1_eval.report.page import versus
-
         page = versus(found)
-        with writing(html) as out:
+        with writing(html, PAGE) as out:
             out.write(page)
     if as_json:
         typer.echo(json.dumps(found.to_json()))

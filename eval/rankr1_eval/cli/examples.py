@@ -14,6 +14,7 @@ from rich.text import Text
 from rankr1_eval.cli.options import QuestionOptions
 from rankr1_rag.cli.options import UsageError, arguments
 from rankr1_rag.explain import clean
+from rankr1_rag.io.files import check_apart, check_output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,12 +53,13 @@ def examples(
     """
     from rankr1_eval import data, training_examples
     from rankr1_eval.data.loading import corpus, sample
-    from rankr1_rag.train.data import write_examples
+    from rankr1_rag.train.data import EXAMPLES, write_examples
 
     if held_out is None and held_share is not None:
         raise UsageError("--held-share needs --held-out, the file for that share: add it, or leave it out")
-    if held_out is not None and held_out.resolve() == out.resolve():
-        raise UsageError(f"--held-out and --out are both {out}: give two files")
+    check_apart([out, held_out, "-" if as_json else None], [source.data])
+    check_output(out, EXAMPLES)
+    check_output(held_out, EXAMPLES)
     with arguments():
         everything = data.load(source.dataset, source.data, split=source.split)
         asked = sample(everything, source.questions, seed)

@@ -22,7 +22,6 @@ from rankr1_eval.cli.table import CAPTION, table
 from rankr1_eval.data.loading import corpus, sample
 from rankr1_eval.evaluation import Evaluation
 from rankr1_eval.pipeline import finish
-from rankr1_eval.reader import Reader
 from rankr1_eval.retrieval.dense import MODEL
 from rankr1_eval.run_folder import RunFolder, digest
 from rankr1_eval.scoring import to_json
@@ -32,6 +31,7 @@ from rankr1_rag.cli.options import CommandSettings, arguments
 from rankr1_rag.cli.report import Job
 from rankr1_rag.connect import connect
 from rankr1_rag.explain import clean
+from rankr1_rag.reader import Reader
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.settings import Kind, Server, declare
 
@@ -158,7 +158,9 @@ def qa(
             ks=ks,
             seed=seed,
         )
-    with RunFolder(path) as folder:
+    inputs = [source.data, retrieval.run, reading.reader_model]
+    settings.check_files([], inputs)
+    with RunFolder(path, [*inputs, *settings.inputs]) as folder:
         settings = replace(repeatable(settings), store=settings.store or str(folder.store))
         if settings.reasoning_tokens is None and is_embedded(settings) and settings.model == BASE:
             settings = replace(settings, reasoning_tokens=REASONING_TOKENS)

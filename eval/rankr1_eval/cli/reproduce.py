@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,18 +19,19 @@ from rankr1_eval.cli.options import WARNING, StageProgress, is_embedded, option,
 from rankr1_eval.data.collections import from_files, judged
 from rankr1_eval.reproduce.results import CAPTION, HEADS, Reproduction, cells, markdown, remarks, verdict
 from rankr1_eval.reproduce.targets import KNOWN, REASONING_TOKENS, Target, parse
-from rankr1_eval.run_folder import make_folder
 from rankr1_rag.checkpoints import BASE, CHECKPOINTS
 from rankr1_rag.cli.options import CommandSettings, arguments
 from rankr1_rag.cli.report import Job
 from rankr1_rag.errors import FileError
 from rankr1_rag.explain import clean
-from rankr1_rag.io.files import writing
+from rankr1_rag.io.files import claim_folder, writing
 
 if TYPE_CHECKING:
     from rankr1_eval.reproduce.reproducing import PreparedCollection
 
 STYLES = {"within": "bold green", "outside": "bold red", "none": "bold yellow"}
+OURS = re.compile(rb'\A\{\s*"target": ')
+"""The beginning of reproduction.json."""
 FIRST, WHERE = "First stage", "Collection"
 
 
@@ -108,7 +110,10 @@ def reproduce(
     with arguments():
         wanted = material.target(target)
     folder = out or Path("runs") / "reproduce" / target.replace("/", "-")
-    make_folder(folder)
+    inputs = [material.run, material.queries, material.passages, material.qrels, *settings.inputs]
+    inputs += material.runs.glob("*.trec") if material.runs else ()
+    claim_folder(folder, "reproduction.json", OURS, ("reproduction.json", "reproduction.md"), inputs)
+    settings.check_files(folder.glob("**/reranked.trec"), inputs)
     job = Job(Console(stderr=True), None)
     paper: dict[str, object] = {"store": str(folder / "completions.sqlite")}  # where no option says otherwise
     if not is_embedded(settings):

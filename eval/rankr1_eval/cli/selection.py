@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rankr1_rag.cli.options import UsageError, arguments
-from rankr1_rag.io.files import writing
+from rankr1_rag.cli.options import arguments
+from rankr1_rag.io.files import claim_folder, writing, writing_bytes
 
 if TYPE_CHECKING:
     from rankr1_eval.simulation.study import Study
+
+
+OURS = re.compile(rb'\A\{\s*"settings": \{\s*"run": ')
+"""The beginning of selection.json."""
 
 
 def selection(
@@ -60,8 +65,9 @@ def selection(
         setting = Setting(depth, k, size, repeats, seed)
         judges = judges_named(judge or JUDGES)
         ways = ways_named(algorithm or ways_for(depth, size), depth, size)
-    if out is not None and out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file: name a folder")
+    if out is not None:
+        names = [f"selection.{kind}" for kind in ("json", "md", "png", "svg")]
+        claim_folder(out, "selection.json", OURS, names, [run, qrels])
     played, judgements, left_out = judged_queries(run, qrels, depth)
     console = Console(stderr=True)
     columns = (TextColumn("queries"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
@@ -76,13 +82,13 @@ def selection(
                 command += [f"--{name}", str(value)]
         command += [word for name in judge or () for word in ("--judge", name)]
         command += [word for name in algorithm or () for word in ("--algorithm", name)]
-        out.mkdir(parents=True, exist_ok=True)
         with writing(out / "selection.json") as file:
             file.write(json.dumps(result, indent=1) + "\n")
         with writing(out / "selection.md") as file:
             file.write(as_markdown(made, shlex.join(command)))
         for kind in ("png", "svg"):
-            (out / f"selection.{kind}").write_bytes(picture(made, kind))
+            with writing_bytes(out / f"selection.{kind}") as drawn:
+                drawn.write(picture(made, kind))
     if as_json:
         typer.echo(json.dumps(result))
     else:

@@ -17,25 +17,16 @@ All three normalise alike (`normalised`), keep accents apart from plain letters,
 
 from __future__ import annotations
 
-import re
-import string
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from rankr1_eval.types import Each
+from rankr1_rag.reader import normalised, token_f1
 
 Scorer = Callable[[str, Sequence[str]], tuple[float, float]]
 """Exact match and F1 of a prediction and the right answers, the official one first, aliases after it."""
 
 CUTOFFS = (2, 3, 5, 10)
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _CLOSED = frozenset({"yes", "no", "noanswer"})
-
-
-def normalised(text: str) -> str:
-    """Lower case, without ASCII punctuation, without articles, white space made single spaces; in this order."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
 
 
 def scorer(dataset: str) -> Scorer:
@@ -61,15 +52,6 @@ def musique(prediction: str, answers: Sequence[str]) -> tuple[float, float]:
     rights = [normalised(answer) for answer in answers]
     f1s = [token_f1(said.split(), right.split()) if said and right else float(said == right) for right in rights]
     return float(said in rights), max(f1s)
-
-
-def token_f1(said: list[str], right: list[str]) -> float:
-    """F1 of two multisets of tokens, computed in the official order of operations; 0 where they share none."""
-    same = (Counter(said) & Counter(right)).total()
-    if not same:
-        return 0.0
-    precision, recall = same / len(said), same / len(right)
-    return 2 * precision * recall / (precision + recall)
 
 
 SCORERS: dict[str, Scorer] = {

@@ -15,9 +15,11 @@ from rankr1_eval.report.extremes import extremes
 from rankr1_eval.report.wording import BOUNDS, FLOORS, View, kind, percent, points, short, sides, sure, system_name
 from rankr1_eval.scoring import EvaluatedRun
 from rankr1_eval.types import Scores
-from rankr1_rag.explain.html import render
+from rankr1_rag.explain.html import beginning_of, render
 from rankr1_rag.explain.story import counted, start
 
+VERSUS = "rankr1_eval.report/versus.html.j2"
+PAGE = beginning_of(VERSUS)
 VERSUS_WIDTH = 220
 """Width of the plot of a difference."""
 _VALUE = 300
@@ -72,7 +74,7 @@ def versus(found: Paired) -> str:
     reach = max(max(abs(pair.difference.low), abs(pair.difference.high)) for pair in found.pairs) or 0.01
     pairs = sorted(found.pairs, key=lambda pair: kind(pair.system) in ("none", *BOUNDS, *FLOORS))
     return render(
-        "rankr1_eval.report/versus.html.j2",
+        VERSUS,
         wording=wording,
         first=found.first.name,
         second=found.second.name,

@@ -12,22 +12,45 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.request import getproxies
 
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.chat_template import behind_think
-from rankr1_rag.backends.openai.dialects import DIALECTS, Json, continued, to_body, to_completion, to_messages
+from rankr1_rag.backends.openai.dialects import (
+    DIALECTS,
+    Json,
+    continued,
+    to_body,
+    to_completion,
+    to_messages,
+    to_tokens,
+)
 from rankr1_rag.backends.openai.refusals import (
+    LARGEST,
     Destination,
     Quirks,
     is_error,
     learn,
     parse_json,
-    redact,
     to_error,
+    to_text,
 )
 from rankr1_rag.concurrency.event_loop import PerLoop
 from rankr1_rag.errors import BackendError, BackendUnavailable
+from rankr1_rag.redaction import (
+    changed,
+    check_variable,
+    hide,
+    masked,
+    public,
+    quoted,
+    redact,
+    remember,
+    shown,
+    shown_variable,
+    unsuspicious,
+)
 from rankr1_rag.types import Completion
 
 if TYPE_CHECKING:
@@ -43,11 +66,13 @@ DUMMY_KEY = "none"
 TEMPLATE_FIELDS = ("chat_template", "chat_template_kwargs")
 """Fields of a body that change how its messages are rendered."""
 
-SECRET_NAME = re.compile(r"(?:key|token|secret|password|signature)$", re.IGNORECASE)
-"""Parameters of an address that may be secret, and would be printed and pickled with it."""
+HOST = re.compile(r"(?=.{1,253}$)[\w-]{1,63}(\.[\w-]{1,63})*|(?=.*:)[\da-f:.]+(%[A-Za-z][\w.-]*)?")
 
 ROOMS = (0, 2_048, 8_192, 32_768)
 """Tokens added for reasoning that a server does not show: the next number after a completion that was all reasoning."""
+
+LOGGERS = ("httpx", *(f"httpcore.{name}" for name in ("connection", "http11", "http2", "proxy", "socks")))
+"""Of the libraries below."""
 
 log = logging.getLogger("rankr1_rag.openai")
 
@@ -91,14 +116,7 @@ class OpenAI:
             import httpx  # noqa: F401  # here: it takes a while
         except ImportError:
             raise ImportError('the OpenAI backend needs httpx: pip install "rankr1-rag[openai]"') from None
-        url = (base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL).strip()
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:%-]+", parts.hostname or ""):
-            raise ValueError(f"base_url={redact(url)!r} is no address: use one like http://localhost:8000/v1")
-        if "@" in parts.netloc:
-            raise ValueError(
-                f"base_url at {parts.hostname} contains a user name or password: use api_key_env= for a key"
-            )
+        parts = to_parts(base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL)
         self.base_url = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/").removesuffix(
             "/chat/completions"
         )  # query and fragment may be secret
@@ -110,7 +128,8 @@ class OpenAI:
         if api_key_env == "OPENAI_API_KEY" and not self._official:
             raise ValueError(f"OPENAI_API_KEY goes only to api.openai.com: use another variable for {self.base_url}")
         if wrong := [name for name in headers or () if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII)]:
-            raise ValueError(f"headers= has the name {wrong[0]!r}, which no header can have: use one like api-key")
+            name = shown(wrong[0].partition(":")[0])
+            raise ValueError(f"headers= has the name {name}, which no header can have: use one like api-key")
         if partly := [name for name, one in (headers or {}).items() if re.search(r"\s\$\{?[A-Za-z_]\w*\}?$", one)]:
             remedy = 'put the whole value into the variable and use "$NAME", or api_key_env= for a bearer token'
             raise ValueError(f"headers= has a variable behind other text in {partly[0]!r}: {remedy}")
@@ -119,14 +138,21 @@ class OpenAI:
         self.context = context
         self.revision = revision
         self.timeout = timeout
-        self._headers = {name: Secret(value, "headers=") for name, value in (headers or {}).items()}
+        self._headers = {
+            name: Secret(value, "headers=", is_key=public({name: value}) != {name: value})
+            for name, value in (headers or {}).items()
+        }
         self._query = dict(parse_qsl(parts.query, keep_blank_values=True)) | dict(query or {})
-        if plain := [name for name, one in self._query.items() if SECRET_NAME.search(name) and one[:1] != "$"]:
+        if plain := [name for name, one in self._query.items() if public({name: one}) != {name: one}]:
             remedy = 'use "$NAME", a variable of the environment, as its value in query='
             raise ValueError(f"the query of {parts.hostname} shows the value of {plain[0]!r}: {remedy}")
-        self._extra_body = dict(extra_body or {})
+        for value in self._query.values():
+            Secret(value, "query=", is_key=False)
+        self._extra_body: Json = changed(extra_body or {}, lambda one: Secret(one, "extra_body="))
         self._count = count
         self._api_key = None if api_key is None else Secret(api_key, "api_key=")
+        if api_key_env:
+            check_variable("api_key_env=", api_key_env)
         self._key_name = api_key_env or ("OPENAI_API_KEY" if self._official else "RANKR1_API_KEY")
         self._clients = PerLoop(self._connect)
         self._quirks = Quirks()
@@ -135,7 +161,7 @@ class OpenAI:
         self._is_unreachable = False
         self.can_continue = DIALECTS[self.server].continues is not None
         where = {"revision": revision} if revision else {"base_url": self.base_url}
-        identity = {"model": model, "server": self.server, "extra_body": self._extra_body, **where}
+        identity = {"model": model, "server": self.server, "extra_body": masked(extra_body), **where}
         self.identity = "openai:" + json.dumps({key: value for key, value in identity.items() if value}, sort_keys=True)
 
     def count(self, text: str) -> int | None:
@@ -203,16 +229,17 @@ class OpenAI:
     def _completion(
         self, destination: Destination, request: Request, body: Json, data: object, text: str
     ) -> Completion:
-        """The completion in a good answer. BackendError if it is none."""
-        if data is None:
-            start = redact(text, destination.secrets, longest=100)
-            if text.lstrip().startswith("<"):
-                raise BackendError(f"{self.base_url} is a web page, not an API (does it end in /v1?): {start}")
-            raise BackendUnavailable(f"{self.base_url} returned an incomplete answer, or no JSON: {start}")
-        try:
-            return to_completion(DIALECTS[self.server], request, body, data)
-        except ValueError as error:
-            raise BackendUnavailable(f"{self.base_url}: {error}") from None
+        """The completion in a good answer. BackendError with the beginning of the answer if it is none."""
+        problem = "returned an incomplete answer, or no JSON"
+        if data is not None:
+            try:
+                return to_completion(DIALECTS[self.server], request, body, data)
+            except ValueError as error:
+                problem = f"returned no completion ({error})"
+        start = quoted(text, longest=100) or "nothing"
+        if text.lstrip().startswith("<"):
+            raise BackendError(f"{self.base_url} is a web page, not an API (does it end in /v1?): {start}")
+        raise BackendUnavailable(f"{self.base_url} {problem}: {start}")
 
     async def _prompt(self, destination: Destination, request: Request) -> list[int]:
         """The tokens of a prompt and its begun answer, by the server's own template. Empty if it does not give them."""
@@ -227,14 +254,14 @@ class OpenAI:
             return parse_json(text)
 
         try:
-            tokens = (await ask("/tokenize", messages=turns, add_generation_prompt=True, **template))["tokens"]
-            begun, end = last["content"], (await ask("/detokenize", tokens=tokens[-8:]))["prompt"]
-            if end.rstrip().endswith("<think>"):  # the template opens the reasoning
+            tokens = to_tokens(await ask("/tokenize", messages=turns, add_generation_prompt=True, **template))
+            begun, end = last["content"], await ask("/detokenize", tokens=tokens[-8:])
+            if str(end["prompt"]).rstrip().endswith("<think>"):  # the template opens the reasoning
                 begun = behind_think(begun)
-            prompt: list[int] = tokens + (await ask("/tokenize", prompt=begun, add_special_tokens=False))["tokens"]
+            prompt = tokens + to_tokens(await ask("/tokenize", prompt=begun, add_special_tokens=False))
         except BackendUnavailable:
             raise
-        except (BackendError, KeyError, TypeError):
+        except (BackendError, KeyError, TypeError, ValueError):
             self._quirks = replace(self._quirks, tokenizes=False)
             return []
         return prompt
@@ -245,26 +272,40 @@ class OpenAI:
         """Status, headers and text of any answer. No exception of httpx is passed on: they hold the key."""
         import httpx
 
-        body = json.dumps({name: value for name, value in fields.items() if value is not None}, ensure_ascii=False)
+        fields = {name: value for name, value in fields.items() if value is not None}
+        # Lone surrogates, which no JSON carries, become "?".
+        content = json.dumps(fields, ensure_ascii=False, default=Secret.read).encode("utf-8", "replace")
+        answer = bytearray()
+        kind: type[BackendError] = BackendUnavailable
         try:
-            async with asyncio.timeout(self.timeout):
-                response = await self._clients.get().post(
-                    url,
-                    params=destination.query,
-                    headers=destination.headers,
-                    content=body.encode("utf-8", "replace"),  # lone surrogates, which no JSON carries, become "?"
-                )
-            self._is_unreachable = False
-            return response.status_code, response.headers, response.text
+            async with (
+                asyncio.timeout(self.timeout),
+                self._clients.get().stream(
+                    "POST", url, params=destination.query, headers=destination.headers, content=content
+                ) as response,
+            ):
+                self._is_unreachable = False
+                async for part in response.aiter_raw():
+                    answer += part
+                    if len(answer) > LARGEST:
+                        break
+            text, broken = to_text(answer, response.headers.get("content-encoding", "").lower())
+            if not broken or not response.is_success:
+                return response.status_code, response.headers, hide(text)
+            broken = f"returned {broken}"
         except TimeoutError:
             broken = f"gave no answer within timeout={self.timeout:g} s"
-        except httpx.HTTPError as error:
-            broken = redact(str(error), destination.secrets) or type(error).__name__
+        except Exception as error:  # of httpx and of the libraries below it, which differ from version to version
+            broken = quoted(str(error)) or type(error).__name__
             broken = f"cannot be reached or broke off: {broken}"
-            if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)) and not self._is_unreachable:
+            if not isinstance(error, httpx.HTTPError):
+                kind = BackendError  # a wrong proxy, for example
+            elif isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)) and not self._is_unreachable:
                 self._is_unreachable = True
                 log.warning("%s %s. Does the server run at this address?", self.base_url, broken)
-        raise BackendUnavailable(f"{self.base_url} {broken}")
+        finally:
+            del content  # it may hold a secret, and some tracebacks show all variables
+        raise kind(f"{self.base_url} {broken}")
 
     def _destination(self) -> Destination:
         """The address with the present key: environments change, and keys are not kept."""
@@ -273,36 +314,40 @@ class OpenAI:
         if self._api_key is not None:
             name, key = "the one passed as api_key=", self._api_key.read()
         else:
-            name, key = f"that in {self._key_name}", os.environ.get(self._key_name, "").strip()
+            name = shown_variable(self._key_name)
+            key = Key(remember(os.environ.get(self._key_name, "").strip()))
+            name = f"that in {name}" if key or headers or self._official else f"a dummy, as {name} is not set"
         if not key and headers:
             name = f"in headers= ({', '.join(headers)})"
         elif not key and self._official:
-            raise BackendError(f"{self.base_url} needs a key: set {self._key_name}")
-        elif not key:
-            name = f"a dummy, as {self._key_name} is not set"
-        for value in (key.replace(" ", "\n"), *headers.values()):
-            if not (value.isascii() and value.isprintable()):
-                raise BackendError(f"the key for {self.base_url} is {name}, which contains a character that no key has")
-        secrets = [*headers.values()] + [query[name] for name, value in self._query.items() if value[:1] == "$"]
-        secrets = [key, *(secret for secret in secrets if len(secret) > 7)]  # a short one may be a word of the error
+            raise BackendError(f"{self.base_url} needs a key: set {shown_variable(self._key_name)}")
+        if " " in key or not all(one.isascii() and one.isprintable() for one in (key, *headers.values())):
+            raise BackendError(f"the key for {self.base_url} is {name}, which contains a character that no key has")
         sent = {"Content-Type": "application/json", "User-Agent": "rankr1-rag"}
         if (key or not headers) and "authorization" not in map(str.lower, headers):
             sent["Authorization"] = f"Bearer {key or DUMMY_KEY}"
         for header, variable in OFFICIAL_HEADERS.items() if self._official else ():
             sent |= {header: os.environ[variable]} if os.environ.get(variable) else {}
-        return Destination(self.base_url, self.model, name, sent | headers, query, tuple(filter(None, secrets)))
+        return Destination(self.base_url, self.model, name, sent | headers, query)
 
     def _connect(self) -> httpx.AsyncClient:
         """A client for the running loop. Redirects are not followed: they would send the prompt elsewhere."""
+        from http.cookiejar import DefaultCookiePolicy
+
         import httpx
 
-        if self._query:
-            logging.getLogger("httpx").addFilter(hide_query)
-        return httpx.AsyncClient(
+        for proxy in getproxies().values():
+            remember(proxy.partition("://")[2].rpartition("@")[0].partition(":")[2])
+        for logger in LOGGERS:
+            logging.getLogger(logger).addFilter(redact_record)
+        client = httpx.AsyncClient(
+            headers={"Accept-Encoding": "gzip, deflate"},  # all that `to_text` reads
             timeout=httpx.Timeout(self.timeout, connect=min(self.timeout, 10.0)),
             limits=httpx.Limits(max_connections=1000, max_keepalive_connections=100),
             verify=certificates(),
         )
+        client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=()))  # they would be kept without a limit
+        return client
 
     async def close(self) -> None:
         """Close the connections of every running loop; those of a closed loop are closed."""
@@ -317,18 +362,34 @@ class OpenAI:
         return f"OpenAI({self.model!r}, base_url={self.base_url!r}, server={self.server or None!r})"
 
 
+class Key(str):
+    """A secret text that does not print where variables are printed."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<key>"
+
+
 class Secret:
-    """A key or a header: it does not print, and is pickled only as the name of its environment variable, "$NAME"."""
+    """A secret value: it does not print, and is pickled only as the name of its environment variable, "$NAME"."""
 
-    def __init__(self, value: str, option: str) -> None:
-        self._value, self._option = value, option
+    def __init__(self, value: Any, option: str, *, is_key: bool = True) -> None:  # noqa: ANN401
+        self._value, self._option, self._is_variable = value, option, str(value).startswith("$")
+        if self._is_variable:
+            check_variable(f'a value of {option} that begins with "$"', value[1:].removeprefix("{").removesuffix("}"))
+        else:
+            remember(str(value), key=is_key)
 
-    def read(self) -> str:
+    def read(self) -> Any:  # noqa: ANN401
         """The value. BackendError if its variable is not set."""
-        if not self._value.startswith("$"):
-            return self._value
-        if not (value := os.environ.get(self._value[1:].strip("{}"), "").strip()):
-            raise BackendError(f"{self._option} needs the environment variable {self._value[1:]}, which is not set")
+        if not self._is_variable:
+            return Key(self._value) if isinstance(self._value, str) else self._value
+        name = self._value[1:].strip("{}")
+        if not (value := Key(os.environ.get(name, "").strip())):
+            name = shown_variable(name)
+            raise BackendError(f"{self._option} needs the environment variable {name}, which is not set")
+        remember(value)
         return value
 
     def __repr__(self) -> str:
@@ -338,12 +399,36 @@ class Secret:
         return self
 
     def __reduce__(self) -> tuple[type[Secret], tuple[str, str]]:
-        if self._value.startswith("$"):
+        if self._is_variable:
             return Secret, (self._value, self._option)
         remedy = (
             "api_key_env=" if self._option == "api_key=" else '"$NAME", a variable of the environment, as the value'
         )
         raise TypeError(f"{self._option} would be pickled with the backend: use {remedy}")
+
+
+def to_parts(url: str) -> SplitResult:
+    """The parts of an address, without blanks around it and doubled slashes. ValueError if no request can go there."""
+    import httpx
+
+    url = url.strip()
+    problem = "its host or its port is malformed"
+    try:
+        parts = urlsplit(url)
+        is_port, host = parts.port != 0 and not parts.netloc.endswith(":"), parts.hostname or ""
+        if parts.scheme not in ("http", "https"):
+            problem = "it does not begin with http:// or https://"
+        elif re.search(r"\s", url) or not url.isprintable():
+            problem = "it contains a blank or a control character"
+        elif "@" in parts.netloc:
+            problem = f"at {host} it contains a user name or password, use api_key_env= for a key"
+        elif is_port and HOST.fullmatch(host):
+            httpx.URL(url)
+            return parts._replace(path=re.sub("//+", "/", parts.path))
+    except (ValueError, httpx.InvalidURL):
+        pass
+    url = "…" if "@" in url else quoted(unsuspicious(re.split("[?#]", url)[0]))  # nothing that may be secret
+    raise ValueError(f"base_url={url!r} is no address ({problem}): use one like http://localhost:8000/v1")
 
 
 @cache
@@ -354,8 +439,9 @@ def certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def hide_query(record: logging.LogRecord) -> bool:
-    """A filter of httpx's log, which prints addresses: a query may hold a key."""
+def redact_record(record: logging.LogRecord) -> bool:
+    """A filter of the logs of httpx, which print addresses with their query, and the headers of answers."""
     if isinstance(record.args, tuple):
         record.args = tuple(str(one).partition("?")[0] if type(one).__name__ == "URL" else one for one in record.args)
+    record.msg, record.args = redact(record.getMessage()), ()
     return True

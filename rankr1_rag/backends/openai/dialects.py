@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from rankr1_rag.backends import Request
+from rankr1_rag.backends import Request, token_count
+from rankr1_rag.backends.chat_template import utf8
 from rankr1_rag.backends.openai.refusals import Quirks
 from rankr1_rag.types import Completion, TokenLogprob
 
@@ -83,8 +84,12 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
     }
 )
 
-FINISH_REASONS = {"eos_token": "stop", "stop_sequence": "stop", "max_tokens": "length", "MAX_TOKENS": "length"}
-"""Names of TGI and of gateways."""
+FINISH_REASONS = {
+    **{reason: reason for reason in ("stop", "length", "content_filter", "tool_calls", "function_call")},
+    **dict.fromkeys(("eos_token", "stop_sequence", "STOP"), "stop"),
+    **dict.fromkeys(("max_tokens", "MAX_TOKENS"), "length"),
+}
+"""The names of OpenAI, and those of TGI and of gateways; every other reason becomes "unknown"."""
 
 BROKEN_OFF = {"abort", "error"}
 """vLLM and SGLang when they shut down; OpenRouter."""
@@ -137,7 +142,7 @@ def to_body(
 
 
 def to_completion(dialect: Dialect, request: Request, body: Json, reply: object) -> Completion:
-    """The completion in the reply to this body; ValueError if there is none."""
+    """The completion in the reply to this body, every field of the right type; ValueError if there is none."""
     choices = reply.get("choices") if isinstance(reply, dict) else None
     if not isinstance(choices, list) or not choices:
         raise ValueError("the reply has no choices")
@@ -148,18 +153,20 @@ def to_completion(dialect: Dialect, request: Request, body: Json, reply: object)
     if not isinstance(message, dict):
         raise ValueError("the reply's first choice has no message")
     reason = choice.get("finish_reason")
+    reason = reason if isinstance(reason, str) else ""
     if reason in BROKEN_OFF:
         raise ValueError(f"the server broke the completion off ({reason})")
-    reason = FINISH_REASONS.get(reason, reason) if isinstance(reason, str) else "unknown"
+    reason = FINISH_REASONS.get(reason, "unknown")
     begun = continued(dialect, request)
     is_new_turn = begun and "prompt" not in body and body["messages"][-1]["role"] == "user"
     text = whole_text(message, reason, "" if is_new_turn else begun, dialect.echoes)
     if is_new_turn:  # a model may reason again, or repeat what it is to continue
         text = next((one for one in request.choices if text.rstrip().endswith(one)), text.removeprefix(begun))
+    prompt_tokens = number(reply, "usage", "prompt_tokens")
     return Completion(
         text=text,
-        prompt_tokens=number(reply, "usage", "prompt_tokens"),
-        cached_tokens=number(reply, "usage", "prompt_tokens_details", "cached_tokens"),
+        prompt_tokens=prompt_tokens,
+        cached_tokens=min(number(reply, "usage", "prompt_tokens_details", "cached_tokens"), prompt_tokens),
         completion_tokens=number(reply, "usage", "completion_tokens"),
         finish_reason=reason,
         logprobs=to_logprobs(choice.get("logprobs")) if request.logprobs else None,
@@ -174,19 +181,16 @@ def continued(dialect: Dialect, request: Request) -> str:
 
 def whole_text(message: Json, reason: str, prefix: str, echoes: bool) -> str:
     """The text as the model wrote it after `prefix`: reasoning that the server split off is put back with its tags."""
-    reasoning = message.get("reasoning") or message.get("reasoning_content") or ""  # vLLM >= 0.32; the others
-    content = message.get("content") or message.get("refusal")
-    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
-        # Mistral: parts, of which some are reasoning, in parts too
-        thinking = [one for part in content for one in part.get("thinking") or ()]
-        reasoning = reasoning or parts_text(thinking)
-        content = parts_text(content)
+    reasoning = message.get("reasoning") or message.get("reasoning_content")  # vLLM >= 0.32; the others
+    content = message.get("content")
+    if content is None or content == "":
+        content = message.get("refusal") or content
+    if isinstance(content, list) and not reasoning:  # Mistral: parts, of which some are reasoning, in parts too
+        reasoning = "".join([as_text(part.get("thinking")) for part in content if isinstance(part, dict)])
     is_left_out = "content" not in message and reason != "length"  # Gemini's after reasoning that it does not show
     if content is None and not reasoning and (is_left_out or reason == "unknown"):
         raise ValueError("the reply's message has no content")
-    content = content or ""  # null, but finished: SGLang's empty text
-    if not isinstance(reasoning, str) or not isinstance(content, str):
-        raise ValueError("the reply's content is not a text")
+    reasoning, content = as_text(reasoning), as_text(content)  # null, but finished: SGLang's empty text
     if echoes:
         content = content.removeprefix(prefix)
     if not reasoning:
@@ -198,35 +202,58 @@ def whole_text(message: Json, reason: str, prefix: str, echoes: bool) -> str:
     return f"{opening}{reasoning}{closing}{content}"
 
 
-def parts_text(parts: Sequence[Any]) -> str:
-    """The text of the parts of a content."""
-    return "".join([str(part.get("text") or "") for part in parts if isinstance(part, dict)])
+def as_text(value: object) -> str:
+    """A text, that of all parts of a content, or "" for null. ValueError for anything else."""
+    parts = value if isinstance(value, list) else [value]
+    texts: list[Any] = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    if not all(isinstance(text, str | None) for text in texts):
+        raise ValueError("the reply's content is not a text")
+    return utf8("".join(filter(None, texts)))
 
 
 def to_logprobs(logprobs: object) -> tuple[TokenLogprob, ...] | None:
     """The log-probabilities of a choice, None if it has none; ValueError if they cannot be read."""
     if not isinstance(logprobs, dict):
         return None
+    content: Any = logprobs.get("content")
     try:
-        if isinstance(logprobs.get("tokens"), list):  # plain completions
-            pairs = [sorted((top or {}).items(), key=lambda pair: -pair[1]) for top in logprobs["top_logprobs"]]
-            return tuple(map(TokenLogprob, logprobs["tokens"], logprobs["token_logprobs"], map(tuple, pairs)))
-        if not isinstance(logprobs.get("content"), list):
+        if isinstance(tokens := logprobs.get("tokens"), list):  # plain completions
+            tops = [sorted((top or {}).items(), key=lambda pair: -pair[1]) for top in logprobs["top_logprobs"]]
+            entries = [[{"token": token, "logprob": value} for token, value in top] for top in tops]
+            content = [
+                {"token": token, "logprob": value, "top_logprobs": top}
+                for token, value, top in zip(tokens, logprobs["token_logprobs"], entries, strict=True)
+            ]
+        if not isinstance(content, list):
             return None
         return tuple(
-            TokenLogprob(
-                token=entry["token"],
-                logprob=float(entry["logprob"]),
-                top=tuple((top["token"], float(top["logprob"])) for top in entry.get("top_logprobs") or ()),
-            )
-            for entry in logprobs["content"]
+            TokenLogprob(*to_logprob(one), tuple([to_logprob(top) for top in one.get("top_logprobs") or ()]))
+            for one in content
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"the reply's logprobs cannot be read ({error!r})") from None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ValueError("the reply's logprobs cannot be read") from None
+
+
+def to_logprob(entry: Json) -> tuple[str, float]:
+    """A token and its log-probability, from -9999 (what cannot be) to 0. An error of many kinds if it has none."""
+    token, value = entry["token"], entry["logprob"]
+    if type(value) is not float or not -9999.0 <= value <= 0.0:
+        if type(value) not in (int, float) or not value < 0.01:  # above 0 by a rounding
+            raise ValueError(value)
+        value = float(min(max(value, -9999), 0))
+    return token if token.isascii() else utf8(token), value
 
 
 def number(value: object, *keys: str) -> int:
-    """The integer at the end of this path, 0 for anything else."""
+    """The number of tokens at the end of this path, 0 for anything that is none."""
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, int) else 0
+    return token_count(value)
+
+
+def to_tokens(reply: object) -> list[int]:
+    """The tokens in a reply of /tokenize; ValueError if there are none."""
+    tokens = reply.get("tokens") if isinstance(reply, dict) else None
+    if not isinstance(tokens, list) or not all(one == 0 or token_count(one) for one in tokens):
+        raise ValueError("the reply has no tokens")
+    return tokens

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+import zlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
+from rankr1_rag.redaction import quoted
 
 RETRYABLE = {408, 409, 425, 429}
 """Besides every 5xx."""
+
+LARGEST = 16 * 2**20
+"""Bytes of an answer that are read: a completion of 30,000 tokens takes less than 1 MiB."""
 
 
 # OpenAI, vLLM: "maximum context length"; llama-server: "exceeds the available context size"; SGLang: "longer than the
@@ -23,19 +28,15 @@ TOO_LONG = re.compile(
 )
 
 
-KEYS = re.compile(r"\b(?:sk|pk|rk|hf|gsk|xai|key)[-_][\w*.-]{6,}|(?<=bearer )\S+", re.I)
-
-
 @dataclass(frozen=True)
 class Destination:
-    """Where a request goes. `key_name` names the source of the key; `secrets` are not printed."""
+    """Where a request goes. `key_name` names the source of the key."""
 
     base_url: str
     model: str
     key_name: str
     headers: Mapping[str, str] = field(repr=False)
     query: Mapping[str, str] = field(repr=False)
-    secrets: tuple[str, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -120,11 +121,12 @@ def to_error(destination: Destination, status: int, headers: Mapping[str, str], 
     codes = [one.get("code") for one in (inner, data) if isinstance(one, dict)]
     code = next((code for code in codes if isinstance(code, int) and 400 <= code < 600), 0)
     status = code if status < 300 and code else status
-    said: Any = (inner or data) if isinstance(data, dict) else text
+    said = inner or data
     if isinstance(said, dict):
-        said = said.get("message") or said.get("detail") or said
+        said = said.get("message") or said.get("detail")
+    said = quoted(said if isinstance(said, str) else text)
     url = destination.base_url
-    message = f"{url} answered {status}: {redact(str(said) or 'nothing', destination.secrets)}"
+    message = f"{url} answered {status}: {said or 'nothing'}"
     if status in (400, 413, 422) and TOO_LONG.search(text[:BEGINNING]):
         return PromptTooLong(f"{message} (set context= to the server's limit, so that passages are clipped to fit)")
     if "insufficient_quota" in text:
@@ -138,17 +140,32 @@ def to_error(destination: Destination, status: int, headers: Mapping[str, str], 
             f" (is there a server with the model {destination.model!r} at {url}? It lists its models at {url}/models;"
             " most servers want a base_url that ends in /v1)"
         )
-    elif status < 400:
-        target = headers.get("location", "nowhere").partition("?")[0]
+    elif status < 400 and "location" in headers:
+        target = quoted(headers["location"].partition("?")[0])
         message += f" (it redirects to {target!r}, where prompts and keys are not sent: correct the base_url)"
     return BackendError(message)
 
 
+def to_text(body: bytes | bytearray, encoding: str) -> tuple[str, str]:
+    """The text of an answer as far as it can be read, and why that is not all ("" if it is)."""
+    problem = ""
+    if encoding in ("gzip", "x-gzip", "deflate"):
+        try:
+            body = zlib.decompressobj(47).decompress(body, LARGEST + 1)  # both kinds, and no more than we want
+        except zlib.error:
+            problem = f"an answer that is not {encoding}, as its content-encoding says"
+    elif encoding not in ("", "identity"):
+        problem = f"an answer in the content-encoding {encoding!r}, which was not asked for"
+    if len(body) > LARGEST:
+        problem = f"an answer of more than {LARGEST >> 20} MiB"
+    return str(body, "utf-8-sig", "replace"), problem
+
+
 def parse_json(text: str) -> object:
-    """The JSON in a text; None if it is none."""
+    """The JSON in a text; None if it is none, or has a number or a depth that Python refuses."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -157,24 +174,14 @@ def is_error(data: object) -> bool:
     return isinstance(data, dict) and (bool(data.get("error")) or data.get("object") == "error")
 
 
-def redact(text: str, secrets: Iterable[str] = (), longest: int = 400) -> str:
-    """The beginning of the text on one short line, without the secrets or anything that looks like a key."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "<key>")
-    text = KEYS.sub("<key>", text)
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= longest else f"{line[:longest]}…"
-
-
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date."""
+    """Seconds to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date. The first of several is read."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name, "")
-        if re.fullmatch(r"\d+(\.\d+)?", value):
-            return float(value) * unit
+        if found := re.match(r"\s*(\d+(?:\.\d+)?)\s*(?:,|$)", headers.get(name, "")[:100]):
+            return float(found[1]) * unit
     try:
-        date = parsedate_to_datetime(headers.get("retry-after", ""))
-    except ValueError:
+        date = parsedate_to_datetime(headers.get("retry-after", "")[:100])
+        now = datetime.now(UTC) if date.tzinfo else datetime.now(UTC).replace(tzinfo=None)
+        return (date - now).total_seconds()
+    except Exception:  # for absurd dates of many kinds
         return None
-    now = datetime.now(UTC) if date.tzinfo else datetime.now(UTC).replace(tzinfo=None)
-    return max(0.0, (date - now).total_seconds())

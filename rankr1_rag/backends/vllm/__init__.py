@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from rankr1_rag.backends import Request, hub
+from rankr1_rag.backends.chat_template import special_tokens
 from rankr1_rag.backends.local_model import LocalModel
 from rankr1_rag.backends.vllm.config import EngineConfig
 from rankr1_rag.backends.vllm.engine import EngineWorker, RequestBuilder
+from rankr1_rag.redaction import shown
 
 
 class VLLM(LocalModel[EngineWorker]):
@@ -72,7 +74,9 @@ class VLLM(LocalModel[EngineWorker]):
         }
         for option, value in (("engine", engine), ("sampling", sampling)):
             if value is not None and not isinstance(value, Mapping):
-                raise ValueError(f"{option}={value!r}: a mapping of arguments is needed, as JSON on the command line")
+                raise ValueError(
+                    f"{option}={shown(value)}: a mapping of arguments is needed, as JSON on the command line"
+                )
         self._weights = hub.weights(model, adapter, name)
         super().__init__(self._weights.name)
         self._config = EngineConfig(self._weights, arguments, dict(engine or {}), batch_invariant)
@@ -91,6 +95,11 @@ class VLLM(LocalModel[EngineWorker]):
     def context(self) -> int:
         """The model's own, or less by `context`."""
         return int(self._config.config.model_config.max_model_len)
+
+    @cached_property
+    def special_tokens(self) -> frozenset[str]:
+        """The control tokens of the tokenizer."""
+        return special_tokens(self._builder.tokenizer)
 
     def count(self, text: str) -> int:
         """Tokens of this text, exactly."""

@@ -8,25 +8,30 @@ import logging
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, fields, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from threading import Lock
 from typing import TypeVar
 from weakref import WeakSet
 
 from rankr1_rag.backends import Backend, Request
 from rankr1_rag.backends.wrappers.base import BackendWrapper
-from rankr1_rag.concurrency.event_loop import PerLoop
-from rankr1_rag.errors import BackendError, StoreError
+from rankr1_rag.concurrency.event_loop import PerLoop, Threads, backend_error
+from rankr1_rag.errors import StoreError
+from rankr1_rag.io.checksum import with_checksum, without_checksum
+from rankr1_rag.io.collection import Json, member, of_kind
+from rankr1_rag.io.jsonl import plain_fields
 from rankr1_rag.types import Completion, TokenLogprob
 
 APPLICATION_ID = int.from_bytes(b"RkR1")
 VERSION = 1
 SCHEMA = "CREATE TABLE completions (key BLOB PRIMARY KEY, completion TEXT NOT NULL)"
+INSERT = "INSERT OR REPLACE INTO completions VALUES (?, ?)"
 BUSY_SECONDS = 30.0
 
 log = logging.getLogger("rankr1_rag.store")
@@ -39,7 +44,8 @@ class Stored(BackendWrapper):
 
     A completion is found again if the backend's identity and every field of the request are the same. It comes back
     unchanged, marked `stored`, with the tokens that it cost originally. Equal concurrent requests are asked once.
-    `hits` counts the answers that cost nothing, `misses` those from the backend.
+    `hits` counts the answers that cost nothing, `misses` those from the backend, `damaged` those of the misses whose
+    stored completion could not be read; the first is logged.
 
     A completion is on disk before it is returned. If that fails (on a full disk, for example), it is returned all the
     same, the logger `rankr1_rag.store` reports an error, and every later completion tries again to save it; `close`
@@ -50,6 +56,7 @@ class Stored(BackendWrapper):
         super().__init__(backend)
         self.hits = 0
         self.misses = 0
+        self.damaged = 0
         self._file = StoreFile(path)
         self._pending: PerLoop[dict[bytes, PendingRequest]] = PerLoop(dict, per_caller=True)
 
@@ -69,17 +76,26 @@ class Stored(BackendWrapper):
     async def _fetch(self, key: bytes, request: Request) -> Completion:
         text = await self._file.in_thread(self._file.read, key)
         if text is not None:
-            self.hits += 1
-            return replace(from_json(text, self._file.path), stored=True)
+            try:
+                completion = replace(from_json(text, key), stored=True)
+                self.hits += 1
+                return completion
+            except ValueError as error:
+                self.damaged += 1
+                if self.damaged == 1:
+                    log.warning("%s: a stored completion is requested again: %s", self._file.path, error)
+        task = asyncio.current_task()
         try:
             completion = await self.backend.complete(request)
-        except (Exception, asyncio.CancelledError, GeneratorExit):
+        except Exception:
             raise
-        except BaseException as error:  # this is a task of its own: SystemExit would end the whole loop
-            raise BackendError(f"the backend {self.model!r} failed: {type(error).__name__}: {error}") from error
+        except BaseException as error:  # this is a task of its own: nobody else must get what it raises
+            if (other := backend_error(error, self.model, task)) is error:
+                raise
+            raise other  # noqa: B904
         self.misses += 1
         if completion.logprobs or not request.logprobs:  # else the backend may return them another time
-            await self._file.in_thread(self._file.write, key, json.dumps(asdict(completion)))
+            await self._file.in_thread(self._file.write, key, to_json(completion, key))
         return completion
 
     async def close(self) -> None:
@@ -87,6 +103,8 @@ class Stored(BackendWrapper):
         try:
             await self.backend.close()
         finally:
+            if self.damaged > 1:
+                log.warning("%s: %d damaged completions were requested again", self._file.path, self.damaged)
             await self._file.in_thread(self._file.close)
 
     def __repr__(self) -> str:
@@ -139,18 +157,25 @@ def fingerprint(identity: str, request: Request) -> bytes:
     return sha256(canonical.encode("ascii")).digest()
 
 
-def from_json(text: str, path: Path) -> Completion:
-    """A completion as it was stored."""
+def to_json(completion: Completion, key: bytes) -> str:
+    """A completion as it is stored, with a checksum over its key and itself."""
+    return with_checksum(json.dumps(asdict(completion)), key)
+
+
+def from_json(text: bytes, key: bytes) -> Completion:
+    """A completion as it was stored. ValueError where it is damaged; earlier versions wrote no checksum."""
     try:
-        values = json.loads(text)
-        if values["logprobs"] is not None:
-            values["logprobs"] = tuple(
-                TokenLogprob(token["token"], token["logprob"], tuple((name, value) for name, value in token["top"]))
-                for token in values["logprobs"]
-            )
-        return Completion(**values)
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} holds a completion that cannot be read ({error}): use another path") from error
+        values = of_kind("it", json.loads(without_checksum(text.decode(), key)), "an object")
+        logprobs = None if values["logprobs"] is None else tuple(map(token_from_json, values["logprobs"]))
+        return Completion(**plain_fields(Completion, values), logprobs=logprobs)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"it is damaged ({error})") from error
+
+
+def token_from_json(entry: Json) -> TokenLogprob:
+    """A token as it was stored; -Infinity is a log-probability, too."""
+    top = tuple((of_kind("a token", name, "a string"), of_kind(name, one, "a number")) for name, one in entry["top"])
+    return TokenLogprob(member(entry, "token", "a string"), member(entry, "logprob", "a number"), top)
 
 
 class StoreFile:
@@ -170,7 +195,7 @@ class StoreFile:
     def start(self) -> None:
         """Start the thread, also in a forked child. What is unsaved then will be saved by the parent."""
         self.lock = Lock()
-        self._thread = ThreadPoolExecutor(1, "rankr1-store")
+        self._thread = Threads(1, "rankr1-store")
         self._unsaved: dict[bytes, str] = {}
 
     async def in_thread(self, work: Callable[..., T], *arguments: object) -> T:
@@ -182,20 +207,20 @@ class StoreFile:
             if not running.done():
                 await asyncio.wait([running])
 
-    def read(self, key: bytes) -> str | None:
+    def read(self, key: bytes) -> bytes | None:
         """The text with this key, or None."""
         with self.lock:
             if key in self._unsaved:
-                return self._unsaved[key]
-            query = "SELECT completion FROM completions WHERE key = ?"
+                return self._unsaved[key].encode()
+            query = "SELECT CAST(completion AS BLOB) FROM completions WHERE key = ?"  # damaged, it may be no UTF-8
             try:
                 row = self._connected().execute(query, (key,)).fetchone()
             except sqlite3.Error as error:
                 raise unusable(self.path, error) from error
-            return str(row[0]) if row else None
+            return (row[0] or b"") if row else None
 
     def write(self, key: bytes, text: str) -> None:
-        """Save a text, unless there is one already. If that fails, it is kept and saved with a later one."""
+        """Save a text, perhaps in the place of a damaged one. If that fails, it is kept and saved with a later one."""
         with self.lock:
             had_unsaved = bool(self._unsaved)
             self._unsaved[key] = text
@@ -210,11 +235,28 @@ class StoreFile:
         with self.lock:
             error = self._save() if self._unsaved else None
             self.disconnect()
+            copy = self._copy() if error else None
         if error:
             raise StoreError(
                 f"{self.path}: {len(self._unsaved)} completions were returned but not saved ({error}): free some space "
-                "and run again, only these will be requested again"
+                f"and run again, only these will be requested again{f', none with the store {copy}' if copy else ''}"
             ) from error
+
+    def _copy(self) -> Path | None:
+        """A store of what can be read here and what is unsaved, where temporary files are; None if that fails, too."""
+        with suppress(OSError):
+            folder = Path(mkdtemp(prefix="rankr1-"))
+            try:
+                with closing(open_store(folder / self.path.name)) as copy:
+                    copy.execute("BEGIN")
+                    with suppress(sqlite3.Error), closing(connect(self.path)) as own:
+                        copy.executemany(INSERT, own.execute("SELECT key, completion FROM completions"))
+                    copy.executemany(INSERT, self._unsaved.items())
+                    copy.execute("COMMIT")
+                return folder / self.path.name
+            except (sqlite3.Error, StoreError):
+                rmtree(folder, ignore_errors=True)
+        return None
 
     def disconnect(self) -> None:
         """Close the connection; the next use opens another."""
@@ -228,7 +270,7 @@ class StoreFile:
             connection = self._connected()
             connection.execute("BEGIN IMMEDIATE")
             try:
-                connection.executemany("INSERT OR IGNORE INTO completions VALUES (?, ?)", self._unsaved.items())
+                connection.executemany(INSERT, self._unsaved.items())
                 connection.execute("COMMIT")
             except sqlite3.Error:
                 if connection.in_transaction:
@@ -247,11 +289,21 @@ class StoreFile:
         return type(self), (self.path,)
 
 
+def check_store_place(path: Path) -> None:
+    """StoreError if something that is no file is here, or SQLite would replace a file of someone else next to it."""
+    if os.path.lexists(path):
+        if not path.is_file():
+            raise unusable(path, "a folder, a pipe, a device or a link to nothing")
+    elif left := [f"{path}{suffix}" for suffix in ("-wal", "-shm", "-journal") if os.path.lexists(f"{path}{suffix}")]:
+        raise unusable(path, f"{left[0]} would be replaced")
+
+
 def open_store(path: Path) -> sqlite3.Connection:
     """A connection to the store, which is created if it is missing.
 
     StoreError unless it is whole and writable; another file is left unchanged.
     """
+    check_store_place(path)
     try:
         # Only ever a new file: closing a descriptor of an open store would drop SQLite's locks on it.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -280,8 +332,8 @@ def open_store(path: Path) -> sqlite3.Connection:
             pragma("journal_mode = WAL")
             if (problem := pragma("quick_check(1)")) != "ok":
                 raise unusable(path, f"damaged: {problem}")
-            connection.execute("BEGIN IMMEDIATE")  # is it writable?
-            connection.execute("ROLLBACK")
+            # Is it writable? SQLite opens a read-only file, and even begins a transaction on it.
+            connection.execute(f"PRAGMA user_version = {VERSION}")
             stack.pop_all()
             return connection
     except sqlite3.Error as error:

@@ -1,22 +1,24 @@
 """The reader: a question and passages become a prompt, and a model's text a short answer string.
 
-Small models answer in sentences whatever the instruction; after five worked examples they mostly do not. The places and
-people of the examples with passages are invented, so that no data set holds them; those without passages are common
-knowledge. The kinds of answers alternate and the last is no yes or no, which small models would copy.
+A model that was trained to read gets a prompt of its own. Of the others, small ones answer in
+sentences whatever the instruction; after five worked examples they mostly do not. The places and people of the examples
+with passages are invented, so that no data set holds them; those without passages are common knowledge. The kinds of
+answers alternate and the last is no yes or no, which small models would copy.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
-from rankr1_eval.scoring import Read
 from rankr1_rag.backends import Backend, Request
 from rankr1_rag.concurrency.event_loop import private_loop
-from rankr1_rag.prompt import clip, sanitise, tokens
+from rankr1_rag.prompt import NO_TOKENS, clip, sanitise, tokens
 from rankr1_rag.types import Message, Passage
 
 WITH_PASSAGES: tuple[tuple[str, str, str], ...] = (
@@ -72,14 +74,33 @@ SYSTEM_ALONE = (
 MARGIN = 192
 """Tokens kept free for the chat template."""
 
-PROMPT = "five-examples-v1"
-"""The name of this prompt, one of the settings of the readings."""
+Prompt = Literal["five-examples-v1", "reader-v1"]
+"""The prompt for any model, and that of models that `rankr1 train reader` trained."""
+
+SYSTEM_TRAINED = "Answer the question from the passages, as briefly as possible, or write: unanswerable"
+UNANSWERABLE = "unanswerable"
+"""The answer of a trained reader where the passages do not hold it."""
 
 _REASONING = re.compile(r"^.*</think>", re.DOTALL)
 _LEAD = re.compile(r"^(?:the\s+)?(?:short\s+|final\s+)?answer(?:\s+is\b\s*:?|\s*[:\-])\s*", re.IGNORECASE)
 _NEXT = re.compile(r"\n\s*Question\s*:", re.IGNORECASE)
 _MARKED = re.compile(r"\banswer\s*:\s*(.+)", re.IGNORECASE)
 _QUOTES = "\"'`*\u201c\u201d\u2018\u2019\u00ab\u00bb"
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A reading: the answer string taken from the reader's text ("" where there was none), the text, the cost.
+
+    `stored` is True where the reader was not asked; `seconds` are then meaningless.
+    """
+
+    answer: str
+    text: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    stored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,34 +113,20 @@ class Reader:
     backend: Backend
     tokens: int = 32
     own: bool = False
+    prompt: Prompt = "five-examples-v1"
 
     def messages(self, question: str, passages: Sequence[Passage]) -> list[Message]:
-        """The prompt, passages best first, clipped equally where the context is too short for them.
-
-        ValueError where the context has no room for the passages.
-        """
-        asked = sanitise(question).strip()
-        lines = [sanitise(f"{one.title}: {one.text}" if one.title else one.text).strip() for one in passages]
-        messages: list[Message] = [{"role": "system", "content": SYSTEM if lines else SYSTEM_ALONE}]
-        for context, example, answer in WITH_PASSAGES if lines else ALONE:
-            messages += [user_turn(context, example), {"role": "assistant", "content": answer}]
-        if self.backend.context is not None and lines:
-            fixed = tokens("".join(message["content"] for message in messages) + asked, self.backend.count)
-            share = (self.backend.context - MARGIN - self.tokens - fixed) // len(lines)
-            if share < 1:
-                raise ValueError(
-                    f"the reader's context of {self.backend.context} tokens has no room for {len(lines)} passages: "
-                    "lower k"
-                )
-            lines = [clip(line, share, self.backend.count) for line in lines]
-        return [*messages, user_turn("\n\n".join(lines), asked)]
+        """The prompt of `reading_messages` for this backend."""
+        context, special = self.backend.context, getattr(self.backend, "special_tokens", NO_TOKENS)
+        return reading_messages(self.prompt, question, passages, context, self.backend.count, self.tokens, special)
 
     async def read(self, question: str, passages: Sequence[Passage]) -> Read:
         """The answer to one question. BackendError as the backend raises it."""
         request = Request(self.messages(question, passages), max_tokens=self.tokens)
         completion = await self.backend.complete(request)
+        answer = answer_string(completion.text)
         return Read(
-            answer=answer_string(completion.text),
+            answer="" if self.prompt == "reader-v1" and answer == UNANSWERABLE else answer,
             text=completion.text,
             prompt_tokens=completion.prompt_tokens,
             completion_tokens=completion.completion_tokens,
@@ -132,6 +139,38 @@ class Reader:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         if self.own and private_loop().alive:
             private_loop().call(self.backend.close())
+
+
+def reading_messages(
+    prompt: Prompt,
+    question: str,
+    passages: Sequence[Passage],
+    context: int | None,
+    count: Callable[[str], int | None],
+    answer_tokens: int,
+    special: frozenset[str] = NO_TOKENS,
+) -> list[Message]:
+    """The messages with passages best first, clipped equally where `context`, in tokens, is too short for them.
+
+    ValueError where the context has no room for the passages.
+    """
+    asked = sanitise(question, special).strip()
+    lines = [sanitise(f"{one.title}: {one.text}" if one.title else one.text, special).strip() for one in passages]
+    messages: list[Message] = [{"role": "system", "content": SYSTEM if lines else SYSTEM_ALONE}]
+    if prompt == "reader-v1":
+        messages = [{"role": "system", "content": SYSTEM_TRAINED}]
+    else:
+        for shown, example, answer in WITH_PASSAGES if lines else ALONE:
+            messages += [user_turn(shown, example), {"role": "assistant", "content": answer}]
+    if context is not None and lines:
+        fixed = tokens("".join(message["content"] for message in messages) + asked, count)
+        share = (context - MARGIN - answer_tokens - fixed) // len(lines)
+        if share < 1:
+            raise ValueError(f"the reader's context of {context} tokens has no room for {len(lines)} passages: lower k")
+        lines = [clip(line, share, count) for line in lines]
+    if prompt == "reader-v1":  # a small model reads better when it knows what for
+        lines = [f"Question: {asked}", *lines]
+    return [*messages, user_turn("\n\n".join(lines), asked)]
 
 
 def answer_string(text: str) -> str:
@@ -150,3 +189,24 @@ def user_turn(context: str, question: str) -> Message:
     """The passages, where there are any, and the question."""
     beginning = f"{context}\n\n" if context else ""
     return {"role": "user", "content": f"{beginning}Question: {question}\nAnswer:"}
+
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalised(text: str) -> str:
+    """Lower case, without ASCII punctuation, without articles, white space made single spaces; in this order.
+
+    As the official scripts of SQuAD, HotpotQA, 2WikiMultihopQA and MuSiQue do it.
+    """
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
+
+
+def token_f1(said: list[str], right: list[str]) -> float:
+    """F1 of two multisets of tokens, computed in the official order of operations; 0 where they share none."""
+    same = (Counter(said) & Counter(right)).total()
+    if not same:
+        return 0.0
+    precision, recall = same / len(said), same / len(right)
+    return 2 * precision * recall / (precision + recall)

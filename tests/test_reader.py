@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from rankr1_eval.reader import Reader, answer_string
 from rankr1_rag import Passage
 from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.reader import Reader, answer_string
 
 SAID = [
     ("Chief of Protocol", "Chief of Protocol"),
@@ -69,3 +69,12 @@ def test_no_room_for_passages_is_told() -> None:
 def test_a_reader_that_says_nothing_has_no_answer() -> None:
     read = asyncio.run(Reader(Scripted(lambda messages: "")).read("Where?", [Passage("a", "x")]))
     assert (read.answer, read.text) == ("", "")
+
+
+def test_a_trained_reader_knows_the_question_first_and_may_say_that_there_is_no_answer() -> None:
+    reader = Reader(Scripted(lambda messages: "unanswerable"), prompt="reader-v1")
+    system, user = reader.messages("Where?", [Passage("a", "First.", "Title")])
+    assert system["content"].endswith("or write: unanswerable")
+    assert user["content"] == "Question: Where?\n\nTitle: First.\n\nQuestion: Where?\nAnswer:"
+    read = asyncio.run(reader.read("Where?", [Passage("a", "First.")]))
+    assert (read.answer, read.text) == ("", "unanswerable")

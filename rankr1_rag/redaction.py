@@ -1,0 +1,199 @@
+"""Secrets are kept out of everything that leaves the process: what was read as a key is known here, and hidden here.
+
+A value is remembered where it is read: a key, a header, a parameter of a query, a secret field of a body. `hide` and
+`redact` take it out of texts, `masked` and `public` out of settings.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from hashlib import pbkdf2_hmac
+from threading import Lock
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+HIDDEN = "<key>"
+
+PIECE = 6
+"""Characters of a key that are hidden by themselves: a text may have been cut within it."""
+
+SECRET_NAME = re.compile(
+    r"secret|passw|passphrase|credential|authori[sz]ation|bearer|cookie|signature|headers?$"
+    r"|^(?:auth|code|jwt|keys?|pw|pwd|sas|sig|token)$|[-_. ](?:auth|jwt|pat|pwd|sas|sig)$|(?<!cache)[-_. ]keys?$"
+    r"|(?:access|account|api|license|private|subscription)[-_. ]?key|(?-i:[a-z](?:Auth|Keys?|Pwd|Sig|Token)$)"
+    r"|(?<!bos|cls|eos|pad|sep|unk)(?<!mask|stop)(?<!image|start|think)[-_. ]token$",
+    re.IGNORECASE,
+)
+"""Names of fields and parameters whose values are secret; those of special tokens and of cache keys are not."""
+
+LIKE_A_KEY = re.compile(
+    r"\b(?:sk|pk|rk|key)[-_](?=[\w*.-]*[\d*])[\w*.-]{6,}|\b(?:hf_|gsk_|xai-|nvapi-|gh[opsu]_|AIza)[\w*.-]{6,}"
+    r"|\beyJ[\w-]{8,}\.[\w.-]*|[\w-]*\*{3,}[\w-]*|(?<=bearer )(?=\S*\d)\S{6,}",
+    re.IGNORECASE,
+)
+
+PERHAPS_A_KEY = re.compile(
+    r"(?<!\w)(?=\w*\d)(?=\w*[a-z])\w{20,}|[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}|[^\s\"']+(?=@)", re.IGNORECASE
+)
+"""Where no such thing belongs: a long word with digits, a UUID, and what is before the @ of an address."""
+
+_lock = Lock()
+_known: dict[str, bool] = {}
+_certain: list[str] = []
+_words: re.Pattern[str] = re.compile("(?!)")
+_pieces: frozenset[str] = frozenset()
+
+
+def remember(value: str, *, key: bool = True) -> str:
+    """The value, which is hidden from now on, in other encodings too; pieces of it only if it is a `key`.
+
+    No secret is a key of less than 4 characters, or another value that is that of a version or has less than 8. Of
+    "Bearer …" and "Basic …" the second part is secret too, and the password.
+    """
+    global _certain, _words, _pieces
+    value = str(value)  # of a subclass
+    if len(value) < 4 or _known.get(value) in (True, key):
+        return value
+    if not key and (len(value) < 8 or re.fullmatch(r"v?[\d.-]+[a-z]*", value)):
+        return value
+    scheme, _, rest = value.partition(" ")
+    if scheme.lower() in ("basic", "bearer"):
+        remember(rest.strip())
+    if scheme.lower() == "basic":
+        with suppress(ValueError):
+            login = base64.b64decode(rest + "==").decode()
+            remember(login)
+            remember(login.partition(":")[2])
+    with _lock:
+        if len(_known) >= 1_000:  # a process that gets new keys all the time
+            del _known[next(iter(_known))]
+        _known[value] = key
+        forms = {form: is_key for one, is_key in _known.items() for form in encoded(one)}
+        _certain = sorted([one for one, is_key in forms.items() if is_key and len(one) > 7 and re.search(r"\d", one)])
+        long = [one for one, is_key in forms.items() if is_key and len(one) >= 2 * PIECE]
+        anywhere, words = (
+            "|".join(sorted(map(re.escape, some), key=len, reverse=True)) or "(?!)" for some in (long, forms)
+        )
+        _words = re.compile(rf"{anywhere}|(?<![^\W_])(?:{words})(?![^\W_])")
+        _pieces = frozenset([one[at : at + PIECE] for one in long for at in range(len(one) - PIECE + 1)])
+    return value
+
+
+def remember_all(settings: object) -> None:
+    """Remember each secret in these settings: what has a secret name, or looks like a key."""
+    changed(settings, lambda one: is_reference(one) or remember(str(getattr(one, "get_secret_value", lambda: one)())))
+
+
+def encoded(value: str) -> Iterator[str]:
+    """A secret as servers and libraries may print it: percent-encoded, in base64, escaped for JSON, HTML or Python."""
+    percent = quote(value, safe="", errors="replace")
+    yield from (value, percent, re.sub("%..", lambda one: one[0].lower(), percent), quote(value, errors="replace"))
+    yield from (quote_plus(value, errors="replace"), html.escape(value), repr(value)[1:-1])
+    for escaped in (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]):
+        yield from (escaped, escaped.replace("/", r"\/"))
+        yield re.sub(r"[&<>+=/']", lambda one: f"\\u{ord(one[0]):04x}", escaped)
+    in_base64 = base64.b64encode(value.encode("utf-8", "replace")).decode()
+    yield from (in_base64, in_base64.rstrip("="), in_base64.rstrip("=").replace("+", "-").replace("/", "_"))
+
+
+def hide(text: str) -> str:
+    """The text without whole keys. Only those with a digit: any other text stays as it is."""
+    for form in _certain:
+        if form in text:
+            text = text.replace(form, HIDDEN)
+    return text
+
+
+def redact(text: str) -> str:
+    """The text without anything that was remembered and without pieces of keys, for errors and logs."""
+    text = _words.sub(HIDDEN, hide(text))
+    runs: list[list[int]] = []
+    for at in [at for at in range(len(text) - PIECE + 1) if text[at : at + PIECE] in _pieces] if _pieces else ():
+        if runs and at <= runs[-1][1]:
+            runs[-1][1] = at + PIECE
+        else:
+            runs.append([at, at + PIECE])
+    for start, end in reversed(runs):
+        if not re.fullmatch(r"[\W_]*\w?[a-z]+[\W_]*", text[start:end]):  # a plain word
+            text = text[:start] + HIDDEN + text[end:]
+    return text
+
+
+def quoted(text: str, longest: int = 400) -> str:
+    """The beginning of a server's text on one line, cut after it was redacted, without what looks like a key."""
+    text = LIKE_A_KEY.sub(HIDDEN, redact(text[: 20 * longest]))
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= longest else f"{line[:longest]}…"
+
+
+def shown(value: object, longest: int = 100) -> str:
+    """A wrong value in an error, without anything that may be a key in the wrong place."""
+    return unsuspicious(f"{masked(value)!r:.{4 * longest}}")[:longest]
+
+
+def unsuspicious(text: str) -> str:
+    """The text without anything that may be a key."""
+    return PERHAPS_A_KEY.sub(HIDDEN, LIKE_A_KEY.sub(HIDDEN, redact(text)))
+
+
+def changed(value: Any, change: Callable[[Any], Any], is_secret: bool = False) -> Any:  # noqa: ANN401
+    """Settings with each secret changed, or left out if the change is `...`.
+
+    Secret is what has a secret name, all in a mapping that has one, and what looks like a key.
+    """
+    if isinstance(value, Mapping):
+        named = {
+            name: changed(one, change, is_secret or bool(SECRET_NAME.search(str(name)))) for name, one in value.items()
+        }
+        return {name: one for name, one in named.items() if one is not ...}
+    if type(value) in (list, tuple):
+        return type(value)([one for one in (changed(one, change, is_secret) for one in value) if one is not ...])
+    if (
+        value is None
+        or isinstance(value, bool)
+        or not (is_secret or (isinstance(value, str) and LIKE_A_KEY.fullmatch(value)))
+    ):
+        return value
+    return change(value)
+
+
+def masked(value: Any) -> Any:  # noqa: ANN401
+    """Settings with a digest in place of each secret: the same for the same settings, and slow to guess from."""
+
+    def digest(secret: Any) -> Any:  # noqa: ANN401
+        raw = str(secret).encode("utf-8", "surrogatepass")
+        return secret if is_reference(secret) else f"<key {pbkdf2_hmac('sha256', raw, b'rankr1', 50_000).hex()[:12]}>"
+
+    return changed(value, digest)
+
+
+def public(value: Any, is_secret: bool = False) -> Any:  # noqa: ANN401
+    """Settings without their secrets; "$NAME", a variable of the environment, is none."""
+    return changed(value, lambda one: one if is_reference(one) else ..., is_secret)
+
+
+def is_reference(value: object) -> bool:
+    """Whether this is "$NAME" or "${NAME}", a variable of the environment."""
+    return isinstance(value, str) and re.fullmatch(r"\$(?:[A-Za-z_]\w*|\{[A-Za-z_]\w*\})", value, re.ASCII) is not None
+
+
+def check_variable(option: str, name: str) -> None:
+    """ValueError for what is no name of a variable of the environment, or looks like a key itself."""
+    is_name = re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) and len(name) <= 100
+    if not is_name or (name not in os.environ and unsuspicious(name) != name):
+        raise ValueError(
+            f"{option} is no name of an environment variable (got {len(name)} characters, not shown as they may be the "
+            "key itself): put the key into a variable, and use the name of that, MY_API_KEY for example"
+        )
+
+
+def shown_variable(name: str) -> str:
+    """The name of a variable in an error: only its beginning if it may be a key, given in place of a name."""
+    is_usual = name in os.environ or (re.fullmatch(r"[A-Z][A-Z\d_]*", name) and len(re.sub(r"\D", "", name)) < 6)
+    return name if is_usual else f"{name[:3]}…"
