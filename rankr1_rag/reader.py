@@ -8,6 +8,7 @@ answers alternate and the last is no yes or no, which small models would copy.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import string
 from collections import Counter
@@ -17,7 +18,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from rankr1_rag.backends import Backend, Request
-from rankr1_rag.concurrency.event_loop import private_loop
+from rankr1_rag.concurrency.event_loop import private_loop, raise_backend_error
 from rankr1_rag.prompt import NO_TOKENS, clip, sanitise, tokens
 from rankr1_rag.types import Message, Passage
 
@@ -121,9 +122,12 @@ class Reader:
         return reading_messages(self.prompt, question, passages, context, self.backend.count, self.tokens, special)
 
     async def read(self, question: str, passages: Sequence[Passage]) -> Read:
-        """The answer to one question. BackendError as the backend raises it."""
-        request = Request(self.messages(question, passages), max_tokens=self.tokens)
-        completion = await self.backend.complete(request)
+        """The answer to one question. BackendError for any error of the backend: see `raise_backend_error`."""
+        request, task = Request(self.messages(question, passages), max_tokens=self.tokens), asyncio.current_task()
+        try:
+            completion = await self.backend.complete(request)
+        except BaseException as error:
+            raise_backend_error(error, self.backend.model, task)
         answer = answer_string(completion.text)
         return Read(
             answer="" if self.prompt == "reader-v1" and answer == UNANSWERABLE else answer,

@@ -143,8 +143,10 @@ def rerank(
     ] = 100,
     tag: Annotated[str, typer.Option(help="Tag of a TREC run.")] = "rankr1",
     trace: Annotated[bool, typer.Option(help="Comparisons in JSON lines, for `rankr1 explain`.")] = True,
-    restart: Annotated[bool, typer.Option(help="New start, without the results of an interrupted job.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replacement of a finished result.")] = False,
+    restart: Annotated[
+        bool, typer.Option(help="New start, without the results of an interrupted job (OUT.partial).")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replacement of the file at --out, at the end of the job.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Summary as JSON.")] = False,
 ) -> None:
     """Rerank JSON lines, or a TREC run with its queries and passages.

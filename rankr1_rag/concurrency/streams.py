@@ -162,8 +162,8 @@ async def aeach(
         feeder.cancel()
         cancel(opened, pid)
         await asyncio.wait([feeder], timeout=ENDING)
-    if broken:  # a CancelledError would pass for a cancellation of the consumer
-        raise as_exception(broken[0]) if isinstance(broken[0], asyncio.CancelledError) else broken[0]
+    if broken:  # an Exception: in a task, SystemExit would end the loop for all of the consumer's others
+        raise as_exception(broken[0])
 
 
 def read(items: Iterable[In], broken: list[BaseException]) -> Generator[tuple[int, In], None, None]:

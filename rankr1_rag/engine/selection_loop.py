@@ -16,7 +16,7 @@ from math import factorial
 from typing import Any, Literal, TypeVar
 
 from rankr1_rag.backends import Request
-from rankr1_rag.concurrency.event_loop import backend_error
+from rankr1_rag.concurrency.event_loop import raise_backend_error
 from rankr1_rag.concurrency.foreign_loop import Retriever
 from rankr1_rag.engine.query import Budget, QueryRun, Texts
 from rankr1_rag.errors import BackendError, UnparsedError
@@ -297,7 +297,7 @@ class Comparer:
         choices: tuple[str, ...] = (),
         logprobs: int = 0,
     ) -> Completion:
-        """One request. Any error of the backend that is not of our tree becomes a BackendError: see `backend_error`."""
+        """One request. Any error of the backend becomes a BackendError: see `raise_backend_error`."""
         plan, task = self.plan, asyncio.current_task()
         request = Request(
             messages, max_tokens, plan.temperature, choices=choices, logprobs=logprobs, seed=plan.seed, sample=sample
@@ -305,9 +305,7 @@ class Comparer:
         try:
             return await plan.backend.complete(request)
         except BaseException as error:
-            if (other := backend_error(error, plan.backend.model, task)) is error:
-                raise
-            raise other  # noqa: B904
+            raise_backend_error(error, plan.backend.model, task)
 
 
 def is_unsure(comparison: Comparison) -> bool:

@@ -8,7 +8,6 @@ import asyncio
 import concurrent.futures
 import faulthandler
 import logging
-import os
 import random
 import sys
 import threading
@@ -30,8 +29,9 @@ from rankr1_rag.concurrency.foreign_loop import Retriever
 from rankr1_rag.frameworks.component import Sources
 from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.types import Completion
+from tests.attacks.conftest import SCALE
 
-ROWS = round(200 * float(os.environ.get("RANKR1_ATTACKS", "1")))
+ROWS = round(160 * SCALE)
 LIMIT = 10.0
 """Seconds after which a row hangs."""
 FIRST = "<answer>[1]</answer>"
@@ -88,7 +88,7 @@ class Place:
     item: tuple[str, Any] = ITEM
     whole: bool = False
     in_caller: bool = False
-    """The caller itself runs that code, and gets its errors as they are."""
+    """The caller itself runs that code, and a sync one gets its errors as they are."""
     may_pass: bool = False
     """Nothing of the query depends on that code."""
 
@@ -104,7 +104,7 @@ def awaited(boom: Boom, how: Callable[[], Any]) -> Reranker:
             await how()
         return FIRST
 
-    return Reranker(Scripted(model), size=2)
+    return Reranker(Scripted(model), size=2)  # type: ignore[arg-type]
 
 
 async def call(boom: Boom) -> NoReturn:
@@ -267,6 +267,7 @@ PLACES: dict[str, Callable[[Boom, Path], Place]] = {
     ),
     "context": lambda boom, _: with_property("context", boom),
     "capacity": lambda boom, _: with_property("capacity", boom),
+    "special tokens": lambda boom, _: with_property("special_tokens", boom),
     "can_continue": lambda boom, _: with_property("can_continue", boom, "dunno", force="unparsed"),
     "model": lambda boom, _: with_property("model", boom),
     "retrieve": lambda boom, _: retrieving(boom, boom),
@@ -389,8 +390,9 @@ def test_what_code_of_users_raises_is_the_error_of_its_query_alone(
             assert at.whole or [type(outcome[n]) for n in (0, 2)] == [Ranking, Ranking]
             outcome = outcome[1]
         elif isinstance(outcome, BaseException):
-            assert at.in_caller or isinstance(outcome, Exception)
-            assert not isinstance(outcome, concurrent.futures.CancelledError) or at.in_caller
+            raw = at.in_caller and way == "rank"
+            assert raw or isinstance(outcome, Exception)
+            assert raw or not isinstance(outcome, concurrent.futures.CancelledError)
         if isinstance(outcome, Ranking):
             assert at.may_pass or outcome.failure
         else:
@@ -474,7 +476,7 @@ class Steps(Source):
     """A class with methods of its own, and no generator."""
 
     def __iter__(self) -> Iterator[Any]:
-        return self  # type: ignore[return-value]
+        return self
 
     def __next__(self) -> Any:
         if self.given == 3 and self.error is not None:
@@ -528,9 +530,9 @@ def streamed(source: Source, way: str, bar: bool, done: list[Any], stop: int | N
     )
     try:
         if way == "arank_many":
-            asyncio.run(from_async(reranker.arank_many(items, progress=bar), done, stop))  # type: ignore[arg-type]
+            asyncio.run(from_async(reranker.arank_many(items, progress=bar), done, stop))
         else:
-            from_sync(reranker.rank_many(items, live=way == "live", progress=bar), done, stop)  # type: ignore[arg-type]
+            from_sync(reranker.rank_many(items, live=way == "live", progress=bar), done, stop)
     except BaseException as error:
         return error
     return None
@@ -562,7 +564,7 @@ def test_what_ends_a_stream_early_is_raised_after_what_was_open(
         done: list[Any] = []
         raised = streamed(source(error), way, bar, done)
         assert is_of(raised, error)
-        assert not (way == "arank_many" and isinstance(raised, asyncio.CancelledError))
+        assert isinstance(raised, Exception) or way != "arank_many"
         assert sorted(index for index, result in done if isinstance(result, Ranking)) == [0, 1, 2]
 
     within_limit(work)
@@ -580,7 +582,7 @@ def test_a_consumer_that_stops_early_closes_the_source(
         assert read.closed.is_set()
         assert len(done) == 2
         if in_close in (ValueError, SystemExit):
-            assert is_of(raised, in_close)  # type: ignore[arg-type]
+            assert is_of(raised, in_close)
 
     within_limit(work)
 
@@ -640,7 +642,7 @@ def test_if_the_private_loop_ends_all_that_is_open_fails_and_the_next_call_start
 def test_a_keyboard_interrupt_of_a_model_is_its_query_s_in_asyncio_run_of_the_main_thread() -> None:
     reranker = Reranker(Model(lambda: raises(KeyboardInterrupt), False))
 
-    async def both() -> list[Any]:
+    async def both() -> tuple[Any, Any]:
         return await asyncio.gather(reranker.arank(*ITEM), reranker.arank("good", ["a", "b"]), return_exceptions=True)
 
     bad, good = asyncio.run(both())
