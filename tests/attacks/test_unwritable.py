@@ -80,8 +80,10 @@ def test_a_file_that_is_read_only_is_refused_at_once_where_its_folder_can_be_wri
     folder.mkdir()
     ask(stored(Scripted(Script()), folder / "store.sqlite"))
     (folder / "store.sqlite").chmod(0o444)
-    for path in (folder, *folder.parents[:3]):
-        path.chmod(0o777)
+    folder.chmod(0o777)
+    for path in folder.parents:
+        if "pytest" in str(path):
+            path.chmod(0o755)
     printed = python(f"""
         if os.getuid() == 0:  # root may write anywhere: be nobody
             os.setuid(65534)
