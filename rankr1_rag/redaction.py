@@ -96,7 +96,7 @@ def encoded(value: str) -> Iterator[str]:
     yield from (value, percent, re.sub("%..", lambda one: one[0].lower(), percent), quote(value, errors="replace"))
     yield from (quote_plus(value, errors="replace"), html.escape(value), repr(value)[1:-1])
     for escaped in (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]):
-        yield from (escaped, escaped.replace("/", r"\/"))
+        yield from (escaped, escaped.replace("/", r"\/"), json.dumps(escaped.replace("/", r"\/"))[1:-1])
         yield re.sub(r"[&<>+=/']", lambda one: f"\\u{ord(one[0]):04x}", escaped)
     in_base64 = base64.b64encode(value.encode("utf-8", "replace")).decode()
     yield from (in_base64, in_base64.rstrip("="), in_base64.rstrip("=").replace("+", "-").replace("/", "_"))
@@ -139,7 +139,7 @@ def shown(value: object, longest: int = 100) -> str:
 
 def unsuspicious(text: str) -> str:
     """The text without anything that may be a key."""
-    return PERHAPS_A_KEY.sub(HIDDEN, LIKE_A_KEY.sub(HIDDEN, redact(text)))
+    return redact(LIKE_A_KEY.sub(HIDDEN, PERHAPS_A_KEY.sub(HIDDEN, text)))
 
 
 def changed(value: Any, change: Callable[[Any], Any], is_secret: bool = False) -> Any:  # noqa: ANN401
@@ -168,7 +168,9 @@ def masked(value: Any) -> Any:  # noqa: ANN401
 
     def digest(secret: Any) -> Any:  # noqa: ANN401
         raw = str(secret).encode("utf-8", "surrogatepass")
-        return secret if is_reference(secret) else f"<key {pbkdf2_hmac('sha256', raw, b'rankr1', 50_000).hex()[:12]}>"
+        if is_reference(secret) or re.fullmatch(rb"<key [\da-f]{12}>", raw):  # masked before
+            return secret
+        return f"<key {pbkdf2_hmac('sha256', raw, b'rankr1', 50_000).hex()[:12]}>"
 
     return changed(value, digest)
 
@@ -186,7 +188,7 @@ def is_reference(value: object) -> bool:
 def check_variable(option: str, name: str) -> None:
     """ValueError for what is no name of a variable of the environment, or looks like a key itself."""
     is_name = re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) and len(name) <= 100
-    if not is_name or (name not in os.environ and unsuspicious(name) != name):
+    if not is_name or (shown_variable(name) != name and unsuspicious(name) != name):
         raise ValueError(
             f"{option} is no name of an environment variable (got {len(name)} characters, not shown as they may be the "
             "key itself): put the key into a variable, and use the name of that, MY_API_KEY for example"

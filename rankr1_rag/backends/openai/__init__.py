@@ -71,6 +71,9 @@ HOST = re.compile(r"(?=.{1,253}$)[\w-]{1,63}(\.[\w-]{1,63})*|(?=.*:)[\da-f:.]+(%
 ROOMS = (0, 2_048, 8_192, 32_768)
 """Tokens added for reasoning that a server does not show: the next number after a completion that was all reasoning."""
 
+HEADERS = ("location", "retry-after", "retry-after-ms")
+"""Headers of an answer that are read."""
+
 LOGGERS = ("httpx", *(f"httpcore.{name}" for name in ("connection", "http11", "http2", "proxy", "socks")))
 """Of the libraries below."""
 
@@ -148,7 +151,7 @@ class OpenAI:
             raise ValueError(f"the query of {parts.hostname} shows the value of {plain[0]!r}: {remedy}")
         for value in self._query.values():
             Secret(value, "query=", is_key=False)
-        self._extra_body: Json = changed(extra_body or {}, lambda one: Secret(one, "extra_body="))
+        self._extra_body: Json = changed(dict(extra_body or {}), lambda one: Secret(one, "extra_body="))
         self._count = count
         self._api_key = None if api_key is None else Secret(api_key, "api_key=")
         if api_key_env:
@@ -290,8 +293,10 @@ class OpenAI:
                     if len(answer) > LARGEST:
                         break
             text, broken = to_text(answer, response.headers.get("content-encoding", "").lower())
+            text = hide(text)
             if not broken or not response.is_success:
-                return response.status_code, response.headers, hide(text)
+                headers = {name: redact(one) for name, one in response.headers.items() if name in HEADERS}
+                return response.status_code, headers, text
             broken = f"returned {broken}"
         except TimeoutError:
             broken = f"gave no answer within timeout={self.timeout:g} s"
@@ -304,7 +309,8 @@ class OpenAI:
                 self._is_unreachable = True
                 log.warning("%s %s. Does the server run at this address?", self.base_url, broken)
         finally:
-            del content  # it may hold a secret, and some tracebacks show all variables
+            content = part = b""  # they may hold a secret, and some tracebacks show all variables
+            answer.clear()
         raise kind(f"{self.base_url} {broken}")
 
     def _destination(self) -> Destination:
