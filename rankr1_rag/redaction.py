@@ -11,7 +11,7 @@ import html
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import pbkdf2_hmac
 from threading import Lock
@@ -20,7 +20,7 @@ from urllib.parse import quote, quote_plus
 
 HIDDEN = "<key>"
 
-PIECE = 6
+PIECE = 8
 """Characters of a key that are hidden by themselves: a text may have been cut within it."""
 
 SECRET_NAME = re.compile(
@@ -45,18 +45,20 @@ PERHAPS_A_KEY = re.compile(
 
 _lock = Lock()
 _known: dict[str, bool] = {}
+_NOTHING = re.compile("(?!)")
 _certain: list[str] = []
-_words: re.Pattern[str] = re.compile("(?!)")
+_strong = _weak = _NOTHING
 _pieces: frozenset[str] = frozenset()
 
 
 def remember(value: str, *, key: bool = True) -> str:
     """The value, which is hidden from now on, in other encodings too; pieces of it only if it is a `key`.
 
-    No secret is a key of less than 4 characters, or another value that is that of a version or has less than 8. Of
-    "Bearer …" and "Basic …" the second part is secret too, and the password.
+    Of "Bearer …" and "Basic …" the second part is secret too, and the password. Values that may be words of any message
+    ("EMPTY", "test-key") are hidden in the texts of servers alone. No secret is a key of less than 4 characters, or
+    another value that is that of a version or has less than 8.
     """
-    global _certain, _words, _pieces
+    global _certain, _strong, _weak, _pieces
     value = str(value)  # of a subclass
     if len(value) < 4 or _known.get(value) in (True, key):
         return value
@@ -74,15 +76,34 @@ def remember(value: str, *, key: bool = True) -> str:
         if len(_known) >= 1_000:  # a process that gets new keys all the time
             del _known[next(iter(_known))]
         _known[value] = key
-        forms = {form: is_key for one, is_key in _known.items() for form in encoded(one)}
-        _certain = sorted([one for one, is_key in forms.items() if is_key and len(one) > 7 and re.search(r"\d", one)])
+        strong = {one: is_key for one, is_key in _known.items() if _is_strong(one)}
+        forms = {form: is_key for one, is_key in strong.items() for form in encoded(one)}
         long = [one for one, is_key in forms.items() if is_key and len(one) >= 2 * PIECE]
-        anywhere, words = (
-            "|".join(sorted(map(re.escape, some), key=len, reverse=True)) or "(?!)" for some in (long, forms)
-        )
-        _words = re.compile(rf"{anywhere}|(?<![^\W_])(?:{words})(?![^\W_])")
+        weak = [form for one in _known.keys() - strong.keys() for form in encoded(one)]
+        _certain = [one for one, is_key in forms.items() if is_key and re.search(r"\d", one)]
+        _strong, _weak = re.compile(f"{_any(long)}|{_words(forms)}"), re.compile(_words(weak))
         _pieces = frozenset([one[at : at + PIECE] for one in long for at in range(len(one) - PIECE + 1)])
     return value
+
+
+def forget() -> None:
+    """Forget all secrets."""
+    global _certain, _strong, _weak, _pieces
+    with _lock:
+        _known.clear()
+        _certain, _strong, _weak, _pieces = [], _NOTHING, _NOTHING, frozenset()
+
+
+def _is_strong(value: str) -> bool:
+    return (len(value) >= 8 and re.search(r"\d", value) is not None) or re.fullmatch(r"\S{16,}", value) is not None
+
+
+def _any(texts: Iterable[str]) -> str:
+    return "|".join(sorted(map(re.escape, texts), key=len, reverse=True)) or "(?!)"
+
+
+def _words(texts: Iterable[str]) -> str:
+    return rf"(?<![^\W_])(?:{_any(texts)})(?![^\W_])"
 
 
 def remember_all(settings: object) -> None:
@@ -112,7 +133,7 @@ def hide(text: str) -> str:
 
 def redact(text: str) -> str:
     """The text without anything that was remembered and without pieces of keys, for errors and logs."""
-    text = _words.sub(HIDDEN, hide(text))
+    text = _strong.sub(HIDDEN, hide(text))
     runs: list[list[int]] = []
     for at in [at for at in range(len(text) - PIECE + 1) if text[at : at + PIECE] in _pieces] if _pieces else ():
         if runs and at <= runs[-1][1]:
@@ -127,7 +148,7 @@ def redact(text: str) -> str:
 
 def quoted(text: str, longest: int = 400) -> str:
     """The beginning of a server's text on one line, cut after it was redacted, without what looks like a key."""
-    text = LIKE_A_KEY.sub(HIDDEN, redact(text[: 20 * longest]))
+    text = LIKE_A_KEY.sub(HIDDEN, _weak.sub(HIDDEN, redact(text[: 20 * longest])))
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= longest else f"{line[:longest]}…"
 

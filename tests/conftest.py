@@ -29,10 +29,9 @@ collect_ignore += [] if find_spec("rankr1_eval") else ["eval"]
 
 
 @pytest.fixture(autouse=True)
-def _no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_secrets_of_other_tests() -> None:
     """Each test begins without a known secret."""
-    for name, value in {"_known": {}, "_certain": [], "_words": re.compile("(?!)"), "_pieces": frozenset()}.items():
-        monkeypatch.setattr(redaction, name, value)
+    redaction.forget()
 
 
 @pytest.fixture
