@@ -110,7 +110,7 @@ def test_a_journal_holds_what_was_written_or_says_what_is_damaged(
             assert records.notes.get("gave_up_at", 1) == 1
             return {id: records[id] for id in records}
 
-    for data in spoiled(whole, 1_500):
+    for data in spoiled(whole, 1_000):
         caplog.clear()
         written.write_bytes(data)
         found = outcome(read, FileError)
@@ -172,7 +172,7 @@ def test_a_stored_completion_comes_back_unchanged_or_is_damaged(is_old: bool, sp
     assert from_json(text.rstrip(), KEY) == COMPLETION
     with pytest.raises(ValueError, match="checksum"):
         from_json(text, b"another key")
-    for data in spoiled(text.rstrip() if is_old else text, 5_000):
+    for data in spoiled(text.rstrip() if is_old else text, 3_000):
         try:
             found = from_json(data, KEY)
         except ValueError:
@@ -199,7 +199,7 @@ def test_a_store_with_a_flipped_bit_gives_what_was_stored_or_asks_again_or_is_re
     with closing(sqlite3.connect(path)) as file:
         file.execute("PRAGMA journal_mode = DELETE")
     outcomes = set()
-    for data in flips(path.read_bytes(), 300):
+    for data in flips(path.read_bytes(), 120):
         path.write_bytes(data)
         damaged = []
 
@@ -248,7 +248,7 @@ def ranking(**settings: Any) -> Ranking:
 def test_a_result_comes_back_unchanged_or_is_an_error_that_names_its_line(spoiled: Spoil, tmp_path: Path) -> None:
     path, first = tmp_path / "a.jsonl", ranking()
     line = to_line(ranking_to_json(first)).encode()
-    for data in spoiled(line, 4_000):
+    for data in spoiled(line, 2_000):
         path.write_bytes(data)
         found = outcome(lambda: list(read_rankings(path)), FileError)
         assert found.startswith(f"{path}:") if isinstance(found, str) else found == [first]
@@ -364,7 +364,7 @@ def test_the_scores_of_a_run_come_back_unchanged_or_are_an_error(spoiled: Spoil,
     scores = Scores({"none": one}, {"type": {"bridge": {"none": estimates}}})
     path = tmp_path / "scores.json"
     whole = with_checksum(json.dumps(scores_to_json(scores))) + "\n"
-    for data in [whole.encode(), *spoiled(whole.encode(), 1_500)]:
+    for data in [whole.encode(), *spoiled(whole.encode(), 700)]:
         path.write_bytes(data)
         found = outcome(lambda: read(path).scores, FileError)
         assert str(path) in found if isinstance(found, str) else asdict(found) == asdict(scores)
