@@ -193,7 +193,7 @@ def replies(draw: st.DrawFn) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-@examples(300)
+@examples(150)
 @given(
     st.lists(replies(), min_size=1, max_size=4),
     st.sampled_from(["200 OK"] * 8 + ["400 Bad", "422 Bad", "500 Bad", "201 Created", "307 Moved"]),
@@ -259,7 +259,7 @@ def test_a_wrong_field_is_named_with_what_came(stand: Stand, change: Any, messag
         assert re.search(f'{message}.*: {{"', str(outcome)), outcome
 
 
-@examples(100)
+@examples(50)
 @given(st.lists(replies(), min_size=1, max_size=4), st.sampled_from([{"probabilities": True}, {"votes": "auto"}, {}]))
 def test_a_ranking_of_such_replies_is_one_or_an_error(stand: Stand, bodies: list[bytes], settings: Any) -> None:
     queue = list(bodies)
@@ -497,7 +497,7 @@ def test_a_wish_is_read_or_left_and_never_more_than_a_minute(name: str) -> None:
         assert wish is None or 0 <= wish <= 60, value
 
 
-@examples(100)
+@examples(50)
 @given(st.one_of(st.text(), st.from_regex(r"[A-Z][a-z]{2}, \d{1,4} [A-Z][a-z]{2} \d{1,20} \d+:\d+:\d+ ([+-]\d+|GMT)?")))
 def test_no_wish_is_an_exception(value: str) -> None:
     wish = BackendUnavailable("429", retry_after({"retry-after": value})).retry_after
@@ -628,7 +628,7 @@ def test_no_secret_of_a_refused_address_is_shown(url: str) -> None:
     assert "Geheim1" not in str(caught.value)
 
 
-@examples(300)
+@examples(150)
 @given(
     st.one_of(
         st.text(),
