@@ -210,14 +210,17 @@ def test_a_damaged_file_is_an_error_and_no_crash(tmp_path: Path, content: bytes 
 
 
 def test_special_tokens_are_the_control_tokens_of_a_file_or_folder(tmp_path: Path) -> None:
+    import numpy
     from gguf import GGUFWriter
 
     file, folder = tmp_path / "vocabulary.gguf", tmp_path / "folder"
     writer = GGUFWriter(file, "llama")
     writer.add_token_list(["<a>", "b", "<|fim|>", "<td>", "  ", "日本"])
     writer.add_token_types([3, 1, 4, 4, 4, 3])
+    writer.add_tensor("token_embd.weight", numpy.zeros(32, numpy.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
     writer.close()
     assert OpenVINO(file).special_tokens == {"<a>", "<|fim|>", "日本"}
     folder.mkdir()
