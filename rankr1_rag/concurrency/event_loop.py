@@ -151,7 +151,7 @@ def fail(future: Future[T], error: BaseException) -> None:
 
 
 class Threads(ThreadPoolExecutor):
-    """A pool for functions that may raise anything: a future of asyncio that is sent a StopIteration is never done."""
+    """A pool for functions that may raise StopIteration: on Python 3.11 an asyncio future with one is never done."""
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:  # noqa: ANN401
         """Call it in a thread."""
@@ -159,7 +159,7 @@ class Threads(ThreadPoolExecutor):
         def call() -> T:
             try:
                 return fn(*args, **kwargs)
-            except BaseException as error:
+            except StopIteration as error:
                 raise as_exception(error)  # noqa: B904
 
         return super().submit(call)
