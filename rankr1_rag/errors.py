@@ -6,7 +6,7 @@
     │   └── PromptTooLong          … the prompt is longer than the model's context
     ├── UnparsedError              the model's answer names no passage, and `strict=True`
     ├── StoreError                 the file under `stored` cannot be read or written
-    ├── FileError (ValueError)     a run, qrels or JSON-lines file: names the file and the line
+    ├── FileError (ValueError)     a malformed file (with its line), or a path that no output may have
     └── LoopError (RuntimeError)   the sync API called on the private loop itself, or a closed reranker
 
 A wrong argument is a plain ValueError or TypeError, a missing extra a plain ImportError with the command to install it.
@@ -57,7 +57,7 @@ class StoreError(RankR1Error):
 
 
 class FileError(RankR1Error, ValueError):
-    """A malformed line in a file; the message begins with `path:line:` as compilers do."""
+    """A malformed file, or an output that may not be here; begins with `path:line:` or `path:`, as compilers do."""
 
     def __init__(self, path: str | Path, line: int | None, problem: str) -> None:
         problem = redact(problem)

@@ -8,6 +8,7 @@ answers alternate and the last is no yes or no, which small models would copy.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import string
 from collections import Counter
@@ -17,8 +18,8 @@ from types import TracebackType
 from typing import Literal, Self
 
 from rankr1_rag.backends import Backend, Request
-from rankr1_rag.concurrency.event_loop import private_loop
-from rankr1_rag.prompt import clip, sanitise, tokens
+from rankr1_rag.concurrency.event_loop import private_loop, raise_backend_error
+from rankr1_rag.prompt import Special, clip, sanitise, special_pattern, tokens
 from rankr1_rag.types import Message, Passage
 
 WITH_PASSAGES: tuple[tuple[str, str, str], ...] = (
@@ -117,13 +118,17 @@ class Reader:
 
     def messages(self, question: str, passages: Sequence[Passage]) -> list[Message]:
         """The prompt of `reading_messages` for this backend."""
-        context = self.backend.context
-        return reading_messages(self.prompt, question, passages, context, self.backend.count, self.tokens)
+        context, count = self.backend.context, self.backend.count
+        special = special_pattern(getattr(self.backend, "special_tokens", frozenset()))
+        return reading_messages(self.prompt, question, passages, context, count, self.tokens, special)
 
     async def read(self, question: str, passages: Sequence[Passage]) -> Read:
-        """The answer to one question. BackendError as the backend raises it."""
-        request = Request(self.messages(question, passages), max_tokens=self.tokens)
-        completion = await self.backend.complete(request)
+        """The answer to one question. BackendError for any error of the backend: see `raise_backend_error`."""
+        request, task = Request(self.messages(question, passages), max_tokens=self.tokens), asyncio.current_task()
+        try:
+            completion = await self.backend.complete(request)
+        except BaseException as error:
+            raise_backend_error(error, self.backend.model, task)
         answer = answer_string(completion.text)
         return Read(
             answer="" if self.prompt == "reader-v1" and answer == UNANSWERABLE else answer,
@@ -148,13 +153,14 @@ def reading_messages(
     context: int | None,
     count: Callable[[str], int | None],
     answer_tokens: int,
+    special: Special = None,
 ) -> list[Message]:
     """The messages with passages best first, clipped equally where `context`, in tokens, is too short for them.
 
     ValueError where the context has no room for the passages.
     """
-    asked = sanitise(question).strip()
-    lines = [sanitise(f"{one.title}: {one.text}" if one.title else one.text).strip() for one in passages]
+    asked = sanitise(question, special).strip()
+    lines = [sanitise(f"{one.title}: {one.text}" if one.title else one.text, special).strip() for one in passages]
     messages: list[Message] = [{"role": "system", "content": SYSTEM if lines else SYSTEM_ALONE}]
     if prompt == "reader-v1":
         messages = [{"role": "system", "content": SYSTEM_TRAINED}]

@@ -11,7 +11,7 @@ import html
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import pbkdf2_hmac
 from threading import Lock
@@ -20,7 +20,7 @@ from urllib.parse import quote, quote_plus
 
 HIDDEN = "<key>"
 
-PIECE = 6
+PIECE = 8
 """Characters of a key that are hidden by themselves: a text may have been cut within it."""
 
 SECRET_NAME = re.compile(
@@ -45,18 +45,24 @@ PERHAPS_A_KEY = re.compile(
 
 _lock = Lock()
 _known: dict[str, bool] = {}
+_NOTHING = re.compile("(?!)")
 _certain: list[str] = []
-_words: re.Pattern[str] = re.compile("(?!)")
+_strong = _weak = _NOTHING
 _pieces: frozenset[str] = frozenset()
 
 
 def remember(value: str, *, key: bool = True) -> str:
     """The value, which is hidden from now on, in other encodings too; pieces of it only if it is a `key`.
 
-    Nothing shorter than 4 characters is a secret. Of "Bearer …" and "Basic …" the second part is one, and the password.
+    Of "Bearer …" and "Basic …" the second part is secret too, and the password. Values that may be words of any message
+    ("EMPTY", "test-key") are hidden in the texts of servers alone. No secret is a key of less than 4 characters, or
+    another value that is that of a version or has less than 8.
     """
-    global _certain, _words, _pieces
+    global _certain, _strong, _weak, _pieces
+    value = str(value)  # of a subclass
     if len(value) < 4 or _known.get(value) in (True, key):
+        return value
+    if not key and (len(value) < 8 or re.fullmatch(r"v?[\d.-]+[a-z]*", value)):
         return value
     scheme, _, rest = value.partition(" ")
     if scheme.lower() in ("basic", "bearer"):
@@ -70,20 +76,39 @@ def remember(value: str, *, key: bool = True) -> str:
         if len(_known) >= 1_000:  # a process that gets new keys all the time
             del _known[next(iter(_known))]
         _known[value] = key
-        forms = {form: is_key for one, is_key in _known.items() for form in encoded(one)}
-        _certain = sorted([one for one, is_key in forms.items() if is_key and len(one) > 7 and re.search(r"\d", one)])
+        strong = {one: is_key for one, is_key in _known.items() if _is_strong(one)}
+        forms = {form: is_key for one, is_key in strong.items() for form in encoded(one)}
         long = [one for one, is_key in forms.items() if is_key and len(one) >= 2 * PIECE]
-        anywhere, words = (
-            "|".join(sorted(map(re.escape, some), key=len, reverse=True)) or "(?!)" for some in (long, forms)
-        )
-        _words = re.compile(rf"{anywhere}|(?<![^\W_])(?:{words})(?![^\W_])")
+        weak = [form for one in _known.keys() - strong.keys() for form in encoded(one)]
+        _certain = [one for one, is_key in forms.items() if is_key and re.search(r"\d", one)]
+        _strong, _weak = re.compile(f"{_any(long)}|{_words(forms)}"), re.compile(_words(weak))
         _pieces = frozenset([one[at : at + PIECE] for one in long for at in range(len(one) - PIECE + 1)])
     return value
 
 
+def forget() -> None:
+    """Forget all secrets."""
+    global _certain, _strong, _weak, _pieces
+    with _lock:
+        _known.clear()
+        _certain, _strong, _weak, _pieces = [], _NOTHING, _NOTHING, frozenset()
+
+
+def _is_strong(value: str) -> bool:
+    return (len(value) >= 8 and re.search(r"\d", value) is not None) or re.fullmatch(r"\S{16,}", value) is not None
+
+
+def _any(texts: Iterable[str]) -> str:
+    return "|".join(sorted(map(re.escape, texts), key=len, reverse=True)) or "(?!)"
+
+
+def _words(texts: Iterable[str]) -> str:
+    return rf"(?<![^\W_])(?:{_any(texts)})(?![^\W_])"
+
+
 def remember_all(settings: object) -> None:
     """Remember each secret in these settings: what has a secret name, or looks like a key."""
-    changed(settings, lambda one: remember(str(getattr(one, "get_secret_value", lambda: one)())))
+    changed(settings, lambda one: is_reference(one) or remember(str(getattr(one, "get_secret_value", lambda: one)())))
 
 
 def encoded(value: str) -> Iterator[str]:
@@ -92,7 +117,7 @@ def encoded(value: str) -> Iterator[str]:
     yield from (value, percent, re.sub("%..", lambda one: one[0].lower(), percent), quote(value, errors="replace"))
     yield from (quote_plus(value, errors="replace"), html.escape(value), repr(value)[1:-1])
     for escaped in (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]):
-        yield from (escaped, escaped.replace("/", r"\/"))
+        yield from (escaped, escaped.replace("/", r"\/"), json.dumps(escaped.replace("/", r"\/"))[1:-1])
         yield re.sub(r"[&<>+=/']", lambda one: f"\\u{ord(one[0]):04x}", escaped)
     in_base64 = base64.b64encode(value.encode("utf-8", "replace")).decode()
     yield from (in_base64, in_base64.rstrip("="), in_base64.rstrip("=").replace("+", "-").replace("/", "_"))
@@ -108,7 +133,7 @@ def hide(text: str) -> str:
 
 def redact(text: str) -> str:
     """The text without anything that was remembered and without pieces of keys, for errors and logs."""
-    text = _words.sub(HIDDEN, hide(text))
+    text = _strong.sub(HIDDEN, hide(text))
     runs: list[list[int]] = []
     for at in [at for at in range(len(text) - PIECE + 1) if text[at : at + PIECE] in _pieces] if _pieces else ():
         if runs and at <= runs[-1][1]:
@@ -123,7 +148,7 @@ def redact(text: str) -> str:
 
 def quoted(text: str, longest: int = 400) -> str:
     """The beginning of a server's text on one line, cut after it was redacted, without what looks like a key."""
-    text = LIKE_A_KEY.sub(HIDDEN, redact(text[: 4 * longest]))
+    text = LIKE_A_KEY.sub(HIDDEN, _weak.sub(HIDDEN, redact(text[: 20 * longest])))
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= longest else f"{line[:longest]}…"
 
@@ -135,7 +160,7 @@ def shown(value: object, longest: int = 100) -> str:
 
 def unsuspicious(text: str) -> str:
     """The text without anything that may be a key."""
-    return PERHAPS_A_KEY.sub(HIDDEN, LIKE_A_KEY.sub(HIDDEN, redact(text)))
+    return redact(LIKE_A_KEY.sub(HIDDEN, PERHAPS_A_KEY.sub(HIDDEN, text)))
 
 
 def changed(value: Any, change: Callable[[Any], Any], is_secret: bool = False) -> Any:  # noqa: ANN401
@@ -164,7 +189,9 @@ def masked(value: Any) -> Any:  # noqa: ANN401
 
     def digest(secret: Any) -> Any:  # noqa: ANN401
         raw = str(secret).encode("utf-8", "surrogatepass")
-        return secret if is_reference(secret) else f"<key {pbkdf2_hmac('sha256', raw, b'rankr1', 50_000).hex()[:12]}>"
+        if is_reference(secret) or re.fullmatch(rb"<key [\da-f]{12}>", raw):  # masked before
+            return secret
+        return f"<key {pbkdf2_hmac('sha256', raw, b'rankr1', 50_000).hex()[:12]}>"
 
     return changed(value, digest)
 
@@ -182,14 +209,14 @@ def is_reference(value: object) -> bool:
 def check_variable(option: str, name: str) -> None:
     """ValueError for what is no name of a variable of the environment, or looks like a key itself."""
     is_name = re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) and len(name) <= 100
-    if not is_name or (name not in os.environ and unsuspicious(name) != name):
+    if not is_name or (shown_variable(name) != name and unsuspicious(name) != name):
         raise ValueError(
             f"{option} is no name of an environment variable (got {len(name)} characters, not shown as they may be the "
             "key itself): put the key into a variable, and use the name of that, MY_API_KEY for example"
         )
 
 
-def variable(name: str) -> str:
+def shown_variable(name: str) -> str:
     """The name of a variable in an error: only its beginning if it may be a key, given in place of a name."""
     is_usual = name in os.environ or (re.fullmatch(r"[A-Z][A-Z\d_]*", name) and len(re.sub(r"\D", "", name)) < 6)
     return name if is_usual else f"{name[:3]}…"

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from rankr1_rag.backends import Backend
 from rankr1_rag.concurrency import streams
-from rankr1_rag.concurrency.event_loop import PerLoop, as_exception, may_be_ctrl_c, private_loop
+from rankr1_rag.concurrency.event_loop import PerLoop, as_exception, contained, may_be_ctrl_c, private_loop
 from rankr1_rag.engine.query import FEWEST, Budget, QueryRun, Retrieve, Slots, Turn
 from rankr1_rag.engine.selection_loop import Comparer, SelectionLoop
 from rankr1_rag.errors import LoopError
@@ -121,10 +121,11 @@ class Reranker(Settings):
         ordered: bool | None = None,
     ) -> Ranking:
         """`rank`, from any event loop; cancelling it cancels its open comparisons."""
-        ranking = await private_loop().wait(self._rank(self._read(query, passages, k, retrieve, ordered)))
-        if ranking.failure or not all(one.parsed for one in ranking.trace):
-            ranking.log_problems()
-        return ranking
+        with contained():
+            ranking = await private_loop().wait(self._rank(self._read(query, passages, k, retrieve, ordered)))
+            if ranking.failure or not all(one.parsed for one in ranking.trace):
+                ranking.log_problems()
+            return ranking
 
     def rank_many(self, items: Iterable[Item], *, live: bool = False, progress: bool = False) -> Iterator[Result]:
         """Rerank many: `(index, Ranking)` in order of completion, lazily, at most `in_flight` of them open or waiting.
@@ -156,10 +157,12 @@ class Reranker(Settings):
         await private_loop().wait(self._close())
 
     async def _close(self) -> None:
-        self._session.closed = True
-        for task in tuple(self._session.tasks):
-            task.cancel()
-        await self.plan.backend.close()
+        try:
+            self._session.closed = True
+            for task in tuple(self._session.tasks):
+                task.cancel()
+        finally:
+            await self.plan.backend.close()
 
     def _read(
         self,
@@ -185,7 +188,7 @@ class Reranker(Settings):
         scores = [math.nan if score is None else score for _, score in given]
         if strange := [one for one in scores if isinstance(one, str) or not hasattr(one, "__float__")]:
             raise TypeError(f"the first-stage score {strange[0]!r:.40} is no number: use a number, or None")
-        known, trend = [one for one in map(float, scores) if one == one], Trend()
+        known, trend = [one for one in (float(score) for score in scores) if one == one], Trend()
         if self.distances and len(known) == len(given):
             given.sort(key=lambda pair: float(pair[1]))
         for score in known if ordered and not self.distances else ():

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from rankr1_rag import Passage
+from rankr1_rag import Passage, redaction
 from rankr1_rag.backends.scripted import Scripted
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +26,12 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 collect_ignore = [] if find_spec("llama_index") and find_spec("langchain_core") else ["integrations"]
 collect_ignore += [] if find_spec("rankr1_eval") else ["eval"]
 """What the environment does not hold: `.venv-vllm` has neither the frameworks nor the evaluation."""
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets_of_other_tests() -> None:
+    """Each test begins without a known secret."""
+    redaction.forget()
 
 
 @pytest.fixture

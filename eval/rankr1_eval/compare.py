@@ -17,6 +17,7 @@ from rankr1_eval.run_folder import STALE
 from rankr1_eval.scoring import common, differences, from_json
 from rankr1_eval.types import Difference, Scores
 from rankr1_rag.errors import FileError
+from rankr1_rag.io.checksum import without_checksum
 from rankr1_rag.io.journal import head_settings, read_journal
 
 SCORES = "scores.json"
@@ -95,7 +96,7 @@ def read(path: Path) -> ScoredRun:
             raise FileError(path, None, "the run is unfinished: run its command again until it writes scores.json")
         raise FileError(path, None, "no scores.json in it: give the folder of a finished run")
     try:
-        record = json.loads(file.read_bytes())
+        record = json.loads(without_checksum(file.read_text("utf-8").rstrip("\r\n")))
         scores = from_json(record)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise FileError(file, None, f"not JSON ({error}): is it the scores.json of a run?") from error
@@ -116,7 +117,7 @@ def groups(scored: ScoredRun, by: str) -> Groups:
     """
     path = scored.path.with_name("questions.jsonl")
     try:
-        found = read_journal(path, "load", (by,))
+        found = read_journal(path, "load", {by: "a string" if by == "type" else "a whole number or null"})
     except FileNotFoundError:
         raise FileError(path, None, f"missing; it holds each question's {by}: give a run's folder") from None
     keyed = sorted((record[by], id) for id, record in found.items() if record[by] not in ("", None))

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from rankr1_eval.measures.intervals import Table
 
 STAGE = "comparisons"
-FIELDS = ("query", "n", "right", "chosen", "format", "forced", "completion_tokens")
+FIELDS = {"query": "a string", "chosen": "a whole number or null", "format": "a boolean", "forced": "a boolean"}
+FIELDS |= dict.fromkeys(("n", "right", "completion_tokens"), "a whole number")
 MODEL = "model"
 """The name of the model that is measured; the others are rivals."""
 RIGHT = "right"
@@ -133,7 +134,7 @@ def rivals(
 
 def opened(path: Path, reranker: Reranker, hard: int | None) -> Journal:
     """The file of the comparisons of this reranker, begun or resumed. FileError where it is another's."""
-    return stage_records(path, STAGE, {**result_settings(reranker), "hard": hard}, *FIELDS)
+    return stage_records(path, STAGE, {**result_settings(reranker), "hard": hard}, FIELDS)
 
 
 def ask(records: Journal, sets: Mapping[str, TrainingSet], reranker: Reranker) -> Iterator[str]:

@@ -11,7 +11,7 @@ from rankr1_eval import pipeline
 from rankr1_eval.baselines import FirstStage
 from rankr1_eval.pipeline import Progress, quietly, result_settings
 from rankr1_eval.retrieval.dense import MODEL, check_model
-from rankr1_eval.run_folder import Rankings, RunFolder, cost_of, digest
+from rankr1_eval.run_folder import ORDER, RANKING, READING, Rankings, RunFolder, cost_of, digest
 from rankr1_eval.scoring import EvaluatedRun, SystemRun
 from rankr1_eval.systems import FREE, Order, System, cross_encoder, dense, oracle, parse, shuffled
 from rankr1_eval.types import Question
@@ -59,9 +59,9 @@ class Evaluation:
 
     def run(self, folder: RunFolder, progress: Progress = quietly) -> EvaluatedRun:
         """Go through the stages. StageError where a model failed for some questions."""
-        loaded = folder.records("questions.jsonl", "load", self.source, "question")
+        loaded = folder.records("questions.jsonl", "load", self.source, {"question": "a string"})
         depends_on = {**self.source, **self.first_stage.settings(self.corpus)}
-        found = folder.records("candidates.jsonl", "retrieve", depends_on, "candidates")
+        found = folder.records("candidates.jsonl", "retrieve", depends_on, {"candidates": "an array"})
         files = [self._open(system, folder, depends_on) for system in self._all_systems]  # nothing is asked before
         loaded_models = [
             (system.model or MODEL, orders)
@@ -155,15 +155,15 @@ class Evaluation:
         name, orders, settings, ks = system.file, None, {}, [0] if self.reader else []
         if system.ordered:
             settings = {**self._order_settings(system), "candidates": digest(sorted(depends_on.items()))}
-            fields = ("order", "seconds")
-            orders = folder.records(f"rerank/{name}.jsonl", f"rerank {system.name}", settings, *fields)
+            fields = RANKING if system.kind == "rank-r1" else ORDER
+            orders = folder.records(f"rerank/{name}.jsonl", f"rerank {system.name}", settings, fields)
             ks = list(self.ks) if self.reader and system in self.systems else []
         order, source = digest(sorted(settings.items(), key=str)), digest(self.source)
         reads = {}
         for k in ks:
             file = f"read/{name}@{k}.jsonl" if system.ordered else f"read/{name}.jsonl"
             reading = {**self._reader_settings, "k": k, "order": order, "source": source}
-            reads[k] = folder.records(file, f"read {system.name}", reading, "shown", "answer", "text")
+            reads[k] = folder.records(file, f"read {system.name}", reading, READING)
         return orders, reads
 
     def _run_system(

@@ -22,6 +22,7 @@ from rankr1_eval.systems import Order
 from rankr1_eval.types import Question, Scores, StageError
 from rankr1_rag.concurrency import streams
 from rankr1_rag.errors import BackendError, UnparsedError
+from rankr1_rag.io.checksum import with_checksum
 from rankr1_rag.io.files import writing
 from rankr1_rag.io.journal import GiveUp, Journal
 from rankr1_rag.io.jsonl import ranking_to_json
@@ -72,7 +73,7 @@ def finish(run: EvaluatedRun, folder: Path) -> tuple[Scores, str]:
     """
     scores = score(run)
     with writing(folder / "scores.json") as out:
-        json.dump(to_json(scores), out)
+        out.write(with_checksum(json.dumps(to_json(scores))) + "\n")
     write_report(run, scores, folder)
     return scores, export(run, folder)
 

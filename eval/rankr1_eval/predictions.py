@@ -13,9 +13,10 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
-from rankr1_eval.data.loading import records
+from rankr1_eval.data.loading import joined, most_bytes, records
 from rankr1_eval.measures.answers import scorer
 from rankr1_eval.scoring import EvaluatedRun, estimates, grouped
 from rankr1_eval.systems import file_name
@@ -83,11 +84,12 @@ def read_predictions(path: FilePath) -> dict[str, str]:
     def kind(value: object) -> str:
         return next(name for name, types in KINDS.items() if isinstance(value, types))
 
-    lines = list(numbered_lines(path))
-    value, duplicates = read_json(path, lines)
+    text = joined(path, numbered_lines(path, most_bytes(path)))
+    value, duplicates = read_json(path, text)
     is_record = isinstance(value, dict) and value.keys() & {*ID} and value.keys() & {*ANSWER} - {"answer"}
     if value is None or is_record or (isinstance(value, list) and all(isinstance(one, dict) for one in value)):
-        value, duplicates = dict(read_records(path, lines)), []
+        lines = enumerate(map(str.rstrip, StringIO(text)), start=1)
+        value, duplicates = dict(read_records(path, (pair for pair in lines if pair[1]))), []
     if isinstance(value, dict) and isinstance(value.get("answer"), dict):
         value = value["answer"]
     if not isinstance(value, dict):
@@ -121,16 +123,14 @@ def read_records(path: FilePath, lines: Iterable[tuple[int, str]]) -> Iterator[t
         yield id, answer
 
 
-def read_json(path: FilePath, numbered: Iterable[tuple[int, str]]) -> tuple[object, list[str]]:
-    """The JSON value in the lines, None where it is JSON lines; and the names that one of its objects holds twice."""
+def read_json(path: FilePath, text: str) -> tuple[object, list[str]]:
+    """The JSON value in the text, None where it is JSON lines; and the names that one of its objects holds twice."""
     duplicates: list[str] = []
 
     def to_dict(found: list[tuple[str, object]]) -> dict[str, object]:
         duplicates.extend(name for name, times in Counter(name for name, _ in found).items() if times > 1)
         return dict(found)
 
-    lines = dict(numbered)
-    text = "\n".join(lines.get(number, "") for number in range(1, max(lines) + 1))
     try:
         return json.loads(text, object_pairs_hook=to_dict), duplicates
     except json.JSONDecodeError as error:
@@ -139,8 +139,9 @@ def read_json(path: FilePath, numbered: Iterable[tuple[int, str]]) -> tuple[obje
         place = f"{error.msg.removesuffix(' at')} at column {error.colno}"
         problem = f"not one whole JSON object: {place}; is the file cut short?"
         raise FileError(path, error.lineno, problem) from error
-    except RecursionError:
-        raise FileError(path, None, "JSON nested too deeply to be read") from None
+    except (ValueError, RecursionError) as error:
+        problem = "JSON nested too deeply to be read" if isinstance(error, RecursionError) else f"not JSON: {error}"
+        raise FileError(path, None, problem) from None
 
 
 def score_predictions(dataset: str, questions: Sequence[Question], predictions: Mapping[str, str]) -> AnswerScores:

@@ -30,9 +30,17 @@ RESULTS = {
 """The files of results for people and for `compare`, each with the text that the mark follows, and the mark."""
 
 
+JOURNAL = re.compile(rb'\A\{"rankr1')
+"""The beginning of the records of a stage."""
 FILES = ("questions.jsonl", "candidates.jsonl", "passages.jsonl", "rerank/*.jsonl", "read/*.jsonl", *RESULTS)
 FILES += ("supports.qrels", "runs/*.trec", "predictions/*.json")
 """All that a run writes."""
+
+
+ORDER = {"order": "an array", "seconds": "a number"}
+RANKING = {**ORDER, "scores": "an array", "rankr1": "an object"}
+READING = {"shown": "an array", "answer": "a string", "text": "a string"}
+"""The fields of a record: of an order, of one by a reasoning model, of a reading."""
 
 
 class RunFolder:
@@ -42,13 +50,13 @@ class RunFolder:
         self.path, self.store = path, path / "completions.sqlite"
         self.stages: dict[str, Journal] = {}
         self._opened = ExitStack()
-        claim_folder(path, "questions.jsonl", re.compile(rb'\A\{"rankr1'), FILES, inputs)
+        claim_folder(path, "questions.jsonl", JOURNAL, FILES, inputs)
         for name in ("rerank", "read"):
             make_folder(path / name)
 
-    def records(self, file: str, stage: str, settings: Mapping[str, object], *fields: str) -> Journal:
+    def records(self, file: str, stage: str, settings: Mapping[str, object], fields: Mapping[str, str]) -> Journal:
         """The records of a stage. FileError where the file is another stage's, or of other settings."""
-        records = self._opened.enter_context(stage_records(self.path / file, stage, settings, *fields))
+        records = self._opened.enter_context(stage_records(self.path / file, stage, settings, fields))
         self.stages[stage] = records
         return records
 
@@ -58,7 +66,7 @@ class RunFolder:
             path = self.path / name
             if path.exists() and STALE not in (text := path.read_text("utf-8", "replace")):
                 with writing(path) as out:
-                    out.write(text.replace(before, before + mark, 1))
+                    out.write(text.rstrip().replace(before, before + mark, 1) + "\n")  # without a checksum
 
     def __enter__(self) -> Self:
         return self
@@ -67,7 +75,7 @@ class RunFolder:
         self._opened.close()
 
 
-def stage_records(path: Path, stage: str, settings: Mapping[str, object], *fields: str) -> Journal:
+def stage_records(path: Path, stage: str, settings: Mapping[str, object], fields: Mapping[str, str]) -> Journal:
     """The records in a file of a stage, begun or resumed. FileError where they are another's."""
     return Journal(path, stage, settings, fields, remedy="give another --out")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from rankr1_eval.measures import answers
 from rankr1_eval.types import Difference, Each, Estimate, Question, Scores, SystemScores
+from rankr1_rag.io.collection import member, of_kind
 from rankr1_rag.reader import Read
 from rankr1_rag.types import Cost, Passage, Ranking
 
@@ -196,18 +197,21 @@ def from_json(record: object) -> Scores:
             "again, with another --out"
         )
 
+    def numbers(found: Mapping[str, object]) -> dict[str, Any]:
+        return {name: of_kind(name, value, "a number") for name, value in found.items()}
+
     def estimated(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Estimate]:
-        return {measure: Estimate(**one) for measure, one in found.items()}
+        return {measure: Estimate(**numbers(one)) for measure, one in found.items()}
 
     try:
         systems = {
             name: SystemScores(
-                own["name"],
-                {measure: dict(found) for measure, found in own["each"].items()},
+                member(own, "name", "a string"),
+                {measure: numbers(found) for measure, found in own["each"].items()},
                 estimated(own["estimates"]),
-                {measure: Difference(**found) for measure, found in own["differences"].items()},
-                own["cost"],
-                tuple(own["missing"]),
+                {measure: Difference(**numbers(found)) for measure, found in own["differences"].items()},
+                numbers(own["cost"]),
+                tuple(of_kind("an id", id, "a string") for id in own["missing"]),
             )
             for name, own in record["systems"].items()
         }

@@ -89,7 +89,7 @@ def parse_system(name: str) -> System:
             raise ValueError(f"system {name!r}: duplicate setting {setting!r}")
         try:
             settings[setting] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             settings[setting] = text
         if setting == "retrieve" and not isinstance(settings[setting], bool):
             raise ValueError(f"system {name!r}: retrieve must be true, to search again between hops, or false")

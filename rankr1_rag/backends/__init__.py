@@ -45,7 +45,8 @@ class Backend(Protocol):
     """A language model: cancelling `complete` abandons the request.
 
     It may have an attribute `capacity`, the number of requests that it computes at once: as many queries are open then,
-    and the comparisons of the earliest of them go first.
+    and the comparisons of the earliest of them go first. It may have an attribute `special_tokens`, a frozenset of the
+    texts that its tokenizer makes control tokens of: they are neutralised in everything that is not the prompt's own.
     """
 
     @property

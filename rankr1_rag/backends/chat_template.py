@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from rankr1_rag.errors import BackendError
 from rankr1_rag.types import Message
+
+LOOKS_SPECIAL = re.compile(r"(?!</?[a-z]+[1-6]?>\Z)[<\[|\u25c1\uff5c].*[^\W\d].*[>\]|\u25b7\uff5c]")
+"""A token that was added to a vocabulary, but not as a special one: `<|fim_prefix|>`, not `<td>` or white space."""
 
 ApplyTemplate = Callable[[list[dict[str, str]]], object]
 
@@ -66,6 +70,14 @@ def render_prompt(tokenizer: Any, messages: Sequence[Message], name: str) -> Ren
         )
     except Exception as error:  # templates raise what they like
         raise BackendError(f"the chat template of {name} refuses these messages: {error}") from error
+
+
+def special_tokens(tokenizer: Any) -> frozenset[str]:  # noqa: ANN401
+    """The texts that a tokenizer of transformers makes control tokens of."""
+    added = [(str(one), one.special) for one in getattr(tokenizer, "added_tokens_decoder", {}).values()]
+    return frozenset(tokenizer.all_special_tokens).union(
+        text for text, special in added if special or LOOKS_SPECIAL.fullmatch(text)
+    )
 
 
 def utf8(text: str) -> str:

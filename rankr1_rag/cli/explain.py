@@ -38,7 +38,11 @@ def explain(
     with ExitStack() as stack:
         ranking = _ranking(input, query_id, settings, stack)
         if html is not None:
-            write_page(ranking, html)
+            try:
+                write_page(ranking, html)
+            except OSError:
+                show(ranking, Console(), top=top)  # the answers may have cost something
+                raise
             if not is_stream(html):
                 typer.echo(html)
         elif as_json:

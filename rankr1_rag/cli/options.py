@@ -125,7 +125,7 @@ def _value(text: str | None) -> Any:  # noqa: ANN401
     """As JSON if it is that, else the text."""
     try:
         return None if text is None else json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -143,8 +143,10 @@ def rerank(
     ] = 100,
     tag: Annotated[str, typer.Option(help="Tag of a TREC run.")] = "rankr1",
     trace: Annotated[bool, typer.Option(help="Comparisons in JSON lines, for `rankr1 explain`.")] = True,
-    restart: Annotated[bool, typer.Option(help="New start, without the results of an interrupted job.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replacement of a finished result.")] = False,
+    restart: Annotated[
+        bool, typer.Option(help="New start, without the results of an interrupted job (OUT.partial).")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replacement of the file at --out, at the end of the job.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Summary as JSON.")] = False,
 ) -> None:
     """Rerank JSON lines, or a TREC run with its queries and passages.
@@ -169,10 +171,15 @@ def rerank(
     report = Report(with_hyphens)
     job = Job(report.console, total)
     if is_stream(out):
-        with settings.reranker(job) as reranker, writing(out) as file:
-            for one, ranking in Asking(reranker, work, depth, report, job, live=total is None).ranked():
-                result.write(file, ranking_to_json(ranking, one.raw))
-                file.flush()
+        try:
+            with settings.reranker(job) as reranker, writing(out) as file:
+                for one, ranking in Asking(reranker, work, depth, report, job, live=total is None).ranked():
+                    result.write(file, ranking_to_json(ranking, one.raw))
+                    file.flush()
+        except OSError as error:
+            if settings.store is None and not isinstance(error, BrokenPipeError):
+                report.say("stopped: only what was written is kept; --out with a file, or --store, keeps every answer")
+            raise
         report.end(as_json=as_json)
         return
     with (

@@ -12,12 +12,12 @@ import concurrent.futures
 import os
 import signal
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from rankr1_rag.errors import BackendError, LoopError, RankR1Error
@@ -72,20 +72,30 @@ def as_exception(error: BaseException) -> Exception:
 ENDS = (StopIteration, StopAsyncIteration, concurrent.futures.CancelledError)
 
 
-def backend_error(error: BaseException, model: str, task: asyncio.Task[Any] | None) -> BaseException:
-    """A BackendError in place of an error of a backend that this task awaits.
-
-    One of our tree stays, and what ends the task from outside: that it is cancelled, or its coroutine closed.
-    """
+def is_end(task: asyncio.Task[Any] | None, error: BaseException) -> bool:
+    """Whether this error ends the task from outside: it is cancelled, or its coroutine closed."""
     if isinstance(error, GeneratorExit):
-        is_end = asyncio._get_running_loop() is None or asyncio.current_task() is not task
-    else:
-        is_end = isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
-    if is_end or isinstance(error, RankR1Error):
-        return error
-    other = BackendError(f"the backend {model!r} failed: {type(error).__name__}: {error}")
-    other.__cause__ = error
-    return other
+        return asyncio._get_running_loop() is None or asyncio.current_task() is not task
+    return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
+
+
+def raise_backend_error(error: BaseException, model: str, task: asyncio.Task[Any] | None) -> NoReturn:
+    """Raise a BackendError in place of an error of a backend that this task awaits; one of our tree is raised as is."""
+    if isinstance(error, RankR1Error) or is_end(task, error):
+        raise error
+    raise BackendError(f"the backend {model!r} failed: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """For code of others in a task of the caller: what it raises is an Exception there, as in `as_exception`."""
+    task = asyncio.current_task()
+    try:
+        yield
+    except BaseException as error:
+        if is_end(task, error) or may_be_ctrl_c(error):
+            raise
+        raise as_exception(error)  # noqa: B904
 
 
 def may_be_ctrl_c(error: BaseException) -> bool:
@@ -141,7 +151,7 @@ def fail(future: Future[T], error: BaseException) -> None:
 
 
 class Threads(ThreadPoolExecutor):
-    """A pool for functions that may raise anything: a future of asyncio that is sent a StopIteration is never done."""
+    """A pool for functions that may raise StopIteration: on Python 3.11 an asyncio future with one is never done."""
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:  # noqa: ANN401
         """Call it in a thread."""
@@ -149,7 +159,7 @@ class Threads(ThreadPoolExecutor):
         def call() -> T:
             try:
                 return fn(*args, **kwargs)
-            except BaseException as error:
+            except StopIteration as error:
                 raise as_exception(error)  # noqa: B904
 
         return super().submit(call)

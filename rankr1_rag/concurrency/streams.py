@@ -162,8 +162,8 @@ async def aeach(
         feeder.cancel()
         cancel(opened, pid)
         await asyncio.wait([feeder], timeout=ENDING)
-    if broken:
-        raise broken[0]
+    if broken:  # an Exception: in a task, SystemExit would end the loop for all of the consumer's others
+        raise as_exception(broken[0])
 
 
 def read(items: Iterable[In], broken: list[BaseException]) -> Generator[tuple[int, In], None, None]:
@@ -190,7 +190,7 @@ def read(items: Iterable[In], broken: list[BaseException]) -> Generator[tuple[in
 async def aread(
     items: Iterable[In] | AsyncIterable[In], broken: list[BaseException]
 ) -> AsyncGenerator[tuple[int, In], None]:
-    """`read`, also from an async iterable. A cancellation that is not of this task would pass for one of it."""
+    """`read`, also from an async iterable."""
     if not isinstance(items, AsyncIterable):
         with closing(read(items, broken)) as reading:
             for one in reading:
@@ -203,10 +203,10 @@ async def aread(
         except StopAsyncIteration:
             return
         except BaseException as error:
-            is_cancelled = isinstance(error, asyncio.CancelledError)
-            if may_be_ctrl_c(error) or (is_cancelled and task is not None and task.cancelling()):
+            is_cancelled = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
+            if is_cancelled or may_be_ctrl_c(error):
                 raise
-            broken.append(as_exception(error) if is_cancelled else error)
+            broken.append(error)
             return
         try:
             yield index, item

@@ -10,7 +10,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import NoReturn, Protocol
 
-from rankr1_rag.prompt import Format, clip, clip_to_window, sanitise, tokens
+from rankr1_rag.prompt import Format, Special, clip, clip_to_window, sanitise, special_pattern, tokens
 from rankr1_rag.scoring import fused
 from rankr1_rag.types import Clip, Comparison, Passage, Query, Ranking
 
@@ -49,7 +49,8 @@ class Texts:
     """The query and the candidates as they are shown: sanitised, then clipped, in sets of at most `size`.
 
     `clipped` counts the texts cut, `clipped_tokens` what they lost; `cut_share` is the share of the candidates' texts
-    that is not shown; `limit` is the most tokens of a passage, None if there is no limit.
+    that is not shown; `limit` is the most tokens of a passage, None if there is no limit; `special` finds
+    the special tokens, which no text holds.
     """
 
     query: str = ""
@@ -59,6 +60,7 @@ class Texts:
     cut_share: float = 0.0
     size: int = 0
     limit: int | None = None
+    special: Special = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,10 @@ class Budget:
 
         The passages of a set share equally what the context leaves after the completion and the overhead.
         """
-        context, count, shown = backend.context, backend.count, sanitise(query)
-        lines = [self.format.line(passage) for passage in candidates]
+        known_tokens: frozenset[str] | None = getattr(backend, "special_tokens", None)
+        special = special_pattern(known_tokens) if known_tokens else None
+        context, count, shown = backend.context, backend.count, sanitise(query, special)
+        lines = [self.format.line(passage, special) for passage in candidates]
         limits = [] if self.query_tokens is None else [self.query_tokens]
         if context:
             limits.append(context // 4)
@@ -103,14 +107,15 @@ class Budget:
                 self.refuse(share, size, context)
             limit = share if limit is None else min(limit, share)
         if limit is None:
-            return Texts(cut, tuple(lines), int(cut != shown), size=sets)
+            return Texts(cut, tuple(lines), int(cut != shown), size=sets, special=special)
         texts = [self.cut(one, line, limit, shown, count) for one, line in zip(candidates, lines, strict=True)]
         pairs = [(a, b) for a, b in zip([shown, *lines], [cut, *texts], strict=True) if a != b]
         lost = sum(tokens(a, count) - tokens(b, count) for a, b in pairs)
         letters, left = (
             sum(len("".join(one.split())) for one in some) for some in (lines, texts)
         )  # not words: Chinese has no spaces
-        return Texts(cut, tuple(texts), len(pairs), max(0, lost), 1 - left / max(1, letters), sets, limit)
+        cut_share = 1 - left / max(1, letters)
+        return Texts(cut, tuple(texts), len(pairs), max(0, lost), cut_share, sets, limit, special)
 
     def cut(self, passage: Passage, line: str, limit: int, query: str, count: Callable[[str], int | None]) -> str:
         """A passage of at most `limit` tokens; a window keeps the title, unless that takes more than half of them."""

@@ -16,7 +16,7 @@ from math import factorial
 from typing import Any, Literal, TypeVar
 
 from rankr1_rag.backends import Request
-from rankr1_rag.concurrency.event_loop import backend_error
+from rankr1_rag.concurrency.event_loop import raise_backend_error
 from rankr1_rag.concurrency.foreign_loop import Retriever
 from rankr1_rag.engine.query import Budget, QueryRun, Texts
 from rankr1_rag.errors import BackendError, UnparsedError
@@ -188,7 +188,8 @@ class Comparer:
         if places is None and not (truncated or plan.strict_format):
             places = lenient = format.lenient(first.text, n)
         if places is None and (plan.force == "unparsed" or (plan.force == "truncated" and truncated)):
-            forced = format.force(messages, first.text, n, can_continue=plan.backend.can_continue)
+            can_continue = plan.backend.can_continue
+            forced = format.force(messages, first.text, n, run.texts.special, can_continue=can_continue)
             label = await self.force(forced, sample)
             written = forced.meant(label.text)
             completion = replace(summed(label, [first]), text=forced.text + written, logprobs=None)
@@ -206,9 +207,9 @@ class Comparer:
             answer = tuple([shown[place] for place in places])
             if plan.probabilities or plan.votes == "auto":
                 opened = forced or (
-                    format.reopen(messages, first.text, n)
+                    format.reopen(messages, first.text, n, run.texts.special)
                     if lenient is None
-                    else format.force(messages, first.text, n, can_continue=True)
+                    else format.force(messages, first.text, n, run.texts.special, can_continue=True)
                 )
                 probabilities, requested = await self.probabilities(opened, label, sample)
                 completion = summed(completion, requested)
@@ -296,17 +297,18 @@ class Comparer:
         choices: tuple[str, ...] = (),
         logprobs: int = 0,
     ) -> Completion:
-        """One request. Any error of the backend that is not of our tree becomes a BackendError: see `backend_error`."""
+        """One request. Any error of the backend becomes a BackendError: see `raise_backend_error`."""
         plan, task = self.plan, asyncio.current_task()
         request = Request(
             messages, max_tokens, plan.temperature, choices=choices, logprobs=logprobs, seed=plan.seed, sample=sample
         )
         try:
-            return await plan.backend.complete(request)
+            completion = await plan.backend.complete(request)
+            if min(completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens) < 0:
+                raise ValueError(f"a negative number of tokens in {completion!r:.200}")
+            return completion
         except BaseException as error:
-            if (other := backend_error(error, plan.backend.model, task)) is error:
-                raise
-            raise other  # noqa: B904
+            raise_backend_error(error, plan.backend.model, task)
 
 
 def is_unsure(comparison: Comparison) -> bool:
@@ -340,5 +342,5 @@ async def concurrently(jobs: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         first: BaseException = failures
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
-        raise first from None
+        raise first from first.__cause__
     return [one.result() for one in running]

@@ -6,12 +6,12 @@ model, a passage or a query goes through `clean` into a `Text`, which rich never
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 
 from rich.box import SIMPLE_HEAD
-from rich.columns import Columns
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.rule import Rule
@@ -31,6 +31,8 @@ _FIGURES = {
     "completion_tokens": "comple-\ntion",
 }
 _GAP = (0, 1, 0, 0)
+_MOST_ROUNDS = 100
+"""Up to this number of rounds the cost of each is shown."""
 
 
 def show(ranking: Ranking, console: Console, *, top: int | None = None, reasoning: bool = True) -> None:
@@ -45,14 +47,17 @@ def show(ranking: Ranking, console: Console, *, top: int | None = None, reasonin
         console.print(Text(f"! {warning}", style="yellow"))
     if ranking.order:
         console.print(Text(), ranking_table(ranking, top), Text(), sep="\n")
+    names = [name(ranking, position) for position in range(len(ranking.candidates))]
     for number, members in story.rounds(ranking).items():
         console.print(heading(f"Round {number} · {counted(len(members), 'comparison')}"))
         if context := story.known(ranking, members[0].comparison):
             console.print(Padding(Text(f"known already: {context}"), (0, 0, 1, 4)))
         for asked in members:
-            console.print(comparison_panel(ranking, asked, reasoning))
+            text = comparison_text(ranking, names, asked, reasoning, console)
+            console.print(text, no_wrap=True, overflow="ignore", crop=False)
     console.print(heading("Cost"))
-    console.print(cost_table(story.round_costs(ranking), ranking.cost))
+    costs = story.round_costs(ranking)
+    console.print(cost_table(costs if len(costs) <= _MOST_ROUNDS else {"total": ranking.cost}, ranking.cost))
 
 
 def heading(title: str) -> Rule:
@@ -115,16 +120,29 @@ def cost_table(costs: Mapping[str, Cost], whole: Cost | None = None) -> Table:
     return table
 
 
-def comparison_panel(ranking: Ranking, asked: NumberedComparison, reasoning: bool) -> RenderableType:
-    """The set in shown order under the labels that the model saw, its choice, its reasoning, its tokens."""
-    comparison = asked.comparison
-    shown = []
+def comparison_text(
+    ranking: Ranking, names: Sequence[str], asked: NumberedComparison, reasoning: bool, console: Console
+) -> Text:
+    """The set in shown order under the labels that the model saw, its choice, its reasoning, its tokens.
+
+    The lines are laid out here: rich's tables and columns take ten times as long, and a job may have thousands.
+    """
+    comparison, number = asked.comparison, f"{asked.number:>2}. "
+    width = max(20, console.width - len(number))
+    cells = []
     for label, position in enumerate(comparison.set, start=1):
-        mark, style = ("→", "bold green") if position == asked.chosen else (" ", "")
-        shown.append(Text(f"{mark}{f'[{label}]':>4} {start(name(ranking, position), 18)}", style=style, no_wrap=True))
-    choice = Text(f"→ {name(ranking, asked.chosen)}", style="bold green" if comparison.parsed else "bold yellow")
+        cells.append(f"{'→' if position == asked.chosen else ' '}{f'[{label}]':>4} {start(names[position], 18)}")
+    wide = min(width, max(map(cell_len, cells)))
+    in_line = (width + 2) // (wide + 2)
+    lines = []
+    for first in range(0, len(cells), in_line):
+        shown = Text()
+        for cell in cells[first : first + in_line]:
+            shown.append(set_cell_size(cell, wide), "bold green" if cell[0] == "→" else "").append("  ")
+        lines.append(shown)
+    choice = Text(f"→ {names[asked.chosen]}", style="bold green" if comparison.parsed else "bold yellow")
     choice.append(f"  {story.origin(ranking, asked.chosen)}", style="not bold dim")
-    parts: list[RenderableType] = [Columns(shown, padding=(0, 1)), choice]
+    parts = [choice]
     if asked.odds:
         parts.append(Text(f"most probable labels: {asked.odds}", style="dim"))
     if asked.listing:
@@ -134,11 +152,13 @@ def comparison_panel(ranking: Ranking, asked: NumberedComparison, reasoning: boo
     if reasoning and comparison.reasoning.strip():
         parts.append(Text(clean(comparison.reasoning.strip()), style="dim"))
     parts.append(Text(asked.tokens, style="dim italic"))
-    grid = Table.grid(padding=(0, 1), expand=True)
-    grid.add_column(justify="right", min_width=3)
-    grid.add_column(ratio=1, overflow="fold")
-    grid.add_row(Text(f"{asked.number}.", style="bold"), Group(*parts))
-    return Padding(grid, (0, 0, 1, 0))
+    for part in parts:
+        lines += part.wrap(console, width, overflow="fold")
+    whole = Text()
+    for place, one in enumerate(lines):
+        one.rstrip()
+        whole.append(" " * len(number) if place else number, "bold").append_text(one).append("\n")
+    return whole
 
 
 @contextmanager

@@ -34,6 +34,10 @@ TITLE = ("title",)
 NESTED = ("doc", "document", "data", "raw")
 """The object inside a passage that has the text if the passage has none."""
 
+DEEPEST = 100
+"""Levels of arrays and objects in a line of JSON."""
+TOO_DEEP = f"JSON of more than {DEEPEST} levels is nested too deeply to be read: leave out the field that is nested so"
+
 KINDS: dict[str, tuple[type, ...]] = {
     "a boolean": (bool,),
     "a whole number": (int,),
@@ -43,6 +47,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "an object": (dict,),
     "null": (type(None),),
     "a string or an object": (str, dict),
+    "a whole number or null": (int, type(None)),
 }
 
 
@@ -154,11 +159,16 @@ def parse_object(line: str) -> Json:
         filter = "'.[]'" if line.lstrip().startswith("[") else "."
         raise ValueError(f"not JSON: {place}; each line must be one whole object (jq -c {filter} FILE)") from error
     except RecursionError:
-        raise ValueError("JSON nested too deeply to be read") from None
+        raise ValueError(TOO_DEEP) from None
     if isinstance(value, list):
         raise ValueError("the line is an array where an object is needed: put one on a line (jq -c '.[]' FILE)")
     parsed: Json = of_kind("the line", value, "an object")
-    return parsed
+    level: list[Any] = [parsed]
+    for _ in range(DEEPEST):  # what is kept of it is written again, at the end of a job, in a deeper call
+        values = [one.values() if isinstance(one, dict) else one for one in level]
+        if not (level := [one for some in values for one in some if isinstance(one, dict | list)]):
+            return parsed
+    raise ValueError(TOO_DEEP)
 
 
 def first_of(record: Mapping[str, Any], names: Sequence[str]) -> str | None:

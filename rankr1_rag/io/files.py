@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -17,9 +18,10 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import BinaryIO, ParamSpec, TextIO, TypeVar, cast
+from typing import Any, BinaryIO, ParamSpec, TextIO, TypeVar, cast
 
 from rankr1_rag.errors import FileError
 
@@ -30,19 +32,31 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def numbered_lines(path: FilePath) -> Iterator[tuple[int, str]]:
+LONGEST_LINE = 1 << 27
+"""Bytes of a line that is read. A small gzip may hold a line of any length, and all of a line is in memory at once."""
+_PIECE = 1 << 20
+
+
+def numbered_lines(path: FilePath, longest: int = LONGEST_LINE) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, counted from 1, without their ends, one at a time; a byte order mark is dropped.
 
-    FileError where the bytes are not text (not UTF-8, NUL, damaged gzip), and at the end where there was no line at
-    all.
+    FileError where the bytes are not text (not UTF-8, NUL, damaged gzip), where a line has more than `longest` bytes,
+    and at the end where there was no line at all.
     """
     blank, number = True, 0
-    opened: AbstractContextManager[Iterable[bytes]] = nullcontext(sys.stdin.buffer)
+    opened: AbstractContextManager[Any] = nullcontext(sys.stdin.buffer)
     if str(path) != "-":
         opened = (gzip.open if Path(path).suffix == ".gz" else open)(path, "rb")
     with opened as stream:
         try:
-            for number, raw in enumerate(stream, start=1):
+            for number, raw in enumerate(iter(partial(stream.readline, _PIECE), b""), start=1):
+                if len(raw) == _PIECE:
+                    raw = bytearray(raw)  # which grows without a copy
+                    while len(raw) <= longest and not raw.endswith(b"\n") and (more := stream.readline(_PIECE)):
+                        raw += more
+                    if len(raw) > longest:
+                        problem = f"the line has more than {longest:,} bytes, the most that is read"
+                        raise FileError(path, number, f"{problem}: put one object on a line, or split it")
                 line = located(path, number, _decoded, raw)
                 if number == 1:
                     line = line.removeprefix("\ufeff")
@@ -98,11 +112,30 @@ def check_output(path: AnyPath | None, ours: re.Pattern[bytes] | None = None) ->
             problem = f"{getattr(error, 'strerror', error)}: use another path"
     if not problem and not is_stream(place):
         try:
-            TemporaryFile(dir=folder).close()  # whole files are written next to the path
+            try_to_write(folder)  # whole files are written next to the path
         except OSError as error:
             problem = f"the folder {folder} cannot be written to ({error.strerror}): use another path"
     if problem:
         raise FileError(place, None, problem)
+
+
+def try_to_write(folder: FilePath) -> None:
+    """OSError if no file can be written in the folder: the disk may be full."""
+    with TemporaryFile(dir=folder) as file:
+        file.write(bytes(4096))
+        file.flush()
+
+
+@contextmanager
+def named(path: FilePath) -> Iterator[None]:
+    """An OSError that says that a file cannot be written further says which."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO):
+            name = "standard output" if str(path) == "-" else str(path)
+            raise OSError(error.errno, f"{error.strerror}: free some space, or use another path", name) from error
+        raise
 
 
 def _unfit(place: Path, found: os.stat_result, ours: re.Pattern[bytes] | None) -> str:
@@ -156,7 +189,7 @@ def make_folder(path: FilePath) -> None:
     """Make a folder for results if there is none. FileError if there cannot be one."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=path).close()
+        try_to_write(path)
     except OSError as error:
         problem = f"not a folder that can be written to ({error.strerror}): give another one as --out"
         raise FileError(path, None, problem) from error
@@ -208,10 +241,11 @@ def writing(path: FilePath, ours: re.Pattern[bytes] | None = None) -> Iterator[T
     with suppress(OSError):
         is_stdout = is_stdout or (Path(path).is_file() and os.path.samestat(os.stat(path), os.fstat(1)))
     if is_stdout:
-        yield sys.stdout
-        sys.stdout.flush()
+        with named(path):
+            yield sys.stdout
+            sys.stdout.flush()
         return
-    with writing_bytes(path, ours) as raw, _encoded(raw, Path(path)) as text:
+    with named(path), writing_bytes(path, ours) as raw, _encoded(raw, Path(path)) as text:
         yield text
 
 
@@ -250,7 +284,7 @@ def _encoded(raw: BinaryIO, path: Path) -> Iterator[TextIO]:
             text.detach()  # flushed, but `raw` stays open for its owner
 
 
-def _decoded(raw: bytes) -> str:
+def _decoded(raw: bytes | bytearray) -> str:
     if raw.startswith(b"\x1f\x8b"):
         raise ValueError("this is gzip: give the file a name that ends in .gz")
     try:

@@ -26,7 +26,7 @@ from rankr1_rag import __version__
 from rankr1_rag.errors import BackendError, BackendUnavailable, FileError, PromptTooLong, UnparsedError
 from rankr1_rag.io.checksum import has_checksum, with_checksum, without_checksum
 from rankr1_rag.io.collection import Json, of_kind
-from rankr1_rag.io.files import LOCKS, locked
+from rankr1_rag.io.files import LOCKS, locked, named
 from rankr1_rag.redaction import masked
 
 VERSION = 1
@@ -167,12 +167,10 @@ class Journal(Mapping[str, Json]):
 
     def _append(self, entry: Mapping[str, Any]) -> int:
         """Write a line; the byte where it begins."""
-        try:
+        with named(self.path):
             start = self._file.seek(0, os.SEEK_END)
             self._file.write(with_checksum(json.dumps(entry)).encode("ascii") + b"\n")
             self._file.flush()
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
         return start
 
 

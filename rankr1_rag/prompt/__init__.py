@@ -8,6 +8,17 @@ algorithms, engines or backends: a passage is text, an answer is places in the s
 from rankr1_rag.prompt.format import Forced, Format
 from rankr1_rag.prompt.formats import FORMATS
 from rankr1_rag.prompt.label_probabilities import shares
-from rankr1_rag.prompt.texts import clip, clip_to_window, sanitise, tokens
+from rankr1_rag.prompt.texts import Special, clip, clip_to_window, sanitise, special_pattern, tokens
 
-__all__ = ["FORMATS", "Forced", "Format", "clip", "clip_to_window", "sanitise", "shares", "tokens"]
+__all__ = [
+    "FORMATS",
+    "Forced",
+    "Format",
+    "Special",
+    "clip",
+    "clip_to_window",
+    "sanitise",
+    "shares",
+    "special_pattern",
+    "tokens",
+]

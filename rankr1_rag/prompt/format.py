@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from rankr1_rag.prompt.texts import sanitise
+from rankr1_rag.prompt.texts import Special, sanitise, sanitise_reply
 from rankr1_rag.types import Message, Passage
 
 _SLOT = re.compile(r"\{(docs|query|known)\}")
@@ -120,10 +120,12 @@ class Format:
         lines, context = ([self.line(passage) for passage in some] for some in (passages, known))
         return self.messages(sanitise(query), lines, context)
 
-    def line(self, passage: Passage) -> str:
-        """A passage as it is shown, sanitised and without its label: `title text`."""
-        text = sanitise(passage.text)
-        return sanitise(f"{sanitise(passage.title)} {text}".strip()) if passage.title else text.strip()
+    def line(self, passage: Passage, special: Special = None) -> str:
+        """A passage as it is shown, sanitised and without its label: `title text`; `special` as in `sanitise`."""
+        text = sanitise(passage.text, special)
+        if not passage.title:
+            return text.strip()
+        return sanitise(f"{sanitise(passage.title, special)} {text}".strip(), special)
 
     def messages(self, query: str, lines: Sequence[str], known: Sequence[str] = ()) -> list[Message]:
         """`render` for sanitised texts: the engine sanitises and clips each passage once a query."""
@@ -232,12 +234,14 @@ class Format:
         """What follows the reasoning: the tag that ends it, and the answer."""
         return text[reasoning_span(text)[1] :]
 
-    def force(self, messages: Sequence[Message], text: str, n: int, *, can_continue: bool) -> Forced:
+    def force(
+        self, messages: Sequence[Message], text: str, n: int, special: Special = None, *, can_continue: bool
+    ) -> Forced:
         """The request that forces a label from a model that wrote `text` without an answer.
 
         A model that can continue continues its own words: the reasoning is closed and the answer opened up to the
         bracket (`… </think> <answer>[`), which is how the label would have been tokenized. Another model is asked in a
-        new user turn.
+        new user turn. In the messages its words are sanitised: it may have been made to spell a control token.
         """
         untagged = self.reasoning and not _THINK_TAG.search(text)  # all of it is reasoning, without a tag so far
         text = without_begun_answer(text, in_reasoning=untagged or self.is_reasoning(text))
@@ -248,22 +252,23 @@ class Format:
         opened = f"{text}{self.bridge if text else ''}<answer>["
         choices = self._choices(n)
         if can_continue:
-            turn: list[Message] = [{"role": "assistant", "content": opened}]
+            turn: list[Message] = [{"role": "assistant", "content": sanitise_reply(opened, special)}]
             return Forced([*messages, *turn], opened, choices, self.answer_tokens(n), "<answer>[")
         ask = _ASK_SETWISE if self.kind == "setwise" else _ASK_LISTWISE
-        turn = [{"role": "assistant", "content": text}, {"role": "user", "content": ask}]
+        said = sanitise_reply(text, special)
+        turn = [{"role": "assistant", "content": said}, {"role": "user", "content": ask}]
         whole = tuple(f"<answer>[{choice}" for choice in choices)
         return Forced([*messages, *turn], text + self.bridge, whole, self.answer_tokens(n))
 
-    def reopen(self, messages: Sequence[Message], text: str, n: int) -> Forced:
+    def reopen(self, messages: Sequence[Message], text: str, n: int, special: Special = None) -> Forced:
         """The request that makes a model that can continue give its label again, from its place in `text`.
 
-        For a setwise answer that `parse` reads.
+        For a setwise answer that `parse` reads. The words are sanitised as in `force`.
         """
         start, answer = last_answer(self._parts[2].sub(_blanked, text))
         label = next(group for group in _GROUP.finditer(answer) if _DIGIT.search(group[1]))
         opened = text[: start + label.start(1)]
-        turn: list[Message] = [{"role": "assistant", "content": opened}]
+        turn: list[Message] = [{"role": "assistant", "content": sanitise_reply(opened, special)}]
         return Forced([*messages, *turn], opened, self._choices(n), self.answer_tokens(n), "<answer>[")
 
     def _choices(self, n: int) -> tuple[str, ...]:

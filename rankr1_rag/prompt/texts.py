@@ -5,18 +5,18 @@ Text that would speak for the model or the chat template is neutralised:
 | in the text | in the prompt | why |
 |---|---|---|
 | `<think>` `</think>` `<answer>` `</answer>` `<answer/>` | `(think)` `(/think)` … | ends reasoning, gives an answer |
-| `<s>` `</s>` `<bos>` `<eos>` `<pad>` `<unk>` `<<SYS>>` | `(s)` … `<(SYS)>` | control tokens of Llama, Mistral, Gemma |
-| `<start_of_turn>` `<end_of_turn>` | `(start_of_turn)` … | control tokens of Gemma |
-| `<tool_call>` `<tool_response>` and their ends | `(tool_call)` … | control tokens of Qwen |
+| `<s>` `<eos>` `<sop>` `<EOS_TOKEN>` `<mask:1>`, see `_ANGLE_NAME` and `_ANGLE_FAMILY` | `(s)` … | control tokens |
 | `<|im_end|>`, any `<|…|>` on one line | `(im_end)` | control tokens of Qwen, Llama 3, SmolLM, DeepSeek |
-| `<|turn>` `<turn|>`, any single word so | `(|turn)` `(turn|)` | control tokens of Gemma 4 |
-| `[INST]` `[/INST]` `[SYSTEM_PROMPT]` `[TOOL_CALLS]` … | `(INST)` … | control tokens of Mistral: see `_SQUARE_NAME` |
+| `<|turn>` `<turn|>`, any single word so; `<[fim-prefix]>` | `(|turn)` `(turn|)` | of Gemma 4, Seed |
+| `[INST]` `[/INST]` `[gMASK]` `[|user|]` …: see `_SQUARE_NAME`, `_SQUARE_FAMILY` | `(INST)` … | of Mistral, EXAONE |
+| `[e~[` `]~b]` `>>QUESTION<<` `|||IP_ADDRESS|||`: see `_ODD` | `(e~)` … | of MiniMax, Falcon, OLMo |
+| special tokens of the tokenizer at hand | the same, or a space after the first letter | whatever it spells |
 | `[3]` at the start of a line | `(3)` | poses as another passage |
 | NUL, lone surrogates | U+FFFD | no tokenizer takes them |
 
-Also in upper case; with white space and invisible characters inside, of which the latter are dropped; with characters
-that look like `< > | [ ] /` (`‹ › ⟨ ⟩ 《 》 ＜ ＞ ｜ ￨ ［ ］` …: `_OPEN` to `_SLASHES`); and in letters that
-compatibility normalisation (NFKC) makes plain, such as full-width ones. Other text is left untouched, to the byte.
+The names also in upper case; with white space and invisible characters inside, of which the latter are dropped; with
+characters that look like `< > | [ ] /` (`‹ › ⟨ ⟩ 《 》 ◁ ▷ ＜ ＞ ｜ ￨ ［ ］` …: `_OPEN` to `_SLASHES`); and in letters
+that compatibility normalisation (NFKC) makes plain, such as full-width ones. Other text is left untouched, to the byte.
 The time is linear in the length of the text.
 """
 
@@ -26,15 +26,19 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 Count = Callable[[str], int | None]
+
+Special = re.Pattern[str] | None
+"""Finds special tokens of the tokenizer at hand: see `special_pattern`."""
 
 BYTES_PER_TOKEN = 3
 """The estimate without a tokenizer: careful for English (4 bytes a token), fair for Chinese (3 bytes a character)."""
 
 # Written as code points: most of these look like one another.
-_OPEN = "<\u02c2\u2039\u2329\u276c\u276e\u2770\u27e8\u27ea\u29fc\u3008\u300a\ufe64\uff1c"
-_CLOSE = ">\u02c3\u203a\u232a\u276d\u276f\u2771\u27e9\u27eb\u29fd\u3009\u300b\ufe65\uff1e"
+_OPEN = "<\u02c2\u2039\u2329\u276c\u276e\u2770\u27e8\u25c1\u27ea\u29fc\u3008\u300a\ufe64\uff1c"
+_CLOSE = ">\u02c3\u203a\u232a\u276d\u276f\u2771\u27e9\u25b7\u27eb\u29fd\u3009\u300b\ufe65\uff1e"
 _LEFT = "[\ufe47\uff3b"
 _RIGHT = "]\ufe48\uff3d"
 _BAR = "|\u00a6\u01c0\u2223\u2502\u2758\uff5c\uffe8"
@@ -46,20 +50,52 @@ _INVISIBLE = (  # control characters that are not white space, and Unicode's Def
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 
+# Names in lower case, which in tags may have white space inside, then families of names, which may not.
 _ANGLE_NAME = re.compile("think|answer|s|bos|eos|pad|unk|sys|start_of_turn|end_of_turn|tool_call|tool_response")
+_ANGLE_FAMILY = re.compile(
+    "[bes]o[acdhimpst]|(?:bos|eos|eop|pad|unk|mask|cls|sep)(?:[_-](?:token|id))?[_:-]?[0-9]*|fim[_▁-]?\\w+"
+    "|(?:start|begin|end)(?:[_▁-]of[_▁-][\\w▁-]+"
+    "|of(?:text|turn|prompt|chunk|piece|message|sentence|response|sequence|document))"
+    "|(?:reserved|(?:tokens_)?unused|special|extra|ctrl|control|dummy|placeholder|sentinel|madeupword|loc|seg)"
+    "[a-z_▁-]*[0-9]+|(?:im|img|image|audio|video|vision|patch)_(?:soft_token|token|start|end|sep|patch|placeholder"
+    "|newline|context|content|[0-9]+)|image|filename|repo_?name|gh_stars|issue_(?:start|comment|closed)|jupyter_\\w+"
+    "|commit_(?:before|after|msg|message)|empty_(?:output|source_file)|(?:add|delete|rename|edit)_file|pr(?:_\\w+)?"
+    "|code_(?:interpreter|context|to_intermediate)|intermediate_to_code|available_tools|arg_(?:key|value)"
+    "|(?:tool|function)s?_?(?:call|response|result|output|content|list|declare|definition)s?|(?:seed|mm|minimax):\\w+"
+    "|longcat_\\w+|think_o(?:n|ff)|thought|role|predict|documents|citations|active_output_modes|osagent_mode"
+    "|(?:iban|email|ip)-pii|aix-span-\\w+|_(?:start|end|user|bot|system|pad)|用户|\\w+[_-](?:bos|eos|eod|sep|pad)"
+)
+_ANGLE_CAPITALS = re.compile("PRE|SUF|MID|NAME|EMAIL|KEY|PASSWORD|SMILES|[BCH]_[A-Z]{1,5}")
 _SQUARE_NAME = re.compile(
     "inst|system_prompt|available_tools|tool_calls|tool_results|tool_content|call_id|think|img_break|img_end|gmask"
 )
+_SQUARE_FAMILY = re.compile(
+    "smask|bos|eos|eot|unk|multimodal|(?:start|end)_header_id|begin_audio|model_settings|@\\w+@"
+    "|(?:unused|reserved|extra|control|special)[a-z_]*[0-9]+"
+    rf"|[{_BAR}][^\W\d][\w-]*[{_BAR}]"
+)
+_SQUARE_CAPITALS = re.compile(
+    "IMG|AUDIO|ARGS|PAD|CLS|SEP|MASK|EOD|TRANSCRIBE|PREFIX|MIDDLE|SUFFIX|(?:START|END|STREAMING)_[A-Z_]+"
+)
+_ODD = re.compile(  # it begins with a class, which makes the search fast
+    r"[>\[\]|\uff5c](?:(?<=>)>(?:TITLE|ABSTRACT|INTRODUCTION|SUMMARY|COMMENT|QUESTION|ANSWER|DOMAIN|PREFIX|MIDDLE|SUFFIX"
+    r"|[A-Z]+_(?:ADDRESS|[0-9]+))<<|(?<=\[)e~\[|(?<=\])(?:~b\]|~!b\[|[!~][a-z]~\[|<\][\w ]{1,40}+\[>\[)"
+    r"|(?<=\|)\|\|[A-Z]++_[A-Z]++[|]{3}|(?<=\uff5c)DSML\uff5c)"
+)
 _LONGEST = 80
-"""Characters between the bars of a control token. Nested tokens are neutralised from the inside, and their parentheses
-end the match here: so the passes over a text are at most about half as many."""
+"""Characters between the bars of a control token."""
 
 _UNREADABLE = re.compile("[\x00\ud800-\udfff]")
-_SUSPICIOUS = re.compile(rf"[\x00\ud800-\udfff{_OPEN}\{_LEFT}]")
-_ANGLE = re.compile(rf"[{_OPEN}]([^{_OPEN}{_CLOSE}]*+)[{_CLOSE}]")
+_SUSPICIOUS = re.compile(rf"[\x00\ud800-\udfff|~\uff5c{_OPEN}\{_LEFT}]")
+_ANGLE = re.compile(f"[{_OPEN}{_CLOSE}]")
+_OWN_TAG = re.compile("(</?(?:think|answer)>)", re.IGNORECASE)
+_TAG = re.compile(rf"[{_OPEN}]([^{_OPEN}{_CLOSE}]*+)[{_CLOSE}]")
 _SQUARE = re.compile(rf"[\{_LEFT}]([^\{_LEFT}\{_RIGHT}]*+)[\{_RIGHT}]")
 _CONTROL = re.compile(rf"[{_BAR}]\s*+([^{_BAR}\n]{{0,{_LONGEST}}}+)\s*+[{_BAR}]")
-_HALF_CONTROL = re.compile(rf"[{_BAR}]\s*+\w{{1,{_LONGEST}}}+|\w{{1,{_LONGEST}}}+\s*+[{_BAR}]")
+_HALF_CONTROL = re.compile(
+    rf"[{_BAR}]\s*+\w{{1,{_LONGEST}}}+|\w{{1,{_LONGEST}}}+\s*+[{_BAR}]|\[(?:\w+[▁-][\w▁-]+|PLHD\w+)\]"
+)
+_MARKS = f"{_OPEN}{_CLOSE}{_LEFT}{_RIGHT}{_BAR}"
 _IDEOGRAPHS = (  # and other letters that are written without spaces: Thai, Lao, Burmese, Khmer
     "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 )
@@ -70,42 +106,126 @@ _UNSEEN = re.compile(f"[{_INVISIBLE}]")
 _BLANK = re.compile(rf"[\s{_INVISIBLE}]")
 
 
-def sanitise(text: str) -> str:
-    """The text with everything of the table neutralised; a second time changes nothing more."""
+def sanitise(text: str, special: Special = None) -> str:
+    """The text with everything of the table neutralised; a second time changes nothing more.
+
+    `special` finds the special tokens of the tokenizer at hand.
+    """
     # Most passages hold none of these characters.
-    if not ("<" in text or "[" in text or "\0" in text if text.isascii() else _SUSPICIOUS.search(text)):
+    if not (
+        "<" in text or "[" in text or "|" in text or "~" in text or "\0" in text
+        if text.isascii()
+        else _SUSPICIOUS.search(text)
+    ) and not (special and special.search(text)):
         return text
-    text = _UNREADABLE.sub("\ufffd", text)
-    while (tamer := _ANGLE.sub(tame_angle, _SQUARE.sub(tame_square, text))) != text:
-        text = tamer
+    return tame(text, special, labels=True)
+
+
+def sanitise_reply(text: str, special: Special = None) -> str:
+    """What a model wrote, before it is sent back: as by `sanitise`, but its labels, `<think>` and `<answer>` stay."""
+    parts = _OWN_TAG.split(text)
+    parts[::2] = [tame(part, special, labels=False) for part in parts[::2]]
+    return "".join(parts)
+
+
+def tame(text: str, special: Special, *, labels: bool) -> str:
+    """The text with everything of the table neutralised, but labels only with `labels`."""
+    plain, before = text.isascii(), ""
+    text = text.replace("\0", "\ufffd") if plain else _UNREADABLE.sub("\ufffd", text)
+    while text != before:  # twice, but for a token that was hidden by invisible characters inside another
+        before = text
+        if special:
+            text = special.sub(tame_odd, text)
+        if "|" in text or "~" in text or ">>" in text or "]<]" in text or "\uff5c" in text:
+            text = _ODD.sub(tame_odd, text)
+        if not plain or "[" in text:
+            text = _SQUARE.sub(tame_square if labels else tame_square_name, text)
+        if not plain or "<" in text:
+            text = tame_angles(text)
     return text
 
 
-def tame_angle(found: re.Match[str]) -> str:
-    """A text in angle brackets, in parentheses instead if it is a tag or a control token."""
-    inner = visible(found[1])
-    if control := _CONTROL.fullmatch(inner):
-        return f"({control[1].strip()})"
-    steers = _ANGLE_NAME.fullmatch(tag_name(inner)) or _HALF_CONTROL.fullmatch(inner)
-    return f"({inner})" if steers else found[0]
+@lru_cache(maxsize=64)
+def special_pattern(tokens: frozenset[str]) -> Special:
+    """Finds those of the tokens that the table does not hold, with any number for a number; of a word its first letter.
+
+    Not tokens of one or two characters, or of white space.
+    """
+    found = set()
+    for token in tokens:
+        if len(token.strip()) > 2 and sanitise(f"x{token}") == f"x{token}":  # not at the start of a line, as a label is
+            head, rest = ("", token) if token.strip(_MARKS) != token else (token[0], token[1:])
+            rest = re.sub("[0-9]+", "[0-9]+", re.escape(rest))
+            found.add(f"{re.escape(head)}(?={rest})" if head else rest)
+    return re.compile("|".join(sorted(found, key=len, reverse=True))) if found else None
+
+
+def tame_odd(found: re.Match[str]) -> str:
+    """A token in parentheses instead of its brackets and bars, or the first letter of a word and a space."""
+    inner = found[0].strip(_MARKS)
+    return f"{inner} " if inner == found[0] else f"({inner})"
 
 
 def tame_square(found: re.Match[str]) -> str:
     """A text in square brackets, in parentheses instead if it is a control token or a label that begins a line."""
     inner = visible(found[1])
-    poses = inner.isdigit() and starts_line(found.string, found.start())
-    return f"({inner})" if poses or _SQUARE_NAME.fullmatch(tag_name(inner)) else found[0]
+    if not inner.isdigit():
+        return tame_square_name(found)
+    return f"({inner})" if starts_line(found.string, found.start()) else found[0]
+
+
+def tame_square_name(found: re.Match[str]) -> str:
+    """A text in square brackets, in parentheses instead if it is a control token."""
+    inner = visible(found[1])
+    name, lower, spaced = tag_name(inner)
+    family = not spaced and (_SQUARE_FAMILY.fullmatch(lower) or _SQUARE_CAPITALS.fullmatch(name))
+    return f"({inner})" if family or _SQUARE_NAME.fullmatch(lower) else found[0]
+
+
+def tame_angles(text: str) -> str:
+    """The text with parentheses instead of the angle brackets of tags and control tokens, the inner ones first."""
+    if not any(tame_tag(found[1]) for found in _TAG.finditer(text)):
+        return text
+    parts: list[str] = []
+    opened: list[int] = []  # places in `parts` of the brackets that may begin a tag: only tame text follows them
+    end = 0
+    for found in _ANGLE.finditer(text):
+        parts.append(text[end : found.start()])
+        end = found.end()
+        if found[0] in _OPEN:
+            opened.append(len(parts))
+        elif opened:
+            start = opened.pop()
+            if tame := tame_tag("".join(parts[start + 1 :])):
+                parts[start:] = [tame]
+                continue
+            opened.clear()
+        parts.append(found[0])
+    return "".join([*parts, text[end:]])
+
+
+def tame_tag(inner: str) -> str:
+    """A tag or a control token, from between its angle brackets, in parentheses; "" for other text."""
+    inner = visible(inner)
+    if control := _CONTROL.fullmatch(inner):
+        return f"({control[1].strip()})"
+    name, lower, spaced = tag_name(inner)
+    family = not spaced and (_ANGLE_FAMILY.fullmatch(lower) or _ANGLE_CAPITALS.fullmatch(name))
+    return f"({inner})" if family or _ANGLE_NAME.fullmatch(lower) or _HALF_CONTROL.fullmatch(inner) else ""
 
 
 def visible(inner: str) -> str:
     """The visible characters between two brackets."""
-    return _UNSEEN.sub("", inner).strip()
+    return (inner if inner.isascii() and inner.isprintable() else _UNSEEN.sub("", inner)).strip()
 
 
-def tag_name(inner: str) -> str:
-    """The name in a tag, plain, in lower case and without its slash; "" if it is too long for one."""
+def tag_name(inner: str) -> tuple[str, str, bool]:
+    """The name in a tag without its slash, plain and in lower case too, and whether it had white space; "" if long."""
     name = "".join(inner.split())
-    return unicodedata.normalize("NFKC", name).casefold().strip(_SLASHES) if len(name) <= _LONGEST else ""
+    if len(name) > _LONGEST:
+        return "", "", True
+    plain = (name if name.isascii() else unicodedata.normalize("NFKC", name)).strip(_SLASHES)
+    return plain, plain.casefold(), len(name) < len(inner)
 
 
 def starts_line(text: str, at: int) -> bool:

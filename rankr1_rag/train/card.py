@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rankr1_rag.backends import hub
-from rankr1_rag.errors import BackendError, FileError
+from rankr1_rag.errors import BackendError
 from rankr1_rag.io.files import writing
 from rankr1_rag.train.config import RerankerTraining, Training
 from rankr1_rag.train.data import Example, read_examples, share
@@ -46,7 +46,7 @@ def own(folder: RunDir, material: TrainingData) -> Record:
 
 def _made(adapter: hub.CheckpointFiles) -> list[Record]:
     """The runs in its card, else in the folders of its runs, else only its name."""
-    with suppress(BackendError, OSError, ValueError):
+    with suppress(BackendError, OSError, ValueError, TypeError, RecursionError):
         lines = adapter.file(CARD).read_text(encoding="utf-8").splitlines()
         found: list[Any] = next((json.loads(one.removeprefix(_KEY)) for one in lines if one.startswith(_KEY)), [])
         if runs := [one for one in found if isinstance(one, dict)]:
@@ -55,7 +55,7 @@ def _made(adapter: hub.CheckpointFiles) -> list[Record]:
         run = hub.read_json(adapter.file(SETTINGS))
         earlier = run.get("adapter")
         before = _made(hub.find(earlier, hub.ADAPTER_CONFIG)) if earlier else []
-        with suppress(OSError, FileError, KeyError):  # its files may have changed since
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # its files may have changed since
             if all(digest(Path(name)) == known for name, known in run["files"].items()):
                 run |= _counted(share(read_examples(*run["data"]), run["share"], run["seed"]))
         return [*before, run]

@@ -26,7 +26,11 @@ from typing import Any, TypeVar
 
 from rankr1_rag.backends import hub
 from rankr1_rag.errors import FileError
+from rankr1_rag.io.checksum import with_checksum
+from rankr1_rag.io.collection import of_kind
 from rankr1_rag.io.files import claim_folder, locked, writing
+from rankr1_rag.io.journal import parsed
+from rankr1_rag.io.trec import warn_once
 from rankr1_rag.train.config import Training
 
 ADAPTER = "adapter_model.safetensors"
@@ -62,9 +66,10 @@ class RunDir:
         """The settings the run began with. FileError if the file is damaged."""
         file = self.path / SETTINGS
         try:
-            return dict(json.loads(file.read_text(encoding="utf-8")))
-        except ValueError as error:
+            settings: dict[str, Any] = of_kind("it", json.loads(file.read_text(encoding="utf-8")), "an object")
+        except (ValueError, RecursionError) as error:
             raise FileError(file, None, f"the file is damaged ({error}): use another --out") from error
+        return settings
 
     @property
     def done(self) -> bool:
@@ -75,7 +80,7 @@ class RunDir:
         """The newest complete checkpoint; unfinished ones are removed."""
         named = [path for path in self.checkpoints.glob("checkpoint-*") if path.name[len("checkpoint-") :].isdecimal()]
         for path in sorted(named, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError, RecursionError):
                 json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))  # it is written last
                 if (path / ADAPTER).exists():
                     return path
@@ -83,15 +88,15 @@ class RunDir:
         return None
 
     def records(self) -> list[dict[str, Any]]:
-        """The lines of the log without an unfinished last one."""
-        if not self.log.exists():
-            return []
+        """The lines of the log without an unfinished last one. Damaged ones are left out, with a warning."""
         found = []
-        for line in self.log.read_text(encoding="utf-8").splitlines():
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                break
+        with suppress(FileNotFoundError), self.log.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                record = parsed(line)
+                if type(record.get("step")) is int:
+                    found.append(record)
+                elif line.endswith(b"\n"):
+                    warn_once(f"{self.log}:{number}: this line of the log is damaged and left out")
         return found
 
     def has_scores(self, step: int) -> bool:
@@ -104,7 +109,7 @@ class RunDir:
         step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1
         kept = [record for record in self.records() if record["step"] <= step]
         with writing(self.log) as out:
-            out.writelines(json.dumps(record) + "\n" for record in kept)
+            out.writelines(with_checksum(json.dumps(record)) + "\n" for record in kept)
         return str(checkpoint) if checkpoint else None
 
 

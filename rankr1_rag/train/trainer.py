@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from rankr1_rag.io.checksum import with_checksum
 from rankr1_rag.io.files import writing_bytes
 from rankr1_rag.train import card
 from rankr1_rag.train.card import write_card
@@ -207,7 +208,7 @@ def log_callback(run: Run) -> Any:
             line = {"step": state.global_step, **figures}
             if {"loss", "held_out"} & line.keys():
                 with run.folder.log.open("a", encoding="utf-8") as out:
-                    out.write(json.dumps(line) + "\n")
+                    out.write(with_checksum(json.dumps(line)) + "\n")
             if run.progress:
                 run.progress(state.global_step, state.max_steps, line)
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import importlib.util
 import json
 import pickle
 import re
+import threading
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -27,9 +31,11 @@ from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.backends.wrappers import load_balanced
 from rankr1_rag.errors import BackendError, BackendUnavailable
 from rankr1_rag.frameworks.llm import completion_from_reply
+from rankr1_rag.io.jsonl import ranking_to_json
 from rankr1_rag.types import Completion, TokenLogprob
 from tests.attacks.conftest import examples
 from tests.backends.conftest import chat, environment
+from tests.backends.small_model import python
 
 pytestmark = [pytest.mark.third_party, pytest.mark.usefixtures("environment")]
 __all__ = ["environment"]
@@ -187,7 +193,7 @@ def replies(draw: st.DrawFn) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-@examples(300)
+@examples(150)
 @given(
     st.lists(replies(), min_size=1, max_size=4),
     st.sampled_from(["200 OK"] * 8 + ["400 Bad", "422 Bad", "500 Bad", "201 Created", "307 Moved"]),
@@ -251,6 +257,25 @@ def test_a_wrong_field_is_named_with_what_came(stand: Stand, change: Any, messag
         assert outcome.text == "<answer>[1]</answer>"
     else:
         assert re.search(f'{message}.*: {{"', str(outcome)), outcome
+
+
+@examples(50)
+@given(st.lists(replies(), min_size=1, max_size=4), st.sampled_from([{"probabilities": True}, {"votes": "auto"}, {}]))
+def test_a_ranking_of_such_replies_is_one_or_an_error(stand: Stand, bodies: list[bytes], settings: Any) -> None:
+    queue = list(bodies)
+    stand.script = lambda path, body: http(queue.pop(0) if len(queue) > 1 else queue[0])
+
+    async def job() -> None:
+        async with Reranker(OpenAI("m", base_url=stand.url, server="vllm"), k=1, **settings) as reranker:
+            try:
+                ranking = await reranker.arank("which?", ["a", "b", "c"])
+            except BackendError as error:
+                check(error)
+            else:
+                assert sorted(ranking.order) == [0, 1, 2]
+                json.dumps(ranking_to_json(ranking), allow_nan=False)
+
+    stand.runner.run(job())
 
 
 def test_wrong_counts_make_no_negative_cost(stand: Stand) -> None:
@@ -400,6 +425,50 @@ def test_an_answer_of_any_size_takes_a_bounded_memory(stand: Stand) -> None:
     assert LARGEST <= written < 3 * LARGEST
 
 
+def test_a_wrong_proxy_is_an_error_too(stand: Stand, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("HTTP_PROXY", "nonsense://me:secret@host:99999")
+    assert type(error := stand.ask(base_url="http://host.invalid/v1")) is WRONG
+    assert "proxy" in str(error)
+    assert "secret" not in str(error)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("huggingface_hub") is None, reason="huggingface_hub is not installed")
+def test_the_hub_may_say_anything_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.wfile.write(HUB[self.path.split("/")[2]])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    code = f"""
+        from rankr1_rag.backends.hub import find
+        from rankr1_rag.errors import BackendError
+        for name in {list(HUB)}:
+            try:
+                find("me/" + name).file("config.json")
+            except BackendError as error:
+                print(type(error).__name__, error)
+    """
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        done = python(tmp_path / "script.py", code)
+        server.shutdown()
+    said = done.stdout.splitlines()
+    assert [re.match(r"Backend\w+ .*me/(\w+)", one)[1] for one in said] == list(HUB), done.stderr
+
+
+FOUND = b'HTTP/1.1 200 OK\r\nETag: "a"\r\nContent-Length: 2\r\nX-Repo-Commit: '
+HUB = {
+    "other": b"SSH-2.0-OpenSSH_9.6\r\n",
+    "moved": b"HTTP/1.1 302 Found\r\nLocation: http://[::1/\r\nContent-Length: 0\r\n\r\n",
+    "path": FOUND + b"../../../../evil\r\n\r\n",
+}
+
+
 # ---- its wishes
 
 FAR = ["1000000000", "9" * 5_000, "60.5", "1e9", "Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 31 Dec 99999 23:59:59 GMT"]
@@ -428,7 +497,7 @@ def test_a_wish_is_read_or_left_and_never_more_than_a_minute(name: str) -> None:
         assert wish is None or 0 <= wish <= 60, value
 
 
-@examples(100)
+@examples(50)
 @given(st.one_of(st.text(), st.from_regex(r"[A-Z][a-z]{2}, \d{1,4} [A-Z][a-z]{2} \d{1,20} \d+:\d+:\d+ ([+-]\d+|GMT)?")))
 def test_no_wish_is_an_exception(value: str) -> None:
     wish = BackendUnavailable("429", retry_after({"retry-after": value})).retry_after
@@ -559,7 +628,7 @@ def test_no_secret_of_a_refused_address_is_shown(url: str) -> None:
     assert "Geheim1" not in str(caught.value)
 
 
-@examples(300)
+@examples(150)
 @given(
     st.one_of(
         st.text(),

@@ -296,7 +296,10 @@ def test_on_a_full_disk_everything_is_returned_and_saved_when_there_is_space_aga
     assert rows(store) == 8
 
 
-def test_completions_that_could_not_be_saved_until_the_end_are_an_error(full_disk: Path) -> None:
+def test_completions_that_could_not_be_saved_until_the_end_are_an_error(
+    full_disk: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("temporary")))
     store, ballast = full_disk / "store.sqlite", full_disk / "ballast"
     backend = stored(Scripted(script := Script()), store)
     fill(ballast)

@@ -209,6 +209,27 @@ def test_a_damaged_file_is_an_error_and_no_crash(tmp_path: Path, content: bytes 
         once(OpenVINO(file), Request(ask(FRANCE), 1))
 
 
+def test_special_tokens_are_the_control_tokens_of_a_file_or_folder(tmp_path: Path) -> None:
+    import numpy
+    from gguf import GGUFWriter
+
+    file, folder = tmp_path / "vocabulary.gguf", tmp_path / "folder"
+    writer = GGUFWriter(file, "llama")
+    writer.add_token_list(["<a>", "b", "<|fim|>", "<td>", "  ", "日本"])
+    writer.add_token_types([3, 1, 4, 4, 4, 3])
+    writer.add_tensor("token_embd.weight", numpy.zeros(32, numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert OpenVINO(file).special_tokens == {"<a>", "<|fim|>", "日本"}
+    folder.mkdir()
+    assert OpenVINO(folder).special_tokens == frozenset()
+    added = {"1": {"content": "<a>", "special": True}, "2": {"content": "<|fim|>"}, "3": {"content": "<td>"}}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
+    assert OpenVINO(folder).special_tokens == {"<a>", "<|fim|>"}
+
+
 def test_a_folder_without_a_model_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="optimum-cli"):
         once(OpenVINO(tmp_path), Request(ask(FRANCE), 1))

@@ -190,6 +190,18 @@ def test_identity_is_the_content(tmp_path: Path, model: Path, backend: Transform
     assert make(moved).identity != backend.identity
 
 
+def test_its_special_tokens_are_those_that_its_tokenizer_makes_control_tokens_of(tmp_path: Path, model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    assert make(model).special_tokens == {"<|im_start|>", "<|im_end|>"}
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_tokens(["<|fim_hole|>", "<td>", "</h1>", "\n\n", "word"])
+    tokenizer.add_special_tokens({"additional_special_tokens": ["STOP", "<b>"]})
+    folder = shutil.copytree(model, tmp_path / "more")
+    tokenizer.save_pretrained(folder)
+    assert make(folder).special_tokens == {"<|im_start|>", "<|im_end|>", "<|fim_hole|>", "STOP", "<b>"}
+
+
 def test_a_library_that_is_not_installed_is_named_with_the_command(tmp_path: Path) -> None:
     needed = ["torch", "transformers", "peft"]
     call = 'Transformers("ielabgroup/Rank-R1-3B-v0.1")'

@@ -173,6 +173,10 @@ def test_wrong_arguments_are_refused_at_once(
 
 
 @pytest.mark.smoke
+def test_its_special_tokens_are_those_of_the_tokenizer(backend: VLLM) -> None:
+    assert {"<|im_start|>", "<|im_end|>"} <= backend.special_tokens
+
+
 def test_the_alternatives_are_those_that_the_choices_leave_and_sum_to_one(backend: VLLM) -> None:
     (completion,) = complete(backend, Request(ask("Choose.", "["), 16, choices=TWO_DIGITS, logprobs=20))
     assert completion.logprobs

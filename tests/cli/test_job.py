@@ -153,7 +153,10 @@ def test_a_file_of_the_user_is_not_overwritten_by_accident(shell: Any) -> None:
     assert len(shell.lines()) == 1
 
 
-def test_a_store_that_cannot_be_saved_withholds_no_result(shell: Any) -> None:
+def test_a_store_that_cannot_be_saved_withholds_no_result(
+    shell: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("temporary")))
     shell.write(query(0))
     answer = shell.server.judge
 

@@ -56,7 +56,26 @@ def test_python_exits_without_close() -> None:
     assert "Task was destroyed" not in done.stderr
 
 
-@pytest.mark.parametrize("call", ["rank(slow)", "list(slow.rank_many([('q', ['a', 'b'])]))"])
+ONE = "[('q', ['a', 'b'])]"
+WAITING = """
+def items():
+    yield 'q', ['a', 'b']
+    print('waiting', flush=True)
+    time.sleep(60)
+list(second.rank_many(items()))
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "rank(slow)",
+        "asyncio.run(slow.arank('q', ['a', 'b']))",
+        f"list(slow.rank_many({ONE}))",
+        f"list(slow.rank_many({ONE}, live=True))",
+        WAITING,
+    ],
+)
 def test_ctrl_c_ends_a_ranking_at_once(call: str) -> None:
     code = textwrap.dedent(START) + call
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

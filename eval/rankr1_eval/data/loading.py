@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
+from io import StringIO
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,11 +23,15 @@ from rankr1_eval.data.questions import HOTPOTQA, HOTPOTQA_FULLWIKI, MUSIQUE, TWO
 from rankr1_eval.types import Question, passage_of, pooled
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.collection import parse_object
-from rankr1_rag.io.files import FilePath, numbered_lines
+from rankr1_rag.io.files import LONGEST_LINE, FilePath, numbered_lines
 from rankr1_rag.types import Passage
 
 DATASETS: dict[str, Dataset] = {each.name: each for each in (HOTPOTQA, HOTPOTQA_FULLWIKI, TWOWIKI, MUSIQUE)}
 INSTALL = 'pip install "rankr1-eval[hub]"'
+LARGEST_VALUE = 1 << 30
+"""Bytes of a file that is one JSON value."""
+ROWS = 1_000
+"""Rows of parquet that are in memory at once: a value that many rows share is repeated for each."""
 CUT = "the file is cut short, fetch it again"
 _SPACE = re.compile(r"[ \t\n\r]*")
 
@@ -123,12 +128,12 @@ def records(path: FilePath, numbered: Iterable[tuple[int, str]] | None = None) -
     if Path(path).suffix == ".parquet":
         yield from ((None, row) for row in parquet_rows(path))
         return
-    lines = iter(numbered_lines(path) if numbered is None else numbered)
+    lines = iter(numbered_lines(path, most_bytes(path)) if numbered is None else numbered)
     number, first = next(lines)
     begin = first.lstrip()[:1]
     every = chain([(number, first)], lines)
     if begin == "[":
-        yield from list_elements(path, joined(every))
+        yield from list_elements(path, joined(path, every))
     elif begin == "{":
         for number, line in every:
             try:
@@ -150,28 +155,46 @@ def parquet_rows(path: FilePath) -> Iterator[Json]:
         raise ImportError(f"reading {path} needs pyarrow: {INSTALL}, or give JSON lines") from error
     with open(path, "rb") as file:
         try:
-            for batch in parquet.ParquetFile(file).iter_batches():
+            table = parquet.ParquetFile(file)
+            groups = [table.metadata.row_group(number) for number in range(table.metadata.num_row_groups)]
+            if any(group.total_byte_size > LONGEST_LINE * max(1, group.num_rows) for group in groups):
+                raise FileError(
+                    path, None, f"rows of more than {LONGEST_LINE:,} bytes, the most that is read: split them"
+                )
+            for batch in table.iter_batches(ROWS):
                 yield from batch.to_pylist()
-        except (ArrowException, OSError) as error:
+        except (ArrowException, MemoryError, OSError) as error:
             raise FileError(path, None, f"not parquet, or damaged: fetch it again ({error!s:.200})") from error
 
 
 def whole(path: FilePath) -> Any:  # noqa: ANN401
     """The one JSON value in the file. FileError where there is none."""
-    text = joined(numbered_lines(path))
+    text = joined(path, numbered_lines(path, most_bytes(path)))
     try:
         return json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise broken(path, text, 0, "the file", error) from error
 
 
-def joined(lines: Iterable[tuple[int, str]]) -> str:
-    """The text again, blank lines included, so that its lines keep their numbers."""
-    parts, before = [], 1
+def most_bytes(path: FilePath) -> int:
+    """The most bytes that are read of a file as one JSON value: 20 times the file, which no text is compressed to.
+
+    The official lists have up to 0.7 GB.
+    """
+    place = Path(path)
+    return min(LARGEST_VALUE, max(LONGEST_LINE, 20 * place.stat().st_size)) if place.is_file() else LARGEST_VALUE
+
+
+def joined(path: FilePath, lines: Iterable[tuple[int, str]]) -> str:
+    """The text again, blank lines included, so that its lines keep their numbers. FileError where it is too long."""
+    text, before, left = StringIO(), 1, most_bytes(path)
     for number, line in lines:
-        parts.append("\n" * (number - before) + line)
+        left -= number - before + len(line)
+        if left < 0:
+            raise FileError(path, number, f"the JSON value has more than {most_bytes(path):,} bytes: give JSON lines")
+        text.write("\n" * (number - before) + line)
         before = number
-    return "".join(parts)
+    return text.getvalue()
 
 
 def list_elements(path: FilePath, text: str) -> Iterator[tuple[int | None, Json]]:

@@ -22,12 +22,12 @@ from rankr1_eval.pipeline import Progress, quietly, result_settings
 from rankr1_eval.reproduce.results import MEASURE, MeasuredCollection, Reproduction, table_rows
 from rankr1_eval.reproduce.targets import DEPTH, Target, departures
 from rankr1_eval.retrieval.bm25 import bm25
-from rankr1_eval.run_folder import cost_of, stage_records
+from rankr1_eval.run_folder import JOURNAL, RANKING, cost_of, stage_records
 from rankr1_eval.types import JudgedCollection
 from rankr1_rag.errors import FileError
-from rankr1_rag.io.files import check_output, make_folder
+from rankr1_rag.io.files import claim_folder, writing
 from rankr1_rag.io.journal import Journal
-from rankr1_rag.io.trec import RUN, Qrels, Run, Scored, as_word, read_run, write_run
+from rankr1_rag.io.trec import Qrels, Run, Scored, as_word, read_run, write_run
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Cost, Passage, Query
 
@@ -159,8 +159,7 @@ def reproduce(
     collections = list(collections)
     places = [folder / one.name.partition("/")[2] if target.grouped else folder for one in collections]
     for one, place in zip(collections, places, strict=True):  # whatever is wrong with one is known before a model works
-        make_folder(place)
-        check_output(place / "reranked.trec", RUN)
+        claim_folder(place, "rerank.jsonl", JOURNAL, ["reranked.trec"])
         records_of(one, reranker, place).close()
     for one, place in zip(collections, places, strict=True):
         found.append(measure(one, reranker, place, tell))
@@ -176,7 +175,8 @@ def reproduce(
 
 def records_of(one: PreparedCollection, reranker: Reranker, folder: Path) -> Journal:
     """The orders of a collection, begun or resumed. FileError where they were made with other settings."""
-    return stage_records(folder / "rerank.jsonl", f"rerank {one.name}", {**result_settings(reranker), **one.source})
+    settings = {**result_settings(reranker), **one.source}
+    return stage_records(folder / "rerank.jsonl", f"rerank {one.name}", settings, RANKING)
 
 
 def measure(one: PreparedCollection, reranker: Reranker, folder: Path, tell: Progress) -> MeasuredCollection:
@@ -192,6 +192,7 @@ def measure(one: PreparedCollection, reranker: Reranker, folder: Path, tell: Pro
             order[query.id] = [Scored(*pair) for pair in zip(record["order"], record["scores"], strict=True)]
             cost += cost_of(record)
             failed += record["rankr1"].get("failure") is not None
-    write_run(folder / "reranked.trec", order.items())
+    with writing(folder / "reranked.trec") as out:
+        write_run(out, order.items())
     first, reranked = (ir.score_run(run, one.qrels, [MEASURE]).each[MEASURE] for run in (one.run, order))
     return MeasuredCollection(one.name, first, reranked, cost, failed, len(one.not_ranked), one.judged, one.own)

@@ -13,6 +13,7 @@ from langchain_rankr1.step import RerankStep, Retrieved
 from pydantic import InstanceOf
 from pydantic.json_schema import SkipJsonSchema
 
+from rankr1_rag.concurrency.event_loop import contained
 from rankr1_rag.frameworks.component import Component, Sources, deep_copies
 from rankr1_rag.frameworks.fields import CHOSEN, live
 from rankr1_rag.types import Passage, Ranking
@@ -62,12 +63,13 @@ class RankR1Rerank(Component, BaseDocumentCompressor):  # type: ignore[misc]
         return self._chosen(found, ranking)
 
     async def _acompress(self, retrieved: Retrieved, config: RunnableConfig) -> list[Document]:
-        query, found = self._read(retrieved)
-        if not found.items:
-            return []
-        ranking = await self.arank(query, found.scored, found.retrieve)
-        await adispatch_custom_event("rankr1", ranking, config=config)
-        return self._chosen(found, ranking)
+        with contained():
+            query, found = self._read(retrieved)
+            if not found.items:
+                return []
+            ranking = await self.arank(query, found.scored, found.retrieve)
+            await adispatch_custom_event("rankr1", ranking, config=config)
+            return self._chosen(found, ranking)
 
     def _read(self, retrieved: Retrieved) -> tuple[str, Sources[Document]]:
         if not isinstance(retrieved, dict) or not {"query", "documents"} <= retrieved.keys():

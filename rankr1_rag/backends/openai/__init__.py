@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.request import getproxies
 
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.chat_template import behind_think
@@ -32,12 +33,24 @@ from rankr1_rag.backends.openai.refusals import (
     is_error,
     learn,
     parse_json,
-    redact,
     to_error,
     to_text,
 )
 from rankr1_rag.concurrency.event_loop import PerLoop
 from rankr1_rag.errors import BackendError, BackendUnavailable
+from rankr1_rag.redaction import (
+    changed,
+    check_variable,
+    hide,
+    masked,
+    public,
+    quoted,
+    redact,
+    remember,
+    shown,
+    shown_variable,
+    unsuspicious,
+)
 from rankr1_rag.types import Completion
 
 if TYPE_CHECKING:
@@ -55,11 +68,14 @@ TEMPLATE_FIELDS = ("chat_template", "chat_template_kwargs")
 
 HOST = re.compile(r"(?=.{1,253}$)[\w-]{1,63}(\.[\w-]{1,63})*|(?=.*:)[\da-f:.]+(%[A-Za-z][\w.-]*)?")
 
-SECRET_NAME = re.compile(r"(?:key|token|secret|password|signature)$", re.IGNORECASE)
-"""Parameters of an address that may be secret, and would be printed and pickled with it."""
-
 ROOMS = (0, 2_048, 8_192, 32_768)
 """Tokens added for reasoning that a server does not show: the next number after a completion that was all reasoning."""
+
+HEADERS = ("location", "retry-after", "retry-after-ms")
+"""Headers of an answer that are read."""
+
+LOGGERS = ("httpx", *(f"httpcore.{name}" for name in ("connection", "http11", "http2", "proxy", "socks")))
+"""Of the libraries below."""
 
 log = logging.getLogger("rankr1_rag.openai")
 
@@ -115,7 +131,8 @@ class OpenAI:
         if api_key_env == "OPENAI_API_KEY" and not self._official:
             raise ValueError(f"OPENAI_API_KEY goes only to api.openai.com: use another variable for {self.base_url}")
         if wrong := [name for name in headers or () if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII)]:
-            raise ValueError(f"headers= has the name {wrong[0]!r}, which no header can have: use one like api-key")
+            name = shown(wrong[0].partition(":")[0])
+            raise ValueError(f"headers= has the name {name}, which no header can have: use one like api-key")
         if partly := [name for name, one in (headers or {}).items() if re.search(r"\s\$\{?[A-Za-z_]\w*\}?$", one)]:
             remedy = 'put the whole value into the variable and use "$NAME", or api_key_env= for a bearer token'
             raise ValueError(f"headers= has a variable behind other text in {partly[0]!r}: {remedy}")
@@ -124,14 +141,21 @@ class OpenAI:
         self.context = context
         self.revision = revision
         self.timeout = timeout
-        self._headers = {name: Secret(value, "headers=") for name, value in (headers or {}).items()}
+        self._headers = {
+            name: Secret(value, "headers=", is_key=public({name: value}) != {name: value})
+            for name, value in (headers or {}).items()
+        }
         self._query = dict(parse_qsl(parts.query, keep_blank_values=True)) | dict(query or {})
-        if plain := [name for name, one in self._query.items() if SECRET_NAME.search(name) and one[:1] != "$"]:
+        if plain := [name for name, one in self._query.items() if public({name: one}) != {name: one}]:
             remedy = 'use "$NAME", a variable of the environment, as its value in query='
             raise ValueError(f"the query of {parts.hostname} shows the value of {plain[0]!r}: {remedy}")
-        self._extra_body = dict(extra_body or {})
+        for value in self._query.values():
+            Secret(value, "query=", is_key=False)
+        self._extra_body: Json = changed(dict(extra_body or {}), lambda one: Secret(one, "extra_body="))
         self._count = count
         self._api_key = None if api_key is None else Secret(api_key, "api_key=")
+        if api_key_env:
+            check_variable("api_key_env=", api_key_env)
         self._key_name = api_key_env or ("OPENAI_API_KEY" if self._official else "RANKR1_API_KEY")
         self._clients = PerLoop(self._connect)
         self._quirks = Quirks()
@@ -140,7 +164,7 @@ class OpenAI:
         self._is_unreachable = False
         self.can_continue = DIALECTS[self.server].continues is not None
         where = {"revision": revision} if revision else {"base_url": self.base_url}
-        identity = {"model": model, "server": self.server, "extra_body": self._extra_body, **where}
+        identity = {"model": model, "server": self.server, "extra_body": masked(extra_body), **where}
         self.identity = "openai:" + json.dumps({key: value for key, value in identity.items() if value}, sort_keys=True)
 
     def count(self, text: str) -> int | None:
@@ -215,7 +239,7 @@ class OpenAI:
                 return to_completion(DIALECTS[self.server], request, body, data)
             except ValueError as error:
                 problem = f"returned no completion ({error})"
-        start = redact(text, destination.secrets, longest=100) or "nothing"
+        start = quoted(text, longest=100) or "nothing"
         if text.lstrip().startswith("<"):
             raise BackendError(f"{self.base_url} is a web page, not an API (does it end in /v1?): {start}")
         raise BackendUnavailable(f"{self.base_url} {problem}: {start}")
@@ -253,7 +277,8 @@ class OpenAI:
 
         fields = {name: value for name, value in fields.items() if value is not None}
         # Lone surrogates, which no JSON carries, become "?".
-        content, answer = json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace"), bytearray()
+        content = json.dumps(fields, ensure_ascii=False, default=Secret.read).encode("utf-8", "replace")
+        answer = bytearray()
         kind: type[BackendError] = BackendUnavailable
         try:
             async with (
@@ -268,20 +293,25 @@ class OpenAI:
                     if len(answer) > LARGEST:
                         break
             text, broken = to_text(answer, response.headers.get("content-encoding", "").lower())
+            text = hide(text)
             if not broken or not response.is_success:
-                return response.status_code, response.headers, text
+                headers = {name: redact(one) for name, one in response.headers.items() if name in HEADERS}
+                return response.status_code, headers, text
             broken = f"returned {broken}"
         except TimeoutError:
             broken = f"gave no answer within timeout={self.timeout:g} s"
         except Exception as error:  # of httpx and of the libraries below it, which differ from version to version
-            broken = redact(str(error), destination.secrets) or type(error).__name__
+            broken = quoted(str(error)) or type(error).__name__
             broken = f"cannot be reached or broke off: {broken}"
             if not isinstance(error, httpx.HTTPError):
                 kind = BackendError  # a wrong proxy, for example
             elif isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)) and not self._is_unreachable:
                 self._is_unreachable = True
                 log.warning("%s %s. Does the server run at this address?", self.base_url, broken)
-        raise kind(f"{self.base_url} {redact(broken, destination.secrets)}")
+        finally:
+            content = part = b""  # they may hold a secret, and some tracebacks show all variables
+            answer.clear()
+        raise kind(f"{self.base_url} {broken}")
 
     def _destination(self) -> Destination:
         """The address with the present key: environments change, and keys are not kept."""
@@ -290,24 +320,21 @@ class OpenAI:
         if self._api_key is not None:
             name, key = "the one passed as api_key=", self._api_key.read()
         else:
-            name, key = f"that in {self._key_name}", os.environ.get(self._key_name, "").strip()
+            name = shown_variable(self._key_name)
+            key = Key(remember(os.environ.get(self._key_name, "").strip()))
+            name = f"that in {name}" if key or headers or self._official else f"a dummy, as {name} is not set"
         if not key and headers:
             name = f"in headers= ({', '.join(headers)})"
         elif not key and self._official:
-            raise BackendError(f"{self.base_url} needs a key: set {self._key_name}")
-        elif not key:
-            name = f"a dummy, as {self._key_name} is not set"
-        for value in (key.replace(" ", "\n"), *headers.values()):
-            if not (value.isascii() and value.isprintable()):
-                raise BackendError(f"the key for {self.base_url} is {name}, which contains a character that no key has")
-        secrets = [*headers.values()] + [query[name] for name, value in self._query.items() if value[:1] == "$"]
-        secrets = [key, *(secret for secret in secrets if len(secret) > 7)]  # a short one may be a word of the error
+            raise BackendError(f"{self.base_url} needs a key: set {shown_variable(self._key_name)}")
+        if " " in key or not all(one.isascii() and one.isprintable() for one in (key, *headers.values())):
+            raise BackendError(f"the key for {self.base_url} is {name}, which contains a character that no key has")
         sent = {"Content-Type": "application/json", "User-Agent": "rankr1-rag"}
         if (key or not headers) and "authorization" not in map(str.lower, headers):
             sent["Authorization"] = f"Bearer {key or DUMMY_KEY}"
         for header, variable in OFFICIAL_HEADERS.items() if self._official else ():
             sent |= {header: os.environ[variable]} if os.environ.get(variable) else {}
-        return Destination(self.base_url, self.model, name, sent | headers, query, tuple(filter(None, secrets)))
+        return Destination(self.base_url, self.model, name, sent | headers, query)
 
     def _connect(self) -> httpx.AsyncClient:
         """A client for the running loop. Redirects are not followed: they would send the prompt elsewhere."""
@@ -315,8 +342,10 @@ class OpenAI:
 
         import httpx
 
-        if self._query:
-            logging.getLogger("httpx").addFilter(hide_query)
+        for proxy in getproxies().values():
+            remember(proxy.partition("://")[2].rpartition("@")[0].partition(":")[2])
+        for logger in LOGGERS:
+            logging.getLogger(logger).addFilter(redact_record)
         client = httpx.AsyncClient(
             headers={"Accept-Encoding": "gzip, deflate"},  # all that `to_text` reads
             timeout=httpx.Timeout(self.timeout, connect=min(self.timeout, 10.0)),
@@ -339,18 +368,34 @@ class OpenAI:
         return f"OpenAI({self.model!r}, base_url={self.base_url!r}, server={self.server or None!r})"
 
 
+class Key(str):
+    """A secret text that does not print where variables are printed."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<key>"
+
+
 class Secret:
-    """A key or a header: it does not print, and is pickled only as the name of its environment variable, "$NAME"."""
+    """A secret value: it does not print, and is pickled only as the name of its environment variable, "$NAME"."""
 
-    def __init__(self, value: str, option: str) -> None:
-        self._value, self._option = value, option
+    def __init__(self, value: Any, option: str, *, is_key: bool = True) -> None:  # noqa: ANN401
+        self._value, self._option, self._is_variable = value, option, str(value).startswith("$")
+        if self._is_variable:
+            check_variable(f'a value of {option} that begins with "$"', value[1:].removeprefix("{").removesuffix("}"))
+        else:
+            remember(str(value), key=is_key)
 
-    def read(self) -> str:
+    def read(self) -> Any:  # noqa: ANN401
         """The value. BackendError if its variable is not set."""
-        if not self._value.startswith("$"):
-            return self._value
-        if not (value := os.environ.get(self._value[1:].strip("{}"), "").strip()):
-            raise BackendError(f"{self._option} needs the environment variable {self._value[1:]}, which is not set")
+        if not self._is_variable:
+            return Key(self._value) if isinstance(self._value, str) else self._value
+        name = self._value[1:].strip("{}")
+        if not (value := Key(os.environ.get(name, "").strip())):
+            name = shown_variable(name)
+            raise BackendError(f"{self._option} needs the environment variable {name}, which is not set")
+        remember(value)
         return value
 
     def __repr__(self) -> str:
@@ -360,7 +405,7 @@ class Secret:
         return self
 
     def __reduce__(self) -> tuple[type[Secret], tuple[str, str]]:
-        if self._value.startswith("$"):
+        if self._is_variable:
             return Secret, (self._value, self._option)
         remedy = (
             "api_key_env=" if self._option == "api_key=" else '"$NAME", a variable of the environment, as the value'
@@ -388,8 +433,8 @@ def to_parts(url: str) -> SplitResult:
             return parts._replace(path=re.sub("//+", "/", parts.path))
     except (ValueError, httpx.InvalidURL):
         pass
-    shown = "…" if "@" in url else redact(re.split("[?#]", url)[0])  # nothing that may be secret
-    raise ValueError(f"base_url={shown!r} is no address ({problem}): use one like http://localhost:8000/v1")
+    url = "…" if "@" in url else quoted(unsuspicious(re.split("[?#]", url)[0]))  # nothing that may be secret
+    raise ValueError(f"base_url={url!r} is no address ({problem}): use one like http://localhost:8000/v1")
 
 
 @cache
@@ -400,8 +445,9 @@ def certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def hide_query(record: logging.LogRecord) -> bool:
-    """A filter of httpx's log, which prints addresses: a query may hold a key."""
+def redact_record(record: logging.LogRecord) -> bool:
+    """A filter of the logs of httpx, which print addresses with their query, and the headers of answers."""
     if isinstance(record.args, tuple):
         record.args = tuple(str(one).partition("?")[0] if type(one).__name__ == "URL" else one for one in record.args)
+    record.msg, record.args = redact(record.getMessage()), ()
     return True

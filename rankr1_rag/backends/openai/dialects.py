@@ -215,29 +215,33 @@ def to_logprobs(logprobs: object) -> tuple[TokenLogprob, ...] | None:
     """The log-probabilities of a choice, None if it has none; ValueError if they cannot be read."""
     if not isinstance(logprobs, dict):
         return None
+    content: Any = logprobs.get("content")
     try:
-        if isinstance(logprobs.get("tokens"), list):  # plain completions
-            pairs = [sorted((top or {}).items(), key=lambda one: -one[1]) for top in logprobs["top_logprobs"]]
-            entries = list(zip(logprobs["tokens"], logprobs["token_logprobs"], pairs, strict=True))
-        elif isinstance(content := logprobs.get("content"), list):
-            tops = [one.get("top_logprobs") or () for one in content]
-            pairs = [[(other["token"], other["logprob"]) for other in top] for top in tops]
-            entries = [(one["token"], one["logprob"], top) for one, top in zip(content, pairs, strict=True)]
-        else:
+        if isinstance(tokens := logprobs.get("tokens"), list):  # plain completions
+            tops = [sorted((top or {}).items(), key=lambda pair: -pair[1]) for top in logprobs["top_logprobs"]]
+            entries = [[{"token": token, "logprob": value} for token, value in top] for top in tops]
+            content = [
+                {"token": token, "logprob": value, "top_logprobs": top}
+                for token, value, top in zip(tokens, logprobs["token_logprobs"], entries, strict=True)
+            ]
+        if not isinstance(content, list):
             return None
-        return tuple(TokenLogprob(*pair(*one), tuple([pair(*other) for other in top])) for *one, top in entries)
+        return tuple(
+            TokenLogprob(*to_logprob(one), tuple([to_logprob(top) for top in one.get("top_logprobs") or ()]))
+            for one in content
+        )
     except (AttributeError, KeyError, TypeError, ValueError):
         raise ValueError("the reply's logprobs cannot be read") from None
 
 
-def pair(token: Any, value: Any) -> tuple[str, float]:  # noqa: ANN401
-    """A token and its log-probability, in -9999 (what cannot be) to 0. An error of any kind if they are none."""
-    token = token if token.isascii() else utf8(token)
+def to_logprob(entry: Json) -> tuple[str, float]:
+    """A token and its log-probability, from -9999 (what cannot be) to 0. An error of many kinds if it has none."""
+    token, value = entry["token"], entry["logprob"]
     if type(value) is not float or not -9999.0 <= value <= 0.0:
-        if type(value) not in (int, float) or not value < 0.01:
+        if type(value) not in (int, float) or not value < 0.01:  # above 0 by a rounding
             raise ValueError(value)
         value = float(min(max(value, -9999), 0))
-    return token, value
+    return token if token.isascii() else utf8(token), value
 
 
 def number(value: object, *keys: str) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
+from rankr1_rag.redaction import quoted
 
 RETRYABLE = {408, 409, 425, 429}
 """Besides every 5xx."""
@@ -27,19 +28,15 @@ TOO_LONG = re.compile(
 )
 
 
-KEYS = re.compile(r"\b(?:sk|pk|rk|hf|gsk|xai|key)[-_][\w*.-]{6,}|(?<=bearer )\S+", re.I)
-
-
 @dataclass(frozen=True)
 class Destination:
-    """Where a request goes. `key_name` names the source of the key; `secrets` are not printed."""
+    """Where a request goes. `key_name` names the source of the key."""
 
     base_url: str
     model: str
     key_name: str
     headers: Mapping[str, str] = field(repr=False)
     query: Mapping[str, str] = field(repr=False)
-    secrets: tuple[str, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,7 @@ def to_error(destination: Destination, status: int, headers: Mapping[str, str], 
     said = inner or data
     if isinstance(said, dict):
         said = said.get("message") or said.get("detail")
-    said = redact(said if isinstance(said, str) else text, destination.secrets)
+    said = quoted(said if isinstance(said, str) else text)
     url = destination.base_url
     message = f"{url} answered {status}: {said or 'nothing'}"
     if status in (400, 413, 422) and TOO_LONG.search(text[:BEGINNING]):
@@ -144,7 +141,7 @@ def to_error(destination: Destination, status: int, headers: Mapping[str, str], 
             " most servers want a base_url that ends in /v1)"
         )
     elif status < 400 and "location" in headers:
-        target = redact(headers["location"].partition("?")[0], destination.secrets)
+        target = quoted(headers["location"].partition("?")[0])
         message += f" (it redirects to {target!r}, where prompts and keys are not sent: correct the base_url)"
     return BackendError(message)
 
@@ -175,15 +172,6 @@ def parse_json(text: str) -> object:
 def is_error(data: object) -> bool:
     """Whether a JSON reply is an error, whatever its status is."""
     return isinstance(data, dict) and (bool(data.get("error")) or data.get("object") == "error")
-
-
-def redact(text: str, secrets: Iterable[str] = (), longest: int = 400) -> str:
-    """The beginning of the text on one short line, without the secrets or anything that looks like a key."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "<key>")
-    text = KEYS.sub("<key>", text[: 20 * longest])
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= longest else f"{line[:longest]}…"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -7,7 +7,8 @@
     OpenVINO("model.gguf", adapter="lora/")   the same with a LoRA adapter that peft wrote
     OpenVINO("folder/")                       a folder made by `optimum-cli export openvino`
 
-Control tokens such as `<|im_end|>` inside a message become real ones, as with most runtimes: neutralise them before.
+Control tokens such as `<|im_end|>` inside a message become real ones, as with most runtimes: neutralise them before;
+`special_tokens` holds them.
 """
 
 from __future__ import annotations
@@ -164,6 +165,11 @@ class OpenVINO(LocalModel[ModelProcess]):
         """The model's own, or less by `context` or by a smaller cache. BackendError for a damaged file."""
         longest = self._settings.context
         return min(weights.context(self._settings.path) or longest, longest)
+
+    @cached_property
+    def special_tokens(self) -> frozenset[str]:
+        """The control tokens of the vocabulary. BackendError for a damaged file."""
+        return weights.special_tokens(self._settings.path)
 
     @property
     def capacity(self) -> int:

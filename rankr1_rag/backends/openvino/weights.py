@@ -1,7 +1,7 @@
 """The files of a model for OpenVINO: where the embedded ones are, whether one can be loaded, its context, its digest.
 
 Corrupt or cut off, a GGUF file makes openvino-genai crash the whole process: hence the check of its header. The layout:
-https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. What a vocabulary or a chat template contains is not read.
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Of a vocabulary only the special tokens are read.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
+from rankr1_rag.backends.chat_template import LOOKS_SPECIAL
 from rankr1_rag.backends.hub import ADAPTER, ADAPTER_CONFIG, CheckpointFiles, digest_of
 from rankr1_rag.errors import BackendError
 
@@ -91,8 +92,20 @@ def context(path: Path) -> int | None:
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         return int(config["max_position_embeddings"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
+
+
+def special_tokens(path: Path) -> frozenset[str]:
+    """The texts that the tokenizer makes control tokens of. BackendError where the model cannot be loaded."""
+    if path.is_file():
+        return read_header(path).special_tokens
+    try:
+        config = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+        added = [(one["content"], one.get("special")) for one in config["added_tokens_decoder"].values()]
+        return frozenset(text for text, special in added if special or LOOKS_SPECIAL.fullmatch(text))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return frozenset()
 
 
 def digest(path: Path) -> str:
@@ -114,6 +127,8 @@ BLOCK_SIZES = {  # tensor type: elements and bytes of one block
 }  # fmt: skip
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _UINT32, _STRING, _ARRAY = 4, 8, 9
+_CONTROL, _USER_DEFINED = 3, 4
+_TOKENS, _TOKEN_TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +151,7 @@ class GGUFHeader:
     """The beginning of a GGUF file; arrays in the metadata are None. The metadata take the bytes before `metadata_end`.
 
     `file_type` is the place of the number for the type of most tensors, if there is one. Tensors begin at multiples of
-    `alignment`.
+    `alignment`. `special_tokens` are the control tokens of the vocabulary, and the added ones that look like them.
     """
 
     path: Path
@@ -145,6 +160,7 @@ class GGUFHeader:
     metadata_end: int
     file_type: int | None
     alignment: int
+    special_tokens: frozenset[str]
 
     def content(self, name: str) -> bytes:
         """The bytes of a tensor."""
@@ -158,7 +174,7 @@ def read_header(path: Path) -> GGUFHeader:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return HeaderReader(data).header(path)
-    except (OSError, ValueError, struct.error, KeyError, OverflowError, MemoryError) as error:
+    except (OSError, ValueError, struct.error, KeyError, OverflowError, MemoryError, RecursionError) as error:
         raise BackendError(
             f"{path} cannot be loaded ({error}): it is not a GGUF file, or is damaged or cut off; download it again"
         ) from error
@@ -178,11 +194,12 @@ class HeaderReader:
         if (version := self._number("I")) not in (2, 3):
             raise ValueError(f"GGUF version {version}")
         count, pairs = self._number("Q"), self._number("Q")
-        metadata, file_type = {}, None
+        metadata, file_type, places = {}, None, {}
         for _ in range(pairs):
             name, kind = self._string(), self._number("I")
             if (name, kind) == ("general.file_type", _UINT32):
                 file_type = self._at
+            places[name] = self._at
             metadata[name] = self._value(kind)
         metadata_end, tensors = self._at, {}
         for _ in range(count):
@@ -195,7 +212,24 @@ class HeaderReader:
         size = max((tensor.offset + tensor.size for tensor in tensors.values()), default=start)
         if size > len(self._data):
             raise ValueError(f"{len(self._data):,} bytes of at least {size:,}")
-        return GGUFHeader(path, metadata, tensors, metadata_end, file_type, alignment)
+        special = self._special_tokens(places.get(_TOKENS), places.get(_TOKEN_TYPES))
+        return GGUFHeader(path, metadata, tensors, metadata_end, file_type, alignment, special)
+
+    def _special_tokens(self, tokens: int | None, kinds: int | None) -> frozenset[str]:
+        """Of the vocabulary whose texts and types are in the arrays at these places."""
+        if tokens is None or kinds is None:
+            return frozenset()
+        self._at = kinds + 4
+        types = struct.unpack_from(f"<{self._number('Q')}i", self._data, self._at)
+        self._at, special = tokens + 4, set()
+        for kind in types[: self._number("Q")]:
+            length = self._number("Q")
+            if kind in (_CONTROL, _USER_DEFINED):
+                text = self._data[self._at : self._at + length].decode("utf-8", "replace")
+                if kind == _CONTROL or LOOKS_SPECIAL.fullmatch(text):
+                    special.add(text)
+            self._at += length
+        return frozenset(special)
 
     def _number(self, code: str) -> int:
         """A number; at times a float, in metadata that nobody here reads."""

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from rankr1_rag.backends import hub
+from rankr1_rag.backends.chat_template import special_tokens
 from rankr1_rag.backends.local_model import LocalModel
 from rankr1_rag.backends.transformers.model import ModelSettings, ModelTokenizer
 from rankr1_rag.backends.transformers.worker import ModelThread
@@ -69,6 +70,11 @@ class Transformers(LocalModel[ModelThread]):
     def context(self) -> int | None:
         """The model's own, or less by `context`. BackendError where there is no such model."""
         return hub.context(self._settings.base, self._settings.context)
+
+    @cached_property
+    def special_tokens(self) -> frozenset[str]:
+        """The control tokens of the tokenizer, which is loaded."""
+        return special_tokens(self._tokenizer.load())
 
     @property
     def capacity(self) -> int:

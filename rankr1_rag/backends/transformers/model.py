@@ -184,7 +184,7 @@ class ModelTokenizer:
     """The tokenizer of one model, loaded at first use (some seconds, with the library), safe to use from any thread.
 
     Control tokens such as `<|im_end|>` inside a message become real ones, as with most runtimes: neutralise them
-    before.
+    before, see `special_tokens`.
     """
 
     def __init__(self, source: CheckpointFiles) -> None:

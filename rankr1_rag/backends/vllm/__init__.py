@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rankr1_rag.backends import Request, hub
+from rankr1_rag.backends.chat_template import special_tokens
 from rankr1_rag.backends.local_model import LocalModel
 from rankr1_rag.backends.vllm.config import EngineConfig
 from rankr1_rag.backends.vllm.engine import EngineWorker, RequestBuilder
@@ -94,6 +95,11 @@ class VLLM(LocalModel[EngineWorker]):
     def context(self) -> int:
         """The model's own, or less by `context`."""
         return int(self._config.config.model_config.max_model_len)
+
+    @cached_property
+    def special_tokens(self) -> frozenset[str]:
+        """The control tokens of the tokenizer."""
+        return special_tokens(self._builder.tokenizer)
 
     def count(self, text: str) -> int:
         """Tokens of this text, exactly."""

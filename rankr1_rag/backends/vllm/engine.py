@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing.process
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -16,7 +16,7 @@ from rankr1_rag.backends.chat_template import render_prompt, utf8
 from rankr1_rag.backends.local_model import ModelWorker, check_length, end_workers_first, logged
 from rankr1_rag.backends.vllm.config import EngineConfig, environment_of, one_line
 from rankr1_rag.backends.vllm.process import ProcessWatcher, deaf_to_ctrl_c
-from rankr1_rag.concurrency.event_loop import private_loop
+from rankr1_rag.concurrency.event_loop import Threads, private_loop
 from rankr1_rag.errors import BackendError, BackendUnavailable
 from rankr1_rag.types import Completion, TokenLogprob
 
@@ -93,7 +93,7 @@ class EngineWorker(ModelWorker):
         self._builder = builder
         self._before = lost
         self._ids = count()
-        self._texts = ThreadPoolExecutor(1, "rankr1-vllm-text")  # templates and tokens, off the loop
+        self._texts = Threads(1, "rankr1-vllm-text")  # templates and tokens, off the loop
         self._starting: asyncio.Task[AsyncLLM] | None = None
         # Last: attributes go in this order, and a watcher that goes before the engine kills its processes.
         self._watcher: ProcessWatcher | None = None
@@ -256,7 +256,8 @@ def completion(output: RequestOutput, request: Request, opened: str) -> Completi
     for token, there in zip(result.token_ids, result.logprobs or (), strict=False):
         top = sorted(there.values(), key=lambda one: -one.logprob)
         possible = tuple((one.decoded_token or "", one.logprob) for one in top if one.logprob > _FORBIDDEN)
-        logprobs.append(TokenLogprob(there[token].decoded_token or "", there[token].logprob, possible))
+        value = min(0.0, max(_FORBIDDEN, there[token].logprob))  # in this order NaN becomes the least
+        logprobs.append(TokenLogprob(there[token].decoded_token or "", value, possible))
     return Completion(
         text=opened + result.text,
         prompt_tokens=len(output.prompt_token_ids or ()),

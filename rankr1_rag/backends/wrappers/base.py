@@ -47,6 +47,11 @@ class BackendWrapper:
         """The backend's number of requests computed at once, None if it does not say."""
         return getattr(self.backend, "capacity", None)
 
+    @property
+    def special_tokens(self) -> frozenset[str]:
+        """The backend's special tokens, none if it does not say."""
+        return getattr(self.backend, "special_tokens", frozenset())
+
     def count(self, text: str) -> int | None:
         """The backend's number of tokens."""
         return self.backend.count(text)

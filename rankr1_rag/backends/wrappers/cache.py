@@ -21,7 +21,7 @@ from weakref import WeakSet
 
 from rankr1_rag.backends import Backend, Request
 from rankr1_rag.backends.wrappers.base import BackendWrapper
-from rankr1_rag.concurrency.event_loop import PerLoop, Threads, backend_error
+from rankr1_rag.concurrency.event_loop import PerLoop, Threads, raise_backend_error
 from rankr1_rag.errors import StoreError
 from rankr1_rag.io.checksum import with_checksum, without_checksum
 from rankr1_rag.io.collection import Json, member, of_kind
@@ -33,6 +33,8 @@ VERSION = 1
 SCHEMA = "CREATE TABLE completions (key BLOB PRIMARY KEY, completion TEXT NOT NULL)"
 INSERT = "INSERT OR REPLACE INTO completions VALUES (?, ?)"
 BUSY_SECONDS = 30.0
+SQLITE_ERRORS = sqlite3.Error, UnicodeDecodeError
+"""What a damaged file raises: SQLite's message may hold some of its bytes."""
 
 log = logging.getLogger("rankr1_rag.store")
 
@@ -90,9 +92,7 @@ class Stored(BackendWrapper):
         except Exception:
             raise
         except BaseException as error:  # this is a task of its own: nobody else must get what it raises
-            if (other := backend_error(error, self.model, task)) is error:
-                raise
-            raise other  # noqa: B904
+            raise_backend_error(error, self.model, task)
         self.misses += 1
         if completion.logprobs or not request.logprobs:  # else the backend may return them another time
             await self._file.in_thread(self._file.write, key, to_json(completion, key))
@@ -215,7 +215,7 @@ class StoreFile:
             query = "SELECT CAST(completion AS BLOB) FROM completions WHERE key = ?"  # damaged, it may be no UTF-8
             try:
                 row = self._connected().execute(query, (key,)).fetchone()
-            except sqlite3.Error as error:
+            except SQLITE_ERRORS as error:
                 raise unusable(self.path, error) from error
             return (row[0] or b"") if row else None
 
@@ -249,12 +249,12 @@ class StoreFile:
             try:
                 with closing(open_store(folder / self.path.name)) as copy:
                     copy.execute("BEGIN")
-                    with suppress(sqlite3.Error), closing(connect(self.path)) as own:
+                    with suppress(*SQLITE_ERRORS), closing(connect(self.path)) as own:
                         copy.executemany(INSERT, own.execute("SELECT key, completion FROM completions"))
                     copy.executemany(INSERT, self._unsaved.items())
                     copy.execute("COMMIT")
                 return folder / self.path.name
-            except (sqlite3.Error, StoreError):
+            except (*SQLITE_ERRORS, StoreError):
                 rmtree(folder, ignore_errors=True)
         return None
 
@@ -264,7 +264,7 @@ class StoreFile:
             self.connection.close()
             self.connection = None
 
-    def _save(self) -> sqlite3.Error | None:
+    def _save(self) -> Exception | None:
         """Commit all that is unsaved; the error if that fails."""
         try:
             connection = self._connected()
@@ -272,11 +272,11 @@ class StoreFile:
             try:
                 connection.executemany(INSERT, self._unsaved.items())
                 connection.execute("COMMIT")
-            except sqlite3.Error:
+            except SQLITE_ERRORS:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             return error
         self._unsaved.clear()
         return None
@@ -336,7 +336,7 @@ def open_store(path: Path) -> sqlite3.Connection:
             connection.execute(f"PRAGMA user_version = {VERSION}")
             stack.pop_all()
             return connection
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         raise unusable(path, error) from error
 
 

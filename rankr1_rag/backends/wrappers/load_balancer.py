@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from time import monotonic as now
 
 from rankr1_rag.backends import Backend, Request
@@ -63,6 +64,11 @@ class LoadBalanced:
         found: list[int | None] = [getattr(backend, "capacity", None) for backend in self.backends]
         known = [one for one in found if one is not None]
         return sum(known) if len(known) == len(found) else None
+
+    @cached_property
+    def special_tokens(self) -> frozenset[str]:
+        """The special tokens of all of them."""
+        return frozenset[str]().union(*(getattr(backend, "special_tokens", ()) for backend in self.backends))
 
     def count(self, text: str) -> int | None:
         """The number of tokens, from the first backend with a tokenizer."""

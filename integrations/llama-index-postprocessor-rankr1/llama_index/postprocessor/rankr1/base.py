@@ -13,6 +13,7 @@ from llama_index.postprocessor.rankr1.events import Nodes, Reranking, dispatcher
 from llama_index.postprocessor.rankr1.llm import LlamaIndexLLM
 from pydantic import Field, InstanceOf
 
+from rankr1_rag.concurrency.event_loop import contained
 from rankr1_rag.frameworks.component import Component, Sources
 from rankr1_rag.frameworks.fields import CHOSEN, live
 from rankr1_rag.types import Passage, Ranking
@@ -70,12 +71,13 @@ class RankR1Rerank(Component, BaseNodePostprocessor):  # type: ignore[misc]
 
     @dispatcher.span
     async def _apostprocess_nodes(self, nodes: Nodes, query_bundle: QueryType | None = None) -> Nodes:
-        found = self._sources(nodes)
-        with self._events(query_bundle, found) as (query, result, tags):
-            if found.items:
-                tags["rankr1"] = await self.arank(query, found.scored, found.retrieve)
-                result.extend(self._chosen(found, tags["rankr1"]))
-        return result
+        with contained():
+            found = self._sources(nodes)
+            with self._events(query_bundle, found) as (query, result, tags):
+                if found.items:
+                    tags["rankr1"] = await self.arank(query, found.scored, found.retrieve)
+                    result.extend(self._chosen(found, tags["rankr1"]))
+            return result
 
     def _sources(self, nodes: Nodes) -> Sources[NodeWithScore]:
         return Sources(NodeWithScore, nodes, self._passage, self._retriever, self.ranker.distances)
