@@ -24,6 +24,10 @@ from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Cost, Passage, Ranking
 
 
+SHOWN = 15
+"""Questions of the corpus that the demo asks, the first ones: all of them take some minutes on two cores."""
+
+
 @dataclass(frozen=True, slots=True)
 class RerankedQuestion:
     """A question with its candidates before and after reranking."""
@@ -58,7 +62,7 @@ def demo(
     if not (as_json or console.is_terminal):  # there is no progress bar
         patience = "; with the embedded model this takes a minute or two" if settings.kind == "openvino" else ""
         console.print(f"Reranking the BM25 top 20 of 15 questions{patience} ...")
-    job = Job(Console(stderr=True), len(corpus.questions()))
+    job = Job(Console(stderr=True), len(corpus.questions()[:SHOWN]))
     with settings.reranker(job) as reranker:
         started = time.monotonic()
         answered = _answered(reranker, job)
@@ -75,7 +79,7 @@ def demo(
 
 def _answered(reranker: Reranker, job: Job) -> list[RerankedQuestion]:
     with arguments():  # the first stage may not be installed
-        asked = corpus.questions()
+        asked = corpus.questions()[:SHOWN]
         found = corpus.first_stage(asked, corpus.passages())
     rankings: dict[int, Ranking] = {}
     job.expect(reranker, len(found[0]))
