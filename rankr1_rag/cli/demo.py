@@ -23,7 +23,6 @@ from rankr1_rag.io.files import check_output, is_stream
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.types import Cost, Passage, Ranking
 
-
 SHOWN = 15
 """Questions of the corpus that the demo asks, the first ones: all of them take some minutes on two cores."""
 
