@@ -24,7 +24,7 @@ from rankr1_rag.prompt import Forced, shares, tokens
 from rankr1_rag.scoring import probability, winner
 from rankr1_rag.selection import ALGORITHMS, Answer, Done, Set, among, orders, step, voted
 from rankr1_rag.settings import Plan
-from rankr1_rag.types import Comparison, Completion, Message, Ranking
+from rankr1_rag.types import Comparison, Completion, Message, Ranking, TokenLogprob
 
 T = TypeVar("T")
 
@@ -304,8 +304,14 @@ class Comparer:
         )
         try:
             completion = await plan.backend.complete(request)
-            if min(completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens) < 0:
-                raise ValueError(f"a negative number of tokens in {completion!r:.200}")
+            counts = completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens
+            if {*map(type, counts)} != {int} or min(counts) < 0 or max(counts) >= 2**31:
+                raise ValueError(f"its numbers of tokens must be whole, from 0 to 2³¹: {completion!r:.200}")
+            logprobs = completion.logprobs or ()
+            if not (isinstance(completion.text, str) and isinstance(completion.finish_reason, str)):
+                raise ValueError(f"its text and its finish reason must be of str: {completion!r:.200}")
+            if not {*map(type, logprobs)} <= {TokenLogprob}:
+                raise ValueError(f"its logprobs must be of TokenLogprob: {completion!r:.200}")
             return completion
         except BaseException as error:
             raise_backend_error(error, plan.backend.model, task)

@@ -205,29 +205,33 @@ def claim_folder(
     """Make the folder of a run if there is none. FileError if the run could not write there all that it will write.
 
     `files` are patterns of what a run writes, folders end in "/". Where the file `mark` does not begin as `ours`, the
-    folder is no run's, and none of them may be there: they are the user's.
+    folder is no run's, and none of them may be there: they are the user's. No input, and no store, may have such a
+    name, even where nothing is yet.
     """
     make_folder(folder)
+    named = [Path(os.path.realpath(path)) for path in inputs if path is not None]
     found = []
     for pattern in files:
         parent, _, name = pattern.rstrip("/").rpartition("/")
-        if os.path.lexists(folder / parent) and not (folder / parent).is_dir():
-            raise FileError(folder / parent, None, "a run needs a folder here: give another --out")
+        if os.path.lexists(folder / parent):
+            make_folder(folder / parent)
+        for path in named:
+            if path.parent == Path(os.path.realpath(folder / parent)) and fnmatch(path.name, name):
+                raise FileError(path, None, "is an input or a store, and the run would write it: use another path")
         with suppress(FileNotFoundError):
             found += [
                 (Path(one), pattern.endswith("/")) for one in os.scandir(folder / parent) if fnmatch(one.name, name)
             ]
     is_run = ours.search(_beginning(folder / mark)) is not None if (folder / mark).is_file() else False
     for path, is_folder in found:
-        if path.is_file() and not path.stat().st_size:
-            continue
-        if not is_run:
+        is_empty = path.is_file() and not path.stat().st_size
+        if not (is_run or is_empty):
             raise FileError(path, None, "is not the file of a run: give another --out")
         if path.is_dir() != is_folder or is_stream(path):
             raise FileError(path, None, f"a run needs a {'folder' if is_folder else 'file'} here: give another --out")
         if not is_folder:
             check_output(path)
-    check_apart([folder, *(path for path, _ in found)], inputs)
+    check_apart([folder, *(path for path, _ in found)], named)
 
 
 @contextmanager

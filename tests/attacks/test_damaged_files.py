@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import pytest
 from rich.console import Console
 
-from rankr1_rag import Completion, Query, Ranking, Reranker
+from rankr1_rag import Completion, Passage, Query, Ranking, Reranker
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.backends.wrappers import stored
@@ -33,7 +33,11 @@ from rankr1_rag.prompt.label_probabilities import shares
 from rankr1_rag.train.run_dir import RunDir
 from rankr1_rag.types import TokenLogprob
 from tests.attacks.conftest import SCALE
+from tests.attacks.test_files_of_users import MATERIAL, RUN_FOLDERS, evaluate
+from tests.cli.conftest import server, shell
 from tests.golden import record
+
+__all__ = ["server", "shell"]
 
 KEY = b"key of the completion"
 COMPLETION = Completion("<think>é</think> [1]", 12, 8, 3, "length", (TokenLogprob("a", -0.5, (("b", float("-inf")),)),))
@@ -322,11 +326,31 @@ def test_probabilities_are_at_most_1_and_files_of_before_are_read_where_they_wer
         ranking_from_json(line)
 
 
-@pytest.mark.parametrize("field", ["prompt_tokens", "cached_tokens", "completion_tokens"])
-def test_a_negative_count_of_a_backend_is_an_error_before_it_is_written(field: str) -> None:
-    backend = Scripted(lambda _: replace(COMPLETION, **{field: -1}))
-    with pytest.raises(BackendError, match=rf"a negative number of tokens in Completion\(.*{field}=-1"):
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({name: -1} for name in ("prompt_tokens", "cached_tokens", "completion_tokens")),
+        *({"prompt_tokens": count} for count in (5.0, True, 2**31, 10**400, None, "5")),
+        *({"finish_reason": reason} for reason in (None, 3)),
+        *({"text": text} for text in (None, 5, b"<answer>[1]</answer>")),
+        *({"logprobs": logprobs} for logprobs in ((("a", -0.5),), [None])),
+    ],
+    ids=lambda fields: f"{fields!s:.40}",
+)
+def test_a_completion_that_could_not_be_read_again_is_an_error_before_it_is_written(fields: dict[str, Any]) -> None:
+    (name,) = fields
+    backend = Scripted(lambda _: replace(COMPLETION, **fields))
+    with pytest.raises(BackendError, match=rf"its .*{name.replace('_', ' ').split()[-1]}.* must be .*: Completion\("):
         Reranker(backend, k=1).rank("q", ["a", "b"])
+
+
+@pytest.mark.parametrize("id", [5, None, 1.5, ["a"], b"a"], ids=str)
+def test_an_id_that_could_not_be_read_again_is_an_error_before_anything_is_asked(id: Any) -> None:
+    reranker = Reranker(Scripted(lambda _: 1 / 0), k=1)
+    with pytest.raises(TypeError, match=r"a query must be a str or a Query\(id, text\) of str \(got Query\(id="):
+        reranker.rank(Query(id, "q"), ["a", "b"])
+    with pytest.raises(TypeError, match=r"passage 1 is neither a str nor a Passage\(id, text, title\) of str: Passage"):
+        reranker.rank("q", ["a", Passage(id, "b")])
 
 
 # ---- training and evaluation
@@ -378,3 +402,42 @@ def test_the_scores_of_a_run_come_back_unchanged_or_are_an_error(spoiled: Spoil,
             inner[place[-1]] = value
             path.write_text(json.dumps(changed))
             assert outcome(lambda: read(path).scores, FileError)
+
+
+def test_an_id_with_a_lone_surrogate_is_scored_like_any_other() -> None:
+    """It ended Python inside pytrec_eval."""
+    pytest.importorskip("rankr1_eval")
+    from rankr1_eval.measures import ir
+
+    orders, judged = {"q\ud800": ["a", "b\udfff"]}, {"q\ud800": {"b\udfff": 1}, "other": {"a": 1}}
+    assert ir.measured(orders, judged, ir.parsed(["RR"])) == {"RR": {"q\ud800": 0.5, "other": 0.0}}
+
+
+CHANGED: list[tuple[str, dict[str, Any]]] = [
+    ("rerank/rank-r1", {"rankr1": {}}),
+    ("rerank/rank-r1", {"scores": [1.0]}),
+    ("rerank/rank-r1", {"order": ["x", "y", "z"]}),
+    ("rerank/none", {"order": [[]]}),
+    ("read/gold", {"prompt_tokens": 10**400}),
+    ("read/gold", {"seconds": "1"}),
+    ("read/gold", {"own": 1}),
+]
+
+
+def test_a_record_of_a_run_that_another_program_changed_is_done_again_or_named(shell: Any) -> None:
+    """Such a program keeps no checksums."""
+    pytest.importorskip("rankr1_eval")
+    shell.server.judge = lambda _: "<answer>[1]</answer>"
+    for name, content in MATERIAL.items():
+        (shell.folder / name).write_text(content)
+    job = ["run" if one == "OUT" else one for one in RUN_FOLDERS["qa"] if one != "--no-read"]
+    assert evaluate(shell, *job) == 0, shell.said
+    for file, change in CHANGED:
+        path = shell.folder / "run" / f"{file}.jsonl"
+        whole = path.read_text()
+        head, *records = [json.loads(line) for line in whole.splitlines()]
+        path.write_text("".join(json.dumps(one) + "\n" for one in [head, *(one | change for one in records)]))
+        code = evaluate(shell, *job)
+        named = f"run/{file}.jsonl: the record 'q' is damaged (" in shell.said
+        assert (code, named) in ((0, False), (2, True)), (file, change, shell.said)
+        path.write_text(whole)

@@ -403,6 +403,30 @@ def test_a_run_writes_over_no_input_in_its_folder(shell: Shell) -> None:
     assert {name: after[name] for name in before} == before
 
 
+@pytest.mark.skipif(not find_spec("rankr1_eval"), reason="the evaluation is not installed")
+@pytest.mark.parametrize("command", ["qa", "reproduce"])
+def test_no_file_of_a_run_is_its_store(command: str, shell: Shell) -> None:
+    for name, content in MATERIAL.items():
+        (shell.folder / name).write_text(content)
+    own = [one if one != "OUT" else "run" for one in RUN_FOLDERS[command]]
+    for name in WRITTEN[command]:
+        assert evaluate(shell, *own, "--store", f"run/{name}") == 2
+        assert "is an input or a store" in shell.said or "is another output" in shell.said
+        assert not (shell.folder / "run" / name).exists()
+    assert not shell.server.prompts
+    assert evaluate(shell, *own, "--store", "run/completions.sqlite") == 0, shell.said
+
+
+def test_an_overwrite_replaces_no_file_of_the_model(shell: Shell) -> None:
+    (shell.folder / "in.jsonl").write_text(json.dumps(query(0)) + "\n")
+    (shell.folder / "model").mkdir()
+    (shell.folder / "model" / "config.json").write_text("{}")
+    model = ["--overwrite", "--backend", "transformers", "--model", "model"]
+    shell.run("rerank", "in.jsonl", "-o", "model/config.json", *model, model=False, code=2)
+    assert "model/config.json: the file holds something else than this command writes" in shell.said
+    assert (shell.folder / "model" / "config.json").read_text() == "{}"
+
+
 @pytest.mark.parametrize(
     "name", ["README.md", "settings.json", "adapter_model.safetensors", "checkpoints/checkpoint-best", "unfinished/x"]
 )
