@@ -33,13 +33,14 @@ SECRET_NAME = re.compile(
 """Names of fields and parameters whose values are secret; those of special tokens and of cache keys are not."""
 
 LIKE_A_KEY = re.compile(
-    r"\b(?:sk|pk|rk|key)[-_](?=[\w*.-]*[\d*])[\w*.-]{6,}|\b(?:hf_|gsk_|xai-|nvapi-|gh[opsu]_|AIza)[\w*.-]{6,}"
-    r"|\beyJ[\w-]{8,}\.[\w.-]*|[\w-]*\*{3,}[\w-]*|(?<=bearer )(?=\S*\d)\S{6,}",
+    r"\b(?:sk|pk|rk|key)[-_](?=[\w*.-]{0,99}?[\d*])[\w*.-]{6,}|\b(?:hf_|gsk_|xai-|nvapi-|gh[opsu]_|AIza)[\w*.-]{6,}"
+    r"|\beyJ[\w-]{8,500}\.[\w.-]*|(?:(?<![\w-])[\w-]+)?\*{3,}[\w-]*|(?<=bearer )(?=\S*\d)\S{6,}",
     re.IGNORECASE,
 )
 
 PERHAPS_A_KEY = re.compile(
-    r"(?<!\w)(?=\w*\d)(?=\w*[a-z])\w{20,}|[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}|[^\s\"']+(?=@)", re.IGNORECASE
+    r"(?<![^\s\"'])[^\s\"']+(?=@)|(?<!\w)(?=\w*\d)(?=\w*[a-z])\w{20,}|[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}",
+    re.IGNORECASE,
 )
 """Where no such thing belongs: a long word with digits, a UUID, and what is before the @ of an address."""
 
