@@ -99,18 +99,19 @@ def check_output(path: AnyPath | None, ours: re.Pattern[bytes] | None = None) ->
     """
     if path is None or str(path) == "-":
         return
-    place, folder = Path(path), Path(os.path.realpath(path)).parent
+    place = Path(path)
     try:
         problem = _unfit(place, os.stat(place), ours)
     except (OSError, ValueError) as error:
         problem = ""
         if not os.path.isdir(place.parent):
             problem = f"the folder {place.parent} does not exist: create it, or use another path"
-        elif place.is_symlink():
+        elif os.path.islink(place):
             problem = f"this is a link to {os.readlink(place)}, where nothing is: use another path"
         elif not isinstance(error, FileNotFoundError):
             problem = f"{getattr(error, 'strerror', error)}: use another path"
     if not problem and not is_stream(place):
+        folder = Path(os.path.realpath(path)).parent
         try:
             try_to_write(folder)  # whole files are written next to the path
         except OSError as error:
@@ -226,7 +227,7 @@ def claim_folder(
     for path, is_folder in found:
         is_empty = path.is_file() and not path.stat().st_size
         if not (is_run or is_empty):
-            raise FileError(path, None, "is not the file of a run: give another --out")
+            raise FileError(path, None, "is not the file of a run: move it away, or give another --out")
         if path.is_dir() != is_folder or is_stream(path):
             raise FileError(path, None, f"a run needs a {'folder' if is_folder else 'file'} here: give another --out")
         if not is_folder:

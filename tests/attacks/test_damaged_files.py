@@ -441,3 +441,32 @@ def test_a_record_of_a_run_that_another_program_changed_is_done_again_or_named(s
         named = f"run/{file}.jsonl: the record 'q' is damaged (" in shell.said
         assert (code, named) in ((0, False), (2, True)), (file, change, shell.said)
         path.write_text(whole)
+
+
+@pytest.mark.parametrize("spoiled", [flips, wounds])
+def test_embeddings_that_are_kept_come_back_unchanged_or_are_made_again(spoiled: Spoil, tmp_path: Path) -> None:
+    pytest.importorskip("rankr1_eval")
+    import numpy
+
+    from rankr1_eval.retrieval.dense import Dense
+
+    made: list[list[str]] = []
+
+    class Model:
+        def encode(self, texts: list[str], **_: object) -> Any:
+            made.append(texts)
+            return numpy.array([[len(text), 0.5] for text in texts], dtype=numpy.float32)
+
+    def kept() -> Any:
+        dense = object.__new__(Dense)
+        dense.model, dense.cache, dense._loaded = "m", tmp_path, Model()
+        return dense._kept(["a", "bc"]).tolist()
+
+    first = kept()
+    (path,) = tmp_path.iterdir()
+    assert (kept(), len(made)) == (first, 1)
+    for data in spoiled(path.read_bytes(), 300):
+        path.write_bytes(data)
+        assert kept() == first
+    assert len(made) > 100
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]

@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
-from rankr1_rag.errors import FileError
+from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.backends.wrappers import stored
+from rankr1_rag.errors import FileError, StoreError
 from rankr1_rag.io.files import check_apart, check_output, writing
 from rankr1_rag.train.config import SFT
 from rankr1_rag.train.run_dir import ALONE, opened
@@ -475,6 +477,14 @@ def test_a_file_may_be_named_in_any_case_and_by_any_path(tmp_path: Path) -> None
         check_apart(["IN", None, "/dev/null", "-"], ["in", "-", None])
     if os.path.exists("/dev/tty"):
         check_apart(["/dev/stdout"], ["/dev/stdin"])
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "n" * 300])
+def test_a_name_that_no_file_can_have_is_an_error_of_ours(name: str, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="use another path"), writing(tmp_path / name):
+        pytest.fail("opened")
+    with pytest.raises(StoreError, match="cannot be created"):
+        stored(Scripted(lambda _: ""), tmp_path / name)
 
 
 def test_what_appears_in_the_meantime_is_not_replaced(tmp_path: Path) -> None:
