@@ -23,7 +23,7 @@ from rankr1_rag.cli.rerank import rerank
 from rankr1_rag.cli.train import app as train
 from rankr1_rag.errors import FileError, RankR1Error
 from rankr1_rag.explain import clean
-from rankr1_rag.redaction import redact, unsuspicious
+from rankr1_rag.redaction import excerpt, redact
 from rankr1_rag.settings import TOP_N, EffectiveDefault
 
 
@@ -36,7 +36,7 @@ class Commands(typer.core.TyperGroup):
             return super().invoke(ctx)
         except Exception as error:  # a UsageError of click, or of the copy of click in newer versions of typer
             if isinstance(message := getattr(error, "message", None), str):
-                vars(error)["message"] = unsuspicious(message)
+                vars(error)["message"] = excerpt(message, 1_000, strict=True)
             raise
 
 

@@ -31,7 +31,7 @@ from rankr1_rag.errors import BackendError
 from rankr1_rag.explain import write_page
 from rankr1_rag.io.journal import Journal
 from rankr1_rag.io.jsonl import ranking_to_json, to_line
-from rankr1_rag.redaction import PIECE, encoded, hide, masked, public, redact, remember
+from rankr1_rag.redaction import PIECE, encoded, hide_keys, redact, remember, with_digests, without_secrets
 from rankr1_rag.settings import Connection
 from tests.attacks.conftest import SCALE, examples
 from tests.backends.conftest import chat, environment
@@ -273,7 +273,7 @@ def test_secrets_of_settings_become_a_digest_and_nothing_else_changes(tmp_path: 
         "prompt_cache_key": "a",
         "x": ("y",),
     }
-    assert masked(plain) == public(plain) == plain
+    assert with_digests(plain) == without_secrets(plain) == plain
     identity = OpenAI(**NAMED, extra_body={"top_p": 0.9}).identity
     assert identity == 'openai:{"base_url": "http://localhost:9/v1", "extra_body": {"top_p": 0.9}, "model": "m"}'
     one, same, other = (OpenAI(**NAMED, extra_body={"a": {"api_key": key}}).identity for key in (KEY, KEY, KEY + "x"))
@@ -301,14 +301,14 @@ def test_no_form_and_no_part_of_a_key_is_left(key: str, data: st.DataObject) -> 
     pieces = [part[at : at + PIECE] for at in range(len(part) - PIECE + 1)]
     assert not [one for one in pieces if one in left and not one[1:-1].isalpha()]
     assert redact(redact(part)) == redact(part)
-    assert key not in hide(f"a {key} b")
+    assert key not in hide_keys(f"a {key} b")
 
 
 def test_texts_of_users_stay_as_they_are() -> None:
     for value in ("localhost-key", "anything", "not-needed", "EMPTY", "search and find"):
         remember(value)
     text = "anything that localhost may search and find, EMPTY or not-needed, sk-1234567890 and Bearer x1y2z3"
-    assert hide(text) == text
+    assert hide_keys(text) == text
 
 
 # ---- the command line
