@@ -7,11 +7,9 @@ import io
 import json
 import logging
 import pickle
-import socketserver
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,7 @@ from rankr1_rag.io.journal import Journal
 from rankr1_rag.io.jsonl import ranking_to_json, to_line
 from rankr1_rag.redaction import PIECE, encoded, hide_keys, redact, remember, with_digests, without_secrets
 from rankr1_rag.settings import Connection
-from tests.attacks.conftest import SCALE, examples
+from tests.attacks.conftest import SCALE, RawServer, examples, http
 from tests.backends.conftest import chat, environment
 
 pytestmark = [pytest.mark.third_party, pytest.mark.usefixtures("environment")]
@@ -72,46 +70,13 @@ def attempt(call: Callable[[], object]) -> str:
         return explained(error)
 
 
-@pytest.fixture
-def server() -> Iterator[Any]:
-    """A server on loopback that sends the bytes in `answer` to every request; `url` is its address."""
-
-    class Handler(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            length = 0
-            while (line := self.rfile.readline()).strip():
-                name, _, value = line.partition(b":")
-                length = int(value) if name.lower() == b"content-length" else length
-            http.seen.append(self.rfile.read(length))
-            self.wfile.write(http.answer)
-
-    class Raw(socketserver.ThreadingTCPServer):
-        daemon_threads = allow_reuse_address = True
-        answer = b""
-        url = ""
-        seen: list[bytes]
-
-    with Raw(("127.0.0.1", 0), Handler) as http:
-        http.seen = []
-        http.url = f"http://127.0.0.1:{http.server_address[1]}/v1"
-        thread = threading.Thread(target=http.serve_forever, args=(0.02,))
-        thread.start()
-        yield http
-        http.shutdown()
-        thread.join()
-
-
 def answer(body: object = None, status: str = "200 OK", **headers: str) -> bytes:
     text = body if isinstance(body, str) else json.dumps(chat() if body is None else body)
-    lines = [f"HTTP/1.1 {status}", "Content-Type: application/json", f"Content-Length: {len(text.encode())}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "Connection: close", "", text]).encode()
+    return http(text, status, Connection="close", **headers)
 
 
 def with_choice(**fields: object) -> Any:
-    reply = chat()
-    reply["choices"][0] |= fields
-    return reply
+    return {"choices": [chat()["choices"][0] | fields]}
 
 
 BASIC = base64.b64encode(f"me:{KEY}".encode()).decode()
@@ -160,13 +125,14 @@ PAIRS = [(where, happens) for where in WHERE for happens in HAPPENS]
 
 @pytest.mark.parametrize(("where", "happens"), PAIRS if SCALE > 1 else PAIRS[::4])  # 4 and 15 have no common divisor
 def test_a_key_that_a_server_sends_back_reaches_nothing(
-    server: Any,
+    server: RawServer,
     where: str,
     happens: str,
     environment: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
 ) -> None:
+    server.bodies.clear()
     environment.setenv("MY_KEY", KEY)
     environment.setenv("RANKR1_API_KEY", KEY)
     caplog.set_level(logging.DEBUG)
@@ -176,7 +142,8 @@ def test_a_key_that_a_server_sends_back_reaches_nothing(
     with Reranker(store, k=1, on_failure="first_stage", probabilities=False) as reranker:
         number = [*WHERE].index(where) + [*HAPPENS].index(happens)  # another form for each pair
         for form in [*FORMS.values()][number % 5 :: 5 - number % 5] if happens != "content" else [str]:
-            server.answer = HAPPENS[happens](form(KEY))
+            sent = HAPPENS[happens](form(KEY))
+            server.script = lambda path, body, sent=sent: sent
             rankings.append(reranker.rank(QUERY["query"], [Passage("1", "a moth"), Passage("2", "a lunar moth")]))
     write_page(rankings[0], tmp_path / "page.html")
     found: list[Any] = [path.read_bytes() for path in tmp_path.iterdir()]
@@ -185,7 +152,7 @@ def test_a_key_that_a_server_sends_back_reaches_nothing(
     found += [backend.identity, repr(backend), repr({**vars(backend), "_query": {}})]
     found += [attempt(lambda: pickle.dumps(backend))] if where != "query" else []
     assert [leaks(one) for one in found] == [[]] * len(found)
-    assert any(KEY.encode() in seen for seen in server.seen) == where.startswith("body")
+    assert any(KEY.encode() in body for body in server.bodies) == where.startswith("body")
 
 
 @pytest.mark.parametrize("where", WHERE)
@@ -333,11 +300,11 @@ COMMANDS: dict[str, tuple[list[str], str, str]] = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_shows_and_writes_no_key(
-    server: Any, command: str, environment: pytest.MonkeyPatch, tmp_path: Path
+    server: RawServer, command: str, environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     environment.setenv("MY_KEY", KEY)
     more, happens, problem = COMMANDS[command]
-    server.answer = HAPPENS[happens](KEY)
+    server.script = lambda path, body: HAPPENS[happens](KEY)
     (tmp_path / "in.jsonl").write_text(to_line(QUERY))
     out, errors = io.StringIO(), io.StringIO()
     base = [] if "--base-url" in more else ["--base-url", server.url]
