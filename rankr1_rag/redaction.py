@@ -31,30 +31,45 @@ SECRET_NAME = re.compile(
 )
 """Names of fields and parameters whose values are secret; those of special tokens and of cache keys are not."""
 
+RANDOM = r"(?<![^\W_])(?=[^\W_]{6})(?:[^\W_]{20}|\d{10}|[^\W_]{0,19}?(?:[a-z]\d+[a-z]|\d[a-z]+\d))"
+"""Letters and digits in no order of names, versions or dates."""
+
 LIKE_A_KEY = re.compile(
-    r"\b(?:sk|pk|rk|key)[-_](?=[\w*.-]*[\d*])[\w*.-]{6,}|\b(?:hf_|gsk_|xai-|nvapi-|gh[opsu]_|AIza)[\w*.-]{6,}"
-    r"|\beyJ[\w-]{8,}\.[\w.-]*|[\w-]*\*{3,}[\w-]*|(?<=bearer )(?=\S*\d)\S{6,}",
+    rf"\b(?:(?:sk|pk|rk|key)[-_]|hf_|gsk_|xai-|nvapi-|gh[opsu]_)(?=[\w*.-]{{0,99}}?{RANDOM})[\w*.-]{{6,}}"
+    r"|\bsk-(?=[\w*-]{0,99}?\d{3})[\w*.-]{4,}|\bAIza[\w-]{20,}"
+    r"|\beyJ[\w-]{8,}\.[\w.-]*|[\w-]+\*{3,}[\w-]*|\*{3,}[\w-]+|(?<=bearer )(?=\S*\d)\S{6,}",
     re.IGNORECASE,
 )
 
 PERHAPS_A_KEY = re.compile(
-    r"(?<!\w)(?=\w*\d)(?=\w*[a-z])\w{20,}|[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}|[^\s\"']+(?=@)", re.IGNORECASE
+    r"(?<![\w/\\~.-])(?![\w.-]*\.(?:[a-z]{1,12}|[a-z]{0,3}\d[a-z]?)(?![\w.-])|[\w.-]*[/\\])"  # not in a path
+    r"(?:[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}(?![\w.-])|(?=[\w.-]{20})(?=[\w.-]{0,99}?(?<![^\W_])(?=[^\W_]{10})"
+    r"(?:[a-z]+\d+[a-z]+\d|\d+[a-z]+\d+[a-z]))[\w.-]+)|(?<=//)[^\s\"']+(?=@)|[^\s\"'/:@]+:[^\s\"'@]+(?=@)",
+    re.IGNORECASE,
 )
-"""Where no such thing belongs: a long word with digits, a UUID, and what is before the @ of an address."""
+"""Where no such thing belongs: a long word of mixed letters and digits, a UUID, a name with a password before @."""
 
 REFERENCE = re.compile(r"\$[A-Za-z_]\w*|\$\{[A-Za-z_]\w*\}|<key [\da-f]{12}>", re.ASCII)
 
 PLAIN_WORD = re.compile(r"[\W_]*\w?[a-z]+[\W_]*")
 
+PRINTED = (
+    r"(?<!(?i:model) [\"'`])(?:(?<=[\"'`=(])|(?<=[:=] )|(?<=(?i:key) )|(?<=(?i:token) )|(?<=(?i:bearer) )){}"
+    r"(?=[\"'`\])}}.,;!]|\s*$|\s+(?:is|was|not)\b)"
+)
+"""A word where a value is printed, not a word of a sentence."""
+
 
 class Known(NamedTuple):
-    """A secret, as it is searched. A "word" may be part of any message, "EMPTY" for example: `excerpt` alone hides it.
+    """A secret, its forms, the pattern that finds them, and the pieces that are hidden too.
 
-    Of a "key", not of another "value", pieces are hidden too.
+    A "key" is hidden everywhere, another "value" in errors and logs. A "word" may be part of any message, "EMPTY" for
+    example: it is hidden in excerpts, where a value is printed.
     """
 
     kind: Literal["key", "value", "word"]
     forms: list[str]
+    pattern: re.Pattern[str]
     pieces: set[str]
 
 
@@ -62,22 +77,31 @@ _known: dict[tuple[str, bool], Known] = {}
 
 
 def remember(value: str, *, key: bool = True) -> None:
-    """Hide this value from now on: that of a `key`, or one that is less certain to be secret.
+    """Hide this value from now on, in other encodings too: that of a `key`, or one that is less certain to be secret.
 
-    Of "Bearer …" and "Basic …" the second part is secret too, and the password. Ignored are keys of less than 4
-    characters, and other values of less than 8 or that look like a version.
+    Of "Bearer …" and "Basic …" the second part is secret too, and the password. No secret is a key of less than 4
+    characters, or another value that does not look random: an address, the name of a model, a version.
     """
     value = str(value)  # of a subclass
-    is_ignored = len(value) < 4 if key else len(value) < 8 or re.fullmatch(r"v?[\d.-]+[a-z]*", value)
-    if is_ignored or (value, key) in _known:
+    has_digit = re.search(r"\d", value) is not None
+    has_symbols = len(value) >= 8 and has_digit and re.search(r"[^\w\s.:/,-]", value)
+    is_random = has_symbols or re.search(RANDOM, value, re.IGNORECASE)
+    if len(value) < 4 or (value, key) in _known or not (key or is_random):
         return
     if len(_known) >= 1_000:  # a process that gets new keys all the time
         _known.pop(next(iter(list(_known))), None)
-    is_word = not re.search(r"^(?=.*\d).{8}|^\S{16,}$", value, re.DOTALL)
     forms = sorted(set(encoded(value)), key=len, reverse=True)
-    long = [form for form in forms if key and not is_word and len(form) >= 2 * PIECE]
+    one_of = "|".join(map(re.escape, forms))
+    as_word = rf"(?<![^\W_])(?:{one_of})(?![^\W_])"
+    long = [form for form in forms if len(form) >= 2 * PIECE]
     pieces = {form[at : at + PIECE] for form in long for at in range(len(form) - PIECE + 1)}
-    _known[value, key] = Known("word" if is_word else "key" if key else "value", forms, pieces)
+    if not (len(value) >= 8 and has_digit) and not re.fullmatch(r"\S{16,}", value):
+        known = Known("word", forms, re.compile(PRINTED.format(as_word)), set())
+    elif key and has_digit and re.search(r"[^\W\d]", value):
+        known = Known("key", forms, re.compile(one_of if is_random else as_word), pieces)
+    else:
+        known = Known("value", forms, re.compile(as_word), set())
+    _known[value, key] = known
     scheme, _, rest = value.partition(" ")
     if scheme.lower() in ("basic", "bearer"):
         remember(rest.strip())
@@ -109,13 +133,13 @@ def encoded(value: str) -> Iterator[str]:
 def hide_keys(text: str, kind: str = "key") -> str:
     """The text without whole keys; any other text stays as it is."""
     for known in list(_known.values()):
-        for form in known.forms if known.kind == kind else ():
-            text = text.replace(form, HIDDEN)
+        if known.kind == kind and any(form in text for form in known.forms):
+            text = known.pattern.sub(HIDDEN, text)
     return text
 
 
 def redact(text: str) -> str:
-    """The text without anything that was remembered and without pieces of keys, for errors and logs."""
+    """The text without any key or value that was remembered and without pieces of keys, for errors and logs."""
     text = hide_keys(hide_keys(text), "value")
     pieces = set[str]().union(*[known.pieces for known in list(_known.values())])
     starts = "".join(["x" if text[at : at + PIECE] in pieces else " " for at in range(len(text))])
@@ -132,11 +156,8 @@ def excerpt(text: str, longest: int = 400, *, strict: bool = False) -> str:
     With `strict` also without what may be one, where no key belongs.
     """
     text = redact(text[: 20 * longest])
-    words = [form for known in list(_known.values()) if known.kind == "word" for form in known.forms]
-    word = rf"(?<![^\W_])(?:{'|'.join(map(re.escape, words)) or '(?!)'})(?![^\W_])"
-    for pattern in (PERHAPS_A_KEY if strict else word, LIKE_A_KEY):
-        text = re.sub(pattern, HIDDEN, text)
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    text = PERHAPS_A_KEY.sub(HIDDEN, text) if strict else hide_keys(text, "word")
+    line = " ".join("".join(c if c.isprintable() else " " for c in LIKE_A_KEY.sub(HIDDEN, text)).split())
     return line if len(line) <= longest else f"{line[:longest]}…"
 
 

@@ -165,8 +165,6 @@ def rerank(
         raise UsageError(f"{out} exists: use another --out, or --overwrite")
     ours = (RESULT if path.is_symlink() else None) if overwrite else NOTHING
     check_output(out, ours)
-    if own:
-        check_output(own[0], re.compile(b""))  # `Journal` looks into it
     work, total = _work(input, run, queries, passages, result.form, settings.distances)
     report = Report(with_hyphens)
     job = Job(report.console, total)

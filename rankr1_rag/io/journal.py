@@ -26,7 +26,7 @@ from rankr1_rag import __version__
 from rankr1_rag.errors import BackendError, BackendUnavailable, FileError, PromptTooLong, UnparsedError
 from rankr1_rag.io.checksum import has_checksum, with_checksum, without_checksum
 from rankr1_rag.io.collection import Json, of_kind
-from rankr1_rag.io.files import LOCKS, locked, named
+from rankr1_rag.io.files import ANYTHING, LOCKS, check_output, locked, named
 from rankr1_rag.redaction import with_digests
 
 VERSION = 1
@@ -63,6 +63,7 @@ class Journal(Mapping[str, Json]):
         self._places: dict[str, int] = {}
         self._damaged: dict[int, int] = {}
         self._temporary, self._writer = temporary, ""
+        check_output(path, ANYTHING)
         self._file = locked(path)
         try:
             begun = with_digests(self._read(fields, remedy, restart))
@@ -147,20 +148,17 @@ class Journal(Mapping[str, Json]):
         self._writer = writer(first)
         if settings is None:
             raise FileError(self.path, 1, f"{not_of(first, self.kind)}: move it away, or give another --out")
-        end = len(first)
-        for number, place, line, entry in lines_after(self._file, first):
+        for number, place, line, entry, problem in entries(self._file, first, fields):
             if not line.endswith(b"\n"):  # torn
-                break
-            end = place + len(line)
-            if isinstance(note := entry.get("note"), dict):
-                self.notes |= note
-            elif not (problem := unfit(entry, fields, first)):
-                self._places[entry["id"]] = place
+                self._file.truncate(place)
             elif problem == DAMAGED:
                 self._damaged[place] = number
-            else:
+            elif problem:
                 raise FileError(self.path, number, f"{problem} at byte {place}: remove it, or {remedy}")
-        self._file.truncate(end)
+            elif "id" in entry:
+                self._places[entry["id"]] = place
+            else:
+                self.notes |= entry["note"]
         for place in known_damage(self.notes):
             self._damaged.pop(place, None)
         return settings
@@ -182,28 +180,32 @@ def read_journal(path: Path, kind: str, fields: Fields = ()) -> dict[str, Json]:
         found: dict[str, Json] = {}
         notes: Json = {}
         problems: dict[int, FileError] = {}
-        for number, place, line, entry in lines_after(file, first):
-            if isinstance(note := entry.get("note"), dict):
-                notes |= note
-            elif problem := unfit(entry, fields, first) or ("" if line.endswith(b"\n") else DAMAGED):
-                problem = "damaged or unfinished" if problem == DAMAGED else problem
+        for number, place, line, entry, problem in entries(file, first, fields):
+            if problem == DAMAGED or not line.endswith(b"\n"):
+                problem = "damaged or unfinished"
+            if problem:
                 problems[place] = FileError(path, number, f"{problem}: run the command that makes it again")
-            else:
+            elif "id" in entry:
                 found[entry["id"]] = entry
-    for place, error in problems.items():
-        if place not in known_damage(notes):
-            raise error
+            else:
+                notes |= entry["note"]
+    for place in known_damage(notes):
+        problems.pop(place, None)
+    for error in problems.values():
+        raise error
     return found
 
 
-def lines_after(file: BinaryIO, first: bytes) -> Iterator[tuple[int, int, bytes, Json]]:
-    """The lines of a journal behind its first: number, first byte, the line, its object, {} if it is damaged.
+def entries(file: BinaryIO, first: bytes, fields: Fields) -> Iterator[tuple[int, int, bytes, Json, str]]:
+    """The records and notes behind the first line: the line's number, first byte and bytes, the object, its problem.
 
     If the first has a checksum, so must all have one: a line without it was changed by another program.
     """
     place, checked = len(first), has_checksum(first)
     for number, line in enumerate(file, start=2):
-        yield number, place, line, {} if checked and not has_checksum(line) else parsed(line)
+        entry = {} if checked and not has_checksum(line) else parsed(line)
+        is_note = "id" not in entry and isinstance(entry.get("note"), dict)
+        yield number, place, line, entry, "" if is_note else unfit(entry, fields, first)
         place += len(line)
 
 
