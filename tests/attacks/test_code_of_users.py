@@ -11,7 +11,7 @@ import logging
 import random
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -296,10 +296,6 @@ others = Reranker(Scripted(slowly), size=2, k=2)
 OTHERS = [(f"other {n}", list("abcd")) for n in range(3)]
 
 
-def all_of(results: Iterable[tuple[int, Any]]) -> dict[int, Any]:
-    return dict(results)
-
-
 async def all_awaited(results: AsyncIterator[tuple[int, Any]]) -> dict[int, Any]:
     return {index: result async for index, result in results}
 
@@ -308,7 +304,7 @@ def run_sync(do: Callable[[], Any]) -> tuple[Any, dict[int, Any]]:
     """What a call returns or raises, and the results of other queries that are open meanwhile."""
     started.clear()
     with ThreadPoolExecutor(1) as pool:
-        meanwhile = pool.submit(lambda: all_of(others.rank_many(OTHERS)))
+        meanwhile = pool.submit(lambda: dict(others.rank_many(OTHERS)))
         started.wait(LIMIT)
         try:
             outcome = do()
@@ -336,8 +332,8 @@ def run_async(do: Callable[[], Any]) -> tuple[Any, dict[int, Any]]:
 WAYS: dict[str, Callable[[Reranker, list[Any]], tuple[Any, dict[int, Any]]]] = {
     "rank": lambda reranker, items: run_sync(lambda: reranker.rank(*items[1])),
     "arank": lambda reranker, items: run_async(lambda: reranker.arank(*items[1])),
-    "rank_many": lambda reranker, items: run_sync(lambda: all_of(reranker.rank_many(items))),
-    "live": lambda reranker, items: run_sync(lambda: all_of(reranker.rank_many(items, live=True))),
+    "rank_many": lambda reranker, items: run_sync(lambda: dict(reranker.rank_many(items))),
+    "live": lambda reranker, items: run_sync(lambda: dict(reranker.rank_many(items, live=True))),
     "arank_many": lambda reranker, items: run_async(lambda: all_awaited(reranker.arank_many(items))),
 }
 ALL = [(place, error, way) for place in PLACES for error in ERRORS for way in WAYS]
@@ -507,10 +503,8 @@ def from_sync(results: Iterator[Any], done: list[Any], stop: int | None) -> None
 
 def streamed(source: Source, way: str, bar: bool, done: list[Any], stop: int | None = None) -> BaseException | None:
     """What the stream raises to its consumer; its results are in `done`."""
-    reranker, items = (
-        Reranker(Scripted(slowly), in_flight=2),
-        (source if hasattr(source, "__aiter__") else iter(source)),
-    )
+    reranker = Reranker(Scripted(slowly), in_flight=2)
+    items: Any = source if hasattr(source, "__aiter__") else iter(source)  # type: ignore[call-overload]
     try:
         if way == "arank_many":
             asyncio.run(from_async(reranker.arank_many(items, progress=bar), done, stop))
@@ -612,7 +606,7 @@ def test_if_the_private_loop_ends_all_that_is_open_fails_and_the_next_call_start
         elif way == "arank_many":
             asyncio.run(all_awaited(slow.arank_many([ITEM] * 3)))
         else:
-            all_of(slow.rank_many([ITEM] * 3, live=way == "live"))
+            dict(slow.rank_many([ITEM] * 3, live=way == "live"))
     assert others.rank("after", ["a", "b"]).order == (0, 1)
 
 
