@@ -17,6 +17,8 @@ from hashlib import pbkdf2_hmac
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, quote_plus
 
+Change = Callable[[Any], Any]
+
 HIDDEN = "<key>"
 
 PIECE = 8
@@ -50,8 +52,9 @@ PERHAPS_A_KEY = re.compile(
 """Where no such thing belongs: a long word of mixed letters and digits, a UUID, a name with a password before @."""
 
 REFERENCE = re.compile(r"\$[A-Za-z_]\w*|\$\{[A-Za-z_]\w*\}|<key [\da-f]{12}>", re.ASCII)
+"""A variable of the environment, or a digest."""
 
-PLAIN_WORD = re.compile(r"[\W_]*\w?[a-z]+[\W_]*")
+PLAIN_WORD = re.compile(r"[\W_]{0,3}\w?[a-z]{4,}[\W_]{0,3}")
 
 PRINTED = (
     r"(?<!(?i:model) [\"'`])(?:(?<=[\"'`=(])|(?<=[:=] )|(?<=(?i:key) )|(?<=(?i:token) )|(?<=(?i:bearer) )){}"
@@ -166,32 +169,28 @@ def excerpt_of(value: object, longest: int = 100) -> str:
     return excerpt(repr(with_digests(value)), longest, strict=True)
 
 
-def replace_secrets(value: Any, change: Callable[[Any], Any], is_secret: bool = False) -> Any:  # noqa: ANN401
+def replace_secrets(value: Any, change: Change, is_secret: bool = False, references: bool = False) -> Any:  # noqa: ANN401
     """Settings with each secret changed, or left out if the change is `...`.
 
-    Secret is what has a secret name, all in a mapping that has one, and what looks like a key.
+    Secret is what has a secret name, all in a mapping that has one, and what looks like a key; a variable of the
+    environment, "$NAME" or "${NAME}", only with `references`.
     """
     if isinstance(value, Mapping):
-        items = [
-            (name, replace_secrets(one, change, is_secret or SECRET_NAME.search(str(name)) is not None))
-            for name, one in value.items()
-        ]
-        return {name: one for name, one in items if one is not ...}
+        secret = {name: is_secret or SECRET_NAME.search(str(name)) is not None for name in value}
+        named = {name: replace_secrets(one, change, secret[name], references) for name, one in value.items()}
+        return {name: one for name, one in named.items() if one is not ...}
     if type(value) in (list, tuple):
-        changed = [replace_secrets(one, change, is_secret) for one in value]
+        changed = [replace_secrets(one, change, is_secret, references) for one in value]
         return type(value)([one for one in changed if one is not ...])
-    is_secret = is_secret or (isinstance(value, str) and LIKE_A_KEY.fullmatch(value) is not None)
+    if isinstance(value, str):
+        is_secret = is_secret or LIKE_A_KEY.fullmatch(value) is not None
+        is_secret = is_secret and (references or not REFERENCE.fullmatch(value))
     return change(value) if is_secret and value is not None and not isinstance(value, bool) else value
 
 
 def remember_all(settings: object) -> None:
     """Remember each secret in these settings."""
-
-    def change(secret: Any) -> None:  # noqa: ANN401
-        if not is_reference(secret):
-            remember(secret.get_secret_value() if hasattr(secret, "get_secret_value") else secret)
-
-    replace_secrets(settings, change)
+    replace_secrets(settings, lambda one: remember(getattr(one, "get_secret_value", lambda: one)()))
 
 
 def with_digests(settings: Any) -> Any:  # noqa: ANN401
@@ -201,22 +200,17 @@ def with_digests(settings: Any) -> Any:  # noqa: ANN401
         raw = str(secret).encode("utf-8", "surrogatepass")
         return f"<key {pbkdf2_hmac('sha256', raw, b'rankr1', 50_000).hex()[:12]}>"
 
-    return replace_secrets(settings, lambda one: one if is_reference(one) else digest(one))
+    return replace_secrets(settings, digest)
 
 
 def without_secrets(settings: Any) -> Any:  # noqa: ANN401
-    """Settings without their secrets; "$NAME", a variable of the environment, is none."""
-    return replace_secrets(settings, lambda one: one if is_reference(one) else ...)
+    """Settings without their secrets."""
+    return replace_secrets(settings, lambda _: ...)
 
 
 def has_secret(settings: object) -> bool:
     """Whether settings hold a secret."""
     return bool(without_secrets(settings) != settings)
-
-
-def is_reference(value: object) -> bool:
-    """Whether this is "$NAME" or "${NAME}", a variable of the environment, or a digest."""
-    return isinstance(value, str) and REFERENCE.fullmatch(value) is not None
 
 
 def check_variable(option: str, name: str) -> None:

@@ -73,9 +73,10 @@ def raises(kind: type[BaseException]) -> NoReturn:
 
 
 def is_of(error: object, kind: type[BaseException]) -> bool:
-    """Whether the error is of this kind or was raised for one that is."""
+    """Whether the error is of this kind or was raised for one that is. From a thread, asyncio raises its own kind."""
+    kinds = (kind, asyncio.CancelledError) if kind is concurrent.futures.CancelledError else kind
     while isinstance(error, BaseException):
-        if isinstance(error, kind):
+        if isinstance(error, kinds):
             return True
         error = error.__context__ if error.__cause__ is None else error.__cause__
     return False

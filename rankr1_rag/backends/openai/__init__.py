@@ -149,7 +149,9 @@ class OpenAI:
             raise ValueError(f"the query of {parts.hostname} shows the value of {plain[0]!r}: {remedy}")
         for value in self._query.values():
             Secret(value, "query=", is_key=False)
-        self._extra_body: Json = replace_secrets(dict(extra_body or {}), lambda one: Secret(one, "extra_body="))
+        self._extra_body: Json = replace_secrets(
+            dict(extra_body or {}), lambda one: Secret(one, "extra_body="), references=True
+        )
         self._count = count
         self._api_key = None if api_key is None else Secret(api_key, "api_key=")
         if api_key_env:
