@@ -230,6 +230,7 @@ def test_a_server_that_tokenizes_may_say_anything(stand: Stand, values: list[Any
         ((("choices", 0), "x"), "has no message"),
         ((("choices", 0, "message"), ["x"]), "has no message"),
         ((("choices", 0, "message", "content"), 7), "content is not a text"),
+        ((("choices", 0, "message", "content"), {"a": 1}), "content is not a text"),
         ((("choices", 0, "message", "content"), [{"text": ["x"]}]), "content is not a text"),
         ((("choices", 0, "logprobs", "content", 0), "x"), "logprobs cannot be read"),
         ((("choices", 0, "logprobs", "content", 0, "token"), 1), "logprobs cannot be read"),
