@@ -32,22 +32,35 @@ SECRET_NAME = re.compile(
 )
 """Names of fields and parameters whose values are secret; those of special tokens and of cache keys are not."""
 
+RANDOM = r"(?<![^\W_])(?=[^\W_]{6})(?:[^\W_]{20}|\d{10}|[^\W_]{0,19}?(?:[a-z]\d+[a-z]|\d[a-z]+\d))"
+"""Letters and digits in no order of names, versions or dates."""
+
 LIKE_A_KEY = re.compile(
-    r"\b(?:sk|pk|rk|key)[-_](?=[\w*.-]*[\d*])[\w*.-]{6,}|\b(?:hf_|gsk_|xai-|nvapi-|gh[opsu]_|AIza)[\w*.-]{6,}"
-    r"|\beyJ[\w-]{8,}\.[\w.-]*|[\w-]*\*{3,}[\w-]*|(?<=bearer )(?=\S*\d)\S{6,}",
+    rf"\b(?:(?:sk|pk|rk|key)[-_]|hf_|gsk_|xai-|nvapi-|gh[opsu]_)(?=[\w*.-]{{0,99}}?{RANDOM})[\w*.-]{{6,}}"
+    r"|\bsk-(?=[\w*-]{0,99}?\d{3})[\w*.-]{4,}|\bAIza[\w-]{20,}"
+    r"|\beyJ[\w-]{8,}\.[\w.-]*|[\w-]+\*{3,}[\w-]*|\*{3,}[\w-]+|(?<=bearer )(?=\S*\d)\S{6,}",
     re.IGNORECASE,
 )
 
 PERHAPS_A_KEY = re.compile(
-    r"(?<!\w)(?=\w*\d)(?=\w*[a-z])\w{20,}|[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}|[^\s\"']+(?=@)", re.IGNORECASE
+    r"(?<![\w/\\~.-])(?![\w.-]*\.(?:[a-z]{1,12}|[a-z]{0,3}\d[a-z]?)(?![\w.-])|[\w.-]*[/\\])"  # not in a path
+    r"(?:[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}(?![\w.-])|(?=[\w.-]{20})(?=[\w.-]{0,99}?(?<![^\W_])(?=[^\W_]{10})"
+    r"(?:[a-z]+\d+[a-z]+\d|\d+[a-z]+\d+[a-z]))[\w.-]+)|(?<=//)[^\s\"']+(?=@)|[^\s\"'/:@]+:[^\s\"'@]+(?=@)",
+    re.IGNORECASE,
 )
-"""Where no such thing belongs: a long word with digits, a UUID, and what is before the @ of an address."""
+"""Where no such thing belongs: a long word of mixed letters and digits, a UUID, a name with a password before @."""
 
 _lock = Lock()
 _known: dict[str, bool] = {}
 _NOTHING = re.compile("(?!)")
+_MIXED = re.compile(r"\d.*[^\W\d]|[^\W\d].*\d", re.DOTALL)
+_PRINTED = (
+    r"(?<!(?i:model) [\"'`])(?:(?<=[\"'`=(])|(?<=[:=] )|(?<=(?i:key) )|(?<=(?i:token) )|(?<=(?i:bearer) )){}"
+    r"(?=[\"'`\])}}.,;!]|\s*$|\s+(?:is|was|not)\b)"
+)
+"""A word where a value is printed, not a word of a sentence."""
 _certain: list[str] = []
-_strong = _weak = _NOTHING
+_exact = _strong = _weak = _NOTHING
 _pieces: frozenset[str] = frozenset()
 
 
@@ -55,14 +68,14 @@ def remember(value: str, *, key: bool = True) -> str:
     """The value, which is hidden from now on, in other encodings too; pieces of it only if it is a `key`.
 
     Of "Bearer …" and "Basic …" the second part is secret too, and the password. Values that may be words of any message
-    ("EMPTY", "test-key") are hidden in the texts of servers alone. No secret is a key of less than 4 characters, or
-    another value that is that of a version or has less than 8.
+    ("EMPTY", "test-key") are hidden in the texts of servers alone, where a value is printed. No secret is a key of less
+    than 4 characters, or another value that does not look random: an address, the name of a model, a version.
     """
-    global _certain, _strong, _weak, _pieces
+    global _certain, _exact, _strong, _weak, _pieces
     value = str(value)  # of a subclass
     if len(value) < 4 or _known.get(value) in (True, key):
         return value
-    if not key and (len(value) < 8 or re.fullmatch(r"v?[\d.-]+[a-z]*", value)):
+    if not key and not _is_random(value):
         return value
     scheme, _, rest = value.partition(" ")
     if scheme.lower() in ("basic", "bearer"):
@@ -77,25 +90,34 @@ def remember(value: str, *, key: bool = True) -> str:
             del _known[next(iter(_known))]
         _known[value] = key
         strong = {one: is_key for one, is_key in _known.items() if _is_strong(one)}
-        forms = {form: is_key for one, is_key in strong.items() for form in encoded(one)}
-        long = [one for one, is_key in forms.items() if is_key and len(one) >= 2 * PIECE]
+        forms = {form: (is_key, one) for one, is_key in strong.items() for form in encoded(one)}
+        long = [form for form, (is_key, _) in forms.items() if is_key and len(form) >= 2 * PIECE]
         weak = [form for one in _known.keys() - strong.keys() for form in encoded(one)]
-        _certain = [one for one, is_key in forms.items() if is_key and re.search(r"\d", one)]
-        _strong, _weak = re.compile(f"{_any(long)}|{_words(forms)}"), re.compile(_words(weak))
+        _certain = [form for form, (is_key, one) in forms.items() if is_key and _MIXED.search(one)]
+        anywhere = [form for form in _certain if _is_random(forms[form][1])]
+        _exact = re.compile(f"{_any(anywhere)}|{_words(_certain)}")
+        _strong, _weak = re.compile(f"{_any(long)}|{_words(forms)}"), re.compile(_PRINTED.format(_words(weak)))
+        long = [form for form in long if form in _certain]
         _pieces = frozenset([one[at : at + PIECE] for one in long for at in range(len(one) - PIECE + 1)])
     return value
 
 
 def forget() -> None:
     """Forget all secrets."""
-    global _certain, _strong, _weak, _pieces
+    global _certain, _exact, _strong, _weak, _pieces
     with _lock:
         _known.clear()
-        _certain, _strong, _weak, _pieces = [], _NOTHING, _NOTHING, frozenset()
+        _certain, _pieces = [], frozenset()
+        _exact = _strong = _weak = _NOTHING
 
 
 def _is_strong(value: str) -> bool:
     return (len(value) >= 8 and re.search(r"\d", value) is not None) or re.fullmatch(r"\S{16,}", value) is not None
+
+
+def _is_random(value: str) -> bool:
+    has_symbols = len(value) >= 8 and re.search(r"\d", value) and re.search(r"[^\w\s.:/,-]", value)
+    return bool(has_symbols or re.search(RANDOM, value, re.IGNORECASE))
 
 
 def _any(texts: Iterable[str]) -> str:
@@ -125,10 +147,7 @@ def encoded(value: str) -> Iterator[str]:
 
 def hide(text: str) -> str:
     """The text without whole keys. Only those with a digit: any other text stays as it is."""
-    for form in _certain:
-        if form in text:
-            text = text.replace(form, HIDDEN)
-    return text
+    return _exact.sub(HIDDEN, text) if any(form in text for form in _certain) else text
 
 
 def redact(text: str) -> str:

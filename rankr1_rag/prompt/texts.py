@@ -10,6 +10,7 @@ Text that would speak for the model or the chat template is neutralised:
 | `<|turn>` `<turn|>`, any single word so; `<[fim-prefix]>` | `(|turn)` `(turn|)` | of Gemma 4, Seed |
 | `[INST]` `[/INST]` `[gMASK]` `[|user|]` …: see `_SQUARE_NAME`, `_SQUARE_FAMILY` | `(INST)` … | of Mistral, EXAONE |
 | `[e~[` `]~b]` `>>QUESTION<<` `|||IP_ADDRESS|||`: see `_ODD` | `(e~)` … | of MiniMax, Falcon, OLMo |
+| `/no_think` `/nothink` | `/ no_think` … | turn reasoning off in Qwen 3, Nemotron, GLM |
 | special tokens of the tokenizer at hand | the same, or a space after the first letter | whatever it spells |
 | `[3]` at the start of a line | `(3)` | poses as another passage |
 | NUL, lone surrogates | U+FFFD | no tokenizer takes them |
@@ -63,8 +64,9 @@ _ANGLE_FAMILY = re.compile(
     "|code_(?:interpreter|context|to_intermediate)|intermediate_to_code|available_tools|arg_(?:key|value)"
     "|(?:tool|function)s?_?(?:call|response|result|output|content|list|declare|definition)s?|(?:seed|mm|minimax):\\w+"
     "|longcat_\\w+|think_o(?:n|ff)|thought|role|predict|documents|citations|active_output_modes|osagent_mode"
+    "|(?:cls|sep|pad|eod|mask|bos|eos|unk)[|][\\w-]+|fill_me|fake_token_around_image|global-img|row_[0-9]+_col_[0-9]+"
     "|(?:iban|email|ip)-pii|aix-span-\\w+|_(?:start|end|user|bot|system|pad)|用户|\\w+[_-](?:bos|eos|eod|sep|pad))"
-    "|PRE|SUF|MID|NAME|EMAIL|KEY|PASSWORD|SMILES|[BCH]_[A-Z]{1,5}"
+    "|AI|PRE|SUF|MID|NAME|EMAIL|KEY|PASSWORD|SMILES|[BCH]_[A-Z]{1,5}"
 )
 _SQUARE_NAME = re.compile(
     "(?i)inst|system_prompt|available_tools|tool_calls|tool_results|tool_content|call_id|think|img_break|img_end|gmask"
@@ -73,13 +75,14 @@ _SQUARE_FAMILY = re.compile(
     "(?i:smask|bos|eos|eot|unk|multimodal|(?:start|end)_header_id|begin_audio|model_settings|@\\w+@"
     "|(?:unused|reserved|extra|control|special)[a-z_]*[0-9]+"
     rf"|[{_BAR}][^\W\d][\w-]*[{_BAR}])"
-    "|IMG|AUDIO|ARGS|PAD|CLS|SEP|MASK|EOD|TRANSCRIBE|PREFIX|MIDDLE|SUFFIX|(?:START|END|STREAMING)_[A-Z_]+"
+    "|BOT|USER|NL|IMG|AUDIO|ARGS|PAD|CLS|SEP|MASK|EOD|TRANSCRIBE|PREFIX|MIDDLE|SUFFIX|(?:START|END|STREAMING)_[A-Z_]+"
 )
 _ODD = re.compile(  # it begins with a class, which makes the search fast
     r"[>\[\]|\uff5c](?:(?<=>)>(?:TITLE|ABSTRACT|INTRODUCTION|SUMMARY|COMMENT|QUESTION|ANSWER|DOMAIN|PREFIX|MIDDLE|SUFFIX"
     r"|[A-Z]+_(?:ADDRESS|[0-9]+))<<|(?<=\[)e~\[|(?<=\])(?:~b\]|~!b\[|[!~][a-z]~\[|<\][\w ]{1,40}+\[>\[)"
     r"|(?<=\|)\|\|[A-Z]++_[A-Z]++[|]{3}|(?<=\uff5c)DSML\uff5c)"
 )
+_SWITCH = re.compile(r"/(?=no_?think)")
 _LONGEST = 80
 """Characters between the bars of a control token."""
 
@@ -111,9 +114,9 @@ def sanitise(text: str, special: Special = None) -> str:
     """
     # Most passages hold none of these characters.
     if not (
-        "<" in text or "[" in text or "|" in text or "~" in text or "\0" in text
+        "<" in text or "[" in text or "|" in text or "~" in text or "/no" in text or "\0" in text
         if text.isascii()
-        else _SUSPICIOUS.search(text)
+        else "/no" in text or _SUSPICIOUS.search(text)
     ) and not (special and special.search(text)):
         return text
     return tame(text, special, labels=True)
@@ -136,6 +139,8 @@ def tame(text: str, special: Special, *, labels: bool) -> str:
             text = special.sub(tame_odd, text)
         if "|" in text or "~" in text or ">>" in text or "]<]" in text or "\uff5c" in text:
             text = _ODD.sub(tame_odd, text)
+        if "/no" in text:
+            text = _SWITCH.sub("/ ", text)
         if not plain or "[" in text:
             text = _SQUARE.sub(partial(tame_square, labels=labels), text)
         if not plain or "<" in text:

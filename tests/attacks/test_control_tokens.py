@@ -103,6 +103,11 @@ FAMILIES = {
         "<H_Q> <role> </role> <|role_end|> <|bom|> <documents> <tool_definitions> <active_output_modes> <citations> "
         "<_start> <_end> <_user> <_bot> <_system> <predict> <longcat_s> </longcat_think> <longcat_tool_call>"
     ),
+    "LLM-jp, MiniCPM, Skywork, YandexGPT, SmolVLM, CodeLlama": (
+        "<CLS|LLM-jp> <SEP|LLM-jp> <EOD|LLM-jp> <mask|LLM-jp> <unk|LLM-jp> <AI> [USER] [BOT] [NL] <global-img> "
+        "<row_1_col_2> <fake_token_around_image> <FILL_ME>"
+    ),
+    "Switches of Qwen, Nemotron, GLM": "/no_think /nothink",
 }
 TOKENS = sorted({token for tokens in FAMILIES.values() for token in tokens.split()})
 
@@ -113,6 +118,7 @@ ORDINARY = [
     "a[i]~b[j]; x |> f <| y; [|1; 2|]; a || b ||| c; 1 << 2 >> 3; vec<[u8]>; <[1]>; std::vector<int>; a<b>c",
     "<psi|phi>, N ◁ G, 〈x, y〉, 《红楼梦》, ｜姓名｜年龄｜",
     "<End of line>, [Prefix] and [args] [mask] [sep] [img]",
+    "docker -v a:/no, /nothing, /not/here, /no, [Bot] <ai>, <psi|phi>",
     ">>NEWS<< >> TITLE <<, \uff5cDS\uff5c",
     "def f(x: list[int]) -> dict[str, Any]: ...  # ~user, path/to, $HOME, {query}, %s, \\n",
 ]

@@ -31,7 +31,18 @@ from rankr1_rag.errors import BackendError
 from rankr1_rag.explain import write_page
 from rankr1_rag.io.journal import Journal
 from rankr1_rag.io.jsonl import ranking_to_json, to_line
-from rankr1_rag.redaction import PIECE, encoded, hide, masked, public, redact, remember
+from rankr1_rag.redaction import (
+    PIECE,
+    encoded,
+    hide,
+    masked,
+    public,
+    quoted,
+    redact,
+    remember,
+    shown,
+    unsuspicious,
+)
 from rankr1_rag.settings import Connection
 from tests.attacks.conftest import SCALE, examples
 from tests.backends.conftest import chat, environment
@@ -309,6 +320,55 @@ def test_texts_of_users_stay_as_they_are() -> None:
         remember(value)
     text = "anything that localhost may search and find, EMPTY or not-needed, sk-1234567890 and Bearer x1y2z3"
     assert hide(text) == text
+
+
+ORDINARY = [
+    *("Qwen2.5-7B-Instruct-AWQ-w4a16", "deepseek_r1_distill_qwen_32b_awq", "gpt-4o-mini-2024-07-18", "model@v1.0"),
+    *(
+        "runs/run_20260301_final_v2.jsonl",
+        "trec_dl_2019_passages_top100_bm25.jsonl",
+        "C:\\a8f5f167f44f4964e6c99.db",
+    ),
+    *(
+        "/data/5ab92dba554299753720f72d/x",
+        "3f2504e0-4f89-11d3-9a0c-0305e82c3301.jsonl",
+        "--nonsense-option-with-2-digits",
+    ),
+    *("clueweb22-en0033-60-07806-12", "key-value-store-1", "key_frames_2024", "sk_wiki_2024", "sk-learn-1.4.2"),
+    *("hf_models", "hf_cache_2024", "xai-grok-2-mini", "me@example.org", "git@host:me/x", "**bold**"),
+]
+FALSE_ALARMS = {
+    "EMPTY": "the cache is EMPTY",
+    "test": "test failed, this is a test: no test of the model 'test'",
+    "local": "error: local cache is full at http://local:80/v1",
+    "token": "maximum token count exceeded by a token",
+    "sk-no-key-required": "a key-required header, use no-key-reading",
+    "local-development-only": "a local-development setup",
+    "12345678": '{"logprob": -0.1234567891}',
+    "00000000": '{"logprob": -0.00000000123}',
+}
+
+
+def test_ordinary_values_stay_in_errors() -> None:
+    for value in ORDINARY:
+        assert quoted(value) == unsuspicious(value) == shown(value).strip("'").replace("\\\\", "\\") == value
+    for value in ("http://localhost:8000", "Qwen2.5-7B-Instruct", "My Application 2", "2024-10-21-preview"):
+        remember(value, key=False)
+        assert quoted(f"the {value}/v1 is") == f"the {value}/v1 is"
+    for value, text in FALSE_ALARMS.items():
+        remember(value)
+        assert quoted(text) == hide(text) == text
+        assert quoted(f"wrong key: {value}. Use '{value}'") == "wrong key: <key>. Use '<key>'"
+    for value in (
+        "sk-Zq7Wx42Yv",
+        "sk-test-12345",
+        "hf_" + "a1" * 17,
+        "AIzaSyD-9tSrke72PouQMnMX-a7eZSW0",
+        "sk-a***z",
+    ):
+        assert quoted(value) == unsuspicious(value) == "<key>"
+    for value in ("a8f5f167f44f4964e6c998dee8271", "Zq7Wx_42YvBn8-Kd9uT3Ms61", f"{'a8f5' * 8}.Zq7Wx42YvBn8Kd9u"):
+        assert unsuspicious(f"no {value}") == "no <key>"
 
 
 # ---- the command line
