@@ -184,8 +184,8 @@ def read_scores(path: Path) -> list[Any]:
 Files = Callable[[Path], list[Any]]
 FILES: dict[str, tuple[Files, Files, int, str]] = {
     "journal": (write_journal, read_records, 300, "all, less, refused"),
-    "completion": (write_completion, read_completion, 500, "refused"),
-    "old completion": (partial(write_completion, old=True), partial(read_completion, old=True), 500, "all, refused"),
+    "completion": (write_completion, read_completion, 250, "refused"),
+    "old completion": (partial(write_completion, old=True), partial(read_completion, old=True), 250, "all, refused"),
     "store": (write_store, read_store, 100, "all, refused"),
     "result": (write_result, lambda path: list(read_rankings(path)), 300, "refused"),
     "log": (write_log, lambda path: RunDir(path.parent).records(), 300, "less"),
