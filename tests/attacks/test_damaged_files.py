@@ -186,7 +186,7 @@ FILES: dict[str, tuple[Files, Files, int, str]] = {
     "journal": (write_journal, read_records, 300, "all, less, refused"),
     "completion": (write_completion, read_completion, 250, "refused"),
     "old completion": (partial(write_completion, old=True), partial(read_completion, old=True), 250, "all, refused"),
-    "store": (write_store, read_store, 100, "all, refused"),
+    "store": (write_store, read_store, 50, "all, refused"),
     "result": (write_result, lambda path: list(read_rankings(path)), 300, "refused"),
     "log": (write_log, lambda path: RunDir(path.parent).records(), 300, "less"),
     "scores": (write_scores, read_scores, 200, "refused"),
