@@ -259,7 +259,7 @@ def test_secrets_of_settings_become_a_digest_and_nothing_else_changes(tmp_path: 
     assert not leaks(one)
     for _ in range(2):  # resumed, with the same settings
         settings = {"options": {"engine": {"hf_token": KEY}}, "extra_body": {"password": 12345678, "user": "me"}}
-        with Journal(tmp_path / "journal", "test", settings, remedy="move it") as journal:
+        with Journal(tmp_path / "journal", "test", settings, {}, remedy="move it") as journal:
             journal.add("1", {})
     text = (tmp_path / "journal").read_text()
     assert not leaks(text)
