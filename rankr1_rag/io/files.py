@@ -227,9 +227,9 @@ def writing(path: FilePath, ours: re.Pattern[bytes] | None = None) -> Iterator[T
 
     Standard output, pipes and devices are written to as they are. FileError as of `check_output`.
     """
-    is_stdout = str(path) in ("-", "/dev/stdout", "/dev/fd/1")
-    with suppress(OSError):
-        is_stdout = is_stdout or (Path(path).is_file() and os.path.samestat(os.stat(path), os.fstat(1)))
+    is_stdout = str(path) == "-"
+    with suppress(OSError, ValueError):
+        is_stdout = is_stdout or os.path.samestat(os.stat(path), os.fstat(1))
     if is_stdout:
         with named(path):
             yield sys.stdout

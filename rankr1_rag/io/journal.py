@@ -7,7 +7,7 @@ The first line names what the records depend on: a run resumes only with the sam
 killed process is cut off. Of two records with one id the later counts. Each line ends in a checksum, see `checksum`; a
 damaged one is left out, with a warning, so that what it held is done again. Its byte is then noted in the file:
 
-    {"note": {"damaged": [20480]}}
+    {"note": {"damaged at 20480": true}}
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +32,12 @@ from rankr1_rag.redaction import with_digests
 VERSION = 1
 HEAD = b'{"rankr1_journal": '
 EARLIER = "an earlier, unreleased version of rankr1-rag"
+DAMAGED_AT = "damaged at {}"
+"""The note that the line that begins at this byte is damaged, and what it held was done again."""
 log = logging.getLogger("rankr1_rag")
 
-Fields = Collection[str]
-"""The fields that a record must have; a mapping of them names their kinds, keys of `KINDS`."""
+Fields = Mapping[str, str]
+"""The fields that a record must have, and their kinds, keys of `KINDS`."""
 
 
 class Journal(Mapping[str, Json]):
@@ -51,7 +53,7 @@ class Journal(Mapping[str, Json]):
         path: Path,
         kind: str,
         settings: Mapping[str, object],
-        fields: Fields = (),
+        fields: Fields,
         *,
         remedy: str,
         restart: bool = False,
@@ -83,7 +85,7 @@ class Journal(Mapping[str, Json]):
                 others = f", and {len(self._damaged) - 1:,} more" if len(self._damaged) > 1 else ""
                 problem = "damaged and left out: what it held is done again"
                 log.warning("%s:%d: the line at byte %d%s is %s", path, number, place, others, problem)
-                self.note(damaged=[*known_damage(self.notes), *self._damaged])
+                self.note(**{DAMAGED_AT.format(place): True for place in self._damaged})
         except BaseException:
             with suppress(OSError):
                 self._file.close()
@@ -148,19 +150,10 @@ class Journal(Mapping[str, Json]):
         self._writer = writer(first)
         if settings is None:
             raise FileError(self.path, 1, f"{not_of(first, self.kind)}: move it away, or give another --out")
-        for number, place, line, entry, problem in entries(self._file, first, fields):
-            if not line.endswith(b"\n"):  # torn
-                self._file.truncate(place)
-            elif problem == DAMAGED:
-                self._damaged[place] = number
-            elif problem:
-                raise FileError(self.path, number, f"{problem} at byte {place}: remove it, or {remedy}")
-            elif "id" in entry:
-                self._places[entry["id"]] = place
-            else:
-                self.notes |= entry["note"]
-        for place in known_damage(self.notes):
-            self._damaged.pop(place, None)
+        remedy = f"remove it, or {remedy}"
+        self._places, self.notes, self._damaged, end = scan(self.path, self._file, first, fields, remedy)
+        self._damaged.pop(end, None)  # torn
+        self._file.truncate(end)
         return settings
 
     def _append(self, entry: Mapping[str, Any]) -> int:
@@ -172,47 +165,49 @@ class Journal(Mapping[str, Json]):
         return start
 
 
-def read_journal(path: Path, kind: str, fields: Fields = ()) -> dict[str, Json]:
+def read_journal(path: Path, kind: str, fields: Fields) -> dict[str, Json]:
     """The records of a finished file by id, whatever their settings. FileError also where a line is damaged."""
+    remedy = "run the command that makes it again"
     with path.open("rb") as file:
         if head_settings(first := file.readline(), kind) is None:
             raise FileError(path, 1, not_of(first, kind))
-        found: dict[str, Json] = {}
-        notes: Json = {}
-        problems: dict[int, FileError] = {}
-        for number, place, line, entry, problem in entries(file, first, fields):
-            if problem == DAMAGED or not line.endswith(b"\n"):
-                problem = "damaged or unfinished"
-            if problem:
-                problems[place] = FileError(path, number, f"{problem}: run the command that makes it again")
-            elif "id" in entry:
-                found[entry["id"]] = entry
-            else:
-                notes |= entry["note"]
-    for place in known_damage(notes):
-        problems.pop(place, None)
-    for error in problems.values():
-        raise error
+        places, _, damaged, _ = scan(path, file, first, fields, remedy)
+        for number in damaged.values():
+            raise FileError(path, number, f"damaged or unfinished: {remedy}")
+        found = {}
+        for id, place in places.items():
+            file.seek(place)
+            found[id] = parsed(file.readline())
     return found
 
 
-def entries(file: BinaryIO, first: bytes, fields: Fields) -> Iterator[tuple[int, int, bytes, Json, str]]:
-    """The records and notes behind the first line: the line's number, first byte and bytes, the object, its problem.
+def scan(
+    path: Path, file: BinaryIO, first: bytes, fields: Fields, remedy: str
+) -> tuple[dict[str, int], Json, dict[int, int], int]:
+    """What follows the first line: the first byte of each record by id, the notes, the damaged lines, and the end.
 
-    If the first has a checksum, so must all have one: a line without it was changed by another program.
+    The newly damaged ones, and one that is torn, have their numbers by their first bytes. If the first line has a
+    checksum, so must all have one: a line without it was changed by another program.
     """
-    place, checked = len(first), has_checksum(first)
+    places: dict[str, int] = {}
+    notes: Json = {}
+    damaged: dict[int, int] = {}
+    end, is_checked, by = len(first), has_checksum(first), writer(first)
     for number, line in enumerate(file, start=2):
-        entry = {} if checked and not has_checksum(line) else parsed(line)
-        is_note = "id" not in entry and isinstance(entry.get("note"), dict)
-        yield number, place, line, entry, "" if is_note else unfit(entry, fields, first)
-        place += len(line)
-
-
-def known_damage(notes: Json) -> list[int]:
-    """The bytes where lines begin that an earlier run found damaged, and what they held was done again."""
-    places = notes.get("damaged")
-    return places if isinstance(places, list) else []
+        entry = {} if is_checked and not has_checksum(line) else parsed(line)
+        if not line.endswith(b"\n"):
+            damaged[end] = number
+            break
+        if "id" not in entry and isinstance(entry.get("note"), dict):
+            notes |= entry["note"]
+        elif is_record(entry, fields):
+            places[entry["id"]] = end
+        elif by and isinstance(entry.get("id"), str) and (lacking := ", ".join(sorted(fields.keys() - entry.keys()))):
+            raise FileError(path, number, f"written by {by} without {lacking} at byte {end}: {remedy}")
+        else:
+            damaged[end] = number
+        end += len(line)
+    return places, notes, {at: number for at, number in damaged.items() if DAMAGED_AT.format(at) not in notes}, end
 
 
 def not_of(first: bytes, kind: str) -> str:
@@ -226,21 +221,14 @@ def not_of(first: bytes, kind: str) -> str:
     return f"not the records of {kind!r}" + (f", but version {version} of this format" if version != VERSION else "")
 
 
-DAMAGED = "damaged"
-
-
-def unfit(entry: Json, fields: Fields, first: bytes) -> str:
-    """The problem of a record, "" if there is none; or another version of this package wrote it without a field."""
-    if not isinstance(entry.get("id"), str):
-        return DAMAGED
-    if lacking := ", ".join(sorted({*fields} - entry.keys())):
-        return f"written by {by} without {lacking}" if (by := writer(first)) else DAMAGED
+def is_record(entry: Json, fields: Fields) -> bool:
+    """Whether an object has an id and these fields, each of its kind."""
     try:
-        for name, kind in fields.items() if isinstance(fields, Mapping) else ():
+        for name, kind in {"id": "a string", **fields}.items():
             of_kind(name, entry[name], kind)
-    except ValueError:
-        return DAMAGED
-    return ""
+    except (KeyError, ValueError):
+        return False
+    return True
 
 
 def writer(first: bytes) -> str:

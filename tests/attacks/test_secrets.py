@@ -259,7 +259,7 @@ def test_secrets_of_settings_become_a_digest_and_nothing_else_changes(tmp_path: 
     assert not leaks(one)
     for _ in range(2):  # resumed, with the same settings
         settings = {"options": {"engine": {"hf_token": KEY}}, "extra_body": {"password": 12345678, "user": "me"}}
-        with Journal(tmp_path / "journal", "test", settings, remedy="move it") as journal:
+        with Journal(tmp_path / "journal", "test", settings, {}, remedy="move it") as journal:
             journal.add("1", {})
     text = (tmp_path / "journal").read_text()
     assert not leaks(text)
@@ -277,7 +277,7 @@ def test_no_form_and_no_part_of_a_key_is_left(key: str, data: st.DataObject) -> 
     part = form[start : data.draw(st.integers(start, len(form)))]
     left = redact(f"wrong: {part}").removeprefix("wrong: ").replace("<key>", " ")
     pieces = [part[at : at + PIECE] for at in range(len(part) - PIECE + 1)]
-    assert not [one for one in pieces if one in left and not re.search("[a-z]{4}", one)]
+    assert not [one for one in pieces if one in left and not re.search(r"[a-z]{4}|^\d+$", one)]
     assert redact(redact(part)) == redact(part)
     assert key not in hide_keys(f"a {key} b")
 

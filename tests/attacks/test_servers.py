@@ -189,6 +189,7 @@ CHANGES: list[tuple[str, object, str | None]] = [
     ("choices.0", "x", "has no message"),
     ("choices.0.message", ["x"], "has no message"),
     ("choices.0.message.content", 7, "content is not a text"),
+    ("choices.0.message.content", {"a": 1}, "content is not a text"),
     ("choices.0.message.content", [{"text": ["x"]}], "content is not a text"),
     *((LOGPROBS + path, value, "logprobs cannot be read") for path, value in WRONG_LOGPROBS.items()),
     *((f"{LOGPROBS}.logprob", value, "logprobs cannot be read") for value in ("NAN", 0.5, True)),
