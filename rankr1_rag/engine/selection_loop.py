@@ -304,8 +304,11 @@ class Comparer:
         )
         try:
             completion = await plan.backend.complete(request)
-            if min(completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens) < 0:
-                raise ValueError(f"a negative number of tokens in {completion!r:.200}")
+            used = completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens
+            if not (isinstance(completion.text, str) and isinstance(completion.finish_reason, str)):
+                raise TypeError(f"no text in {completion!r:.200}")
+            if not all([0 <= one < 2**31 for one in used]):
+                raise ValueError(f"an impossible number of tokens in {completion!r:.200}")
             return completion
         except BaseException as error:
             raise_backend_error(error, plan.backend.model, task)

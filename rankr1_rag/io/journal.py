@@ -27,7 +27,7 @@ from rankr1_rag.errors import BackendError, BackendUnavailable, FileError, Promp
 from rankr1_rag.io.checksum import has_checksum, with_checksum, without_checksum
 from rankr1_rag.io.collection import Json, of_kind
 from rankr1_rag.io.files import ANYTHING, LOCKS, check_output, locked, named
-from rankr1_rag.redaction import masked
+from rankr1_rag.redaction import with_digests
 
 VERSION = 1
 HEAD = b'{"rankr1_journal": '
@@ -60,7 +60,7 @@ class Journal(Mapping[str, Json]):
         temporary: bool = False,
     ) -> None:
         self.path, self.kind = path, kind
-        self.settings: Json = json.loads(json.dumps(masked(settings), default=str))
+        self.settings: Json = json.loads(json.dumps(with_digests(settings), default=str))
         self.notes: Json = {}
         self._places: dict[str, int] = {}
         self._damaged: dict[int, int] = {}
@@ -68,7 +68,7 @@ class Journal(Mapping[str, Json]):
         check_output(path, ANYTHING)
         self._file = locked(path)
         try:
-            begun = masked(self._read(fields, remedy, restart))
+            begun = with_digests(self._read(fields, remedy, restart))
             if (self._places or self._damaged) and begun != self.settings:
                 names = sorted((begun or {}).keys() | self.settings.keys())
                 pairs = [(name, (begun or {}).get(name), self.settings.get(name)) for name in names]

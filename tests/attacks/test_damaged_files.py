@@ -350,8 +350,13 @@ def test_probabilities_are_at_most_1_and_files_of_before_are_read_where_they_wer
         ranking_from_json(line)
 
 
-@pytest.mark.parametrize("field", ["prompt_tokens", "cached_tokens", "completion_tokens"])
-def test_a_negative_count_of_a_backend_is_an_error_before_it_is_written(field: str) -> None:
-    backend = Scripted(lambda _: replace(COMPLETION, **{field: -1}))
-    with pytest.raises(BackendError, match=rf"a negative number of tokens in Completion\(.*{field}=-1"):
+WRONG = [(f"{name}_tokens", one) for name in ("prompt", "cached", "completion") for one in (-1, 2**31, float("nan"))]
+WRONG += [("text", None), ("text", b"<answer>[1]</answer>"), ("finish_reason", ["stop"])]
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG)
+def test_what_is_no_completion_of_a_backend_is_an_error_before_it_is_written(field: str, value: Any) -> None:
+    backend = Scripted(lambda _: replace(COMPLETION, **{field: value}))
+    with pytest.raises(BackendError, match=r"(no text|an impossible number of tokens) in Completion\("):
         Reranker(backend, k=1).rank("q", ["a", "b"])
+    assert Reranker(backend, k=1, on_failure="first_stage").rank("q", ["a", "b"]).failure
