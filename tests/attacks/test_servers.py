@@ -150,7 +150,7 @@ def replies(draw: st.DrawFn) -> bytes:
     return to_bytes(reply)
 
 
-@examples(100)
+@examples(60)
 @given(
     st.lists(replies(), min_size=1, max_size=4),
     st.sampled_from(["200 OK"] * 8 + ["400 Bad", "422 Bad", "500 Bad", "201 Created", "307 Moved"]),
@@ -164,7 +164,7 @@ def test_a_reply_changed_anywhere_is_a_valid_completion_or_an_error(
     ask(server, asked[1], server=asked[0])
 
 
-@examples(40)
+@examples(25)
 @given(st.lists(st.sampled_from(HOSTILE), min_size=5, max_size=5), replies(), st.booleans())
 def test_a_server_that_tokenizes_may_say_anything(
     server: RawServer, values: list[Any], body: bytes, is_good: bool
@@ -216,7 +216,7 @@ def test_a_wrong_field_is_named_with_what_came(
         assert re.search(f'{message}.*: {{"', str(outcome)), outcome
 
 
-@examples(50)
+@examples(30)
 @given(st.lists(replies(), min_size=1, max_size=4), st.sampled_from([{"probabilities": True}, {"votes": "auto"}, {}]))
 def test_a_ranking_of_such_replies_is_one_or_an_error(server: RawServer, bodies: list[bytes], settings: Any) -> None:
     queue = chain(bodies, repeat(bodies[-1]))
@@ -243,7 +243,7 @@ def test_wrong_counts_make_no_negative_cost(server: RawServer) -> None:
     assert (cost.prompt_tokens, cost.completion_tokens, cost.comparisons) == (0, 0, 1)
 
 
-@examples(40)
+@examples(25)
 @given(
     st.dictionaries(
         st.sampled_from(["usage", "prompt_tokens", "input_tokens", "output_tokens", "cached_tokens", "stop_reason"]),
@@ -425,7 +425,7 @@ NUMBERS, ZONES = st.integers(0, 10**20), st.sampled_from(["GMT", "", "+2359", "-
 DATES = st.builds("Fri, {} Dec {} {}:00:{} {}".format, st.integers(0, 40), NUMBERS, st.integers(0, 30), NUMBERS, ZONES)
 
 
-@examples(50)
+@examples(30)
 @given(st.text() | DATES)
 def test_no_wish_is_an_exception(value: str) -> None:
     check_wish({"retry-after": value})
@@ -521,7 +521,7 @@ def test_no_secret_of_a_refused_address_is_shown(url: str) -> None:
     assert "Geheim1" not in str(caught.value)
 
 
-@examples(150)
+@examples(100)
 @given(
     st.one_of(
         st.text(),
