@@ -129,8 +129,17 @@ def _words(texts: Iterable[str]) -> str:
 
 
 def remember_all(settings: object) -> None:
-    """Remember each secret in these settings: what has a secret name, or looks like a key."""
-    changed(settings, lambda one: is_reference(one) or remember(str(getattr(one, "get_secret_value", lambda: one)())))
+    """Remember each secret in these settings: what has a secret name, or looks like a key.
+
+    Of what may be a header for every reader, such as a type or an address, only what looks random.
+    """
+
+    def remember_one(secret: Any) -> None:  # noqa: ANN401
+        value = str(getattr(secret, "get_secret_value", lambda: secret)())
+        if not is_reference(value):
+            remember(value, key=not re.search("[/ ]", value) or bool(re.match("(?i:basic|bearer) ", value)))
+
+    changed(settings, remember_one)
 
 
 def encoded(value: str) -> Iterator[str]:

@@ -40,6 +40,7 @@ from rankr1_rag.redaction import (
     quoted,
     redact,
     remember,
+    remember_all,
     shown,
     unsuspicious,
 )
@@ -355,6 +356,9 @@ def test_ordinary_values_stay_in_errors() -> None:
     for value in ("http://localhost:8000", "Qwen2.5-7B-Instruct", "My Application 2", "2024-10-21-preview"):
         remember(value, key=False)
         assert quoted(f"the {value}/v1 is") == f"the {value}/v1 is"
+    headers = {"Content-Type": "application/json", "HTTP-Referer": "http://localhost:8000", "X-Title": "my app 2"}
+    remember_all({"default_headers": {**headers, "Authorization": "Bearer abc123def"}})
+    assert redact(f"{headers} Bearer abc123def") == f"{headers} <key>"
     for value, text in FALSE_ALARMS.items():
         remember(value)
         assert quoted(text) == hide(text) == text
