@@ -174,6 +174,19 @@ def redact(text: str) -> str:
     return text
 
 
+def redact_error(error: BaseException) -> None:
+    """Redact the texts of an error of others, and of the errors that it was raised for: tracebacks print them all."""
+    chain: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while chain:
+        if (one := chain.pop()) is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.args = tuple([redact(text) if isinstance(text, str) else text for text in one.args])
+            if isinstance(one, OSError) and one.strerror:
+                one.strerror = redact(str(one.strerror))
+            chain += [one.__cause__, one.__context__]
+
+
 def quoted(text: str, longest: int = 400) -> str:
     """The beginning of a server's text on one line, cut after it was redacted, without what looks like a key."""
     text = LIKE_A_KEY.sub(HIDDEN, _weak.sub(HIDDEN, redact(text[: 20 * longest])))

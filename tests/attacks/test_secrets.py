@@ -23,12 +23,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rankr1_rag import Passage, Reranker
+from rankr1_rag.backends import Request
 from rankr1_rag.backends.openai import OpenAI
 from rankr1_rag.backends.wrappers import load_balanced, retried, stored
 from rankr1_rag.cli import main
 from rankr1_rag.connect import connect
 from rankr1_rag.errors import BackendError
 from rankr1_rag.explain import write_page
+from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.io.journal import Journal
 from rankr1_rag.io.jsonl import ranking_to_json, to_line
 from rankr1_rag.redaction import (
@@ -45,6 +47,7 @@ from rankr1_rag.redaction import (
     unsuspicious,
 )
 from rankr1_rag.settings import Connection
+from rankr1_rag.types import Completion
 from tests.attacks.conftest import SCALE, examples
 from tests.backends.conftest import chat, environment
 
@@ -213,6 +216,34 @@ def test_nothing_shows_a_key_where_no_server_answers(
     for seconds in (5, 0.000_001):
         backends[:] = [OpenAI("m", base_url="http://127.0.0.1:9/v1", timeout=seconds, **WHERE[where])]
         assert not leaks(attempt(lambda: Reranker(backends[0], k=1).rank("q", ["a", "b"])), caplog.text)
+
+
+class FrameworkModel:
+    """A model of a framework, whose errors show its key."""
+
+    api_key: str
+
+    def __init__(self) -> None:
+        self.api_key = KEY
+
+
+class Refused(FrameworkLLM):
+    def chat(self, request: Request) -> Completion:
+        try:
+            raise ConnectionError("401", f"Authorization: Bearer {KEY}")
+        except ConnectionError as error:
+            raise ValueError(f"wrong key {KEY}") from error
+
+    async def achat(self, request: Request) -> Completion:
+        return self.chat(request)
+
+
+def test_no_error_of_a_framework_s_model_shows_its_key_in_a_traceback() -> None:
+    with pytest.raises(BackendError, match="ValueError: wrong key <key>") as caught:
+        Reranker(Refused(FrameworkModel(), "m"), k=1).rank("q", ["a", "b"])
+    shown = "".join(traceback.format_exception(caught.value)) + str(pickle.dumps(caught.value))
+    assert "ConnectionError: [Errno 401] Authorization: Bearer <key>" in shown
+    assert not leaks(shown)
 
 
 # ---- a key in a wrong place
