@@ -2,7 +2,7 @@
 
     python -m bench.rerank [HOTPOTQA.json]
 
-The demo's 15 questions, and the first 20 of a HotpotQA file in the official format, its paragraphs pooled; BM25 top 20,
+The demo's questions, and the first 20 of a HotpotQA file in the official format, its paragraphs pooled; BM25 top 20,
 top 5 selected.
 """
 

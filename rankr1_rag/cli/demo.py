@@ -16,12 +16,17 @@ from rich.text import Text
 
 from rankr1_rag import demo as corpus
 from rankr1_rag.checkpoints import BASE, EMBEDDED
-from rankr1_rag.cli.options import CommandSettings, arguments, with_hyphens
+from rankr1_rag.cli.options import CommandSettings, UsageError, arguments, with_hyphens
 from rankr1_rag.cli.report import Job
-from rankr1_rag.explain import PAGE, clean, cost_table, write_page
-from rankr1_rag.io.files import check_output, is_stream
+from rankr1_rag.explain import PAGE, clean, cost_table, show, write_page
+from rankr1_rag.io.collection import as_passage, parse_object
+from rankr1_rag.io.files import check_output, is_stream, located, numbered_lines
+from rankr1_rag.io.jsonl import ranking_to_json
 from rankr1_rag.reranker import Reranker
-from rankr1_rag.types import Cost, Passage, Ranking
+from rankr1_rag.types import Cost, Passage, Query, Ranking
+
+SHOWN = 15
+"""Questions of the corpus that the demo asks, the first ones: all of them take some minutes on two cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +50,30 @@ class RerankedQuestion:
 def demo(
     *,
     settings: CommandSettings,
+    ask: Annotated[str | None, typer.Option(help="A question of your own, in place of the 15.")] = None,
+    passages: Annotated[
+        str | None, typer.Option(help="Its passages: JSON lines, or plain texts, one a line (default: the demo's).")
+    ] = None,
     html: Annotated[str | None, typer.Option(help="Path for a page about the question that changed most.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print figures, or the ranking of --ask, as JSON.")] = False,
 ) -> None:
     """Rerank the BM25 top 20 of 15 multi-hop questions and print the result. It needs no arguments.
 
-    With --base-url … it does the same with a model on a server.
+    With --base-url … it does the same with a model on a server. With --ask "…" --passages FILE it finds and reranks
+    passages of your own, and shows why.
     """
-    settings.check_files([html, "-" if as_json else None])
+    settings.check_files([html, "-" if as_json else None], [passages])
     check_output(html, PAGE)
     console = Console()
+    if ask is not None:
+        _ask(ask, passages, settings, html, as_json, console)
+        return
+    if passages is not None:
+        raise UsageError("--passages needs --ask, the question about them")
     if not (as_json or console.is_terminal):  # there is no progress bar
         patience = "; with the embedded model this takes a minute or two" if settings.kind == "openvino" else ""
         console.print(f"Reranking the BM25 top 20 of 15 questions{patience} ...")
-    job = Job(Console(stderr=True), len(corpus.questions()))
+    job = Job(Console(stderr=True), len(corpus.questions()[:SHOWN]))
     with settings.reranker(job) as reranker:
         started = time.monotonic()
         answered = _answered(reranker, job)
@@ -73,9 +88,40 @@ def demo(
                 console.print(Text(f"\nThe comparisons of one question: {clean(html)}"))
 
 
+def _ask(
+    text: str, path: str | None, settings: CommandSettings, html: str | None, as_json: bool, console: Console
+) -> None:
+    """Show how the passages of a file that BM25 finds for a question are reranked."""
+    with arguments():
+        pool = corpus.passages() if path is None else read_own(path)
+        (found,) = corpus.first_stage([corpus.DemoQuestion(Query("", text), "", (), "")], pool)
+    job = Job(Console(stderr=True), 1)
+    with settings.reranker(job) as reranker:
+        job.expect(reranker, len(found))
+        with job, arguments(with_hyphens):
+            ranking = reranker.rank(text, found)
+        if html is not None:
+            write_page(ranking, html)
+        if as_json:
+            typer.echo(json.dumps(ranking_to_json(ranking)))
+        elif html is None:
+            show(ranking, console)
+        elif not is_stream(html):
+            console.print(Text(clean(html)))
+
+
+def read_own(path: str) -> list[Passage]:
+    """The passages of a file: objects as JSON lines, or plain texts, one a line. FileError for a wrong line."""
+    found = []
+    for number, line in numbered_lines(path):
+        record = located(path, number, parse_object, line) if line.lstrip().startswith("{") else line
+        found.append(located(path, number, as_passage, record, str(number)))
+    return found
+
+
 def _answered(reranker: Reranker, job: Job) -> list[RerankedQuestion]:
     with arguments():  # the first stage may not be installed
-        asked = corpus.questions()
+        asked = corpus.questions()[:SHOWN]
         found = corpus.first_stage(asked, corpus.passages())
     rankings: dict[int, Ranking] = {}
     job.expect(reranker, len(found[0]))

@@ -165,8 +165,6 @@ def rerank(
         raise UsageError(f"{out} exists: use another --out, or --overwrite")
     ours = (RESULT if path.is_symlink() else None) if overwrite else NOTHING
     check_output(out, ours)
-    if own:
-        check_output(own[0], re.compile(b""))  # `Journal` looks into it
     work, total = _work(input, run, queries, passages, result.form, settings.distances)
     report = Report(with_hyphens)
     job = Job(report.console, total)
@@ -281,11 +279,11 @@ def _keep(out: str, ours: re.Pattern[bytes] | None, result: Result, asking: Aski
                 try:
                     result.write(file, journal[id]["record"])
                 except ValueError as error:
-                    problem = f"the record {id!r} is damaged ({error}): remove its line, and the same command requests"
-                    raise FileError(journal.path, None, f"{problem} that query again") from error
+                    problem = f"the record {id!r} is damaged ({error}): remove its line, and run the command again"
+                    raise FileError(journal.path, None, problem) from error
     except BaseException:
         done = f"{queries_of(len(journal))} done and kept" if len(journal) else "no query is done yet"
-        report.say(f"stopped: {done}, the same command resumes" + f" ({journal.path})" * bool(journal))
+        report.say(f"stopped: {done}, the same command resumes" + (f" ({journal.path})" if journal else ""))
         raise
     if left_out := len(journal) - len(asking.finished):
         report.say(f"{counted(left_out, 'record')} of another input left out")

@@ -19,7 +19,7 @@ from rankr1_rag.types import Passage, Query
 
 @dataclass(frozen=True, slots=True)
 class DemoQuestion:
-    """A question that two passages answer only together; `supports` are their ids."""
+    """A question; `supports` are the ids of the passages that answer it together, in the order of use."""
 
     query: Query
     answer: str

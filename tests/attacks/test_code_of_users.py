@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -72,9 +73,10 @@ def raises(kind: type[BaseException]) -> NoReturn:
 
 
 def is_of(error: object, kind: type[BaseException]) -> bool:
-    """Whether the error is of this kind or was raised for one that is."""
+    """Whether the error is of this kind or was raised for one that is. From a thread, asyncio raises its own kind."""
+    kinds = (kind, asyncio.CancelledError) if kind is concurrent.futures.CancelledError else kind
     while isinstance(error, BaseException):
-        if isinstance(error, kind):
+        if isinstance(error, kinds):
             return True
         error = error.__context__ if error.__cause__ is None else error.__cause__
     return False
@@ -341,24 +343,29 @@ WAYS: dict[str, Callable[[Reranker, list[Any]], tuple[Any, dict[int, Any]]]] = {
 ALL = [(place, error, way) for place in PLACES for error in ERRORS for way in WAYS]
 
 
-def within_limit(work: Callable[[], None]) -> None:
-    """Call it in a thread; a hang fails this test alone, and prints where every thread is."""
-    errors: list[BaseException] = []
+def within_limit(test: Callable[..., None]) -> Callable[..., None]:
+    """Run the test in a thread: a hang fails it alone, and prints where every thread is."""
 
-    def run() -> None:
+    @wraps(test)
+    def run(**arguments: object) -> None:
+        result: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+        def call() -> None:
+            try:
+                result.set_result(test(**arguments))
+            except BaseException as error:
+                result.set_exception(error)
+
+        threading.Thread(target=call, daemon=True).start()
         try:
-            work()
-        except BaseException as error:
-            errors.append(error)
+            error = result.exception(LIMIT)
+        except TimeoutError:
+            faulthandler.dump_traceback(all_threads=True)
+            pytest.fail(f"hangs for {LIMIT} seconds")
+        if error is not None:
+            raise AssertionError(f"{type(error).__name__} in the thread of the test") from error
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(LIMIT)
-    if thread.is_alive():
-        faulthandler.dump_traceback(all_threads=True)
-        pytest.fail(f"hangs for {LIMIT} seconds")
-    for error in errors:
-        raise AssertionError(f"{type(error).__name__} in the thread of the test") from error
+    return run
 
 
 def check_others(results: dict[int, Any]) -> None:
@@ -377,30 +384,28 @@ def handlers() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("place", "error", "way"), random.Random(0).sample(ALL, min(ROWS, len(ALL))))
+@within_limit
 def test_what_code_of_users_raises_is_the_error_of_its_query_alone(
     place: str, error: type[BaseException], way: str, tmp_path: Path
 ) -> None:
-    def work() -> None:
-        at = PLACES[place](lambda: raises(error), tmp_path)
-        outcome, meanwhile = WAYS[way](at.reranker, [("good", ["a", "b"]), at.item, ("good", ["a", "b"])])
-        check_others(meanwhile)
-        if isinstance(outcome, dict):
-            assert sorted(outcome) == [0, 1, 2]
-            assert all(isinstance(one, Ranking | Exception) for one in outcome.values())
-            assert at.whole or [type(outcome[n]) for n in (0, 2)] == [Ranking, Ranking]
-            outcome = outcome[1]
-        elif isinstance(outcome, BaseException):
-            raw = at.in_caller and way == "rank"
-            assert raw or isinstance(outcome, Exception)
-            assert raw or not isinstance(outcome, concurrent.futures.CancelledError)
-        if isinstance(outcome, Ranking):
-            assert at.may_pass or outcome.failure
-        else:
-            assert is_of(outcome, error) or at.may_pass
-        with suppress(*[BaseException] * at.whole):
-            at.reranker.close()
-
-    within_limit(work)
+    at = PLACES[place](lambda: raises(error), tmp_path)
+    outcome, meanwhile = WAYS[way](at.reranker, [("good", ["a", "b"]), at.item, ("good", ["a", "b"])])
+    check_others(meanwhile)
+    if isinstance(outcome, dict):
+        assert sorted(outcome) == [0, 1, 2]
+        assert all(isinstance(one, Ranking | Exception) for one in outcome.values())
+        assert at.whole or [type(outcome[n]) for n in (0, 2)] == [Ranking, Ranking]
+        outcome = outcome[1]
+    elif isinstance(outcome, BaseException):
+        raw = at.in_caller and way == "rank"
+        assert raw or isinstance(outcome, Exception)
+        assert raw or not isinstance(outcome, concurrent.futures.CancelledError)
+    if isinstance(outcome, Ranking):
+        assert at.may_pass or outcome.failure
+    else:
+        assert is_of(outcome, error) or at.may_pass
+    with suppress(*[BaseException] * at.whole):
+        at.reranker.close()
 
 
 class Backend(Scripted):
@@ -417,93 +422,71 @@ class Backend(Scripted):
 
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("error", ERRORS)
+@within_limit
 def test_what_close_raises_is_raised_by_close_alone(error: type[BaseException], wrapped: bool, tmp_path: Path) -> None:
-    def work() -> None:
-        backend: Any = Backend(lambda: raises(error))
-        if wrapped:
-            backend = stored(load_balanced([backend, Backend(lambda: raises(error))]), tmp_path / "store")
-        for run, name in ((run_sync, "close"), (run_async, "aclose")):
-            outcome, meanwhile = run(getattr(Reranker(backend), name))
-            assert isinstance(outcome, Exception)
-            assert is_of(outcome, error)
-            check_others(meanwhile)
-
-    within_limit(work)
+    backend: Any = Backend(lambda: raises(error))
+    if wrapped:
+        backend = stored(load_balanced([backend, Backend(lambda: raises(error))]), tmp_path / "store")
+    for run, name in ((run_sync, "close"), (run_async, "aclose")):
+        outcome, meanwhile = run(getattr(Reranker(backend), name))
+        assert isinstance(outcome, Exception)
+        assert is_of(outcome, error)
+        check_others(meanwhile)
 
 
 class Source:
-    """Three items and then an error; or, if it is closed before, another one. `closed` and `given`: what happened."""
+    """Three items and then an error; or, if it is closed before, another one."""
 
     def __init__(self, error: type[BaseException] | None, in_close: type[BaseException] | None = None) -> None:
         self.error, self.in_close, self.closed, self.given = error, in_close, threading.Event(), 0
 
-    def __iter__(self) -> Iterator[Any]:
-        try:
-            for self.given in range(1, 4):
-                yield f"query {self.given}", ["a", "b"]
-            if self.error is not None:
-                raises(self.error)
-            for _ in range(1000):
-                yield "more", ["a", "b"]
-        finally:
-            self.closed.set()
-            if self.in_close is not None:
-                raises(self.in_close)
-
-
-class AsyncSource(Source):
-    """The same, awaited."""
-
-    __iter__ = None  # type: ignore[assignment]
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        try:
-            for self.given in range(1, 4):
-                await asyncio.sleep(0)
-                yield f"query {self.given}", ["a", "b"]
-            if self.error is not None:
-                raises(self.error)
-            for _ in range(1000):
-                await asyncio.sleep(0)
-                yield "more", ["a", "b"]
-        finally:
-            self.closed.set()
-            if self.in_close is not None:
-                raises(self.in_close)
-
-
-class Steps(Source):
-    """A class with methods of its own, and no generator."""
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
+    def step(self) -> Any:
         if self.given == 3 and self.error is not None:
             raises(self.error)
         self.given += 1
         return f"query {self.given}", ["a", "b"]
 
-    def close(self) -> None:
+    def end(self) -> None:
         self.closed.set()
         if self.in_close is not None:
             raises(self.in_close)
 
 
-class AsyncSteps(Steps):
-    """The same, awaited."""
+class Generating(Source):
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            while True:
+                yield self.step()
+        finally:
+            self.end()
 
-    __iter__ = None  # type: ignore[assignment]
 
-    def __aiter__(self) -> Any:
-        return self
+class AsyncGenerating(Source):
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        try:
+            while True:
+                await asyncio.sleep(0)
+                yield self.step()
+        finally:
+            self.end()
+
+
+class Steps(Source):
+    """A class with methods of its own, and no generator."""
+
+    __iter__ = lambda self: self  # noqa: E731
+    __next__, close = Source.step, Source.end
+
+
+class AsyncSteps(Source):
+    __aiter__ = lambda self: self  # noqa: E731
 
     async def __anext__(self) -> Any:
         await asyncio.sleep(0)
-        return self.__next__()
+        return self.step()
 
     async def aclose(self) -> None:
-        self.close()
+        self.end()
 
 
 async def from_async(results: AsyncIterator[Any], done: list[Any], stop: int | None) -> None:
@@ -541,7 +524,7 @@ def streamed(source: Source, way: str, bar: bool, done: list[Any], stop: int | N
 STREAMS = [
     (way, source)
     for way in ("rank_many", "live", "arank_many")
-    for source in (Source, Steps, AsyncSource, AsyncSteps)
+    for source in (Generating, Steps, AsyncGenerating, AsyncSteps)
     if way == "arank_many" or not hasattr(source, "__aiter__")
 ]
 ENDINGS = [
@@ -557,36 +540,33 @@ ENDINGS = [
 @pytest.mark.parametrize(
     ("way", "source", "error", "bar"), random.Random(1).sample(ENDINGS, min(ROWS // 3, len(ENDINGS)))
 )
+@within_limit
 def test_what_ends_a_stream_early_is_raised_after_what_was_open(
     way: str, source: type[Source], error: type[BaseException], bar: bool
 ) -> None:
-    def work() -> None:
-        done: list[Any] = []
-        raised = streamed(source(error), way, bar, done)
-        assert is_of(raised, error)
-        assert isinstance(raised, Exception) or way != "arank_many"
-        assert sorted(index for index, result in done if isinstance(result, Ranking)) == [0, 1, 2]
-
-    within_limit(work)
+    done: list[Any] = []
+    raised = streamed(source(error), way, bar, done)
+    assert is_of(raised, error)
+    assert isinstance(raised, Exception) or way != "arank_many"
+    assert sorted(index for index, result in done if isinstance(result, Ranking)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("in_close", [None, ValueError, SystemExit, GeneratorExit, asyncio.CancelledError])
 @pytest.mark.parametrize("bar", [False, True])
 @pytest.mark.parametrize(("way", "source"), STREAMS)
+@within_limit
 def test_a_consumer_that_stops_early_closes_the_source(
     way: str, source: type[Source], bar: bool, in_close: type[BaseException] | None
 ) -> None:
-    def work() -> None:
-        read, done = source(None, in_close), list[Any]()
-        raised = streamed(read, way, bar, done, stop=2)
-        assert read.closed.is_set()
-        assert len(done) == 2
-        if in_close in (ValueError, SystemExit):
-            assert is_of(raised, in_close)
-
-    within_limit(work)
+    read, done = source(None, in_close), list[Any]()
+    raised = streamed(read, way, bar, done, stop=2)
+    assert read.closed.is_set()
+    assert len(done) == 2
+    if in_close in (ValueError, SystemExit):
+        assert is_of(raised, in_close)
 
 
+@within_limit
 def test_a_source_that_does_not_answer_holds_no_consumer_that_stops() -> None:
     def waits() -> Iterator[Any]:
         yield "query", ["a", "b"]
@@ -598,10 +578,9 @@ def test_a_source_that_does_not_answer_holds_no_consumer_that_stops() -> None:
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(60)
 
-    within_limit(lambda: from_sync(Reranker(Scripted(slowly)).rank_many(waits(), live=True), [], 1))
+    from_sync(Reranker(Scripted(slowly)).rank_many(waits(), live=True), [], 1)
     loop = asyncio.new_event_loop()
-    results = Reranker(Scripted(slowly)).arank_many(sleeps())
-    within_limit(lambda: loop.run_until_complete(from_async(results, [], 1)))
+    loop.run_until_complete(from_async(Reranker(Scripted(slowly)).arank_many(sleeps()), [], 1))
     for task in asyncio.all_tasks(loop):
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is what is tested
     loop.close()
@@ -620,23 +599,21 @@ def end_of_loop() -> None:
 
 
 @pytest.mark.parametrize("way", ["rank", "arank", "rank_many", "live", "arank_many"])
+@within_limit
 def test_if_the_private_loop_ends_all_that_is_open_fails_and_the_next_call_starts_another(way: str) -> None:
-    def work() -> None:
-        started.clear()
-        slow = Reranker(Scripted(forever))
-        threading.Thread(target=end_of_loop).start()
-        with pytest.raises(LoopError, match="has ended"):  # noqa: PT012
-            if way == "rank":
-                slow.rank("q", ["a", "b"])
-            elif way == "arank":
-                asyncio.run(slow.arank("q", ["a", "b"]))
-            elif way == "arank_many":
-                asyncio.run(all_awaited(slow.arank_many([ITEM] * 3)))
-            else:
-                all_of(slow.rank_many([ITEM] * 3, live=way == "live"))
-        assert others.rank("after", ["a", "b"]).order == (0, 1)
-
-    within_limit(work)
+    started.clear()
+    slow = Reranker(Scripted(forever))
+    threading.Thread(target=end_of_loop).start()
+    with pytest.raises(LoopError, match="has ended"):  # noqa: PT012
+        if way == "rank":
+            slow.rank("q", ["a", "b"])
+        elif way == "arank":
+            asyncio.run(slow.arank("q", ["a", "b"]))
+        elif way == "arank_many":
+            asyncio.run(all_awaited(slow.arank_many([ITEM] * 3)))
+        else:
+            all_of(slow.rank_many([ITEM] * 3, live=way == "live"))
+    assert others.rank("after", ["a", "b"]).order == (0, 1)
 
 
 def test_a_keyboard_interrupt_of_a_model_is_its_query_s_in_asyncio_run_of_the_main_thread() -> None:

@@ -37,10 +37,10 @@ def test_the_demo_prints_what_a_model_did(shell: Any) -> None:
     pytest.importorskip("bm25s", reason="the demo's first stage is not installed")
     shell.server.judge = lambda messages: "<think>why not</think> <answer>[1]</answer>"
     out = shell.run("demo", "--html", "page.html")
-    assert "BM25 0.800, reranked 0.800; 0 questions better, 0 worse" in " ".join(out.split())
+    assert "BM25 0.767, reranked 0.767; 0 questions better, 0 worse" in " ".join(out.split())
     assert "page.html" in shell.files
     figures = json.loads(shell.run("demo", "--json"))
-    assert figures["support_recall_before"] == figures["support_recall_after"] == pytest.approx(0.8)
+    assert figures["support_recall_before"] == figures["support_recall_after"] == pytest.approx(0.767, abs=5e-4)
     assert figures["cost"]["comparisons"] == 75
 
 
@@ -50,3 +50,25 @@ def test_the_demo_prints_no_escape_sequence_of_a_model(shell: Any) -> None:
     out = shell.run("demo")
     assert "␛[31mred␇" in out
     assert not set(out) & {"\x1b", "\x07", "\x9b"}
+
+
+def test_a_question_of_the_user_is_asked_of_the_users_passages(shell: Any) -> None:
+    pytest.importorskip("bm25s", reason="the demo's first stage is not installed")
+    parking = {"id": "p", "title": "Parking", "text": "Visitors park here. To open the barrier, reset nothing."}
+    lines = ["To reset a password, open Settings.", json.dumps(parking), "Invoices are sent once a month."]
+    (shell.folder / "own.txt").write_text("\n".join(lines))
+    shell.server.judge = lambda messages: "<think>it has the word barrier</think> <answer>[2]</answer>"
+    ask = ["demo", "--ask", "How do I open the barrier?", "--passages", "own.txt"]
+    assert "it has the word barrier" in shell.run(*ask)
+    ranked = json.loads(shell.run(*ask, "--json"))
+    assert sorted((one["id"], one["title"]) for one in ranked["passages"]) == [("1", ""), ("3", ""), ("p", "Parking")]
+    own = json.loads(shell.run("demo", "--ask", "Who composed music for Peer Gynt?", "--json"))  # the demo's passages
+    assert "edvard-grieg" in [one["id"] for one in own["passages"]]
+    assert len(own["passages"]) == 20
+    for wrong, problem in (
+        (["demo", "--passages", "own.txt"], "--passages needs --ask"),
+        ([*ask, "--html", "own.txt"], "own.txt: own.txt is an input"),
+        (["demo", "--ask", " "], "the query is empty"),
+    ):
+        shell.run(*wrong, code=2)
+        assert problem in shell.said
