@@ -153,6 +153,19 @@ def redact(text: str) -> str:
     return text
 
 
+def redact_error(error: BaseException) -> None:
+    """Redact the texts of an error of others, and of the errors that it was raised for: tracebacks print them all."""
+    chain: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while chain:
+        if (one := chain.pop()) is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.args = tuple([redact(text) if isinstance(text, str) else text for text in one.args])
+            if isinstance(one, OSError) and one.strerror:
+                one.strerror = redact(str(one.strerror))
+            chain += [one.__cause__, one.__context__]
+
+
 def excerpt(text: str, longest: int = 400, *, strict: bool = False) -> str:
     """The beginning of a text that someone else wrote, on one line, redacted and without what looks like a key.
 
@@ -189,8 +202,13 @@ def replace_secrets(value: Any, change: Change, is_secret: bool = False, referen
 
 
 def remember_all(settings: object) -> None:
-    """Remember each secret in these settings."""
-    replace_secrets(settings, lambda one: remember(getattr(one, "get_secret_value", lambda: one)()))
+    """Remember each secret in these settings; a header with blanks or slashes, such as a type, only if it is random."""
+
+    def remember_one(secret: Any) -> None:  # noqa: ANN401
+        value = str(getattr(secret, "get_secret_value", lambda: secret)())
+        remember(value, key=not re.search("[/ ]", value) or bool(re.match("(?i:basic|bearer) ", value)))
+
+    replace_secrets(settings, remember_one)
 
 
 def with_digests(settings: Any) -> Any:  # noqa: ANN401

@@ -21,6 +21,7 @@ from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from rankr1_rag.errors import BackendError, LoopError, RankR1Error
+from rankr1_rag.redaction import redact, redact_error
 
 T = TypeVar("T")
 EventLoop: TypeAlias = asyncio.AbstractEventLoop
@@ -85,7 +86,10 @@ def raise_backend_error(error: BaseException, model: str, task: asyncio.Task[Any
     """Raise a BackendError in place of an error of a backend that this task awaits; one of our tree is raised as is."""
     if isinstance(error, RankR1Error) or ends_task(error, task):
         raise error
-    raise BackendError(f"the backend {model!r} failed: {type(error).__name__}: {error}") from error
+    text = f"the backend {model!r} failed: {type(error).__name__}: {error}"
+    if redact(text) != text:
+        redact_error(error)
+    raise BackendError(text) from error
 
 
 @contextmanager

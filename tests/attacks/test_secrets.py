@@ -22,12 +22,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rankr1_rag import Passage, Reranker
+from rankr1_rag.backends import Request
 from rankr1_rag.backends.openai import OpenAI
 from rankr1_rag.backends.wrappers import load_balanced, retried, stored
 from rankr1_rag.cli import main
 from rankr1_rag.connect import connect
 from rankr1_rag.errors import BackendError
 from rankr1_rag.explain import write_page
+from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.io.journal import Journal
 from rankr1_rag.io.jsonl import ranking_to_json, to_line
 from rankr1_rag.redaction import (
@@ -38,10 +40,12 @@ from rankr1_rag.redaction import (
     hide_keys,
     redact,
     remember,
+    remember_all,
     with_digests,
     without_secrets,
 )
 from rankr1_rag.settings import Connection
+from rankr1_rag.types import Completion
 from tests.attacks.conftest import SCALE, RawServer, examples, http
 from tests.backends.conftest import chat, environment
 
@@ -181,6 +185,34 @@ def test_nothing_shows_a_key_where_no_server_answers(
         assert not leaks(attempt(lambda: Reranker(backends[0], k=1).rank("q", ["a", "b"])), caplog.text)
 
 
+class FrameworkModel:
+    """A model of a framework, whose errors show its key."""
+
+    api_key: str
+
+    def __init__(self) -> None:
+        self.api_key = KEY
+
+
+class Refused(FrameworkLLM):
+    def chat(self, request: Request) -> Completion:
+        try:
+            raise ConnectionError("401", f"Authorization: Bearer {KEY}")
+        except ConnectionError as error:
+            raise ValueError(f"wrong key {KEY}") from error
+
+    async def achat(self, request: Request) -> Completion:
+        return self.chat(request)
+
+
+def test_no_error_of_a_framework_s_model_shows_its_key_in_a_traceback() -> None:
+    with pytest.raises(BackendError, match="ValueError: wrong key <key>") as caught:
+        Reranker(Refused(FrameworkModel(), "m"), k=1).rank("q", ["a", "b"])
+    shown = "".join(traceback.format_exception(caught.value)) + str(pickle.dumps(caught.value))
+    assert "ConnectionError: [Errno 401] Authorization: Bearer <key>" in shown
+    assert not leaks(shown)
+
+
 # ---- a key in a wrong place
 
 WRONG: list[dict[str, Any]] = [
@@ -315,6 +347,9 @@ def test_ordinary_values_stay_in_errors() -> None:
     for value in ("http://localhost:8000", "Qwen2.5-7B-Instruct", "My Application 2", "2024-10-21-preview"):
         remember(value, key=False)
         assert excerpt(f"the {value}/v1 is") == f"the {value}/v1 is"
+    headers = {"Content-Type": "application/json", "HTTP-Referer": "http://localhost:8000", "X-Title": "my app 2"}
+    remember_all({"default_headers": {**headers, "Authorization": "Bearer abc123def"}})
+    assert redact(f"{headers} Bearer abc123def") == f"{headers} <key>"
     for value, text in FALSE_ALARMS.items():
         remember(value)
         assert excerpt(text) == hide_keys(text) == text
