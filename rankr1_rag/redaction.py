@@ -1,7 +1,7 @@
-"""Secrets are kept out of everything that leaves the process: what was read as a key is known here, and hidden here.
+"""Secrets are kept out of everything that leaves the process: they are remembered where they are read.
 
-A value is remembered where it is read: a key, a header, a parameter of a query, a secret field of a body. `hide` and
-`redact` take it out of texts, `masked` and `public` out of settings.
+Texts pass `hide_keys` (what a model wrote), `redact` (errors and logs) or `excerpt` (what someone else wrote, in an
+error). Settings pass `without_secrets` or `with_digests`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import html
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import pbkdf2_hmac
-from threading import Lock
-from typing import Any
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, quote_plus
+
+Change = Callable[[Any], Any]
 
 HIDDEN = "<key>"
 
@@ -32,39 +33,78 @@ SECRET_NAME = re.compile(
 )
 """Names of fields and parameters whose values are secret; those of special tokens and of cache keys are not."""
 
+RANDOM = r"(?<![^\W_])(?=[^\W_]{6})(?:[^\W_]{20}|\d{10}|[^\W_]{0,19}?(?:[a-z]\d+[a-z]|\d[a-z]+\d))"
+"""Letters and digits in no order of names, versions or dates."""
+
 LIKE_A_KEY = re.compile(
-    r"\b(?:sk|pk|rk|key)[-_](?=[\w*.-]{0,99}?[\d*])[\w*.-]{6,}|\b(?:hf_|gsk_|xai-|nvapi-|gh[opsu]_|AIza)[\w*.-]{6,}"
-    r"|\beyJ[\w-]{8,500}\.[\w.-]*|(?:(?<![\w-])[\w-]+)?\*{3,}[\w-]*|(?<=bearer )(?=\S*\d)\S{6,}",
+    rf"\b(?:(?:sk|pk|rk|key)[-_]|hf_|gsk_|xai-|nvapi-|gh[opsu]_)(?=[\w*.-]{{0,99}}?{RANDOM})[\w*.-]{{6,}}"
+    r"|\bsk-(?=[\w*-]{0,99}?\d{3})[\w*.-]{4,}|\bAIza[\w-]{20,}"
+    r"|\beyJ[\w-]{8,500}\.[\w.-]*|(?<![\w-])[\w-]+\*{3,}[\w-]*|\*{3,}[\w-]+|(?<=bearer )(?=\S*\d)\S{6,}",
     re.IGNORECASE,
 )
 
 PERHAPS_A_KEY = re.compile(
-    r"(?<![^\s\"'])[^\s\"']+(?=@)|(?<!\w)(?=\w*\d)(?=\w*[a-z])\w{20,}|[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}",
+    r"(?<![\w/\\~.-])(?![\w.-]*\.(?:[a-z]{1,12}|[a-z]{0,3}\d[a-z]?)(?![\w.-])|[\w.-]*[/\\])"  # not in a path
+    r"(?:[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}(?![\w.-])|(?=[\w.-]{20})(?=[\w.-]{0,99}?(?<![^\W_])(?=[^\W_]{10})"
+    r"(?:[a-z]+\d+[a-z]+\d|\d+[a-z]+\d+[a-z]))[\w.-]+)|(?<=//)(?<!///)[^\s\"']+(?=@)|[^\s\"'/:@]+:[^\s\"'@]+(?=@)",
     re.IGNORECASE,
 )
-"""Where no such thing belongs: a long word with digits, a UUID, and what is before the @ of an address."""
+"""Where no such thing belongs: a long word of mixed letters and digits, a UUID, a name with a password before @."""
 
-_lock = Lock()
-_known: dict[str, bool] = {}
-_NOTHING = re.compile("(?!)")
-_certain: list[str] = []
-_strong = _weak = _NOTHING
-_pieces: frozenset[str] = frozenset()
+REFERENCE = re.compile(r"\$[A-Za-z_]\w*|\$\{[A-Za-z_]\w*\}|<key [\da-f]{12}>", re.ASCII)
+"""A variable of the environment, or a digest."""
+
+PLAIN_WORD = re.compile(r"[\W_]{0,3}\w?[a-z]{4,}[\W_]{0,3}")
+
+PRINTED = (
+    r"(?<!(?i:model) [\"'`])(?:(?<=[\"'`=(])|(?<=[:=] )|(?<=(?i:key) )|(?<=(?i:token) )|(?<=(?i:bearer) )){}"
+    r"(?=[\"'`\])}}.,;!]|\s*$|\s+(?:is|was|not)\b)"
+)
+"""A word where a value is printed, not a word of a sentence."""
 
 
-def remember(value: str, *, key: bool = True) -> str:
-    """The value, which is hidden from now on, in other encodings too; pieces of it only if it is a `key`.
+class Known(NamedTuple):
+    """A secret, its forms, the pattern that finds them, and the pieces that are hidden too.
 
-    Of "Bearer …" and "Basic …" the second part is secret too, and the password. Values that may be words of any message
-    ("EMPTY", "test-key") are hidden in the texts of servers alone. No secret is a key of less than 4 characters, or
-    another value that is that of a version or has less than 8.
+    A "key" is hidden everywhere, another "value" in errors and logs. A "word" may be part of any message, "EMPTY" for
+    example: it is hidden in excerpts, where a value is printed.
     """
-    global _certain, _strong, _weak, _pieces
+
+    kind: Literal["key", "value", "word"]
+    forms: list[str]
+    pattern: re.Pattern[str]
+    pieces: set[str]
+
+
+_known: dict[tuple[str, bool], Known] = {}
+
+
+def remember(value: str, *, key: bool = True) -> None:
+    """Hide this value from now on, in other encodings too: that of a `key`, or one that is less certain to be secret.
+
+    Of "Bearer …" and "Basic …" the second part is secret too, and the password. No secret is a key of less than 4
+    characters, or another value that does not look random: an address, the name of a model, a version.
+    """
     value = str(value)  # of a subclass
-    if len(value) < 4 or _known.get(value) in (True, key):
-        return value
-    if not key and (len(value) < 8 or re.fullmatch(r"v?[\d.-]+[a-z]*", value)):
-        return value
+    has_digit = re.search(r"\d", value) is not None
+    has_symbols = len(value) >= 8 and has_digit and re.search(r"[^\w\s.:/,-]", value)
+    is_random = has_symbols or re.search(RANDOM, value, re.IGNORECASE)
+    if len(value) < 4 or (value, key) in _known or not (key or is_random):
+        return
+    if len(_known) >= 1_000:  # a process that gets new keys all the time
+        _known.pop(next(iter(list(_known))), None)
+    forms = sorted(set(encoded(value)), key=len, reverse=True)
+    one_of = "|".join(map(re.escape, forms))
+    as_word = rf"(?<![^\W_])(?:{one_of})(?![^\W_])"
+    long = [form for form in forms if len(form) >= 2 * PIECE]
+    pieces = {form[at : at + PIECE] for form in long for at in range(len(form) - PIECE + 1)}
+    if not (len(value) >= 8 and has_digit) and not re.fullmatch(r"\S{16,}", value):
+        known = Known("word", forms, re.compile(PRINTED.format(as_word)), set())
+    elif key and has_digit and re.search(r"[^\W\d]", value):
+        known = Known("key", forms, re.compile(one_of if is_random else as_word), pieces)
+    else:
+        known = Known("value", forms, re.compile(as_word), set())
+    _known[value, key] = known
     scheme, _, rest = value.partition(" ")
     if scheme.lower() in ("basic", "bearer"):
         remember(rest.strip())
@@ -73,43 +113,11 @@ def remember(value: str, *, key: bool = True) -> str:
             login = base64.b64decode(rest + "==").decode()
             remember(login)
             remember(login.partition(":")[2])
-    with _lock:
-        if len(_known) >= 1_000:  # a process that gets new keys all the time
-            del _known[next(iter(_known))]
-        _known[value] = key
-        strong = {one: is_key for one, is_key in _known.items() if _is_strong(one)}
-        forms = {form: is_key for one, is_key in strong.items() for form in encoded(one)}
-        long = [one for one, is_key in forms.items() if is_key and len(one) >= 2 * PIECE]
-        weak = [form for one in _known.keys() - strong.keys() for form in encoded(one)]
-        _certain = [one for one, is_key in forms.items() if is_key and re.search(r"\d", one)]
-        _strong, _weak = re.compile(f"{_any(long)}|{_words(forms)}"), re.compile(_words(weak))
-        _pieces = frozenset([one[at : at + PIECE] for one in long for at in range(len(one) - PIECE + 1)])
-    return value
 
 
 def forget() -> None:
     """Forget all secrets."""
-    global _certain, _strong, _weak, _pieces
-    with _lock:
-        _known.clear()
-        _certain, _strong, _weak, _pieces = [], _NOTHING, _NOTHING, frozenset()
-
-
-def _is_strong(value: str) -> bool:
-    return (len(value) >= 8 and re.search(r"\d", value) is not None) or re.fullmatch(r"\S{16,}", value) is not None
-
-
-def _any(texts: Iterable[str]) -> str:
-    return "|".join(sorted(map(re.escape, texts), key=len, reverse=True)) or "(?!)"
-
-
-def _words(texts: Iterable[str]) -> str:
-    return rf"(?<![^\W_])(?:{_any(texts)})(?![^\W_])"
-
-
-def remember_all(settings: object) -> None:
-    """Remember each secret in these settings: what has a secret name, or looks like a key."""
-    changed(settings, lambda one: is_reference(one) or remember(str(getattr(one, "get_secret_value", lambda: one)())))
+    _known.clear()
 
 
 def encoded(value: str) -> Iterator[str]:
@@ -118,99 +126,115 @@ def encoded(value: str) -> Iterator[str]:
     yield from (value, percent, re.sub("%..", lambda one: one[0].lower(), percent), quote(value, errors="replace"))
     yield from (quote_plus(value, errors="replace"), html.escape(value), repr(value)[1:-1])
     for escaped in (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]):
-        yield from (escaped, escaped.replace("/", r"\/"), json.dumps(escaped.replace("/", r"\/"))[1:-1])
+        slashed = escaped.replace("/", r"\/")
+        yield from (escaped, slashed, json.dumps(slashed)[1:-1])
         yield re.sub(r"[&<>+=/']", lambda one: f"\\u{ord(one[0]):04x}", escaped)
     in_base64 = base64.b64encode(value.encode("utf-8", "replace")).decode()
     yield from (in_base64, in_base64.rstrip("="), in_base64.rstrip("=").replace("+", "-").replace("/", "_"))
 
 
-def hide(text: str) -> str:
-    """The text without whole keys. Only those with a digit: any other text stays as it is."""
-    for form in _certain:
-        if form in text:
-            text = text.replace(form, HIDDEN)
+def hide_keys(text: str, kind: str = "key") -> str:
+    """The text without whole keys; any other text stays as it is."""
+    for known in list(_known.values()):
+        if known.kind == kind and any(form in text for form in known.forms):
+            text = known.pattern.sub(HIDDEN, text)
     return text
 
 
 def redact(text: str) -> str:
-    """The text without anything that was remembered and without pieces of keys, for errors and logs."""
-    text = _strong.sub(HIDDEN, hide(text))
-    runs: list[list[int]] = []
-    for at in [at for at in range(len(text) - PIECE + 1) if text[at : at + PIECE] in _pieces] if _pieces else ():
-        if runs and at <= runs[-1][1]:
-            runs[-1][1] = at + PIECE
-        else:
-            runs.append([at, at + PIECE])
-    for start, end in reversed(runs):
-        if not re.fullmatch(r"[\W_]*\w?[a-z]+[\W_]*", text[start:end]):  # a plain word
+    """The text without any key or value that was remembered and without pieces of keys, for errors and logs."""
+    text = hide_keys(hide_keys(text), "value")
+    pieces = set[str]().union(*[known.pieces for known in list(_known.values())])
+    starts = "".join(["x" if text[at : at + PIECE] in pieces else " " for at in range(len(text))])
+    for run in reversed([*re.finditer("x(?:.{0,7}x)*", starts)]):  # of pieces that overlap or touch
+        start, end = run.start(), run.end() + PIECE - 1
+        if not PLAIN_WORD.fullmatch(text, start, end):
             text = text[:start] + HIDDEN + text[end:]
     return text
 
 
-def quoted(text: str, longest: int = 400) -> str:
-    """The beginning of a server's text on one line, cut after it was redacted, without what looks like a key."""
-    text = LIKE_A_KEY.sub(HIDDEN, _weak.sub(HIDDEN, redact(text[: 20 * longest])))
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+def redact_error(error: BaseException) -> None:
+    """Redact the texts of an error of others, and of the errors that it was raised for: tracebacks print them all."""
+    chain: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while chain:
+        if (one := chain.pop()) is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.args = tuple([redact(text) if isinstance(text, str) else text for text in one.args])
+            if isinstance(one, OSError) and one.strerror:
+                one.strerror = redact(str(one.strerror))
+            chain += [one.__cause__, one.__context__]
+
+
+def excerpt(text: str, longest: int = 400, *, strict: bool = False) -> str:
+    """The beginning of a text that someone else wrote, on one line, redacted and without what looks like a key.
+
+    With `strict` also without what may be one, where no key belongs.
+    """
+    text = redact(text[: 20 * longest])
+    text = PERHAPS_A_KEY.sub(HIDDEN, text) if strict else hide_keys(text, "word")
+    line = " ".join("".join(c if c.isprintable() else " " for c in LIKE_A_KEY.sub(HIDDEN, text)).split())
     return line if len(line) <= longest else f"{line[:longest]}…"
 
 
-def shown(value: object, longest: int = 100) -> str:
-    """A wrong value in an error, without anything that may be a key in the wrong place."""
-    return unsuspicious(f"{masked(value)!r:.{4 * longest}}")[:longest]
+def excerpt_of(value: object, longest: int = 100) -> str:
+    """The beginning of a wrong value, for an error."""
+    return excerpt(repr(with_digests(value)), longest, strict=True)
 
 
-def unsuspicious(text: str) -> str:
-    """The text without anything that may be a key."""
-    return redact(LIKE_A_KEY.sub(HIDDEN, PERHAPS_A_KEY.sub(HIDDEN, text)))
-
-
-def changed(value: Any, change: Callable[[Any], Any], is_secret: bool = False) -> Any:  # noqa: ANN401
+def replace_secrets(value: Any, change: Change, is_secret: bool = False, references: bool = False) -> Any:  # noqa: ANN401
     """Settings with each secret changed, or left out if the change is `...`.
 
-    Secret is what has a secret name, all in a mapping that has one, and what looks like a key.
+    Secret is what has a secret name, all in a mapping that has one, and what looks like a key; a variable of the
+    environment, "$NAME" or "${NAME}", only with `references`.
     """
     if isinstance(value, Mapping):
-        named = {
-            name: changed(one, change, is_secret or bool(SECRET_NAME.search(str(name)))) for name, one in value.items()
-        }
+        secret = {name: is_secret or SECRET_NAME.search(str(name)) is not None for name in value}
+        named = {name: replace_secrets(one, change, secret[name], references) for name, one in value.items()}
         return {name: one for name, one in named.items() if one is not ...}
     if type(value) in (list, tuple):
-        return type(value)([one for one in (changed(one, change, is_secret) for one in value) if one is not ...])
-    if (
-        value is None
-        or isinstance(value, bool)
-        or not (is_secret or (isinstance(value, str) and LIKE_A_KEY.fullmatch(value)))
-    ):
-        return value
-    return change(value)
+        changed = [replace_secrets(one, change, is_secret, references) for one in value]
+        return type(value)([one for one in changed if one is not ...])
+    if isinstance(value, str):
+        is_secret = is_secret or LIKE_A_KEY.fullmatch(value) is not None
+        is_secret = is_secret and (references or not REFERENCE.fullmatch(value))
+    return change(value) if is_secret and value is not None and not isinstance(value, bool) else value
 
 
-def masked(value: Any) -> Any:  # noqa: ANN401
+def remember_all(settings: object) -> None:
+    """Remember each secret in these settings; a header with blanks or slashes, such as a type, only if it is random."""
+
+    def remember_one(secret: Any) -> None:  # noqa: ANN401
+        value = str(getattr(secret, "get_secret_value", lambda: secret)())
+        remember(value, key=not re.search("[/ ]", value) or bool(re.match("(?i:basic|bearer) ", value)))
+
+    replace_secrets(settings, remember_one)
+
+
+def with_digests(settings: Any) -> Any:  # noqa: ANN401
     """Settings with a digest in place of each secret: the same for the same settings, and slow to guess from."""
 
-    def digest(secret: Any) -> Any:  # noqa: ANN401
+    def digest(secret: object) -> str:
         raw = str(secret).encode("utf-8", "surrogatepass")
-        if is_reference(secret) or re.fullmatch(rb"<key [\da-f]{12}>", raw):  # masked before
-            return secret
         return f"<key {pbkdf2_hmac('sha256', raw, b'rankr1', 50_000).hex()[:12]}>"
 
-    return changed(value, digest)
+    return replace_secrets(settings, digest)
 
 
-def public(value: Any, is_secret: bool = False) -> Any:  # noqa: ANN401
-    """Settings without their secrets; "$NAME", a variable of the environment, is none."""
-    return changed(value, lambda one: one if is_reference(one) else ..., is_secret)
+def without_secrets(settings: Any) -> Any:  # noqa: ANN401
+    """Settings without their secrets."""
+    return replace_secrets(settings, lambda _: ...)
 
 
-def is_reference(value: object) -> bool:
-    """Whether this is "$NAME" or "${NAME}", a variable of the environment."""
-    return isinstance(value, str) and re.fullmatch(r"\$(?:[A-Za-z_]\w*|\{[A-Za-z_]\w*\})", value, re.ASCII) is not None
+def has_secret(settings: object) -> bool:
+    """Whether settings hold a secret."""
+    return bool(without_secrets(settings) != settings)
 
 
 def check_variable(option: str, name: str) -> None:
     """ValueError for what is no name of a variable of the environment, or looks like a key itself."""
     is_name = re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) and len(name) <= 100
-    if not is_name or (shown_variable(name) != name and unsuspicious(name) != name):
+    if not is_name or name not in (shown_variable(name), excerpt(name, strict=True)):
         raise ValueError(
             f"{option} is no name of an environment variable (got {len(name)} characters, not shown as they may be the "
             "key itself): put the key into a variable, and use the name of that, MY_API_KEY for example"
@@ -218,6 +242,6 @@ def check_variable(option: str, name: str) -> None:
 
 
 def shown_variable(name: str) -> str:
-    """The name of a variable in an error: only its beginning if it may be a key, given in place of a name."""
+    """The name of a variable in an error: only its beginning if it may be a key in place of a name."""
     is_usual = name in os.environ or (re.fullmatch(r"[A-Z][A-Z\d_]*", name) and len(re.sub(r"\D", "", name)) < 6)
     return name if is_usual else f"{name[:3]}…"

@@ -213,7 +213,10 @@ class Reranker(Settings):
             if isinstance(run, Exception):
                 return run
             try:
-                return await self._rank(run)
+                ranking = await self._rank(run)
+                if not vars(self).get("_logged"):
+                    vars(self)["_logged"] = ranking.log_problems()
+                return ranking
             except BaseException as error:
                 return as_exception(error)
 

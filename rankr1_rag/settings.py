@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl
 from rankr1_rag.backends import Backend
 from rankr1_rag.checkpoints import CHECKPOINTS, Checkpoint
 from rankr1_rag.prompt import FORMATS, Format
-from rankr1_rag.redaction import check_variable, public, remember_all, shown
+from rankr1_rag.redaction import check_variable, excerpt_of, has_secret, remember_all
 from rankr1_rag.selection import ALGORITHMS, LISTWISE
 from rankr1_rag.types import Clip, Force
 
@@ -94,7 +94,7 @@ class Option:
             within = (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
             within = within and (self.above is None or value > self.above)
         if not within or not any(_fits(value, kind) for kind in self.kinds):
-            got = self.name if self.secret else f"{self.name}={shown(value)}"
+            got = self.name if self.secret else f"{self.name}={excerpt_of(value)}"
             raise ValueError(f"{got}: {self.wanted} is needed")
         if self.name == "api_key_env":
             check_variable(f"{self.name}=", value)
@@ -216,7 +216,7 @@ def with_options(owner: type[Owner]) -> type[Owner]:
                 raise TypeError(f"{called}(): {no_such_option(name, known)}")
         if len(args) > len(placed):
             only = f"{called}() takes only {' and '.join(placed)} without a name"
-            problem = f"{only} (got {shown(args[len(placed)], 80)} as well)"
+            problem = f"{only} (got {excerpt_of(args[len(placed)], 80)} as well)"
             raise TypeError(f"{problem}: write the name of the option, {example}= for example")
         args = tuple(None if isinstance(one, EffectiveDefault) else one for one in args)  # from the signature
         arguments = {name: None if isinstance(one, EffectiveDefault) else one for name, one in arguments.items()}
@@ -501,7 +501,7 @@ class Connection:
         """The part of an address that shows a secret, the name of a parameter for example."""
         split = [re.split("[?#]", url, maxsplit=1) for url in self.urls]
         query = [pair for _, *rest in split for pair in parse_qsl("&".join(rest).replace("#", "&"))]
-        names = [name for name, one in [*query, *(self.query or {}).items()] if public({name: one}) != {name: one}]
+        names = [name for name, one in [*query, *(self.query or {}).items()] if has_secret({name: one})]
         return "user name or password" if any("@" in one[0] for one in split) else ", ".join(names[:1])
 
     @property
@@ -546,7 +546,7 @@ def check_no_secret(one: Any, what: str) -> None:  # noqa: ANN401
         raise TypeError(f"{what} with api_key= is not pickled, as the key would be: use api_key_env=")
     for name in ("headers", "extra_body", "options"):
         value = getattr(one, name)
-        if public({name: value}) != {name: value}:
+        if has_secret({name: value}):
             remedy = f'{name}={{"NAME": "$VARIABLE"}}' if name != "options" else "a variable of the environment"
             raise TypeError(f"{what} with {name}= is not pickled, as its secret would be: use {remedy}")
 

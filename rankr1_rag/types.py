@@ -237,14 +237,15 @@ class Ranking:
         """What `explain` needs for any rank: the outcomes of the trace, and the positions that were selected."""
         return scoring.Outcomes(self.trace), frozenset(self.order[: self.k] if self.chosen is None else self.chosen)
 
-    def log_problems(self) -> None:
+    def log_problems(self) -> bool:
         """Log a warning if the model failed, or if at least half of the answers in its trace name no passage.
 
-        `Reranker.rank` and `arank` do so. Of `rank_many`, look at `failure` and `cost.unparsed`, or call this.
+        True if there was something to log. `Reranker.rank` and `arank` do so; `rank_many` for the first such ranking:
+        of the others, look at `failure` and `cost.unparsed`.
         """
         unparsed = [comparison for comparison in self.trace if not comparison.parsed]
         if not (self.failure or (unparsed and 2 * len(unparsed) >= len(self.trace))):
-            return
+            return False
         log, query = logging.getLogger("rankr1_rag"), self.query.text
         if self.failure:
             log.warning("query %.100r keeps the first-stage order: %s", query, self.failure)
@@ -260,6 +261,7 @@ class Ranking:
                 if unparsed[-1].forced
                 else "force='unparsed' requests the label of such a model once more",
             )
+        return True
 
     def __len__(self) -> int:
         return len(self.order)

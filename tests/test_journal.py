@@ -17,6 +17,7 @@ OTHER_FILES = ['{"rankr1_eval": 1}\n', "[1]\n", "no json\n", "mine", '{"rankr1_j
 
 
 def begun(path: Path, kind: str = "read none", settings: dict[str, object] = SETTINGS, **options: object) -> Journal:
+    options = {"fields": {}, **options}
     return Journal(path, kind, settings, remedy="give another --out", **options)
 
 
@@ -110,9 +111,9 @@ def test_a_file_of_another_version_names_it(path: Path) -> None:
         old = {key: value for key, value in {**json.loads(head), "version": version}.items() if value is not None}
         path.write_text(json.dumps(old) + "\n" + record)
         with pytest.raises(FileError, match=f"written by {by} without text at byte .*: remove it, or"):
-            begun(path, fields=("said", "text"))
-        with pytest.raises(FileError, match=f":2: written by {by} without text: run the command that makes it"):
-            read_journal(path, "read none", ("said", "text"))
+            begun(path, fields={"said": "a string", "text": "a string"})
+        with pytest.raises(FileError, match=f":2: written by {by} without text at byte .*: run the command"):
+            read_journal(path, "read none", {"said": "a string", "text": "a string"})
         with pytest.raises(FileError, match=f"made by {by} with other settings"):
             begun(path, settings={"think": 5})
         with begun(path) as records:
@@ -162,13 +163,13 @@ def test_a_finished_file_can_be_read_at_any_time(path: Path) -> None:
     with begun(path) as records:
         records.note(gave_up_at=1)
         wanted = {id: {"id": id, "said": f"of {id}"} for id in ("q1", "q2")}
-        assert read_journal(path, "read none", ["said"]) == wanted
+        assert read_journal(path, "read none", {"said": "a string"}) == wanted
     assert head_settings(path.read_bytes().splitlines()[0]) == SETTINGS
     assert head_settings(b"[1]") is None
     with pytest.raises(FileError, match="not the records of 'rerank'"):
-        read_journal(path, "rerank")
+        read_journal(path, "rerank", {})
     with pytest.raises(FileError, match=r"a\.jsonl:2: damaged or unfinished"):
-        read_journal(path, "read none", ["said", "read"])
+        read_journal(path, "read none", {"said": "a string", "read": "a string"})
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(FileError, match=r"a\.jsonl:5: damaged or unfinished"):
-        read_journal(path, "read none")
+        read_journal(path, "read none", {})

@@ -234,6 +234,13 @@ def test_problems_are_logged_for_callers_that_drop_the_ranking(
     assert not logged or re.search(logged, caplog.text)
 
 
+def test_of_many_rankings_without_readable_answers_the_first_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    found = list(Reranker(Scripted(lambda _: "dunno"), k=1).rank_many([("which?", ["one", "two"])] * 3))
+    assert [ranking.cost.unparsed for _, ranking in found if isinstance(ranking, Ranking)] == [1, 1, 1]
+    assert len(caplog.messages) == 1
+    assert "name no passage" in caplog.text
+
+
 def test_votes_ask_each_set_in_new_orders(judge: Scripted, numbered: Numbered) -> None:
     ranking = Reranker(judge, k=1, size=10, votes=5, seed=3).rank("which?", numbered(10))
     assert (len(ranking.trace), len({comparison.set for comparison in ranking.trace}) > 1) == (5, True)

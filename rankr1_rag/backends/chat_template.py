@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from rankr1_rag.errors import BackendError
 from rankr1_rag.types import Message
 
-LOOKS_SPECIAL = re.compile(r"(?!</?[a-z]+[1-6]?>\Z)[<\[|\u25c1\uff5c].*[^\W\d].*[>\]|\u25b7\uff5c]")
-"""A token that was added to a vocabulary, but not as a special one: `<|fim_prefix|>`, not `<td>` or white space."""
+_LOOKS_SPECIAL = re.compile(r"(?!</?[a-z]+[1-6]?>\Z)[<\[|\u25c1\uff5c].*[^\W\d].*[>\]|\u25b7\uff5c]")
 
 ApplyTemplate = Callable[[list[dict[str, str]]], object]
 
@@ -74,10 +73,16 @@ def render_prompt(tokenizer: Any, messages: Sequence[Message], name: str) -> Ren
 
 def special_tokens(tokenizer: Any) -> frozenset[str]:  # noqa: ANN401
     """The texts that a tokenizer of transformers makes control tokens of."""
-    added = [(str(one), one.special) for one in getattr(tokenizer, "added_tokens_decoder", {}).values()]
-    return frozenset(tokenizer.all_special_tokens).union(
-        text for text, special in added if special or LOOKS_SPECIAL.fullmatch(text)
-    )
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    return control_tokens((str(one), one.special) for one in added).union(tokenizer.all_special_tokens)
+
+
+def control_tokens(added: Iterable[tuple[str, bool]]) -> frozenset[str]:
+    """Of the tokens that were added to a vocabulary, with whether as special ones, those that are control tokens.
+
+    Some models add theirs as ordinary ones: `<|fim_prefix|>` counts, `<td>` and white space do not.
+    """
+    return frozenset(text for text, is_special in added if is_special or _LOOKS_SPECIAL.fullmatch(text))
 
 
 def utf8(text: str) -> str:

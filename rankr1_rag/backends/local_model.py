@@ -24,7 +24,7 @@ from weakref import WeakSet, finalize
 
 from rankr1_rag.backends import Request
 from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
-from rankr1_rag.redaction import public
+from rankr1_rag.redaction import has_secret
 from rankr1_rag.types import Completion
 
 log = logging.getLogger("rankr1_rag")
@@ -188,7 +188,7 @@ class LocalModel(ABC, Generic[W]):
 
     def __reduce__(self) -> tuple[Callable[[], Any], tuple[()]]:
         arguments = getattr(self._again, "keywords", {})
-        if public(arguments) != arguments:
+        if has_secret(arguments):
             raise TypeError(
                 "an argument of this backend holds a secret, which would be pickled: put it into a variable"
             )

@@ -23,7 +23,7 @@ from rankr1_rag.cli.rerank import rerank
 from rankr1_rag.cli.train import app as train
 from rankr1_rag.errors import FileError, RankR1Error
 from rankr1_rag.explain import clean
-from rankr1_rag.redaction import redact, unsuspicious
+from rankr1_rag.redaction import excerpt, redact
 from rankr1_rag.settings import TOP_N, EffectiveDefault
 
 
@@ -36,7 +36,7 @@ class Commands(typer.core.TyperGroup):
             return super().invoke(ctx)
         except Exception as error:  # a UsageError of click, or of the copy of click in newer versions of typer
             if isinstance(message := getattr(error, "message", None), str):
-                vars(error)["message"] = unsuspicious(message)
+                vars(error)["message"] = excerpt(message, 1_000, strict=True)
             raise
 
 
@@ -88,23 +88,15 @@ def run(app: typer.Typer) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: print nothing more at exit
         sys.exit(1)
-    except (UsageError, FileError) as error:
-        print_error(str(error))
-        sys.exit(2)
-    except OSError as error:
-        is_path = bool(error.filename) and error.errno in _WRONG_PATH
-        text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-        print_error(f"{text}: check the path" if is_path else text)
-        sys.exit(2 if is_path or isinstance(error, FileNotFoundError | PermissionError) else 1)
-    except RankR1Error as error:
-        print_error(str(error))
-        sys.exit(1)
+    except (UsageError, RankR1Error, OSError) as error:
+        text, is_wrong_path = str(error), False
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            is_wrong_path = error.errno in WRONG_PATH
+            text = f"{error.filename}: {error.strerror}{': check the path' if is_wrong_path else ''}"
+        line = Text.assemble(("error: ", "bold red"), clean(text).replace("\n", "\\n"))
+        Console(stderr=True).print(line, soft_wrap=True)
+        is_usage = isinstance(error, UsageError | FileError | FileNotFoundError | PermissionError)
+        sys.exit(2 if is_usage or is_wrong_path else 1)
 
 
-_WRONG_PATH = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
-
-
-def print_error(text: str) -> None:
-    """One line on standard error."""
-    shown = clean(text).replace("\n", "\\n")
-    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), shown), soft_wrap=True)
+WRONG_PATH = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}

@@ -169,8 +169,6 @@ def rerank(
         folders = [os.path.realpath(one) for one in settings.inputs]
         ours = RESULT if path.is_symlink() or os.path.realpath(path.parent) in folders else None
     check_output(out, ours)
-    if own:
-        check_output(own[0], re.compile(b""))  # `Journal` looks into it
     work, total = _work(input, run, queries, passages, result.form, settings.distances)
     report = Report(with_hyphens)
     job = Job(report.console, total)
@@ -288,7 +286,7 @@ def _keep(out: str, ours: re.Pattern[bytes] | None, result: Result, asking: Aski
                     raise journal.damaged(id, error) from error
     except BaseException:
         done = f"{queries_of(len(journal))} done and kept" if len(journal) else "no query is done yet"
-        report.say(f"stopped: {done}, the same command resumes" + f" ({journal.path})" * bool(journal))
+        report.say(f"stopped: {done}, the same command resumes" + (f" ({journal.path})" if journal else ""))
         raise
     if left_out := len(journal) - len(asking.finished):
         report.say(f"{counted(left_out, 'record')} of another input left out")

@@ -21,6 +21,7 @@ from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from rankr1_rag.errors import BackendError, LoopError, RankR1Error
+from rankr1_rag.redaction import redact, redact_error
 
 T = TypeVar("T")
 EventLoop: TypeAlias = asyncio.AbstractEventLoop
@@ -72,18 +73,23 @@ def as_exception(error: BaseException) -> Exception:
 ENDS = (StopIteration, StopAsyncIteration, concurrent.futures.CancelledError)
 
 
-def is_end(task: asyncio.Task[Any] | None, error: BaseException) -> bool:
-    """Whether this error ends the task from outside: it is cancelled, or its coroutine closed."""
+def ends_task(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+    """Whether this error ends the task from outside: it is cancelled, its coroutine closed, or Ctrl-C was pressed."""
     if isinstance(error, GeneratorExit):
         return asyncio._get_running_loop() is None or asyncio.current_task() is not task
-    return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
+    if isinstance(error, asyncio.CancelledError):
+        return task is None or task.cancelling() > 0
+    return may_be_ctrl_c(error)
 
 
 def raise_backend_error(error: BaseException, model: str, task: asyncio.Task[Any] | None) -> NoReturn:
     """Raise a BackendError in place of an error of a backend that this task awaits; one of our tree is raised as is."""
-    if isinstance(error, RankR1Error) or is_end(task, error):
+    if isinstance(error, RankR1Error) or ends_task(error, task):
         raise error
-    raise BackendError(f"the backend {model!r} failed: {type(error).__name__}: {error}") from error
+    text = f"the backend {model!r} failed: {type(error).__name__}: {error}"
+    if redact(text) != text:
+        redact_error(error)
+    raise BackendError(text) from error
 
 
 @contextmanager
@@ -93,7 +99,7 @@ def contained() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if is_end(task, error) or may_be_ctrl_c(error):
+        if ends_task(error, task):
             raise
         raise as_exception(error)  # noqa: B904
 
@@ -107,8 +113,8 @@ def may_be_ctrl_c(error: BaseException) -> bool:
     return not isinstance(getattr(takes, "__self__", None), asyncio.Runner)
 
 
-class Outcome(Future[T]):
-    """The outcome of a coroutine on the event loop of another thread; cancelling it cancels the coroutine."""
+class TaskFuture(Future[T]):
+    """The result of a task on the event loop of another thread; cancelling it cancels the task."""
 
     task: asyncio.Task[Any] | None = None
 
@@ -122,32 +128,31 @@ class Outcome(Future[T]):
         return cancelled
 
 
-async def settle(outcome: Outcome[T], coroutine: Coroutine[Any, Any, T]) -> None:
-    """Await the coroutine and set its outcome. Every way in which it ends early is an Exception there, and only there.
+async def run_into(future: TaskFuture[T], coroutine: Coroutine[Any, Any, T]) -> None:
+    """Await the coroutine and set the future. Whatever the coroutine raises is an Exception there, and only there.
 
     The body of each task that awaits code of others, so that such code ends no event loop and no other task.
     """
-    outcome.task = asyncio.current_task()
+    future.task = asyncio.current_task()
     try:
-        if outcome.done():  # cancelled before this began
+        if future.done():  # cancelled before this began
             coroutine.close()
             return
         result = await coroutine
+        with suppress(InvalidStateError):  # cancelled meanwhile
+            future.set_result(result)
     except BaseException as error:
-        fail(outcome, as_exception(error))
+        fail(future, error)
         if may_be_ctrl_c(error):
             raise
-    else:
-        with suppress(InvalidStateError):  # cancelled meanwhile
-            outcome.set_result(result)
     finally:
-        del outcome  # which may hold an error, whose traceback holds this frame
+        del future  # which may hold an error, whose traceback holds this frame
 
 
 def fail(future: Future[T], error: BaseException) -> None:
     """Set the error, unless the future was cancelled meanwhile."""
     with suppress(InvalidStateError):
-        future.set_exception(error)
+        future.set_exception(as_exception(error))
 
 
 class Threads(ThreadPoolExecutor):
@@ -258,24 +263,24 @@ class Loop:
         """Start a coroutine here, from any thread; cancelling the future cancels it. LoopError once stopped.
 
         It runs in a copy of the current context, with `caller` and `blocked_loop` set to the other two. Its errors are
-        those of `settle`.
+        those of `run_into`.
         """
-        outcome: Outcome[T] = Outcome()
-        self._open.add(outcome)
-        outcome.add_done_callback(self._open.discard)
-        tokens, settling = (caller.set(awaited_by), blocked_loop.set(blocks)), settle(outcome, coroutine)
+        future: TaskFuture[T] = TaskFuture()
+        self._open.add(future)
+        future.add_done_callback(self._open.discard)
+        tokens, running = (caller.set(awaited_by), blocked_loop.set(blocks)), run_into(future, coroutine)
         try:
             if self._ended:
                 raise LoopError(ENDED)
-            self._loop.call_soon_threadsafe(self._loop.create_task, settling)
+            self._loop.call_soon_threadsafe(self._loop.create_task, running)
         except RuntimeError:  # a LoopError, or that of a closed loop
-            settling.close()
+            running.close()
             coroutine.close()
             raise LoopError(ENDED) from None
         finally:
             caller.reset(tokens[0])
             blocked_loop.reset(tokens[1])
-        return outcome
+        return future
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine here and wait; Ctrl-C cancels it. LoopError on the loop's own thread: it would deadlock."""

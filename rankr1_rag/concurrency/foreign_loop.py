@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from rankr1_rag.concurrency.event_loop import Caller, Outcome, as_exception, caller, fail, settle
+from rankr1_rag.concurrency.event_loop import Caller, TaskFuture, caller, fail, run_into
 from rankr1_rag.errors import BackendError
 
 T = TypeVar("T")
@@ -33,11 +33,10 @@ async def in_thread(work: Callable[[], T]) -> T:
     def run() -> None:
         try:
             result = context.run(work)
-        except BaseException as error:
-            fail(future, as_exception(error))
-        else:
             with suppress(InvalidStateError):  # cancelled meanwhile
                 future.set_result(result)
+        except BaseException as error:
+            fail(future, error)
 
     threading.Thread(target=run, name="rankr1-call", daemon=True).start()
     return await asyncio.wrap_future(future)
@@ -56,24 +55,24 @@ async def on_loop(who: Caller, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def start(who: Caller, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
-    """`asyncio.run_coroutine_threadsafe`, for a loop that is not ours; errors are those of `settle`.
+    """`asyncio.run_coroutine_threadsafe`, for a loop that is not ours; errors are those of `run_into`.
 
     Nothing is started for a caller that was cancelled: its loop may be ending, and would destroy the task half-way.
     """
-    outcome: Outcome[T] = Outcome()
+    future: TaskFuture[T] = TaskFuture()
 
     def begin() -> None:
         try:
             if who.cancelled:
                 raise RuntimeError("cancelled on its caller's event loop")
-            task = who.loop.create_task(settle(outcome, work()))
+            task = who.loop.create_task(run_into(future, work()))
             who.tasks.add(task)
             task.add_done_callback(who.tasks.discard)
         except BaseException as error:  # also of a plain function in place of a coroutine function
-            fail(outcome, as_exception(error))
+            fail(future, error)
 
     who.loop.call_soon_threadsafe(begin)
-    return outcome
+    return future
 
 
 @dataclass(frozen=True, slots=True)

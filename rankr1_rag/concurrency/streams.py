@@ -30,6 +30,7 @@ from rankr1_rag.concurrency.event_loop import (
     Caller,
     as_exception,
     blocked_loop,
+    ends_task,
     may_be_ctrl_c,
     private_loop,
 )
@@ -132,6 +133,7 @@ async def aeach(
             loop.call_soon_threadsafe(finished.put_nowait, index)
 
     async def feed() -> None:
+        task = asyncio.current_task()
         try:
             async with aclosing(aread(items, broken)) as reading:
                 while await free.acquire() and (found := await anext(reading, None)) and not here.cancelled:
@@ -140,7 +142,7 @@ async def aeach(
                     opened[index] = private.submit(work(item), private.root_caller(here), blocked_loop.get())
                     opened[index].add_done_callback(lambda _, index=index: report(index))  # type: ignore[misc]
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) or may_be_ctrl_c(error):
+            if ends_task(error, task):
                 raise
             broken.append(error)
         finally:
@@ -203,8 +205,7 @@ async def aread(
         except StopAsyncIteration:
             return
         except BaseException as error:
-            is_cancelled = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
-            if is_cancelled or may_be_ctrl_c(error):
+            if ends_task(error, task):
                 raise
             broken.append(error)
             return

@@ -304,13 +304,13 @@ class Comparer:
         )
         try:
             completion = await plan.backend.complete(request)
-            counts = completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens
-            if {type(one) for one in counts} != {int} or min(counts) < 0 or max(counts) >= 2**31:
-                raise ValueError(f"its numbers of tokens must be whole, from 0 to 2³¹: {completion!r:.200}")
+            used = completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens
             if not (isinstance(completion.text, str) and isinstance(completion.finish_reason, str)):
-                raise ValueError(f"its text and its finish reason must be of str: {completion!r:.200}")
-            if not all(isinstance(one, TokenLogprob) for one in completion.logprobs or ()):
-                raise ValueError(f"its logprobs must be of TokenLogprob: {completion!r:.200}")
+                raise TypeError(f"no text in {completion!r:.200}")
+            if not all([isinstance(one, TokenLogprob) for one in completion.logprobs or ()]):
+                raise TypeError(f"a logprob that is no TokenLogprob in {completion!r:.200}")
+            if not all([type(one) is int and 0 <= one < 2**31 for one in used]):
+                raise ValueError(f"an impossible number of tokens in {completion!r:.200}")
             return completion
         except BaseException as error:
             raise_backend_error(error, plan.backend.model, task)

@@ -134,15 +134,13 @@ def comparison_text(
         cells.append(f"{'→' if position == asked.chosen else ' '}{f'[{label}]':>4} {start(names[position], 18)}")
     wide = min(width, max(map(cell_len, cells)))
     in_line = (width + 2) // (wide + 2)
-    lines = []
-    for first in range(0, len(cells), in_line):
-        shown = Text()
-        for cell in cells[first : first + in_line]:
-            shown.append(set_cell_size(cell, wide), "bold green" if cell[0] == "→" else "").append("  ")
-        lines.append(shown)
+    shown = Text()
+    for place, cell in enumerate(cells):
+        shown.append("" if place == 0 else "  " if place % in_line else "\n")
+        shown.append(set_cell_size(cell, wide), "bold green" if cell[0] == "→" else "")
     choice = Text(f"→ {names[asked.chosen]}", style="bold green" if comparison.parsed else "bold yellow")
     choice.append(f"  {story.origin(ranking, asked.chosen)}", style="not bold dim")
-    parts = [choice]
+    parts = [shown, choice]
     if asked.odds:
         parts.append(Text(f"most probable labels: {asked.odds}", style="dim"))
     if asked.listing:
@@ -152,8 +150,7 @@ def comparison_text(
     if reasoning and comparison.reasoning.strip():
         parts.append(Text(clean(comparison.reasoning.strip()), style="dim"))
     parts.append(Text(asked.tokens, style="dim italic"))
-    for part in parts:
-        lines += part.wrap(console, width, overflow="fold")
+    lines = [one for part in parts for one in part.wrap(console, width, overflow="fold")]
     whole = Text()
     for place, one in enumerate(lines):
         one.rstrip()

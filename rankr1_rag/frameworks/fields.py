@@ -27,7 +27,7 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rankr1_rag.prompt import Format
-from rankr1_rag.redaction import public, shown
+from rankr1_rag.redaction import excerpt_of, without_secrets
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.settings import TOP_N, Connection, Option, Settings, no_such_option, options, readable
 from rankr1_rag.types import Ranking
@@ -69,7 +69,7 @@ def _field(option: Option) -> Any:  # noqa: ANN401
         return Optional[SecretStr], live(option.help, option.default)  # noqa: UP045
     kinds: Any = reduce(operator.or_, [PLAIN.get(kind, kind) for kind in option.kinds], None)
     if option.secret:
-        kinds = Annotated[kinds, PlainSerializer(lambda value: public({option.name: value})[option.name])]
+        kinds = Annotated[kinds, PlainSerializer(lambda value: without_secrets({option.name: value})[option.name])]
     return kinds, Field(default=None, frozen=True, repr=not option.secret, description=option.full_help)
 
 
@@ -138,7 +138,9 @@ class ComponentFields(OptionFields):  # type: ignore[misc]
             if values[name] is not None and not isinstance(values[name], SecretStr):
                 CHECKED[name].check(values[name])
         if isinstance(values.get("llm"), str):
-            raise ValueError(f"llm={shown(values['llm'])} is a name: use model= with base_url= or backend='openai'")
+            raise ValueError(
+                f"llm={excerpt_of(values['llm'])} is a name: use model= with base_url= or backend='openai'"
+            )
         if hasattr(llm := values.get("llm"), "can_continue"):
             raise ValueError(f"llm= is a {type(llm).__name__}, a backend: use an LLM, or reranker=Reranker(backend)")
         if not isinstance(one := values.get("reranker"), Reranker | None):
@@ -175,6 +177,6 @@ class ComponentFields(OptionFields):  # type: ignore[misc]
         """ValueError for an option that cannot change later; pydantic's own would print the value, perhaps a key."""
         field = type(self).model_fields.get(name)
         if field is not None and field.frozen:
-            got = f" (got {shown(value)})" if field.repr else ""
+            got = f" (got {excerpt_of(value)})" if field.repr else ""
             raise ValueError(f"{name} cannot change later{got}: make a new component")
         super().__setattr__(name, value)

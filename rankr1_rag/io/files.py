@@ -77,19 +77,18 @@ def located(path: FilePath, number: int, parse: Callable[P, T], *args: P.args, *
         raise FileError(path, number, str(error)) from error
 
 
-NOTHING = re.compile(rb"(?!)")
-"""The beginning of a file that `writing` may replace, if it may replace none."""
+NOTHING, ANYTHING = re.compile(rb"(?!)"), re.compile(b"")
+"""The beginning of a file that `writing` may replace: of none, of any file, also through a link."""
 _DESCRIPTOR = re.compile(r"-|/dev/(stdin|stdout|stderr|fd/\d+)|/proc/(self|\d+)/fd/\d+")
 
 
-def is_stream(path: FilePath) -> bool:
+def is_stream(path: AnyPath) -> bool:
     """Whether this is a pipe, a device or an open file of a process: read and written as it is, never replaced."""
-    if _DESCRIPTOR.fullmatch(str(path)):
-        return True
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         mode = os.stat(path).st_mode
-        return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
-    return False
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+            return True
+    return _DESCRIPTOR.fullmatch(str(path)) is not None
 
 
 def check_output(path: AnyPath | None, ours: re.Pattern[bytes] | None = None) -> None:
@@ -97,27 +96,39 @@ def check_output(path: AnyPath | None, ours: re.Pattern[bytes] | None = None) ->
 
     A file that is not empty may be replaced if `ours` matches its beginning; None: any file, but not through a link.
     """
-    if path is None or str(path) == "-":
+    if path is None or is_stream(path):
         return
-    place = Path(path)
+    place, folder = Path(path), ""
+    problem = _unfit(place, ours)
     try:
-        problem = _unfit(place, os.stat(place), ours)
-    except (OSError, ValueError) as error:
-        problem = ""
-        if not os.path.isdir(place.parent):
-            problem = f"the folder {place.parent} does not exist: create it, or use another path"
-        elif os.path.islink(place):
-            problem = f"this is a link to {os.readlink(place)}, where nothing is: use another path"
-        elif not isinstance(error, FileNotFoundError):
-            problem = f"{getattr(error, 'strerror', error)}: use another path"
-    if not problem and not is_stream(place):
-        folder = Path(os.path.realpath(path)).parent
-        try:
+        if not problem:
+            folder = os.path.dirname(os.path.realpath(path))
             try_to_write(folder)  # whole files are written next to the path
-        except OSError as error:
-            problem = f"the folder {folder} cannot be written to ({error.strerror}): use another path"
+    except OSError as error:
+        problem = f"the folder {folder} cannot be written to ({error.strerror}): use another path"
     if problem:
         raise FileError(place, None, problem)
+
+
+def _unfit(place: Path, ours: re.Pattern[bytes] | None) -> str:
+    """The problem of what is at an output's place, "" if there is none."""
+    try:
+        found = os.stat(place)
+    except (OSError, ValueError) as error:
+        if not os.path.isdir(place.parent):
+            return f"the folder {place.parent} does not exist: create it, or use another path"
+        if os.path.islink(place):
+            return f"this is a link to {os.readlink(place)}, where nothing is: use another path"
+        return "" if isinstance(error, FileNotFoundError) else f"{getattr(error, 'strerror', error)}: use another path"
+    if stat.S_ISDIR(found.st_mode):
+        return "this is a folder: use the path of a file"
+    if not stat.S_ISREG(found.st_mode):
+        return "this is neither a file nor a pipe: use another path"
+    if not found.st_mode & 0o222:  # root may write to it all the same
+        return "the file is read-only: use another path, or make it writable"
+    if found.st_size and (place.is_symlink() if ours is None else not ours.search(_beginning(place))):
+        return "the file holds something else than this command writes: use another path, or move it away"
+    return ""
 
 
 def try_to_write(folder: FilePath) -> None:
@@ -139,21 +150,6 @@ def named(path: FilePath) -> Iterator[None]:
         raise
 
 
-def _unfit(place: Path, found: os.stat_result, ours: re.Pattern[bytes] | None) -> str:
-    """The problem of what is at an output's place, "" if there is none."""
-    if stat.S_ISDIR(found.st_mode):
-        return "this is a folder: use the path of a file"
-    if is_stream(place):
-        return ""
-    if not stat.S_ISREG(found.st_mode):
-        return "this is neither a file nor a pipe: use another path"
-    if not found.st_mode & 0o222:  # root may write to it all the same
-        return "the file is read-only: use another path, or make it writable"
-    if found.st_size and (place.is_symlink() if ours is None else not ours.search(_beginning(place))):
-        return "the file holds something else than this command writes: use another path, or move it away"
-    return ""
-
-
 def _beginning(path: Path) -> bytes:
     """The first 64 KB, and the first line, of up to 16 MB; b"" if it cannot be read."""
     with suppress(OSError, EOFError, zlib.error), (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
@@ -165,25 +161,22 @@ def _beginning(path: Path) -> bytes:
 def check_apart(outputs: Iterable[AnyPath | None], inputs: Iterable[AnyPath | None] = ()) -> None:
     """FileError if an output of a command is an input or another output, under whatever names (links, `-`, case)."""
 
-    def is_same(one: AnyPath, other: AnyPath) -> bool:
-        states = []
-        for path in (one, other):
-            with suppress(OSError, ValueError):
-                states.append(os.stat(path))
-        if len(states) == 2:
-            kinds = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISFIFO)  # a terminal may be both standard input and output
-            return os.path.samestat(*states) and any(kind(states[0].st_mode) for kind in kinds)
-        return not states and os.path.realpath(one).casefold() == os.path.realpath(other).casefold()
+    def same(path: AnyPath, stream: str) -> object:
+        """Equal for two names of one file; `-` is the stream."""
+        path = stream if str(path) == "-" else path
+        with suppress(OSError, ValueError):
+            found = os.stat(path)
+            # A device has only its name: a terminal may be both standard input and output.
+            return str(path) if stat.S_ISCHR(found.st_mode) else (found.st_dev, found.st_ino)
+        return os.path.realpath(path).casefold()
 
-    others = [(path, "/dev/stdin" if str(path) == "-" else path, "an input") for path in inputs if path is not None]
+    taken = {same(path, "/dev/stdin"): (path, "an input") for path in inputs if path is not None}
     for path in outputs:
-        if path is None:
-            continue
-        place = "/dev/stdout" if str(path) == "-" else path
-        for named, other, kind in others:
-            if str(place) == str(other) or is_same(place, other):
-                raise FileError(Path(path), None, f"{named} is {kind}, and the same file: use another path")
-        others.append((path, place, "another output"))
+        if path is not None:
+            if (file := same(path, "/dev/stdout")) in taken:
+                other, kind = taken[file]
+                raise FileError(Path(path), None, f"{other} is {kind}, and the same file: use another path")
+            taken[file] = path, "another output"
 
 
 def make_folder(path: FilePath) -> None:
@@ -211,28 +204,27 @@ def claim_folder(
     """
     make_folder(folder)
     named = [Path(os.path.realpath(path)) for path in inputs if path is not None]
+    is_run = (folder / mark).is_file() and ours.search(_beginning(folder / mark)) is not None
     found = []
     for pattern in files:
-        parent, _, name = pattern.rstrip("/").rpartition("/")
-        if os.path.lexists(folder / parent):
-            make_folder(folder / parent)
+        parent = (folder / pattern).parent
         for path in named:
-            if path.parent == Path(os.path.realpath(folder / parent)) and fnmatch(path.name, name):
+            if path.parent == Path(os.path.realpath(parent)) and fnmatch(path.name, Path(pattern).name):
                 raise FileError(path, None, "is an input or a store, and the run would write it: use another path")
-        with suppress(FileNotFoundError):
-            found += [
-                (Path(one), pattern.endswith("/")) for one in os.scandir(folder / parent) if fnmatch(one.name, name)
-            ]
-    is_run = ours.search(_beginning(folder / mark)) is not None if (folder / mark).is_file() else False
-    for path, is_folder in found:
-        is_empty = path.is_file() and not path.stat().st_size
-        if not (is_run or is_empty):
-            raise FileError(path, None, "is not the file of a run: move it away, or give another --out")
-        if path.is_dir() != is_folder or is_stream(path):
-            raise FileError(path, None, f"a run needs a {'folder' if is_folder else 'file'} here: give another --out")
-        if not is_folder:
-            check_output(path)
-    check_apart([folder, *(path for path, _ in found)], named)
+        if os.path.lexists(parent):
+            make_folder(parent)
+        for path in parent.iterdir() if parent.exists() else ():
+            if not path.match(pattern):
+                continue
+            if not (is_run or (path.is_file() and not path.stat().st_size)):
+                raise FileError(path, None, "is not the file of a run: move it away, or give another --out")
+            if path.is_dir() != pattern.endswith("/") or is_stream(path):
+                kind = "folder" if pattern.endswith("/") else "file"
+                raise FileError(path, None, f"a run needs a {kind} here: give another --out")
+            if not path.is_dir():
+                check_output(path)
+            found.append(path)
+    check_apart([folder, *found], named)
 
 
 @contextmanager
@@ -242,9 +234,9 @@ def writing(path: FilePath, ours: re.Pattern[bytes] | None = None) -> Iterator[T
 
     Standard output, pipes and devices are written to as they are. FileError as of `check_output`.
     """
-    is_stdout = str(path) in ("-", "/dev/stdout", "/dev/fd/1")
-    with suppress(OSError):
-        is_stdout = is_stdout or (Path(path).is_file() and os.path.samestat(os.stat(path), os.fstat(1)))
+    is_stdout = str(path) == "-"
+    with suppress(OSError, ValueError):
+        is_stdout = is_stdout or os.path.samestat(os.stat(path), os.fstat(1))
     if is_stdout:
         with named(path):
             yield sys.stdout

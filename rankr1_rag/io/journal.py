@@ -7,7 +7,7 @@ The first line names what the records depend on: a run resumes only with the sam
 killed process is cut off. Of two records with one id the later counts. Each line ends in a checksum, see `checksum`; a
 damaged one is left out, with a warning, so that what it held is done again. Its byte is then noted in the file:
 
-    {"note": {"damaged": [20480]}}
+    {"note": {"damaged at 20480": true}}
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,16 +26,18 @@ from rankr1_rag import __version__
 from rankr1_rag.errors import BackendError, BackendUnavailable, FileError, PromptTooLong, UnparsedError
 from rankr1_rag.io.checksum import has_checksum, with_checksum, without_checksum
 from rankr1_rag.io.collection import Json, of_kind
-from rankr1_rag.io.files import LOCKS, locked, named
-from rankr1_rag.redaction import masked
+from rankr1_rag.io.files import ANYTHING, LOCKS, check_output, locked, named
+from rankr1_rag.redaction import with_digests
 
 VERSION = 1
 HEAD = b'{"rankr1_journal": '
 EARLIER = "an earlier, unreleased version of rankr1-rag"
+DAMAGED_AT = "damaged at {}"
+"""The note that the line that begins at this byte is damaged, and what it held was done again."""
 log = logging.getLogger("rankr1_rag")
 
-Fields = Collection[str]
-"""The fields that a record must have; a mapping of them names their kinds, keys of `KINDS`."""
+Fields = Mapping[str, str]
+"""The fields that a record must have, and their kinds, keys of `KINDS`."""
 
 
 class Journal(Mapping[str, Json]):
@@ -51,21 +53,22 @@ class Journal(Mapping[str, Json]):
         path: Path,
         kind: str,
         settings: Mapping[str, object],
-        fields: Fields = (),
+        fields: Fields,
         *,
         remedy: str,
         restart: bool = False,
         temporary: bool = False,
     ) -> None:
         self.path, self.kind = path, kind
-        self.settings: Json = json.loads(json.dumps(masked(settings), default=str))
+        self.settings: Json = json.loads(json.dumps(with_digests(settings), default=str))
         self.notes: Json = {}
         self._places: dict[str, int] = {}
         self._damaged: dict[int, int] = {}
         self._temporary, self._writer = temporary, ""
+        check_output(path, ANYTHING)
         self._file = locked(path)
         try:
-            begun = masked(self._read(fields, remedy, restart))
+            begun = with_digests(self._read(fields, remedy, restart))
             if (self._places or self._damaged) and begun != self.settings:
                 names = sorted((begun or {}).keys() | self.settings.keys())
                 pairs = [(name, (begun or {}).get(name), self.settings.get(name)) for name in names]
@@ -82,7 +85,7 @@ class Journal(Mapping[str, Json]):
                 others = f", and {len(self._damaged) - 1:,} more" if len(self._damaged) > 1 else ""
                 problem = "damaged and left out: what it held is done again"
                 log.warning("%s:%d: the line at byte %d%s is %s", path, number, place, others, problem)
-                self.note(damaged=[*known_damage(self.notes), *self._damaged])
+                self.note(**{DAMAGED_AT.format(place): True for place in self._damaged})
         except BaseException:
             with suppress(OSError):
                 self._file.close()
@@ -109,7 +112,7 @@ class Journal(Mapping[str, Json]):
 
     def damaged(self, id: str, problem: object) -> FileError:
         """The error for a record that is no longer what was added: another program has changed it."""
-        remedy = "remove its line, and the same command requests that query again"
+        remedy = "remove its line, and run the command again"
         return FileError(self.path, None, f"the record {id!r} is damaged ({problem}): {remedy}")
 
     def __contains__(self, id: object) -> bool:
@@ -152,22 +155,10 @@ class Journal(Mapping[str, Json]):
         self._writer = writer(first)
         if settings is None:
             raise FileError(self.path, 1, f"{not_of(first, self.kind)}: move it away, or give another --out")
-        end = len(first)
-        for number, place, line, entry in lines_after(self._file, first):
-            if not line.endswith(b"\n"):  # torn
-                break
-            end = place + len(line)
-            if isinstance(note := entry.get("note"), dict):
-                self.notes |= note
-            elif not (problem := unfit(entry, fields, first)):
-                self._places[entry["id"]] = place
-            elif problem == DAMAGED:
-                self._damaged[place] = number
-            else:
-                raise FileError(self.path, number, f"{problem} at byte {place}: remove it, or {remedy}")
+        remedy = f"remove it, or {remedy}"
+        self._places, self.notes, self._damaged, end = scan(self.path, self._file, first, fields, remedy)
+        self._damaged.pop(end, None)  # torn
         self._file.truncate(end)
-        for place in known_damage(self.notes):
-            self._damaged.pop(place, None)
         return settings
 
     def _append(self, entry: Mapping[str, Any]) -> int:
@@ -179,43 +170,49 @@ class Journal(Mapping[str, Json]):
         return start
 
 
-def read_journal(path: Path, kind: str, fields: Fields = ()) -> dict[str, Json]:
+def read_journal(path: Path, kind: str, fields: Fields) -> dict[str, Json]:
     """The records of a finished file by id, whatever their settings. FileError also where a line is damaged."""
+    remedy = "run the command that makes it again"
     with path.open("rb") as file:
         if head_settings(first := file.readline(), kind) is None:
             raise FileError(path, 1, not_of(first, kind))
-        found: dict[str, Json] = {}
-        notes: Json = {}
-        problems: dict[int, FileError] = {}
-        for number, place, line, entry in lines_after(file, first):
-            if isinstance(note := entry.get("note"), dict):
-                notes |= note
-            elif problem := unfit(entry, fields, first) or ("" if line.endswith(b"\n") else DAMAGED):
-                problem = "damaged or unfinished" if problem == DAMAGED else problem
-                problems[place] = FileError(path, number, f"{problem}: run the command that makes it again")
-            else:
-                found[entry["id"]] = entry
-    for place, error in problems.items():
-        if place not in known_damage(notes):
-            raise error
+        places, _, damaged, _ = scan(path, file, first, fields, remedy)
+        for number in damaged.values():
+            raise FileError(path, number, f"damaged or unfinished: {remedy}")
+        found = {}
+        for id, place in places.items():
+            file.seek(place)
+            found[id] = parsed(file.readline())
     return found
 
 
-def lines_after(file: BinaryIO, first: bytes) -> Iterator[tuple[int, int, bytes, Json]]:
-    """The lines of a journal behind its first: number, first byte, the line, its object, {} if it is damaged.
+def scan(
+    path: Path, file: BinaryIO, first: bytes, fields: Fields, remedy: str
+) -> tuple[dict[str, int], Json, dict[int, int], int]:
+    """What follows the first line: the first byte of each record by id, the notes, the damaged lines, and the end.
 
-    If the first has a checksum, so must all have one: a line without it was changed by another program.
+    The newly damaged ones, and one that is torn, have their numbers by their first bytes. If the first line has a
+    checksum, so must all have one: a line without it was changed by another program.
     """
-    place, checked = len(first), has_checksum(first)
+    places: dict[str, int] = {}
+    notes: Json = {}
+    damaged: dict[int, int] = {}
+    end, is_checked, by = len(first), has_checksum(first), writer(first)
     for number, line in enumerate(file, start=2):
-        yield number, place, line, {} if checked and not has_checksum(line) else parsed(line)
-        place += len(line)
-
-
-def known_damage(notes: Json) -> list[int]:
-    """The bytes where lines begin that an earlier run found damaged, and what they held was done again."""
-    places = notes.get("damaged")
-    return places if isinstance(places, list) else []
+        entry = {} if is_checked and not has_checksum(line) else parsed(line)
+        if not line.endswith(b"\n"):
+            damaged[end] = number
+            break
+        if "id" not in entry and isinstance(entry.get("note"), dict):
+            notes |= entry["note"]
+        elif is_record(entry, fields):
+            places[entry["id"]] = end
+        elif by and isinstance(entry.get("id"), str) and (lacking := ", ".join(sorted(fields.keys() - entry.keys()))):
+            raise FileError(path, number, f"written by {by} without {lacking} at byte {end}: {remedy}")
+        else:
+            damaged[end] = number
+        end += len(line)
+    return places, notes, {at: number for at, number in damaged.items() if DAMAGED_AT.format(at) not in notes}, end
 
 
 def not_of(first: bytes, kind: str) -> str:
@@ -229,21 +226,14 @@ def not_of(first: bytes, kind: str) -> str:
     return f"not the records of {kind!r}" + (f", but version {version} of this format" if version != VERSION else "")
 
 
-DAMAGED = "damaged"
-
-
-def unfit(entry: Json, fields: Fields, first: bytes) -> str:
-    """The problem of a record, "" if there is none; or another version of this package wrote it without a field."""
-    if not isinstance(entry.get("id"), str):
-        return DAMAGED
-    if lacking := ", ".join(sorted({*fields} - entry.keys())):
-        return f"written by {by} without {lacking}" if (by := writer(first)) else DAMAGED
+def is_record(entry: Json, fields: Fields) -> bool:
+    """Whether an object has an id and these fields, each of its kind."""
     try:
-        for name, kind in fields.items() if isinstance(fields, Mapping) else ():
+        for name, kind in {"id": "a string", **fields}.items():
             of_kind(name, entry[name], kind)
-    except ValueError:
-        return DAMAGED
-    return ""
+    except (KeyError, ValueError):
+        return False
+    return True
 
 
 def writer(first: bytes) -> str:

@@ -10,6 +10,7 @@ Text that would speak for the model or the chat template is neutralised:
 | `<|turn>` `<turn|>`, any single word so; `<[fim-prefix]>` | `(|turn)` `(turn|)` | of Gemma 4, Seed |
 | `[INST]` `[/INST]` `[gMASK]` `[|user|]` …: see `_SQUARE_NAME`, `_SQUARE_FAMILY` | `(INST)` … | of Mistral, EXAONE |
 | `[e~[` `]~b]` `>>QUESTION<<` `|||IP_ADDRESS|||`: see `_ODD` | `(e~)` … | of MiniMax, Falcon, OLMo |
+| `/no_think` `/nothink` | `/ no_think` … | turn reasoning off in Qwen 3, Nemotron, GLM |
 | special tokens of the tokenizer at hand | the same, or a space after the first letter | whatever it spells |
 | `[3]` at the start of a line | `(3)` | poses as another passage |
 | NUL, lone surrogates | U+FFFD | no tokenizer takes them |
@@ -26,7 +27,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 Count = Callable[[str], int | None]
 
@@ -50,10 +51,10 @@ _INVISIBLE = (  # control characters that are not white space, and Unicode's Def
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 
-# Names in lower case, which in tags may have white space inside, then families of names, which may not.
-_ANGLE_NAME = re.compile("think|answer|s|bos|eos|pad|unk|sys|start_of_turn|end_of_turn|tool_call|tool_response")
+# Names, which in tags may have white space inside, then families of names, which may not.
+_ANGLE_NAME = re.compile("(?i)think|answer|s|bos|eos|pad|unk|sys|start_of_turn|end_of_turn|tool_call|tool_response")
 _ANGLE_FAMILY = re.compile(
-    "[bes]o[acdhimpst]|(?:bos|eos|eop|pad|unk|mask|cls|sep)(?:[_-](?:token|id))?[_:-]?[0-9]*|fim[_▁-]?\\w+"
+    "(?i:[bes]o[acdhimpst]|(?:bos|eos|eop|pad|unk|mask|cls|sep)(?:[_-](?:token|id))?[_:-]?[0-9]*|fim[_▁-]?\\w+"
     "|(?:start|begin|end)(?:[_▁-]of[_▁-][\\w▁-]+"
     "|of(?:text|turn|prompt|chunk|piece|message|sentence|response|sequence|document))"
     "|(?:reserved|(?:tokens_)?unused|special|extra|ctrl|control|dummy|placeholder|sentinel|madeupword|loc|seg)"
@@ -63,25 +64,25 @@ _ANGLE_FAMILY = re.compile(
     "|code_(?:interpreter|context|to_intermediate)|intermediate_to_code|available_tools|arg_(?:key|value)"
     "|(?:tool|function)s?_?(?:call|response|result|output|content|list|declare|definition)s?|(?:seed|mm|minimax):\\w+"
     "|longcat_\\w+|think_o(?:n|ff)|thought|role|predict|documents|citations|active_output_modes|osagent_mode"
-    "|(?:iban|email|ip)-pii|aix-span-\\w+|_(?:start|end|user|bot|system|pad)|用户|\\w+[_-](?:bos|eos|eod|sep|pad)"
+    "|(?:cls|sep|pad|eod|mask|bos|eos|unk)[|][\\w-]+|fill_me|fake_token_around_image|global-img|row_[0-9]+_col_[0-9]+"
+    "|(?:iban|email|ip)-pii|aix-span-\\w+|_(?:start|end|user|bot|system|pad)|用户|\\w+[_-](?:bos|eos|eod|sep|pad))"
+    "|AI|PRE|SUF|MID|NAME|EMAIL|KEY|PASSWORD|SMILES|[BCH]_[A-Z]{1,5}"
 )
-_ANGLE_CAPITALS = re.compile("PRE|SUF|MID|NAME|EMAIL|KEY|PASSWORD|SMILES|[BCH]_[A-Z]{1,5}")
 _SQUARE_NAME = re.compile(
-    "inst|system_prompt|available_tools|tool_calls|tool_results|tool_content|call_id|think|img_break|img_end|gmask"
+    "(?i)inst|system_prompt|available_tools|tool_calls|tool_results|tool_content|call_id|think|img_break|img_end|gmask"
 )
 _SQUARE_FAMILY = re.compile(
-    "smask|bos|eos|eot|unk|multimodal|(?:start|end)_header_id|begin_audio|model_settings|@\\w+@"
+    "(?i:smask|bos|eos|eot|unk|multimodal|(?:start|end)_header_id|begin_audio|model_settings|@\\w+@"
     "|(?:unused|reserved|extra|control|special)[a-z_]*[0-9]+"
-    rf"|[{_BAR}][^\W\d][\w-]*[{_BAR}]"
-)
-_SQUARE_CAPITALS = re.compile(
-    "IMG|AUDIO|ARGS|PAD|CLS|SEP|MASK|EOD|TRANSCRIBE|PREFIX|MIDDLE|SUFFIX|(?:START|END|STREAMING)_[A-Z_]+"
+    rf"|[{_BAR}][^\W\d][\w-]*[{_BAR}])"
+    "|BOT|USER|NL|IMG|AUDIO|ARGS|PAD|CLS|SEP|MASK|EOD|TRANSCRIBE|PREFIX|MIDDLE|SUFFIX|(?:START|END|STREAMING)_[A-Z_]+"
 )
 _ODD = re.compile(  # it begins with a class, which makes the search fast
     r"[>\[\]|\uff5c](?:(?<=>)>(?:TITLE|ABSTRACT|INTRODUCTION|SUMMARY|COMMENT|QUESTION|ANSWER|DOMAIN|PREFIX|MIDDLE|SUFFIX"
     r"|[A-Z]+_(?:ADDRESS|[0-9]+))<<|(?<=\[)e~\[|(?<=\])(?:~b\]|~!b\[|[!~][a-z]~\[|<\][\w ]{1,40}+\[>\[)"
     r"|(?<=\|)\|\|[A-Z]++_[A-Z]++[|]{3}|(?<=\uff5c)DSML\uff5c)"
 )
+_SWITCH = re.compile(r"/(?=no_?think)")
 _LONGEST = 80
 """Characters between the bars of a control token."""
 
@@ -113,9 +114,9 @@ def sanitise(text: str, special: Special = None) -> str:
     """
     # Most passages hold none of these characters.
     if not (
-        "<" in text or "[" in text or "|" in text or "~" in text or "\0" in text
+        "<" in text or "[" in text or "|" in text or "~" in text or "/no" in text or "\0" in text
         if text.isascii()
-        else _SUSPICIOUS.search(text)
+        else "/no" in text or _SUSPICIOUS.search(text)
     ) and not (special and special.search(text)):
         return text
     return tame(text, special, labels=True)
@@ -138,8 +139,10 @@ def tame(text: str, special: Special, *, labels: bool) -> str:
             text = special.sub(tame_odd, text)
         if "|" in text or "~" in text or ">>" in text or "]<]" in text or "\uff5c" in text:
             text = _ODD.sub(tame_odd, text)
+        if "/no" in text:
+            text = _SWITCH.sub("/ ", text)
         if not plain or "[" in text:
-            text = _SQUARE.sub(tame_square if labels else tame_square_name, text)
+            text = _SQUARE.sub(partial(tame_square, labels=labels), text)
         if not plain or "<" in text:
             text = tame_angles(text)
     return text
@@ -166,20 +169,14 @@ def tame_odd(found: re.Match[str]) -> str:
     return f"{inner} " if inner == found[0] else f"({inner})"
 
 
-def tame_square(found: re.Match[str]) -> str:
+def tame_square(found: re.Match[str], labels: bool) -> str:
     """A text in square brackets, in parentheses instead if it is a control token or a label that begins a line."""
     inner = visible(found[1])
-    if not inner.isdigit():
-        return tame_square_name(found)
-    return f"({inner})" if starts_line(found.string, found.start()) else found[0]
-
-
-def tame_square_name(found: re.Match[str]) -> str:
-    """A text in square brackets, in parentheses instead if it is a control token."""
-    inner = visible(found[1])
-    name, lower, spaced = tag_name(inner)
-    family = not spaced and (_SQUARE_FAMILY.fullmatch(lower) or _SQUARE_CAPITALS.fullmatch(name))
-    return f"({inner})" if family or _SQUARE_NAME.fullmatch(lower) else found[0]
+    if inner.isdigit():
+        steers = labels and starts_line(found.string, found.start())
+    else:
+        steers = is_token(inner, _SQUARE_NAME, _SQUARE_FAMILY)
+    return f"({inner})" if steers else found[0]
 
 
 def tame_angles(text: str) -> str:
@@ -209,9 +206,8 @@ def tame_tag(inner: str) -> str:
     inner = visible(inner)
     if control := _CONTROL.fullmatch(inner):
         return f"({control[1].strip()})"
-    name, lower, spaced = tag_name(inner)
-    family = not spaced and (_ANGLE_FAMILY.fullmatch(lower) or _ANGLE_CAPITALS.fullmatch(name))
-    return f"({inner})" if family or _ANGLE_NAME.fullmatch(lower) or _HALF_CONTROL.fullmatch(inner) else ""
+    steers = is_token(inner, _ANGLE_NAME, _ANGLE_FAMILY) or _HALF_CONTROL.fullmatch(inner)
+    return f"({inner})" if steers else ""
 
 
 def visible(inner: str) -> str:
@@ -219,13 +215,14 @@ def visible(inner: str) -> str:
     return (inner if inner.isascii() and inner.isprintable() else _UNSEEN.sub("", inner)).strip()
 
 
-def tag_name(inner: str) -> tuple[str, str, bool]:
-    """The name in a tag without its slash, plain and in lower case too, and whether it had white space; "" if long."""
-    name = "".join(inner.split())
-    if len(name) > _LONGEST:
-        return "", "", True
-    plain = (name if name.isascii() else unicodedata.normalize("NFKC", name)).strip(_SLASHES)
-    return plain, plain.casefold(), len(name) < len(inner)
+def is_token(inner: str, name: re.Pattern[str], family: re.Pattern[str]) -> bool:
+    """Whether a text between brackets, but for its slash, is one of the names or, without white space, of a family."""
+    plain = "".join(inner.split())
+    if len(plain) > _LONGEST:
+        return False
+    is_spaced = len(plain) < len(inner)
+    plain = (plain if plain.isascii() else unicodedata.normalize("NFKC", plain)).strip(_SLASHES)
+    return bool(name.fullmatch(plain) or (not is_spaced and family.fullmatch(plain)))
 
 
 def starts_line(text: str, at: int) -> bool:

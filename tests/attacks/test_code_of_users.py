@@ -11,10 +11,11 @@ import logging
 import random
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -72,9 +73,10 @@ def raises(kind: type[BaseException]) -> NoReturn:
 
 
 def is_of(error: object, kind: type[BaseException]) -> bool:
-    """Whether the error is of this kind or was raised for one that is."""
+    """Whether the error is of this kind or was raised for one that is. From a thread, asyncio raises its own kind."""
+    kinds = (kind, asyncio.CancelledError) if kind is concurrent.futures.CancelledError else kind
     while isinstance(error, BaseException):
-        if isinstance(error, kind):
+        if isinstance(error, kinds):
             return True
         error = error.__context__ if error.__cause__ is None else error.__cause__
     return False
@@ -97,7 +99,7 @@ def scripted(boom: Boom, **settings: Any) -> Scripted:
     return Scripted(lambda messages: boom() if "bad" in messages[1]["content"] else FIRST, **settings)
 
 
-def awaited(boom: Boom, how: Callable[[], Any]) -> Reranker:
+def awaited(how: Callable[[], Any]) -> Reranker:
     async def model(messages: list[dict[str, str]]) -> str:
         await asyncio.sleep(0)
         if "bad" in messages[1]["content"]:
@@ -168,7 +170,7 @@ class Document:
         self.text, self.metadata = text, {"score": score}
 
 
-def retrieving(boom: Boom, retrieve: Callable[[], Any]) -> Place:
+def retrieving(retrieve: Callable[[], Any]) -> Place:
     def find(text: str) -> Any:
         return retrieve() if "bad" in text else []
 
@@ -192,46 +194,21 @@ def generator(boom: Boom) -> Iterator[str]:
     boom()
 
 
-class Lazy(list[str]):
-    """A list whose items raise."""
-
-    def __init__(self, boom: Boom) -> None:
-        super().__init__(["a", "b"])
-        self.boom = boom
-
-    def __iter__(self) -> Iterator[str]:
-        self.boom()
-
-
-class Number(float):
-    """A score that is no number after all."""
-
-    boom: Boom
-
-    def __float__(self) -> float:
-        return self.boom()
+def raising(kind: type[Any], method: str, boom: Boom, value: Any) -> Any:
+    """A value of a subclass whose method raises."""
+    return type(kind.__name__, (kind,), {method: lambda _: boom()})(value)
 
 
 def with_score(boom: Boom) -> Place:
-    score = Number(1)
-    score.boom = boom
-    return Place(Reranker(Scripted(lambda _: FIRST)), ("bad", [("a", score), ("b", 0.5)]), in_caller=True)
-
-
-class Raising(logging.Handler):
-    """A handler that raises for the bad query, instead of handling its errors."""
-
-    def __init__(self, boom: Boom) -> None:
-        super().__init__()
-        self.boom = boom
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if "'bad'" in record.getMessage():
-            self.boom()
+    items = [("a", raising(float, "__float__", boom, 1)), ("b", 0.5)]
+    return Place(Reranker(Scripted(lambda _: FIRST)), ("bad", items), in_caller=True)
 
 
 def with_handler(boom: Boom) -> Place:
-    logging.getLogger("rankr1_rag").addHandler(Raising(boom))
+    """With a handler that raises for the bad query, instead of handling its errors."""
+    handler = logging.Handler()
+    handler.emit = lambda record: boom() if "'bad'" in record.getMessage() else None  # type: ignore[method-assign]
+    logging.getLogger("rankr1_rag").addHandler(handler)
     return Place(Reranker(Scripted(lambda _: FIRST)))
 
 
@@ -254,11 +231,11 @@ PLACES: dict[str, Callable[[Boom, Path], Place]] = {
     "complete, one of a round": lambda boom, _: Place(Reranker(scripted(boom), size=2, votes=3)),
     "complete behind wrappers": lambda boom, _: Place(Reranker(balanced(boom), size=2)),
     "complete behind a store": lambda boom, path: Place(Reranker(stored(scripted(boom), path / "store"), size=2)),
-    "complete, awaited": lambda boom, _: Place(awaited(boom, lambda: call(boom))),
-    "complete, in a thread": lambda boom, _: Place(awaited(boom, lambda: asyncio.to_thread(boom))),
-    "complete, in a task": lambda boom, _: Place(awaited(boom, lambda: asyncio.create_task(call(boom)))),
-    "complete, in a group": lambda boom, _: Place(awaited(boom, in_taskgroup(boom)), may_pass=True),
-    "complete, in a callback": lambda boom, _: Place(awaited(boom, lambda: call_soon(boom)), may_pass=True),
+    "complete, awaited": lambda boom, _: Place(awaited(lambda: call(boom))),
+    "complete, in a thread": lambda boom, _: Place(awaited(lambda: asyncio.to_thread(boom))),
+    "complete, in a task": lambda boom, _: Place(awaited(lambda: asyncio.create_task(call(boom)))),
+    "complete, in a group": lambda boom, _: Place(awaited(in_taskgroup(boom)), may_pass=True),
+    "complete, in a callback": lambda boom, _: Place(awaited(lambda: call_soon(boom)), may_pass=True),
     "count": lambda boom, _: Place(Reranker(counting(boom), passage_tokens=2)),
     "count, in a thread": lambda boom, _: Place(Reranker(counting(boom, context=9_000))),
     "count of the reasoning": lambda boom, _: Place(Reranker(counting(boom, "answer")), whole=True, may_pass=True),
@@ -270,10 +247,10 @@ PLACES: dict[str, Callable[[Boom, Path], Place]] = {
     "special tokens": lambda boom, _: with_property("special_tokens", boom),
     "can_continue": lambda boom, _: with_property("can_continue", boom, "dunno", force="unparsed"),
     "model": lambda boom, _: with_property("model", boom),
-    "retrieve": lambda boom, _: retrieving(boom, boom),
-    "retrieve, a generator": lambda boom, _: retrieving(boom, lambda: generator(boom)),
-    "retrieve, awaited": lambda boom, _: retrieving(boom, lambda: call(boom)),
-    "retrieve, its list": lambda boom, _: retrieving(boom, lambda: Lazy(boom)),
+    "retrieve": lambda boom, _: retrieving(boom),
+    "retrieve, a generator": lambda boom, _: retrieving(lambda: generator(boom)),
+    "retrieve, awaited": lambda boom, _: retrieving(lambda: call(boom)),
+    "retrieve, its list": lambda boom, _: retrieving(lambda: raising(list, "__iter__", boom, "ab")),
     "retrieve of a framework": lambda boom, _: found_by_framework(boom),
     "llm of a framework": lambda boom, _: Place(Reranker(Model(boom, False))),
     "sync llm of a framework": lambda boom, _: Place(Reranker(Model(boom, True))),
@@ -294,10 +271,6 @@ others = Reranker(Scripted(slowly), size=2, k=2)
 OTHERS = [(f"other {n}", list("abcd")) for n in range(3)]
 
 
-def all_of(results: Iterable[tuple[int, Any]]) -> dict[int, Any]:
-    return dict(results)
-
-
 async def all_awaited(results: AsyncIterator[tuple[int, Any]]) -> dict[int, Any]:
     return {index: result async for index, result in results}
 
@@ -306,7 +279,7 @@ def run_sync(do: Callable[[], Any]) -> tuple[Any, dict[int, Any]]:
     """What a call returns or raises, and the results of other queries that are open meanwhile."""
     started.clear()
     with ThreadPoolExecutor(1) as pool:
-        meanwhile = pool.submit(lambda: all_of(others.rank_many(OTHERS)))
+        meanwhile = pool.submit(lambda: dict(others.rank_many(OTHERS)))
         started.wait(LIMIT)
         try:
             outcome = do()
@@ -334,31 +307,36 @@ def run_async(do: Callable[[], Any]) -> tuple[Any, dict[int, Any]]:
 WAYS: dict[str, Callable[[Reranker, list[Any]], tuple[Any, dict[int, Any]]]] = {
     "rank": lambda reranker, items: run_sync(lambda: reranker.rank(*items[1])),
     "arank": lambda reranker, items: run_async(lambda: reranker.arank(*items[1])),
-    "rank_many": lambda reranker, items: run_sync(lambda: all_of(reranker.rank_many(items))),
-    "live": lambda reranker, items: run_sync(lambda: all_of(reranker.rank_many(items, live=True))),
+    "rank_many": lambda reranker, items: run_sync(lambda: dict(reranker.rank_many(items))),
+    "live": lambda reranker, items: run_sync(lambda: dict(reranker.rank_many(items, live=True))),
     "arank_many": lambda reranker, items: run_async(lambda: all_awaited(reranker.arank_many(items))),
 }
 ALL = [(place, error, way) for place in PLACES for error in ERRORS for way in WAYS]
 
 
-def within_limit(work: Callable[[], None]) -> None:
-    """Call it in a thread; a hang fails this test alone, and prints where every thread is."""
-    errors: list[BaseException] = []
+def within_limit(test: Callable[..., None]) -> Callable[..., None]:
+    """Run the test in a thread: a hang fails it alone, and prints where every thread is."""
 
-    def run() -> None:
+    @wraps(test)
+    def run(**arguments: object) -> None:
+        result: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+        def call() -> None:
+            try:
+                result.set_result(test(**arguments))
+            except BaseException as error:
+                result.set_exception(error)
+
+        threading.Thread(target=call, daemon=True).start()
         try:
-            work()
-        except BaseException as error:
-            errors.append(error)
+            error = result.exception(LIMIT)
+        except TimeoutError:
+            faulthandler.dump_traceback(all_threads=True)
+            pytest.fail(f"hangs for {LIMIT} seconds")
+        if error is not None:
+            raise AssertionError(f"{type(error).__name__} in the thread of the test") from error
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(LIMIT)
-    if thread.is_alive():
-        faulthandler.dump_traceback(all_threads=True)
-        pytest.fail(f"hangs for {LIMIT} seconds")
-    for error in errors:
-        raise AssertionError(f"{type(error).__name__} in the thread of the test") from error
+    return run
 
 
 def check_others(results: dict[int, Any]) -> None:
@@ -377,30 +355,28 @@ def handlers() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("place", "error", "way"), random.Random(0).sample(ALL, min(ROWS, len(ALL))))
+@within_limit
 def test_what_code_of_users_raises_is_the_error_of_its_query_alone(
     place: str, error: type[BaseException], way: str, tmp_path: Path
 ) -> None:
-    def work() -> None:
-        at = PLACES[place](lambda: raises(error), tmp_path)
-        outcome, meanwhile = WAYS[way](at.reranker, [("good", ["a", "b"]), at.item, ("good", ["a", "b"])])
-        check_others(meanwhile)
-        if isinstance(outcome, dict):
-            assert sorted(outcome) == [0, 1, 2]
-            assert all(isinstance(one, Ranking | Exception) for one in outcome.values())
-            assert at.whole or [type(outcome[n]) for n in (0, 2)] == [Ranking, Ranking]
-            outcome = outcome[1]
-        elif isinstance(outcome, BaseException):
-            raw = at.in_caller and way == "rank"
-            assert raw or isinstance(outcome, Exception)
-            assert raw or not isinstance(outcome, concurrent.futures.CancelledError)
-        if isinstance(outcome, Ranking):
-            assert at.may_pass or outcome.failure
-        else:
-            assert is_of(outcome, error) or at.may_pass
-        with suppress(*[BaseException] * at.whole):
-            at.reranker.close()
-
-    within_limit(work)
+    at = PLACES[place](lambda: raises(error), tmp_path)
+    outcome, meanwhile = WAYS[way](at.reranker, [("good", ["a", "b"]), at.item, ("good", ["a", "b"])])
+    check_others(meanwhile)
+    if isinstance(outcome, dict):
+        assert sorted(outcome) == [0, 1, 2]
+        assert all(isinstance(one, Ranking | Exception) for one in outcome.values())
+        assert at.whole or [type(outcome[n]) for n in (0, 2)] == [Ranking, Ranking]
+        outcome = outcome[1]
+    elif isinstance(outcome, BaseException):
+        raw = at.in_caller and way == "rank"
+        assert raw or isinstance(outcome, Exception)
+        assert raw or not isinstance(outcome, concurrent.futures.CancelledError)
+    if isinstance(outcome, Ranking):
+        assert at.may_pass or outcome.failure
+    else:
+        assert is_of(outcome, error) or at.may_pass
+    with suppress(*[BaseException] * at.whole):
+        at.reranker.close()
 
 
 class Backend(Scripted):
@@ -417,93 +393,71 @@ class Backend(Scripted):
 
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("error", ERRORS)
+@within_limit
 def test_what_close_raises_is_raised_by_close_alone(error: type[BaseException], wrapped: bool, tmp_path: Path) -> None:
-    def work() -> None:
-        backend: Any = Backend(lambda: raises(error))
-        if wrapped:
-            backend = stored(load_balanced([backend, Backend(lambda: raises(error))]), tmp_path / "store")
-        for run, name in ((run_sync, "close"), (run_async, "aclose")):
-            outcome, meanwhile = run(getattr(Reranker(backend), name))
-            assert isinstance(outcome, Exception)
-            assert is_of(outcome, error)
-            check_others(meanwhile)
-
-    within_limit(work)
+    backend: Any = Backend(lambda: raises(error))
+    if wrapped:
+        backend = stored(load_balanced([backend, Backend(lambda: raises(error))]), tmp_path / "store")
+    for run, name in ((run_sync, "close"), (run_async, "aclose")):
+        outcome, meanwhile = run(getattr(Reranker(backend), name))
+        assert isinstance(outcome, Exception)
+        assert is_of(outcome, error)
+        check_others(meanwhile)
 
 
 class Source:
-    """Three items and then an error; or, if it is closed before, another one. `closed` and `given`: what happened."""
+    """Three items and then an error; or, if it is closed before, another one."""
 
     def __init__(self, error: type[BaseException] | None, in_close: type[BaseException] | None = None) -> None:
         self.error, self.in_close, self.closed, self.given = error, in_close, threading.Event(), 0
 
-    def __iter__(self) -> Iterator[Any]:
-        try:
-            for self.given in range(1, 4):
-                yield f"query {self.given}", ["a", "b"]
-            if self.error is not None:
-                raises(self.error)
-            for _ in range(1000):
-                yield "more", ["a", "b"]
-        finally:
-            self.closed.set()
-            if self.in_close is not None:
-                raises(self.in_close)
-
-
-class AsyncSource(Source):
-    """The same, awaited."""
-
-    __iter__ = None  # type: ignore[assignment]
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        try:
-            for self.given in range(1, 4):
-                await asyncio.sleep(0)
-                yield f"query {self.given}", ["a", "b"]
-            if self.error is not None:
-                raises(self.error)
-            for _ in range(1000):
-                await asyncio.sleep(0)
-                yield "more", ["a", "b"]
-        finally:
-            self.closed.set()
-            if self.in_close is not None:
-                raises(self.in_close)
-
-
-class Steps(Source):
-    """A class with methods of its own, and no generator."""
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
+    def step(self) -> Any:
         if self.given == 3 and self.error is not None:
             raises(self.error)
         self.given += 1
         return f"query {self.given}", ["a", "b"]
 
-    def close(self) -> None:
+    def end(self) -> None:
         self.closed.set()
         if self.in_close is not None:
             raises(self.in_close)
 
 
-class AsyncSteps(Steps):
-    """The same, awaited."""
+class Generating(Source):
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            while True:
+                yield self.step()
+        finally:
+            self.end()
 
-    __iter__ = None  # type: ignore[assignment]
 
-    def __aiter__(self) -> Any:
-        return self
+class AsyncGenerating(Source):
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        try:
+            while True:
+                await asyncio.sleep(0)
+                yield self.step()
+        finally:
+            self.end()
+
+
+class Steps(Source):
+    """A class with methods of its own, and no generator."""
+
+    __iter__ = lambda self: self  # noqa: E731
+    __next__, close = Source.step, Source.end
+
+
+class AsyncSteps(Source):
+    __aiter__ = lambda self: self  # noqa: E731
 
     async def __anext__(self) -> Any:
         await asyncio.sleep(0)
-        return self.__next__()
+        return self.step()
 
     async def aclose(self) -> None:
-        self.close()
+        self.end()
 
 
 async def from_async(results: AsyncIterator[Any], done: list[Any], stop: int | None) -> None:
@@ -524,10 +478,8 @@ def from_sync(results: Iterator[Any], done: list[Any], stop: int | None) -> None
 
 def streamed(source: Source, way: str, bar: bool, done: list[Any], stop: int | None = None) -> BaseException | None:
     """What the stream raises to its consumer; its results are in `done`."""
-    reranker, items = (
-        Reranker(Scripted(slowly), in_flight=2),
-        (source if hasattr(source, "__aiter__") else iter(source)),
-    )
+    reranker = Reranker(Scripted(slowly), in_flight=2)
+    items: Any = source if hasattr(source, "__aiter__") else iter(source)  # type: ignore[call-overload]
     try:
         if way == "arank_many":
             asyncio.run(from_async(reranker.arank_many(items, progress=bar), done, stop))
@@ -541,7 +493,7 @@ def streamed(source: Source, way: str, bar: bool, done: list[Any], stop: int | N
 STREAMS = [
     (way, source)
     for way in ("rank_many", "live", "arank_many")
-    for source in (Source, Steps, AsyncSource, AsyncSteps)
+    for source in (Generating, Steps, AsyncGenerating, AsyncSteps)
     if way == "arank_many" or not hasattr(source, "__aiter__")
 ]
 ENDINGS = [
@@ -557,36 +509,33 @@ ENDINGS = [
 @pytest.mark.parametrize(
     ("way", "source", "error", "bar"), random.Random(1).sample(ENDINGS, min(ROWS // 3, len(ENDINGS)))
 )
+@within_limit
 def test_what_ends_a_stream_early_is_raised_after_what_was_open(
     way: str, source: type[Source], error: type[BaseException], bar: bool
 ) -> None:
-    def work() -> None:
-        done: list[Any] = []
-        raised = streamed(source(error), way, bar, done)
-        assert is_of(raised, error)
-        assert isinstance(raised, Exception) or way != "arank_many"
-        assert sorted(index for index, result in done if isinstance(result, Ranking)) == [0, 1, 2]
-
-    within_limit(work)
+    done: list[Any] = []
+    raised = streamed(source(error), way, bar, done)
+    assert is_of(raised, error)
+    assert isinstance(raised, Exception) or way != "arank_many"
+    assert sorted(index for index, result in done if isinstance(result, Ranking)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("in_close", [None, ValueError, SystemExit, GeneratorExit, asyncio.CancelledError])
 @pytest.mark.parametrize("bar", [False, True])
 @pytest.mark.parametrize(("way", "source"), STREAMS)
+@within_limit
 def test_a_consumer_that_stops_early_closes_the_source(
     way: str, source: type[Source], bar: bool, in_close: type[BaseException] | None
 ) -> None:
-    def work() -> None:
-        read, done = source(None, in_close), list[Any]()
-        raised = streamed(read, way, bar, done, stop=2)
-        assert read.closed.is_set()
-        assert len(done) == 2
-        if in_close in (ValueError, SystemExit):
-            assert is_of(raised, in_close)
-
-    within_limit(work)
+    read, done = source(None, in_close), list[Any]()
+    raised = streamed(read, way, bar, done, stop=2)
+    assert read.closed.is_set()
+    assert len(done) == 2
+    if in_close in (ValueError, SystemExit):
+        assert is_of(raised, in_close)
 
 
+@within_limit
 def test_a_source_that_does_not_answer_holds_no_consumer_that_stops() -> None:
     def waits() -> Iterator[Any]:
         yield "query", ["a", "b"]
@@ -598,10 +547,9 @@ def test_a_source_that_does_not_answer_holds_no_consumer_that_stops() -> None:
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(60)
 
-    within_limit(lambda: from_sync(Reranker(Scripted(slowly)).rank_many(waits(), live=True), [], 1))
+    from_sync(Reranker(Scripted(slowly)).rank_many(waits(), live=True), [], 1)
     loop = asyncio.new_event_loop()
-    results = Reranker(Scripted(slowly)).arank_many(sleeps())
-    within_limit(lambda: loop.run_until_complete(from_async(results, [], 1)))
+    loop.run_until_complete(from_async(Reranker(Scripted(slowly)).arank_many(sleeps()), [], 1))
     for task in asyncio.all_tasks(loop):
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is what is tested
     loop.close()
@@ -620,23 +568,21 @@ def end_of_loop() -> None:
 
 
 @pytest.mark.parametrize("way", ["rank", "arank", "rank_many", "live", "arank_many"])
+@within_limit
 def test_if_the_private_loop_ends_all_that_is_open_fails_and_the_next_call_starts_another(way: str) -> None:
-    def work() -> None:
-        started.clear()
-        slow = Reranker(Scripted(forever))
-        threading.Thread(target=end_of_loop).start()
-        with pytest.raises(LoopError, match="has ended"):  # noqa: PT012
-            if way == "rank":
-                slow.rank("q", ["a", "b"])
-            elif way == "arank":
-                asyncio.run(slow.arank("q", ["a", "b"]))
-            elif way == "arank_many":
-                asyncio.run(all_awaited(slow.arank_many([ITEM] * 3)))
-            else:
-                all_of(slow.rank_many([ITEM] * 3, live=way == "live"))
-        assert others.rank("after", ["a", "b"]).order == (0, 1)
-
-    within_limit(work)
+    started.clear()
+    slow = Reranker(Scripted(forever))
+    threading.Thread(target=end_of_loop).start()
+    with pytest.raises(LoopError, match="has ended"):  # noqa: PT012
+        if way == "rank":
+            slow.rank("q", ["a", "b"])
+        elif way == "arank":
+            asyncio.run(slow.arank("q", ["a", "b"]))
+        elif way == "arank_many":
+            asyncio.run(all_awaited(slow.arank_many([ITEM] * 3)))
+        else:
+            dict(slow.rank_many([ITEM] * 3, live=way == "live"))
+    assert others.rank("after", ["a", "b"]).order == (0, 1)
 
 
 def test_a_keyboard_interrupt_of_a_model_is_its_query_s_in_asyncio_run_of_the_main_thread() -> None:

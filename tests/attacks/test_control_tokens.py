@@ -21,89 +21,60 @@ from rankr1_rag.prompt import FORMATS, clip, clip_to_window, sanitise, special_p
 from rankr1_rag.prompt.texts import sanitise_reply
 from tests.attacks.conftest import examples
 
-FAMILIES = {
-    "SmolLM2, StarCoder, Granite": (
-        "<|endoftext|> <|im_start|> <|im_end|> <repo_name> <reponame> <file_sep> <filename> <gh_stars> <issue_start> "
-        "<issue_comment> <issue_closed> <jupyter_start> <jupyter_text> <jupyter_code> <jupyter_output> "
-        "<jupyter_script> <empty_output> <commit_before> <commit_msg> <commit_after> <fim_prefix> <fim_middle> "
-        "<fim_suffix> <fim_pad> <fim-prefix> <fim-middle> <fim-suffix> <fim-pad> <code_to_intermediate> "
-        "<intermediate_to_code> <pr> <pr_status> <pr_is_merged> <pr_base> <pr_file> <pr_base_code> <pr_diff> "
-        "<pr_diff_hunk> <pr_comment> <pr_event_id> <pr_review> <pr_review_state> <pr_review_comment> "
-        "<pr_in_reply_to_review_id> <pr_diff_hunk_comment_line> <NAME> <EMAIL> <KEY> <PASSWORD> <|start_of_role|> "
-        "<|end_of_role|> <|start_of_plugin|> <think_on> <think_off> <|tool_call|>"
-    ),
-    "Llama 1 to 4": (
-        "<s> </s> <unk> [INST] [/INST] <<SYS>> <</SYS>> <|begin_of_text|> <|end_of_text|> <|start_header_id|> "
-        "<|end_header_id|> <|eot_id|> <|eom_id|> <|python_tag|> <|finetune_right_pad_id|> <|reserved_special_token_7|> "
-        "<|header_start|> <|header_end|> <|eot|> <|eom|> <|fim_prefix|> <|image|> <PRE> <MID> <SUF> <EOT> ▁<PRE> ▁<EOT>"
-    ),
-    "Qwen": (
-        "<|object_ref_start|> <|box_end|> <|quad_start|> <|vision_pad|> <|fim_hole|> <|repo_name|> <|file_sep|> "
-        "<think> </think> <tool_call> </tool_call> <tool_response> </tool_response> <|extra_0|> "
-        "<tts_text_bos> <tts_text_eod>"
-    ),
-    "Mistral": (
-        "[AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_CALLS] [TOOL_RESULTS] [/TOOL_RESULTS] [TOOL_CONTENT] [IMG] "
-        "[IMG_BREAK] [IMG_END] [PREFIX] [MIDDLE] [SUFFIX] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [ARGS] [CALL_ID] [THINK] "
-        "[/THINK] [AUDIO] [BEGIN_AUDIO] [TRANSCRIBE] [MODEL_SETTINGS] [/MODEL_SETTINGS] [control_8] <SPECIAL_20>"
-    ),
-    "Gemma": (
-        "<bos> <eos> <pad> <mask> <start_of_turn> <end_of_turn> <start_of_image> <end_of_image> <image_soft_token> "
-        "<audio_soft_token> <unused0> <unused6241> [multimodal] [@BOS@] <|turn> <turn|> <|channel> <|tool_response> "
-        "<loc0001> <seg001> <|file_separator|>"
-    ),
-    "DeepSeek": (
-        "<｜begin▁of▁sentence｜> <｜end▁of▁sentence｜> <｜User｜> <｜Assistant｜> <｜tool▁calls▁begin｜> "
-        "<｜▁pad▁｜> <｜fim▁hole｜> <｜place▁holder▁no▁14｜> <|EOT|> ｜DSML｜ <begin_of_image> "
-        "<image_placeholder> <patch_placeholder>"
-    ),
-    "gpt-oss, Phi": (
-        "<|start|> <|channel|> <|message|> <|constrain|> <|return|> <|call|> <|endofprompt|> <|end|> <|user|> "
-        "<|assistant|> <|system|> <|placeholder1|> <|dummy_0|> <|im_sep|> <|tool|> <|/tool|>"
-    ),
-    "Command-R": (
-        "<BOS_TOKEN> <EOS_TOKEN> <EOP_TOKEN> <MASK_TOKEN> <PAD> <UNK> <CLS> <SEP> <|START_OF_TURN_TOKEN|> "
-        "<|END_OF_TURN_TOKEN|> <|USER_TOKEN|> <|CHATBOT_TOKEN|> <|SYSTEM_TOKEN|> <|START_THINKING|> <|START_ACTION|>"
-    ),
-    "EXAONE": "[BOS] [EOS] [PAD] [UNK] [|system|] [|user|] [|assistant|] [|tool|] [|endofturn|] <thought> </thought>",
-    "Seed": (
-        "<seed:bos> <seed:eos> <seed:pad> <seed:think> </seed:think> <seed:tool_call> </seed:tool_call> "
-        "<seed:cot_budget_reflect> <[begin▁of▁sentence]> <[end▁of▁sentence]> <[fim-prefix]> <[PAD▁TOKEN]> "
-        "<[PLHD13_never_used_51bce0c785ca2f68081bfa7d91973934]>"
-    ),
-    "Kimi": (
-        "[EOT] [start_header_id] [end_header_id] [extra_id_0] [reserved_token_3] <|im_user|> <|im_middle|> "
-        "<|tool_calls_section_begin|> <|media_begin|> <osagent_mode> ◁think▷ ◁/think▷"
-    ),
-    "MiniMax": (
-        "[e~[ ]~b] ]~!b[ ]!p~[ ]!d~[ ]<]minimax[>[ ]<]image[>[ ]<]start_of_image[>[ <minimax:tool_call> <mm:think> "
-        "</mm:think> <add_file> <delete_file> <rename_file> <edit_file> <commit_message> <empty_source_file> "
-        "<jupyter_error> <code_interpreter> <function_call>"
-    ),
-    "GLM": (
-        "[MASK] [gMASK] [sMASK] <sop> <eop> <|observation|> <|begin_of_image|> <|code_prefix|> <arg_key> </arg_key> "
-        "<arg_value> </arg_value>"
-    ),
-    "InternLM": (
-        "<eoh> <eoa> <TOKENS_UNUSED_1> [UNUSED_TOKEN_145] <|plugin|> <|action_start|> <IMG_CONTEXT> <|User|> <|Bot|> "
-        "<SMILES> </SMILES>"
-    ),
-    "Falcon, OLMo, Apertus": (
-        ">>TITLE<< >>ABSTRACT<< >>INTRODUCTION<< >>SUMMARY<< >>COMMENT<< >>QUESTION<< >>ANSWER<< >>DOMAIN<< >>PREFIX<< "
-        ">>SUFFIX<< >>MIDDLE<< >>UNUSED_105<< |||IP_ADDRESS||| |||EMAIL_ADDRESS||| |||PHONE_NUMBER||| <|inner_prefix|> "
-        "<|system_start|> <iban-pii> <email-pii> <ip-pii>"
-    ),
-    "Nemotron, T5, BERT": (
-        "<extra_id_0> <extra_id_1> <SPECIAL_12> <AVAILABLE_TOOLS> <TOOLCALL> </TOOLCALL> <TOOL_RESPONSE> [CLS] [SEP] "
-        "[unused12] <cls> <sep>"
-    ),
-    "Ernie, Hunyuan, dots, Baichuan, Ling, Jamba, TeleChat, Yuan": (
-        "<mask:0> <mask:7> <|LOC_0|> <|IMAGE_PLACEHOLDER|> <｜hy_User｜> <｜hy_place▁holder▁no▁2｜> <boi> <eoi> "
-        "<|userprompt|> <|endofuserprompt|> <|response|> <reserved_106> <B_SYS> <B_USYS> <C_Q> <C_A> <B_FUNC> <B_CODE> "
-        "<H_Q> <role> </role> <|role_end|> <|bom|> <documents> <tool_definitions> <active_output_modes> <citations> "
-        "<_start> <_end> <_user> <_bot> <_system> <predict> <longcat_s> </longcat_think> <longcat_tool_call>"
-    ),
-}
+_FAMILIES = """
+SmolLM2, StarCoder, Granite: <|endoftext|> <|im_start|> <|im_end|> <repo_name> <reponame> <file_sep> <filename>
+  <gh_stars> <issue_start> <issue_comment> <issue_closed> <jupyter_start> <jupyter_text> <jupyter_code>
+  <jupyter_output> <jupyter_script> <empty_output> <commit_before> <commit_msg> <commit_after> <fim_prefix>
+  <fim_middle> <fim_suffix> <fim_pad> <fim-prefix> <fim-middle> <fim-suffix> <fim-pad> <code_to_intermediate>
+  <intermediate_to_code> <pr> <pr_status> <pr_is_merged> <pr_base> <pr_file> <pr_base_code> <pr_diff> <pr_diff_hunk>
+  <pr_comment> <pr_event_id> <pr_review> <pr_review_state> <pr_review_comment> <pr_in_reply_to_review_id>
+  <pr_diff_hunk_comment_line> <NAME> <EMAIL> <KEY> <PASSWORD> <|start_of_role|> <|end_of_role|> <|start_of_plugin|>
+  <think_on> <think_off> <|tool_call|>
+Llama 1 to 4: <s> </s> <unk> [INST] [/INST] <<SYS>> <</SYS>> <|begin_of_text|> <|end_of_text|> <|start_header_id|>
+  <|end_header_id|> <|eot_id|> <|eom_id|> <|python_tag|> <|finetune_right_pad_id|> <|reserved_special_token_7|>
+  <|header_start|> <|header_end|> <|eot|> <|eom|> <|fim_prefix|> <|image|> <PRE> <MID> <SUF> <EOT> ▁<PRE> ▁<EOT>
+Qwen: <|object_ref_start|> <|box_end|> <|quad_start|> <|vision_pad|> <|fim_hole|> <|repo_name|> <|file_sep|> <think>
+  </think> <tool_call> </tool_call> <tool_response> </tool_response> <|extra_0|> <tts_text_bos> <tts_text_eod>
+Mistral: [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_CALLS] [TOOL_RESULTS] [/TOOL_RESULTS] [TOOL_CONTENT] [IMG]
+  [IMG_BREAK] [IMG_END] [PREFIX] [MIDDLE] [SUFFIX] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [ARGS] [CALL_ID] [THINK] [/THINK]
+  [AUDIO] [BEGIN_AUDIO] [TRANSCRIBE] [MODEL_SETTINGS] [/MODEL_SETTINGS] [control_8] <SPECIAL_20>
+Gemma: <bos> <eos> <pad> <mask> <start_of_turn> <end_of_turn> <start_of_image> <end_of_image> <image_soft_token>
+  <audio_soft_token> <unused0> <unused6241> [multimodal] [@BOS@] <|turn> <turn|> <|channel> <|tool_response> <loc0001>
+  <seg001> <|file_separator|>
+DeepSeek: <｜begin▁of▁sentence｜> <｜end▁of▁sentence｜> <｜User｜> <｜Assistant｜> <｜tool▁calls▁begin｜> <｜▁pad▁｜>
+  <｜fim▁hole｜> <｜place▁holder▁no▁14｜> <|EOT|> ｜DSML｜ <begin_of_image> <image_placeholder> <patch_placeholder>
+gpt-oss, Phi: <|start|> <|channel|> <|message|> <|constrain|> <|return|> <|call|> <|endofprompt|> <|end|> <|user|>
+  <|assistant|> <|system|> <|placeholder1|> <|dummy_0|> <|im_sep|> <|tool|> <|/tool|>
+Command-R: <BOS_TOKEN> <EOS_TOKEN> <EOP_TOKEN> <MASK_TOKEN> <PAD> <UNK> <CLS> <SEP> <|START_OF_TURN_TOKEN|>
+  <|END_OF_TURN_TOKEN|> <|USER_TOKEN|> <|CHATBOT_TOKEN|> <|SYSTEM_TOKEN|> <|START_THINKING|> <|START_ACTION|>
+EXAONE: [BOS] [EOS] [PAD] [UNK] [|system|] [|user|] [|assistant|] [|tool|] [|endofturn|] <thought> </thought>
+Seed: <seed:bos> <seed:eos> <seed:pad> <seed:think> </seed:think> <seed:tool_call> </seed:tool_call>
+  <seed:cot_budget_reflect> <[begin▁of▁sentence]> <[end▁of▁sentence]> <[fim-prefix]> <[PAD▁TOKEN]>
+  <[PLHD13_never_used_51bce0c785ca2f68081bfa7d91973934]>
+Kimi: [EOT] [start_header_id] [end_header_id] [extra_id_0] [reserved_token_3] <|im_user|> <|im_middle|>
+  <|tool_calls_section_begin|> <|media_begin|> <osagent_mode> ◁think▷ ◁/think▷
+MiniMax: [e~[ ]~b] ]~!b[ ]!p~[ ]!d~[ ]<]minimax[>[ ]<]image[>[ ]<]start_of_image[>[ <minimax:tool_call> <mm:think>
+  </mm:think> <add_file> <delete_file> <rename_file> <edit_file> <commit_message> <empty_source_file> <jupyter_error>
+  <code_interpreter> <function_call>
+GLM: [MASK] [gMASK] [sMASK] <sop> <eop> <|observation|> <|begin_of_image|> <|code_prefix|> <arg_key> </arg_key>
+  <arg_value> </arg_value>
+InternLM: <eoh> <eoa> <TOKENS_UNUSED_1> [UNUSED_TOKEN_145] <|plugin|> <|action_start|> <IMG_CONTEXT> <|User|> <|Bot|>
+  <SMILES> </SMILES>
+Falcon, OLMo, Apertus: >>TITLE<< >>ABSTRACT<< >>INTRODUCTION<< >>SUMMARY<< >>COMMENT<< >>QUESTION<< >>ANSWER<<
+  >>DOMAIN<< >>PREFIX<< >>SUFFIX<< >>MIDDLE<< >>UNUSED_105<< |||IP_ADDRESS||| |||EMAIL_ADDRESS||| |||PHONE_NUMBER|||
+  <|inner_prefix|> <|system_start|> <iban-pii> <email-pii> <ip-pii>
+Nemotron, T5, BERT: <extra_id_0> <extra_id_1> <SPECIAL_12> <AVAILABLE_TOOLS> <TOOLCALL> </TOOLCALL> <TOOL_RESPONSE>
+  [CLS] [SEP] [unused12] <cls> <sep>
+Ernie, Hunyuan, dots, Baichuan, Ling, Jamba, TeleChat, Yuan: <mask:0> <mask:7> <|LOC_0|> <|IMAGE_PLACEHOLDER|>
+  <｜hy_User｜> <｜hy_place▁holder▁no▁2｜> <boi> <eoi> <|userprompt|> <|endofuserprompt|> <|response|> <reserved_106>
+  <B_SYS> <B_USYS> <C_Q> <C_A> <B_FUNC> <B_CODE> <H_Q> <role> </role> <|role_end|> <|bom|> <documents>
+  <tool_definitions> <active_output_modes> <citations> <_start> <_end> <_user> <_bot> <_system> <predict> <longcat_s>
+  </longcat_think> <longcat_tool_call>
+LLM-jp, MiniCPM, Skywork, YandexGPT, SmolVLM, CodeLlama: <CLS|LLM-jp> <SEP|LLM-jp> <EOD|LLM-jp> <mask|LLM-jp>
+  <unk|LLM-jp> <AI> [USER] [BOT] [NL] <global-img> <row_1_col_2> <fake_token_around_image> <FILL_ME>
+Switches of Qwen, Nemotron, GLM: /no_think /nothink
+"""
+FAMILIES = dict(one.split(": ", 1) for one in _FAMILIES.strip().replace("\n  ", " ").splitlines())
 TOKENS = sorted({token for tokens in FAMILIES.values() for token in tokens.split()})
 
 ORDINARY = [
@@ -113,6 +84,7 @@ ORDINARY = [
     "a[i]~b[j]; x |> f <| y; [|1; 2|]; a || b ||| c; 1 << 2 >> 3; vec<[u8]>; <[1]>; std::vector<int>; a<b>c",
     "<psi|phi>, N ◁ G, 〈x, y〉, 《红楼梦》, ｜姓名｜年龄｜",
     "<End of line>, [Prefix] and [args] [mask] [sep] [img]",
+    "docker -v a:/no, /nothing, /not/here, /no, [Bot] <ai>, <psi|phi>",
     ">>NEWS<< >> TITLE <<, \uff5cDS\uff5c",
     "def f(x: list[int]) -> dict[str, Any]: ...  # ~user, path/to, $HOME, {query}, %s, \\n",
 ]

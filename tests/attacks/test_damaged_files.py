@@ -10,15 +10,16 @@ import logging
 import random
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from rankr1_rag import Completion, Passage, Query, Ranking, Reranker
+from rankr1_rag import Completion, Query, Ranking, Reranker
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.backends.wrappers import stored
@@ -27,40 +28,34 @@ from rankr1_rag.errors import BackendError, FileError, StoreError
 from rankr1_rag.explain import show, write_page
 from rankr1_rag.io.checksum import with_checksum
 from rankr1_rag.io.collection import parse_object
+from rankr1_rag.io.files import located
 from rankr1_rag.io.journal import Journal, read_journal
 from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json, read_rankings, to_line
 from rankr1_rag.prompt.label_probabilities import shares
 from rankr1_rag.train.run_dir import RunDir
 from rankr1_rag.types import TokenLogprob
 from tests.attacks.conftest import SCALE
-from tests.attacks.test_files_of_users import MATERIAL, RUN_FOLDERS, evaluate
+from tests.attacks.test_files_of_users import MATERIAL, run, with_out
 from tests.cli.conftest import server, shell
 from tests.golden import record
 
 __all__ = ["server", "shell"]
 
+MUCH = SCALE if SCALE <= 1 else 4 * SCALE
 KEY = b"key of the completion"
 COMPLETION = Completion("<think>é</think> [1]", 12, 8, 3, "length", (TokenLogprob("a", -0.5, (("b", float("-inf")),)),))
 FIELDS = {"said": "a string"}
 RECORDS = {f"q{n}": {"said": f"of {n}", "score": n / 7, "more": [None, True, {"a": n}]} for n in range(3)}
+FOUND = {id: {"id": id, **one} for id, one in RECORDS.items()}
 STRANGE: list[Any] = [None, True, -1, 0, 7, 2**70, 10**400, -0.5, 1.5, 1e308, "", "x", "-inf", [], {}, [[]], [{}]]
-T = TypeVar("T")
-Spoil = Callable[[bytes, int], Iterator[bytes]]
-STRANGE += [["x"], [-1], {"a": 1}, "\ud800"]
-
-
-def outcome(read: Callable[[], T], refusal: type[Exception]) -> T | str:
-    """What is read, or the message of the error that refuses it."""
-    try:
-        return read()
-    except refusal as error:
-        return str(error)
+STRANGE += [["x"], [-1], {"a": 1}, "\ud800", "removed"]
+ALIEN = [b"\0" * 9, b"\xff\xfe", b"\xed\xa0\x80", b'"\\ud800"', b"NaN", b"1e999", b"9" * 5000, b"[" * 99_999]
 
 
 def flips(data: bytes, wanted: int) -> Iterator[bytes]:
     """The data with one bit flipped: each bit where that is not many more than wanted, else some of them."""
     bits = range(8 * len(data))
-    for bit in bits if len(bits) <= wanted * SCALE else random.Random(7).sample(bits, int(wanted * SCALE)):
+    for bit in bits if len(bits) <= wanted * MUCH else random.Random(7).sample(bits, int(wanted * MUCH)):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
         yield bytes(flipped)
@@ -69,75 +64,177 @@ def flips(data: bytes, wanted: int) -> Iterator[bytes]:
 def wounds(data: bytes, wanted: int) -> Iterator[bytes]:
     """The data with a part cut out, repeated, zeroed, or replaced by what no JSON has, or much of."""
     dice = random.Random(11)
-    alien = [
-        b"\0" * 9,
-        b"\xff\xfe",
-        b"\xed\xa0\x80",
-        b'"\\ud800"',
-        b"NaN",
-        b"1e999",
-        b"9" * 5000,
-        b"[" * 99_999,
-        b"\n",
-        b'{"',
-    ]
-    for _ in range(int(wanted * SCALE)):
+    for _ in range(int(wanted * MUCH)):
         start, size = dice.randrange(len(data)), dice.randrange(1, 40)
-        part = dice.choice([b"", data[start : start + size] * 2, *alien])
+        part = dice.choice([b"", data[start : start + size] * 2, b"\n", b'{"', *ALIEN])
         yield data[:start] + part + data[start + size :]
+
+
+def strange(line: Any, wanted: int) -> Iterator[Any]:
+    """The JSON value with one of its fields removed, or of `wanted` other kinds; of an array the first two elements."""
+
+    def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        for key in value if isinstance(value, dict) else range(min(2, len(value))) if isinstance(value, list) else ():
+            yield (*path, key)
+            yield from places(value[key], (*path, key))
+
+    dice = random.Random(5)
+    for *path, key in list(places(line)):
+        for value in dice.sample(STRANGE, wanted if SCALE <= 1 else len(STRANGE)):
+            changed = inner = copy.deepcopy(line)
+            for one in path:
+                inner = inner[one]
+            inner[key] = value
+            if value == "removed":
+                del inner[key]
+            yield changed
+
+
+# ---- each kind of file: what is written, and what is read of it
 
 
 def journal(path: Path, **options: Any) -> Journal:
     return Journal(path, "test", {"k": 5}, FIELDS, remedy="give another --out", **options)
 
 
-@pytest.fixture
-def written(tmp_path: Path) -> Path:
-    """A journal with its records and a note."""
-    with journal(path := tmp_path / "a.jsonl") as records:
+def write_journal(path: Path) -> list[Any]:
+    with journal(path) as records:
         for id, one in RECORDS.items():
             records.add(id, one)
         records.note(gave_up_at=1)
-    return path
+    return list(FOUND.values())
+
+
+def read_records(path: Path) -> list[Any]:
+    with journal(path) as records:
+        assert records.notes.get("gave_up_at", 1) == 1
+        return [records[id] for id in records]
+
+
+def write_completion(path: Path, old: bool = False) -> list[Any]:
+    text = to_json(COMPLETION, KEY)
+    path.write_text(text.rstrip() if old else text)  # without a checksum, or with one
+    return [COMPLETION]
+
+
+def read_completion(path: Path, old: bool = False) -> list[Any]:
+    found = located(path, 1, from_json, path.read_bytes(), KEY)
+    return [COMPLETION if old and isinstance(found, Completion) else found]
+
+
+def asked(path: Path, answer: Callable[[str], str] = str, texts: str = "abc") -> tuple[list[str], Any]:
+    """The completions of these prompts, from a store or the model, and the backend."""
+    backend = stored(Scripted(lambda messages: answer(messages[0]["content"])), path)
+
+    async def job() -> list[str]:
+        try:
+            return [(await backend.complete(Request([{"role": "user", "content": one}], 8))).text for one in texts]
+        finally:
+            await backend.close()
+
+    return asyncio.run(job()), backend
+
+
+def long(text: str) -> str:
+    return text * 99
+
+
+def write_store(path: Path) -> list[Any]:
+    first, _ = asked(path, long)
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("PRAGMA journal_mode = DELETE")
+    return first
+
+
+def read_store(path: Path) -> list[Any]:
+    for left in path.parent.glob(f"{path.name}-*"):
+        left.unlink()
+    return asked(path, long)[0]
+
+
+def ranking(**settings: Any) -> Ranking:
+    return record.reranker(k=2, size=3, **settings).rank(Query("q1", "which?"), record.passages(4))
+
+
+def write_result(path: Path) -> list[Any]:
+    path.write_text(to_line(ranking_to_json(first := ranking())))
+    return [first]
+
+
+def write_log(path: Path) -> list[Any]:
+    lines = [{"step": step, "loss": step / 3, "held_out": {"sets": 3}} for step in (1, 2)]
+    path.write_text("".join(with_checksum(json.dumps(line)) + "\n" for line in lines))
+    return lines
+
+
+def write_scores(path: Path) -> list[Any]:
+    pytest.importorskip("rankr1_eval")
+    from rankr1_eval.scoring import to_json
+    from rankr1_eval.types import Difference, Estimate, Scores, SystemScores
+
+    estimates, difference = {"R@5": Estimate(0.5, 0.25, 0.75, 2)}, {"R@5": Difference(0.0, 0.0, 0.0, 1.0)}
+    one = SystemScores("none", {"R@5": {"a": 1.0, "b": 0.0}}, estimates, difference, {"seconds": 0.5}, ("c",))
+    scores = Scores({"none": one}, {"type": {"bridge": {"none": estimates}}})
+    path.write_text(with_checksum(json.dumps(to_json(scores))) + "\n")
+    return [asdict(scores)]
+
+
+def read_scores(path: Path) -> list[Any]:
+    from rankr1_eval.compare import read
+
+    return [asdict(read(path).scores)]
+
+
+Files = Callable[[Path], list[Any]]
+FILES: dict[str, tuple[Files, Files, int, str]] = {
+    "journal": (write_journal, read_records, 300, "all, less, refused"),
+    "completion": (write_completion, read_completion, 250, "refused"),
+    "old completion": (partial(write_completion, old=True), partial(read_completion, old=True), 250, "all, refused"),
+    "store": (write_store, read_store, 50, "all, refused"),
+    "result": (write_result, lambda path: list(read_rankings(path)), 300, "refused"),
+    "log": (write_log, lambda path: RunDir(path.parent).records(), 300, "less"),
+    "scores": (write_scores, read_scores, 200, "refused"),
+}
+"""How a file is written and read, each to what it holds; how many damages, and what must come of some."""
 
 
 @pytest.mark.parametrize("spoiled", [flips, wounds])
-def test_a_journal_holds_what_was_written_or_says_what_is_damaged(
-    spoiled: Spoil, written: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_holds_what_was_written_or_says_what_is_damaged(
+    kind: str,
+    spoiled: Callable[[bytes, int], Iterator[bytes]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    whole = written.read_bytes()
-    assert whole.count(b"\n") == 5
-    kinds = set()
-
-    def read() -> dict[str, Any]:
-        with journal(written) as records:
-            assert records.notes.get("gave_up_at", 1) == 1
-            return {id: records[id] for id in records}
-
-    for data in spoiled(whole, 1_000):
+    (write, read, n, expected), path, outcomes = FILES[kind], tmp_path / "log.jsonl", set()
+    whole = write(path)
+    for data in spoiled(path.read_bytes(), n):
         caplog.clear()
-        written.write_bytes(data)
-        found = outcome(read, FileError)
-        if isinstance(found, str):
-            assert str(written) in found
-            kinds.add("refused")
-        else:
-            assert found.items() <= {id: {"id": id, **one} for id, one in RECORDS.items()}.items()
-            torn = not data.endswith(b"\n")
-            assert found.keys() == RECORDS.keys() or torn or f"{written}:" in caplog.text
-            kinds.add(f"{len(found)} records")
-    assert kinds >= {"refused", "2 records", "3 records"}
+        path.write_bytes(data)
+        try:
+            found = read(path)
+        except (FileError, StoreError) as error:
+            outcomes.add("refused" if str(path) in str(error) else f"refused without its name: {error}")
+            continue
+        assert all(one in whole for one in found)
+        is_whole = len(found) == len(whole)
+        assert is_whole or kind != "journal" or not data.endswith(b"\n") or f"{path}:" in caplog.text
+        outcomes.add("all" if is_whole else "less")
+    assert {*expected.split(", ")} <= outcomes <= {"all", "less", "refused"}
 
 
-def test_what_was_damaged_is_done_again_and_then_the_file_is_whole(written: Path) -> None:
-    written.write_bytes(written.read_bytes().replace(b"of 1", b"of 7"))
+# ---- journals
+
+
+def test_what_was_damaged_is_done_again_and_then_the_file_is_whole(tmp_path: Path) -> None:
+    write_journal(path := tmp_path / "a.jsonl")
+    path.write_bytes(path.read_bytes().replace(b"of 1", b"of 7"))
     with pytest.raises(FileError, match=r"a\.jsonl:3: damaged or unfinished: run the command that makes it again"):
-        read_journal(written, "test", FIELDS)
-    with journal(written) as records:
+        read_journal(path, "test", FIELDS)
+    with journal(path) as records:
         assert list(records) == ["q0", "q2"]
         records.add("q1", RECORDS["q1"])
-    found = read_journal(written, "test", FIELDS)
-    assert found == {id: {"id": id, **one} for id, one in RECORDS.items()}
+    assert read_journal(path, "test", FIELDS) == FOUND
 
 
 def test_a_record_that_is_damaged_after_it_was_found_is_an_error(tmp_path: Path) -> None:
@@ -151,16 +248,17 @@ def test_a_record_that_is_damaged_after_it_was_found_is_an_error(tmp_path: Path)
 
 
 def test_a_line_that_another_program_changed_is_damaged_and_a_file_of_an_earlier_version_is_read(
-    written: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lines = written.read_text().splitlines()
-    written.write_text("\n".join([lines[0], json.dumps(json.loads(lines[1]) | {"said": "else"}), *lines[2:], ""]))
-    with journal(written) as records:
+    write_journal(path := tmp_path / "a.jsonl")
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], json.dumps(json.loads(lines[1]) | {"said": "else"}), *lines[2:], ""]))
+    with journal(path) as records:
         assert list(records) == ["q1", "q2"]
     assert "a.jsonl:2: the line at byte" in caplog.text
     caplog.clear()
-    written.write_text("\n".join([*(line.rstrip() for line in lines), ""]))
-    with journal(written) as records:
+    path.write_text("\n".join([*(line.rstrip() for line in lines), ""]))
+    with journal(path) as records:
         assert list(records) == ["q0", "q1", "q2"]
     assert not caplog.text
 
@@ -168,138 +266,68 @@ def test_a_line_that_another_program_changed_is_damaged_and_a_file_of_an_earlier
 # ---- the store
 
 
-@pytest.mark.parametrize("spoiled", [flips, wounds])
-@pytest.mark.parametrize("is_old", [False, True])
-def test_a_stored_completion_comes_back_unchanged_or_is_damaged(is_old: bool, spoiled: Spoil) -> None:
+def test_a_completion_belongs_to_its_key() -> None:
     text = to_json(COMPLETION, KEY).encode()
-    assert from_json(text, KEY) == COMPLETION
     assert from_json(text.rstrip(), KEY) == COMPLETION
     with pytest.raises(ValueError, match="checksum"):
         from_json(text, b"another key")
-    for data in spoiled(text.rstrip() if is_old else text, 3_000):
-        try:
-            found = from_json(data, KEY)
-        except ValueError:
-            continue
-        assert is_old or found == COMPLETION
-        assert isinstance(found, Completion)
-
-
-def asked(backend: Any, texts: str) -> list[Completion]:
-    requests = [Request([{"role": "user", "content": text}], 8) for text in texts]
-
-    async def job() -> list[Completion]:
-        try:
-            return [await backend.complete(request) for request in requests]
-        finally:
-            await backend.close()
-
-    return asyncio.run(job())
-
-
-def test_a_store_with_a_flipped_bit_gives_what_was_stored_or_asks_again_or_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "store.sqlite"
-    first = asked(stored(Scripted(lambda messages: messages[0]["content"] * 99), path), "abc")
-    with closing(sqlite3.connect(path)) as file:
-        file.execute("PRAGMA journal_mode = DELETE")
-    outcomes = set()
-    for data in flips(path.read_bytes(), 120):
-        path.write_bytes(data)
-        damaged = []
-
-        def read() -> list[Completion]:
-            backend = stored(Scripted(lambda messages: messages[0]["content"] * 99), path)
-            found = asked(backend, "abc")
-            damaged.append(backend.damaged)  # noqa: B023
-            return [replace(one, stored=False) for one in found]
-
-        found = outcome(read, StoreError)
-        assert str(path) in found if isinstance(found, str) else found == first
-        outcomes.add("refused" if isinstance(found, str) else f"{damaged[0]} damaged")
-        for left in tmp_path.glob("store.sqlite-*"):
-            left.unlink()
-    assert outcomes >= {"refused", "0 damaged", "1 damaged"}
 
 
 def test_damaged_completions_are_requested_again_counted_and_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path, texts = tmp_path / "store.sqlite", "abcdefgh"
-    asked(stored(Scripted(lambda messages: messages[0]["content"]), path), texts)
+    path, texts, script = tmp_path / "store.sqlite", "abcdefgh", list[str]()
+    asked(path, texts=texts)
     with closing(sqlite3.connect(path, isolation_level=None)) as file:
         damages = [b"\xff", b"", None, 7, "[" * 99_999, '{"text": 1}', with_checksum('{"text": "b"}').encode()]
         for row, damage in enumerate(damages, start=1):
             if damage is not None:
                 file.execute("UPDATE completions SET completion = ? WHERE rowid = ?", (damage, row))
-    script: list[str] = []
-    backend = stored(Scripted(lambda messages: [script.append(messages[0]["content"]), script[-1]][1]), path)
-    assert [one.text for one in asked(backend, texts)] == list(texts)
-    assert (script, backend.damaged, backend.hits) == (list("abdefg"), 6, 2)
+    found, backend = asked(path, lambda text: script.append(text) or text, texts)  # type: ignore[func-returns-value]
+    assert (found, script, backend.damaged, backend.hits) == (list(texts), list("abdefg"), 6, 2)
     assert [one.levelno for one in caplog.records] == [logging.WARNING] * 2
     assert caplog.records[1].getMessage() == f"{path}: 6 damaged completions were requested again"
-    again = stored(Scripted(lambda messages: 1 / 0), path)
-    assert [one.text for one in asked(again, texts)] == list(texts)
+    assert asked(path, lambda _: str(1 / 0), texts)[0] == list(texts)
 
 
 # ---- results
 
 
-def ranking(**settings: Any) -> Ranking:
-    return record.reranker(k=2, size=3, **settings).rank(Query("q1", "which?"), record.passages(4))
-
-
-@pytest.mark.parametrize("spoiled", [flips, wounds])
-def test_a_result_comes_back_unchanged_or_is_an_error_that_names_its_line(spoiled: Spoil, tmp_path: Path) -> None:
-    path, first = tmp_path / "a.jsonl", ranking()
-    line = to_line(ranking_to_json(first)).encode()
-    for data in spoiled(line, 2_000):
-        path.write_bytes(data)
-        found = outcome(lambda: list(read_rankings(path)), FileError)
-        assert found.startswith(f"{path}:") if isinstance(found, str) else found == [first]
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where the fields of a JSON value are; of an array only the first two."""
-    yield path
-    keys = value if isinstance(value, dict) else range(min(2, len(value))) if isinstance(value, list) else ()
-    for key in keys:
-        yield from places(value[key], (*path, key))
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [{"votes": 3}, {"probabilities": True}, {"fusion": 60}, {"trace": False}],
-    ids=str,
-)
+@pytest.mark.parametrize("settings", [{"votes": 3}, {"probabilities": True}, {"fusion": 60}, {"trace": False}], ids=str)
 def test_a_field_of_a_strange_kind_is_an_error_or_can_be_shown_and_written_again(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    trace = settings.pop("trace", True)
-    line, path = ranking_to_json(ranking(**settings), trace=trace), tmp_path / "a.jsonl"
-    dice, n = random.Random(5), 0
-    for place in list(places(line))[1:]:
-        for value in dice.sample([*STRANGE, "removed"], 3 if SCALE <= 1 else len(STRANGE)):
-            changed = copy.deepcopy(line)
-            inner: Any = changed
-            for key in place[:-1]:
-                inner = inner[key]
-            if value == "removed":
-                del inner[place[-1]]
-            else:
-                inner[place[-1]] = value
-            path.write_text(json.dumps(changed) + "\n")
-            read = outcome(lambda: list(read_rankings(path)), FileError)
-            if isinstance(read, str):
-                assert read.startswith(f"{path}:1: ")
+    trace, path, n = settings.get("trace", True), tmp_path / "a.jsonl", 0
+    line = ranking_to_json(ranking(**{name: value for name, value in settings.items() if name != "trace"}), trace=trace)
+    for changed in strange(line, 2):
+        path.write_text(json.dumps(changed) + "\n")
+        try:
+            (found,), n = read_rankings(path), n + 1
+        except FileError as error:
+            if str(error).startswith(f"{path}:1: "):
                 continue
-            (found,), n = read, n + 1
-            show(found, Console(file=io.StringIO()))
-            found.log_problems()
-            if n % 20 == 0:
-                write_page(found, tmp_path / "page.html")
-            again = ranking_from_json(parse_object(to_line(ranking_to_json(found, trace=trace)).rstrip("\n")))
-            assert (again, again.scores, again.cost) == (found, found.scores, found.cost)
+            raise
+        show(found, Console(file=io.StringIO()))
+        found.log_problems()
+        if n % 20 == 0:
+            write_page(found, tmp_path / "page.html")
+        again = ranking_from_json(parse_object(to_line(ranking_to_json(found, trace=trace)).rstrip("\n")))
+        assert (again, again.scores, again.cost) == (found, found.scores, found.cost)
     assert n
+
+
+def test_the_scores_of_a_run_with_a_field_of_a_strange_kind_are_an_error_or_can_be_read(tmp_path: Path) -> None:
+    write_scores(path := tmp_path / "scores.json")
+    for changed in strange(json.loads(path.read_text()), 7):
+        path.write_text(json.dumps(changed))
+        with suppress(FileError):
+            read_scores(path)
+
+
+def test_the_settings_of_a_training_run_that_are_damaged_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text("[" * 99_999)
+    with pytest.raises(FileError, match="the file is damaged"):
+        _ = RunDir(tmp_path).settings
 
 
 def test_a_result_that_another_program_changed_and_wrote_again_is_read(tmp_path: Path) -> None:
@@ -326,82 +354,16 @@ def test_probabilities_are_at_most_1_and_files_of_before_are_read_where_they_wer
         ranking_from_json(line)
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        *({name: -1} for name in ("prompt_tokens", "cached_tokens", "completion_tokens")),
-        *({"prompt_tokens": count} for count in (5.0, True, 2**31, 10**400, None, "5")),
-        *({"finish_reason": reason} for reason in (None, 3)),
-        *({"text": text} for text in (None, 5, b"<answer>[1]</answer>")),
-        *({"logprobs": logprobs} for logprobs in ((("a", -0.5),), [None])),
-    ],
-    ids=lambda fields: f"{fields!s:.40}",
-)
-def test_a_completion_that_could_not_be_read_again_is_an_error_before_it_is_written(fields: dict[str, Any]) -> None:
-    (name,) = fields
-    backend = Scripted(lambda _: replace(COMPLETION, **fields))
-    with pytest.raises(BackendError, match=rf"its .*{name.replace('_', ' ').split()[-1]}.* must be .*: Completion\("):
+WRONG = [(f"{name}_tokens", one) for name in ("prompt", "cached", "completion") for one in (-1, 2**31, 5.0, True, None)]
+WRONG += [("text", None), ("text", b"<answer>[1]</answer>"), ("finish_reason", ["stop"]), ("logprobs", (("a", -0.5),))]
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG)
+def test_what_is_no_completion_of_a_backend_is_an_error_before_it_is_written(field: str, value: Any) -> None:
+    backend = Scripted(lambda _: replace(COMPLETION, **{field: value}))
+    with pytest.raises(BackendError, match=r"(no text|an impossible number of tokens|no TokenLogprob) in Completion\("):
         Reranker(backend, k=1).rank("q", ["a", "b"])
-
-
-@pytest.mark.parametrize("id", [5, None, 1.5, ["a"], b"a"], ids=str)
-def test_an_id_that_could_not_be_read_again_is_an_error_before_anything_is_asked(id: Any) -> None:
-    reranker = Reranker(Scripted(lambda _: 1 / 0), k=1)
-    with pytest.raises(TypeError, match=r"a query must be a str or a Query\(id, text\) of str \(got Query\(id="):
-        reranker.rank(Query(id, "q"), ["a", "b"])
-    with pytest.raises(TypeError, match=r"passage 1 is neither a str nor a Passage\(id, text, title\) of str: Passage"):
-        reranker.rank("q", ["a", Passage(id, "b")])
-
-
-# ---- training and evaluation
-
-
-@pytest.mark.parametrize("spoiled", [flips, wounds])
-def test_the_log_of_a_training_run_loses_only_what_is_damaged(spoiled: Spoil, tmp_path: Path) -> None:
-    lines = [{"step": step, "loss": step / 3, "held_out": {"sets": 3}} for step in (1, 2)]
-    whole = "".join(with_checksum(json.dumps(line)) + "\n" for line in lines).encode()
-    folder = RunDir(tmp_path)
-    for data in spoiled(whole, 1_000):
-        folder.log.write_bytes(data)
-        assert all(line in lines for line in folder.records())
-    (tmp_path / "settings.json").write_text("[" * 99_999)
-    with pytest.raises(FileError, match="the file is damaged"):
-        _ = folder.settings
-
-
-@pytest.mark.parametrize("spoiled", [flips, wounds])
-def test_the_scores_of_a_run_come_back_unchanged_or_are_an_error(spoiled: Spoil, tmp_path: Path) -> None:
-    pytest.importorskip("rankr1_eval")
-    from rankr1_eval.compare import read
-    from rankr1_eval.scoring import to_json as scores_to_json
-    from rankr1_eval.types import Difference, Estimate, Scores, SystemScores
-
-    estimates = {"R@5": Estimate(0.5, 0.25, 0.75, 2)}
-    one = SystemScores(
-        "none",
-        {"R@5": {"a": 1.0, "b": 0.0}},
-        estimates,
-        {"R@5": Difference(0.0, 0.0, 0.0, 1.0)},
-        {"seconds": 0.5},
-        ("c",),
-    )
-    scores = Scores({"none": one}, {"type": {"bridge": {"none": estimates}}})
-    path = tmp_path / "scores.json"
-    whole = with_checksum(json.dumps(scores_to_json(scores))) + "\n"
-    for data in [whole.encode(), *spoiled(whole.encode(), 700)]:
-        path.write_bytes(data)
-        found = outcome(lambda: read(path).scores, FileError)
-        assert str(path) in found if isinstance(found, str) else asdict(found) == asdict(scores)
-    line = json.loads(whole)
-    for place in list(places(line))[1:]:
-        for value in STRANGE:
-            changed = copy.deepcopy(line)
-            inner: Any = changed
-            for key in place[:-1]:
-                inner = inner[key]
-            inner[place[-1]] = value
-            path.write_text(json.dumps(changed))
-            assert outcome(lambda: read(path).scores, FileError)
+    assert Reranker(backend, k=1, on_failure="first_stage").rank("q", ["a", "b"]).failure
 
 
 def test_an_id_with_a_lone_surrogate_is_scored_like_any_other() -> None:
@@ -413,15 +375,16 @@ def test_an_id_with_a_lone_surrogate_is_scored_like_any_other() -> None:
     assert ir.measured(orders, judged, ir.parsed(["RR"])) == {"RR": {"q\ud800": 0.5, "other": 0.0}}
 
 
-CHANGED: list[tuple[str, dict[str, Any]]] = [
-    ("rerank/rank-r1", {"rankr1": {}}),
-    ("rerank/rank-r1", {"scores": [1.0]}),
-    ("rerank/rank-r1", {"order": ["x", "y", "z"]}),
-    ("rerank/none", {"order": [[]]}),
-    ("read/gold", {"prompt_tokens": 10**400}),
-    ("read/gold", {"seconds": "1"}),
-    ("read/gold", {"own": 1}),
+CHANGED: list[tuple[str, dict[str, Any], int]] = [
+    ("rerank/rank-r1", {"rankr1": {}}, 2),
+    ("rerank/rank-r1", {"scores": [1.0]}, 2),
+    ("rerank/rank-r1", {"order": ["x", "y", "z"]}, 2),
+    ("rerank/none", {"order": [[]]}, 0),
+    ("read/gold", {"prompt_tokens": 10**400}, 0),
+    ("read/gold", {"seconds": "1"}, 0),
+    ("read/gold", {"own": 1}, 0),
 ]
+"""A journal, what another program wrote into its records, and the exit code: 2 where the record is named."""
 
 
 def test_a_record_of_a_run_that_another_program_changed_is_done_again_or_named(shell: Any) -> None:
@@ -430,21 +393,20 @@ def test_a_record_of_a_run_that_another_program_changed_is_done_again_or_named(s
     shell.server.judge = lambda _: "<answer>[1]</answer>"
     for name, content in MATERIAL.items():
         (shell.folder / name).write_text(content)
-    job = ["run" if one == "OUT" else one for one in RUN_FOLDERS["qa"] if one != "--no-read"]
-    assert evaluate(shell, *job) == 0, shell.said
-    for file, change in CHANGED:
+    job = [one for one in with_out("qa", "run") if one != "--no-read"]
+    run(shell, *job)
+    for file, change, code in CHANGED:
         path = shell.folder / "run" / f"{file}.jsonl"
         whole = path.read_text()
         head, *records = [json.loads(line) for line in whole.splitlines()]
         path.write_text("".join(json.dumps(one) + "\n" for one in [head, *(one | change for one in records)]))
-        code = evaluate(shell, *job)
-        named = f"run/{file}.jsonl: the record 'q' is damaged (" in shell.said
-        assert (code, named) in ((0, False), (2, True)), (file, change, shell.said)
+        run(shell, *job, code=code)
+        assert code == 0 or f"run/{file}.jsonl: the record 'q' is damaged (" in shell.said
         path.write_text(whole)
 
 
 @pytest.mark.parametrize("spoiled", [flips, wounds])
-def test_embeddings_that_are_kept_come_back_unchanged_or_are_made_again(spoiled: Spoil, tmp_path: Path) -> None:
+def test_embeddings_that_are_kept_come_back_unchanged_or_are_made_again(spoiled: Any, tmp_path: Path) -> None:
     pytest.importorskip("rankr1_eval")
     import numpy
 
@@ -465,8 +427,8 @@ def test_embeddings_that_are_kept_come_back_unchanged_or_are_made_again(spoiled:
     first = kept()
     (path,) = tmp_path.iterdir()
     assert (kept(), len(made)) == (first, 1)
-    for data in spoiled(path.read_bytes(), 300):
+    for data in spoiled(path.read_bytes(), 30):
         path.write_bytes(data)
         assert kept() == first
-    assert len(made) > 100
+    assert len(made) > 15
     assert [one.name for one in tmp_path.iterdir()] == [path.name]

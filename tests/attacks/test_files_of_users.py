@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
 import socket
 import stat
-import sys
 import threading
-from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,40 +22,28 @@ from rankr1_rag.errors import FileError, StoreError
 from rankr1_rag.io.files import check_apart, check_output, writing
 from rankr1_rag.train.config import SFT
 from rankr1_rag.train.run_dir import ALONE, opened
+from tests.attacks.conftest import SCALE
 from tests.cli.conftest import JOB, Shell, query
 from tests.cli.conftest import server as server
 from tests.cli.conftest import shell as shell
 
 pytestmark = pytest.mark.third_party
+evaluation = pytest.mark.skipif(not find_spec("rankr1_eval"), reason="the evaluation is not installed")
 
-HOSTILE = {
-    "in.jsonl": "is an input",
-    "./in.jsonl": "is an input",
-    "folder/../in.jsonl": "is an input",
-    "hard": "is an input",
-    "soft": "is an input",
-    "linked/in.jsonl": "is an input",
-    "notes": "holds something else",
-    "to-notes": "holds something else",
-    "empty-and-read-only": "read-only",
-    "loop": "where nothing is",
-    "dangling": "where nothing is",
-    "loop/x": "the folder loop does not exist",
-    "none/x": "the folder none does not exist",
-    "notes/x": "the folder notes does not exist",
-    "folder": "this is a folder",
-    "folder/": "this is a folder",
-    "": "this is a folder",
-    "/": "this is a folder",
-    "socket": "neither a file nor a pipe",
-    "disk": "neither a file nor a pipe",
-    "/proc/x": "the folder /proc cannot be written to",
-    "/sys/kernel/x": "the folder /sys/kernel cannot be written to",
-    "n" * 256: "File name too long",
-    "ä" * 128: "File name too long",
-    "a\nb/x": r"the folder a\nb does not exist",
+PROBLEMS = {
+    "is an input": ["in.jsonl", "./in.jsonl", "folder/../in.jsonl", "hard", "soft", "linked/in.jsonl"],
+    "holds something else": ["notes", "to-notes"],
+    "read-only": ["empty-and-read-only"],
+    "where nothing is": ["loop", "dangling"],
+    "the folder {} does not exist": ["loop/x", "none/x", "notes/x"],
+    r"the folder a\nb does not exist": ["a\nb/x"],
+    "this is a folder": ["folder", "folder/", "", "/"],
+    "neither a file nor a pipe": ["socket", "disk"],
+    "the folder {} cannot be written to": ["/proc/x", "/sys/kernel/x"],
+    "File name too long": ["n" * 256, "ä" * 128],
 }
-"""What an output is named for, and the error."""
+"""The errors, and what an output is then named for; {} is its folder."""
+HOSTILE = {name: problem.format(os.path.dirname(name)) for problem, names in PROBLEMS.items() for name in names}
 
 COMMANDS = {
     "rerank": [*JOB[:3], "OUT", "--overwrite", "--restart"],
@@ -98,91 +85,96 @@ def state(folder: Path) -> dict[str, object]:
     return found
 
 
-def evaluate(shell: Shell, *arguments: str, model: bool = True) -> int:
-    """The exit status of `rankr1-eval`; what it says is in `shell.said`."""
+@contextmanager
+def unchanged(shell: Shell, *but: str, may_add: bool = False) -> Iterator[None]:
+    """Nothing that is in the folder changes, and no model is asked."""
+    before, asked = state(shell.folder), len(shell.server.prompts)
+    yield
+    after = state(shell.folder)
+    assert len(shell.server.prompts) == asked
+    if may_add:
+        after = {name: after[name] for name in before if name in after}
+    for name in but:
+        before.pop(name, None), after.pop(name, None)
+    assert after == before
+
+
+def refused(shell: Shell, problem: str, *arguments: str, code: int = 2) -> None:
+    """The command ends with this error, asks nothing and changes nothing."""
+    with unchanged(shell, "run/completions.sqlite", may_add=arguments[0] in RUN_FOLDERS):  # a store, which is opened
+        run(shell, *arguments, code=code)
+    assert problem in shell.said, (arguments, shell.said)
+    assert "Traceback" not in shell.said
+
+
+def run(shell: Shell, *arguments: str, code: int = 0) -> str:
+    """`rankr1`, or `rankr1-eval` where the command is one of the evaluation."""
+    if arguments[0] in ("rerank", "explain", "demo"):
+        return shell.run(*arguments, code=code)
     from rankr1_eval.cli import main
 
-    errors, end = io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, chdir(shell.folder), redirect_stdout(errors), redirect_stderr(errors):
-        patch.setattr(sys, "argv", ["rankr1-eval", *shell.command(*arguments, model=model)])
-        try:
-            main()
-        except SystemExit as left:
-            end = int(left.code or 0)
-        finally:
-            shell.said = " ".join(errors.getvalue().split())
-    return end
+    return shell.run(*arguments, code=code, model=arguments[0] in ("comparisons", "qa", "reproduce"), main=main)
+
+
+def thinned(names: list[str], number: int) -> list[str]:
+    """By default a third of the names, others for each number."""
+    return names if SCALE > 1 else names[number % 3 :: 3]
+
+
+@pytest.fixture
+def furnished(shell: Shell) -> Shell:
+    furnish(shell.folder)
+    return shell
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_an_output_of_any_hostile_name_is_refused_before_anything_is_asked(command: str, shell: Shell) -> None:
-    furnish(shell.folder)
-    before = state(shell.folder)
-    of_evaluation = command in ("comparisons", "examples", "held-out", "compare")
-    if of_evaluation and not find_spec("rankr1_eval"):
-        pytest.skip("the evaluation is not installed")
-    step = 1 if float(os.environ.get("RANKR1_ATTACKS", "1")) > 1 else 3  # each name meets some of the commands
-    for name in list(HOSTILE)[list(COMMANDS).index(command) % step :: step]:
+def test_an_output_of_any_hostile_name_is_refused_before_anything_is_asked(command: str, furnished: Shell) -> None:
+    if command in ("comparisons", "examples", "held-out", "compare"):
+        pytest.importorskip("rankr1_eval")
+    for name in thinned(list(HOSTILE), list(COMMANDS).index(command)):
         problem = HOSTILE[name]
-        if name == "disk" and name not in before:
+        if name == "disk" and not (furnished.folder / name).exists():
             continue  # only root can make one
-        if command == "rerank" and name == "notes":
+        if (command, name) == ("rerank", "notes"):
             continue  # --overwrite names it
         if command == "comparisons" and "something" in problem:
-            continue  # the journal says it, see below
+            continue  # the journal says it
         if command == "demo" and "input" in problem:
             problem = "holds something else"  # it has no input
-        arguments = [name if one == "OUT" else one for one in COMMANDS[command]]
-        if of_evaluation:
-            code = evaluate(shell, *arguments, model=command == "comparisons")
-            assert (code, problem in shell.said) == (2, True), (name, shell.said)
-        else:
-            shell.run(*arguments, code=2)
-            assert problem in shell.said, (name, shell.said)
-        assert "Traceback" not in shell.said
-        assert (shell.server.prompts, state(shell.folder)) == ([], before), name
+        refused(furnished, problem, *(name if one == "OUT" else one for one in COMMANDS[command]))
 
 
-@pytest.mark.parametrize("option", [(), ("--restart",), ("--overwrite",), ("--restart", "--overwrite")])
-def test_what_is_in_the_place_of_a_job_s_own_files_stays(option: tuple[str, ...], shell: Shell) -> None:
+@pytest.mark.parametrize("number", range(4))
+def test_what_is_in_the_place_of_a_job_s_own_files_stays(number: int, furnished: Shell) -> None:
     """The journal and the store of OUT: a file, an input, a link, a pipe of that name."""
-    furnish(shell.folder)
-    os.mkfifo(shell.folder / "pipe")
-    (shell.folder / "theirs.partial").write_text('{"rankr1_journal": 1, "kind": "load", "settings": {}}\n')
-    for name in ("notes", "to-notes", "soft", "loop", "dangling", "folder", "pipe", "theirs.partial"):
-        partial = shell.folder / "out.jsonl.partial"
-        if not partial.exists():
-            partial.symlink_to(name)
-        before = state(shell.folder)
-        shell.run(*JOB, *option, code=2)
-        assert "out.jsonl.partial" in shell.said
-        assert "remove" not in shell.said
-        assert (shell.server.prompts, state(shell.folder)) == ([], before), name
+    folder, option = furnished.folder, [["--restart"], ["--overwrite"], ["--restart", "--overwrite"], []][number]
+    os.mkfifo(folder / "pipe")
+    (folder / "theirs.partial").write_text('{"rankr1_journal": 1, "kind": "load", "settings": {}}\n')
+    (partial := folder / "out.jsonl.partial").symlink_to("theirs.partial")
+    names = ["theirs.partial", "notes", "to-notes", "soft", "loop", "dangling", "folder", "pipe"]
+    for name in thinned(names, number):
         partial.unlink()
-    (shell.folder / "x.partial").write_text(json.dumps(query(0)) + "\n")
-    (shell.folder / "y.partial.sqlite").write_text(json.dumps(query(0)) + "\n")
-    before = state(shell.folder)
-    for name in ("x", "y"):
-        given = next(path.name for path in shell.folder.glob(f"{name}.partial*"))
-        shell.run("rerank", given, "-o", name, *option, code=2)
-        assert "is an input" in shell.said
-    assert (shell.server.prompts, state(shell.folder)) == ([], before)
+        partial.symlink_to(name)
+        refused(furnished, "out.jsonl.partial", *JOB, *option)
+        assert "remove" not in furnished.said
+    for name in ("x.partial", "x.partial.sqlite"):
+        (folder / name).write_text(json.dumps(query(0)) + "\n")
+        refused(furnished, "is an input", "rerank", name, "-o", "x", *option)
+        (folder / name).unlink()
 
 
-def test_an_overwrite_through_a_link_replaces_only_a_result_and_keeps_the_link(shell: Shell) -> None:
-    furnish(shell.folder)
-    shell.run(*JOB)
-    (shell.folder / "latest").symlink_to("out.jsonl")
-    os.chmod(shell.folder / "out.jsonl", 0o600)
-    shell.run("rerank", "in.jsonl", "-o", "latest", code=2)
-    assert "latest exists: use another --out, or --overwrite" in shell.said
-    shell.run("rerank", "in.jsonl", "-o", "latest", "--overwrite", "--no-trace")
-    assert (shell.folder / "latest").is_symlink()
-    assert "trace" not in shell.lines("out.jsonl")[0]["rankr1"]
-    assert stat.S_IMODE((shell.folder / "out.jsonl").stat().st_mode) == 0o600
-    assert not list(shell.folder.glob("*.partial*"))
-    shell.run("rerank", "in.jsonl", "-o", "notes", "--overwrite")  # which is what the option is for
-    assert len(shell.lines("notes")) == 1
+def test_an_overwrite_through_a_link_replaces_only_a_result_and_keeps_the_link(furnished: Shell) -> None:
+    furnished.run(*JOB)
+    out, link = furnished.folder / "out.jsonl", furnished.folder / "latest"
+    link.symlink_to("out.jsonl")
+    out.chmod(0o600)
+    refused(furnished, "latest exists: use another --out, or --overwrite", "rerank", "in.jsonl", "-o", "latest")
+    furnished.run("rerank", "in.jsonl", "-o", "latest", "--overwrite", "--no-trace")
+    assert "trace" not in furnished.lines("out.jsonl")[0]["rankr1"]
+    assert (link.is_symlink(), stat.S_IMODE(out.stat().st_mode)) == (True, 0o600)
+    assert not list(furnished.folder.glob("*.partial*"))
+    furnished.run("rerank", "in.jsonl", "-o", "notes", "--overwrite")  # which is what the option is for
+    assert len(furnished.lines("notes")) == 1
 
 
 @pytest.mark.parametrize(
@@ -196,37 +188,28 @@ def test_an_overwrite_through_a_link_replaces_only_a_result_and_keeps_the_link(s
         ["demo", "--html", "/dev/stdout", "--json"],
     ],
 )
-def test_two_options_name_no_one_output(outputs: list[str], shell: Shell) -> None:
-    furnish(shell.folder)
-    before = state(shell.folder)
-    shell.run(*outputs, code=2)
-    assert "is another output" in shell.said
-    assert (shell.server.prompts, state(shell.folder)) == ([], before)
+def test_two_options_name_no_one_output(outputs: list[str], furnished: Shell) -> None:
+    refused(furnished, "is another output", *outputs)
 
 
-def test_a_page_replaces_a_page_and_nothing_else(shell: Shell) -> None:
-    furnish(shell.folder)
-    shell.run(*JOB)
+def test_a_page_replaces_a_page_and_nothing_else(furnished: Shell) -> None:
+    furnished.run(*JOB)
     for _ in range(2):
-        assert shell.run("explain", "out.jsonl", "--html", "page.html") == "page.html\n"
-    (shell.folder / "link.html").symlink_to("page.html")
-    shell.run("explain", "out.jsonl", "--html", "link.html")
-    assert (shell.folder / "link.html").is_symlink()
-    before = state(shell.folder)
+        assert furnished.run("explain", "out.jsonl", "--html", "page.html") == "page.html\n"
+    (furnished.folder / "link.html").symlink_to("page.html")
+    furnished.run("explain", "out.jsonl", "--html", "link.html")
+    assert (furnished.folder / "link.html").is_symlink()
     for name, problem in (("out.jsonl", "is an input"), ("notes", "holds something else than this command writes")):
-        shell.run("explain", "out.jsonl", "--html", name, code=2)
-        assert f"{name}: " in shell.said
-        assert problem in shell.said
-    assert state(shell.folder) == before
+        refused(furnished, problem, "explain", "out.jsonl", "--html", name)
+        assert f"{name}: " in furnished.said
 
 
-def test_pipes_devices_and_open_files_are_written_into(shell: Shell) -> None:
-    furnish(shell.folder)
+def test_pipes_devices_and_open_files_are_written_into(furnished: Shell) -> None:
+    shell, pipe, log = furnished, furnished.folder / "pipe", furnished.folder / "log"
     shell.run(*JOB)
-    before, pipe, read = state(shell.folder), shell.folder / "pipe", []
     os.mkfifo(pipe)
-    commands = [["rerank", "in.jsonl", "-o"], ["explain", "out.jsonl", "--html"]]
-    for command in commands:
+    before, read = state(shell.folder), list[str]()
+    for command in (["rerank", "in.jsonl", "-o"], ["explain", "out.jsonl", "--html"]):
         reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
         reader.start()
         shell.run(*command, "pipe")
@@ -235,20 +218,16 @@ def test_pipes_devices_and_open_files_are_written_into(shell: Shell) -> None:
         assert printed == piped
         for null in ("/dev/null", *(["null"] if _null(shell.folder / "null") else [])):
             shell.run(*command, null)
-        log = shell.folder / "log"
         log.write_text("one\n")
         with log.open("a") as opened_log:
-            name = f"/dev/fd/{opened_log.fileno()}"
-            shell.run(*command, name)
+            shell.run(*command, f"/dev/fd/{opened_log.fileno()}")
             opened_log.write("three\n")
         assert _TIME.sub("", log.read_text()) == f"one\n{piped}three\n"
-        log.unlink()
     assert Path(os.devnull).is_char_device()
-    assert pipe.is_fifo()
     assert "rankr1" in json.loads(read[0])
     after = state(shell.folder)
     assert {name: after[name] for name in before} == before
-    assert after.keys() - before.keys() <= {"pipe", "null"}
+    assert after.keys() - before.keys() <= {"log", "null"}
 
 
 _TIME = re.compile(r'"seconds": [\d.e-]+|[ \t]+$', re.MULTILINE)  # and the checksum of a line
@@ -261,80 +240,43 @@ def _null(path: Path) -> bool:
     return path.exists()
 
 
-def test_a_result_is_not_appended_to_its_input(shell: Shell) -> None:
-    furnish(shell.folder)
-    before = (shell.folder / "in.jsonl").read_text()
-    with (shell.folder / "in.jsonl").open("a") as out, shell.process("rerank", "in.jsonl", stdout=out) as process:
+def test_a_result_is_not_appended_to_its_input(furnished: Shell) -> None:
+    with unchanged(furnished), (furnished.folder / "in.jsonl").open("a") as out:
+        process = furnished.process("rerank", "in.jsonl", stdout=out)
         _, said = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert "is an input" in said
-    assert (shell.folder / "in.jsonl").read_text() == before
+    assert (process.returncode, "is an input" in said) == (2, True)
 
 
 @pytest.mark.parametrize(
     "path", ["loop", "dangling", "n" * 256, "none", "notes/x", "folder", "a\nb", "loop/x"], ids=lambda path: path[:8]
 )
-def test_an_input_that_is_none_is_an_error_in_one_line(path: str, shell: Shell) -> None:
-    furnish(shell.folder)
-    for command in (["rerank", path], ["rerank", path, "-o", "x"], ["explain", path], ["rerank", "--run", path]):
-        more = ["--queries", path, "--passages", path] if "--run" in command else []
-        shell.run(*command, *more, code=2)
-        assert shell.said.startswith(f"error: {path}: ".replace("\n", r"\n"))
-        assert "check the path" in shell.said
-    assert not shell.server.prompts
+def test_an_input_that_is_none_is_an_error_in_one_line(path: str, furnished: Shell) -> None:
+    run = ["rerank", "--run", path, "--queries", path, "--passages", path]
+    for command in (["rerank", path], ["rerank", path, "-o", "x"], ["explain", path], run):
+        refused(furnished, "check the path", *command)
+        assert furnished.said.startswith(f"error: {path}: ".replace("\n", r"\n"))
 
 
-def test_a_store_replaces_no_file_next_to_it(shell: Shell) -> None:
-    furnish(shell.folder)
+def test_a_store_replaces_no_file_next_to_it(furnished: Shell) -> None:
     for suffix in ("-wal", "-shm", "-journal"):
-        beside = shell.folder / f"s.sqlite{suffix}"
-        beside.write_text("precious")
-        shell.run(*JOB, "--store", "s.sqlite", code=1)
-        assert f"s.sqlite{suffix} would be replaced" in shell.said
-        assert beside.read_text() == "precious"
-        beside.unlink()
-    assert not shell.server.prompts
+        path = furnished.folder / f"s.sqlite{suffix}"
+        path.write_text("precious")
+        refused(furnished, f"{path.name} would be replaced", *JOB, "--store", "s.sqlite", code=1)
+        path.unlink()
 
 
 RUN_FOLDERS = {
-    "qa": [
-        "qa",
-        "--dataset",
-        "hotpotqa",
-        "--data",
-        "questions.json",
-        "--no-read",
-        "--retriever",
-        "own",
-        "--out",
-        "OUT",
-    ],
-    "selection": [
-        *("selection", "--run", "run.trec", "--qrels", "qrels", "--out", "OUT"),
-        *("--judge", "perfect", "--algorithm", "heapsort", "--repeats", "1"),
-    ],
-    "reproduce": [
-        *("reproduce", "dl19", "--run", "run.trec", "--queries", "queries.tsv"),
-        *("--passages", "passages.jsonl", "--qrels", "qrels", "--out", "OUT"),
-    ],
+    "qa": "qa --dataset hotpotqa --data questions.json --no-read --retriever own --out OUT",
+    "selection": "selection --run run.trec --qrels qrels --out OUT --judge perfect --algorithm heapsort --repeats 1",
+    "reproduce": "reproduce dl19 --run run.trec --queries q.tsv --passages passages.jsonl --qrels qrels --out OUT",
 }
+QUESTION: dict[str, Any] = {"_id": "q", "question": "which?", "answer": "a", "type": "bridge", "level": "hard"}
+QUESTION |= {"supporting_facts": [["a", 0]], "context": [["a", ["one 0"]], ["b", ["two 1"]], ["c", ["three 2"]]]}
 MATERIAL = {
-    "questions.json": json.dumps(
-        [
-            {
-                "_id": "q",
-                "question": "which?",
-                "answer": "a",
-                "type": "bridge",
-                "level": "hard",
-                "supporting_facts": [["a", 0]],
-                "context": [["a", ["one 0"]], ["b", ["two 1"]], ["c", ["three 2"]]],
-            }
-        ]
-    ),
+    "questions.json": json.dumps([QUESTION]),
     "run.trec": "q Q0 a 1 2 t\nq Q0 b 2 1 t\n",
     "qrels": "q 0 a 1\n",
-    "queries.tsv": "q\twhich?\n",
+    "q.tsv": "q\twhich?\n",
     "passages.jsonl": '{"id": "a", "text": "one 0"}\n{"id": "b", "text": "two 1"}\n',
 }
 WRITTEN = {
@@ -344,79 +286,65 @@ WRITTEN = {
 }
 
 
-@pytest.mark.skipif(not find_spec("rankr1_eval"), reason="the evaluation is not installed")
-@pytest.mark.parametrize("command", RUN_FOLDERS)
-def test_the_folder_of_a_run_is_new_or_a_run_s_own(command: str, shell: Shell) -> None:
+@pytest.fixture
+def supplied(furnished: Shell) -> Shell:
+    """With data for all commands of `RUN_FOLDERS`."""
     for name, content in MATERIAL.items():
-        (shell.folder / name).write_text(content)
-    furnish(shell.folder)
+        (furnished.folder / name).write_text(content)
+    return furnished
 
-    def refused(out: str) -> None:
-        before = state(shell.folder)
-        arguments = [out if one == "OUT" else one for one in RUN_FOLDERS[command]]
-        code = evaluate(shell, *arguments, model=command != "selection")
-        assert (code, "Traceback" in shell.said) == (2, False), (out, shell.said)
-        assert not shell.server.prompts, out
-        after = state(shell.folder)
-        kept = before.keys() - {"run/completions.sqlite"}  # which is opened, and is a store
-        assert {name: after.get(name) for name in kept} == {name: before[name] for name in kept}, out
 
-    for out in ("notes", "to-notes", "notes/x", "loop", "dangling", "/proc/x", "n" * 256, "socket"):
-        refused(out)
-    for number, name in enumerate(WRITTEN[command]):  # of the user, in a folder of the user
-        for kind in ("file", "link"):
-            path = shell.folder / f"mine{number}{kind}" / name
+def with_out(command: str, out: str) -> list[str]:
+    return [out if one == "OUT" else one for one in RUN_FOLDERS[command].split()]
+
+
+@evaluation
+@pytest.mark.parametrize("command", RUN_FOLDERS)
+def test_the_folder_of_a_run_is_new_or_a_run_s_own(command: str, supplied: Shell) -> None:
+    folder, notes = supplied.folder, supplied.folder / "notes"
+    outs = ["notes", "to-notes", "notes/x", "loop", "dangling", "/proc/x", "n" * 256, "socket"]
+    for out in thinned(outs, list(RUN_FOLDERS).index(command)):
+        refused(supplied, "", *with_out(command, out))
+    written = WRITTEN[command] if SCALE > 1 else WRITTEN[command][-1:]
+    for number, name in enumerate(written):  # of the user, in a folder of the user
+        for kind, make in (("file", lambda path: path.write_text("x")), ("link", lambda path: path.symlink_to(notes))):
+            path = folder / f"mine{number}{kind}" / name
             path.parent.mkdir(parents=True)
-            if kind == "file":
-                path.write_text("precious\n")
-            else:
-                path.symlink_to(shell.folder / "notes")
-            refused(f"mine{number}{kind}")
-    own = [one if one != "OUT" else "run" for one in RUN_FOLDERS[command]]
+            make(path)
+            refused(supplied, "", *with_out(command, f"mine{number}{kind}"))
+    if command == "selection" and SCALE <= 1:
+        return  # it draws pictures, which takes time
     for _ in range(2):  # a run's own files are written again
-        assert evaluate(shell, *own, model=command != "selection") == 0, shell.said
-    shell.server.prompts.clear()
-    for name in WRITTEN[command]:  # the folder is a run's, and what is in it cannot be written
-        path = shell.folder / "run" / name
+        run(supplied, *with_out(command, "run"))
+    for name in written:  # the folder is a run's, and what is in it cannot be written
+        path = folder / "run" / name
         whole = path.read_bytes()
-        for spoil in (lambda path: path.mkdir(), lambda path: path.symlink_to(shell.folder / "notes"), os.mkfifo):
+        for spoil in (Path.mkdir, lambda path: path.symlink_to(notes), os.mkfifo):
             path.unlink()
             spoil(path)
-            refused("run")
+            refused(supplied, "", *with_out(command, "run"))
             path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
             path.write_bytes(whole)
-        path.unlink()
-        path.write_bytes(whole)
 
 
-@pytest.mark.skipif(not find_spec("rankr1_eval"), reason="the evaluation is not installed")
-def test_a_run_writes_over_no_input_in_its_folder(shell: Shell) -> None:
-    for name, content in MATERIAL.items():
-        (shell.folder / name).write_text(content)
-    own = [one if one != "OUT" else "run" for one in RUN_FOLDERS["qa"]]
-    assert evaluate(shell, *own) == 0, shell.said
-    before = state(shell.folder)
-    (shell.folder / "linked.trec").symlink_to("run/runs/none.trec")
-    for run in ("run/runs/none.trec", "linked.trec"):
-        arguments = ["run" if one == "own" else one for one in own]
-        assert evaluate(shell, *arguments, "--run", run) == 2
-        assert "is an input" in shell.said
-    after = state(shell.folder)
-    assert {name: after[name] for name in before} == before
+@evaluation
+def test_a_run_writes_over_no_input_in_its_folder(supplied: Shell) -> None:
+    run(supplied, *with_out("qa", "run"))
+    (supplied.folder / "linked.trec").symlink_to("run/runs/none.trec")
+    for name in ("run/runs/none.trec", "linked.trec"):
+        arguments = ["run" if one == "own" else one for one in with_out("qa", "run")]
+        refused(supplied, "is an input", *arguments, "--run", name)
 
 
-@pytest.mark.skipif(not find_spec("rankr1_eval"), reason="the evaluation is not installed")
+@evaluation
 @pytest.mark.parametrize("command", ["qa", "reproduce"])
-def test_no_file_of_a_run_is_its_store(command: str, shell: Shell) -> None:
-    for name, content in MATERIAL.items():
-        (shell.folder / name).write_text(content)
-    own = [one if one != "OUT" else "run" for one in RUN_FOLDERS[command]]
+def test_no_file_of_a_run_is_its_store(command: str, supplied: Shell) -> None:
     for name in WRITTEN[command]:
-        assert evaluate(shell, *own, "--store", f"run/{name}") == 2
-        assert "is an input or a store" in shell.said or "is another output" in shell.said
-        assert not (shell.folder / "run" / name).exists()
-    assert not shell.server.prompts
-    assert evaluate(shell, *own, "--store", "run/completions.sqlite") == 0, shell.said
+        run(supplied, *with_out(command, "run"), "--store", f"run/{name}", code=2)
+        assert "is an input or a store" in supplied.said or "is another output" in supplied.said
+        assert not (supplied.folder / "run" / name).exists()
+    assert not supplied.server.prompts
+    run(supplied, *with_out(command, "run"), "--store", "run/completions.sqlite")
 
 
 def test_an_overwrite_replaces_no_file_of_the_model(shell: Shell) -> None:
@@ -429,21 +357,26 @@ def test_an_overwrite_replaces_no_file_of_the_model(shell: Shell) -> None:
     assert (shell.folder / "model" / "config.json").read_text() == "{}"
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "n" * 300])
+def test_a_name_that_no_file_can_have_is_an_error_of_ours(name: str, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="use another path"), writing(tmp_path / name):
+        pytest.fail("opened")
+    with pytest.raises(StoreError, match="cannot be created"):
+        stored(Scripted(lambda _: ""), tmp_path / name)
+
+
+@pytest.mark.parametrize("begin", ["precious\n", '{"editor.fontSize": 12}', None])
 @pytest.mark.parametrize(
     "name", ["README.md", "settings.json", "adapter_model.safetensors", "checkpoints/checkpoint-best", "unfinished/x"]
 )
-def test_training_begins_in_no_folder_of_the_user(name: str, tmp_path: Path) -> None:
+def test_training_begins_in_no_folder_of_the_user(name: str, begin: str | None, tmp_path: Path) -> None:
     mine = tmp_path / "mine" / name
     mine.parent.mkdir(parents=True)
-    for begin in ("precious\n", '{"editor.fontSize": 12}'):
-        mine.unlink(missing_ok=True)
-        mine.write_text(begin) if "checkpoint-" not in name else mine.mkdir(exist_ok=True)
-        before = state(tmp_path)
-        with pytest.raises(FileError, match="is not the file of a run"), opened(_sft(tmp_path / "mine"), ALONE):
-            pytest.fail("opened")
-        assert state(tmp_path) == before
-        if mine.is_dir():
-            break
+    mine.write_text(begin) if begin else mine.mkdir()
+    before = state(tmp_path)
+    with pytest.raises(FileError, match="is not the file of a run"), opened(_sft(tmp_path / "mine"), ALONE):
+        pytest.fail("opened")
+    assert state(tmp_path) == before
 
 
 def test_training_writes_into_no_model_no_adapter_and_no_file(tmp_path: Path) -> None:
@@ -477,14 +410,6 @@ def test_a_file_may_be_named_in_any_case_and_by_any_path(tmp_path: Path) -> None
         check_apart(["IN", None, "/dev/null", "-"], ["in", "-", None])
     if os.path.exists("/dev/tty"):
         check_apart(["/dev/stdout"], ["/dev/stdin"])
-
-
-@pytest.mark.parametrize("name", ["a\0b", "\ud800", "n" * 300])
-def test_a_name_that_no_file_can_have_is_an_error_of_ours(name: str, tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="use another path"), writing(tmp_path / name):
-        pytest.fail("opened")
-    with pytest.raises(StoreError, match="cannot be created"):
-        stored(Scripted(lambda _: ""), tmp_path / name)
 
 
 def test_what_appears_in_the_meantime_is_not_replaced(tmp_path: Path) -> None:

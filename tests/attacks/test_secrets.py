@@ -7,11 +7,10 @@ import io
 import json
 import logging
 import pickle
-import socketserver
+import re
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,31 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rankr1_rag import Passage, Reranker
+from rankr1_rag.backends import Request
 from rankr1_rag.backends.openai import OpenAI
 from rankr1_rag.backends.wrappers import load_balanced, retried, stored
 from rankr1_rag.cli import main
 from rankr1_rag.connect import connect
 from rankr1_rag.errors import BackendError
 from rankr1_rag.explain import write_page
+from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.io.journal import Journal
 from rankr1_rag.io.jsonl import ranking_to_json, to_line
-from rankr1_rag.redaction import PIECE, encoded, hide, masked, public, redact, remember
+from rankr1_rag.redaction import (
+    PIECE,
+    encoded,
+    excerpt,
+    excerpt_of,
+    hide_keys,
+    redact,
+    remember,
+    remember_all,
+    with_digests,
+    without_secrets,
+)
 from rankr1_rag.settings import Connection
-from tests.attacks.conftest import SCALE, examples
+from rankr1_rag.types import Completion
+from tests.attacks.conftest import SCALE, RawServer, examples, http
 from tests.backends.conftest import chat, environment
 
 pytestmark = [pytest.mark.third_party, pytest.mark.usefixtures("environment")]
@@ -72,46 +85,13 @@ def attempt(call: Callable[[], object]) -> str:
         return explained(error)
 
 
-@pytest.fixture
-def server() -> Iterator[Any]:
-    """A server on loopback that sends the bytes in `answer` to every request; `url` is its address."""
-
-    class Handler(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            length = 0
-            while (line := self.rfile.readline()).strip():
-                name, _, value = line.partition(b":")
-                length = int(value) if name.lower() == b"content-length" else length
-            http.seen.append(self.rfile.read(length))
-            self.wfile.write(http.answer)
-
-    class Raw(socketserver.ThreadingTCPServer):
-        daemon_threads = allow_reuse_address = True
-        answer = b""
-        url = ""
-        seen: list[bytes]
-
-    with Raw(("127.0.0.1", 0), Handler) as http:
-        http.seen = []
-        http.url = f"http://127.0.0.1:{http.server_address[1]}/v1"
-        thread = threading.Thread(target=http.serve_forever, args=(0.02,))
-        thread.start()
-        yield http
-        http.shutdown()
-        thread.join()
-
-
 def answer(body: object = None, status: str = "200 OK", **headers: str) -> bytes:
     text = body if isinstance(body, str) else json.dumps(chat() if body is None else body)
-    lines = [f"HTTP/1.1 {status}", "Content-Type: application/json", f"Content-Length: {len(text.encode())}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "Connection: close", "", text]).encode()
+    return http(text, status, Connection="close", **headers)
 
 
 def with_choice(**fields: object) -> Any:
-    reply = chat()
-    reply["choices"][0] |= fields
-    return reply
+    return {"choices": [chat()["choices"][0] | fields]}
 
 
 BASIC = base64.b64encode(f"me:{KEY}".encode()).decode()
@@ -160,13 +140,14 @@ PAIRS = [(where, happens) for where in WHERE for happens in HAPPENS]
 
 @pytest.mark.parametrize(("where", "happens"), PAIRS if SCALE > 1 else PAIRS[::4])  # 4 and 15 have no common divisor
 def test_a_key_that_a_server_sends_back_reaches_nothing(
-    server: Any,
+    server: RawServer,
     where: str,
     happens: str,
     environment: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
 ) -> None:
+    server.bodies.clear()
     environment.setenv("MY_KEY", KEY)
     environment.setenv("RANKR1_API_KEY", KEY)
     caplog.set_level(logging.DEBUG)
@@ -176,7 +157,8 @@ def test_a_key_that_a_server_sends_back_reaches_nothing(
     with Reranker(store, k=1, on_failure="first_stage", probabilities=False) as reranker:
         number = [*WHERE].index(where) + [*HAPPENS].index(happens)  # another form for each pair
         for form in [*FORMS.values()][number % 5 :: 5 - number % 5] if happens != "content" else [str]:
-            server.answer = HAPPENS[happens](form(KEY))
+            sent = HAPPENS[happens](form(KEY))
+            server.script = lambda path, body, sent=sent: sent
             rankings.append(reranker.rank(QUERY["query"], [Passage("1", "a moth"), Passage("2", "a lunar moth")]))
     write_page(rankings[0], tmp_path / "page.html")
     found: list[Any] = [path.read_bytes() for path in tmp_path.iterdir()]
@@ -185,7 +167,7 @@ def test_a_key_that_a_server_sends_back_reaches_nothing(
     found += [backend.identity, repr(backend), repr({**vars(backend), "_query": {}})]
     found += [attempt(lambda: pickle.dumps(backend))] if where != "query" else []
     assert [leaks(one) for one in found] == [[]] * len(found)
-    assert any(KEY.encode() in seen for seen in server.seen) == where.startswith("body")
+    assert any(KEY.encode() in body for body in server.bodies) == where.startswith("body")
 
 
 @pytest.mark.parametrize("where", WHERE)
@@ -201,6 +183,34 @@ def test_nothing_shows_a_key_where_no_server_answers(
     for seconds in (5, 0.000_001):
         backends[:] = [OpenAI("m", base_url="http://127.0.0.1:9/v1", timeout=seconds, **WHERE[where])]
         assert not leaks(attempt(lambda: Reranker(backends[0], k=1).rank("q", ["a", "b"])), caplog.text)
+
+
+class FrameworkModel:
+    """A model of a framework, whose errors show its key."""
+
+    api_key: str
+
+    def __init__(self) -> None:
+        self.api_key = KEY
+
+
+class Refused(FrameworkLLM):
+    def chat(self, request: Request) -> Completion:
+        try:
+            raise ConnectionError("401", f"Authorization: Bearer {KEY}")
+        except ConnectionError as error:
+            raise ValueError(f"wrong key {KEY}") from error
+
+    async def achat(self, request: Request) -> Completion:
+        return self.chat(request)
+
+
+def test_no_error_of_a_framework_s_model_shows_its_key_in_a_traceback() -> None:
+    with pytest.raises(BackendError, match="ValueError: wrong key <key>") as caught:
+        Reranker(Refused(FrameworkModel(), "m"), k=1).rank("q", ["a", "b"])
+    shown = "".join(traceback.format_exception(caught.value)) + str(pickle.dumps(caught.value))
+    assert "ConnectionError: [Errno 401] Authorization: Bearer <key>" in shown
+    assert not leaks(shown)
 
 
 # ---- a key in a wrong place
@@ -273,7 +283,7 @@ def test_secrets_of_settings_become_a_digest_and_nothing_else_changes(tmp_path: 
         "prompt_cache_key": "a",
         "x": ("y",),
     }
-    assert masked(plain) == public(plain) == plain
+    assert with_digests(plain) == without_secrets(plain) == plain
     identity = OpenAI(**NAMED, extra_body={"top_p": 0.9}).identity
     assert identity == 'openai:{"base_url": "http://localhost:9/v1", "extra_body": {"top_p": 0.9}, "model": "m"}'
     one, same, other = (OpenAI(**NAMED, extra_body={"a": {"api_key": key}}).identity for key in (KEY, KEY, KEY + "x"))
@@ -281,7 +291,7 @@ def test_secrets_of_settings_become_a_digest_and_nothing_else_changes(tmp_path: 
     assert not leaks(one)
     for _ in range(2):  # resumed, with the same settings
         settings = {"options": {"engine": {"hf_token": KEY}}, "extra_body": {"password": 12345678, "user": "me"}}
-        with Journal(tmp_path / "journal", "test", settings, remedy="move it") as journal:
+        with Journal(tmp_path / "journal", "test", settings, {}, remedy="move it") as journal:
             journal.add("1", {})
     text = (tmp_path / "journal").read_text()
     assert not leaks(text)
@@ -299,16 +309,55 @@ def test_no_form_and_no_part_of_a_key_is_left(key: str, data: st.DataObject) -> 
     part = form[start : data.draw(st.integers(start, len(form)))]
     left = redact(f"wrong: {part}").removeprefix("wrong: ").replace("<key>", " ")
     pieces = [part[at : at + PIECE] for at in range(len(part) - PIECE + 1)]
-    assert not [one for one in pieces if one in left and not one[1:-1].isalpha()]
+    assert not [one for one in pieces if one in left and not re.search(r"[a-z]{4}|^\d+$", one)]
     assert redact(redact(part)) == redact(part)
-    assert key not in hide(f"a {key} b")
+    assert key not in hide_keys(f"a {key} b")
 
 
 def test_texts_of_users_stay_as_they_are() -> None:
     for value in ("localhost-key", "anything", "not-needed", "EMPTY", "search and find"):
         remember(value)
     text = "anything that localhost may search and find, EMPTY or not-needed, sk-1234567890 and Bearer x1y2z3"
-    assert hide(text) == text
+    assert hide_keys(text) == text
+
+
+ORDINARY = r"""
+    Qwen2.5-7B-Instruct-AWQ-w4a16 deepseek_r1_distill_qwen_32b_awq gpt-4o-mini-2024-07-18 model@v1.0 hf_models
+    runs/run_20260301_final_v2.jsonl trec_dl_2019_passages_top100_bm25.jsonl C:\a8f5f167f44f4964e6c99.db xai-grok-2-mini
+    /data/5ab92dba554299753720f72d/x 3f2504e0-4f89-11d3-9a0c-0305e82c3301.jsonl --nonsense-option-with-2-digits **bold**
+    clueweb22-en0033-60-07806-12 key-value-store-1 key_frames_2024 sk_wiki_2024 sk-learn-1.4.2 me@example.org
+    git@host:me/x hf_cache_2024
+"""
+FALSE_ALARMS = {
+    "EMPTY": "the cache is EMPTY",
+    "test": "test failed, this is a test: no test of the model 'test'",
+    "local": "error: local cache is full at http://local:80/v1",
+    "token": "maximum token count exceeded by a token",
+    "sk-no-key-required": "a key-required header, use no-key-reading",
+    "local-development-only": "a local-development setup",
+    "12345678": '{"logprob": -0.1234567891}',
+    "00000000": '{"logprob": -0.00000000123}',
+}
+
+
+def test_ordinary_values_stay_in_errors() -> None:
+    for value in ORDINARY.split():
+        assert {excerpt(value), excerpt(value, strict=True)} == {value}
+        assert excerpt_of(value) == repr(value)
+    for value in ("http://localhost:8000", "Qwen2.5-7B-Instruct", "My Application 2", "2024-10-21-preview"):
+        remember(value, key=False)
+        assert excerpt(f"the {value}/v1 is") == f"the {value}/v1 is"
+    headers = {"Content-Type": "application/json", "HTTP-Referer": "http://localhost:8000", "X-Title": "my app 2"}
+    remember_all({"default_headers": {**headers, "Authorization": "Bearer abc123def"}})
+    assert redact(f"{headers} Bearer abc123def") == f"{headers} <key>"
+    for value, text in FALSE_ALARMS.items():
+        remember(value)
+        assert excerpt(text) == hide_keys(text) == text
+        assert excerpt(f"wrong key: {value}. Use '{value}'") == "wrong key: <key>. Use '<key>'"
+    for value in f"sk-Zq7Wx42Yv sk-test-12345 hf_{'a1' * 17} AIzaSyD-9tSrke72PouQMnMX-a7eZSW0 sk-a***z".split():
+        assert excerpt(value) == excerpt(value, strict=True) == "<key>"
+    for value in ("a8f5f167f44f4964e6c998dee8271", "Zq7Wx_42YvBn8-Kd9uT3Ms61", f"{'a8f5' * 8}.Zq7Wx42YvBn8Kd9u"):
+        assert excerpt(f"no {value}", strict=True) == "no <key>"
 
 
 # ---- the command line
@@ -333,11 +382,11 @@ COMMANDS: dict[str, tuple[list[str], str, str]] = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_shows_and_writes_no_key(
-    server: Any, command: str, environment: pytest.MonkeyPatch, tmp_path: Path
+    server: RawServer, command: str, environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     environment.setenv("MY_KEY", KEY)
     more, happens, problem = COMMANDS[command]
-    server.answer = HAPPENS[happens](KEY)
+    server.script = lambda path, body: HAPPENS[happens](KEY)
     (tmp_path / "in.jsonl").write_text(to_line(QUERY))
     out, errors = io.StringIO(), io.StringIO()
     base = [] if "--base-url" in more else ["--base-url", server.url]

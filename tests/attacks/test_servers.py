@@ -8,13 +8,12 @@ import importlib.util
 import json
 import pickle
 import re
-import threading
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import asdict, dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import asdict
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from rankr1_rag.errors import BackendError, BackendUnavailable
 from rankr1_rag.frameworks.llm import completion_from_reply
 from rankr1_rag.io.jsonl import ranking_to_json
 from rankr1_rag.types import Completion, TokenLogprob
-from tests.attacks.conftest import examples
+from tests.attacks.conftest import RawServer, Send, examples, http
 from tests.backends.conftest import chat, environment
 from tests.backends.small_model import python
 
@@ -46,68 +45,22 @@ BEGUN = Request([USER, {"role": "assistant", "content": "<think>x</think> <answe
 GONE, WRONG = BackendUnavailable, BackendError
 REASONS = {"stop", "length", "content_filter", "tool_calls", "function_call", "unknown"}
 
-Send = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
+def ask(server: RawServer, request: Request = REQUEST, /, **options: Any) -> Completion | BackendError:
+    """The completion, or the error if it is one that a backend may raise; both checked."""
 
-def http(body: bytes | str = b"", status: str = "200 OK", **headers: object) -> bytes:
-    """A whole answer, byte for byte."""
-    body = body.encode() if isinstance(body, str) else body
-    lines = {"Content-Type": "application/json", "Content-Length": len(body)}
-    lines |= {name.replace("_", "-"): value for name, value in headers.items()}
-    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value is not None)
-    return f"HTTP/1.1 {status}\r\n{head}\r\n".encode("latin-1") + body
-
-
-@dataclass
-class Stand:
-    """A server that answers as `script` says for the path and the body of a request: with bytes, or by writing."""
-
-    runner: asyncio.Runner
-    url: str = ""
-    script: Callable[[str, Any], bytes | Send] = lambda path, body: http()
-    sent: int = 0
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def job() -> Completion | BackendError:
+        backend = OpenAI("m", **{"base_url": server.url, "timeout": 5.0, **options})
         try:
-            while head := (await reader.readuntil(b"\r\n\r\n")).decode():
-                length = int(re.search(r"content-length: (\d+)", head, re.IGNORECASE)[1])
-                answer = self.script(head.split()[1], json.loads(await reader.readexactly(length)))
-                if callable(answer):
-                    await answer(writer)
-                    break
-                writer.write(answer)
-                if b"Content-Length" not in answer or b"close" in answer:
-                    break
-        except (OSError, asyncio.IncompleteReadError):
-            pass
+            return await asyncio.wait_for(backend.complete(request), 20)
+        except BackendError as error:
+            return error
         finally:
-            writer.close()
+            await backend.close()
 
-    def ask(self, request: Request = REQUEST, **options: Any) -> Completion | BackendError:
-        """The completion, or the error if it is one that a backend may raise; both checked."""
-
-        async def job() -> Completion | BackendError:
-            backend = OpenAI("m", **{"base_url": self.url, "timeout": 5.0, **options})
-            try:
-                return await asyncio.wait_for(backend.complete(request), 20)
-            except BackendError as error:
-                return error
-            finally:
-                await backend.close()
-
-        outcome = self.runner.run(job())
-        check(outcome)
-        return outcome
-
-
-@pytest.fixture(scope="module")
-def stand() -> Iterator[Stand]:
-    with asyncio.Runner() as runner:
-        stand = Stand(runner)
-        server = runner.run(asyncio.start_server(stand.serve, "127.0.0.1", 0))
-        stand.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        yield stand
-        server.close()
+    outcome = asyncio.run(job())
+    check(outcome)
+    return outcome
 
 
 def check(outcome: Completion | BackendError) -> None:
@@ -182,34 +135,40 @@ def changed(reply: Any, path: tuple[Any, ...], value: object) -> Any:
     return reply
 
 
-@st.composite
-def replies(draw: st.DrawFn) -> bytes:
-    reply = deepcopy(draw(st.sampled_from(REPLIES)))
-    for _ in range(draw(st.integers(1, 3))):
-        reply = changed(reply, draw(st.sampled_from(list(places(reply)))), deepcopy(draw(st.sampled_from(HOSTILE))))
+def to_bytes(reply: Any) -> bytes:
     text = json.dumps(reply)
     for name, raw in RAW.items():
         text = text.replace(f'"{name}"', raw)
     return text.encode("utf-8", "surrogateescape")
 
 
-@examples(150)
+@st.composite
+def replies(draw: st.DrawFn) -> bytes:
+    reply = deepcopy(draw(st.sampled_from(REPLIES)))
+    for _ in range(draw(st.integers(1, 3))):
+        reply = changed(reply, draw(st.sampled_from(list(places(reply)))), deepcopy(draw(st.sampled_from(HOSTILE))))
+    return to_bytes(reply)
+
+
+@examples(60)
 @given(
     st.lists(replies(), min_size=1, max_size=4),
     st.sampled_from(["200 OK"] * 8 + ["400 Bad", "422 Bad", "500 Bad", "201 Created", "307 Moved"]),
     st.sampled_from([(None, REQUEST), ("vllm", REQUEST), ("vllm", BEGUN), ("llama-server", BEGUN)]),
 )
 def test_a_reply_changed_anywhere_is_a_valid_completion_or_an_error(
-    stand: Stand, bodies: list[bytes], status: str, asked: tuple[Any, Request]
+    server: RawServer, bodies: list[bytes], status: str, asked: tuple[Any, Request]
 ) -> None:
-    queue = list(bodies)
-    stand.script = lambda path, body: http(queue.pop(0) if len(queue) > 1 else queue[0], status)
-    stand.ask(asked[1], server=asked[0])
+    queue = chain(bodies, repeat(bodies[-1]))
+    server.script = lambda path, body: http(next(queue), status)
+    ask(server, asked[1], server=asked[0])
 
 
-@examples(40)
+@examples(25)
 @given(st.lists(st.sampled_from(HOSTILE), min_size=5, max_size=5), replies(), st.booleans())
-def test_a_server_that_tokenizes_may_say_anything(stand: Stand, values: list[Any], body: bytes, is_good: bool) -> None:
+def test_a_server_that_tokenizes_may_say_anything(
+    server: RawServer, values: list[Any], body: bytes, is_good: bool
+) -> None:
     def script(path: str, asked: Any) -> bytes:
         if path.endswith("chat/completions"):
             return http('{"error": {"message": "continue_final_message"}}', "400 Bad") if "add" in str(asked) else body
@@ -218,55 +177,53 @@ def test_a_server_that_tokenizes_may_say_anything(stand: Stand, values: list[Any
         tokens = [1, 2] if is_good else values[1:3]
         return http(json.dumps({"tokens": tokens if path == "/tokenize" else values[4]}))
 
-    stand.script = script
-    stand.ask(BEGUN, server="vllm")
+    server.script = script
+    ask(server, BEGUN, server="vllm")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ((("choices", 0, "finish_reason"), ["stop"]), None),
-        ((("choices",), {"0": 1}), "has no choices"),
-        ((("choices", 0), "x"), "has no message"),
-        ((("choices", 0, "message"), ["x"]), "has no message"),
-        ((("choices", 0, "message", "content"), 7), "content is not a text"),
-        ((("choices", 0, "message", "content"), [{"text": ["x"]}]), "content is not a text"),
-        ((("choices", 0, "logprobs", "content", 0), "x"), "logprobs cannot be read"),
-        ((("choices", 0, "logprobs", "content", 0, "token"), 1), "logprobs cannot be read"),
-        ((("choices", 0, "logprobs", "content", 0, "logprob"), "NAN"), "logprobs cannot be read"),
-        ((("choices", 0, "logprobs", "content", 0, "logprob"), 0.5), "logprobs cannot be read"),
-        ((("choices", 0, "logprobs", "content", 0, "logprob"), True), "logprobs cannot be read"),
-        ((("choices", 0, "logprobs", "content", 0, "logprob"), "MINUS"), None),
-        ((("choices", 0, "logprobs", "content", 0, "top_logprobs"), {"a": 1}), "logprobs cannot be read"),
-        ((("choices", 0, "logprobs", "content", 0, "top_logprobs", 0, "logprob"), "MORE"), "logprobs cannot be read"),
-        ((("usage", "prompt_tokens"), -5), None),
-        ((("usage", "prompt_tokens"), "MORE"), None),
-        ((("usage", "prompt_tokens"), "DIGITS"), "no JSON"),
-        ((("id",), "DEEP"), "no JSON"),
-        ((("usage", "completion_tokens"), True), None),
-    ],
-)
-def test_a_wrong_field_is_named_with_what_came(stand: Stand, change: Any, message: str | None) -> None:
-    text = json.dumps(changed(deepcopy(REPLIES[0]), *change))
-    for name, raw in RAW.items():
-        text = text.replace(f'"{name}"', raw)
-    stand.script = lambda path, body: http(text)
-    outcome = stand.ask()
-    assert isinstance(outcome, Completion if message is None else GONE), outcome
-    if isinstance(outcome, Completion):
+LOGPROBS = "choices.0.logprobs.content.0"
+WRONG_LOGPROBS = {"": "x", ".token": 1, ".top_logprobs": {"a": 1}, ".top_logprobs.0.logprob": "MORE"}
+CHANGES: list[tuple[str, object, str | None]] = [
+    ("choices.0.finish_reason", ["stop"], None),
+    ("choices", {"0": 1}, "has no choices"),
+    ("choices.0", "x", "has no message"),
+    ("choices.0.message", ["x"], "has no message"),
+    ("choices.0.message.content", 7, "content is not a text"),
+    ("choices.0.message.content", {"a": 1}, "content is not a text"),
+    ("choices.0.message.content", [{"text": ["x"]}], "content is not a text"),
+    *((LOGPROBS + path, value, "logprobs cannot be read") for path, value in WRONG_LOGPROBS.items()),
+    *((f"{LOGPROBS}.logprob", value, "logprobs cannot be read") for value in ("NAN", 0.5, True)),
+    (f"{LOGPROBS}.logprob", "MINUS", None),
+    *(("usage.prompt_tokens", value, None) for value in (-5, "MORE", True)),
+    ("usage.prompt_tokens", "DIGITS", "no JSON"),
+    ("id", "DEEP", "no JSON"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), CHANGES)
+def test_a_wrong_field_is_named_with_what_came(
+    server: RawServer, path: str, value: object, message: str | None
+) -> None:
+    keys = tuple(int(key) if key.isdigit() else key for key in path.split("."))
+    body = to_bytes(changed(deepcopy(REPLIES[0]), keys, value))
+    server.script = lambda path, _: http(body)
+    outcome = ask(server)
+    if message is None:
+        assert isinstance(outcome, Completion)
         assert outcome.text == "<answer>[1]</answer>"
     else:
+        assert type(outcome) is GONE
         assert re.search(f'{message}.*: {{"', str(outcome)), outcome
 
 
-@examples(50)
+@examples(30)
 @given(st.lists(replies(), min_size=1, max_size=4), st.sampled_from([{"probabilities": True}, {"votes": "auto"}, {}]))
-def test_a_ranking_of_such_replies_is_one_or_an_error(stand: Stand, bodies: list[bytes], settings: Any) -> None:
-    queue = list(bodies)
-    stand.script = lambda path, body: http(queue.pop(0) if len(queue) > 1 else queue[0])
+def test_a_ranking_of_such_replies_is_one_or_an_error(server: RawServer, bodies: list[bytes], settings: Any) -> None:
+    queue = chain(bodies, repeat(bodies[-1]))
+    server.script = lambda path, body: http(next(queue))
 
     async def job() -> None:
-        async with Reranker(OpenAI("m", base_url=stand.url, server="vllm"), k=1, **settings) as reranker:
+        async with Reranker(OpenAI("m", base_url=server.url, server="vllm"), k=1, **settings) as reranker:
             try:
                 ranking = await reranker.arank("which?", ["a", "b", "c"])
             except BackendError as error:
@@ -275,23 +232,18 @@ def test_a_ranking_of_such_replies_is_one_or_an_error(stand: Stand, bodies: list
                 assert sorted(ranking.order) == [0, 1, 2]
                 json.dumps(ranking_to_json(ranking), allow_nan=False)
 
-    stand.runner.run(job())
+    asyncio.run(job())
 
 
-def test_wrong_counts_make_no_negative_cost(stand: Stand) -> None:
+def test_wrong_counts_make_no_negative_cost(server: RawServer) -> None:
     reply = {**chat(), "usage": {"prompt_tokens": -5, "completion_tokens": -7, "total_tokens": -12}}
-    stand.script = lambda path, body: http(json.dumps(reply))
-    with Reranker(OpenAI("m", base_url=stand.url), k=1) as reranker:
-        task = asyncio.to_thread(reranker.rank, "which?", ["a", "b"])
-        cost = stand.runner.run(task_of(task)).cost
+    server.script = lambda path, body: http(json.dumps(reply))
+    with Reranker(OpenAI("m", base_url=server.url), k=1) as reranker:
+        cost = reranker.rank("which?", ["a", "b"]).cost
     assert (cost.prompt_tokens, cost.completion_tokens, cost.comparisons) == (0, 0, 1)
 
 
-async def task_of(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
-
-
-@examples(40)
+@examples(25)
 @given(
     st.dictionaries(
         st.sampled_from(["usage", "prompt_tokens", "input_tokens", "output_tokens", "cached_tokens", "stop_reason"]),
@@ -306,30 +258,30 @@ def test_the_reply_of_a_framework_has_valid_counts_too(source: dict[str, Any]) -
 
 GOOD = json.dumps(chat())
 TEXT = "<answer>[1]</answer>"
-ENDLESS = "HTTP/1.1 {}\r\nContent-Type: application/json\r\n{}\r\n"
+HEAD = "HTTP/1.1 {}\r\nContent-Type: application/json\r\n{}\r\n".format
 
 
 def endless(head: str, part: bytes, pause: float = 0.0, start: bytes = b"") -> Send:
-    """Sends without an end, until the client closes."""
+    """Sends for 5 seconds, or until the client closes."""
 
-    async def send(writer: asyncio.StreamWriter) -> None:
-        writer.write(head.encode() + start)
-        while not writer.is_closing():
-            writer.write(part)
-            await writer.drain()
-            await asyncio.sleep(pause)
+    def send(write: Callable[[bytes], object]) -> None:
+        write(head.encode() + start)
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            write(part)
+            time.sleep(pause)
 
     return send
 
 
-def bomb(head: str, encoding: str) -> Send:
+def bomb(head: str) -> Send:
     """64 MiB of blanks in 64 KB, again and again."""
-    packer = zlib.compressobj(wbits=31 if encoding == "gzip" else 15)
-    start = packer.compress(b" " * 2**26) + packer.flush(zlib.Z_FULL_FLUSH)
-    again = packer.compress(b" " * 2**26) + packer.flush(zlib.Z_FULL_FLUSH)
+    packer = zlib.compressobj(wbits=31)
+    start, again = [packer.compress(b" " * 2**26) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2)]
     return endless(head, again, start=start)
 
 
+BLANKS = b" " * 2**16
 CHUNKS = "Transfer-Encoding: chunked\r\n"
 ANSWERS: list[tuple[str, bytes | Send, type[BackendError] | None, str]] = [
     ("as it should be", http(GOOD), None, ""),
@@ -355,7 +307,7 @@ ANSWERS: list[tuple[str, bytes | Send, type[BackendError] | None, str]] = [
     ("a negative length", b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n{}", GONE, "broke off"),
     ("too little", http(GOOD, Content_Length=10**6, Connection="close"), GONE, "broke off"),
     ("no length, and closed", http(GOOD, Content_Length=None), None, ""),
-    ("a chunk that is none", ENDLESS.format("200 OK", CHUNKS).encode() + b"zz\r\n{}", GONE, "broke off"),
+    ("a chunk that is none", HEAD("200 OK", CHUNKS).encode() + b"zz\r\n{}", GONE, "broke off"),
     ("a status that is none", b"HTTP/1.1 2x0 OK\r\n\r\n", GONE, "broke off"),
     ("101", b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n", GONE, "broke off"),
     ("204", b"HTTP/1.1 204 No Content\r\n\r\n", GONE, "no JSON: nothing"),
@@ -370,36 +322,27 @@ ANSWERS: list[tuple[str, bytes | Send, type[BackendError] | None, str]] = [
     ("an error of one text", http(json.dumps({"error": "x" * 10**6}), "400 Bad"), WRONG, "answered 400: xxx.*…$"),
     ("a code of many digits", http(f'{{"error": {{"code": {RAW["MORE"]}}}}}'), GONE, "answered 200: {"),
     ("a cookie that is none", http(GOOD, Set_Cookie="x=y; expires=99999999999999999999; max-age=x"), None, ""),
-    ("headers of megabytes", endless(ENDLESS.format("200 OK", "")[:-2], b"X-A: " + b"a" * 60_000 + b"\r\n"), GONE, ""),
-    ("endless 100s", endless("", b"HTTP/1.1 100 Continue\r\n\r\n" * 99), GONE, "within timeout=0.3 s"),
-    (
-        "endless, a length",
-        endless(ENDLESS.format("200 OK", "Content-Length: 9999999999\r\n"), b" " * 2**16),
-        GONE,
-        "16 MiB",
-    ),
-    ("endless, none", endless(ENDLESS.format("200 OK", ""), b" " * 2**16), GONE, "more than 16 MiB"),
-    (
-        "endless chunks",
-        endless(ENDLESS.format("200 OK", CHUNKS), b"9000\r\n%b\r\n" % (b"a" * 0x9000)),
-        GONE,
-        "16 MiB",
-    ),
-    ("an endless error", endless(ENDLESS.format("401 No", ""), b"no" * 2**15), WRONG, "answered 401: nono.*…"),
-    ("an endless outage", endless(ENDLESS.format("503 No", ""), b"no" * 2**15), GONE, "answered 503: nono.*…"),
-    ("a bomb", bomb(ENDLESS.format("200 OK", "Content-Encoding: gzip\r\n"), "gzip"), GONE, "more than 16 MiB"),
-    ("a drip", endless(ENDLESS.format("200 OK", ""), b" ", 0.01), GONE, "within timeout=0.3 s"),
-    ("a drip of headers", endless("HTTP/1.1 200 OK\r\nX: ", b"x", 0.01), GONE, "within timeout=0.3 s"),
-    ("a drip of an error", endless(ENDLESS.format("500 No", ""), b"x", 0.01), GONE, "within timeout=0.3 s"),
-    ("silence", endless("", b"", 0.01), GONE, "within timeout=0.3 s"),
+    ("headers of megabytes", endless(HEAD("200 OK", "")[:-2], b"X-A: " + b"a" * 60_000 + b"\r\n"), GONE, ""),
+    ("endless 100s", endless("", b"HTTP/1.1 100 Continue\r\n\r\n" * 99), GONE, "within timeout=0.1 s"),
+    ("endless, a length", endless(HEAD("200 OK", "Content-Length: 9999999999\r\n"), BLANKS), GONE, "16 MiB"),
+    ("endless, none", endless(HEAD("200 OK", ""), BLANKS), GONE, "more than 16 MiB"),
+    ("endless chunks", endless(HEAD("200 OK", CHUNKS), b"10000\r\n%b\r\n" % BLANKS), GONE, "16 MiB"),
+    ("an endless error", endless(HEAD("401 No", ""), b"no" * 2**15), WRONG, "answered 401: nono.*…"),
+    ("an endless outage", endless(HEAD("503 No", ""), b"no" * 2**15), GONE, "answered 503: nono.*…"),
+    ("a bomb", bomb(HEAD("200 OK", "Content-Encoding: gzip\r\n")), GONE, "more than 16 MiB"),
+    ("a drip", endless(HEAD("200 OK", ""), b" ", 0.01), GONE, "within timeout=0.1 s"),
+    ("a drip of headers", endless("HTTP/1.1 200 OK\r\nX: ", b"x", 0.01), GONE, "within timeout=0.1 s"),
+    ("a drip of an error", endless(HEAD("500 No", ""), b"x", 0.01), GONE, "within timeout=0.1 s"),
+    ("silence", endless("", b"", 0.01), GONE, "within timeout=0.1 s"),
 ]
 
 
-@pytest.mark.parametrize(("answer", "kind", "message"), [one[1:] for one in ANSWERS], ids=[one[0] for one in ANSWERS])
-def test_whatever_bytes_come(stand: Stand, answer: bytes | Send, kind: type[BackendError] | None, message: str) -> None:
-    stand.script = lambda path, body: answer
+@pytest.mark.parametrize("case", ANSWERS, ids=[one[0] for one in ANSWERS])
+def test_whatever_bytes_come(server: RawServer, case: tuple[Any, ...]) -> None:
+    _, answer, kind, message = case
+    server.script = lambda path, body: answer
     before = time.monotonic()
-    outcome = stand.ask(timeout=0.3 if "0.3 s" in message else 20.0)
+    outcome = ask(server, timeout=0.1 if "0.1 s" in message else 20.0)
     assert time.monotonic() - before < 10
     if kind is None:
         assert isinstance(outcome, Completion), outcome
@@ -409,38 +352,30 @@ def test_whatever_bytes_come(stand: Stand, answer: bytes | Send, kind: type[Back
         assert re.search(message, str(outcome)), outcome
 
 
-def test_an_answer_of_any_size_takes_a_bounded_memory(stand: Stand) -> None:
+def test_an_answer_of_any_size_takes_a_bounded_memory(server: RawServer) -> None:
     written = 0
 
-    async def send(writer: asyncio.StreamWriter) -> None:
+    def send(write: Callable[[bytes], object]) -> None:
         nonlocal written
-        writer.write(ENDLESS.format("200 OK", "").encode())
-        while not writer.is_closing():
-            writer.write(b" " * 2**16)
-            await writer.drain()
+        write(HEAD("200 OK", "").encode())
+        while True:
+            write(BLANKS)
             written += 2**16
 
-    stand.script = lambda path, body: send
-    stand.ask()
+    server.script = lambda path, body: send
+    ask(server)
     assert LARGEST <= written < 3 * LARGEST
 
 
-def test_a_wrong_proxy_is_an_error_too(stand: Stand, environment: pytest.MonkeyPatch) -> None:
+def test_a_wrong_proxy_is_an_error_too(server: RawServer, environment: pytest.MonkeyPatch) -> None:
     environment.setenv("HTTP_PROXY", "nonsense://me:secret@host:99999")
-    assert type(error := stand.ask(base_url="http://host.invalid/v1")) is WRONG
+    assert type(error := ask(server, base_url="http://host.invalid/v1")) is WRONG
     assert "proxy" in str(error)
     assert "secret" not in str(error)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("huggingface_hub") is None, reason="huggingface_hub is not installed")
-def test_the_hub_may_say_anything_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Hub(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.wfile.write(HUB[self.path.split("/")[2]])
-
-        def log_message(self, *_: object) -> None:
-            pass
-
+def test_the_hub_may_say_anything_too(server: RawServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = f"""
         from rankr1_rag.backends.hub import find
         from rankr1_rag.errors import BackendError
@@ -450,13 +385,11 @@ def test_the_hub_may_say_anything_too(tmp_path: Path, monkeypatch: pytest.Monkey
             except BackendError as error:
                 print(type(error).__name__, error)
     """
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
-        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-        done = python(tmp_path / "script.py", code)
-        server.shutdown()
+    server.script = lambda path, _: HUB[path.split("/")[2]]
+    monkeypatch.setenv("HF_ENDPOINT", server.url.removesuffix("/v1"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    done = python(tmp_path / "script.py", code)
     said = done.stdout.splitlines()
     assert [re.match(r"Backend\w+ .*me/(\w+)", one)[1] for one in said] == list(HUB), done.stderr
 
@@ -473,35 +406,29 @@ HUB = {
 
 FAR = ["1000000000", "9" * 5_000, "60.5", "1e9", "Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 31 Dec 99999 23:59:59 GMT"]
 FAR += ["Fri, 31 Dec 9999 23:59:59 -9999", "Fri, 31 Dec 0000 00:00:00 +2359", "1 Jan 9999999999999999999 00:00:00 GMT"]
-FAR += [
-    "-5",
-    "nan",
-    "inf",
-    "-inf",
-    "",
-    " ",
-    ",",
-    "5, 1000000000",
-    "\xff",
-    "१०",
-    "Mon, 99 Foo 2030 99:99:99 GMT",
-    "0x10",
-]
-FAR += ["Thu, 01 Jan 1970 00:00:00", "Thu, 01 Jan 1970 00:00:00 GMT, 7"]
+FAR += ["-5", "nan", "inf", "-inf", "", " ", ",", "5, 1000000000", "\xff", "१०", "Mon, 99 Foo 2030 99:99:99 GMT"]
+FAR += ["0x10", "Thu, 01 Jan 1970 00:00:00", "Thu, 01 Jan 1970 00:00:00 GMT, 7"]
+
+
+def check_wish(headers: Any) -> None:
+    wish = BackendUnavailable("429", retry_after(headers)).retry_after
+    assert wish is None or 0 <= wish <= 60, headers
 
 
 @pytest.mark.parametrize("name", ["Retry-After", "retry-after-ms"])
 def test_a_wish_is_read_or_left_and_never_more_than_a_minute(name: str) -> None:
     for value in FAR:
-        wish = BackendUnavailable("429", retry_after(httpx.Headers([(name, value.encode())]))).retry_after
-        assert wish is None or 0 <= wish <= 60, value
+        check_wish(httpx.Headers([(name, value.encode())]))
 
 
-@examples(50)
-@given(st.one_of(st.text(), st.from_regex(r"[A-Z][a-z]{2}, \d{1,4} [A-Z][a-z]{2} \d{1,20} \d+:\d+:\d+ ([+-]\d+|GMT)?")))
+NUMBERS, ZONES = st.integers(0, 10**20), st.sampled_from(["GMT", "", "+2359", "-9999"])
+DATES = st.builds("Fri, {} Dec {} {}:00:{} {}".format, st.integers(0, 40), NUMBERS, st.integers(0, 30), NUMBERS, ZONES)
+
+
+@examples(30)
+@given(st.text() | DATES)
 def test_no_wish_is_an_exception(value: str) -> None:
-    wish = BackendUnavailable("429", retry_after({"retry-after": value})).retry_after
-    assert wish is None or 0 <= wish <= 60
+    check_wish({"retry-after": value})
 
 
 @pytest.mark.parametrize("wish", [1e9, float("inf"), float("nan"), -1e9, 10**400])
@@ -511,25 +438,15 @@ def test_the_wish_of_any_backend_is_capped(wish: float) -> None:
     assert pickle.loads(pickle.dumps(error)).retry_after == error.retry_after
 
 
-def test_several_wishes_in_one_answer(stand: Stand) -> None:
-    stand.script = lambda path, body: http("", "429 Slow", retry_after="7\r\nRetry-After: 1000000000\r\nRetry-After: x")
-    error = stand.ask()
+def test_several_wishes_in_one_answer(server: RawServer) -> None:
+    wishes = "7\r\nRetry-After: 1000000000\r\nRetry-After: x"
+    server.script = lambda path, body: http("", "429 Slow", retry_after=wishes)
+    error = ask(server)
     assert isinstance(error, BackendUnavailable)
     assert error.retry_after == 7
 
 
 def test_the_wish_of_one_server_stops_no_other_and_that_of_all_only_a_minute() -> None:
-    async def job() -> None:
-        texts = [(await backend.complete(REQUEST)).text for _ in range(9)]
-        assert texts == ["b"] * 9
-        broken.append("b")
-        for _ in range(2):
-            with pytest.raises(BackendUnavailable) as caught:
-                await backend.complete(REQUEST)
-            assert 50 < caught.value.retry_after <= 60
-        for endpoint in backend._endpoints.get():
-            assert endpoint.barred_until - time.monotonic() <= 60
-
     def script(name: str) -> Callable[[Any], str]:
         def answer(messages: object) -> str:
             if name in broken:
@@ -537,6 +454,15 @@ def test_the_wish_of_one_server_stops_no_other_and_that_of_all_only_a_minute() -
             return name
 
         return answer
+
+    async def job() -> None:
+        assert {(await backend.complete(REQUEST)).text for _ in range(9)} == {"b"}
+        broken.append("b")
+        for _ in range(2):
+            with pytest.raises(BackendUnavailable) as caught:
+                await backend.complete(REQUEST)
+            assert 50 < caught.value.retry_after <= 60
+        assert all(endpoint.barred_until - time.monotonic() <= 60 for endpoint in backend._endpoints.get())
 
     broken = ["a"]
     backend = load_balanced([Scripted(script(name), identity=name) for name in "ab"])
@@ -556,48 +482,15 @@ REPAIRED = {
     "http://bücher.example/v1": "http://bücher.example/v1",
     "http://127.0.0.1/@v1": "http://127.0.0.1/@v1",
 }
-BLANK, SCHEME, HOST = "a blank or a control character", "does not begin with http:// or https://", "host or its port"
-REFUSED = {
-    "http://ho st/v1": BLANK,
-    "http://ho\nst/v1": BLANK,
-    "http://host/v\t1": BLANK,
-    "http://host/v1\x00": BLANK,
-    "http://host/\x1b[2Jv1": BLANK,
-    "http://host/\u202ev1": BLANK,
-    "\ufeffhttp://host/v1": SCHEME,
-    "host:8000/v1": SCHEME,
-    "//host/v1": SCHEME,
-    "htp://host/v1": SCHEME,
-    "file:///etc/passwd": SCHEME,
-    "http:/host/v1": HOST,
-    "http:///v1": HOST,
-    "http:////host/v1": HOST,
-    "http://http://host/v1": HOST,
-    "http://:8000/v1": HOST,
-    "http://[::1/v1": HOST,
-    "http://::1]/v1": HOST,
-    "http://::1/v1": HOST,
-    "http://[]/v1": HOST,
-    "http://[host]/v1": HOST,
-    "http://[::1%25eth0]/v1": HOST,
-    "http://[::1%]/v1": HOST,
-    "http://host:99999/v1": HOST,
-    "http://host:abc/v1": HOST,
-    "http://host:-1/v1": HOST,
-    "http://host:/v1": HOST,
-    "http://host:0/v1": HOST,
-    "http://host:\uff18\uff10/v1": HOST,
-    "http://host:8000v1": HOST,
-    "http://host./v1": HOST,
-    "http://.host/v1": HOST,
-    "http://a..b/v1": HOST,
-    "http://999.1.1.1/v1": HOST,
-    f"http://{'a' * 64}.example/v1": HOST,
-    f"http://{'a.' * 200}example/v1": HOST,
-    "http://ex%61mple/v1": HOST,
-    "http://host\\evil/v1": HOST,
-    "http://☃️.example/v1": HOST,
-}
+HOSTS = "/host/v1 ///v1 ////host/v1 //http://host/v1 //:8000/v1 //[::1/v1 //::1]/v1 //::1/v1 //[]/v1 //[host]/v1 "
+HOSTS += "//[::1%25eth0]/v1 //[::1%]/v1 //host:99999/v1 //host:abc/v1 //host:-1/v1 //host:/v1 //host:0/v1 //host./v1 "
+HOSTS += "//host:\uff18\uff10/v1 //host:8000v1 //.host/v1 //a..b/v1 //999.1.1.1/v1 //ex%61mple/v1 //host\\evil/v1 "
+HOSTS += f"//☃️.example/v1 //{'a' * 64}.example/v1 //{'a.' * 200}example/v1"
+BLANKS_IN = ["ho st/v1", "ho\nst/v1", "host/v\t1", "host/v1\x00", "host/\x1b[2Jv1", "host/\u202ev1"]
+SCHEMES = ["\ufeffhttp://host/v1", "host:8000/v1", "//host/v1", "htp://host/v1", "file:///etc/passwd"]
+REFUSED = [(f"http:{one}", "its host or its port is malformed") for one in HOSTS.split()]
+REFUSED += [(f"http://{one}", "it contains a blank or a control character") for one in BLANKS_IN]
+REFUSED += [(one, "it does not begin with http:// or https://") for one in SCHEMES]
 
 
 @pytest.mark.parametrize("url", REPAIRED)
@@ -605,12 +498,12 @@ def test_an_address_is_repaired_where_its_meaning_is_certain(url: str) -> None:
     assert OpenAI("m", base_url=url).base_url == REPAIRED[url]
 
 
-@pytest.mark.parametrize("url", REFUSED)
-def test_any_other_is_refused_at_once_with_fault_value_and_remedy(url: str) -> None:
+@pytest.mark.parametrize(("url", "problem"), REFUSED)
+def test_any_other_is_refused_at_once_with_fault_value_and_remedy(url: str, problem: str) -> None:
     with pytest.raises(ValueError, match="use one like http://localhost:8000/v1") as caught:
         OpenAI("m", base_url=url)
     message = str(caught.value)
-    assert REFUSED[url] in message
+    assert problem in message
     assert message.isprintable()
     assert re.sub(r"[^!-~]+", "", url)[:12] in re.sub(r"[^!-~]+", "", message)
 
@@ -628,7 +521,7 @@ def test_no_secret_of_a_refused_address_is_shown(url: str) -> None:
     assert "Geheim1" not in str(caught.value)
 
 
-@examples(150)
+@examples(100)
 @given(
     st.one_of(
         st.text(),

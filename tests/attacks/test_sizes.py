@@ -4,9 +4,8 @@ import asyncio
 import gzip
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +19,7 @@ from rankr1_rag.io.collection import DEEPEST, parse_object, read_passages, read_
 from rankr1_rag.io.files import LONGEST_LINE, numbered_lines
 from rankr1_rag.io.jsonl import ranking_to_json, read_candidates, read_rankings, to_line
 from rankr1_rag.io.trec import read_qrels, read_run
-from rankr1_rag.redaction import unsuspicious
+from rankr1_rag.redaction import LIKE_A_KEY
 from rankr1_rag.scoring import Outcomes
 from rankr1_rag.selection import ALGORITHMS, play
 from rankr1_rag.types import Comparison
@@ -79,44 +78,36 @@ def test_a_value_in_many_short_lines_is_limited_too(monkeypatch: pytest.MonkeyPa
             read(path)
 
 
-def test_a_value_that_many_rows_of_parquet_share_is_not_repeated_for_all(tmp_path: Path) -> None:
+def test_rows_of_parquet_have_the_limit_of_a_line_and_a_value_that_they_share_is_not_repeated_for_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    rows, path = 200_000, tmp_path / "rows.parquet"
-    column = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * rows, pyarrow.int32()), ["a" * 100_000])
+    path = tmp_path / "rows.parquet"
+    column = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 200_000, pyarrow.int32()), ["a" * 100_000])
     parquet.write_table(pyarrow.table({"text": column}), path)
     assert path.stat().st_size < 1_000_000  # 20 GB of text
-    found: Iterator[Any] = loading.parquet_rows(path)
-    assert [len(next(found)["text"]) for _ in range(3)] == [100_000] * 3
+    assert len(next(loading.parquet_rows(path))["text"]) == 100_000
     assert pyarrow.total_allocated_bytes() < 1_000_000_000
-
-
-def test_a_row_of_parquet_has_the_limit_of_a_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
     monkeypatch.setattr(loading, "LONGEST_LINE", 1000)
-    parquet.write_table(pyarrow.table({"text": ["a" * 5000]}), tmp_path / "row.parquet")
+    parquet.write_table(pyarrow.table({"text": ["a" * 5000]}), path)
     with pytest.raises(FileError, match="rows of more than 1,000 bytes"):
-        list(loading.parquet_rows(tmp_path / "row.parquet"))
+        list(loading.parquet_rows(path))
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a": ', '[{"a": ', '[[], {"a": 1, "b": '])
 @pytest.mark.parametrize("depth", [DEEPEST + 1, 500, 900, 100_000])
 def test_json_that_is_nested_too_deeply_is_refused_where_it_is_read(opening: str, depth: int, tmp_path: Path) -> None:
-    closing = "".join({"[": "]", "{": "}"}[one] for one in reversed(opening.replace("[]", "")) if one in "[{")
+    closing = "".join("]" if one == "[" else "}" for one in reversed(opening.replace("[]", "")) if one in "[{")
     times = -(-depth // len(closing))
     record = f'{{"query": "q", "passages": ["a", "b"], "own": {opening * times}1{closing * times}}}'
     path = tmp_path / "deep.jsonl"
     path.write_text(record + "\n")
-    for read in (read_candidates, read_rankings):
-        with pytest.raises(FileError, match="JSON of more than 100 levels is nested too deeply"):
-            list(read(path))
-    with pytest.raises(FileError):
-        read_predictions(path)
-    with pytest.raises(FileError):
-        loading.load("hotpotqa", path)
+    for read in READERS:
+        if read not in (loading.whole, read_run, read_qrels):
+            with pytest.raises(FileError, match="more than 100 levels" if read in READERS[:4] else None):
+                read(path)
 
 
 def test_json_of_the_greatest_depth_comes_through_a_job() -> None:
@@ -263,7 +254,7 @@ def test_scores_of_a_long_trace_are_not_computed_on_an_event_loop(monkeypatch: p
     assert calls == 1
 
 
-@pytest.mark.parametrize("piece", ["]", "a=", "1", "\u200b", "sk-", "sk-a.", "eyJ-", "a*", "x@", '"a@', "bearer "])
+@pytest.mark.parametrize("piece", ["]", "-", "1", "\u200b", "sk-", "sk-a.", "eyJ-", "a*", "x@", "bearer "])
 def test_looking_for_keys_takes_time_in_proportion_to_the_text(piece: str) -> None:
     """Where it grew with the square, these took minutes."""
-    unsuspicious(piece * (100_000 // len(piece)))
+    LIKE_A_KEY.sub("", piece * (100_000 // len(piece)))

@@ -96,7 +96,14 @@ class Shell:
     def command(self, *arguments: str, model: bool = True) -> list[str]:
         return [*arguments, *(self.server.options if model else [])]
 
-    def run(self, *arguments: str, code: int = 0, model: bool = True, input: str = "") -> str:
+    def run(
+        self,
+        *arguments: str,
+        code: int = 0,
+        model: bool = True,
+        input: str = "",
+        main: Callable[[], None] = main,
+    ) -> str:
         """Standard output of the command, run in this process; checks the exit code."""
         out, errors = io.StringIO(), io.StringIO()
         with pytest.MonkeyPatch.context() as patch, chdir(self.folder), redirect_stdout(out), redirect_stderr(errors):

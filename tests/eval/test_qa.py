@@ -159,6 +159,8 @@ def test_the_embedded_model_reranks_and_reads(small: Path, tmp_path: Path) -> No
         (("--retriever", "own", "--systems", "rank-r1:hops=2+retrieve=true"), "take the retriever bm25 or dense"),
         (("--reader-server", "vllm"), "--reader-model"),
         (("--no-read", "--read", "2"), "--no-read excludes --read"),
+        (("--no-read", "--reader-adapter", "lora"), "--no-read excludes --read"),
+        (("--reader-adapter", "nowhere"), "nowhere"),
         (("--no-read", "--systems", "gold,no-context"), "--no-read leaves nothing of --systems gold,no-context"),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from rankr1_eval.report.wording import amount, interval, p_value, percent, point
 from rankr1_rag.cli.options import CommandSettings, arguments
 from rankr1_rag.cli.report import Job
 from rankr1_rag.explain import clean
-from rankr1_rag.io.files import check_output
+from rankr1_rag.io.files import ANYTHING, check_output
 
 if TYPE_CHECKING:
     from rankr1_eval.comparisons import Choices, ComparisonScores
@@ -64,7 +63,7 @@ def comparisons(
     from rankr1_rag.train.data import read_examples
 
     settings.check_files([out], [*examples, against])
-    check_output(out, re.compile(b""))  # `Journal` looks into it
+    check_output(out, ANYTHING)  # `Journal` looks into it
     settings = replace(repeatable(settings), k=1, seed=seed)
     with arguments():  # all that can be wrong, before any model is asked
         known = read_examples(*examples)

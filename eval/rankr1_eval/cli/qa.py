@@ -31,7 +31,7 @@ from rankr1_rag.cli.options import CommandSettings, arguments
 from rankr1_rag.cli.report import Job
 from rankr1_rag.connect import connect
 from rankr1_rag.explain import clean
-from rankr1_rag.reader import Reader
+from rankr1_rag.reader import Prompt, Reader
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.settings import Kind, Server, declare
 
@@ -61,6 +61,12 @@ class ReaderOptions:
         None, "Model runtime of another reader", "Reader", "openai with an address, else the reranker's"
     )
     reader_model: Annotated[str | None, option("Model of another reader, as --model.", "Reader")] = None
+    reader_adapter: Annotated[
+        str | None, option("LoRA adapter of `rankr1 train reader` for the reader's model, as --adapter.", "Reader")
+    ] = None
+    reader_prompt: Prompt | None = declare(
+        None, "Prompt of the reader: reader-v1 is that of trained ones", "Reader", "reader-v1 with --reader-adapter"
+    )
     reader_base_url: str | Sequence[str] | None = declare(
         None, "Server address of another reader, ending in /v1", "Reader", "none"
     )
@@ -81,13 +87,17 @@ class ReaderOptions:
     def reader(self, settings: CommandSettings, reranker: Reranker, job: Job) -> Reader | None:
         """The reader, None with --no-read. ValueError, StoreError as of `connect`."""
         if self.no_read:
-            if self.read or self.reader_backend or self.reader_model or self.reader_base_url or self.reader_server:
+            another = self.reader_backend or self.reader_model or self.reader_base_url or self.reader_adapter
+            if self.read or another or self.reader_server or self.reader_prompt:
                 raise ValueError("--no-read excludes --read and the options of a reader: leave it or them out")
             return None
-        if self.reader_backend or self.reader_model or self.reader_base_url:
+        prompt = self.reader_prompt or ("reader-v1" if self.reader_adapter else "five-examples-v1")
+        if self.reader_backend or self.reader_model or self.reader_base_url or self.reader_adapter:
+            embedded = self.reader_adapter and not (self.reader_model or self.reader_base_url)
             backend = connect(
                 self.reader_backend or (None if self.reader_base_url else settings.backend),
-                self.reader_model,
+                BASE if embedded and is_embedded(settings) else self.reader_model,
+                adapter=self.reader_adapter,
                 base_url=self.reader_base_url,
                 server=self.reader_server,
                 api_key_env=self.reader_api_key_env,
@@ -100,8 +110,8 @@ class ReaderOptions:
         elif is_embedded(settings):
             backend = connect("openvino", BASE, store=settings.store, options={"max_batch": 1})
         else:
-            return Reader(reranker.plan.backend, self.reader_tokens)
-        return Reader(job.counted(backend), self.reader_tokens, own=True)
+            return Reader(reranker.plan.backend, self.reader_tokens, prompt=prompt)
+        return Reader(job.counted(backend), self.reader_tokens, own=True, prompt=prompt)
 
 
 def qa(
@@ -194,7 +204,9 @@ def _finish(
         console.print(table(run, scores, k))
     answers = ", EM and F1: of the answers" if evaluation.reader else ""
     console.print(Text(CAPTION.format(answers), style="dim"))
-    backends = [evaluation.reranker.plan.backend, *([evaluation.reader.backend] if evaluation.reader else [])]
+    reader = evaluation.reader
+    backends = [evaluation.reranker.plan.backend]
+    backends += [reader.backend] if reader and reader.prompt != "reader-v1" else []  # else trained for it
     if BASE in [backend.model for backend in backends]:
         console.print(Text(WARNING, style="yellow"))
     console.print(Text(f"The report, with the reasoning: {clean(str(folder.path / 'report.html'))}"), soft_wrap=True)

@@ -39,17 +39,16 @@ from rankr1_rag.backends.openai.refusals import (
 from rankr1_rag.concurrency.event_loop import PerLoop
 from rankr1_rag.errors import BackendError, BackendUnavailable
 from rankr1_rag.redaction import (
-    changed,
     check_variable,
-    hide,
-    masked,
-    public,
-    quoted,
+    excerpt,
+    excerpt_of,
+    has_secret,
+    hide_keys,
     redact,
     remember,
-    shown,
+    replace_secrets,
     shown_variable,
-    unsuspicious,
+    with_digests,
 )
 from rankr1_rag.types import Completion
 
@@ -131,7 +130,7 @@ class OpenAI:
         if api_key_env == "OPENAI_API_KEY" and not self._official:
             raise ValueError(f"OPENAI_API_KEY goes only to api.openai.com: use another variable for {self.base_url}")
         if wrong := [name for name in headers or () if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII)]:
-            name = shown(wrong[0].partition(":")[0])
+            name = excerpt_of(wrong[0].partition(":")[0])
             raise ValueError(f"headers= has the name {name}, which no header can have: use one like api-key")
         if partly := [name for name, one in (headers or {}).items() if re.search(r"\s\$\{?[A-Za-z_]\w*\}?$", one)]:
             remedy = 'put the whole value into the variable and use "$NAME", or api_key_env= for a bearer token'
@@ -142,16 +141,17 @@ class OpenAI:
         self.revision = revision
         self.timeout = timeout
         self._headers = {
-            name: Secret(value, "headers=", is_key=public({name: value}) != {name: value})
-            for name, value in (headers or {}).items()
+            name: Secret(value, "headers=", is_key=has_secret({name: value})) for name, value in (headers or {}).items()
         }
         self._query = dict(parse_qsl(parts.query, keep_blank_values=True)) | dict(query or {})
-        if plain := [name for name, one in self._query.items() if public({name: one}) != {name: one}]:
+        if plain := [name for name, one in self._query.items() if has_secret({name: one})]:
             remedy = 'use "$NAME", a variable of the environment, as its value in query='
             raise ValueError(f"the query of {parts.hostname} shows the value of {plain[0]!r}: {remedy}")
         for value in self._query.values():
             Secret(value, "query=", is_key=False)
-        self._extra_body: Json = changed(dict(extra_body or {}), lambda one: Secret(one, "extra_body="))
+        self._extra_body: Json = replace_secrets(
+            dict(extra_body or {}), lambda one: Secret(one, "extra_body="), references=True
+        )
         self._count = count
         self._api_key = None if api_key is None else Secret(api_key, "api_key=")
         if api_key_env:
@@ -164,7 +164,7 @@ class OpenAI:
         self._is_unreachable = False
         self.can_continue = DIALECTS[self.server].continues is not None
         where = {"revision": revision} if revision else {"base_url": self.base_url}
-        identity = {"model": model, "server": self.server, "extra_body": masked(extra_body), **where}
+        identity = {"model": model, "server": self.server, "extra_body": with_digests(extra_body), **where}
         self.identity = "openai:" + json.dumps({key: value for key, value in identity.items() if value}, sort_keys=True)
 
     def count(self, text: str) -> int | None:
@@ -239,7 +239,7 @@ class OpenAI:
                 return to_completion(DIALECTS[self.server], request, body, data)
             except ValueError as error:
                 problem = f"returned no completion ({error})"
-        start = quoted(text, longest=100) or "nothing"
+        start = excerpt(text, longest=100) or "nothing"
         if text.lstrip().startswith("<"):
             raise BackendError(f"{self.base_url} is a web page, not an API (does it end in /v1?): {start}")
         raise BackendUnavailable(f"{self.base_url} {problem}: {start}")
@@ -293,7 +293,7 @@ class OpenAI:
                     if len(answer) > LARGEST:
                         break
             text, broken = to_text(answer, response.headers.get("content-encoding", "").lower())
-            text = hide(text)
+            text = hide_keys(text)
             if not broken or not response.is_success:
                 headers = {name: redact(one) for name, one in response.headers.items() if name in HEADERS}
                 return response.status_code, headers, text
@@ -301,7 +301,7 @@ class OpenAI:
         except TimeoutError:
             broken = f"gave no answer within timeout={self.timeout:g} s"
         except Exception as error:  # of httpx and of the libraries below it, which differ from version to version
-            broken = quoted(str(error)) or type(error).__name__
+            broken = excerpt(str(error)) or type(error).__name__
             broken = f"cannot be reached or broke off: {broken}"
             if not isinstance(error, httpx.HTTPError):
                 kind = BackendError  # a wrong proxy, for example
@@ -321,7 +321,8 @@ class OpenAI:
             name, key = "the one passed as api_key=", self._api_key.read()
         else:
             name = shown_variable(self._key_name)
-            key = Key(remember(os.environ.get(self._key_name, "").strip()))
+            key = Key(os.environ.get(self._key_name, "").strip())
+            remember(key)
             name = f"that in {name}" if key or headers or self._official else f"a dummy, as {name} is not set"
         if not key and headers:
             name = f"in headers= ({', '.join(headers)})"
@@ -433,7 +434,7 @@ def to_parts(url: str) -> SplitResult:
             return parts._replace(path=re.sub("//+", "/", parts.path))
     except (ValueError, httpx.InvalidURL):
         pass
-    url = "…" if "@" in url else quoted(unsuspicious(re.split("[?#]", url)[0]))  # nothing that may be secret
+    url = "…" if "@" in url else excerpt(re.split("[?#]", url)[0], strict=True)  # nothing that may be secret
     raise ValueError(f"base_url={url!r} is no address ({problem}): use one like http://localhost:8000/v1")
 
 

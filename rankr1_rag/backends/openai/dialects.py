@@ -205,7 +205,7 @@ def whole_text(message: Json, reason: str, prefix: str, echoes: bool) -> str:
 def as_text(value: object) -> str:
     """A text, that of all parts of a content, or "" for null. ValueError for anything else."""
     parts = value if isinstance(value, list) else [value]
-    texts: list[Any] = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    texts: list[Any] = [part.get("text") if isinstance(part, dict) and parts is value else part for part in parts]
     if not all(isinstance(text, str | None) for text in texts):
         raise ValueError("the reply's content is not a text")
     return utf8("".join(filter(None, texts)))

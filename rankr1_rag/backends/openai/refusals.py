@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
-from rankr1_rag.redaction import quoted
+from rankr1_rag.redaction import excerpt
 
 RETRYABLE = {408, 409, 425, 429}
 """Besides every 5xx."""
@@ -124,7 +124,7 @@ def to_error(destination: Destination, status: int, headers: Mapping[str, str], 
     said = inner or data
     if isinstance(said, dict):
         said = said.get("message") or said.get("detail")
-    said = quoted(said if isinstance(said, str) else text)
+    said = excerpt(said if isinstance(said, str) else text)
     url = destination.base_url
     message = f"{url} answered {status}: {said or 'nothing'}"
     if status in (400, 413, 422) and TOO_LONG.search(text[:BEGINNING]):
@@ -141,7 +141,7 @@ def to_error(destination: Destination, status: int, headers: Mapping[str, str], 
             " most servers want a base_url that ends in /v1)"
         )
     elif status < 400 and "location" in headers:
-        target = quoted(headers["location"].partition("?")[0])
+        target = excerpt(headers["location"].partition("?")[0])
         message += f" (it redirects to {target!r}, where prompts and keys are not sent: correct the base_url)"
     return BackendError(message)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
-from rankr1_rag.backends.chat_template import LOOKS_SPECIAL
+from rankr1_rag.backends.chat_template import control_tokens
 from rankr1_rag.backends.hub import ADAPTER, ADAPTER_CONFIG, CheckpointFiles, digest_of
 from rankr1_rag.errors import BackendError
 
@@ -102,8 +102,8 @@ def special_tokens(path: Path) -> frozenset[str]:
         return read_header(path).special_tokens
     try:
         config = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
-        added = [(one["content"], one.get("special")) for one in config["added_tokens_decoder"].values()]
-        return frozenset(text for text, special in added if special or LOOKS_SPECIAL.fullmatch(text))
+        added = config["added_tokens_decoder"].values()
+        return control_tokens((one["content"], one.get("special", False)) for one in added)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return frozenset()
 
@@ -221,15 +221,14 @@ class HeaderReader:
             return frozenset()
         self._at = kinds + 4
         types = struct.unpack_from(f"<{self._number('Q')}i", self._data, self._at)
-        self._at, special = tokens + 4, set()
+        self._at, added = tokens + 4, []
         for kind in types[: self._number("Q")]:
             length = self._number("Q")
             if kind in (_CONTROL, _USER_DEFINED):
                 text = self._data[self._at : self._at + length].decode("utf-8", "replace")
-                if kind == _CONTROL or LOOKS_SPECIAL.fullmatch(text):
-                    special.add(text)
+                added.append((text, kind == _CONTROL))
             self._at += length
-        return frozenset(special)
+        return control_tokens(added)
 
     def _number(self, code: str) -> int:
         """A number; at times a float, in metadata that nobody here reads."""

@@ -21,7 +21,7 @@ from rankr1_rag.backends.chat_template import special_tokens
 from rankr1_rag.backends.local_model import LocalModel
 from rankr1_rag.backends.vllm.config import EngineConfig
 from rankr1_rag.backends.vllm.engine import EngineWorker, RequestBuilder
-from rankr1_rag.redaction import shown
+from rankr1_rag.redaction import excerpt_of
 
 
 class VLLM(LocalModel[EngineWorker]):
@@ -75,7 +75,7 @@ class VLLM(LocalModel[EngineWorker]):
         for option, value in (("engine", engine), ("sampling", sampling)):
             if value is not None and not isinstance(value, Mapping):
                 raise ValueError(
-                    f"{option}={shown(value)}: a mapping of arguments is needed, as JSON on the command line"
+                    f"{option}={excerpt_of(value)}: a mapping of arguments is needed, as JSON on the command line"
                 )
         self._weights = hub.weights(model, adapter, name)
         super().__init__(self._weights.name)

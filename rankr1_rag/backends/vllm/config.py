@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rankr1_rag.backends.hub import ADAPTER, Weights
 from rankr1_rag.backends.vllm.process import METHOD, refuse_unguarded
 from rankr1_rag.errors import BackendError
-from rankr1_rag.redaction import masked
+from rankr1_rag.redaction import with_digests
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -122,7 +122,7 @@ class EngineConfig:
         """All settings that completions depend on, besides the weights."""
         settings = {name: value for name, value in self.settings.items() if name not in _WITHOUT_EFFECT}
         invariant = self.batch_invariant or os.environ.get(_INVARIANT) == "1"
-        return repr(sorted(masked({**settings, "batch_invariant": invariant}).items()))
+        return repr(sorted(with_digests({**settings, "batch_invariant": invariant}).items()))
 
     @cached_property
     def config(self) -> VllmConfig:

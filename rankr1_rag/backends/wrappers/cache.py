@@ -13,7 +13,6 @@ from dataclasses import asdict, fields, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from shutil import rmtree
 from tempfile import mkdtemp
 from threading import Lock
 from typing import TypeVar
@@ -244,18 +243,13 @@ class StoreFile:
 
     def _copy(self) -> Path | None:
         """A store of what can be read here and what is unsaved, where temporary files are; None if that fails, too."""
-        with suppress(OSError):
-            folder = Path(mkdtemp(prefix="rankr1-"))
-            try:
-                with closing(open_store(folder / self.path.name)) as copy:
-                    copy.execute("BEGIN")
-                    with suppress(*SQLITE_ERRORS), closing(connect(self.path)) as own:
-                        copy.executemany(INSERT, own.execute("SELECT key, completion FROM completions"))
-                    copy.executemany(INSERT, self._unsaved.items())
-                    copy.execute("COMMIT")
-                return folder / self.path.name
-            except (*SQLITE_ERRORS, StoreError):
-                rmtree(folder, ignore_errors=True)
+        with suppress(OSError, StoreError, *SQLITE_ERRORS):
+            path = Path(mkdtemp(prefix="rankr1-"), self.path.name)
+            with closing(open_store(path)) as copy:
+                with suppress(*SQLITE_ERRORS), closing(connect(self.path)) as own:
+                    own.backup(copy)
+                copy.executemany(INSERT, self._unsaved.items())
+            return path
         return None
 
     def disconnect(self) -> None:
