@@ -11,7 +11,7 @@ import logging
 import random
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ def scripted(boom: Boom, **settings: Any) -> Scripted:
     return Scripted(lambda messages: boom() if "bad" in messages[1]["content"] else FIRST, **settings)
 
 
-def awaited(boom: Boom, how: Callable[[], Any]) -> Reranker:
+def awaited(how: Callable[[], Any]) -> Reranker:
     async def model(messages: list[dict[str, str]]) -> str:
         await asyncio.sleep(0)
         if "bad" in messages[1]["content"]:
@@ -170,7 +170,7 @@ class Document:
         self.text, self.metadata = text, {"score": score}
 
 
-def retrieving(boom: Boom, retrieve: Callable[[], Any]) -> Place:
+def retrieving(retrieve: Callable[[], Any]) -> Place:
     def find(text: str) -> Any:
         return retrieve() if "bad" in text else []
 
@@ -194,46 +194,21 @@ def generator(boom: Boom) -> Iterator[str]:
     boom()
 
 
-class Lazy(list[str]):
-    """A list whose items raise."""
-
-    def __init__(self, boom: Boom) -> None:
-        super().__init__(["a", "b"])
-        self.boom = boom
-
-    def __iter__(self) -> Iterator[str]:
-        self.boom()
-
-
-class Number(float):
-    """A score that is no number after all."""
-
-    boom: Boom
-
-    def __float__(self) -> float:
-        return self.boom()
+def raising(kind: type[Any], method: str, boom: Boom, value: Any) -> Any:
+    """A value of a subclass whose method raises."""
+    return type(kind.__name__, (kind,), {method: lambda _: boom()})(value)
 
 
 def with_score(boom: Boom) -> Place:
-    score = Number(1)
-    score.boom = boom
-    return Place(Reranker(Scripted(lambda _: FIRST)), ("bad", [("a", score), ("b", 0.5)]), in_caller=True)
-
-
-class Raising(logging.Handler):
-    """A handler that raises for the bad query, instead of handling its errors."""
-
-    def __init__(self, boom: Boom) -> None:
-        super().__init__()
-        self.boom = boom
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if "'bad'" in record.getMessage():
-            self.boom()
+    items = [("a", raising(float, "__float__", boom, 1)), ("b", 0.5)]
+    return Place(Reranker(Scripted(lambda _: FIRST)), ("bad", items), in_caller=True)
 
 
 def with_handler(boom: Boom) -> Place:
-    logging.getLogger("rankr1_rag").addHandler(Raising(boom))
+    """With a handler that raises for the bad query, instead of handling its errors."""
+    handler = logging.Handler()
+    handler.emit = lambda record: boom() if "'bad'" in record.getMessage() else None  # type: ignore[method-assign]
+    logging.getLogger("rankr1_rag").addHandler(handler)
     return Place(Reranker(Scripted(lambda _: FIRST)))
 
 
@@ -256,11 +231,11 @@ PLACES: dict[str, Callable[[Boom, Path], Place]] = {
     "complete, one of a round": lambda boom, _: Place(Reranker(scripted(boom), size=2, votes=3)),
     "complete behind wrappers": lambda boom, _: Place(Reranker(balanced(boom), size=2)),
     "complete behind a store": lambda boom, path: Place(Reranker(stored(scripted(boom), path / "store"), size=2)),
-    "complete, awaited": lambda boom, _: Place(awaited(boom, lambda: call(boom))),
-    "complete, in a thread": lambda boom, _: Place(awaited(boom, lambda: asyncio.to_thread(boom))),
-    "complete, in a task": lambda boom, _: Place(awaited(boom, lambda: asyncio.create_task(call(boom)))),
-    "complete, in a group": lambda boom, _: Place(awaited(boom, in_taskgroup(boom)), may_pass=True),
-    "complete, in a callback": lambda boom, _: Place(awaited(boom, lambda: call_soon(boom)), may_pass=True),
+    "complete, awaited": lambda boom, _: Place(awaited(lambda: call(boom))),
+    "complete, in a thread": lambda boom, _: Place(awaited(lambda: asyncio.to_thread(boom))),
+    "complete, in a task": lambda boom, _: Place(awaited(lambda: asyncio.create_task(call(boom)))),
+    "complete, in a group": lambda boom, _: Place(awaited(in_taskgroup(boom)), may_pass=True),
+    "complete, in a callback": lambda boom, _: Place(awaited(lambda: call_soon(boom)), may_pass=True),
     "count": lambda boom, _: Place(Reranker(counting(boom), passage_tokens=2)),
     "count, in a thread": lambda boom, _: Place(Reranker(counting(boom, context=9_000))),
     "count of the reasoning": lambda boom, _: Place(Reranker(counting(boom, "answer")), whole=True, may_pass=True),
@@ -272,10 +247,10 @@ PLACES: dict[str, Callable[[Boom, Path], Place]] = {
     "special tokens": lambda boom, _: with_property("special_tokens", boom),
     "can_continue": lambda boom, _: with_property("can_continue", boom, "dunno", force="unparsed"),
     "model": lambda boom, _: with_property("model", boom),
-    "retrieve": lambda boom, _: retrieving(boom, boom),
-    "retrieve, a generator": lambda boom, _: retrieving(boom, lambda: generator(boom)),
-    "retrieve, awaited": lambda boom, _: retrieving(boom, lambda: call(boom)),
-    "retrieve, its list": lambda boom, _: retrieving(boom, lambda: Lazy(boom)),
+    "retrieve": lambda boom, _: retrieving(boom),
+    "retrieve, a generator": lambda boom, _: retrieving(lambda: generator(boom)),
+    "retrieve, awaited": lambda boom, _: retrieving(lambda: call(boom)),
+    "retrieve, its list": lambda boom, _: retrieving(lambda: raising(list, "__iter__", boom, "ab")),
     "retrieve of a framework": lambda boom, _: found_by_framework(boom),
     "llm of a framework": lambda boom, _: Place(Reranker(Model(boom, False))),
     "sync llm of a framework": lambda boom, _: Place(Reranker(Model(boom, True))),
@@ -296,10 +271,6 @@ others = Reranker(Scripted(slowly), size=2, k=2)
 OTHERS = [(f"other {n}", list("abcd")) for n in range(3)]
 
 
-def all_of(results: Iterable[tuple[int, Any]]) -> dict[int, Any]:
-    return dict(results)
-
-
 async def all_awaited(results: AsyncIterator[tuple[int, Any]]) -> dict[int, Any]:
     return {index: result async for index, result in results}
 
@@ -308,7 +279,7 @@ def run_sync(do: Callable[[], Any]) -> tuple[Any, dict[int, Any]]:
     """What a call returns or raises, and the results of other queries that are open meanwhile."""
     started.clear()
     with ThreadPoolExecutor(1) as pool:
-        meanwhile = pool.submit(lambda: all_of(others.rank_many(OTHERS)))
+        meanwhile = pool.submit(lambda: dict(others.rank_many(OTHERS)))
         started.wait(LIMIT)
         try:
             outcome = do()
@@ -336,8 +307,8 @@ def run_async(do: Callable[[], Any]) -> tuple[Any, dict[int, Any]]:
 WAYS: dict[str, Callable[[Reranker, list[Any]], tuple[Any, dict[int, Any]]]] = {
     "rank": lambda reranker, items: run_sync(lambda: reranker.rank(*items[1])),
     "arank": lambda reranker, items: run_async(lambda: reranker.arank(*items[1])),
-    "rank_many": lambda reranker, items: run_sync(lambda: all_of(reranker.rank_many(items))),
-    "live": lambda reranker, items: run_sync(lambda: all_of(reranker.rank_many(items, live=True))),
+    "rank_many": lambda reranker, items: run_sync(lambda: dict(reranker.rank_many(items))),
+    "live": lambda reranker, items: run_sync(lambda: dict(reranker.rank_many(items, live=True))),
     "arank_many": lambda reranker, items: run_async(lambda: all_awaited(reranker.arank_many(items))),
 }
 ALL = [(place, error, way) for place in PLACES for error in ERRORS for way in WAYS]
@@ -507,10 +478,8 @@ def from_sync(results: Iterator[Any], done: list[Any], stop: int | None) -> None
 
 def streamed(source: Source, way: str, bar: bool, done: list[Any], stop: int | None = None) -> BaseException | None:
     """What the stream raises to its consumer; its results are in `done`."""
-    reranker, items = (
-        Reranker(Scripted(slowly), in_flight=2),
-        (source if hasattr(source, "__aiter__") else iter(source)),
-    )
+    reranker = Reranker(Scripted(slowly), in_flight=2)
+    items: Any = source if hasattr(source, "__aiter__") else iter(source)  # type: ignore[call-overload]
     try:
         if way == "arank_many":
             asyncio.run(from_async(reranker.arank_many(items, progress=bar), done, stop))
@@ -612,7 +581,7 @@ def test_if_the_private_loop_ends_all_that_is_open_fails_and_the_next_call_start
         elif way == "arank_many":
             asyncio.run(all_awaited(slow.arank_many([ITEM] * 3)))
         else:
-            all_of(slow.rank_many([ITEM] * 3, live=way == "live"))
+            dict(slow.rank_many([ITEM] * 3, live=way == "live"))
     assert others.rank("after", ["a", "b"]).order == (0, 1)
 
 

@@ -114,6 +114,11 @@ def run(shell: Shell, *arguments: str, code: int = 0) -> str:
     return shell.run(*arguments, code=code, model=arguments[0] in ("comparisons", "qa", "reproduce"), main=main)
 
 
+def thinned(names: list[str], number: int) -> list[str]:
+    """By default a third of the names, others for each number."""
+    return names if SCALE > 1 else names[number % 3 :: 3]
+
+
 @pytest.fixture
 def furnished(shell: Shell) -> Shell:
     furnish(shell.folder)
@@ -124,8 +129,7 @@ def furnished(shell: Shell) -> Shell:
 def test_an_output_of_any_hostile_name_is_refused_before_anything_is_asked(command: str, furnished: Shell) -> None:
     if command in ("comparisons", "examples", "held-out", "compare"):
         pytest.importorskip("rankr1_eval")
-    step = 1 if SCALE > 1 else 3  # each name meets some of the commands
-    for name in list(HOSTILE)[list(COMMANDS).index(command) % step :: step]:
+    for name in thinned(list(HOSTILE), list(COMMANDS).index(command)):
         problem = HOSTILE[name]
         if name == "disk" and not (furnished.folder / name).exists():
             continue  # only root can make one
@@ -138,14 +142,15 @@ def test_an_output_of_any_hostile_name_is_refused_before_anything_is_asked(comma
         refused(furnished, problem, *(name if one == "OUT" else one for one in COMMANDS[command]))
 
 
-@pytest.mark.parametrize("option", [(), ("--restart",), ("--overwrite",), ("--restart", "--overwrite")])
-def test_what_is_in_the_place_of_a_job_s_own_files_stays(option: tuple[str, ...], furnished: Shell) -> None:
+@pytest.mark.parametrize("number", range(4))
+def test_what_is_in_the_place_of_a_job_s_own_files_stays(number: int, furnished: Shell) -> None:
     """The journal and the store of OUT: a file, an input, a link, a pipe of that name."""
-    folder = furnished.folder
+    folder, option = furnished.folder, [["--restart"], ["--overwrite"], ["--restart", "--overwrite"], []][number]
     os.mkfifo(folder / "pipe")
     (folder / "theirs.partial").write_text('{"rankr1_journal": 1, "kind": "load", "settings": {}}\n')
     (partial := folder / "out.jsonl.partial").symlink_to("theirs.partial")
-    for name in ("theirs.partial", "notes", "to-notes", "soft", "loop", "dangling", "folder", "pipe"):
+    names = ["theirs.partial", "notes", "to-notes", "soft", "loop", "dangling", "folder", "pipe"]
+    for name in thinned(names, number):
         partial.unlink()
         partial.symlink_to(name)
         refused(furnished, "out.jsonl.partial", *JOB, *option)
@@ -295,7 +300,8 @@ def with_out(command: str, out: str) -> list[str]:
 @pytest.mark.parametrize("command", RUN_FOLDERS)
 def test_the_folder_of_a_run_is_new_or_a_run_s_own(command: str, supplied: Shell) -> None:
     folder, notes = supplied.folder, supplied.folder / "notes"
-    for out in ("notes", "to-notes", "notes/x", "loop", "dangling", "/proc/x", "n" * 256, "socket"):
+    outs = ["notes", "to-notes", "notes/x", "loop", "dangling", "/proc/x", "n" * 256, "socket"]
+    for out in thinned(outs, list(RUN_FOLDERS).index(command)):
         refused(supplied, "", *with_out(command, out))
     written = WRITTEN[command] if SCALE > 1 else WRITTEN[command][-1:]
     for number, name in enumerate(written):  # of the user, in a folder of the user
