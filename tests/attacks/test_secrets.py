@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import chdir, redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -158,7 +159,7 @@ def test_a_key_that_a_server_sends_back_reaches_nothing(
         number = [*WHERE].index(where) + [*HAPPENS].index(happens)  # another form for each pair
         for form in [*FORMS.values()][number % 5 :: 5 - number % 5] if happens != "content" else [str]:
             sent = HAPPENS[happens](form(KEY))
-            server.script = lambda path, body, sent=sent: sent
+            server.script = partial(lambda sent, path, body: sent, sent)
             rankings.append(reranker.rank(QUERY["query"], [Passage("1", "a moth"), Passage("2", "a lunar moth")]))
     write_page(rankings[0], tmp_path / "page.html")
     found: list[Any] = [path.read_bytes() for path in tmp_path.iterdir()]
