@@ -39,14 +39,14 @@ RANDOM = r"(?<![^\W_])(?=[^\W_]{6})(?:[^\W_]{20}|\d{10}|[^\W_]{0,19}?(?:[a-z]\d+
 LIKE_A_KEY = re.compile(
     rf"\b(?:(?:sk|pk|rk|key)[-_]|hf_|gsk_|xai-|nvapi-|gh[opsu]_)(?=[\w*.-]{{0,99}}?{RANDOM})[\w*.-]{{6,}}"
     r"|\bsk-(?=[\w*-]{0,99}?\d{3})[\w*.-]{4,}|\bAIza[\w-]{20,}"
-    r"|\beyJ[\w-]{8,}\.[\w.-]*|[\w-]+\*{3,}[\w-]*|\*{3,}[\w-]+|(?<=bearer )(?=\S*\d)\S{6,}",
+    r"|\beyJ[\w-]{8,500}\.[\w.-]*|(?<![\w-])[\w-]+\*{3,}[\w-]*|\*{3,}[\w-]+|(?<=bearer )(?=\S*\d)\S{6,}",
     re.IGNORECASE,
 )
 
 PERHAPS_A_KEY = re.compile(
     r"(?<![\w/\\~.-])(?![\w.-]*\.(?:[a-z]{1,12}|[a-z]{0,3}\d[a-z]?)(?![\w.-])|[\w.-]*[/\\])"  # not in a path
     r"(?:[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}(?![\w.-])|(?=[\w.-]{20})(?=[\w.-]{0,99}?(?<![^\W_])(?=[^\W_]{10})"
-    r"(?:[a-z]+\d+[a-z]+\d|\d+[a-z]+\d+[a-z]))[\w.-]+)|(?<=//)[^\s\"']+(?=@)|[^\s\"'/:@]+:[^\s\"'@]+(?=@)",
+    r"(?:[a-z]+\d+[a-z]+\d|\d+[a-z]+\d+[a-z]))[\w.-]+)|(?<=//)(?<!///)[^\s\"']+(?=@)|[^\s\"'/:@]+:[^\s\"'@]+(?=@)",
     re.IGNORECASE,
 )
 """Where no such thing belongs: a long word of mixed letters and digits, a UUID, a name with a password before @."""

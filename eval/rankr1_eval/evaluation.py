@@ -192,7 +192,7 @@ class Evaluation:
             orders=ranked,
             reads=answers,
             rankings=Rankings(queries, orders, self._passages) if system.kind == "rank-r1" else {},
-            costs={} if system.kind in FREE else {id: cost_of(orders[id]) for id in queries},
+            costs={} if system.kind in FREE else {id: cost_of(orders, id) for id in queries},
             retrieved={id: int(orders[id]["rankr1"].get("retrieved", 0)) for id in queries} if retrieves else {},
         )
 
@@ -226,6 +226,6 @@ class Evaluation:
         progress(title, len(self.questions), reading)
         kept = {question.query.id: records[question.query.id] for question in self.questions}
         return {
-            id: Read(**{name: value for name, value in record.items() if name not in ("id", "shown")})
+            id: Read(**{name: record[name] for name in Read.__annotations__ if name in record})
             for id, record in kept.items()
         }

@@ -9,13 +9,13 @@ from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rankr1_eval.types import Question
-from rankr1_rag.io.collection import Json
+from rankr1_rag.io.collection import Json, member
 from rankr1_rag.io.files import AnyPath, claim_folder, make_folder, writing
 from rankr1_rag.io.journal import Journal
-from rankr1_rag.io.jsonl import ranking_from_json
+from rankr1_rag.io.jsonl import plain_fields, ranking_from_json
 from rankr1_rag.types import Cost, Passage, Query, Ranking
 
 STALE = (
@@ -37,9 +37,10 @@ FILES += ("supports.qrels", "runs/*.trec", "predictions/*.json")
 """All that a run writes."""
 
 
-ORDER = {"order": "an array", "seconds": "a number"}
+ORDER = {"order": "an array of strings", "seconds": "a number"}
 RANKING = {**ORDER, "scores": "an array", "rankr1": "an object"}
-READING = {"shown": "an array", "answer": "a string", "text": "a string"}
+READING = {"shown": "an array of strings", "answer": "a string", "text": "a string", "seconds": "a number"}
+READING |= dict.fromkeys(("prompt_tokens", "completion_tokens"), "a whole number")
 """The fields of a record: of an order, of one by a reasoning model, of a reading."""
 
 
@@ -106,10 +107,14 @@ def question_record(question: Question) -> Json:
     }
 
 
-def cost_of(record: Json) -> Cost:
+def cost_of(records: Journal, id: str) -> Cost:
     """The cost of an order, `seconds` being wall time of the stage."""
-    own: dict[str, Any] = record.get("rankr1", {}).get("cost", {})
-    return Cost(**{**own, "seconds": record["seconds"]})
+    record = records[id]
+    try:
+        own = plain_fields(Cost, member(record["rankr1"], "cost", "an object")) if "rankr1" in record else {}
+        return Cost(**{**own, "seconds": record["seconds"]})
+    except ValueError as error:
+        raise records.damaged(id, error) from error
 
 
 class Rankings(Mapping[str, Ranking]):
@@ -120,9 +125,13 @@ class Rankings(Mapping[str, Ranking]):
 
     def __getitem__(self, id: str) -> Ranking:
         record = self._records[id]
-        scored = zip(record["order"], record["scores"], strict=True)
-        ranked = [{**asdict(self._passages[passage]), "score": score} for passage, score in scored]
-        return ranking_from_json({"query": asdict(self._queries[id]), "passages": ranked, "rankr1": record["rankr1"]})
+        try:
+            scored = zip(record["order"], record["scores"], strict=True)
+            ranked = [{**asdict(self._passages[passage]), "score": score} for passage, score in scored]
+            ranking = {"query": asdict(self._queries[id]), "passages": ranked, "rankr1": record["rankr1"]}
+            return ranking_from_json(ranking)
+        except (ValueError, LookupError) as error:
+            raise self._records.damaged(id, error) from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._queries)

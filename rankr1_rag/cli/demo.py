@@ -78,14 +78,16 @@ def demo(
         started = time.monotonic()
         answered = _answered(reranker, job)
         seconds = time.monotonic() - started
-        if html is not None:
-            write_page(max(answered, key=lambda one: abs(one.gain(settings.top))).ranking, html)
-        if as_json:
-            typer.echo(json.dumps(_figures(answered, settings.top, seconds)))
-        else:
-            _print(console, answered, settings, seconds)
-            if html is not None and not is_stream(html):
-                console.print(Text(f"\nThe comparisons of one question: {clean(html)}"))
+        try:
+            if html is not None:
+                write_page(max(answered, key=lambda one: abs(one.gain(settings.top))).ranking, html)
+        finally:  # the answers may have cost something
+            if as_json:
+                typer.echo(json.dumps(_figures(answered, settings.top, seconds)))
+            else:
+                _print(console, answered, settings, seconds)
+        if html is not None and not (as_json or is_stream(html)):
+            console.print(Text(f"\nThe comparisons of one question: {clean(html)}"))
 
 
 def _ask(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -163,7 +164,10 @@ def rerank(
     settings.check_files([out, *own], [input, run, queries, passages])
     if own and path.is_file() and not overwrite:
         raise UsageError(f"{out} exists: use another --out, or --overwrite")
-    ours = (RESULT if path.is_symlink() else None) if overwrite else NOTHING
+    ours: re.Pattern[bytes] | None = NOTHING
+    if overwrite:  # through a link, or among the files of a model, only what is a result
+        folders = [os.path.realpath(one) for one in settings.inputs]
+        ours = RESULT if path.is_symlink() or os.path.realpath(path.parent) in folders else None
     check_output(out, ours)
     work, total = _work(input, run, queries, passages, result.form, settings.distances)
     report = Report(with_hyphens)
@@ -279,8 +283,7 @@ def _keep(out: str, ours: re.Pattern[bytes] | None, result: Result, asking: Aski
                 try:
                     result.write(file, journal[id]["record"])
                 except ValueError as error:
-                    problem = f"the record {id!r} is damaged ({error}): remove its line, and run the command again"
-                    raise FileError(journal.path, None, problem) from error
+                    raise journal.damaged(id, error) from error
     except BaseException:
         done = f"{queries_of(len(journal))} done and kept" if len(journal) else "no query is done yet"
         report.say(f"stopped: {done}, the same command resumes" + (f" ({journal.path})" if journal else ""))

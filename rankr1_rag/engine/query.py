@@ -221,8 +221,8 @@ class QueryRun:
         ordered: bool = True,
     ) -> None:
         self.query = Query("", query) if isinstance(query, str) else query
-        if not isinstance(self.query, Query) or not isinstance(self.query.text, str):
-            raise TypeError(f"a query must be a str or a Query with a text (got {query!r})")
+        if not (isinstance(self.query, Query) and isinstance(self.query.id, str) and isinstance(self.query.text, str)):
+            raise TypeError(f"a query must be a str or a Query(id, text) of str (got {query!r:.200})")
         if not self.query.text.strip():
             raise ValueError(f"the query{self.query.id and f' {self.query.id!r}'} is empty: pass the question's text")
         self.candidates = read_passages(passages)
@@ -301,7 +301,9 @@ def read_passages(passages: Iterable[Passage | str]) -> tuple[Passage, ...]:
     read = []
     for position, one in enumerate(passages):
         passage = Passage(str(position), one) if isinstance(one, str) else one
-        if not isinstance(passage, Passage) or not (isinstance(passage.text, str) and isinstance(passage.title, str)):
+        if not isinstance(passage, Passage) or not (
+            isinstance(passage.id, str) and isinstance(passage.text, str) and isinstance(passage.title, str)
+        ):
             raise TypeError(f"passage {position} is neither a str nor a Passage(id, text, title) of str: {one!r:.200}")
         read.append(passage)
     return tuple(read)

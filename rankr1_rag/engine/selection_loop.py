@@ -24,7 +24,7 @@ from rankr1_rag.prompt import Forced, shares, tokens
 from rankr1_rag.scoring import probability, winner
 from rankr1_rag.selection import ALGORITHMS, Answer, Done, Set, among, orders, step, voted
 from rankr1_rag.settings import Plan
-from rankr1_rag.types import Comparison, Completion, Message, Ranking
+from rankr1_rag.types import Comparison, Completion, Message, Ranking, TokenLogprob
 
 T = TypeVar("T")
 
@@ -307,7 +307,9 @@ class Comparer:
             used = completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens
             if not (isinstance(completion.text, str) and isinstance(completion.finish_reason, str)):
                 raise TypeError(f"no text in {completion!r:.200}")
-            if not all([0 <= one < 2**31 for one in used]):
+            if not all([isinstance(one, TokenLogprob) for one in completion.logprobs or ()]):
+                raise TypeError(f"a logprob that is no TokenLogprob in {completion!r:.200}")
+            if not all([type(one) is int and 0 <= one < 2**31 for one in used]):
                 raise ValueError(f"an impossible number of tokens in {completion!r:.200}")
             return completion
         except BaseException as error:

@@ -32,5 +32,6 @@ def without_checksum(line: str, key: bytes = b"") -> str:
     if not has_checksum(line[-40:].encode("utf-8", "surrogatepass")):
         return line
     if with_checksum(line[:-32], key) != line:
-        raise ValueError("damaged: the checksum behind the line is that of another line")
+        remedy = "fetch it again; or if you changed the line yourself, remove the blanks at its end"
+        raise ValueError(f"damaged, the checksum behind the line is that of another line: {remedy}")
     return line[:-32]

@@ -133,8 +133,10 @@ def member(record: Mapping[str, Any], name: str, kind: str) -> Any:  # noqa: ANN
 
 def of_kind(what: str, value: object, kind: str) -> Any:  # noqa: ANN401
     """The value itself. ValueError that says what was found instead; true and false are not numbers."""
+    if kind == "an array of strings":
+        return [of_kind(f"of {what}, {one!r:.20}", one, "a string") for one in of_kind(what, value, "an array")]
     if isinstance(value, KINDS[kind]) and (kind == "a boolean" or not isinstance(value, bool)):
-        if kind == "a number" and isinstance(value, int) and abs(value) > sys.float_info.max:
+        if isinstance(value, int) and abs(value) > sys.float_info.max:
             raise ValueError(f"{what} is too great for a number")
         return value
     found = next((name for name, types in KINDS.items() if isinstance(value, types)), repr(type(value)))

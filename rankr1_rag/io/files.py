@@ -17,6 +17,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -97,10 +98,11 @@ def check_output(path: AnyPath | None, ours: re.Pattern[bytes] | None = None) ->
     """
     if path is None or is_stream(path):
         return
-    place, folder = Path(path), Path(os.path.realpath(path)).parent
+    place, folder = Path(path), ""
     problem = _unfit(place, ours)
     try:
         if not problem:
+            folder = os.path.dirname(os.path.realpath(path))
             try_to_write(folder)  # whole files are written next to the path
     except OSError as error:
         problem = f"the folder {folder} cannot be written to ({error.strerror}): use another path"
@@ -113,9 +115,9 @@ def _unfit(place: Path, ours: re.Pattern[bytes] | None) -> str:
     try:
         found = os.stat(place)
     except (OSError, ValueError) as error:
-        if not place.parent.is_dir():
+        if not os.path.isdir(place.parent):
             return f"the folder {place.parent} does not exist: create it, or use another path"
-        if place.is_symlink():
+        if os.path.islink(place):
             return f"this is a link to {os.readlink(place)}, where nothing is: use another path"
         return "" if isinstance(error, FileNotFoundError) else f"{getattr(error, 'strerror', error)}: use another path"
     if stat.S_ISDIR(found.st_mode):
@@ -197,27 +199,32 @@ def claim_folder(
     """Make the folder of a run if there is none. FileError if the run could not write there all that it will write.
 
     `files` are patterns of what a run writes, folders end in "/". Where the file `mark` does not begin as `ours`, the
-    folder is no run's, and none of them may be there: they are the user's.
+    folder is no run's, and none of them may be there: they are the user's. No input, and no store, may have such a
+    name, even where nothing is yet.
     """
     make_folder(folder)
+    named = [Path(os.path.realpath(path)) for path in inputs if path is not None]
     is_run = (folder / mark).is_file() and ours.search(_beginning(folder / mark)) is not None
     found = []
     for pattern in files:
         parent = (folder / pattern).parent
-        if os.path.lexists(parent) and not parent.is_dir():
-            raise FileError(parent, None, "a run needs a folder here: give another --out")
+        for path in named:
+            if path.parent == Path(os.path.realpath(parent)) and fnmatch(path.name, Path(pattern).name):
+                raise FileError(path, None, "is an input or a store, and the run would write it: use another path")
+        if os.path.lexists(parent):
+            make_folder(parent)
         for path in parent.iterdir() if parent.exists() else ():
-            if not path.match(pattern) or (path.is_file() and not path.stat().st_size):
+            if not path.match(pattern):
                 continue
-            if not is_run:
-                raise FileError(path, None, "is not the file of a run: give another --out")
+            if not (is_run or (path.is_file() and not path.stat().st_size)):
+                raise FileError(path, None, "is not the file of a run: move it away, or give another --out")
             if path.is_dir() != pattern.endswith("/") or is_stream(path):
                 kind = "folder" if pattern.endswith("/") else "file"
                 raise FileError(path, None, f"a run needs a {kind} here: give another --out")
             if not path.is_dir():
                 check_output(path)
             found.append(path)
-    check_apart([folder, *found], inputs)
+    check_apart([folder, *found], named)
 
 
 @contextmanager

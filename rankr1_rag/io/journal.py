@@ -110,6 +110,11 @@ class Journal(Mapping[str, Json]):
             raise FileError(self.path, None, f"the line at byte {place} was damaged meanwhile: run the command again")
         return record
 
+    def damaged(self, id: str, problem: object) -> FileError:
+        """The error for a record that is no longer what was added: another program has changed it."""
+        remedy = "remove its line, and run the command again"
+        return FileError(self.path, None, f"the record {id!r} is damaged ({problem}): {remedy}")
+
     def __contains__(self, id: object) -> bool:
         return id in self._places
 

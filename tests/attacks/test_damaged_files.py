@@ -35,7 +35,11 @@ from rankr1_rag.prompt.label_probabilities import shares
 from rankr1_rag.train.run_dir import RunDir
 from rankr1_rag.types import TokenLogprob
 from tests.attacks.conftest import SCALE
+from tests.attacks.test_files_of_users import MATERIAL, run, with_out
+from tests.cli.conftest import server, shell
 from tests.golden import record
+
+__all__ = ["server", "shell"]
 
 MUCH = SCALE if SCALE <= 1 else 4 * SCALE
 KEY = b"key of the completion"
@@ -350,13 +354,81 @@ def test_probabilities_are_at_most_1_and_files_of_before_are_read_where_they_wer
         ranking_from_json(line)
 
 
-WRONG = [(f"{name}_tokens", one) for name in ("prompt", "cached", "completion") for one in (-1, 2**31, float("nan"))]
-WRONG += [("text", None), ("text", b"<answer>[1]</answer>"), ("finish_reason", ["stop"])]
+WRONG = [(f"{name}_tokens", one) for name in ("prompt", "cached", "completion") for one in (-1, 2**31, 5.0, True, None)]
+WRONG += [("text", None), ("text", b"<answer>[1]</answer>"), ("finish_reason", ["stop"]), ("logprobs", (("a", -0.5),))]
 
 
 @pytest.mark.parametrize(("field", "value"), WRONG)
 def test_what_is_no_completion_of_a_backend_is_an_error_before_it_is_written(field: str, value: Any) -> None:
     backend = Scripted(lambda _: replace(COMPLETION, **{field: value}))
-    with pytest.raises(BackendError, match=r"(no text|an impossible number of tokens) in Completion\("):
+    with pytest.raises(BackendError, match=r"(no text|an impossible number of tokens|no TokenLogprob) in Completion\("):
         Reranker(backend, k=1).rank("q", ["a", "b"])
     assert Reranker(backend, k=1, on_failure="first_stage").rank("q", ["a", "b"]).failure
+
+
+def test_an_id_with_a_lone_surrogate_is_scored_like_any_other() -> None:
+    """It ended Python inside pytrec_eval."""
+    pytest.importorskip("rankr1_eval")
+    from rankr1_eval.measures import ir
+
+    orders, judged = {"q\ud800": ["a", "b\udfff"]}, {"q\ud800": {"b\udfff": 1}, "other": {"a": 1}}
+    assert ir.measured(orders, judged, ir.parsed(["RR"])) == {"RR": {"q\ud800": 0.5, "other": 0.0}}
+
+
+CHANGED: list[tuple[str, dict[str, Any], int]] = [
+    ("rerank/rank-r1", {"rankr1": {}}, 2),
+    ("rerank/rank-r1", {"scores": [1.0]}, 2),
+    ("rerank/rank-r1", {"order": ["x", "y", "z"]}, 2),
+    ("rerank/none", {"order": [[]]}, 0),
+    ("read/gold", {"prompt_tokens": 10**400}, 0),
+    ("read/gold", {"seconds": "1"}, 0),
+    ("read/gold", {"own": 1}, 0),
+]
+"""A journal, what another program wrote into its records, and the exit code: 2 where the record is named."""
+
+
+def test_a_record_of_a_run_that_another_program_changed_is_done_again_or_named(shell: Any) -> None:
+    """Such a program keeps no checksums."""
+    pytest.importorskip("rankr1_eval")
+    shell.server.judge = lambda _: "<answer>[1]</answer>"
+    for name, content in MATERIAL.items():
+        (shell.folder / name).write_text(content)
+    job = [one for one in with_out("qa", "run") if one != "--no-read"]
+    run(shell, *job)
+    for file, change, code in CHANGED:
+        path = shell.folder / "run" / f"{file}.jsonl"
+        whole = path.read_text()
+        head, *records = [json.loads(line) for line in whole.splitlines()]
+        path.write_text("".join(json.dumps(one) + "\n" for one in [head, *(one | change for one in records)]))
+        run(shell, *job, code=code)
+        assert code == 0 or f"run/{file}.jsonl: the record 'q' is damaged (" in shell.said
+        path.write_text(whole)
+
+
+@pytest.mark.parametrize("spoiled", [flips, wounds])
+def test_embeddings_that_are_kept_come_back_unchanged_or_are_made_again(spoiled: Any, tmp_path: Path) -> None:
+    pytest.importorskip("rankr1_eval")
+    import numpy
+
+    from rankr1_eval.retrieval.dense import Dense
+
+    made: list[list[str]] = []
+
+    class Model:
+        def encode(self, texts: list[str], **_: object) -> Any:
+            made.append(texts)
+            return numpy.array([[len(text), 0.5] for text in texts], dtype=numpy.float32)
+
+    def kept() -> Any:
+        dense = object.__new__(Dense)
+        dense.model, dense.cache, dense._loaded = "m", tmp_path, Model()
+        return dense._kept(["a", "bc"]).tolist()
+
+    first = kept()
+    (path,) = tmp_path.iterdir()
+    assert (kept(), len(made)) == (first, 1)
+    for data in spoiled(path.read_bytes(), 30):
+        path.write_bytes(data)
+        assert kept() == first
+    assert len(made) > 15
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]

@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
-from rankr1_rag.errors import FileError
+from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.backends.wrappers import stored
+from rankr1_rag.errors import FileError, StoreError
 from rankr1_rag.io.files import check_apart, check_output, writing
 from rankr1_rag.train.config import SFT
 from rankr1_rag.train.run_dir import ALONE, opened
@@ -332,6 +334,35 @@ def test_a_run_writes_over_no_input_in_its_folder(supplied: Shell) -> None:
     for name in ("run/runs/none.trec", "linked.trec"):
         arguments = ["run" if one == "own" else one for one in with_out("qa", "run")]
         refused(supplied, "is an input", *arguments, "--run", name)
+
+
+@evaluation
+@pytest.mark.parametrize("command", ["qa", "reproduce"])
+def test_no_file_of_a_run_is_its_store(command: str, supplied: Shell) -> None:
+    for name in WRITTEN[command]:
+        run(supplied, *with_out(command, "run"), "--store", f"run/{name}", code=2)
+        assert "is an input or a store" in supplied.said or "is another output" in supplied.said
+        assert not (supplied.folder / "run" / name).exists()
+    assert not supplied.server.prompts
+    run(supplied, *with_out(command, "run"), "--store", "run/completions.sqlite")
+
+
+def test_an_overwrite_replaces_no_file_of_the_model(shell: Shell) -> None:
+    (shell.folder / "in.jsonl").write_text(json.dumps(query(0)) + "\n")
+    (shell.folder / "model").mkdir()
+    (shell.folder / "model" / "config.json").write_text("{}")
+    model = ["--overwrite", "--backend", "transformers", "--model", "model"]
+    shell.run("rerank", "in.jsonl", "-o", "model/config.json", *model, model=False, code=2)
+    assert "model/config.json: the file holds something else than this command writes" in shell.said
+    assert (shell.folder / "model" / "config.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "n" * 300])
+def test_a_name_that_no_file_can_have_is_an_error_of_ours(name: str, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="use another path"), writing(tmp_path / name):
+        pytest.fail("opened")
+    with pytest.raises(StoreError, match="cannot be created"):
+        stored(Scripted(lambda _: ""), tmp_path / name)
 
 
 @pytest.mark.parametrize("begin", ["precious\n", '{"editor.fontSize": 12}', None])

@@ -19,6 +19,7 @@ from rankr1_rag.io.collection import DEEPEST, parse_object, read_passages, read_
 from rankr1_rag.io.files import LONGEST_LINE, numbered_lines
 from rankr1_rag.io.jsonl import ranking_to_json, read_candidates, read_rankings, to_line
 from rankr1_rag.io.trec import read_qrels, read_run
+from rankr1_rag.redaction import LIKE_A_KEY
 from rankr1_rag.scoring import Outcomes
 from rankr1_rag.selection import ALGORITHMS, play
 from rankr1_rag.types import Comparison
@@ -251,3 +252,9 @@ def test_scores_of_a_long_trace_are_not_computed_on_an_event_loop(monkeypatch: p
 
     assert len(asyncio.run(main())) == 400
     assert calls == 1
+
+
+@pytest.mark.parametrize("piece", ["]", "-", "1", "\u200b", "sk-", "sk-a.", "eyJ-", "a*", "x@", "bearer "])
+def test_looking_for_keys_takes_time_in_proportion_to_the_text(piece: str) -> None:
+    """Where it grew with the square, these took minutes."""
+    LIKE_A_KEY.sub("", piece * (100_000 // len(piece)))

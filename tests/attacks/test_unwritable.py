@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -182,6 +183,10 @@ def test_a_device_that_is_full_is_named_and_a_page_goes_to_the_terminal_instead(
     assert "error: /dev/full: No space left on device" in shell.said
     printed = shell.run("explain", "in.jsonl", "--html", "/dev/full", code=1)
     assert "fine 0?" in printed
+    assert "error: /dev/full: No space left on device" in shell.said
+    shell.server.judge = lambda _: "<answer>[1]</answer>"
+    printed = shell.run("demo", "--html", "/dev/full", "--json", code=1)
+    assert json.loads(printed)["questions"] == 15
     assert "error: /dev/full: No space left on device" in shell.said
 
 

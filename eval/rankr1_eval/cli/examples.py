@@ -14,7 +14,7 @@ from rich.text import Text
 from rankr1_eval.cli.options import QuestionOptions
 from rankr1_rag.cli.options import UsageError, arguments
 from rankr1_rag.explain import clean
-from rankr1_rag.io.files import check_apart, check_output
+from rankr1_rag.io.files import check_apart, check_output, is_stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,7 +97,7 @@ def examples(
 
 
 def _print(made: ExamplesMade, files: Mapping[Path, Sequence[Example]]) -> None:
-    console = Console()
+    console = Console(stderr=any(map(is_stream, files)))
     for path, some in files.items():
         positives = sum(len(example.positives) for example in some)
         console.print(Text(clean(f"{path}: {len(some):,} examples, {positives:,} positives")))

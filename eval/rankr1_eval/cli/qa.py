@@ -169,8 +169,8 @@ def qa(
             seed=seed,
         )
     inputs = [source.data, retrieval.run, reading.reader_model]
-    settings.check_files([], inputs)
-    with RunFolder(path, [*inputs, *settings.inputs]) as folder:
+    with RunFolder(path, [*inputs, *settings.inputs, settings.store]) as folder:
+        settings.check_files([], inputs)
         settings = replace(repeatable(settings), store=settings.store or str(folder.store))
         if settings.reasoning_tokens is None and is_embedded(settings) and settings.model == BASE:
             settings = replace(settings, reasoning_tokens=REASONING_TOKENS)

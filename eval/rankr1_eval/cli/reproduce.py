@@ -112,8 +112,9 @@ def reproduce(
     folder = out or Path("runs") / "reproduce" / target.replace("/", "-")
     inputs = [material.run, material.queries, material.passages, material.qrels, *settings.inputs]
     inputs += material.runs.glob("*.trec") if material.runs else ()
-    claim_folder(folder, "reproduction.json", OURS, ("reproduction.json", "reproduction.md"), inputs)
-    settings.check_files(folder.glob("**/reranked.trec"), inputs)
+    claim_folder(folder, "reproduction.json", OURS, ("reproduction.json", "reproduction.md"), [*inputs, settings.store])
+    places = [folder / name.partition("/")[2] if wanted.grouped else folder for name in wanted.collections]
+    settings.check_files([place / name for place in places for name in ("reranked.trec", "rerank.jsonl")], inputs)
     job = Job(Console(stderr=True), None)
     paper: dict[str, object] = {"store": str(folder / "completions.sqlite")}  # where no option says otherwise
     if not is_embedded(settings):

@@ -116,11 +116,17 @@ def measured(
     """Measure to judged query to value, in the order of both; 0 for a query that has no order."""
     import ir_measures
 
-    run = {query: {id: float(-rank) for rank, id in enumerate(order)} for query, order in orders.items()}
+    def word(id: str) -> str:
+        """The id as pytrec_eval can take it: a lone surrogate ends Python there."""
+        return id.encode("utf-8", "backslashreplace").decode()
+
+    names = {word(query): query for query in judged}
+    run = {word(query): {word(id): float(-rank) for rank, id in enumerate(order)} for query, order in orders.items()}
+    qrels = {word(query): {word(id): grade for id, grade in one.items()} for query, one in judged.items()}
     each = {str(measure): dict.fromkeys(judged, 0.0) for measure in measures}
     try:
-        for found in ir_measures.iter_calc(list(measures), judged, run):
-            each[str(found.measure)][found.query_id] = float(found.value)
+        for found in ir_measures.iter_calc(list(measures), qrels, run):
+            each[str(found.measure)][names[found.query_id]] = float(found.value)
     except CalledProcessError as error:  # ERR@k and others are TREC's Perl script, which wants query ids with a number
         raise ValueError(f"one of the measures {', '.join(each)} cannot be computed of these ids: {error}") from error
     for name, values in each.items():

@@ -190,7 +190,7 @@ def measure(one: PreparedCollection, reranker: Reranker, folder: Path, tell: Pro
         for query in one.queries:
             record = records[query.id]
             order[query.id] = [Scored(*pair) for pair in zip(record["order"], record["scores"], strict=True)]
-            cost += cost_of(record)
+            cost += cost_of(records, query.id)
             failed += record["rankr1"].get("failure") is not None
     with writing(folder / "reranked.trec") as out:
         write_run(out, order.items())

@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
+from zlib import crc32
 
 from rankr1_eval.retrieval.bm25 import best
+from rankr1_rag.io.files import writing_bytes
 from rankr1_rag.io.trec import Run, Scored
 from rankr1_rag.types import Passage, Query
 
@@ -65,20 +68,20 @@ class Dense:
         return lambda embedding: (embeddings @ embedding)[row]
 
     def _kept(self, texts: list[str]) -> Any:  # noqa: ANN401
-        """The embeddings of these texts, from the cache or new."""
+        """The embeddings of these texts, from the cache or new; the name of a file ends in its checksum."""
         import numpy
 
         if self.cache is None:
             return self._embedded(texts)
         self.cache.mkdir(parents=True, exist_ok=True)
         key = sha256(repr([self.model, *texts]).encode()).hexdigest()[:24]
-        path = self.cache / f"embeddings-{key}.npy"
-        if path.exists():
-            return numpy.load(path, allow_pickle=False)
-        embeddings = self._embedded(texts)
-        part = path.with_suffix(".part.npy")
-        numpy.save(part, embeddings, allow_pickle=False)
-        part.replace(path)
+        for path in self.cache.glob(f"embeddings-{key}-*.npy"):
+            if path.stem.endswith(f"{crc32(data := path.read_bytes()):08x}"):
+                return numpy.load(BytesIO(data), allow_pickle=False)
+        embeddings, file = self._embedded(texts), BytesIO()
+        numpy.save(file, embeddings, allow_pickle=False)
+        with writing_bytes(self.cache / f"embeddings-{key}-{crc32(file.getbuffer()):08x}.npy") as out:
+            out.write(file.getbuffer())
         return embeddings
 
     def _embedded(self, texts: list[str]) -> Any:  # noqa: ANN401

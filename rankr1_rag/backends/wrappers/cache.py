@@ -303,8 +303,9 @@ def open_store(path: Path) -> sqlite3.Connection:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
         pass
-    except OSError as error:
-        raise StoreError(f"{path} cannot be created ({error.strerror}): use a path in a writable directory") from error
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", error)
+        raise StoreError(f"{path} cannot be created ({problem}): use a path in a writable directory") from error
     try:
         with ExitStack() as stack:
             connection = stack.enter_context(closing(connect(path)))
