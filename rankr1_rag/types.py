@@ -248,7 +248,8 @@ class Ranking:
             return False
         log, query = logging.getLogger("rankr1_rag"), self.query.text
         if self.failure:
-            log.warning("query %.100r keeps the first-stage order: %s", query, self.failure)
+            failure = self.failure.encode("utf-8", "backslashreplace").decode()  # logs are written as UTF-8
+            log.warning("query %.100r keeps the first-stage order: %s", query, failure)
         else:
             log.warning(
                 "query %.100r: %d of %d answers name no passage, so the first-stage order decided; the last answer "
