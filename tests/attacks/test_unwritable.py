@@ -20,12 +20,12 @@ from rankr1_rag.errors import FileError, StoreError
 from rankr1_rag.io.files import check_output, writing
 from rankr1_rag.io.journal import Journal
 from tests.backends.scripts import Script, ask, python
-from tests.cli.conftest import JOB, best, query, server, shell
+from tests.cli.conftest import JOB, NO_BYTECODE, best, query, server, shell
 
 __all__ = ["server", "shell"]
 
 LONG = f"<think>{'hm ' * 3_000}</think> <answer>[1]</answer>"
-SMALL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
+SMALL = NO_BYTECODE + "; import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
 
 
 @pytest.fixture(autouse=True)

@@ -313,7 +313,8 @@ def test_completions_that_could_not_be_saved_until_the_end_are_an_error(
 
 def test_a_file_that_may_not_grow_loses_nothing_either(store: Path, echo: str) -> None:  # needs no root
     script = f"""
-        import resource
+        import resource, sys
+        sys.dont_write_bytecode = True  # it would be cut short, for all that come later
         async def main():
             backend = {echo}
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))

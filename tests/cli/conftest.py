@@ -18,6 +18,9 @@ import pytest
 
 from rankr1_rag.cli import main
 
+NO_BYTECODE = "import sys; sys.dont_write_bytecode = True"
+"""For a process whose files may not grow: Python would leave a module's bytecode cut short, for all that come later."""
+
 JOB = ["rerank", "in.jsonl", "-o", "out.jsonl"]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import JOB, best, query
+from tests.cli.conftest import JOB, NO_BYTECODE, best, query
 from tests.mortal_server import mortal
 
 pytestmark = pytest.mark.third_party
@@ -176,7 +176,7 @@ def test_a_store_that_cannot_be_saved_withholds_no_result(
 
 def test_a_journal_that_cannot_be_written_is_named_and_keeps_what_it_has(shell: Any) -> None:
     shell.write(*map(query, range(20)))
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))"
+    limit = f"{NO_BYTECODE}; import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))"
     with shell.process(*JOB, "--in-flight", "1", before=limit) as process:
         _, said = process.communicate(timeout=60)
     assert process.returncode == 1
