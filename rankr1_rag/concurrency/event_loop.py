@@ -128,13 +128,15 @@ class TaskFuture(Future[T]):
         return cancelled
 
 
-async def run_into(future: TaskFuture[T], coroutine: Coroutine[Any, Any, T]) -> None:
-    """Await the coroutine and set the future. Whatever the coroutine raises is an Exception there, and only there.
+async def run_into(future: TaskFuture[T], work: Callable[[], Coroutine[Any, Any, T]]) -> None:
+    """Await the work and set the future. Whatever it raises is an Exception there, and only there.
 
-    The body of each task that awaits code of others, so that such code ends no event loop and no other task.
+    The body of each task that awaits code of others, so that such code ends no event loop and no other task. A task
+    that is cancelled before it begins makes no coroutine, which nobody would await.
     """
     future.task = asyncio.current_task()
     try:
+        coroutine = work()
         if future.done():  # cancelled before this began
             coroutine.close()
             return
@@ -268,7 +270,7 @@ class Loop:
         future: TaskFuture[T] = TaskFuture()
         self._open.add(future)
         future.add_done_callback(self._open.discard)
-        tokens, running = (caller.set(awaited_by), blocked_loop.set(blocks)), run_into(future, coroutine)
+        tokens, running = (caller.set(awaited_by), blocked_loop.set(blocks)), run_into(future, lambda: coroutine)
         try:
             if self._ended:
                 raise LoopError(ENDED)

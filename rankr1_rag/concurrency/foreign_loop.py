@@ -65,7 +65,7 @@ def start(who: Caller, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
         try:
             if who.cancelled:
                 raise RuntimeError("cancelled on its caller's event loop")
-            task = who.loop.create_task(run_into(future, work()))
+            task = who.loop.create_task(run_into(future, work))
             who.tasks.add(task)
             task.add_done_callback(who.tasks.discard)
         except BaseException as error:  # also of a plain function in place of a coroutine function

@@ -166,7 +166,7 @@ def test_a_process_ends_with_an_abandoned_request_and_a_caller_that_stops_early_
     async def early():
         async for _ in reranker.arank_many([("q", list("abcdefgh"))] * 20):
             break
-    for _ in range(30):
+    for _ in range(100):
         asyncio.run(early())
     def rank():
         with contextlib.suppress(BaseException):
