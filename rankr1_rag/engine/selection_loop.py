@@ -307,9 +307,9 @@ class Comparer:
             used = completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens
             if not (isinstance(completion.text, str) and isinstance(completion.finish_reason, str)):
                 raise TypeError(f"no text in {completion!r:.200}")
-            if not all([isinstance(one, TokenLogprob) for one in completion.logprobs or ()]):
+            if completion.logprobs and not all([isinstance(one, TokenLogprob) for one in completion.logprobs]):
                 raise TypeError(f"a logprob that is no TokenLogprob in {completion!r:.200}")
-            if not all([type(one) is int and 0 <= one < 2**31 for one in used]):
+            if [*map(type, used)] != [int, int, int] or min(used) < 0 or max(used) >= 2**31:
                 raise ValueError(f"an impossible number of tokens in {completion!r:.200}")
             return completion
         except BaseException as error:

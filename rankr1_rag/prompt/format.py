@@ -122,6 +122,9 @@ class Format:
 
     def line(self, passage: Passage, special: Special = None) -> str:
         """A passage as it is shown, sanitised and without its label: `title text`; `special` as in `sanitise`."""
+        shown = f"{passage.title} {passage.text}".strip() if passage.title else passage.text.strip()
+        if "[" not in shown and shown.isascii() and sanitise(shown, special) is shown:
+            return shown  # as most are
         text = sanitise(passage.text, special)
         if not passage.title:
             return text.strip()
