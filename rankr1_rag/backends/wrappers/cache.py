@@ -285,10 +285,12 @@ class StoreFile:
 
 def check_store_place(path: Path) -> None:
     """StoreError if something that is no file is here, or SQLite would replace a file of someone else next to it."""
+    # Looked for first: another process that begins this store makes the file itself before them.
+    left = [f"{path}{suffix}" for suffix in ("-wal", "-shm", "-journal") if os.path.lexists(f"{path}{suffix}")]
     if os.path.lexists(path):
         if not path.is_file():
             raise unusable(path, "a folder, a pipe, a device or a link to nothing")
-    elif left := [f"{path}{suffix}" for suffix in ("-wal", "-shm", "-journal") if os.path.lexists(f"{path}{suffix}")]:
+    elif left:
         raise unusable(path, f"{left[0]} would be replaced")
 
 
