@@ -154,7 +154,7 @@ def test_queries_are_worked_on_depth_first_if_the_backend_says_what_it_computes_
             len(set(asked[: ranking.cost.comparisons * (index + 1)])) <= index + 2
         )  # the next one has the slot in turn
         seconds += ranking.seconds
-    assert seconds < 1.5 * (time.perf_counter() - start)  # not eight times as much
+    assert seconds < 4 * (time.perf_counter() - start)  # not eight times as much
 
 
 @pytest.mark.parametrize(
