@@ -19,6 +19,7 @@ from rankr1_rag.checkpoints import BASE, EMBEDDED
 from rankr1_rag.cli.options import CommandSettings, UsageError, arguments, with_hyphens
 from rankr1_rag.cli.report import Job
 from rankr1_rag.explain import PAGE, clean, cost_table, show, write_page
+from rankr1_rag.explain.story import counted
 from rankr1_rag.io.collection import as_passage, parse_object
 from rankr1_rag.io.files import check_output, is_stream, located, numbered_lines
 from rankr1_rag.io.jsonl import ranking_to_json
@@ -177,7 +178,7 @@ def _print(console: Console, answered: Sequence[RerankedQuestion], settings: Com
             ("Support recall", "bold"),
             f"@{k}: BM25 {before:.3f}, reranked ",
             (f"{after:.3f}", "green" if after > before else "red" if after < before else "yellow"),
-            f"; {figures['better']} questions better, {figures['worse']} worse",
+            f"; {counted(figures['better'], 'question')} better, {figures['worse']} worse",
         )
     )
     if settings.kind == "openvino" and settings.model in (None, EMBEDDED, BASE):
