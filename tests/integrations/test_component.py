@@ -380,9 +380,9 @@ def test_a_server_by_its_address_serves_both_callers(both: Framework, llama: str
     rankings: list[Ranking] = []
     settings = {"model": "smollm2", "base_url": llama, "server": "llama-server", **SHORT}
     component = both.kind(on_ranking=rankings.append, **settings)
-    chosen = [both.rerank(way, component, both.items[:2]) for way in ("sync", "async")]
-    check(both, chosen[0], rankings[0])
-    assert both.ids(chosen[0]) == both.ids(chosen[1])
+    for way in ("sync", "async"):
+        check(both, both.rerank(way, component, both.items[:2]), rankings[-1])
+    assert len(rankings) == 2
     component.close()
 
 
