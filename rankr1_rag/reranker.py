@@ -20,7 +20,7 @@ from rankr1_rag.engine.selection_loop import Comparer, SelectionLoop
 from rankr1_rag.errors import LoopError
 from rankr1_rag.scoring import Trend
 from rankr1_rag.settings import MODEL, SELECTION, Plan, Settings, declare, options, with_options
-from rankr1_rag.types import Passage, Query, Ranking
+from rankr1_rag.types import OnEvent, Passage, Query, Ranking
 
 Candidate = Passage | str | tuple[Passage | str, float | None]
 """A passage, its text, or either with its first-stage score."""
@@ -98,13 +98,17 @@ class Reranker(Settings):
         k: int | None = None,
         retrieve: Retrieve | None = None,
         ordered: bool | None = None,
+        deadline: float | None = None,
+        on_event: OnEvent | None = None,
     ) -> Ranking:
         """Rerank the candidates, first-stage best first. LoopError in a coroutine on the private loop.
 
         Strings become passages, their position the id. Pairs of a passage and its first-stage score are checked against
-        their order; with `distances` they are sorted, the least first, in the result too. `k` ≥ 1, `retrieve` and
-        `ordered` apply to this query only. Raises BackendError and UnparsedError as the settings say, and whatever
-        `retrieve` raises.
+        their order; with `distances` they are sorted, the least first, in the result too. `k` ≥ 1, `retrieve`,
+        `ordered` and `deadline` apply to this query only. At the deadline, seconds from now, open comparisons are
+        cancelled and the ranking is the best order so far: see `Ranking.truncated`. `on_event` is called with each
+        event of the query as it happens: see `rankr1_rag.types.Event`. Raises BackendError and UnparsedError as the
+        settings say, and whatever `retrieve` and `on_event` raise.
         """
         ranking = private_loop().call(self._rank(self._read(query, passages, k, retrieve, ordered)))
         if ranking.failure or not all(one.parsed for one in ranking.trace):
@@ -119,6 +123,8 @@ class Reranker(Settings):
         k: int | None = None,
         retrieve: Retrieve | None = None,
         ordered: bool | None = None,
+        deadline: float | None = None,
+        on_event: OnEvent | None = None,
     ) -> Ranking:
         """`rank`, from any event loop; cancelling it cancels its open comparisons."""
         with contained():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal
@@ -84,7 +84,7 @@ class Comparison:
     lenient: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cost:
     """The cost of a ranking. Costs add up: `sum(costs, Cost())`; rounds and seconds then add up too.
 
@@ -110,11 +110,39 @@ class Cost:
     lenient: int = 0
     clipped_tokens: int = 0
 
+    @property
+    def truncated(self) -> int:
+        """The number of rankings that ended early. No field: the cost of a whole ranking is written without it."""
+        return vars(self).get("_truncated", 0)
+
     def __add__(self, other: Cost) -> Cost:
-        return Cost(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+        both = Cost(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+        vars(both)["_truncated"] = self.truncated + other.truncated
+        return both
 
     def __repr__(self) -> str:
-        return f"Cost({', '.join(f'{one.name}={round(getattr(self, one.name), 2)}' for one in fields(self))})"
+        names = [*(one.name for one in fields(self)), *(["truncated"] if self.truncated else [])]
+        return f"Cost({', '.join(f'{name}={round(getattr(self, name), 2)}' for name in names)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Truncated:
+    """Why a ranking ended before all was asked, and what was left to ask.
+
+    `limit` is the number of seconds or tokens that it had. Of the k passages wanted, the first `selected` are final;
+    the others are the best by what was answered. `unanswered` are the sets of the last round that have no answer; the
+    sets of later rounds depend on those.
+    """
+
+    reason: Literal["deadline", "budget_tokens"]
+    limit: float
+    selected: int = 0
+    unanswered: tuple[tuple[int, ...], ...] = ()
+
+    def __str__(self) -> str:
+        kind = "{:g} s" if self.reason == "deadline" else "{:,.0f} tokens"
+        open = f", {len(self.unanswered)} comparisons of a round without an answer" if self.unanswered else ""
+        return f"ended after {kind.format(self.limit)}: {self.selected} selected{open}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +191,8 @@ class Ranking:
     `order` holds positions, best first. `trace` holds every comparison, in the order asked. `failure` is the error for
     which `on_failure="first_stage"` returned the first-stage order; else None. With fusion, `order` is the fused order
     and `chosen` holds the k selected, best first. The last `retrieved` candidates are not of the first stage: they were
-    found between two hops.
+    found between two hops. `truncated` says why the ranking ended early, at a deadline or token budget; else None;
+    then `order` is the best one so far: what was selected, then the first-stage order as the answers changed it.
     """
 
     query: Query
@@ -177,11 +206,13 @@ class Ranking:
     chosen: tuple[int, ...] | None = None
     retrieved: int = 0
     clipped_tokens: int = 0
+    truncated: Truncated | None = None
 
     @cached_property
     def score_meaning(self) -> scoring.Meaning:
         """The meaning of `scores`: "ordinal" the order only, "probability" that of the label, "votes" their share."""
-        return "ordinal" if self.chosen is not None or self.failure is not None else scoring.meaning(self.trace)
+        is_whole = self.chosen is None and self.failure is None and self.truncated is None
+        return scoring.meaning(self.trace) if is_whole else "ordinal"
 
     @cached_property
     def passages(self) -> tuple[Passage, ...]:
@@ -198,7 +229,7 @@ class Ranking:
     def cost(self) -> Cost:
         """The sum over the trace."""
         completions = [comparison.completion for comparison in self.trace]
-        return Cost(
+        cost = Cost(
             comparisons=len(self.trace),
             rounds=len({comparison.round for comparison in self.trace}),
             passages_read=sum(len(comparison.set) + len(comparison.known) for comparison in self.trace),
@@ -214,6 +245,9 @@ class Ranking:
             lenient=sum(comparison.lenient for comparison in self.trace),
             clipped_tokens=self.clipped_tokens,
         )
+        if self.truncated is not None:
+            vars(cost)["_truncated"] = 1
+        return cost
 
     def explain(self, rank: int) -> Explanation:
         """The reasoning that put a passage at this rank, counted from 1. IndexError if there is no such rank."""
@@ -235,7 +269,10 @@ class Ranking:
     @cached_property
     def _outcomes(self) -> tuple[scoring.Outcomes[Comparison], frozenset[int]]:
         """What `explain` needs for any rank: the outcomes of the trace, and the positions that were selected."""
-        return scoring.Outcomes(self.trace), frozenset(self.order[: self.k] if self.chosen is None else self.chosen)
+        selected = self.order[: self.k] if self.chosen is None else self.chosen
+        if self.truncated is not None:
+            selected = selected[: self.truncated.selected]
+        return scoring.Outcomes(self.trace), frozenset(selected)
 
     def log_problems(self) -> bool:
         """Log a warning if the model failed, or if at least half of the answers in its trace name no passage.
@@ -269,6 +306,7 @@ class Ranking:
 
     def __repr__(self) -> str:
         failure = f", failure={self.failure!r}" if self.failure else ""
+        failure += f", {self.truncated!r}" if self.truncated else ""
         return f"Ranking({self.query!r:.200}, order={list(self.order)!r:.120}, k={self.k}, {self.cost}{failure})"
 
 
@@ -277,3 +315,60 @@ Clip = Literal["window", "head"]
 
 Force = Literal["truncated", "unparsed", "never"]
 """When a label is forced: if the budget cut the text off, after every text without an answer, or never."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonOpened:
+    """The model is asked about a set, with these positions shown as known. `number` counts from 0 in each query."""
+
+    number: int
+    round: int
+    set: tuple[int, ...]
+    known: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonText:
+    """A piece of what the model writes, as it comes, from a backend that streams: the reasoning, then the answer.
+
+    It begins at character `start` of the text; a `start` that was there before replaces what followed it, as a request
+    was tried again. An answer that is forced, or found in a store, comes with ComparisonAnswered only.
+    """
+
+    number: int
+    start: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonAnswered:
+    """The comparison of this number is complete."""
+
+    number: int
+    comparison: Comparison
+
+
+@dataclass(frozen=True, slots=True)
+class OrderSoFar:
+    """The best order known after an answer: positions of all candidates. The first `selected` are final."""
+
+    order: tuple[int, ...]
+    selected: int
+
+
+@dataclass(frozen=True, slots=True)
+class RankingDone:
+    """The last event of a query. A comparison that was opened and never answered was cancelled."""
+
+    ranking: Ranking
+
+
+Event = ComparisonOpened | ComparisonText | ComparisonAnswered | OrderSoFar | RankingDone
+"""What happens while a query is ranked."""
+
+OnEvent = Callable[[Event], object]
+"""Called with each event of a query on the private event loop, in order: it must be quick and must not block.
+
+For another event loop: `lambda event: loop.call_soon_threadsafe(queue.put_nowait, event)`. Its exception is that of
+the query.
+"""
