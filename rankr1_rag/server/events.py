@@ -1,0 +1,79 @@
+"""A ranking as it comes about, as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+
+from rankr1_rag.server.contract import Json, Refusal
+from rankr1_rag.server.service import RerankJob, Service
+from rankr1_rag.types import (
+    ComparisonAnswered,
+    ComparisonOpened,
+    ComparisonText,
+    Event,
+    OrderSoFar,
+    Ranking,
+)
+
+SILENCE = 15.0
+"""Seconds without an event after which a comment is sent, so that nobody between takes the stream for dead."""
+
+
+async def events(service: Service, job: RerankJob, respond: Callable[[Ranking], Json]) -> AsyncIterator[bytes]:
+    """The events of a job; the last is "done", with the whole answer, or "error", with what a refused request gets."""
+    loop, happened = asyncio.get_running_loop(), asyncio.Queue[Event | None]()
+
+    def on_event(event: Event) -> None:
+        loop.call_soon_threadsafe(happened.put_nowait, event)
+
+    work = asyncio.ensure_future(service.rank(job, on_event))
+    work.add_done_callback(lambda _: loop.call_soon(happened.put_nowait, None))
+    try:
+        while True:
+            try:
+                event = await asyncio.wait_for(happened.get(), SILENCE)
+            except TimeoutError:
+                yield b": the model reasons\n\n"
+                continue
+            if event is None:
+                break
+            if (named := as_json_event(event)) is not None:
+                yield message(*named)
+        try:
+            yield message("done", respond(await work))
+        except Refusal as refusal:
+            yield message("error", {**refusal.body(job.query.id), "status": refusal.status})
+    finally:
+        work.cancel()
+
+
+def message(name: str, data: Json) -> bytes:
+    """One event of the stream."""
+    return f"event: {name}\ndata: {json.dumps(data, allow_nan=False)}\n\n".encode()
+
+
+def as_json_event(event: Event) -> tuple[str, Json] | None:
+    """The name and the data of an event; None for the last one, whose answer is made elsewhere."""
+    match event:
+        case ComparisonOpened():
+            return "comparison", {
+                "comparison": event.number,
+                "round": event.round,
+                "set": event.set,
+                "known": event.known,
+            }
+        case ComparisonText():
+            return "reasoning", {"comparison": event.number, "start": event.start, "text": event.text}
+        case ComparisonAnswered(number, one):
+            cost = {
+                "input_tokens": one.completion.prompt_tokens,
+                "output_tokens": one.completion.completion_tokens,
+                "reasoning_tokens": one.reasoning_tokens,
+            }
+            found = {"answer": one.answer, "parsed": one.parsed, "forced": one.forced, "reasoning": one.reasoning}
+            return "answer", {"comparison": number, **found, "tokens": cost}
+        case OrderSoFar():
+            return "order", {"order": event.order, "selected": event.selected}
+    return None

@@ -1,0 +1,193 @@
+"""One engine for all requests: its readiness, its queue, its deadlines, and the rankings kept for their pages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from uuid import uuid4
+
+from rankr1_rag.engine.query import FEWEST, Budget
+from rankr1_rag.errors import RankR1Error, UnparsedError
+from rankr1_rag.explain import page
+from rankr1_rag.prompt import clip, tokens
+from rankr1_rag.reranker import Reranker
+from rankr1_rag.server.config import ServerConfig
+from rankr1_rag.server.contract import Refusal, RerankRequest, passages_of, query_text
+from rankr1_rag.server.metrics import Metrics
+from rankr1_rag.server.queue import FairQueue, QueueFull
+from rankr1_rag.types import OnEvent, Passage, Query, Ranking
+
+log = logging.getLogger("rankr1_rag.server")
+
+PAGES, PAGE_CHARACTERS = 100, 20_000_000
+"""The most rankings that are kept for their pages, and the most characters of their passages, for all of them."""
+
+AGAIN = 5.0
+"""Seconds between two attempts to load the model."""
+
+LOADING = 86_400.0
+"""Seconds in which a model is loaded at most."""
+
+SOON = 0.001
+"""A deadline that is over: the ranking is the order of the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class RerankJob:
+    """A request that was read: what is ranked, for whom, and the moment of its deadline on the monotonic clock."""
+
+    query: Query
+    passages: Sequence[Passage]
+    k: int
+    hops: int
+    key: str
+    deadline: float | None
+
+
+class Service:
+    """Ranks the jobs of one server. Its methods run on the server's event loop."""
+
+    def __init__(self, reranker: Reranker, config: ServerConfig, metrics: Metrics) -> None:
+        most = config.max_queries or reranker.plan.in_flight
+        self.reranker = reranker if reranker.in_flight == most else replace(reranker, in_flight=most)
+        self.config, self.metrics = config, metrics
+        self.queue = FairQueue(most, config.max_queue)
+        self.by_hops = {self.reranker.hops: self.reranker}
+        self.pages: OrderedDict[str, Ranking] = OrderedDict()
+        self.ready, self.stopping, self.problem = False, False, "the model is loading"
+        metrics.in_flight.set_function(lambda: self.queue.open)
+        metrics.queued.set_function(lambda: self.queue.waiting)
+
+    @property
+    def model(self) -> str:
+        """The name of the model that is asked."""
+        return self.reranker.plan.backend.model
+
+    async def load(self) -> None:
+        """Load the model with one small comparison; again until there is an answer."""
+        query, passages = Query("load", "Which number is less?"), ["number 2", "number 1"]
+        while not self.ready:
+            try:
+                ranking = await self.reranker.arank(query, passages, k=1, deadline=LOADING)
+                self.ready, failure = bool(ranking.trace) and ranking.failure is None, ranking.failure
+            except UnparsedError:  # an answer, of a model that must do better
+                self.ready = True
+            except (RankR1Error, OSError, ImportError, ValueError) as error:
+                failure = f"{type(error).__name__}: {error}"
+            if not self.ready:
+                self.problem = f"the model is not loaded: {failure}"
+                log.warning("%s (again in %.0f s)", self.problem, AGAIN)
+                await asyncio.sleep(AGAIN)
+
+    def left(self, job: RerankJob) -> float | None:
+        """Seconds to the deadline of a job."""
+        return None if job.deadline is None else max(SOON, job.deadline - time.monotonic())
+
+    def check_ready(self) -> None:
+        """Refusal before the model is loaded, and while the server stops."""
+        if self.stopping or not self.ready:
+            why = "the server is stopping" if self.stopping else self.problem
+            raise Refusal(503, why, retry_after=round(AGAIN))
+
+    def names(self, model: str | None) -> bool:
+        """Whether a request may name this model. Clients of hosted rerankers name those by default."""
+        names, own = self.config.model_name, {self.model, self.model.rpartition("/")[2]}
+        return not model or model in (names or own) or (not names and "rerank" in model.lower())
+
+    async def read(self, request: RerankRequest, id: str, key: str) -> RerankJob:
+        """Check a request and make it a job. Refusal by the limits of the server."""
+        start, plan, n = time.monotonic(), self.reranker.plan, len(request.given)
+        if not self.names(request.model):
+            raise Refusal(404, f"there is no model {request.model!r:.100} here: use {self.model!r}", param="model")
+        if n > self.config.max_documents:
+            most = f"the most is {self.config.max_documents:,}"
+            raise Refusal(413, f"the request has {n:,} documents: {most}", param="documents")
+        query, passages = query_text(request), passages_of(request)
+        if request.max_tokens_per_query is not None:
+            query = clip(query, request.max_tokens_per_query, plan.backend.count)
+        if (limit := request.max_tokens_per_doc) is not None:
+            shorten = partial(clip, limit=limit, count=plan.backend.count)
+            passages = await asyncio.to_thread(lambda: [replace(one, text=shorten(one.text)) for one in passages])
+        if self.config.max_tokens is not None or request.must_fit:
+            await asyncio.to_thread(self.check_tokens, query, passages, request.must_fit)
+        limits = [one for one in (request.rankr1.deadline or self.reranker.deadline, self.config.max_deadline) if one]
+        return RerankJob(
+            query=Query(id, query),
+            passages=passages,
+            k=request.rankr1.k or min(request.best or 1, self.reranker.k or n or 1),
+            hops=request.rankr1.hops or self.reranker.hops,
+            key=key,
+            deadline=start + min(limits) if limits else None,
+        )
+
+    def check_tokens(self, query: str, passages: Sequence[Passage], must_fit: bool) -> None:
+        """Refusal for more tokens than the server takes or, with `must_fit`, than the model can be shown."""
+        plan, most = self.reranker.plan, self.config.max_tokens
+        if most is not None:
+            texts = [query, *(text for one in passages for text in (one.title, one.text) if text)]
+            n = sum(tokens(text, plan.backend.count) for text in texts)
+            if n > most:
+                raise Refusal(422, f"the texts have {n:,} tokens: the most is {most:,}", tei="Tokenizer")
+        if must_fit:
+            reasoning, limits = plan.reasoning_tokens * plan.format.reasoning, (plan.query_tokens, plan.passage_tokens)
+            budget = Budget(plan.format, plan.size, reasoning, *limits, clip=plan.clip, fewest=FEWEST)
+            if cut := budget.fit(query, passages, plan.backend).clipped:
+                problem = f"{cut} texts are too long for the model: shorten them, or allow truncation"
+                raise Refusal(422, problem, param="truncation", tei="Tokenizer")
+
+    async def rank(self, job: RerankJob, on_event: OnEvent | None = None) -> Ranking:
+        """Rank as soon as there is a place. Refusal where there is none, and for a model that fails."""
+        self.check_ready()
+        reranker = self.by_hops.get(job.hops)
+        if reranker is None:
+            reranker = self.by_hops[job.hops] = replace(self.reranker, hops=job.hops)
+
+        start, left = time.monotonic(), partial(self.left, job)
+        ask = partial(reranker.arank, job.query, job.passages, k=job.k, on_event=on_event)
+        try:
+            try:
+                async with asyncio.timeout(left()):
+                    await self.queue.enter(job.key)
+            except TimeoutError:  # no place in time
+                ranking = await ask(deadline=SOON)
+            else:
+                try:
+                    start = time.monotonic()
+                    ranking = await ask(deadline=left())
+                finally:
+                    self.queue.done(time.monotonic() - start)
+        except QueueFull as error:
+            raise Refusal(429, str(error), retry_after=error.retry_after) from None
+        except RankR1Error as error:
+            log.warning("query %s failed: %s", job.query.id, error)
+            raise Refusal(424, f"the model failed: {type(error).__name__}: {error}") from None
+        self.metrics.count(ranking)
+        return ranking
+
+    async def stop(self) -> None:
+        """Refuse new queries; after the time of grace the open ones get their order so far."""
+        self.stopping = True
+        await asyncio.sleep(self.config.grace)
+
+    def keep(self, ranking: Ranking) -> str:
+        """The address of the ranking's page, for as long as it is among the last ones."""
+        id = uuid4().hex
+        self.pages[id] = ranking
+        while len(self.pages) > PAGES or (
+            len(self.pages) > 1
+            and sum(len(one.text) for kept in self.pages.values() for one in kept.candidates) > PAGE_CHARACTERS
+        ):
+            self.pages.popitem(last=False)
+        return f"/rankings/{id}"
+
+    async def page(self, id: str) -> str:
+        """The page of a ranking. Refusal for one that is not kept."""
+        ranking = self.pages.get(id)
+        if ranking is None:
+            raise Refusal(404, "this page is not kept any more, or never was: rank again")
+        return await asyncio.to_thread(page, ranking)

@@ -1,0 +1,336 @@
+"""Keys, the limits of a request, clients that leave, and nothing in the log that a client sent."""
+
+import asyncio
+import json
+import logging
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rankr1_rag.server import ServerConfig
+from rankr1_rag.server import guard as guard_module
+from rankr1_rag.server.config import is_loopback
+from rankr1_rag.server.keys import Keys
+from tests.server.conftest import Running
+
+Serving = Callable[..., Running]
+KEYS = ["first-key-1234567890", "second-key-0987654321"]
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "keys"
+    path.write_text(f"# two keys\n\n{KEYS[0]}\n  {KEYS[1]}  \n")
+    return path
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def changed(path: Path, text: str) -> None:
+    path.write_text(text)
+    os.utime(path, ns=(time.time_ns(), time.time_ns() + 1_000))
+
+
+class Held:
+    """A script whose comparisons wait until they are released; those that were cancelled are counted."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.open = self.cancelled = 0
+
+    async def __call__(self, messages: Any) -> str:
+        if "less?" in messages[-1]["content"]:  # the loading of the model
+            return "<answer>[1]</answer>"
+        self.open += 1
+        try:
+            while not self.release.is_set():
+                await asyncio.sleep(0.005)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.open -= 1
+        return "<think>first</think> <answer>[1]</answer>"
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    script = Held()
+    yield script
+    script.release.set()
+
+
+class Posting(threading.Thread):
+    """A request in a thread of its own."""
+
+    def __init__(self, server: Running, key: str = "", **fields: Any) -> None:
+        super().__init__()
+        self.server, self.fields, self.headers = server, fields, bearer(key) if key else {}
+        self.answer: Any = None
+        self.start()
+
+    def run(self) -> None:
+        body = {"query": "q", "documents": ["a", "b"], **self.fields}
+        self.answer = self.server.post("/v1/rerank", json=body, headers=self.headers)
+
+
+def posted(server: Running, body: bytes, *, length: int | None = None) -> socket.socket:
+    """A connection on which a request was sent, with a content length of its own."""
+    host, port = server.base_url.host, server.base_url.port
+    assert port is not None
+    connection = socket.create_connection((host, port))
+    head = f"POST /v1/rerank HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: {len(body) if length is None else length}\r\n\r\n".encode() + body)
+    return connection
+
+
+BODY = json.dumps({"query": "q", "documents": ["a", "b"]}).encode()
+
+
+def test_without_a_valid_key_there_is_no_answer(serving: Serving, key_file: Path) -> None:
+    server = serving(keys=key_file)
+    for headers in (
+        {},
+        bearer("wrong-key-1234567890"),
+        {"Authorization": KEYS[0]},
+        {"Authorization": "Basic x"},
+    ):
+        refused = server.post("/v1/rerank", json={}, headers=headers)
+        assert refused.status_code == 401
+        assert refused.json()["error"]["type"] == "authentication_error"
+        assert refused.headers["www-authenticate"] == "Bearer"
+        assert all(server.get(path, headers=headers).status_code == 401 for path in ("/metrics", "/info", "/v1/models"))
+    for key in KEYS:
+        server.headers.update(bearer(key))
+        assert server.order() == [1, 3, 2, 0]
+    server.headers.pop("Authorization")
+    assert [server.get(path).status_code for path in ("/health", "/ready", "/docs")] == [200] * 3
+
+
+def test_the_file_of_keys_is_read_again(key_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    monkeypatch.setattr("rankr1_rag.server.keys.PATIENCE", -1)
+    keys = Keys(ServerConfig(keys=key_file))
+    assert keys.find(f"Bearer {KEYS[0]}")
+    changed(key_file, f"{KEYS[1]}\nshort\nnew-key-abcdefgh-1\n")
+    assert keys.find(f"Bearer {KEYS[0]}") is None
+    assert keys.find(f"bearer {KEYS[1]}")
+    assert keys.find("Bearer new-key-abcdefgh-1")
+    assert "keys:2: the line holds no key" in caplog.text
+    key_file.unlink()
+    assert keys.find(f"Bearer {KEYS[1]}") is None
+    assert keys.find("") is None
+    changed(key_file, KEYS[0])
+    assert keys.find(f"Bearer {KEYS[0]}")
+    assert not any(key in caplog.text for key in KEYS)
+
+
+def test_keys_may_come_from_variables(monkeypatch: pytest.MonkeyPatch, key_file: Path) -> None:
+    monkeypatch.setenv("ONE_KEY", "key-of-a-variable-1")
+    keys = Keys(ServerConfig(key_env=["ONE_KEY"], keys=key_file))
+    found = {keys.find(f"Bearer {key}") for key in [*KEYS, "key-of-a-variable-1"]}
+    assert len(found) == 3
+    assert None not in found
+    monkeypatch.delenv("ONE_KEY")
+    with pytest.raises(ValueError, match="the variable ONE_KEY holds no key"):
+        Keys(ServerConfig(key_env=["ONE_KEY"]))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "rerank.example", ""])
+def test_other_machines_need_a_key(host: str) -> None:
+    with pytest.raises(ValueError, match="there is no key"):
+        ServerConfig(host=host)
+    ServerConfig(host=host, insecure=True)
+    ServerConfig(host=host, key_env=["ANY_KEY"])
+
+
+@pytest.mark.parametrize(
+    ("host", "is_own"),
+    [
+        *[(host, True) for host in ("localhost", "LOCALHOST:80", "127.0.0.1", "127.1.2.3:8000", "::1", "[::1]:8000")],
+        *[
+            (host, False)
+            for host in ("127.0.0.1.evil.example", "evil.example:8000", "localhost.evil.example", "0.0.0.0")
+        ],
+    ],
+)
+def test_the_names_of_the_machine_itself(host: str, is_own: bool) -> None:
+    assert is_loopback(host) == is_own
+
+
+def test_pages_of_other_origins_may_not_ask_without_a_key(serving: Serving) -> None:
+    server = serving(cors=["https://app.example"])
+    own = server.url
+    for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Host": "evil.example:8000"}):
+        refused = server.post("/v1/rerank", json={"query": "q", "documents": ["a"]}, headers=headers)
+        assert refused.status_code == 403, headers
+        assert "access-control-allow-origin" not in refused.headers
+    for origin in (own, "https://app.example"):
+        assert server.post("/v1/rerank", json={"query": "q", "documents": ["a"]}, headers={"Origin": origin}).is_success
+    asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+    assert server.options("/v1/rerank", headers=asked).headers["access-control-allow-origin"] == "https://app.example"
+    plain = serving()
+    asked = {"Origin": plain.url, "Access-Control-Request-Method": "POST"}
+    assert "access-control-allow-origin" not in plain.options("/v1/rerank", headers=asked).headers
+
+
+def test_request_ids_are_those_of_the_client_if_they_are_harmless(server: Running) -> None:
+    assert server.get("/health", headers={"X-Request-Id": "abc-1.2:3"}).headers["x-request-id"] == "abc-1.2:3"
+    for wrong in ("a" * 101, "a b", "<b>", "ä"):
+        given = server.get("/health", headers={"X-Request-Id": wrong.encode()}).headers["x-request-id"]
+        assert re.fullmatch("[0-9a-f]{32}", given)
+
+
+def test_a_client_that_leaves_cancels_its_comparisons(serving: Serving, held: Held) -> None:
+    server = serving(held)
+    connection = posted(server, BODY)
+    server.until(lambda _: held.open)
+    connection.close()
+    start = time.monotonic()
+    server.until(lambda service: held.cancelled == 1 and not service.queue.open)
+    assert time.monotonic() - start < 2
+    server.until(lambda service: 'status="499"' in service.metrics.text().decode())
+
+
+def test_a_client_that_leaves_the_queue_gives_its_place_away(serving: Serving, held: Held) -> None:
+    server = serving(held, max_queries=1)
+    first = Posting(server)
+    server.until(lambda _: held.open)
+    gone = posted(server, BODY)
+    server.until(lambda service: service.queue.waiting == 1)
+    gone.close()
+    server.until(lambda service: service.queue.waiting == 0)
+    last = Posting(server)
+    server.until(lambda service: service.queue.waiting == 1)
+    held.release.set()
+    for one in (first, last):
+        one.join()
+        assert one.answer.status_code == 200
+    assert held.cancelled == 0
+
+
+def test_beyond_the_queue_the_answer_is_429(serving: Serving, held: Held) -> None:
+    server = serving(held, max_queries=1, max_queue=1)
+    both = [Posting(server)]
+    server.until(lambda _: held.open)
+    both.append(Posting(server))
+    server.until(lambda service: service.queue.waiting == 1)
+    refused = server.rerank()
+    assert refused.status_code == 429
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert refused.json()["error"]["type"] == "rate_limit_error"
+    tei = server.post("/rerank", json={"query": "q", "texts": ["a", "b"]})
+    assert tei.json()["error_type"] == "Overloaded"
+    held.release.set()
+    for one in both:
+        one.join()
+        assert one.answer.status_code == 200
+
+
+def test_half_a_request_is_408_and_a_lost_one_holds_nothing(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_module, "SLOW", 0.2)
+    server = serving()
+    slow = posted(server, BODY[:10], length=len(BODY))
+    assert b"HTTP/1.1 408" in slow.recv(1_000)
+    slow.close()
+    posted(server, BODY[:10], length=len(BODY)).close()
+    server.until(lambda service: 'status="499"' in service.metrics.text().decode())
+    assert server.order() == [1, 3, 2, 0]
+
+
+def test_many_large_requests_at_once_are_429(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_module, "HELD", 5_000)
+    server = serving()
+    half = posted(server, b"{" + b" " * 4_000, length=8_000)
+    time.sleep(0.1)
+    assert server.rerank(documents=["a" * 2_000, "b"]).status_code == 429
+    half.close()
+    server.until(lambda service: server.rerank(documents=["number 1" + " " * 2_000, "number 0"]).is_success)
+
+
+def test_nothing_that_a_client_sends_is_logged(serving: Serving, caplog: Any) -> None:
+    def fails(messages: Any) -> str:
+        if "less?" in str(messages):
+            return "<answer>[1]</answer>"
+        raise RuntimeError("cannot read TOP-SECRET-PASSAGE of CONFIDENTIAL-QUERY")
+
+    with caplog.at_level(logging.DEBUG):
+        server = serving(fails, settings={"on_failure": "first_stage"})
+        body = {"query": "CONFIDENTIAL-QUERY", "documents": ["TOP-SECRET-PASSAGE", "TOP-SECRET-PASSAGE 2"]}
+        assert server.post("/v1/rerank", json=body).status_code == 200
+        server.post("/v1/rerank", json={**body, "top_n": "TOP-SECRET-PASSAGE"})
+        server.post("/v1/rerank?q=TOP-SECRET-PASSAGE", content=json.dumps(body))
+        server.post("/TOP-SECRET-PASSAGE", json=body)
+        strict = serving(fails)
+        assert strict.post("/v1/rerank", json=body).status_code == 424
+        strict.service.queue.enter = None  # type: ignore[assignment,method-assign]
+        assert strict.post("/v1/rerank", json=body).status_code == 500
+    own = [record for record in caplog.records if record.name.startswith(("rankr1_rag", "uvicorn", "fastapi"))]
+    assert any("200 in" in record.getMessage() for record in own)
+    assert any("failed with TypeError" in record.getMessage() for record in own)
+    text = "".join(logging.Formatter().format(record) for record in own)
+    assert "SECRET" not in text
+    assert "CONFIDENTIAL" not in text
+
+
+def test_before_the_model_is_loaded_the_answer_is_503(serving: Serving) -> None:
+    loaded = threading.Event()
+
+    async def loading(_: Any) -> str:
+        while not loaded.is_set():
+            await asyncio.sleep(0.01)
+        return "<answer>[1]</answer>"
+
+    server = serving(loading, ready=False)
+    assert server.get("/health").status_code == 200
+    assert server.get("/ready").status_code == 503
+    refused = server.rerank()
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"]
+    tei = server.post("/rerank", json={"query": "q", "texts": ["a"]})
+    assert (tei.status_code, tei.json()["error_type"]) == (503, "Unhealthy")
+    loaded.set()
+    server.until(lambda service: service.ready)
+    assert server.get("/ready").status_code == 200
+    assert server.rerank().status_code == 200
+
+
+def test_a_model_that_cannot_be_loaded_is_tried_again(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rankr1_rag.server.service.AGAIN", 0.02)
+    attempts = []
+
+    def third(_: Any) -> str:
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise OSError("no such model")
+        return "<answer>[1]</answer>"
+
+    server = serving(third, ready=False)
+    server.until(lambda service: service.ready)
+    assert server.rerank().status_code == 200
+
+
+def test_the_figures_are_those_of_the_contract(server: Running) -> None:
+    server.rerank()
+    server.rerank(documents="wrong")
+    server.get("/nothing")
+    text = server.get("/metrics").text
+    for line in (
+        'rankr1_requests_total{route="/v1/rerank",status="200"} 1.0',
+        'rankr1_requests_total{route="/v1/rerank",status="422"} 1.0',
+        'rankr1_requests_total{route="other",status="404"} 1.0',
+        'rankr1_request_duration_seconds_count{route="/v1/rerank"} 2.0',
+        "rankr1_queries_in_flight 0.0",
+        "rankr1_rounds_count 1.0",
+        'rankr1_tokens_total{type="prompt"} 0.0',
+    ):
+        assert line in text, text
+    assert re.search(r'rankr1_comparisons_total\{outcome="parsed"\} [1-9]', text)
