@@ -113,7 +113,7 @@ class Cost:
     @property
     def truncated(self) -> int:
         """The number of rankings that ended early. No field: the cost of a whole ranking is written without it."""
-        return vars(self).get("_truncated", 0)
+        return int(vars(self).get("_truncated", 0))
 
     def __add__(self, other: Cost) -> Cost:
         both = Cost(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))

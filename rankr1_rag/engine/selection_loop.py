@@ -18,13 +18,14 @@ from typing import Any, Literal, TypeVar
 from rankr1_rag.backends import Request
 from rankr1_rag.concurrency.event_loop import raise_backend_error
 from rankr1_rag.concurrency.foreign_loop import Retriever
+from rankr1_rag.engine.limits import Reason
 from rankr1_rag.engine.query import Budget, QueryRun, Texts
 from rankr1_rag.errors import BackendError, UnparsedError
 from rankr1_rag.prompt import Forced, shares, tokens
 from rankr1_rag.scoring import probability, winner
 from rankr1_rag.selection import ALGORITHMS, Answer, Done, Set, among, orders, step, voted
 from rankr1_rag.settings import Plan
-from rankr1_rag.types import Comparison, Completion, Message, Ranking, TokenLogprob
+from rankr1_rag.types import Comparison, Completion, Message, Ranking, TokenLogprob, Truncated
 
 T = TypeVar("T")
 
@@ -66,7 +67,8 @@ class SelectionLoop:
         A hop is shown the passages of the hops before it as known; between two hops more candidates may be retrieved.
         Raises UnparsedError, whatever `retrieve` raises and, unless `on_failure` is "first_stage", BackendError.
         """
-        start, failure, searched, backend = time.perf_counter(), None, 0, self.plan.backend
+        failure, searched, backend = None, 0, self.plan.backend
+        run.started = time.perf_counter()
         most = run.wanted if run.retrieve is None or not run.candidates else run.k
         hops = self.plan.hops if most is None else min(self.plan.hops, most)
         budget = self.budget if hops < 2 else replace(self.budget, known=hops - 1)
@@ -87,6 +89,7 @@ class SelectionLoop:
                     self.warned.append(run.query.text)
                     self.warn(run.texts, run.query.text)
                 await self.select(run, run.wanted - len(run.chosen) if hop == hops else 1)
+            run.is_complete = True
         except BackendError as error:
             if self.on_failure == "raise":
                 raise
@@ -94,8 +97,20 @@ class SelectionLoop:
         trace = [comparison for _, comparison in sorted(run.trace.comparisons.items())]
         if any(comparison.reasoning_tokens for comparison in trace):
             trace = await self.comparer.count_reasoning(trace, estimate=failure is not None)
-        seconds = time.perf_counter() - start - (run.turn.waited if run.turn else 0.0)
+        seconds = time.perf_counter() - run.started - (run.turn.waited if run.turn else 0.0)
         return run.ranking(trace, seconds, self.plan.fusion if run.ordered else None, failure)
+
+    async def cut_short(self, run: QueryRun, reason: Reason) -> Ranking:
+        """The ranking of a query that ends here and now; nothing is awaited, tokens of reasoning are estimated."""
+        trace = [comparison for _, comparison in sorted(run.trace.comparisons.items())]
+        if any(comparison.reasoning_tokens for comparison in trace):
+            trace = await self.comparer.count_reasoning(trace, estimate=True)
+        waited = run.turn.waited if run.turn else 0.0
+        seconds = time.perf_counter() - run.started - waited if run.started else 0.0
+        fusion, limits = self.plan.fusion if run.ordered else None, run.limits
+        limit = (limits.seconds if reason == "deadline" else limits.tokens) if limits else None
+        truncated = None if run.is_complete else Truncated(reason, limit or 0, len(run.selected), run.unanswered)
+        return run.ranking(trace, seconds, fusion, None, truncated)
 
     def warn(self, texts: Texts, query: str) -> None:
         """Log how much of the passages the model does not see, and the remedy."""
@@ -118,7 +133,8 @@ class SelectionLoop:
         if not left:
             return
         plan = self.plan
-        selection = ALGORITHMS[plan.algorithm](len(left), k, run.texts.size)
+        run.left, run.places = left, []
+        selection = ALGORITHMS[plan.algorithm](len(left), k, run.texts.size, run.places)
         if plan.votes != "auto" and plan.votes > 1:
             selection = voted(selection, plan.votes, plan.seed)
         if run.chosen:
@@ -126,14 +142,20 @@ class SelectionLoop:
         try:
             state = step(selection)
             while not isinstance(state, Done):
-                samples, jobs = Counter[Set](), []
+                run.round, samples, jobs = state, Counter[Set](), []
                 for place, shown in enumerate(state):
                     jobs.append(self.answer(run, shown, place, samples[shown]))
                     samples[shown] += 1
-                answers = await concurrently(jobs)
+                if run.limits is None:
+                    answers = await concurrently(jobs)
+                else:  # those first that may change the first places of the order so far
+                    turns = sorted(range(len(jobs)), key=[min(shown) for shown in state].__getitem__)
+                    found = dict(zip(turns, await concurrently([jobs[place] for place in turns]), strict=True))
+                    answers = [found[place] for place in range(len(jobs))]
                 run.trace.rounds += 1
                 state = step(selection, answers)
             run.chosen += state.value
+            run.places, run.round = [], []
         finally:
             selection.close()
 
@@ -142,6 +164,8 @@ class SelectionLoop:
         async with run.turn or nullcontext():
             first = await self.comparer.compare(run, shown, sample)
         run.trace.add(first, place)
+        if run.limits is not None:
+            run.follow(run.limits, first)
         if self.plan.votes != "auto" or not is_unsure(first):
             return first.answer
 
@@ -149,6 +173,8 @@ class SelectionLoop:
             async with run.turn or nullcontext():
                 comparison = await self.comparer.compare(run, order)
             run.trace.add(comparison, place, number)
+            if run.limits is not None:
+                run.follow(run.limits, comparison)
             return comparison
 
         most = min(AUTO_VOTES, factorial(len(shown)))
@@ -175,9 +201,12 @@ class Comparer:
             run.texts.query, [lines[position] for position in shown], [lines[position] for position in known]
         )
         first, forced, label = NO_REASONING, None, None
+        if (limits := run.limits) is not None:
+            limits.opened((run.trace.rounds, shown, sample), known)
         if plan.reasoning_tokens or not format.reasoning:
             budget = plan.reasoning_tokens * format.reasoning + format.answer_tokens(n)
-            first = await self.complete(messages, budget, sample)
+            request = self.complete(messages, budget, sample)
+            first = await (request if limits is None else limits.heard((run.trace.rounds, shown, sample), request))
         truncated = first.finish_reason == "length"
         # Reasoning that the budget cut off holds no answer: models quote the example of the prompt. A server whose
         # template writes `<think>` itself returns reasoning without that tag.

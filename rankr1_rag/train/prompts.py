@@ -78,13 +78,13 @@ def read_training_data(settings: Training) -> TrainingData:
     return TrainingData(tuple(train), tuple(measured), tuple(examples))
 
 
-def supervised(material: TrainingData, settings: SFT | ReaderTraining, trained: Trained) -> list[dict[str, Any]]:
+def supervised(drawn: Sequence[Drawn], settings: SFT | ReaderTraining, trained: Trained) -> list[dict[str, Any]]:
     """Rows of token ids, and which of them are learned: the completion and its end. ValueError where that is too long.
 
     Rendered as the backends render it, so that what is learned is what will be asked.
     """
     rows = []
-    for one in material.sets:
+    for one in drawn:
         prompt = trained.ids(asked(one, settings, trained.count))
         if isinstance(one, Reading):
             text = one.answer or UNANSWERABLE

@@ -33,7 +33,9 @@ def sft(settings: SFT | ReaderTraining, progress: Progress | None = None) -> Run
 def make_trainer(run: Run, settings: SFT | ReaderTraining) -> Any:
     """The trainer of a run, ready to train."""
     transformers: Any = import_module("transformers")
-    rows = group_by_length(prompts.supervised(run.material, settings, run.trained), settings.batch, settings.seed)
+    needed = None if settings.steps is None else -(-settings.steps // WINDOW) * WINDOW * settings.batch
+    rows = prompts.supervised(run.material.sets[:needed], settings, run.trained)
+    rows = group_by_length(rows, settings.batch, settings.seed)
     at_once, accumulated = trainer.shared_out(settings.batch, settings.device_batch, run.processes)
     arguments = trainer.arguments(
         run,
