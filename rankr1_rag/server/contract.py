@@ -183,8 +183,8 @@ def answer(
         whole["meta"]["warnings"] = warnings
     if include := request.include:
         own = ranking_to_json(ranking, trace="trace" in include)["rankr1"]
-        kept = {name: own[name] for name in ("version", "order", "k", "score_meaning")}
-        kept |= {name: own[name] for name in ("cost", "trace") if name in include}
+        wanted = {"version", "order", "k", "score_meaning", "truncated", *include}
+        kept = {name: value for name, value in own.items() if name in wanted}
         if "reasoning" in include:
             kept["reasoning"] = reasoning_of(ranking, request.best)
         whole["rankr1"] = kept
@@ -211,6 +211,8 @@ def reasoning_of(ranking: Ranking, best: int) -> list[Json]:
 def warnings_of(ranking: Ranking) -> list[str]:
     """Why the order is less than it could be."""
     warnings = []
+    if ranking.truncated is not None:
+        warnings.append(f"the order is the best so far: {ranking.truncated}")
     if ranking.failure is not None:
         warnings.append(f"the model failed, so this is the order of the request: {ranking.failure}")
     if 2 * ranking.cost.unparsed >= max(1, ranking.cost.comparisons):

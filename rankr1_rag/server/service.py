@@ -30,8 +30,11 @@ PAGES, PAGE_CHARACTERS = 100, 20_000_000
 AGAIN = 5.0
 """Seconds between two attempts to load the model."""
 
-LOADING = 86_400.0
-"""Seconds in which a model is loaded at most."""
+LONGEST = 86_400.0
+"""Seconds of the longest query: each has a deadline, so that it can be ended when the server stops."""
+
+ENDING = 0.5
+"""Seconds before the end of the time of grace at which open queries are ended."""
 
 SOON = 0.001
 """A deadline that is over: the ranking is the order of the request."""
@@ -46,7 +49,7 @@ class RerankJob:
     k: int
     hops: int
     key: str
-    deadline: float | None
+    deadline: float
 
 
 class Service:
@@ -59,7 +62,8 @@ class Service:
         self.queue = FairQueue(most, config.max_queue)
         self.by_hops = {self.reranker.hops: self.reranker}
         self.pages: OrderedDict[str, Ranking] = OrderedDict()
-        self.ready, self.stopping, self.problem = False, False, "the model is loading"
+        self.ready = self.stopping = self.ending = False
+        self.problem = "the model is loading"
         metrics.in_flight.set_function(lambda: self.queue.open)
         metrics.queued.set_function(lambda: self.queue.waiting)
 
@@ -73,7 +77,7 @@ class Service:
         query, passages = Query("load", "Which number is less?"), ["number 2", "number 1"]
         while not self.ready:
             try:
-                ranking = await self.reranker.arank(query, passages, k=1, deadline=LOADING)
+                ranking = await self.reranker.arank(query, passages, k=1, deadline=LONGEST)
                 self.ready, failure = bool(ranking.trace) and ranking.failure is None, ranking.failure
             except UnparsedError:  # an answer, of a model that must do better
                 self.ready = True
@@ -84,9 +88,9 @@ class Service:
                 log.warning("%s (again in %.0f s)", self.problem, AGAIN)
                 await asyncio.sleep(AGAIN)
 
-    def left(self, job: RerankJob) -> float | None:
+    def left(self, job: RerankJob) -> float:
         """Seconds to the deadline of a job."""
-        return None if job.deadline is None else max(SOON, job.deadline - time.monotonic())
+        return SOON if self.ending else max(SOON, job.deadline - time.monotonic())
 
     def check_ready(self) -> None:
         """Refusal before the model is loaded, and while the server stops."""
@@ -115,14 +119,14 @@ class Service:
             passages = await asyncio.to_thread(lambda: [replace(one, text=shorten(one.text)) for one in passages])
         if self.config.max_tokens is not None or request.must_fit:
             await asyncio.to_thread(self.check_tokens, query, passages, request.must_fit)
-        limits = [one for one in (request.rankr1.deadline or self.reranker.deadline, self.config.max_deadline) if one]
+        deadline = request.rankr1.deadline or self.reranker.deadline or LONGEST
         return RerankJob(
             query=Query(id, query),
             passages=passages,
             k=request.rankr1.k or min(request.best or 1, self.reranker.k or n or 1),
             hops=request.rankr1.hops or self.reranker.hops,
             key=key,
-            deadline=start + min(limits) if limits else None,
+            deadline=start + min(deadline, self.config.max_deadline or LONGEST),
         )
 
     def check_tokens(self, query: str, passages: Sequence[Passage], must_fit: bool) -> None:
@@ -146,19 +150,17 @@ class Service:
         reranker = self.by_hops.get(job.hops)
         if reranker is None:
             reranker = self.by_hops[job.hops] = replace(self.reranker, hops=job.hops)
-
-        start, left = time.monotonic(), partial(self.left, job)
-        ask = partial(reranker.arank, job.query, job.passages, k=job.k, on_event=on_event)
+        start, ask = time.monotonic(), partial(reranker.arank, job.query, job.passages, k=job.k, on_event=on_event)
         try:
             try:
-                async with asyncio.timeout(left()):
+                async with asyncio.timeout(self.left(job)):
                     await self.queue.enter(job.key)
             except TimeoutError:  # no place in time
                 ranking = await ask(deadline=SOON)
             else:
                 try:
                     start = time.monotonic()
-                    ranking = await ask(deadline=left())
+                    ranking = await ask(deadline=self.left(job))
                 finally:
                     self.queue.done(time.monotonic() - start)
         except QueueFull as error:
@@ -172,7 +174,10 @@ class Service:
     async def stop(self) -> None:
         """Refuse new queries; after the time of grace the open ones get their order so far."""
         self.stopping = True
-        await asyncio.sleep(self.config.grace)
+        await asyncio.sleep(max(0.0, self.config.grace - ENDING))
+        self.ending = True
+        for reranker in self.by_hops.values():
+            await reranker.end_within(SOON)
 
     def keep(self, ranking: Ranking) -> str:
         """The address of the ranking's page, for as long as it is among the last ones."""

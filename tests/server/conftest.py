@@ -1,6 +1,7 @@
 """A server of uvicorn on loopback with the scripted backend, in a thread of its own."""
 
 import asyncio
+import json
 import socket
 import threading
 import time
@@ -78,3 +79,63 @@ def serving(best_label: Callable[[Any], str]) -> Iterator[Callable[..., Running]
 @pytest.fixture
 def server(serving: Callable[..., Running]) -> Running:
     return serving()
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+class Held:
+    """A script whose comparisons wait until they are released; those that were cancelled are counted."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.open = self.cancelled = 0
+
+    async def __call__(self, messages: Any) -> str:
+        if "less?" in messages[-1]["content"]:  # the loading of the model
+            return "<answer>[1]</answer>"
+        self.open += 1
+        try:
+            while not self.release.is_set():
+                await asyncio.sleep(0.005)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.open -= 1
+        return "<think>first</think> <answer>[1]</answer>"
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    script = Held()
+    yield script
+    script.release.set()
+
+
+class Posting(threading.Thread):
+    """A request in a thread of its own."""
+
+    def __init__(self, server: Running, key: str = "", **fields: Any) -> None:
+        super().__init__()
+        self.server, self.fields, self.headers = server, fields, bearer(key) if key else {}
+        self.answer: Any = None
+        self.start()
+
+    def run(self) -> None:
+        body = {"query": "q", "documents": ["a", "b"], **self.fields}
+        self.answer = self.server.post("/v1/rerank", json=body, headers=self.headers)
+
+
+def posted(server: Running, body: bytes, *, length: int | None = None) -> socket.socket:
+    """A connection on which a request was sent, with a content length of its own."""
+    host, port = server.base_url.host, server.base_url.port
+    assert port is not None
+    connection = socket.create_connection((host, port))
+    head = f"POST /v1/rerank HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: {len(body) if length is None else length}\r\n\r\n".encode() + body)
+    return connection
+
+
+BODY = json.dumps({"query": "q", "documents": ["a", "b"]}).encode()

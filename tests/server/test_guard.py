@@ -5,10 +5,9 @@ import json
 import logging
 import os
 import re
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from rankr1_rag.server import ServerConfig
 from rankr1_rag.server import guard as guard_module
 from rankr1_rag.server.config import is_loopback
 from rankr1_rag.server.keys import Keys
-from tests.server.conftest import Running
+from tests.server.conftest import BODY, Held, Posting, Running, bearer, posted
 
 Serving = Callable[..., Running]
 KEYS = ["first-key-1234567890", "second-key-0987654321"]
@@ -31,69 +30,9 @@ def key_file(tmp_path: Path) -> Path:
     return path
 
 
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
-
-
 def changed(path: Path, text: str) -> None:
     path.write_text(text)
     os.utime(path, ns=(time.time_ns(), time.time_ns() + 1_000))
-
-
-class Held:
-    """A script whose comparisons wait until they are released; those that were cancelled are counted."""
-
-    def __init__(self) -> None:
-        self.release = threading.Event()
-        self.open = self.cancelled = 0
-
-    async def __call__(self, messages: Any) -> str:
-        if "less?" in messages[-1]["content"]:  # the loading of the model
-            return "<answer>[1]</answer>"
-        self.open += 1
-        try:
-            while not self.release.is_set():
-                await asyncio.sleep(0.005)
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        finally:
-            self.open -= 1
-        return "<think>first</think> <answer>[1]</answer>"
-
-
-@pytest.fixture
-def held() -> Iterator[Held]:
-    script = Held()
-    yield script
-    script.release.set()
-
-
-class Posting(threading.Thread):
-    """A request in a thread of its own."""
-
-    def __init__(self, server: Running, key: str = "", **fields: Any) -> None:
-        super().__init__()
-        self.server, self.fields, self.headers = server, fields, bearer(key) if key else {}
-        self.answer: Any = None
-        self.start()
-
-    def run(self) -> None:
-        body = {"query": "q", "documents": ["a", "b"], **self.fields}
-        self.answer = self.server.post("/v1/rerank", json=body, headers=self.headers)
-
-
-def posted(server: Running, body: bytes, *, length: int | None = None) -> socket.socket:
-    """A connection on which a request was sent, with a content length of its own."""
-    host, port = server.base_url.host, server.base_url.port
-    assert port is not None
-    connection = socket.create_connection((host, port))
-    head = f"POST /v1/rerank HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Type: application/json\r\n"
-    connection.sendall(f"{head}Content-Length: {len(body) if length is None else length}\r\n\r\n".encode() + body)
-    return connection
-
-
-BODY = json.dumps({"query": "q", "documents": ["a", "b"]}).encode()
 
 
 def test_without_a_valid_key_there_is_no_answer(serving: Serving, key_file: Path) -> None:
