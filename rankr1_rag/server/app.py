@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from rankr1_rag import __version__
+from rankr1_rag.explain.html import environment, read_resource
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.server.config import ServerConfig
 from rankr1_rag.server.contract import Json, Refusal, RerankRequest, answer, info, tei_answer
@@ -36,6 +37,12 @@ RERANK = ("/rerank", "/v1/rerank", "/v2/rerank", "/v1/v2/rerank")
 """Also where clients ask whose base_url ends in /v1."""
 
 PLAIN = ("/", "/page.js", "/page.css", "/health", "/ready", "/metrics", "/info", "/v1/models", "/docs", "/openapi.json")
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+"""What the page of the server may load: its own script and style, nothing of others."""
 
 DESCRIPTION = """Reranks documents with a language model that reasons before it picks.
 
@@ -84,6 +91,7 @@ def create_app(reranker: Reranker, config: ServerConfig, say: Callable[[str], ob
     app.add_exception_handler(HTTPException, refuse_unknown)
     add_rerank(app, service)
     add_plain(app, service)
+    add_pages(app, service)
     return app
 
 
@@ -153,6 +161,27 @@ def add_plain(app: FastAPI, service: Service) -> None:
         names = service.config.model_name or (model,)
         one = {"object": "model", "created": created, "owned_by": "rankr1"}
         return as_json({"object": "list", "data": [{"id": name, **one} for name in names]})
+
+
+def add_pages(app: FastAPI, service: Service) -> None:
+    """The page of the server, and those of its rankings."""
+    values = {"model": service.model, "needs_key": service.config.has_keys}
+    page = environment().get_template("rankr1_rag.server/page/page.html").render(**values)
+    script = read_resource("rankr1_rag.server/page/page.js")
+    styles = "rankr1_rag.explain/base.css", "rankr1_rag.explain/page.css", "rankr1_rag.server/page/page.css"
+    style = "".join(map(read_resource, styles))
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return HTMLResponse(page, headers={"content-security-policy": POLICY, "referrer-policy": "no-referrer"})
+
+    @app.get("/page.js", include_in_schema=False)
+    async def page_script() -> Response:
+        return Response(script, media_type="text/javascript")
+
+    @app.get("/page.css", include_in_schema=False)
+    async def page_style() -> Response:
+        return Response(style, media_type="text/css")
 
     @app.get("/rankings/{id}", response_class=HTMLResponse)
     async def ranking(id: str) -> Response:
