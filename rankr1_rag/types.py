@@ -125,6 +125,10 @@ class Cost:
         return f"Cost({', '.join(f'{name}={round(getattr(self, name), 2)}' for name in names)})"
 
 
+Reason = Literal["deadline", "budget_tokens"]
+"""The option whose limit a query reached."""
+
+
 @dataclass(frozen=True, slots=True)
 class Truncated:
     """Why a ranking ended before all was asked, and what was left to ask.
@@ -134,7 +138,7 @@ class Truncated:
     sets of later rounds depend on those.
     """
 
-    reason: Literal["deadline", "budget_tokens"]
+    reason: Reason
     limit: float
     selected: int = 0
     unanswered: tuple[tuple[int, ...], ...] = ()
@@ -214,6 +218,14 @@ class Ranking:
         is_whole = self.chosen is None and self.failure is None and self.truncated is None
         return scoring.meaning(self.trace) if is_whole else "ordinal"
 
+    @property
+    def selected(self) -> tuple[int, ...]:
+        """The positions that the model selected, best first: the k or, if the ranking ended early, fewer."""
+        if self.failure is not None:
+            return ()
+        n = self.k if self.truncated is None else self.truncated.selected
+        return (self.order if self.chosen is None else self.chosen)[:n]
+
     @cached_property
     def passages(self) -> tuple[Passage, ...]:
         """The candidates along `order`."""
@@ -259,7 +271,7 @@ class Ranking:
             rank=rank,
             position=position,
             passage=self.candidates[position],
-            selected=position in chosen and not self.failure,
+            selected=position in chosen,
             won=outcomes.won[position],
             lost=outcomes.seen[position] - outcomes.won[position],
             comparison=outcomes.deciding(position),
@@ -269,10 +281,7 @@ class Ranking:
     @cached_property
     def _outcomes(self) -> tuple[scoring.Outcomes[Comparison], frozenset[int]]:
         """What `explain` needs for any rank: the outcomes of the trace, and the positions that were selected."""
-        selected = self.order[: self.k] if self.chosen is None else self.chosen
-        if self.truncated is not None:
-            selected = selected[: self.truncated.selected]
-        return scoring.Outcomes(self.trace), frozenset(selected)
+        return scoring.Outcomes(self.trace), frozenset(self.selected)
 
     def log_problems(self) -> bool:
         """Log a warning if the model failed, or if at least half of the answers in its trace name no passage.

@@ -204,7 +204,7 @@ class Report:
         seconds = time.monotonic() - self.started
         if as_json:
             counts = {"queries": self.queries, "before": self.before, "failed": self.failed}
-            counts |= {"first_stage": self.first_stage}
+            counts |= {"first_stage": self.first_stage, "truncated": self.cost.truncated}
             typer.echo(json.dumps({**counts, "wall_seconds": seconds, "cost": asdict(self.cost)}))
         else:
             before = f" ({self.before:,} more done before)" if self.before else ""
@@ -215,6 +215,8 @@ class Report:
                 self.say(
                     f"{queries_of(self.first_stage)} with the first-stage order only: the model failed", "bold red"
                 )
+            if self.cost.truncated:
+                self.say(f"{queries_of(self.cost.truncated)} ended early, with the best order so far", "yellow")
             if self.cost.unparsed:
                 share = self.cost.unparsed / self.cost.comparisons
                 remedy = "" if self.cost.forced else "; --force unparsed requests such a label once more"

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from rankr1_rag.backends import on_text
 from rankr1_rag.concurrency.event_loop import as_exception
 from rankr1_rag.selection import Set
-from rankr1_rag.types import Comparison, ComparisonAnswered, ComparisonOpened, ComparisonText, Event, OnEvent
+from rankr1_rag.types import Comparison, ComparisonAnswered, ComparisonOpened, ComparisonText, Event, OnEvent, Reason
 
 T = TypeVar("T")
-Reason = Literal["deadline", "budget_tokens"]
 Ask = tuple[int, Set, int]
 """What no two comparisons of a query have in common: round, set and sample."""
 

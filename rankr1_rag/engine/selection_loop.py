@@ -18,14 +18,13 @@ from typing import Any, Literal, TypeVar
 from rankr1_rag.backends import Request
 from rankr1_rag.concurrency.event_loop import raise_backend_error
 from rankr1_rag.concurrency.foreign_loop import Retriever
-from rankr1_rag.engine.limits import Reason
 from rankr1_rag.engine.query import Budget, QueryRun, Texts
 from rankr1_rag.errors import BackendError, UnparsedError
 from rankr1_rag.prompt import Forced, shares, tokens
 from rankr1_rag.scoring import probability, winner
 from rankr1_rag.selection import ALGORITHMS, Answer, Done, Set, among, orders, step, voted
 from rankr1_rag.settings import Plan
-from rankr1_rag.types import Comparison, Completion, Message, Ranking, TokenLogprob, Truncated
+from rankr1_rag.types import Comparison, Completion, Message, Ranking, Reason, TokenLogprob, Truncated
 
 T = TypeVar("T")
 
