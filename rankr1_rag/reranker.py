@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import sys
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Set
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field, fields
@@ -21,6 +22,7 @@ from rankr1_rag.engine.selection_loop import Comparer, SelectionLoop
 from rankr1_rag.errors import LoopError
 from rankr1_rag.scoring import Trend
 from rankr1_rag.settings import MODEL, SELECTION, Plan, Settings, declare, options, with_options
+from rankr1_rag.telemetry import chat, traced
 from rankr1_rag.types import OnEvent, Passage, Query, Ranking, RankingDone
 
 Candidate = Passage | str | tuple[Passage | str, float | None]
@@ -262,6 +264,9 @@ class Reranker(Settings):
     async def _rank(self, run: QueryRun) -> Ranking:
         session, task = self._session, asyncio.current_task()
         assert task is not None
+        otel = sys.modules.get("opentelemetry.trace")  # imported and configured, or else this costs nothing
+        if otel and chat.get() is None and not isinstance(otel.get_tracer_provider(), otel.ProxyTracerProvider):
+            return await traced(self.plan.backend.model, run.query, run.wanted, partial(self._rank, run))
         if run.limits is not None and run.limits.ended is None:
             return await self._within(run.limits, run)
         session.tasks.add(task)

@@ -14,7 +14,7 @@ LAYERS = [
     {"io"},
     {"backends", "prompt"},
     {"checkpoints", "explain", "reader"},
-    {"settings"},
+    {"settings", "telemetry"},
     {"engine"},
     {"reranker", "train"},
     {"connect", "demo"},

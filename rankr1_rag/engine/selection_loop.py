@@ -24,6 +24,7 @@ from rankr1_rag.prompt import Forced, shares, tokens
 from rankr1_rag.scoring import probability, winner
 from rankr1_rag.selection import ALGORITHMS, Answer, Done, Set, among, orders, step, voted
 from rankr1_rag.settings import Plan
+from rankr1_rag.telemetry import chat
 from rankr1_rag.types import Comparison, Completion, Message, Ranking, Reason, TokenLogprob, Truncated
 
 T = TypeVar("T")
@@ -331,7 +332,8 @@ class Comparer:
             messages, max_tokens, plan.temperature, choices=choices, logprobs=logprobs, seed=plan.seed, sample=sample
         )
         try:
-            completion = await plan.backend.complete(request)
+            traced = chat.get()
+            completion = await (traced(plan.backend, request) if traced else plan.backend.complete(request))
             used = completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens
             if not (isinstance(completion.text, str) and isinstance(completion.finish_reason, str)):
                 raise TypeError(f"no text in {completion!r:.200}")
