@@ -72,7 +72,7 @@ class Option:
         if isinstance(self.value, bool):
             return "on" if self.value else "off"
         shown = f"{self.value:g}" if isinstance(self.value, float) else str(self.value)
-        return self.default if self.value is None else shown
+        return self.default if self.value in (None, ()) else shown
 
     @property
     def full_help(self) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rankr1_rag.redaction import check_variable
 from rankr1_rag.settings import check_options, check_rules, declare
 
-ADDRESS, LOAD = "Address and keys", "Load"
+ADDRESS, LOAD = "Address and keys", "Load and limits"
 """The groups of the server's options, panels of `--help`."""
 
 
