@@ -132,6 +132,8 @@ class OpenVINO(LocalModel[ModelProcess]):
     an adapter that does not fit is a BackendError at the first use.
     """
 
+    streams = True
+
     def __init__(
         self,
         model: str | Path | None = None,
