@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
@@ -107,7 +107,7 @@ def add_rerank(app: FastAPI, service: Service) -> None:
             raise Refusal(400, "texts is empty: send at least one", param="texts", tei="Empty")
         if body.documents is None and body.texts is None:
             raise Refusal(422, "documents is missing: send a list of strings or objects", param="documents")
-        job = await service.read(body, state.id, state.key)
+        job = await service.read(body, state.id, state.key, state.start)
 
         def respond(ranking: Ranking) -> Json:
             version = "2" if "v2" in request.url.path else "1"
@@ -123,7 +123,9 @@ def add_rerank(app: FastAPI, service: Service) -> None:
             return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
         ranking = await service.rank(job)
         texts = [passage.text for passage in job.passages]
-        return as_json(tei_answer(body, ranking, texts) if body.is_tei else respond(ranking))
+        timing = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in job.spent.items())
+        whole = tei_answer(body, ranking, texts) if body.is_tei else respond(ranking)
+        return as_json(whole, {"server-timing": timing})
 
     for path in RERANK:
         app.post(path, summary="Rerank documents", include_in_schema=path == "/v1/rerank")(rerank)
@@ -189,9 +191,9 @@ def add_pages(app: FastAPI, service: Service) -> None:
         return HTMLResponse(await service.page(id), headers={"referrer-policy": "no-referrer"})
 
 
-def as_json(value: object) -> Response:
+def as_json(value: object, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON answer."""
-    return Response(json.dumps(value, allow_nan=False), media_type="application/json")
+    return Response(json.dumps(value, allow_nan=False), media_type="application/json", headers=headers)
 
 
 async def refuse_invalid(_: Request, error: Exception) -> Response:
@@ -267,8 +269,12 @@ def serve(reranker: Reranker, config: ServerConfig, say: Callable[[str], object]
 def listening(host: str, port: int) -> socket.socket:
     """A socket that listens. OSError with the address."""
     try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=2_048)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)  # else asyncio keeps Nagle's delay of 40 ms
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen(2_048)
+        return bound
     except OSError as error:
         why = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror
         raise OSError(f"{host}:{port} cannot be listened on ({why}): use another address or port") from None

@@ -54,7 +54,7 @@ class Guard:
         route = path if path in self.routes else "/rankings" if path.startswith("/rankings/") else "other"
         body = b""
         try:
-            scope["state"] |= {"id": answer.id, "key": self.admit(scope, answer.headers)}
+            scope["state"] |= {"id": answer.id, "key": self.admit(scope, answer.headers), "start": answer.start}
             if scope["method"] in ("POST", "PUT", "PATCH"):
                 body = await self.read(answer.headers, receive)
                 await self.run(scope, body, receive, answer)
@@ -72,7 +72,7 @@ class Guard:
             await answer.refuse(Refusal(500, f"the server failed: {type(error).__name__} (request {answer.id})"))
         finally:
             self.held -= len(body)
-            seconds = time.perf_counter() - answer.start
+            seconds = time.monotonic() - answer.start
             self.metrics.requests.labels(route, str(answer.status)).inc()
             self.metrics.seconds.labels(route).observe(seconds)
             log.info(
@@ -152,7 +152,7 @@ class Answer:
     """The answer to a request as it is sent: an ASGI `send` that adds headers and waits for no slow client."""
 
     def __init__(self, send: Send, scope: Message) -> None:
-        self.send, self.state, self.start = send, scope["state"], time.perf_counter()
+        self.send, self.state, self.start = send, scope["state"], time.monotonic()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         id = self.headers.get(b"x-request-id", b"").decode("latin-1")
         self.id = id if re.fullmatch(r"[\w.:-]{1,100}", id, re.ASCII) else uuid4().hex

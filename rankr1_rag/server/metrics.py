@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter as Tally
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from rankr1_rag.types import Comparison, Ranking
@@ -39,8 +41,8 @@ class Metrics:
     def count(self, ranking: Ranking) -> None:
         """Count what a ranking took."""
         cost = ranking.cost
-        for comparison in ranking.trace:
-            self.comparisons.labels(outcome(comparison)).inc()
+        for name, n in Tally(map(outcome, ranking.trace)).items():
+            self.comparisons.labels(name).inc(n)
         self.rounds.observe(cost.rounds)
         for name in ("prompt", "cached", "completion", "reasoning"):
             self.tokens.labels(name).inc(getattr(cost, f"{name}_tokens"))

@@ -7,7 +7,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import uuid4
 
@@ -42,7 +42,10 @@ SOON = 0.001
 
 @dataclass(frozen=True, slots=True)
 class RerankJob:
-    """A request that was read: what is ranked, for whom, and the moment of its deadline on the monotonic clock."""
+    """A request that was read: what is ranked, for whom, and the moment of its deadline on the monotonic clock.
+
+    `spent` are the seconds that it waited for a place, and those of the engine.
+    """
 
     query: Query
     passages: Sequence[Passage]
@@ -50,6 +53,7 @@ class RerankJob:
     hops: int
     key: str
     deadline: float
+    spent: dict[str, float] = field(default_factory=dict)
 
 
 class Service:
@@ -103,9 +107,9 @@ class Service:
         names, own = self.config.model_name, {self.model, self.model.rpartition("/")[2]}
         return not model or model in (names or own) or (not names and "rerank" in model.lower())
 
-    async def read(self, request: RerankRequest, id: str, key: str) -> RerankJob:
-        """Check a request and make it a job. Refusal by the limits of the server."""
-        start, plan, n = time.monotonic(), self.reranker.plan, len(request.given)
+    async def read(self, request: RerankRequest, id: str, key: str, start: float) -> RerankJob:
+        """Check a request that came at `start` and make it a job. Refusal by the limits of the server."""
+        plan, n = self.reranker.plan, len(request.given)
         if not self.names(request.model):
             raise Refusal(404, f"there is no model {request.model!r:.100} here: use {self.model!r}", param="model")
         if n > self.config.max_documents:
@@ -159,10 +163,11 @@ class Service:
                 ranking = await ask(deadline=SOON)
             else:
                 try:
-                    start = time.monotonic()
+                    job.spent["queue"], start = time.monotonic() - start, time.monotonic()
                     ranking = await ask(deadline=self.left(job))
                 finally:
                     self.queue.done(time.monotonic() - start)
+            job.spent["engine"] = time.monotonic() - start
         except QueueFull as error:
             raise Refusal(429, str(error), retry_after=error.retry_after) from None
         except RankR1Error as error:

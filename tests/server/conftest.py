@@ -17,6 +17,7 @@ from rankr1_rag import Reranker
 from rankr1_rag.backends import Backend
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.server import ServerConfig, create_app
+from rankr1_rag.server.app import listening
 from rankr1_rag.server.service import Service
 
 DOCUMENTS = ["number 3", "number 0", "number 2", "number 1"]
@@ -51,7 +52,7 @@ def running(backend: Backend, config: ServerConfig, ready: bool = True, **settin
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=5)
     )
-    bound, loop = socket.create_server(("127.0.0.1", 0)), asyncio.new_event_loop()
+    bound, loop = listening("127.0.0.1", 0), asyncio.new_event_loop()
     thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve(sockets=[bound])))
     thread.start()
     try:
