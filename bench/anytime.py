@@ -202,16 +202,17 @@ def report(bench: Bench, command: str) -> str:
         rows = {name: bench.measure("tournament", judge, first, rule) for name, rule in RULES.items()}
         rows["`so_far`, sets in the order of the algorithm"] = bench.measure("tournament", judge, first, foremost=False)
         parts.append(f"## Rules for the order, {first}, tournament, {judge}\n\n{table('rule', rows)}")
+    count = len(bench.queries)
     head = f"""# How good a ranking is that ends early
 
 Made by `{command}`.
 
 ![nDCG@10 against the part of the comparisons made](anytime.png)
 
-nDCG@10 after a part of the comparisons, one after another: top {K} of {DEPTH} in sets of {SIZE}, {len(bench.queries)}
-queries of TREC DL 2019, {bench.repeats} draws of each one. 0 % is the first stage, 100 % the whole ranking. The worst loss
-is the lowest point of a curve below the first stage, or below the whole ranking if that is lower; with its 95 %
-interval, queries paired, and in bold if that does not reach 0. The stronger first stage orders the candidates by
+nDCG@10 after a part of the comparisons, one after another: top {K} of {DEPTH} in sets of {SIZE}, {count} queries
+of TREC DL 2019, {bench.repeats} draws of each one. 0 % is the first stage, 100 % the whole ranking. The worst loss is
+the lowest point of a curve below the first stage, or below the whole ranking if that is lower; with its 95 % interval,
+queries paired, and in bold if that does not reach 0. The stronger first stage orders the candidates by
 utility + N(0, 1), in grades. Judges and utilities: see [selection_study.md](selection_study.md).
 """
     return "\n".join([head, *parts, NOTES.read_text(encoding="utf-8")])
