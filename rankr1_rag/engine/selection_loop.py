@@ -48,7 +48,10 @@ LARGE_CUT = 0.25
 """Share of the texts of all candidates: if more is cut, a reranker warns, once."""
 
 LARGE = 200_000
-"""Characters of candidates that are sanitised and clipped in a thread, so that the private loop is not blocked."""
+"""Characters of candidates that are sanitised and clipped in a thread, so that the private loop is not blocked.
+
+With limits a tenth of that: they may take 60 ms, in which no other query could end in time.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class SelectionLoop:
         run.started = time.perf_counter()
         most = run.wanted if run.retrieve is None or not run.candidates else run.k
         hops = self.plan.hops if most is None else min(self.plan.hops, most)
+        large = LARGE if run.limits is None else LARGE // 10
         budget = self.budget if hops < 2 else replace(self.budget, known=hops - 1)
         try:
             for hop in range(1, hops + 1):
@@ -81,7 +85,7 @@ class SelectionLoop:
                     is_new = run.add(await Retriever(run.retrieve).find(text))
                 if not is_new:
                     pass
-                elif backend.context is None and sum([len(passage.text) for passage in run.candidates]) < LARGE:
+                elif backend.context is None and sum([len(passage.text) for passage in run.candidates]) < large:
                     run.texts = budget.fit(run.query.text, run.candidates, backend)
                 else:  # counting tokens may mean loading a model: not on the loop that others wait for
                     run.texts = await asyncio.to_thread(budget.fit, run.query.text, run.candidates, backend)
