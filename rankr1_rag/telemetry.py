@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from rankr1_rag.backends import Backend, Request
-from rankr1_rag.types import Completion, Query, Ranking
+from rankr1_rag.types import Completion, Passage, Query, Ranking
 
 PROVIDER = "rankr1"
 
@@ -105,10 +105,9 @@ def span(operation: str, model: str, attributes: Mapping[str, Any]) -> Iterator[
 def documents(ranking: Ranking) -> dict[str, Any]:
     """The first candidates and the best of the ranking."""
     found: dict[str, Any] = {}
-    best = zip(ranking.passages, ranking.scores, strict=True)
-    sides = {
+    sides: dict[str, list[tuple[Passage, float | None]]] = {
         "input": [(passage, None) for passage in ranking.candidates[:MOST]],
-        "output": list(best)[: min(MOST, ranking.k)],
+        "output": [*zip(ranking.passages, ranking.scores, strict=True)][: min(MOST, ranking.k)],
     }
     for side, passages in sides.items():
         for place, (passage, score) in enumerate(passages):

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import uvicorn
 from fastapi import Body, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -26,7 +26,7 @@ from rankr1_rag.explain.html import environment, read_resource
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.server.config import ServerConfig
 from rankr1_rag.server.contract import Json, Refusal, RerankRequest, answer, info, tei_answer
-from rankr1_rag.server.events import events
+from rankr1_rag.server.events import EventStream, events
 from rankr1_rag.server.guard import Guard
 from rankr1_rag.server.keys import Keys
 from rankr1_rag.server.metrics import Metrics
@@ -37,6 +37,9 @@ RERANK = ("/rerank", "/v1/rerank", "/v2/rerank", "/v1/v2/rerank")
 """Also where clients ask whose base_url ends in /v1."""
 
 PLAIN = ("/", "/page.js", "/page.css", "/health", "/ready", "/metrics", "/info", "/v1/models", "/docs", "/openapi.json")
+
+KEEP_ALIVE = 75
+"""Seconds until an idle connection is closed: longer than clients keep one, so that no request meets its end."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
@@ -118,9 +121,8 @@ def add_rerank(app: FastAPI, service: Service) -> None:
             return whole
 
         if body.stream and not body.is_tei:
-            headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
             stream = events(service, job, respond)
-            return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+            return EventStream(await anext(stream), stream)
         ranking = await service.rank(job)
         texts = [passage.text for passage in job.passages]
         timing = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in job.spent.items())
@@ -258,6 +260,7 @@ def serve(reranker: Reranker, config: ServerConfig, say: Callable[[str], object]
     """Serve until SIGTERM or Ctrl-C. OSError for an address or a port that is taken; ValueError, see `Keys`."""
     app = create_app(reranker, config, say)
     options: Any = {"log_config": None, "access_log": False, "server_header": False, "ws": "none"}
+    options["timeout_keep_alive"] = KEEP_ALIVE
     server = GracefulServer(uvicorn.Config(app, timeout_graceful_shutdown=math.ceil(config.grace) + 2, **options))
     server.service = app.state.service
     with listening(config.host, config.port) as bound:
@@ -276,5 +279,5 @@ def listening(host: str, port: int) -> socket.socket:
         bound.listen(2_048)
         return bound
     except OSError as error:
-        why = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise OSError(f"{host}:{port} cannot be listened on ({why}): use another address or port") from None

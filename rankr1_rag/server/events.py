@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from rankr1_rag.server.contract import Json, Refusal
 from rankr1_rag.server.service import RerankJob, Service
@@ -17,12 +21,35 @@ from rankr1_rag.types import (
     Ranking,
 )
 
+HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+"""Nobody between keeps the events back."""
+
 SILENCE = 15.0
 """Seconds without an event after which a comment is sent, so that nobody between takes the stream for dead."""
 
 
-async def events(service: Service, job: RerankJob, respond: Callable[[Ranking], Json]) -> AsyncIterator[bytes]:
-    """The events of a job; the last is "done", with the whole answer, or "error", with what a refused request gets."""
+class EventStream(StreamingResponse):
+    """The events as an answer that begins with the first of them. A client that leaves ends their query."""
+
+    def __init__(self, first: bytes, rest: AsyncGenerator[bytes]) -> None:
+        super().__init__(rest, media_type="text/event-stream", headers=HEADERS)
+        self.first, self.rest = first, rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer."""
+        async with aclosing(self.rest):
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": self.first, "more_body": True})
+            async for part in self.rest:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+
+
+async def events(service: Service, job: RerankJob, respond: Callable[[Ranking], Json]) -> AsyncGenerator[bytes]:
+    """The events of a job; the last is "done", with the whole answer, or "error", with what a refused request gets.
+
+    A Refusal before the first event is raised.
+    """
     loop, happened = asyncio.get_running_loop(), asyncio.Queue[Event | None]()
 
     def on_event(event: Event) -> None:
@@ -31,19 +58,26 @@ async def events(service: Service, job: RerankJob, respond: Callable[[Ranking], 
     work = asyncio.ensure_future(service.rank(job, on_event))
     work.add_done_callback(lambda _: loop.call_soon(happened.put_nowait, None))
     try:
-        while True:
+        is_open, has_begun = True, False
+        while is_open:
             try:
-                event = await asyncio.wait_for(happened.get(), SILENCE)
+                batch = [await asyncio.wait_for(happened.get(), SILENCE)]
             except TimeoutError:
                 yield b": the model reasons\n\n"
+                has_begun = True
                 continue
-            if event is None:
-                break
-            if (named := as_json_event(event)) is not None:
-                yield message(*named)
+            while not happened.empty():
+                batch.append(happened.get_nowait())
+            is_open = None not in batch
+            named = [as_json_event(event) for event in batch if event is not None]
+            if text := b"".join([message(*one) for one in named if one is not None]):
+                yield text
+                has_begun = True
         try:
             yield message("done", respond(await work))
         except Refusal as refusal:
+            if not has_begun:
+                raise
             yield message("error", {**refusal.body(job.query.id), "status": refusal.status})
     finally:
         work.cancel()

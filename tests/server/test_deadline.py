@@ -106,6 +106,19 @@ def test_a_stream_has_the_comparisons_the_orders_and_the_answer(serving: Serving
     assert events[-1][1]["results"] == plain["results"]
 
 
+def test_a_stream_has_the_reasoning_as_it_comes(serving: Serving) -> None:
+    async def reasons(_: Any) -> Any:
+        for piece in ("<think>the ", "second", "</think> <answer>[2]</answer>"):
+            yield piece
+
+    events = events_of(serving(reasons, settings={"k": 1}), documents=["a", "b"])
+    assert [name for name, _ in events] == ["comparison", *["reasoning"] * 3, "answer", "order", "done"]
+    written = ""
+    for _, data in events[1:4]:
+        written = written[: data["start"]] + data["text"]
+    assert written == "<think>the second</think> <answer>[2]</answer>"
+
+
 def test_a_stream_ends_with_an_error_if_the_model_fails(serving: Serving) -> None:
     def fails(messages: Any) -> str:
         if "less?" in str(messages):
@@ -117,11 +130,12 @@ def test_a_stream_ends_with_an_error_if_the_model_fails(serving: Serving) -> Non
     assert (data["status"], data["error"]["code"]) == (424, 424)
 
 
-def test_a_stream_beyond_the_queue_ends_with_429(serving: Serving, held: Held) -> None:
+def test_a_stream_beyond_the_queue_is_429(serving: Serving, held: Held) -> None:
     server = serving(held, max_queries=1, max_queue=0)
     first = Posting(server)
     server.until(lambda _: held.open)
-    assert events_of(server)[-1][1]["status"] == 429
+    refused = server.rerank(stream=True)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, 429)
     held.release.set()
     first.join()
 

@@ -95,7 +95,7 @@ const draw = {
   reasoning({ comparison, start, text }) {
     const one = run.sets.get(comparison);
     one.written = one.written.slice(0, start) + text;
-    one.reasoning.textContent = one.written;
+    one.reasoning.textContent = one.written.replace(/<\/?(think|answer)>/g, " ").trim();
     one.reasoning.scrollTop = one.reasoning.scrollHeight;
   },
   answer({ comparison, answer, parsed, reasoning, tokens }) {
