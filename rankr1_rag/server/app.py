@@ -25,7 +25,7 @@ from rankr1_rag import __version__
 from rankr1_rag.explain.html import environment, read_resource
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.server.config import ServerConfig
-from rankr1_rag.server.contract import Json, Refusal, RerankRequest, answer, info, tei_answer
+from rankr1_rag.server.contract import KINDS, Json, Refusal, RerankRequest, answer, info, tei_answer
 from rankr1_rag.server.events import EventStream, events
 from rankr1_rag.server.guard import Guard
 from rankr1_rag.server.keys import Keys
@@ -46,6 +46,15 @@ POLICY = (
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
 """What the page of the server may load: its own script and style, nothing of others."""
+
+RESULT = {"index": 1, "relevance_score": 0.97}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"description": kind, "content": {"application/json": {"example": Refusal(status, "…").body("id")}}}
+    for status, (kind, _) in KINDS.items()
+    if status != 499
+}
+RESPONSES[200] = {"content": {"application/json": {"example": {"id": "id", "model": "model", "results": [RESULT]}}}}
+"""The answers of the route that reranks, for its description."""
 
 DESCRIPTION = """Reranks documents with a language model that reasons before it picks.
 
@@ -73,7 +82,7 @@ def create_app(reranker: Reranker, config: ServerConfig, say: Callable[[str], ob
         finally:
             loading.cancel()
             await asyncio.wait({loading})
-            await reranker.aclose()
+            await service.reranker.aclose()
             for logger in loggers:
                 logger.removeFilter(hide)
 
@@ -130,7 +139,8 @@ def add_rerank(app: FastAPI, service: Service) -> None:
         return as_json(whole, {"server-timing": timing})
 
     for path in RERANK:
-        app.post(path, summary="Rerank documents", include_in_schema=path == "/v1/rerank")(rerank)
+        is_shown = path == "/v1/rerank"
+        app.post(path, summary="Rerank documents", responses=RESPONSES, include_in_schema=is_shown)(rerank)
 
 
 def add_plain(app: FastAPI, service: Service) -> None:

@@ -10,6 +10,7 @@ from tests.server.conftest import DOCUMENTS, Running
 
 BEST_FIRST = [1, 3, 2, 0]
 Serving = Callable[..., Running]
+pytestmark = pytest.mark.third_party
 
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank", "/v1/v2/rerank"])

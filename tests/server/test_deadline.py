@@ -13,6 +13,7 @@ import pytest
 from tests.server.conftest import BODY, DOCUMENTS, Held, Posting, Running, posted
 
 Serving = Callable[..., Running]
+pytestmark = pytest.mark.third_party
 
 
 @pytest.fixture

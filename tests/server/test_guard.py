@@ -20,6 +20,7 @@ from rankr1_rag.server.keys import Keys
 from tests.server.conftest import BODY, Held, Posting, Running, bearer, posted
 
 Serving = Callable[..., Running]
+pytestmark = pytest.mark.third_party
 KEYS = ["first-key-1234567890", "second-key-0987654321"]
 
 
