@@ -83,6 +83,54 @@ def test_open_queries_are_finished_when_it_is_stopped(serve: Callable[..., Proce
     assert one.process.wait(timeout=20) == -signal.SIGTERM
 
 
+def test_what_is_open_after_the_time_of_grace_is_answered_with_the_order_so_far(
+    serve: Callable[..., Process], shell: Shell
+) -> None:
+    one = serve("--grace", "1")
+    one.wait_for("judge is ready")
+    shell.server.delay, answers = 6.0, list[httpx.Response]()
+    client = threading.Thread(target=lambda: answers.append(one.rerank()))
+    client.start()
+    while len(shell.server.prompts) < 2:
+        time.sleep(0.01)
+    start = time.monotonic()
+    one.process.send_signal(signal.SIGTERM)
+    client.join()
+    assert [result["index"] for result in answers[0].json()["results"]] == [0, 1, 2]
+    assert "the best so far" in answers[0].json()["meta"]["warnings"][0]
+    assert one.process.wait(timeout=20) == -signal.SIGTERM
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.slow
+def test_no_answer_is_cut_when_it_is_stopped_under_load(serve: Callable[..., Process], shell: Shell) -> None:
+    one = serve("--max-queries", "8")
+    one.wait_for("judge is ready")
+    shell.server.delay, stopped = 0.05, threading.Event()
+    statuses, refused = list[int](), list[str]()
+
+    def ask() -> None:
+        while not stopped.is_set():
+            try:
+                statuses.append(one.rerank().status_code)
+            except httpx.TransportError as error:
+                refused.append(str(error))
+                return
+
+    clients = [threading.Thread(target=ask) for _ in range(24)]
+    for client in clients:
+        client.start()
+    time.sleep(2)
+    one.process.send_signal(signal.SIGTERM)
+    assert one.process.wait(timeout=40) == -signal.SIGTERM
+    stopped.set()
+    for client in clients:
+        client.join()
+    assert set(statuses) <= {200, 503}
+    assert statuses.count(200) > 24
+    assert not [error for error in refused if "complete message" in error]
+
+
 def test_what_cannot_be_served_is_an_error_in_one_line(shell: Shell) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         shell.run("serve", "--port", str(taken.getsockname()[1]), code=1)
