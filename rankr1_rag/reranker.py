@@ -137,7 +137,8 @@ class Reranker(Settings):
         """`rank`, from any event loop; cancelling it cancels its open comparisons."""
         with contained():
             run = self._read(query, passages, k, retrieve, ordered, deadline, on_event)
-            ranking = await private_loop().wait(self._rank(run), ENDING if run.limits is None else AT_DEADLINE)
+            in_time = run.limits is not None and run.limits.seconds is not None
+            ranking = await private_loop().wait(self._rank(run), AT_DEADLINE if in_time else ENDING)
             if ranking.failure or not all(one.parsed for one in ranking.trace):
                 ranking.log_problems()
             return ranking

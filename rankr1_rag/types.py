@@ -145,8 +145,9 @@ class Truncated:
 
     def __str__(self) -> str:
         kind = "{:g} s" if self.reason == "deadline" else "{:,.0f} tokens"
-        open = f", {len(self.unanswered)} comparisons of a round without an answer" if self.unanswered else ""
-        return f"ended after {kind.format(self.limit)}: {self.selected} selected{open}"
+        n = len(self.unanswered)
+        left = f", {n} comparison{'s' if n > 1 else ''} of its round without an answer" if n else ""
+        return f"ended after {kind.format(self.limit)}: {self.selected} selected{left}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,11 +190,11 @@ class LocalModel(ABC, Generic[W]):
 
     async def complete(self, request: Request) -> Completion:
         """Queue the request and await its completion. PromptTooLong, BackendUnavailable, BackendError."""
-        answer, worker = on_text.get() if self.streams else None, self.worker()
-        if answer is None:
+        heard, loop, worker = on_text.get() if self.streams else None, asyncio.get_running_loop(), self.worker()
+        if heard is None:
             future = worker.ask("complete", request)
         else:
-            future = worker.ask("stream", request, partial(asyncio.get_running_loop().call_soon_threadsafe, answer))
+            future = worker.ask("stream", request, lambda *piece: loop.call_soon_threadsafe(heard, *piece))
         completion: Completion = await asyncio.wrap_future(future)
         return completion
 

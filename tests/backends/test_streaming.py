@@ -64,7 +64,7 @@ def test_what_a_server_streams_is_the_completion_that_it_would_have_sent(
     completion, pieces = heard(server.backend())
     assert server.seen[0].body["stream"] is True
     assert server.seen[0].body["stream_options"] == {"include_usage": True}
-    server.answer(chat(**{"content": None, "finish_reason": reason, **message}))
+    server.answer(chat(message.get("content"), reason, **{key: message[key] for key in message if key != "content"}))
     assert [completion] == ask(server.backend(), asking())
     assert "stream" not in server.seen[1].body
     assert "".join(text for _, text in pieces) == completion.text

@@ -424,6 +424,8 @@ def test_the_events_of_a_query_say_all_that_its_ranking_says() -> None:
     for one in answered:
         pieces = [piece for piece in events if isinstance(piece, ComparisonText) and piece.number == one.number]
         assert "".join(piece.text for piece in pieces) == one.comparison.completion.text
+    rounds = [[min(one.set) for one in opened if one.round == number] for number in range(ranking.cost.rounds)]
+    assert all(foremost == sorted(foremost) for foremost in rounds)
     orders = [one for one in events if isinstance(one, OrderSoFar)]
     assert len(orders) == len(answered)
     assert all(sorted(one.order) == list(range(30)) for one in orders)

@@ -50,8 +50,10 @@ def test_whatever_is_answered_the_last_winner_is_in_front_of_those_it_beat(data:
     n = data.draw(st.integers(2, 30))
     asked = []
     for _ in range(data.draw(st.integers(1, 8))):
-        shown = data.draw(st.lists(st.integers(0, n - 1), min_size=2, max_size=6, unique=True))
-        asked.append((tuple(shown), tuple(data.draw(st.permutations(shown))[: data.draw(st.integers(1, len(shown)))])))
+        members = data.draw(st.lists(st.integers(0, n - 1), min_size=2, max_size=6, unique=True))
+        asked.append(
+            (tuple(members), tuple(data.draw(st.permutations(members))[: data.draw(st.integers(1, len(members)))]))
+        )
     order = so_far(n, asked)
     assert sorted(order) == list(range(n))
     shown, answer = asked[-1]
