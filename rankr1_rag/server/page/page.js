@@ -201,7 +201,7 @@ async function rerank(event) {
   $("stop").disabled = false;
   drawOrder(run.order, 0);
   say(`Ranking ${count(texts.length, "passage")}.`);
-  $("run-title").focus();
+  $("stop").focus();
   figures();
   const clock = setInterval(figures, 200);
   try {
@@ -220,6 +220,7 @@ async function rerank(event) {
     figures();
     for (const { item } of run.sets.values()) item.className = "";
     $("start").disabled = false;
+    if (document.activeElement === $("stop")) $("start").focus();
     $("stop").disabled = true;
   }
 }
