@@ -109,20 +109,15 @@ class Service:
 
     async def read(self, request: RerankRequest, id: str, key: str, start: float) -> RerankJob:
         """Check a request that came at `start` and make it a job. Refusal by the limits of the server."""
-        plan, n = self.reranker.plan, len(request.given)
+        n = len(request.given)
         if not self.names(request.model):
             raise Refusal(404, f"there is no model {request.model!r:.100} here: use {self.model!r}", param="model")
         if n > self.config.max_documents:
             most = f"the most is {self.config.max_documents:,}"
             raise Refusal(413, f"the request has {n:,} documents: {most}", param="documents")
         query, passages = query_text(request), passages_of(request)
-        if request.max_tokens_per_query is not None:
-            query = clip(query, request.max_tokens_per_query, plan.backend.count)
-        if (limit := request.max_tokens_per_doc) is not None:
-            shorten = partial(clip, limit=limit, count=plan.backend.count)
-            passages = await asyncio.to_thread(lambda: [replace(one, text=shorten(one.text)) for one in passages])
-        if self.config.max_tokens is not None or request.must_fit:
-            await asyncio.to_thread(self.check_tokens, query, passages, request.must_fit)
+        if request.max_tokens_per_query or request.max_tokens_per_doc or request.must_fit or self.config.max_tokens:
+            query, passages = await asyncio.to_thread(self.fit, request, query, passages)
         deadline = request.rankr1.deadline or self.reranker.deadline or LONGEST
         return RerankJob(
             query=Query(id, query),
@@ -133,20 +128,28 @@ class Service:
             deadline=start + min(deadline, self.config.max_deadline or LONGEST),
         )
 
-    def check_tokens(self, query: str, passages: Sequence[Passage], must_fit: bool) -> None:
-        """Refusal for more tokens than the server takes or, with `must_fit`, than the model can be shown."""
+    def fit(self, request: RerankRequest, query: str, passages: list[Passage]) -> tuple[str, list[Passage]]:
+        """The texts, cut to what the request allows; in a thread, as tokens are counted.
+
+        Refusal for more tokens than the server takes or, if nothing may be cut, than the model can be shown.
+        """
         plan, most = self.reranker.plan, self.config.max_tokens
+        count = plan.backend.count
+        if (limit := request.max_tokens_per_query) is not None:
+            query = clip(query, limit, count)
+        if (limit := request.max_tokens_per_doc) is not None:
+            passages = [replace(one, text=clip(one.text, limit, count)) for one in passages]
         if most is not None:
             texts = [query, *(text for one in passages for text in (one.title, one.text) if text)]
-            n = sum(tokens(text, plan.backend.count) for text in texts)
-            if n > most:
+            if (n := sum(tokens(text, count) for text in texts)) > most:
                 raise Refusal(422, f"the texts have {n:,} tokens: the most is {most:,}", tei="Tokenizer")
-        if must_fit:
+        if request.must_fit:
             reasoning, limits = plan.reasoning_tokens * plan.format.reasoning, (plan.query_tokens, plan.passage_tokens)
             budget = Budget(plan.format, plan.size, reasoning, *limits, clip=plan.clip, fewest=FEWEST)
             if cut := budget.fit(query, passages, plan.backend).clipped:
                 problem = f"{cut} texts are too long for the model: shorten them, or allow truncation"
                 raise Refusal(422, problem, param="truncation", tei="Tokenizer")
+        return query, passages
 
     async def rank(self, job: RerankJob, on_event: OnEvent | None = None) -> Ranking:
         """Rank as soon as there is a place. Refusal where there is none, and for a model that fails."""
