@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import pickle
 import random
 import re
 import threading
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankr1_rag import BackendError, Completion, Ranking, Reranker
+from rankr1_rag import BackendError, Completion, Cost, Ranking, Reranker
 from rankr1_rag.backends import on_text
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.concurrency.event_loop import private_loop
@@ -72,7 +73,8 @@ def check(ranking: Ranking, n: int = len(TEXTS)) -> None:
     early = ranking.truncated
     if early is not None:
         assert len(ranking.selected) == early.selected <= ranking.k
-        assert ranking.cost.truncated == 1
+        assert pickle.loads(pickle.dumps(ranking)).cost.truncated == 1
+        assert sum([ranking.cost] * 3, Cost()).truncated == 3
         if ranking.chosen is None:
             assert ranking.order[: early.selected] == ranking.selected
     assert all(one > other for one, other in zip(ranking.scores, ranking.scores[1:], strict=False))
