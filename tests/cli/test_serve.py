@@ -64,8 +64,16 @@ def test_it_answers_until_it_is_stopped(serve: Callable[..., Process]) -> None:
     one.wait_for("judge is ready")
     assert [result["index"] for result in one.rerank().json()["results"]] == [1, 2, 0]
     one.wait_for("POST /v1/rerank 200 in")
+    assert "event: done" in one.rerank(stream=True).text
     one.process.send_signal(signal.SIGTERM)
     assert one.process.wait(timeout=20) == -signal.SIGTERM
+    assert "Traceback" not in one.said
+
+
+def test_ctrl_c_ends_it_as_it_ends_other_commands(serve: Callable[..., Process]) -> None:
+    one = serve()
+    one.process.send_signal(signal.SIGINT)
+    assert one.process.wait(timeout=20) == 130
     assert "Traceback" not in one.said
 
 
