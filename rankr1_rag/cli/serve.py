@@ -10,7 +10,7 @@ from rankr1_rag.server.config import ServerConfig
 from rankr1_rag.settings import options
 
 
-def serve(*, settings: CommandSettings, config: ServerConfig) -> None:
+def serve(*, config: ServerConfig, settings: CommandSettings) -> None:
     """Serve rerank requests of the clients of Cohere, Jina, Voyage, vLLM and TEI until SIGTERM; the API is at /docs.
 
     All requests share one model. Without keys only this machine may ask.

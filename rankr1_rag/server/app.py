@@ -25,6 +25,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from rankr1_rag import __version__
 from rankr1_rag.concurrency.event_loop import private_loop
+from rankr1_rag.errors import BackendError
 from rankr1_rag.explain.html import environment, read_resource
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.server.config import ServerConfig
@@ -244,7 +245,8 @@ class WithoutTexts(logging.Filter):
 def shortened(arg: object, hides: bool) -> object:
     """An argument of a log record without text of others."""
     if isinstance(arg, Exception):
-        return f"{type(arg).__name__}: {str(arg).partition(': ')[0]}"
+        name = type(arg).__name__
+        return f"{name}: {str(arg).partition(': ')[0]}" if isinstance(arg, BackendError) else name
     if isinstance(arg, str):
         return "…" if hides else re.sub(r"( answered \d+): .*", r"\1", arg, flags=re.DOTALL)
     return arg

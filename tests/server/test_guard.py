@@ -196,6 +196,10 @@ def test_many_large_requests_at_once_are_429(serving: Serving, monkeypatch: pyte
     server.until(lambda service: server.rerank(documents=["number 1" + " " * 2_000, "number 0"]).is_success)
 
 
+def vague(messages: Any) -> str:
+    return "<answer>[1]</answer>" if "less?" in str(messages) else "TOP-SECRET-PASSAGE"
+
+
 def test_nothing_that_a_client_sends_is_logged(serving: Serving, caplog: Any) -> None:
     def fails(messages: Any) -> str:
         if "less?" in str(messages):
@@ -209,6 +213,8 @@ def test_nothing_that_a_client_sends_is_logged(serving: Serving, caplog: Any) ->
         server.post("/v1/rerank", json={**body, "top_n": "TOP-SECRET-PASSAGE"})
         server.post("/v1/rerank?q=TOP-SECRET-PASSAGE", content=json.dumps(body))
         server.post("/TOP-SECRET-PASSAGE", json=body)
+        unclear = serving(vague, settings={"strict": True, "force": "never"})
+        assert unclear.post("/v1/rerank", json=body).status_code == 424
         strict = serving(fails)
         assert strict.post("/v1/rerank", json=body).status_code == 424
         strict.service.queue.enter = None  # type: ignore[assignment,method-assign]
