@@ -182,7 +182,7 @@ class Answer:
             headers.append((b"retry-after", str(refusal.retry_after).encode()))
         if refusal.status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
-        if refusal.status in (408, 413):
+        if refusal.status == 408:  # the rest of any other body is read and dropped: its client may still send it
             headers.append((b"connection", b"close"))
         await self({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await self({"type": "http.response.body", "body": body})

@@ -110,6 +110,21 @@ def test_large_requests(server: Running) -> None:
     )
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_sends_all_before_it_reads_sees_that_it_was_too_much(server: Running, chunked: bool) -> None:
+    assert server.base_url.port is not None
+    n = 40 << 20
+    with socket.create_connection((server.base_url.host, server.base_url.port), timeout=20) as connection:
+        length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {n}"
+        head = f"POST /v1/rerank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{length}\r\n\r\n"
+        connection.sendall(head.encode())
+        for _ in range(n >> 20):
+            connection.sendall((b"100000\r\n" if chunked else b"") + b" " * (1 << 20) + (b"\r\n" if chunked else b""))
+        connection.sendall(b"0\r\n\r\n" if chunked else b"")
+        assert connection.recv(12) == b"HTTP/1.1 413"
+    assert server.get("/health").status_code == 200
+
+
 def test_clients_that_leave_leave_nothing_behind() -> None:
     held = Held()
     with running(Scripted(held), ServerConfig(max_queries=4, max_queue=1_000)) as server:
