@@ -222,7 +222,9 @@ async def refuse_invalid(_: Request, error: Exception) -> Response:
         raise Refusal(400, f"the body is no JSON: {first['ctx']['error']} at character {first['loc'][-1]}")
     if not place and first["type"] in ("model_attributes_type", "missing"):
         raise Refusal(400, "the body is no JSON object: send one, with the header 'Content-Type: application/json'")
-    raise Refusal(422, f"{place or 'the body'}: {first['msg']}", param=place or None)
+    raise Refusal(
+        413 if first["type"] == "too_long" else 422, f"{place or 'the body'}: {first['msg']}", param=place or None
+    )
 
 
 async def refuse_unknown(_: Request, error: Exception) -> Response:

@@ -14,7 +14,7 @@ from rankr1_rag.types import Passage, Ranking
 
 Json = dict[str, Any]
 Positive = Annotated[int, Field(ge=1)]
-Texts = list[str | Json]
+Texts = Annotated[list[str | Json], Field(max_length=100_000)]
 
 
 class Own(BaseModel):
