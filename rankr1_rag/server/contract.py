@@ -54,9 +54,6 @@ class RerankRequest(BaseModel):
     stream: bool | None = Field(None, description="Server-sent events instead of one answer.")
     rankr1: Own = Own()
 
-    def __init__(self, **fields: Any) -> None:  # noqa: ANN401
-        super().__init__(**fields)
-
     @property
     def is_tei(self) -> bool:
         """Whether a client of text-embeddings-inference asks: its answers and errors have a form of their own."""

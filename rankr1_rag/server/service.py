@@ -12,7 +12,7 @@ from functools import partial
 from uuid import uuid4
 
 from rankr1_rag.engine.query import FEWEST, Budget
-from rankr1_rag.errors import RankR1Error, UnparsedError
+from rankr1_rag.errors import LoopError, RankR1Error, UnparsedError
 from rankr1_rag.explain import page
 from rankr1_rag.prompt import clip, tokens
 from rankr1_rag.reranker import Reranker
@@ -173,6 +173,10 @@ class Service:
             job.spent["engine"] = time.monotonic() - start
         except QueueFull as error:
             raise Refusal(429, str(error), retry_after=error.retry_after) from None
+        except LoopError:  # closed meanwhile
+            raise Refusal(503, "the server is stopping", retry_after=round(AGAIN)) from None
+        except ValueError as error:  # a context that is too small for these texts
+            raise Refusal(422, str(error), tei="Tokenizer") from None
         except RankR1Error as error:
             log.warning("query %s failed: %s", job.query.id, error)
             raise Refusal(424, f"the model failed: {type(error).__name__}: {error}") from None

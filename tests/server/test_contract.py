@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rankr1_rag.backends.scripted import Scripted
 from tests.server.conftest import DOCUMENTS, Running
 
 BEST_FIRST = [1, 3, 2, 0]
@@ -235,6 +236,14 @@ def test_texts_that_must_not_be_cut_are_422_if_they_are_too_long(serving: Servin
     assert server.rerank(documents=long, **{name: value}).status_code == 422
     assert server.rerank(**{name: value}).status_code == 200
     assert server.rerank(documents=long, **{name: True}).status_code == 200
+
+
+def test_texts_for_which_the_context_is_too_small_are_422(serving: Serving) -> None:
+    backend = Scripted(lambda _: "<answer>[1]</answer>", context=1_300, count=len)
+    server = serving(backend, settings={"reasoning_tokens": 8, "size": 4})
+    refused = server.rerank(query="word " * 1_000)
+    assert refused.status_code == 422
+    assert "a context of 1300 tokens leaves" in refused.json()["message"]
 
 
 def test_unknown_routes_and_methods_are_errors_of_the_same_form(server: Running) -> None:
