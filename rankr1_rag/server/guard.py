@@ -50,7 +50,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         answer = Answer(send, scope)
-        path = scope["path"]
+        path = scope["path"] = "/" + "/".join(filter(None, scope["path"].split("/")))  # addresses may end in a slash
         route = path if path in self.routes else "/rankings" if path.startswith("/rankings/") else "other"
         body = b""
         try:

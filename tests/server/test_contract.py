@@ -33,6 +33,12 @@ def test_every_route_answers_with_all_fields_of_all_clients(server: Running, pat
     assert body["meta"]["billed_units"] == {"search_units": 1}
     assert "warnings" not in body["meta"]
     assert "rankr1" not in body
+    assert "engine;dur=" in answer.headers["server-timing"]
+
+
+@pytest.mark.parametrize("path", ["//rerank", "/v1//rerank", "/v1/rerank/"])
+def test_addresses_that_end_in_a_slash_work_too(server: Running, path: str) -> None:
+    assert server.post(server.url + path, json={"query": "least?", "documents": DOCUMENTS}).status_code == 200
 
 
 @pytest.mark.parametrize("name", ["top_n", "top_k"])
