@@ -1,4 +1,4 @@
-"""The server under load: its own time a request, its memory, its throughput against that of `rank_many`.
+"""The server under load: its own time a request, memory, late answers, its throughput against that of `rank_many`.
 
     python -m bench.serve > bench/serve.md
     python -m bench.serve load --clients 20 --requests 200 --delay 0.02      one part, smaller
@@ -142,6 +142,42 @@ def load(clients: int, requests: int, delay: float) -> str:
     return "\n".join(["| figure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
+def deadlines(requests: int, delay: float) -> str:
+    """How late answers are at random deadlines of 10 ms to 5 s, 50 clients at once, as rows of Markdown."""
+    server = Server(sys.executable, "-m", "bench.serve", "serve", "--delay", str(delay), "--max-queue", str(requests))
+    documents, late, warned = [f"passage {i}" for i in range(100)], list[float](), 0
+
+    async def client(rng: random.Random, n: int) -> None:
+        nonlocal warned
+        reader, writer = await asyncio.open_connection(server.host, server.port)
+        for _ in range(n):
+            limit = 10 ** rng.uniform(-2, 0.7)
+            own = {"deadline": limit, "k": 20}
+            body = json.dumps({"query": "which?", "documents": documents, "rankr1": own}).encode()
+            head = "POST /v1/rerank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
+            start = time.perf_counter()
+            writer.write(f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            found = json.loads(await reader.readexactly(int(re.findall(rb"content-length: (\d+)", answer)[0])))
+            assert answer.startswith(b"HTTP/1.1 200"), answer
+            assert sorted(one["index"] for one in found["results"]) == [*range(100)]
+            if "warnings" in found["meta"]:
+                warned += 1
+                late.append(1000 * (time.perf_counter() - start - limit))
+        writer.close()
+
+    async def run() -> None:
+        await asyncio.gather(*(client(random.Random(seed), requests // 50) for seed in range(50)))
+
+    asyncio.run(run())
+    server.stop()
+    shown = " / ".join(f"{percentile(late, share):.1f}" for share in (0.5, 0.9, 0.99, 1.0))
+    rows = f"| requests, of them ended at their deadline | {requests:,}, {warned:,} |"
+    return (
+        f"| figure | value |\n|---|---|\n{rows}\n| later than the deadline, median / p90 / p99 / most, ms | {shown} |"
+    )
+
+
 def embedded(queries: int) -> str:
     """Queries a second of the embedded model: `rank_many`, and the server with as many clients as the engine takes."""
     from rankr1_rag import Reranker, demo
@@ -181,7 +217,7 @@ def embedded(queries: int) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("part", nargs="?", default="all", choices=["all", "serve", "load", "embedded"])
+    parser.add_argument("part", nargs="?", default="all", choices=["all", "serve", "load", "deadlines", "embedded"])
     parser.add_argument("--clients", type=int, default=500)
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--delay", type=float, default=0.1)
@@ -195,5 +231,7 @@ if __name__ == "__main__":
         print("# The server under load\n\nMade by `python -m bench.serve`.\n")
     if given.part in ("all", "load"):
         print(load(given.clients, given.requests, given.delay))
+    if given.part in ("all", "deadlines"):
+        print("\n" + deadlines(min(given.requests, 1_000), 5 * given.delay))
     if given.part in ("all", "embedded"):
         print("\n" + embedded(given.queries))
