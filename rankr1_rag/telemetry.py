@@ -105,9 +105,10 @@ def span(operation: str, model: str, attributes: Mapping[str, Any]) -> Iterator[
 def documents(ranking: Ranking) -> dict[str, Any]:
     """The first candidates and the best of the ranking."""
     found: dict[str, Any] = {}
+    scores: tuple[float | None, ...] = ranking.scores
     sides: dict[str, list[tuple[Passage, float | None]]] = {
         "input": [(passage, None) for passage in ranking.candidates[:MOST]],
-        "output": [*zip(ranking.passages, ranking.scores, strict=True)][: min(MOST, ranking.k)],
+        "output": [*zip(ranking.passages, scores, strict=True)][: min(MOST, ranking.k)],
     }
     for side, passages in sides.items():
         for place, (passage, score) in enumerate(passages):

@@ -280,8 +280,8 @@ class GracefulServer(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        for number in stopped[-1:]:
-            signal.raise_signal(number)
+        if stopped:
+            signal.raise_signal(stopped[-1])
 
     async def shutdown(self, sockets: list[Any] | None = None) -> None:
         """Stop accepting requests, wait for the open ones, then end."""
