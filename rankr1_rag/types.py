@@ -84,7 +84,7 @@ class Comparison:
     lenient: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cost:
     """The cost of a ranking. Costs add up: `sum(costs, Cost())`; rounds and seconds then add up too.
 
@@ -110,19 +110,11 @@ class Cost:
     lenient: int = 0
     clipped_tokens: int = 0
 
-    @property
-    def truncated(self) -> int:
-        """The number of rankings that ended early. No field: the cost of a whole ranking is written without it."""
-        return int(vars(self).get("_truncated", 0))
-
     def __add__(self, other: Cost) -> Cost:
-        both = Cost(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
-        vars(both)["_truncated"] = self.truncated + other.truncated
-        return both
+        return Cost(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
     def __repr__(self) -> str:
-        names = [*(one.name for one in fields(self)), *(["truncated"] if self.truncated else [])]
-        return f"Cost({', '.join(f'{name}={round(getattr(self, name), 2)}' for name in names)})"
+        return f"Cost({', '.join(f'{one.name}={round(getattr(self, one.name), 2)}' for one in fields(self))})"
 
 
 Reason = Literal["deadline", "budget_tokens"]
@@ -242,7 +234,7 @@ class Ranking:
     def cost(self) -> Cost:
         """The sum over the trace."""
         completions = [comparison.completion for comparison in self.trace]
-        cost = Cost(
+        return Cost(
             comparisons=len(self.trace),
             rounds=len({comparison.round for comparison in self.trace}),
             passages_read=sum(len(comparison.set) + len(comparison.known) for comparison in self.trace),
@@ -258,9 +250,6 @@ class Ranking:
             lenient=sum(comparison.lenient for comparison in self.trace),
             clipped_tokens=self.clipped_tokens,
         )
-        if self.truncated is not None:
-            vars(cost)["_truncated"] = 1
-        return cost
 
     def explain(self, rank: int) -> Explanation:
         """The reasoning that put a passage at this rank, counted from 1. IndexError if there is no such rank."""

@@ -242,7 +242,6 @@ def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
     if not 0 <= ranking.retrieved <= len(passages):
         raise ValueError(f'"retrieved" must be 0..{len(passages)}, not {ranking.retrieved}')
     if not own.get("trace"):
-        vars(cost)["_truncated"] = int(ranking.truncated is not None)
         vars(ranking)["cost"] = cost  # where its cached_property looks first
         given = [of_kind("the passage", one, "an object") for one in record[_list_name(record)]]
         scores = tuple(float(member(one, "score", "a number")) for one in given)
