@@ -52,7 +52,12 @@ class RerankRequest(BaseModel):
     instruct: str | None = None
     request_id: str | None = None
     stream: bool | None = Field(None, description="Server-sent events instead of one answer.")
-    rankr1: Own = Own()
+    rankr1: Own | None = None
+
+    @property
+    def own(self) -> Own:
+        """What only this server knows."""
+        return self.rankr1 or Own()
 
     @property
     def is_tei(self) -> bool:
@@ -82,7 +87,7 @@ class RerankRequest(BaseModel):
     @property
     def include(self) -> set[str]:
         """What is wanted under "rankr1"."""
-        return set(self.rankr1.include or ())
+        return set(self.own.include or ())
 
 
 class Refusal(Exception):

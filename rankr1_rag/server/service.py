@@ -118,12 +118,12 @@ class Service:
         query, passages = query_text(request), passages_of(request)
         if request.max_tokens_per_query or request.max_tokens_per_doc or request.must_fit or self.config.max_tokens:
             query, passages = await asyncio.to_thread(self.fit, request, query, passages)
-        deadline = request.rankr1.deadline or self.reranker.deadline or LONGEST
+        deadline = request.own.deadline or self.reranker.deadline or LONGEST
         return RerankJob(
             query=Query(id, query),
             passages=passages,
-            k=request.rankr1.k or min(request.best or 1, self.reranker.k or n or 1),
-            hops=request.rankr1.hops or self.reranker.hops,
+            k=request.own.k or min(request.best or 1, self.reranker.k or n or 1),
+            hops=request.own.hops or self.reranker.hops,
             key=key,
             deadline=start + min(deadline, self.config.max_deadline or LONGEST),
         )
