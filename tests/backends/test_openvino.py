@@ -130,6 +130,14 @@ def test_a_question_is_answered_and_counted(backend: OpenVINO) -> None:
     assert begun.text.startswith(" Paris")
 
 
+def test_the_numbers_of_short_texts_are_kept_and_no_long_text(backend: OpenVINO) -> None:
+    kept = backend._counted.cache_info
+    before = kept().currsize
+    for text, more in (("word " * 800, 1), ("word " * 800, 1), ("word " * 801, 1)):
+        assert 700 < backend.count(text) < 900
+        assert kept().currsize == before + more
+
+
 def test_the_pieces_of_a_text_come_as_they_are_generated_and_make_the_completion(backend: OpenVINO) -> None:
     pieces: list[tuple[int, str]] = []
 
