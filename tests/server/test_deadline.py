@@ -3,6 +3,8 @@
 import asyncio
 import json
 import random
+import re
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.server.conftest import BODY, DOCUMENTS, Held, Posting, Running, posted
+from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.server import ServerConfig
+from tests.server.conftest import BODY, DOCUMENTS, Held, Posting, Running, posted, running
 
 Serving = Callable[..., Running]
 pytestmark = pytest.mark.third_party
@@ -75,8 +79,41 @@ def test_random_deadlines_over_random_delays(serving: Serving, slow: Callable[[f
         body = one.answer.json()
         assert one.answer.status_code == 200
         assert sorted(result["index"] for result in body["results"]) == [*range(30)]
-        assert one.answer.elapsed.total_seconds() < one.fields["rankr1"]["deadline"] + 1.0
-    assert any("warnings" in one.answer.json()["meta"] for one in answers)
+    ended = [one for one in answers if "warnings" in one.answer.json()["meta"]]
+    late = [spent(one.answer) - one.fields["rankr1"]["deadline"] for one in ended]
+    assert len(ended) >= 10
+    assert statistics.median(late) < 0.05
+    assert max(late) < 1.0  # another program may have had the processor
+
+
+def spent(answer: Any) -> float:
+    """Seconds that a query waited and was ranked, without the network and the threads of the test."""
+    return sum(float(part) for part in re.findall(r"dur=([\d.]+)", answer.headers["server-timing"])) / 1000
+
+
+def test_counting_tokens_ends_at_the_deadline_and_two_count_at_once(serving: Serving) -> None:
+    counting, most, counted = [0], [0], list[float]()
+
+    def count(text: str) -> int:
+        counting[0] += 1
+        most[0] = max(most[0], counting[0])
+        time.sleep(0.02)
+        counting[0] -= 1
+        counted.append(time.monotonic())
+        return len(text) // 4
+
+    server = serving(Scripted(lambda _: "<answer>[1]</answer>", count=count))
+    fields: dict[str, Any] = {"documents": ["word " * 100] * 500, "max_tokens_per_doc": 50, "top_n": 1}
+    start = time.monotonic()
+    answers = [Posting(server, **fields, rankr1={"deadline": 0.3}) for _ in range(6)]
+    for one in answers:
+        one.join()
+        assert one.answer.json()["results"][0]["index"] == 0
+        assert "the best so far: ended after 0.3" in one.answer.json()["meta"]["warnings"][0]
+    time.sleep(0.2)
+    assert 0 < most[0] <= 2
+    assert counted[-1] < start + 2.0
+    assert server.order(documents=["a", "b"], max_tokens_per_doc=50) == [0, 1]
 
 
 def events_of(server: Running, **fields: Any) -> list[tuple[str, Any]]:
@@ -131,6 +168,14 @@ def test_a_stream_ends_with_an_error_if_the_model_fails(serving: Serving) -> Non
     assert (data["status"], data["error"]["code"]) == (424, 424)
 
 
+def test_a_stream_ends_with_an_error_if_the_server_fails(serving: Serving) -> None:
+    server = serving()
+    server.service.metrics.count = None  # type: ignore[assignment,method-assign]
+    name, data = events_of(server)[-1]
+    assert (name, data["status"]) == ("error", 500)
+    assert "the server failed: TypeError" in data["message"]
+
+
 def test_a_stream_beyond_the_queue_is_429(serving: Serving, held: Held) -> None:
     server = serving(held, max_queries=1, max_queue=0)
     first = Posting(server)
@@ -176,3 +221,14 @@ def test_a_stop_ends_open_and_waiting_queries_with_their_order_so_far(serving: S
         assert [result["index"] for result in one.answer.json()["results"]] == [0, 1]
         assert one.answer.json()["meta"]["warnings"]
     stopping.result(timeout=5)
+
+
+def test_a_backend_that_does_not_close_does_not_keep_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(Scripted):
+        async def close(self) -> None:
+            await asyncio.sleep(3_600)
+
+    monkeypatch.setattr("rankr1_rag.server.app.LAST", 0.2)
+    with running(Endless(lambda _: "<answer>[1]</answer>"), ServerConfig()):
+        start = time.monotonic()
+    assert time.monotonic() - start < 5
