@@ -34,10 +34,13 @@ SLOW = 30.0
 """Seconds in which a client sends its whole request, or takes the next part of its answer."""
 
 HELD = 256 << 20
-"""Bytes of all requests that are held at once: more are refused."""
+"""Bytes of all requests that are held at once, with what they take once they are parsed: more are refused."""
 
 BRACKETS = 1_000_000
-"""The most opening brackets of a request: each is a list or an object of 64 bytes or more, once it is parsed."""
+"""The most lists and objects of a request, by their brackets."""
+
+OBJECT, VALUE = 200, 24
+"""Bytes of a list or an object, and of another value, once they are parsed."""
 
 PART = 64 << 10
 """Bytes of an answer that are sent at once: the server waits before a part for the client to take those before."""
@@ -60,11 +63,11 @@ class Guard:
             scope = {**scope, "method": "GET"}
         path = scope["path"] = "/" + "/".join(filter(None, scope["path"].split("/")))  # addresses may end in a slash
         route = path if path in self.routes else "/rankings" if path.startswith("/rankings/") else "other"
-        body = b""
+        held = 0
         try:
             scope["state"] |= {"id": answer.id, "key": self.admit(scope, answer.headers), "start": answer.start}
             if scope["method"] in ("POST", "PUT", "PATCH"):
-                body = await self.read(answer.headers, receive)
+                body, held = await self.read(answer.headers, receive)
                 await self.run(scope, body, receive, answer)
             else:
                 await self.app(scope, receive, answer)
@@ -75,7 +78,7 @@ class Guard:
         except Exception as error:
             await answer.refuse(refusal_of(error, answer.id))
         finally:
-            self.held -= len(body)
+            self.held -= held
             seconds = time.monotonic() - answer.start
             self.metrics.requests.labels(route, str(answer.status)).inc()
             self.metrics.seconds.labels(route).observe(seconds)
@@ -101,9 +104,9 @@ class Guard:
                 raise Refusal(403, "pages of this origin may not ask: add it with --cors")
         return key or ""
 
-    async def read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        """The whole body. Refusal where it is too large or too slow."""
-        most, body = self.config.max_bytes, bytearray()
+    async def read(self, headers: dict[bytes, bytes], receive: Receive) -> tuple[bytes, int]:
+        """The whole body, and by how much `held` has grown. Refusal where it is too large or too slow."""
+        most, body, held = self.config.max_bytes, bytearray(), 0
         too_large = Refusal(
             413, f"the request has more than {most:,} bytes, the most that is read: send fewer documents"
         )
@@ -118,20 +121,23 @@ class Guard:
                     if message["type"] == "http.disconnect":
                         raise Refusal(499, "the client left")
                     body += message.get("body", b"")
-                    self.held += len(message.get("body", b""))
-                    more = message.get("more_body", False)
+                    growth, more = len(message.get("body", b"")), message.get("more_body", False)
                     if len(body) > most:
                         raise too_large
+                    if not more:
+                        brackets = body.count(b"[") + body.count(b"{")
+                        if brackets > BRACKETS:
+                            raise Refusal(413, f"the request has more than {BRACKETS:,} brackets: send fewer documents")
+                        growth += OBJECT * brackets + VALUE * body.count(b",")
+                    self.held, held = self.held + growth, held + growth
                     if self.held > HELD:
                         raise Refusal(429, "the requests of this moment are too large: try again", retry_after=1)
-                if len(body) > BRACKETS and body.count(b"[") + body.count(b"{") > BRACKETS:
-                    raise Refusal(413, f"the request has more than {BRACKETS:,} brackets: send fewer documents")
         except BaseException as error:
-            self.held -= len(body)
+            self.held -= held
             if isinstance(error, TimeoutError):
                 raise Refusal(408, f"the request was not complete after {SLOW:.0f} s") from None
             raise
-        return bytes(body)
+        return bytes(body), held
 
     async def run(self, scope: Message, body: bytes, receive: Receive, answer: Answer) -> None:
         """Run the route with this body, until its client leaves."""

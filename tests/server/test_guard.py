@@ -204,11 +204,13 @@ def test_many_large_requests_at_once_are_429(serving: Serving, monkeypatch: pyte
 
 def test_many_brackets_are_413_and_hold_nothing(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard_module, "HELD", 5_000)
-    monkeypatch.setattr(guard_module, "BRACKETS", 1_000)
+    monkeypatch.setattr(guard_module, "BRACKETS", 25)
     server = serving()
     for _ in range(3):
-        assert server.rerank(documents=[[]] * 1_001).status_code == 413
-    assert server.rerank(documents=["number 1", "number 0"], more=[{}] * 900).status_code == 200
+        assert server.rerank(more=[{}] * 30).status_code == 413
+        assert server.rerank(more=[{}] * 20).status_code == 429  # 4 kB of objects, and what is around them
+        assert server.rerank(more=[1] * 200).status_code == 429
+    assert server.rerank(more=[{}] * 10).status_code == 200
 
 
 def test_a_client_that_does_not_read_is_left(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
