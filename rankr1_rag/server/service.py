@@ -76,7 +76,7 @@ class Service:
         self.config, self.metrics = config, metrics
         self.queue = FairQueue(most, config.max_queue)
         self.by_hops = {self.reranker.hops: self.reranker}
-        self.counting = asyncio.Semaphore(COUNTING)
+        self.counting = FairQueue(COUNTING, config.max_queue)
         self.pages: OrderedDict[str, tuple[Ranking, int]] = OrderedDict()
         self.page_bytes = 0
         self.ready = self.stopping = self.ending = False
@@ -147,9 +147,11 @@ class Service:
         try:
             with refusals(job):
                 async with asyncio.timeout(self.left(job)):
-                    await self.counting.acquire()
+                    await self.counting.enter(key)
+                    began = time.monotonic()
                     work = asyncio.create_task(asyncio.to_thread(self.fit, request, query, passages, stop))
-                    work.add_done_callback(lambda _: self.counting.release())
+                    work.add_done_callback(lambda _: self.counting.done(time.monotonic() - began))
+                    work.add_done_callback(lambda one: one.cancelled() or one.exception())  # of a client that left
                     query, passages = await asyncio.shield(work)  # the thread ends later than its client
         except TimeoutError:  # `rank` answers in the order of the request
             return job
@@ -260,11 +262,11 @@ def refusals(job: RerankJob) -> Iterator[None]:
         raise Refusal(429, str(error), retry_after=error.retry_after) from None
     except LoopError:  # closed meanwhile
         raise Refusal(503, "the server is stopping", retry_after=round(AGAIN)) from None
-    except ValueError as error:  # a context that is too small for these texts, an option that does not fit
-        raise Refusal(422, str(error), tei="Tokenizer") from None
     except RankR1Error as error:
         log.warning("query %s failed: %s", job.query.id, error)
         raise Refusal(424, f"the model failed: {type(error).__name__}, see the log of the server") from None
+    except ValueError as error:  # a context that is too small for these texts, an option that does not fit
+        raise Refusal(422, str(error), tei="Tokenizer") from None
 
 
 def kind_of(failure: str) -> str:
