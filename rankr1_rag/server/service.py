@@ -101,7 +101,7 @@ class Service:
             except Exception as error:
                 failure = f"{type(error).__name__}: {error}"
             if not self.ready:
-                self.problem = f"the model is not loaded: {kind_of(failure)}"
+                self.problem = f"the model is not loaded: {failure.partition(':')[0]}"
                 log.warning("the model is not loaded: %s (again in %.0f s)", failure, AGAIN)
                 await asyncio.sleep(AGAIN)
 
@@ -218,9 +218,9 @@ class Service:
                     self.queue.done(time.monotonic() - start)
             job.spent["engine"] = time.monotonic() - start
         if ranking.failure is not None:
-            kind_and_cause = ": ".join(ranking.failure.split(": ")[:2])  # the rest may hold texts
-            log.warning("query %s keeps its order: %s", job.query.id, kind_and_cause)
-            ranking = replace(ranking, failure=kind_of(ranking.failure))
+            name, cause, *_ = [*ranking.failure.split(": "), ""]  # the rest may hold texts, the cause addresses
+            log.warning("query %s keeps its order: %s: %s", job.query.id, name, cause)
+            ranking = replace(ranking, failure=name)
         self.metrics.count(ranking)
         return ranking
 
@@ -267,8 +267,3 @@ def refusals(job: RerankJob) -> Iterator[None]:
         raise Refusal(424, f"the model failed: {type(error).__name__}, see the log of the server") from None
     except ValueError as error:  # a context that is too small for these texts, an option that does not fit
         raise Refusal(422, str(error), tei="Tokenizer") from None
-
-
-def kind_of(failure: str) -> str:
-    """The name of an error, from the text "name: message"."""
-    return failure.partition(":")[0]
