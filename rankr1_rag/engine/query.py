@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import count
 from typing import NoReturn, Protocol
 
+from rankr1_rag.engine.limits import Limits
 from rankr1_rag.prompt import Format, Special, clip, clip_to_window, sanitise, special_pattern, tokens
-from rankr1_rag.scoring import fused
-from rankr1_rag.types import Clip, Comparison, Passage, Query, Ranking
+from rankr1_rag.scoring import decisions, fused, winner
+from rankr1_rag.selection import Answer, Round, Set, so_far
+from rankr1_rag.selection.voting import borda
+from rankr1_rag.types import Clip, Comparison, OrderSoFar, Passage, Query, Ranking, Truncated
 
 MARGIN = 192
 """Tokens kept free for the chat template and for the second request of a forced answer."""
@@ -209,6 +213,9 @@ class QueryRun:
 
     `candidates` grow by retrieval, `chosen` by selection; `ranks` holds the rank of each candidate in the retrieval
     that found it; `k` None selects all candidates; those that are not `ordered` have no order to fuse with.
+
+    Of the selection in progress: `left` are its positions, `places` those of them that it has selected, and `round` its
+    sets whose answers are not complete. `is_complete` once nothing is left to ask.
     """
 
     def __init__(
@@ -219,6 +226,7 @@ class QueryRun:
         retrieve: Retrieve | None = None,
         *,
         ordered: bool = True,
+        limits: Limits | None = None,
     ) -> None:
         self.query = Query("", query) if isinstance(query, str) else query
         if not (isinstance(self.query, Query) and isinstance(self.query.id, str) and isinstance(self.query.text, str)):
@@ -234,6 +242,12 @@ class QueryRun:
         self.texts = Texts()
         self.trace = Trace()
         self.turn: Turn | None = None
+        self.limits = limits
+        self.started = 0.0
+        self.left: Sequence[int] = ()
+        self.places: list[int] = []
+        self.round: Round = []
+        self.is_complete = False
 
     @property
     def wanted(self) -> int:
@@ -272,13 +286,45 @@ class QueryRun:
         self.candidates += tuple(new)
         return bool(new)
 
+    @property
+    def selected(self) -> list[int]:
+        """The positions selected for good, by the selection in progress too."""
+        return [*self.chosen, *(self.left[place] for place in self.places)]
+
+    @property
+    def unanswered(self) -> tuple[Set, ...]:
+        """The sets of the round that have no answer."""
+        rounds, answered = self.trace.rounds, self.trace.comparisons
+        return tuple(shown for place, shown in enumerate(self.round) if (rounds, place, 0) not in answered)
+
+    def order_so_far(self) -> tuple[int, ...]:
+        """All candidates: those selected, then the first-stage order as the answers changed it. No fusion."""
+        trace = [comparison for _, comparison in sorted(self.trace.comparisons.items())]
+        return tuple(so_far(len(self.candidates), decided(trace), self.selected))
+
+    def follow(self, limits: Limits, comparison: Comparison) -> None:
+        """Pass on a complete comparison; without tokens the query ends here if its round has more to ask."""
+        limits.answered(comparison)
+        if limits.on_event is not None:
+            limits.emit(OrderSoFar(self.order_so_far(), len(self.selected)))
+        if limits.used_up and self.unanswered:
+            limits.end("budget_tokens")
+
     def ranking(
-        self, trace: Sequence[Comparison], seconds: float, fusion: float | None, failure: str | None
+        self,
+        trace: Sequence[Comparison],
+        seconds: float,
+        fusion: float | None,
+        failure: str | None,
+        truncated: Truncated | None = None,
     ) -> Ranking:
         """The result: the positions selected, then the other candidates; after a failure the first-stage order."""
         if failure is not None:
             self.chosen = list(range(self.wanted))
         order = tuple(dict.fromkeys([*self.chosen, *range(len(self.candidates))]))
+        if truncated is not None:
+            order = self.order_so_far()
+            self.chosen = list(order[: self.wanted])
         return Ranking(
             query=self.query,
             candidates=self.candidates,
@@ -291,12 +337,23 @@ class QueryRun:
             failure=failure,
             chosen=None if fusion is None else tuple(self.chosen),
             retrieved=len(self.candidates) - self.first_stage,
+            truncated=truncated,
         )
+
+
+def decided(trace: Sequence[Comparison]) -> list[tuple[Set, Answer]]:
+    """The sets with their answers, several votes on a set as one."""
+    found: list[tuple[Set, Answer]] = []
+    for votes in decisions(trace):
+        answers, shown = [one.answer for one in votes], votes[0].set
+        is_listwise = any(len(answer) > 1 for answer in answers)
+        found.append((shown, borda(answers, len(shown)) if is_listwise else (winner(votes),)))
+    return found
 
 
 def read_passages(passages: Iterable[Passage | str]) -> tuple[Passage, ...]:
     """Passages of passages and texts; a text gets its position as id. TypeError with the position of anything else."""
-    if isinstance(passages, (str, Passage, Mapping, Set)) or not isinstance(passages, Iterable):
+    if isinstance(passages, (str, Passage, Mapping, AbstractSet)) or not isinstance(passages, Iterable):
         raise TypeError(f"passages={passages!r:.100} is no list: pass the candidates, first-stage best first")
     read = []
     for position, one in enumerate(passages):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from math import sqrt
 from typing import Concatenate, Generic, ParamSpec, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -89,6 +90,34 @@ def together(parts: Sequence[Part[T]]) -> Part[list[T]]:
     return [state.value for state in states if isinstance(state, Done)]
 
 
+def so_far(n: int, asked: Iterable[tuple[Set, Answer]], chosen: Iterable[int] = ()) -> list[int]:
+    """The best order known of n positions when a selection is left before its end: the `chosen`, then the others.
+
+    The others are sorted by their rank / √(1 + beaten), where `beaten` are the positions that one beat, directly or
+    not. (The best of a random sample of s would be expected at 1 / (1 + s) of the ranks; but a first stage is better
+    than random, and an answer may be wrong: see bench/anytime.md.) Then, in the order asked, each winner moves in front
+    of the foremost that it beat. Of an answer that names more, the first does, then the second, and so on, and none is
+    moved for the number that it beat: its set was made of neighbours.
+    """
+    asked, beaten = list(asked), [0] * n  # as bits
+    for shown, answer in asked:
+        if len(answer) == 1:
+            for loser in set(shown).difference(answer):
+                beaten[answer[0]] |= 1 << loser | beaten[loser] & ~(1 << answer[0])
+    order = sorted(range(n), key=lambda position: (position + 1) / sqrt(1 + beaten[position].bit_count()))
+    for shown, answer in asked:
+        behind, foremost = set(shown), 0
+        for position in answer:
+            behind.discard(position)
+            if not behind:
+                break
+            while order[foremost] not in behind:
+                foremost += 1
+            if (place := order.index(position)) > foremost:
+                order.insert(foremost, order.pop(place))
+    return list(dict.fromkeys((*chosen, *order)))
+
+
 def play(selection: Selection, judge: Callable[[Set], Answer]) -> list[int]:
     """Drive a selection with a function, one set after another: for tests, docs and traces."""
     state = step(selection)
@@ -100,7 +129,10 @@ def play(selection: Selection, judge: Callable[[Set], Answer]) -> list[int]:
 def checked(
     algorithm: Callable[Concatenate[int, int, int, P], Selection],
 ) -> Callable[Concatenate[int, int, int, P], Selection]:
-    """An algorithm whose n, k and size are checked when it is called, not at its first step; its k is min(k, n)."""
+    """An algorithm whose n, k and size are checked when it is called, not at its first step; its k is min(k, n).
+
+    A list that is passed as `chosen` holds, at any time, the positions that it has selected so far.
+    """
 
     @wraps(algorithm)
     def begin(n: int, k: int, size: int, *args: P.args, **named: P.kwargs) -> Selection:

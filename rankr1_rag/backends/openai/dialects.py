@@ -108,11 +108,17 @@ def to_messages(request: Request, quirks: Quirks) -> list[dict[str, str]]:
 
 
 def to_body(
-    dialect: Dialect, model: str, request: Request, quirks: Quirks, prompt: Sequence[int] = (), room: int = 0
+    dialect: Dialect,
+    model: str,
+    request: Request,
+    quirks: Quirks,
+    prompt: Sequence[int] = (),
+    room: int = 0,
+    further: Mapping[str, object] = MappingProxyType({}),
 ) -> Json:
     """The JSON body for a request, with what the server has refused sent another way, and `room` more tokens.
 
-    With the tokens of a `prompt` it is for the route of plain completions.
+    With the tokens of a `prompt` it is for the route of plain completions. `further` fields may be refused, too.
     """
     messages, begun = to_messages(request, quirks), continued(dialect, request)
     if begun and not quirks.continues and len(messages) > 1:  # asked in the user's turn
@@ -124,6 +130,7 @@ def to_body(
         dialect.limit: request.max_tokens + room,
         "temperature": request.temperature,
         **dialect.always,
+        **further,
     }
     if dialect.seeded and request.temperature:
         fields["seed"] = (request.seed * 1_000 + request.sample) % 2**31  # each `sample` is another one
