@@ -56,7 +56,7 @@ POLICY = (
 
 RESULT = {"index": 1, "relevance_score": 0.97}
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"description": reason, "content": {"application/json": {"example": Refusal(status, "…").body("id")}}}
+    status: {"description": reason, "content": {"application/json": {"example": Refusal(status, reason).body("id")}}}
     for status, (*_, reason) in KINDS.items()
     if status != 499
 }
