@@ -27,7 +27,7 @@ class Own(BaseModel):
         default=None, description="Additions to the answer, under the same key."
     )
     deadline: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        default=None, description="Seconds until the answer, at the latest: then it is the best order so far."
+        default=None, description="Seconds until the answer: then it is the best order so far."
     )
     k: Positive | None = Field(default=None, description="Number of passages that the model selects.")
     hops: Annotated[int, Field(ge=1, le=8)] | None = Field(
