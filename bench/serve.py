@@ -4,8 +4,9 @@
     python -m bench.serve load --clients 20 --requests 200 --delay 0.02      one part, smaller
 
 A scripted engine of 64 slots with random delays; 20 documents a request; each client is a connection of its own. A
-refused request (429) is sent again after a random part of a second. "Own time" is what a client waits longer than the
-queue and the engine took, by the Server-Timing header: parsing, checks, the answer, two event loops, the network.
+refused request (429) is sent again after `Retry-After`, and up to as long again. "Own time" is what a client waits
+longer than the queue and the engine took, by the Server-Timing header: parsing, checks, the answer, two event loops,
+the network.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ async def ask(server: Server, body: bytes, work: list[None], seen: Seen) -> None
             seen.statuses[status] += 1
             if status != 429:
                 break
-            await asyncio.sleep(random.random())
+            wait = int(re.findall(rb"retry-after: (\d+)", answer)[0])
+            await asyncio.sleep(random.uniform(wait, 2 * wait))
         assert status == 200, answer
         engine = sum(float(one) for one in re.findall(rb"dur=([\d.]+)", answer))
         seen.whole.append(spent)

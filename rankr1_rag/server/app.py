@@ -108,7 +108,9 @@ def create_app(reranker: Reranker, config: ServerConfig, say: Callable[[str], ob
     )
     app.state.service = service
     routes = {*RERANK, *PLAIN}
-    app.add_middleware(Guard, config=config, keys=Keys(config), metrics=metrics, routes=routes)
+    app.add_middleware(
+        Guard, config=config, keys=Keys(config), metrics=metrics, routes=routes, check_room=service.queue.check_room
+    )
     if config.cors:
         headers = ["X-Request-Id", "Retry-After"]
         app.add_middleware(
