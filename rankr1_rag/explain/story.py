@@ -167,7 +167,7 @@ def verdict(ranking: Ranking, why: Explanation) -> str:
     when = f"round {comparison.round + 1}"
     if comparison.answer[0] != why.position:
         how = "was chosen" if comparison.parsed else "won because the retriever was trusted"
-        return f"Last seen in {when}, where {name(ranking, comparison.answer[0])} {how}."
+        return f"Last seen in {when}, where {name(ranking, comparison.answer[0]).rstrip('.')} {how}."
     if not comparison.parsed:
         return f"The answer in {when} could not be parsed, so the retriever was trusted: it had this one first."
     context = known(ranking, comparison)

@@ -21,6 +21,7 @@ import uvicorn
 from fastapi import Body, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response
+from prometheus_client import disable_created_metrics
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -30,16 +31,23 @@ from rankr1_rag.errors import BackendError
 from rankr1_rag.explain.html import environment, read_resource
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.server.config import ServerConfig
-from rankr1_rag.server.contract import KINDS, Json, Refusal, RerankRequest, answer, info, tei_answer
+from rankr1_rag.server.contract import (
+    KINDS,
+    RERANK,
+    Json,
+    Refusal,
+    RerankRequest,
+    answer,
+    info,
+    tei_answer,
+    warnings_of,
+)
 from rankr1_rag.server.events import EventStream, events
 from rankr1_rag.server.guard import Guard
 from rankr1_rag.server.keys import Keys
 from rankr1_rag.server.metrics import Metrics
 from rankr1_rag.server.service import Service
 from rankr1_rag.types import Ranking
-
-RERANK = ("/rerank", "/v1/rerank", "/v2/rerank", "/v1/v1/rerank", "/v1/v2/rerank")
-"""Also where clients ask whose base_url ends in /v1."""
 
 PLAIN = ("/", "/page.js", "/page.css", "/health", "/ready", "/metrics", "/info", "/v1/models", "/docs", "/openapi.json")
 
@@ -110,10 +118,10 @@ def create_app(reranker: Reranker, config: ServerConfig, say: Callable[[str], ob
     app.state.service = service
     routes = {*RERANK, *PLAIN}
     app.add_middleware(
-        Guard, config=config, keys=Keys(config), metrics=metrics, routes=routes, check_room=service.queue.check_room
+        Guard, config=config, keys=Keys(config), metrics=metrics, routes=routes, check_room=service.check_room
     )
     if config.cors:
-        headers = ["X-Request-Id", "Retry-After"]
+        headers = ["X-Request-Id", "X-Rankr1-Warnings", "Retry-After"]
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(config.cors),
@@ -141,6 +149,8 @@ def add_rerank(app: FastAPI, service: Service) -> None:
             raise Refusal(400, "texts is empty: send at least one", param="texts", tei="Empty")
         if body.documents is None and body.texts is None:
             raise Refusal(422, "documents is missing: send a list of strings or objects", param="documents")
+        if body.stream and body.is_tei:
+            raise Refusal(422, "a stream has results of documents: send documents, or leave stream out", param="stream")
         job = await service.read(body, state.id, state.key, state.start)
 
         def respond(ranking: Ranking) -> Json:
@@ -150,13 +160,16 @@ def add_rerank(app: FastAPI, service: Service) -> None:
                 whole["rankr1"]["page"] = service.keep(ranking)
             return whole
 
-        if body.stream and not body.is_tei:
+        if body.stream:
             stream = events(service, job, respond)
             return EventStream(await anext(stream), stream)
         ranking = await service.rank(job)
         timing = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in job.spent.items())
         whole = tei_answer(body, ranking, job.texts) if body.is_tei else respond(ranking)
-        return as_json(whole, {"server-timing": timing})
+        headers = {"server-timing": timing}
+        if warnings := warnings_of(ranking):  # also for TEI, whose answer has no place for them
+            headers["x-rankr1-warnings"] = " ".join("; ".join(warnings).split()).encode("ascii", "replace").decode()
+        return as_json(whole, headers)
 
     for path in RERANK:
         is_shown = path == "/v1/rerank"
@@ -286,6 +299,7 @@ class GracefulServer(uvicorn.Server):
     """A uvicorn server that ends open queries with their order so far, shortly before its time to stop is over."""
 
     service: Service
+    say: Callable[[str], object]
 
     def run_on_private_loop(self, bound: socket.socket) -> None:
         """Serve until a signal, which then has its usual effect, on the event loop of the engine.
@@ -312,6 +326,8 @@ class GracefulServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[Any] | None = None) -> None:
         """Stop accepting requests, wait for the open ones, then end."""
+        grace, queue = self.service.config.grace, self.service.queue
+        self.say(f"stopping: {queue.open + queue.waiting} queries are open, for {grace:g} s at most")
         ending = asyncio.create_task(self.service.stop())
         try:
             await super().shutdown(sockets)
@@ -328,11 +344,13 @@ def serve(reranker: Reranker, config: ServerConfig, say: Callable[[str], object]
         gc.freeze()  # what is loaded is never garbage, and looking through it stops every query for a tenth of a second
         say(line)
 
+    disable_created_metrics()  # a second line for each figure
     app = create_app(reranker, config, say_ready)
     options: Any = {"log_config": None, "access_log": False, "server_header": False, "ws": "none"}
     options["timeout_keep_alive"] = KEEP_ALIVE
+    options["http"] = "h11"  # httptools is faster and limits no head, makes headers of trailers, and loses h2c's bodies
     server = GracefulServer(uvicorn.Config(app, timeout_graceful_shutdown=math.ceil(config.grace) + 2, **options))
-    server.service = app.state.service
+    server.service, server.say = app.state.service, say
     with listening(config.host, config.port) as bound:
         host = f"[{config.host}]" if ":" in config.host else config.host
         say(f"listening at http://{host}:{bound.getsockname()[1]}")

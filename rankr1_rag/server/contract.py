@@ -12,18 +12,25 @@ from rankr1_rag.io.collection import NESTED, as_passage
 from rankr1_rag.io.jsonl import ranking_to_json
 from rankr1_rag.types import Passage, Ranking
 
+RERANK = ("/rerank", "/v1/rerank", "/v2/rerank", "/v1/v1/rerank", "/v1/v2/rerank")
+"""The routes that rerank, also where clients ask whose base_url ends in /v1."""
+
 Json = dict[str, Any]
+Include = list[Literal["reasoning", "trace", "cost", "page"]]
 Positive = Annotated[int, Field(ge=1)]
-Texts = Annotated[list[str | Json], Field(max_length=100_000)]
+Texts = Annotated[list[str | Json], Field(max_length=100_000, fail_fast=True)]
+"""Only the first wrong one is an error: each takes more memory than what was sent."""
+
 
 LONGEST_QUERY = 200_000
 """Characters of the longest query, with its instruction."""
 
 
 class Own(BaseModel):
-    """What only this server knows, under the key "rankr1"."""
+    """What only this server knows, under the key "rankr1"; an unknown field is an error."""
 
-    include: list[Literal["reasoning", "trace", "cost", "page"]] | None = Field(
+    model_config = ConfigDict(extra="forbid")
+    include: Annotated[Include, Field(max_length=100, fail_fast=True)] | None = Field(
         default=None, description="Additions to the answer, under the same key."
     )
     deadline: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
@@ -54,7 +61,9 @@ class RerankRequest(BaseModel):
     return_text: bool | None = Field(None, description="The same, of TEI.")
     max_tokens_per_doc: Positive | None = Field(None, description="Tokens of a document that the model may see.")
     max_tokens_per_query: Positive | None = Field(None, description="Tokens of the query that the model may see.")
-    rank_fields: list[str] | None = Field(None, description="Fields of documents that are objects, to be read.")
+    rank_fields: Annotated[list[str], Field(max_length=1_000, fail_fast=True)] | None = Field(
+        None, description="Fields of documents that are objects, to be read."
+    )
     truncation: bool | str | None = Field(None, description="false: 422 for a text that must be cut, of Voyage.")
     truncate: bool | str | None = Field(None, description="The same, of TEI.")
     instruction: str | None = Field(None, description="A text that comes before the query.")

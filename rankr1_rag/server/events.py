@@ -104,8 +104,7 @@ def as_json_event(event: Event) -> tuple[str, Json] | None:
         case ComparisonAnswered(number, one):
             cost = {
                 "input_tokens": one.completion.prompt_tokens,
-                "output_tokens": one.completion.completion_tokens,
-                "reasoning_tokens": one.reasoning_tokens,
+                "output_tokens": one.completion.completion_tokens,  # those of the reasoning are counted at the end
             }
             found = {"answer": one.answer, "parsed": one.parsed, "forced": one.forced, "reasoning": one.reasoning}
             return "answer", {"comparison": number, **found, "tokens": cost}

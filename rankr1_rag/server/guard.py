@@ -16,7 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from rankr1_rag.server.config import ServerConfig, is_loopback
-from rankr1_rag.server.contract import Refusal
+from rankr1_rag.server.contract import RERANK, Refusal
 from rankr1_rag.server.keys import Keys
 from rankr1_rag.server.metrics import Metrics
 
@@ -39,8 +39,11 @@ HELD = 256 << 20
 BRACKETS = 1_000_000
 """The most lists and objects of a request, by their brackets."""
 
-OBJECT, VALUE = 200, 24
-"""Bytes of a list or an object, and of another value, once they are parsed."""
+OBJECT, VALUE = 200, 64
+"""Bytes of a list or an object, and of a name or another value, once they are parsed."""
+
+TEXTS, DOCUMENTS = re.compile(rb'"texts"\s*:'), re.compile(rb'"documents"\s*:(?!\s*null)')
+"""Names in an object: inside a string the quotes are escaped."""
 
 PART = 64 << 10
 """Bytes of an answer that are sent at once: the server waits before a part for the client to take those before."""
@@ -74,19 +77,18 @@ class Guard:
         held = 0
         try:
             scope["state"] |= {"id": answer.id, "key": self.admit(scope, answer.headers), "start": answer.start}
-            if scope["method"] in ("POST", "PUT", "PATCH"):
+            if path in RERANK and scope["method"] == "POST":
                 body, held = await self.read(answer.headers, receive)
-                if path.endswith("/rerank"):  # refused before it is parsed, which costs more than all the rest
-                    # A key or a whole string: inside a string the quotes are escaped.
-                    scope["state"]["is_tei"] = b'"texts"' in body and b'"documents"' not in body
-                    self.check_room(scope["state"]["key"])
+                # Refused before it is parsed, which costs more than all the rest.
+                scope["state"]["is_tei"] = bool(TEXTS.search(body)) and not DOCUMENTS.search(body)
+                self.check_room(scope["state"]["key"])
                 await self.run(scope, body, receive, answer)
             else:
                 await self.app(scope, receive, answer)
         except asyncio.CancelledError:
-            if not answer.complete:  # the server stops
-                await answer.refuse(Refusal(503, "the server is stopping", retry_after=1))
-            raise
+            if answer.complete:
+                raise
+            await answer.refuse(Refusal(503, "the server is stopping", retry_after=1))
         except Exception as error:
             await answer.refuse(refusal_of(error, answer.id))
         finally:
@@ -140,7 +142,7 @@ class Guard:
                         brackets = body.count(b"[") + body.count(b"{")
                         if brackets > BRACKETS:
                             raise Refusal(413, f"the request has more than {BRACKETS:,} brackets: send fewer documents")
-                        growth += OBJECT * brackets + VALUE * body.count(b",")
+                        growth += OBJECT * brackets + VALUE * (body.count(b",") + body.count(b":"))
                     self.held, held = self.held + growth, held + growth
                     if self.held > HELD:
                         raise Refusal(429, "the requests of this moment are too large: try again", retry_after=1)

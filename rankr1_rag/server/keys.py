@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hmac
 import logging
 import os
@@ -10,7 +11,6 @@ from hashlib import sha256
 from pathlib import Path
 
 from rankr1_rag.errors import FileError
-from rankr1_rag.io.files import numbered_lines
 from rankr1_rag.redaction import remember
 from rankr1_rag.server.config import ServerConfig
 
@@ -26,8 +26,8 @@ LEAST = 8
 class Keys:
     """Only digests are kept and compared, each of them, so that the time says nothing about a key.
 
-    A file that is changed counts at once: its wrong lines are left out with a warning, and without the file none of its
-    keys is valid any more.
+    A file that is changed counts at once: its wrong lines are left out with a warning. Without the file none of its
+    keys is valid any more; while it cannot be read, those of before are.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -44,8 +44,7 @@ class Keys:
         if self.path is not None and time.monotonic() > self.looked + PATIENCE:
             self.looked, stamp = time.monotonic(), self.look()
             if stamp != self.stamp:
-                self.stamp, self.digests = stamp, self.own + self.read(strict=False)
-                log.warning("%s was read again: %d keys are valid", self.path, len(self.digests))
+                self.read_again(stamp)
         scheme, _, key = header.partition(" ")
         sent = sha256(key.strip().encode("utf-8", "surrogatepass")).digest()
         found = [one for one in self.digests if hmac.compare_digest(one, sent)]
@@ -59,23 +58,34 @@ class Keys:
             return None
         return stat and (stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
-    def read(self, *, strict: bool) -> list[bytes]:
-        """The digests of the file; with `strict` a FileError or OSError for what cannot be read."""
-        found = list[bytes]()
+    def read_again(self, stamp: object) -> None:
+        """Take the keys of the changed file; if it cannot be read now, keep those known and look again."""
         try:
-            for number, line in numbered_lines(self.path) if self.path else ():
-                try:
-                    if not line.lstrip().startswith("#"):
-                        found.append(digest(line.strip(), "the line"))
-                except ValueError as error:
-                    wrong = FileError(str(self.path), number, str(error))
-                    if strict:
-                        raise wrong from None
-                    log.warning("%s", str(wrong))
-        except (OSError, FileError) as error:
-            if strict:
-                raise
-            log.warning("%s", str(error))
+            self.digests = self.own + (self.read(strict=False) if stamp else [])
+        except OSError as error:
+            log.warning("%s cannot be read, its keys are those of before: %s", self.path, error.strerror)
+            return
+        self.stamp = stamp
+        log.warning("%s was read again: %d keys are valid", self.path, len(self.digests))
+
+    def read(self, *, strict: bool) -> list[bytes]:
+        """The digests of the file. OSError if it cannot be read; with `strict` a FileError for a wrong line."""
+        found = list[bytes]()
+        if self.path is None:
+            return found
+        if self.path.exists() and not self.path.is_file():
+            raise OSError(errno.EINVAL, "it is no regular file: name one")
+        for number, line in enumerate(self.path.read_text("utf-8-sig", "replace").splitlines(), 1):
+            try:
+                if line.strip() and not line.lstrip().startswith("#"):
+                    found.append(digest(line.strip(), "the line"))
+            except ValueError as error:
+                wrong = FileError(str(self.path), number, str(error))
+                if strict:
+                    raise wrong from None
+                log.warning("%s", str(wrong))
+        if strict and not found:
+            raise FileError(str(self.path), None, "the file holds no key: put one in a line")
         return found
 
 

@@ -66,6 +66,11 @@ class RerankJob:
     deadline: float
     spent: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def limit(self) -> float:
+        """Seconds from its coming to its deadline."""
+        return round(self.deadline - self.start, 3)
+
 
 class Service:
     """Ranks the jobs of one server. Its methods run on the server's event loop."""
@@ -114,6 +119,11 @@ class Service:
         if self.stopping or not self.ready:
             why = "the server is stopping" if self.stopping else self.problem
             raise Refusal(503, why, retry_after=round(AGAIN))
+
+    def check_room(self, key: str) -> None:
+        """Refusal for a new query of this key that would not be taken."""
+        self.check_ready()
+        self.queue.check_room(key)
 
     def names(self, model: str | None) -> bool:
         """Whether a request may name this model. Clients of hosted rerankers name those by default."""
@@ -206,8 +216,7 @@ class Service:
                 async with asyncio.timeout(left):
                     await self.queue.enter(job.key)
             except TimeoutError:  # no place in time: the order of the request
-                n, seconds = len(job.passages), round(time.monotonic() - job.start, 3)
-                early = Truncated("deadline", seconds)
+                n, early = len(job.passages), Truncated("deadline", job.limit)
                 ranking = Ranking(job.query, tuple(job.passages), tuple(range(n)), k=min(job.k, n), truncated=early)
             else:
                 try:
@@ -217,6 +226,8 @@ class Service:
                 finally:
                     self.queue.done(time.monotonic() - start)
             job.spent["engine"] = time.monotonic() - start
+        if (early := ranking.truncated) is not None and early.reason == "deadline":  # the engine had the rest
+            ranking = replace(ranking, truncated=replace(early, limit=job.limit))
         if ranking.failure is not None:
             name, cause, *_ = [*ranking.failure.split(": "), ""]  # the rest may hold texts, the cause addresses
             log.warning("query %s keeps its order: %s: %s", job.query.id, name, cause)

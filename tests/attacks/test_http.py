@@ -4,7 +4,9 @@ import json
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -89,6 +91,8 @@ def test_any_bytes_are_answered(server: Running, body: bytes) -> None:
         b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * (1 << 20) + b"\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + b"a: b\r\n" * 100_000 + b"\r\n",
     ],
 )
 def test_what_is_no_http_ends_its_connection_only(server: Running, head: bytes) -> None:
@@ -98,6 +102,61 @@ def test_what_is_no_http_ends_its_connection_only(server: Running, head: bytes) 
         answer = connection.recv(1_000)
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
     assert server.get("/health").status_code == 200
+
+
+def answered(server: Running, request: bytes) -> bytes:
+    """What comes on a connection of its own until its end or for two seconds."""
+    assert server.base_url.port is not None
+    received = b""
+    with socket.create_connection((server.base_url.host, server.base_url.port), timeout=2) as connection:
+        connection.sendall(request)
+        with suppress(TimeoutError):
+            while part := connection.recv(10_000):
+                received += part
+    return received
+
+
+def test_clients_that_offer_another_protocol_are_answered_in_this_one(server: Running) -> None:
+    """`curl --http2` and the client of Java do."""
+    offer = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+    head = f"POST /v1/rerank HTTP/1.1\r\nHost: localhost\r\n{offer}Content-Type: application/json\r\n"
+    received = answered(server, f"{head}Content-Length: {len(BODY)}\r\n\r\n".encode() + BODY)
+    assert received.startswith(b"HTTP/1.1 200"), received
+
+
+def test_a_trailer_is_no_header(server: Running) -> None:
+    head = "POST /v1/rerank HTTP/1.1\r\nHost: evil.example\r\nContent-Type: application/json\r\n"
+    chunks = b"%x\r\n%s\r\n0\r\nHost: localhost\r\n\r\n" % (len(BODY), BODY)
+    received = answered(server, f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + chunks)
+    assert received.startswith(b"HTTP/1.1 403"), received
+
+
+def test_a_stream_to_an_old_client_is_not_chunked(server: Running) -> None:
+    body = BODY[:-1] + b', "stream": true}'
+    head = "POST /v1/rerank HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    received = answered(server, f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    assert received.startswith(b"HTTP/1.1 200"), received
+    assert b"chunked" not in received.lower()
+    assert b"event: done" in received
+
+
+def test_wrong_items_take_no_more_memory_than_was_sent(server: Running) -> None:
+    for field in ("documents", "texts", "rank_fields"):
+        body = json.dumps({"query": "q", "documents": ["a"], field: [0] * 90_000}).encode()
+        tracemalloc.start()
+        refused = server.post("/v1/rerank", content=body, headers={"Content-Type": "application/json"})
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert refused.status_code in (413, 422)
+        assert peak < 20 * len(body)
+
+
+def test_a_body_is_read_where_it_is_needed_only(server: Running) -> None:
+    assert server.base_url.port is not None
+    for path in ("/", "/health", "/rankings/x", "/other/rerank"):
+        with socket.create_connection((server.base_url.host, server.base_url.port), timeout=5) as connection:
+            connection.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n".encode())
+            assert connection.recv(12) in (b"HTTP/1.1 404", b"HTTP/1.1 405")
 
 
 def test_large_requests(server: Running) -> None:

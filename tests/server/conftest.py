@@ -50,7 +50,7 @@ class Running(httpx.Client):
 def running(backend: Backend, config: ServerConfig, ready: bool = True, **settings: Any) -> Iterator[Running]:
     app = create_app(Reranker(backend, **settings), config)
     server = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=5)
+        uvicorn.Config(app, log_config=None, access_log=False, ws="none", http="h11", timeout_graceful_shutdown=5)
     )
     bound, loop = listening("127.0.0.1", 0), asyncio.new_event_loop()
     thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve(sockets=[bound])))

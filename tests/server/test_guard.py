@@ -1,6 +1,7 @@
 """Keys, the limits of a request, clients that leave, and nothing in the log that a client sent."""
 
 import asyncio
+import errno
 import gc
 import json
 import logging
@@ -17,6 +18,7 @@ import pytest
 
 from rankr1_rag import Reranker
 from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.errors import FileError
 from rankr1_rag.server import ServerConfig, create_app
 from rankr1_rag.server import guard as guard_module
 from rankr1_rag.server.config import is_loopback
@@ -76,6 +78,48 @@ def test_the_file_of_keys_is_read_again(key_file: Path, monkeypatch: pytest.Monk
     changed(key_file, KEYS[0])
     assert keys.find(f"Bearer {KEYS[0]}")
     assert not any(key in caplog.text for key in KEYS)
+
+
+def test_keys_that_cannot_be_read_now_are_read_later(
+    key_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr("rankr1_rag.server.keys.PATIENCE", -1)
+    keys = Keys(ServerConfig(keys=key_file))
+    changed(key_file, "new-key-abcdefgh-1\n")
+    with monkeypatch.context() as broken:
+
+        def read_text(*_: object) -> str:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        broken.setattr(Path, "read_text", read_text)
+        assert keys.find(f"Bearer {KEYS[0]}")
+        assert "cannot be read" in caplog.text
+    assert keys.find("Bearer new-key-abcdefgh-1")
+    assert keys.find(f"Bearer {KEYS[0]}") is None
+
+
+def test_a_wrong_line_hides_no_other_key(key_file: Path) -> None:
+    key_file.write_bytes(b"\xff\xfe wrong\n" + KEYS[0].encode())
+    with pytest.raises(FileError, match="keys:1: the line holds no key"):
+        Keys(ServerConfig(keys=key_file))
+    key_file.write_text(KEYS[1])
+    keys = Keys(ServerConfig(keys=key_file))
+    key_file.write_bytes(b"\xff\xfe wrong\n" + KEYS[0].encode())
+    keys.looked = float("-inf")
+    assert keys.find(f"Bearer {KEYS[0]}")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
+def test_a_pipe_in_place_of_keys_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "keys")
+    with pytest.raises(OSError, match="no regular file"):
+        Keys(ServerConfig(keys=tmp_path / "keys"))
+
+
+def test_a_file_without_a_key_is_an_error(key_file: Path) -> None:
+    key_file.write_text("# none yet\n")
+    with pytest.raises(FileError, match="holds no key"):
+        Keys(ServerConfig(keys=key_file))
 
 
 def test_keys_may_come_from_variables(monkeypatch: pytest.MonkeyPatch, key_file: Path) -> None:

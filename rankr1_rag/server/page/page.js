@@ -44,7 +44,7 @@ function figures() {
   const shown = [
     ["comparisons answered", answered.toLocaleString("en"), `of ${opened} opened`],
     ["prompt tokens", tokens.input.toLocaleString("en"), ""],
-    ["completion tokens", tokens.output.toLocaleString("en"), `${tokens.reasoning.toLocaleString("en")} of reasoning`],
+    ["completion tokens", tokens.output.toLocaleString("en"), run.isDone ? `${tokens.reasoning.toLocaleString("en")} of reasoning` : ""],
     ["seconds", seconds.toFixed(1), ""],
   ];
   $("figures").replaceChildren(
@@ -109,13 +109,12 @@ const draw = {
     paragraph.textContent = reasoning || "The model wrote no reasoning.";
     row.replaceChildren(...chips(set, winner));
     if (!parsed) summary.append(make("span", { className: "unclear", textContent: "no clear answer: the first counts" }));
-    spoken.textContent += `. Passage ${winner + 1} won: ${start(run.texts[winner])}. `;
+    spoken.textContent += `. Passage ${winner + 1} won: ${start(run.texts[winner]).replace(/\.$/, "")}. `;
     item.className = "";
     item.firstChild.open = false;
     run.answered += 1;
     run.tokens.input += tokens.input_tokens;
     run.tokens.output += tokens.output_tokens;
-    run.tokens.reasoning += tokens.reasoning_tokens;
   },
   order({ order, selected }) {
     run.order = order;
@@ -123,6 +122,7 @@ const draw = {
   },
   done({ results, meta, rankr1 }) {
     run.isDone = true;
+    run.tokens.reasoning = rankr1.cost.reasoning_tokens;
     drawOrder(results.map((result) => result.index), rankr1.k);
     const whys = new Map(rankr1.reasoning.map((why) => [why.index, why]));
     $("warnings").replaceChildren(...(meta.warnings ?? []).map((line) => make("li", { textContent: line })));
@@ -146,7 +146,7 @@ function card({ index, relevance_score }, place, why) {
     "header",
     {},
     make("span", { className: "rank", textContent: place + 1 }),
-    make("p", { className: "meta" }, make("span", { className: moved > 0 ? "move up" : "move", textContent: from }), make("span", { textContent: record }), make("span", { textContent: `score ${relevance_score.toFixed(3)}` })),
+    make("p", { className: "meta" }, make("span", { className: moved > 0 ? "move up" : "move", textContent: from }), make("span", { textContent: record }), make("span", { textContent: `score ${relevance_score.toFixed(3)}`, title: "by its rank alone, if the model gives no probabilities" })),
   );
   const body = make("p", { className: "text prose", dir: "auto", textContent: run.texts[index] });
   const article = make("article", {}, header, body);
@@ -195,7 +195,7 @@ async function rerank(event) {
   const controller = new AbortController();
   run = { controller, texts, sets: new Map(), opened: 0, answered: 0, round: 0, order: texts.map((_, index) => index) };
   Object.assign(run, { tokens: { input: 0, output: 0, reasoning: 0 }, began: performance.now(), isDone: false });
-  const own = { include: ["reasoning", "page"] };
+  const own = { include: ["reasoning", "cost", "page"] };
   if ($("k").value) own.k = Number($("k").value);
   if ($("deadline").value) own.deadline = Number($("deadline").value);
   $("problem").hidden = $("result").hidden = true;
