@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from rankr1_rag import __version__
-from rankr1_rag.cli.demo import demo
+from rankr1_rag.cli.demo import HOPS, demo
 from rankr1_rag.cli.explain import explain
 from rankr1_rag.cli.options import UsageError, with_settings
 from rankr1_rag.cli.rerank import rerank
@@ -58,7 +58,7 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pret
 _STORE = EffectiveDefault("OUT.partial.sqlite until the job is done, if --out is a file")
 app.command(no_args_is_help=True)(with_settings(rerank, store=_STORE))
 app.command(no_args_is_help=True)(with_settings(explain, without={"query"}))  # its --query is an id
-app.command()(with_settings(demo, k=TOP_N))
+app.command()(with_settings(demo, k=TOP_N, hops=HOPS))
 app.add_typer(train, name="train")
 
 

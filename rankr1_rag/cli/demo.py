@@ -1,7 +1,8 @@
-"""`rankr1 demo`: reranks a small multi-hop corpus and prints gains and losses."""
+"""`rankr1 demo`: reranks a small multi-hop corpus, reads the answers, and prints gains and losses."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Sequence
@@ -18,28 +19,31 @@ from rankr1_rag import demo as corpus
 from rankr1_rag.checkpoints import BASE, EMBEDDED
 from rankr1_rag.cli.options import CommandSettings, UsageError, arguments, with_hyphens
 from rankr1_rag.cli.report import Job
+from rankr1_rag.concurrency.event_loop import private_loop
 from rankr1_rag.explain import PAGE, clean, cost_table, show, write_page
 from rankr1_rag.explain.story import counted
 from rankr1_rag.io.collection import as_passage, parse_object
 from rankr1_rag.io.files import check_output, is_stream, located, numbered_lines
 from rankr1_rag.io.jsonl import ranking_to_json
+from rankr1_rag.reader import Reader, normalised
 from rankr1_rag.reranker import Reranker
-from rankr1_rag.types import Cost, Passage, Query, Ranking
+from rankr1_rag.types import Cost, Passage, Ranking
 
-SHOWN = 15
-"""Questions of the corpus that the demo asks, the first ones: all of them take some minutes on two cores."""
+HOPS = 2
+"""Hops of the demo, with a retrieval between them: what is best for questions of several hops (docs/hops.md)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RerankedQuestion:
-    """A question with its candidates before and after reranking."""
+    """A question with its candidates before and after reranking, and the answers read from the first k of each."""
 
     question: corpus.DemoQuestion
     before: tuple[Passage, ...]
     ranking: Ranking
+    answers: tuple[str, str]
 
     def ranks(self, passages: Sequence[Passage]) -> list[int | None]:
-        """The rank of each support, None if the first stage missed it."""
+        """The rank of each support, None if it is not there."""
         ids = [passage.id for passage in passages]
         return [ids.index(support) + 1 if support in ids else None for support in self.question.supports]
 
@@ -47,37 +51,44 @@ class RerankedQuestion:
         """Support recall@k after minus before."""
         return self.question.recall(self.ranking.passages, k) - self.question.recall(self.before, k)
 
+    @property
+    def right(self) -> tuple[bool, bool]:
+        """Whether each answer is the expected one, up to case, articles and punctuation."""
+        before, after = (normalised(answer) == normalised(self.question.answer) for answer in self.answers)
+        return before, after
+
 
 def demo(
     *,
     settings: CommandSettings,
-    ask: Annotated[str | None, typer.Option(help="A question of your own, in place of the 15.")] = None,
+    ask: Annotated[str | None, typer.Option(help="A question of your own, in place of the demo's.")] = None,
     passages: Annotated[
         str | None, typer.Option(help="Its passages: JSON lines, or plain texts, one a line (default: the demo's).")
     ] = None,
     html: Annotated[str | None, typer.Option(help="Path for a page about the question that changed most.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print figures, or the ranking of --ask, as JSON.")] = False,
 ) -> None:
-    """Rerank the BM25 top 20 of 15 multi-hop questions and print the result. It needs no arguments.
+    """Rerank the BM25 top 20 of some multi-hop questions, read the answers, and print the result. Needs no arguments.
 
-    With --base-url … it does the same with a model on a server. With --ask "…" --passages FILE it finds and reranks
-    passages of your own, and shows why.
+    Reranked in two hops: for the second, more passages are found with the first one selected. With --base-url … it
+    does the same with a model on a server. With --ask "…" --passages FILE it finds and reranks passages of your own,
+    and shows why.
     """
     settings.check_files([html, "-" if as_json else None], [passages])
     check_output(html, PAGE)
-    console = Console()
+    console, asked = Console(), corpus.questions()
     if ask is not None:
         _ask(ask, passages, settings, html, as_json, console)
         return
     if passages is not None:
         raise UsageError("--passages needs --ask, the question about them")
     if not (as_json or console.is_terminal):  # there is no progress bar
-        patience = "; with the embedded model this takes a minute or two" if settings.kind == "openvino" else ""
-        console.print(f"Reranking the BM25 top 20 of 15 questions{patience} ...")
-    job = Job(Console(stderr=True), len(corpus.questions()[:SHOWN]))
-    with settings.reranker(job) as reranker:
+        patience = "; with the embedded model this takes some minutes" if settings.kind == "openvino" else ""
+        console.print(f"Reranking the BM25 top 20 of {len(asked)} questions{patience} ...")
+    job = Job(Console(stderr=True), len(asked))
+    with settings.reranker(job) as reranker, settings.reader(reranker, job) as reader:
         started = time.monotonic()
-        answered = _answered(reranker, job)
+        answered = _answered(asked, reranker, reader, job)
         seconds = time.monotonic() - started
         try:
             if html is not None:
@@ -94,21 +105,24 @@ def demo(
 def _ask(
     text: str, path: str | None, settings: CommandSettings, html: str | None, as_json: bool, console: Console
 ) -> None:
-    """Show how the passages of a file that BM25 finds for a question are reranked."""
+    """Show how the passages of a file that BM25 finds for a question are reranked, and the answer read from them."""
     with arguments():
-        pool = corpus.passages() if path is None else read_own(path)
-        (found,) = corpus.first_stage([corpus.DemoQuestion(Query("", text), "", (), "")], pool)
+        first_stage = corpus.BM25(corpus.passages() if path is None else read_own(path))
+        found = first_stage.search(text)
     job = Job(Console(stderr=True), 1)
-    with settings.reranker(job) as reranker:
+    with settings.reranker(job) as reranker, settings.reader(reranker, job) as reader:
         job.expect(reranker, len(found))
         with job, arguments(with_hyphens):
-            ranking = reranker.rank(text, found)
+            ranking = reranker.rank(text, found, retrieve=first_stage.search if settings.hops > 1 else None)
+            (answer,) = private_loop().call(_read(reader, [(text, ranking.passages[: settings.top])]))
         if html is not None:
             write_page(ranking, html)
         if as_json:
-            typer.echo(json.dumps(ranking_to_json(ranking)))
+            typer.echo(json.dumps(ranking_to_json(ranking) | {"answer": answer}))
         elif html is None:
             show(ranking, console)
+            read = f"Answer read from the first {settings.top}: "
+            console.print(Text.assemble((read, "bold"), clean(answer) or "none: they do not hold it"))
         elif not is_stream(html):
             console.print(Text(clean(html)))
 
@@ -122,11 +136,16 @@ def read_own(path: str) -> list[Passage]:
     return found
 
 
-def _answered(reranker: Reranker, job: Job) -> list[RerankedQuestion]:
+def _answered(
+    asked: Sequence[corpus.DemoQuestion], reranker: Reranker, reader: Reader, job: Job
+) -> list[RerankedQuestion]:
     with arguments():  # the first stage may not be installed
-        asked = corpus.questions()[:SHOWN]
-        found = corpus.first_stage(asked, corpus.passages())
-    rankings: dict[int, Ranking] = {}
+        first_stage = corpus.BM25(corpus.passages())
+        found = [first_stage.search(question.query.text) for question in asked]
+        if reranker.hops > 1:
+            reranker = replace(reranker, retrieve=first_stage.search)
+    assert reranker.k is not None
+    k, rankings = reranker.k, dict[int, Ranking]()
     job.expect(reranker, len(found[0]))
     with job:
         for index, outcome in reranker.rank_many((q.query, best) for q, best in zip(asked, found, strict=True)):
@@ -135,7 +154,26 @@ def _answered(reranker: Reranker, job: Job) -> list[RerankedQuestion]:
                     raise outcome
             rankings[index] = outcome
             job.advance(outcome.cost.comparisons)
-    return [RerankedQuestion(question, found[index], rankings[index]) for index, question in enumerate(asked)]
+        job.begin("answers", 2 * len(asked))
+        before = [(question.query.text, best[:k]) for question, best in zip(asked, found, strict=True)]
+        after = [(question.query.text, rankings[index].passages[:k]) for index, question in enumerate(asked)]
+        answers = private_loop().call(_read(reader, before + after, job))
+    pairs = list(zip(answers[: len(asked)], answers[len(asked) :], strict=True))
+    return [RerankedQuestion(one, found[at], rankings[at], pairs[at]) for at, one in enumerate(asked)]
+
+
+async def _read(
+    reader: Reader, questions: Sequence[tuple[str, Sequence[Passage]]], job: Job | None = None
+) -> list[str]:
+    """The answer of each question that the reader finds in its passages."""
+
+    async def read(text: str, passages: Sequence[Passage]) -> str:
+        said = await reader.read(text, passages)
+        if job is not None:
+            job.advance()
+        return said.answer
+
+    return await asyncio.gather(*(read(text, passages) for text, passages in questions))
 
 
 def _figures(answered: Sequence[RerankedQuestion], k: int, seconds: float) -> dict[str, Any]:
@@ -146,6 +184,8 @@ def _figures(answered: Sequence[RerankedQuestion], k: int, seconds: float) -> di
         "support_recall_after": sum(one.question.recall(one.ranking.passages, k) for one in answered) / n,
         "better": sum(one.gain(k) > 0 for one in answered),
         "worse": sum(one.gain(k) < 0 for one in answered),
+        "right_before": sum(one.right[0] for one in answered),
+        "right_after": sum(one.right[1] for one in answered),
         "questions": n,
         "seconds": seconds,
         "cost": asdict(sum((one.ranking.cost for one in answered), Cost())),
@@ -154,10 +194,13 @@ def _figures(answered: Sequence[RerankedQuestion], k: int, seconds: float) -> di
 
 def _print(console: Console, answered: Sequence[RerankedQuestion], settings: CommandSettings, seconds: float) -> None:
     k = settings.top
-    console.print(_table(answered, k))
+    changed = [one for one in answered if one.gain(k) or one.right[0] != one.right[1]]
+    if changed:
+        console.print(_table(changed, k))
+    console.print(f"{counted(len(answered) - len(changed), 'question')} with nothing gained or lost.")
     for title, one in (
-        ("The greatest gain", max(answered, key=lambda one: one.gain(k))),
-        ("The greatest loss", min(answered, key=lambda one: one.gain(k))),
+        ("The greatest gain", max(answered, key=lambda one: (one.gain(k), one.right[1] - one.right[0]))),
+        ("The greatest loss", min(answered, key=lambda one: (one.gain(k), one.right[1] - one.right[0]))),
     ):
         if one.gain(k):
             why = one.ranking.explain(1)
@@ -181,6 +224,8 @@ def _print(console: Console, answered: Sequence[RerankedQuestion], settings: Com
             f"; {counted(figures['better'], 'question')} better, {figures['worse']} worse",
         )
     )
+    right = f": {figures['right_before']} read from BM25's first {k}, {figures['right_after']} from the reranked first {k}"
+    console.print(Text.assemble(("Right answers", "bold"), f"{right}, of {len(answered)}"))
     if settings.kind == "openvino" and settings.model in (None, EMBEDDED, BASE):
         trained = "never trained to rerank" if settings.model == BASE else "trained on two CPU cores"
         console.print(
@@ -194,10 +239,15 @@ def _print(console: Console, answered: Sequence[RerankedQuestion], settings: Com
 
 
 def _table(answered: Sequence[RerankedQuestion], k: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=f"Ranks of the two supports among 20 (- not found), gain in recall@{k}")
-    table.add_column("question", ratio=1)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"Ranks of the supports (- not found), gain in recall@{k}, and the answers read from the first {k}",
+    )
+    table.add_column("question", ratio=5)
     for name in ("BM25", "reranked", "gain"):
         table.add_column(name, justify="right", no_wrap=True)
+    for name in ("answer before", "answer after"):
+        table.add_column(name, ratio=2)
     for one in answered:
         gain = one.gain(k)
         style = "green" if gain > 0 else "red" if gain < 0 else "dim"
@@ -205,5 +255,14 @@ def _table(answered: Sequence[RerankedQuestion], k: int) -> Table:
             ", ".join("-" if rank is None else str(rank) for rank in one.ranks(passages))
             for passages in (one.before, one.ranking.passages)
         ]
-        table.add_row(Text(clean(one.question.query.text)), *ranks, Text(f"{gain:+.0%}" if gain else "=", style=style))
+        answers = [
+            Text(clean(answer) or "(none)", style="green" if right else "dim")
+            for answer, right in zip(one.answers, one.right, strict=True)
+        ]
+        table.add_row(
+            Text(clean(one.question.query.text)),
+            *ranks,
+            Text(f"{gain:+.0%}" if gain else "=", style=style),
+            *answers,
+        )
     return table

@@ -16,10 +16,12 @@ from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origi
 
 import typer
 
+from rankr1_rag.checkpoints import BASE, EMBEDDED, READER
 from rankr1_rag.cli.report import Job, printing_logs
-from rankr1_rag.connect import reranker
+from rankr1_rag.connect import connect, reranker
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.files import AnyPath, check_apart, check_output
+from rankr1_rag.reader import Reader
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.settings import Connection, EffectiveDefault, Settings, options
 
@@ -67,6 +69,22 @@ class CommandSettings(Settings, Connection):
         """A reranker on the backend with its wrappers, whose completions the job counts. UsageError, StoreError."""
         with arguments(with_hyphens):
             return reranker({name: getattr(self, name) for name in options(CommandSettings)}, around=job.counted)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether these settings name the embedded model, trained or not."""
+        return self.kind == "openvino" and self.model in (None, EMBEDDED, BASE)
+
+    def reader(self, reranker: Reranker, job: Job, tokens: int = 32) -> Reader:
+        """A reader whose completions the job counts: the embedded one beside the embedded model, else the same model.
+
+        `tokens` is the longest answer. StoreError.
+        """
+        if not self.embedded:
+            return Reader(reranker.plan.backend, tokens)
+        with arguments(with_hyphens):
+            backend = connect("openvino", READER, store=self.store, options=self.options)
+        return Reader(job.counted(backend), tokens, own=True, prompt="reader-v1")
 
     def fingerprint(self) -> dict[str, object]:
         """The options that a finished result depends on: all but speed, patience, places and the handling of errors."""

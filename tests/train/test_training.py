@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-import rankr1_rag
 from rankr1_rag.backends import Request
+from rankr1_rag.backends.openvino import weights
 from rankr1_rag.backends.transformers import Transformers
 from rankr1_rag.errors import BackendError, FileError
 from rankr1_rag.train.config import GRPO, SFT, ReaderTraining, Training
@@ -36,7 +36,7 @@ pytestmark = [
 ]
 
 
-EMBEDDED = Path(rankr1_rag.__file__).parent / "embedded"
+EMBEDDED = weights.SHIPPED[weights.EMBEDDED]
 PATIENCE = 600
 """Seconds for a run of a few steps."""
 
