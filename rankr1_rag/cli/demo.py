@@ -224,7 +224,9 @@ def _print(console: Console, answered: Sequence[RerankedQuestion], settings: Com
             f"; {counted(figures['better'], 'question')} better, {figures['worse']} worse",
         )
     )
-    right = f": {figures['right_before']} read from BM25's first {k}, {figures['right_after']} from the reranked first {k}"
+    right = (
+        f": {figures['right_before']} read from BM25's first {k}, {figures['right_after']} from the reranked first {k}"
+    )
     console.print(Text.assemble(("Right answers", "bold"), f"{right}, of {len(answered)}"))
     if settings.kind == "openvino" and settings.model in (None, EMBEDDED, BASE):
         trained = "never trained to rerank" if settings.model == BASE else "trained on two CPU cores"
