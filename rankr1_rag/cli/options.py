@@ -76,7 +76,7 @@ class CommandSettings(Settings, Connection):
         return self.kind == "openvino" and self.model in (None, EMBEDDED, BASE)
 
     def reader(self, reranker: Reranker, job: Job, tokens: int = 32) -> Reader:
-        """A reader whose completions the job counts: the embedded one beside the embedded model, else the same model.
+        """A reader whose completions the job counts: for the embedded model the embedded reader, else the same model.
 
         `tokens` is the longest answer. StoreError.
         """

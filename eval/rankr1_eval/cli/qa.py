@@ -55,7 +55,7 @@ class FirstStageOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderOptions:
-    """The reader: by default the reranker's model, beside the embedded one the embedded reader."""
+    """The reader: by default the reranker's model; for the embedded one, the embedded reader."""
 
     reader_backend: Kind | None = declare(
         None, "Model runtime of another reader", "Reader", "openai with an address, else the reranker's"
