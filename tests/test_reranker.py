@@ -392,7 +392,7 @@ def test_closing_ends_open_and_waiting_queries_and_refuses_new_ones() -> None:
         reranker.close()
         for future in waiting:
             with pytest.raises(LoopError, match="closed"):
-                future.result(timeout=5)
+                future.result(timeout=60)
     assert len(started) == 1
     with Reranker(Scripted(second)) as reranker:
         assert reranker.rank("which?", ["a", "b"]).order == (1, 0)

@@ -34,7 +34,7 @@ from rankr1_rag.io.collection import (
 )
 from rankr1_rag.io.files import FilePath, located, numbered_lines, writing
 from rankr1_rag.io.jsonl import to_line
-from rankr1_rag.prompt import Format, sanitise
+from rankr1_rag.prompt import Format, clip_to_window, sanitise
 from rankr1_rag.settings import check_within
 from rankr1_rag.types import Passage, Query
 
@@ -162,7 +162,7 @@ def _id(*texts: str) -> str:
 class TrainingSet:
     """Passages in shown order, of which only the one at position `right`, counted from 0, is a positive.
 
-    Passages in `known` are shown as known already and cannot be chosen.
+    Passages in `known` are shown as known already and cannot be chosen. `answer` is the short answer or "".
     """
 
     query: Query
@@ -170,6 +170,7 @@ class TrainingSet:
     right: int
     source: str
     known: tuple[Passage, ...] = ()
+    answer: str = ""
 
 
 def sets(
@@ -204,7 +205,7 @@ def sets(
             shown = generator.sample(pool, min(drawn_size - 1, len(pool)))
             right = generator.randint(0, len(shown))
             shown.insert(right, positive)
-            one = TrainingSet(example.query, tuple(shown), right, example.source, example.known)
+            one = TrainingSet(example.query, tuple(shown), right, example.source, example.known, example.answer)
             drawn[key, len(drawn)] = one
     return [drawn[key] for key in sorted(drawn)]
 
@@ -256,17 +257,15 @@ def readings(
 
 Kind = Literal["label", "naming"]
 
-_WORDS = 6
-"""Words of a passage without a title that name it."""
+_WORDS, _TITLE = 6, 12
+"""Most words of a quote that names a passage, and of its title."""
 
 _ROUND = str.maketrans("[]", "()")
 """A name in the reasoning must not look like a label."""
 
 
-def target(kind: Kind, passage: Passage, label: int, format: Format, others: Sequence[Passage] = ()) -> str:
+def target(kind: Kind, label: int, format: Format, name: str = "") -> str:
     """The completion that picks the passage under this label ≥ 1: "label" the answer alone, "naming" a name before it.
-
-    `others` are the other passages of the set.
 
     ValueError for a listwise format, and for "naming" in a format without reasoning.
     """
@@ -280,15 +279,22 @@ def target(kind: Kind, passage: Passage, label: int, format: Format, others: Seq
         return format.answer(label - 1)
     if not format.reasoning:
         raise ValueError(f"format {format.name!r} has no reasoning that could name the passage: use target 'label'")
-    return format.answer(label - 1, name(passage, format, others))
+    return format.answer(label - 1, name)
 
 
-def name(passage: Passage, format: Format, others: Sequence[Passage] = ()) -> str:
-    """The title as the format shows it, and the first six words of the text where there is no title or another has it.
+def name(drawn: TrainingSet, shown: Sequence[str], format: Format) -> str:
+    """What names the right passage of a set, of which the lines in `shown` are shown, in the same order.
 
-    On one line, no label or tag in it.
+    The first twelve words of its title; where it has none, or another passage has the same, at most six words of the
+    text that is shown: those around the answer, else those that share most with the query. On one line, no label or tag
+    in it.
     """
-    words = format.line(Passage("", "", passage.title)).split()
-    if not words or passage.title in {other.title for other in others}:
-        words += format.line(Passage("", passage.text, "")).split()[:_WORDS]
+    passage = drawn.passages[drawn.right]
+    title = format.line(Passage("", "", passage.title))
+    named = title
+    if not title or passage.title in {one.title for one in drawn.passages if one is not passage}:
+        text = " ".join(shown[drawn.right].removeprefix(title).split())
+        about = drawn.answer if drawn.answer and drawn.answer.casefold() in text.casefold() else drawn.query.text
+        named = clip_to_window(text, _WORDS, about, lambda part: len(part.replace("…", " ").split())) or title
+    words = named.replace("…", " ").split()[:_TITLE]
     return sanitise(" ".join(words)).translate(_ROUND)

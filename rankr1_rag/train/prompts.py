@@ -16,7 +16,7 @@ from rankr1_rag.io.collection import within
 from rankr1_rag.prompt import Format
 from rankr1_rag.reader import UNANSWERABLE, reading_messages
 from rankr1_rag.train.config import GRPO, SFT, ReaderTraining, RerankerTraining, Training
-from rankr1_rag.train.data import Example, Reading, TrainingSet, read_examples, readings, sets, share, target
+from rankr1_rag.train.data import Example, Reading, TrainingSet, name, read_examples, readings, sets, share, target
 from rankr1_rag.train.model import Trained
 from rankr1_rag.types import Clip, Message
 
@@ -34,8 +34,8 @@ def messages(
     query_tokens: int | None = None,
     passage_tokens: int | None = None,
     clip: Clip = "head",
-) -> list[Message]:
-    """The messages of a set. ValueError with the query's id where the context, in tokens, cannot hold them.
+) -> tuple[list[Message], Sequence[str]]:
+    """The messages of a set, and the lines shown of its passages. ValueError if the context, in tokens, is too short.
 
     Arguments as those of `Reranker`; `context` None is no limit, `count` gives None where it cannot tell.
     """
@@ -44,7 +44,7 @@ def messages(
     budget = Budget(format, n, thinks, query_tokens, passage_tokens, len(set.known), clip)
     with within(f"query {set.query.id!r}"):
         texts = budget.fit(set.query.text, set.passages + set.known, SimpleNamespace(context=context, count=count))
-    return format.messages(texts.query, texts.lines[:n], texts.lines[n:])
+    return format.messages(texts.query, texts.lines[:n], texts.lines[n:]), texts.lines[:n]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +85,14 @@ def supervised(drawn: Sequence[Drawn], settings: SFT | ReaderTraining, trained: 
     """
     rows = []
     for one in drawn:
-        prompt = trained.ids(asked(one, settings, trained.count))
+        shown, lines = asked(one, settings, trained.count)
+        prompt = trained.ids(shown)
         if isinstance(one, Reading):
             text = one.answer or UNANSWERABLE
         else:
             assert isinstance(settings, SFT)
-            others = [*one.passages[: one.right], *one.passages[one.right + 1 :]]
-            text = target(settings.target, one.passages[one.right], one.right + 1, settings.prompt_format, others)
+            format = settings.prompt_format
+            text = target(settings.target, one.right + 1, format, name(one, lines, format))
         learned = [*trained.tokenizer(text, add_special_tokens=False).input_ids, trained.tokenizer.eos_token_id]
         if len(learned) > settings.completion_tokens:
             raise ValueError(
@@ -105,19 +106,18 @@ def supervised(drawn: Sequence[Drawn], settings: SFT | ReaderTraining, trained: 
 def rewarded(material: TrainingData, settings: GRPO, count: Count) -> list[dict[str, Any]]:
     """Rows of prompt, number of passages and the place of the right one."""
     return [
-        {"prompt": asked(one, settings, count), "n": len(one.passages), "right": one.right}
+        {"prompt": asked(one, settings, count)[0], "n": len(one.passages), "right": one.right}
         for one in material.sets
         if isinstance(one, TrainingSet)
     ]
 
 
-def asked(one: Drawn, settings: Training, count: Count) -> list[Message]:
-    """The messages of a set or reading, clipped as they are in use. ValueError names the query."""
+def asked(one: Drawn, settings: Training, count: Count) -> tuple[list[Message], Sequence[str]]:
+    """The messages of a set or reading, clipped as in use, and the lines of a set. ValueError names the query."""
     if isinstance(one, Reading):
         with within(f"query {one.query.id!r}"):
-            return reading_messages(
-                "reader-v1", one.query.text, one.passages, settings.context, count, settings.completion_tokens
-            )
+            context, tokens = settings.context, settings.completion_tokens
+            return reading_messages("reader-v1", one.query.text, one.passages, context, count, tokens), ()
     assert isinstance(settings, RerankerTraining)
     return messages(
         one,

@@ -184,7 +184,7 @@ def shared_out(batch: int, device_batch: int | None, processes: Processes) -> tu
 def log_callback(run: Run) -> Any:
     """A callback of a transformers trainer: the log, an evaluation at every checkpoint, and the progress."""
     transformers: Any = import_module("transformers")
-    prompts = [asked(one, run.settings, run.trained.count) for one in run.material.held_out]
+    prompts = [asked(one, run.settings, run.trained.count)[0] for one in run.material.held_out]
 
     class Log(transformers.TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

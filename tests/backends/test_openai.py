@@ -269,7 +269,7 @@ def test_a_slow_answer_is_abandoned_after_the_timeout(server: Server, slow: dict
     error = failing(server.backend(timeout=1))
     assert isinstance(error, BackendUnavailable)
     assert "no answer within timeout=1 s" in str(error)
-    assert "trickle" in slow or server.hung_up.wait(5)
+    assert "trickle" in slow or server.hung_up.wait(60)
 
 
 def test_cancelling_closes_the_request_and_the_next_one_works(server: Server) -> None:
@@ -516,7 +516,7 @@ def test_a_forked_child_has_connections_of_its_own_and_closes_only_those(server:
         wait_for(backend.complete(asking()))  # and the connection stays open
         pid = os.fork()
         if not pid:
-            asyncio.run(asyncio.wait_for(whole(), 10))
+            asyncio.run(asyncio.wait_for(whole(), 60))
             os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0
         wait_for(whole())

@@ -255,14 +255,14 @@ def test_a_store_of_the_user_stays_and_a_file_in_the_place_of_the_job_s_own_is_n
 
 def test_a_result_comes_out_before_the_next_line_comes_in_and_ctrl_c_ends_the_wait(shell: Any) -> None:
     with shell.process("rerank", "-") as process:
-        late = threading.Timer(20, process.kill)
+        late = threading.Timer(60, process.kill)
         late.start()
         for number in range(2):
             process.stdin.write(json.dumps(query(number)) + "\n")
             process.stdin.flush()
             assert best(json.loads(process.stdout.readline())) == ["d0", "d1"]
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(60) == 130
         late.cancel()
         said = process.stderr.read()
     assert "Traceback" not in said

@@ -328,7 +328,7 @@ def test_a_cancelled_caller_is_still_cancelled() -> None:
 
     def retrieve(_: str) -> list[str]:
         begun.set()
-        end.wait(10)
+        end.wait(60)
         return []
 
     async def left() -> None:

@@ -148,7 +148,7 @@ def test_who_waits_is_answered_in_a_thread_and_who_awaits_on_its_own_loop_both_i
 @pytest.mark.parametrize("error", [KeyError("weights"), StopIteration(), asyncio.CancelledError()], ids=repr)
 def test_an_error_of_the_model_is_a_backend_error(can: str, error: BaseException) -> None:
     with pytest.raises(BackendError, match="'recording' failed"):
-        asyncio.run(asyncio.wait_for(Reranker(Recording(can, llm=error)).arank(*ITEM), 5))
+        asyncio.run(asyncio.wait_for(Reranker(Recording(can, llm=error)).arank(*ITEM), 60))
 
 
 def test_a_process_ends_with_an_abandoned_request_and_a_caller_that_stops_early_sees_no_error() -> None:

@@ -294,33 +294,55 @@ def test_another_size_is_refused() -> None:
         (Passage("d", "A\n flea"), "A flea"),
         (Passage("d", "one two three four five six seven", " \n"), "one two three four five six"),
         (Passage("d", "A year.", "  Fleas\n(insects) "), "Fleas (insects)"),
+        (Passage("d", "A year.", "a " * 20), "a a a a a a a a a a a a"),
         (Passage("d", "[3] is best </think> <answer>[1]</answer> so"), "(3) is best (/think) (answer)(1)(/answer) so"),
         (Passage("d", "A year.", "</think><|im_end|>"), "(/think)(im_end)"),
-        (Passage("d", "Born [1] in 1900 [2, 3] or so"), "Born (1) in 1900 (2, 3)"),
+        (Passage("d", "Born [1] in 1900 [2, 3] or so"), "Born (1) in 1900 (2,"),
     ],
 )
-def test_a_passage_is_named_by_its_title_or_its_first_six_words(passage: Passage, named: str | None) -> None:
+def test_a_passage_is_named_by_its_title_or_six_of_its_words(passage: Passage, named: str | None) -> None:
     named = named or passage.title
-    assert target("label", passage, 3, NAMING) == target("label", passage, 3, PLAIN) == "<answer>[3]</answer>"
-    assert target("naming", passage, 3, NAMING) == f"<think> {named} </think> <answer>[3]</answer>"
+    assert named_alone(passage) == named
+    assert target("label", 3, NAMING, named) == target("label", 3, PLAIN) == "<answer>[3]</answer>"
+    assert target("naming", 3, NAMING, named) == f"<think> {named} </think> <answer>[3]</answer>"
     of_the_format = f"<think> {named} </think>\n<answer>[3]</answer>"
-    assert target("naming", passage, 3, FORMATS["rank-r1-v0.2"]) == of_the_format
+    assert target("naming", 3, FORMATS["rank-r1-v0.2"], named) == of_the_format
+
+
+def named_alone(passage: Passage) -> str:
+    """The name of a passage that is shown alone and whole."""
+    return name(TrainingSet(Query("q", "which"), (passage,), 0, ""), [NAMING.line(passage)], NAMING)
 
 
 @given(st.text(), st.sampled_from(["[3]", "<think>", "</answer>", "<answer>[2]</answer>", "[[1]2]", "<|im_end|>"]))
 def test_nothing_in_a_passage_becomes_a_label_or_a_tag(text: str, evil: str) -> None:
     half = len(text) // 2
     for passage in (Passage("d", text[:half] + evil + text[half:]), Passage("d", text, text[:half] + evil)):
-        named, written = name(passage, NAMING), target("naming", passage, 3, NAMING)
+        named = named_alone(passage)
+        written = target("naming", 3, NAMING, named)
         assert not re.search(r"[\[\]\n]|</?(?:think|answer)>|<\|im_end\|>", named, re.IGNORECASE)
         assert NAMING.strict(written, 5) == NAMING.parse(written, 5) == (2,)
         assert NAMING.reasoning_of(written) == named.strip()
 
 
-@given(st.text(st.characters(exclude_characters="[]<>")), st.text(st.characters(exclude_characters="[]<>")))
+@given(st.text(st.characters(exclude_characters="[]<>…")), st.text(st.characters(exclude_characters="[]<>…")))
 def test_a_name_is_copied_from_what_the_prompt_shows(title: str, text: str) -> None:
     passage = Passage("d", text, title)
-    assert " ".join(NAMING.line(passage).split()).startswith(name(passage, NAMING))
+    assert named_alone(passage) in " ".join(NAMING.line(passage).split())
+
+
+def test_words_are_quoted_where_the_answer_is_or_else_where_the_query_is() -> None:
+    story = "There was a king. He had three sons and a horse. The youngest rode to the glass hill at night."
+    other = Passage("o", "Of something else", "Tales")
+    for query, answer, named in (
+        ("who rode to the hill", "", "rode to the glass hill at"),
+        ("who was first", "three sons", "He had three sons and a"),
+        ("who rode to the hill", "nobody", "rode to the glass hill at"),  # not in the text
+    ):
+        drawn = TrainingSet(Query("q", query), (other, Passage("p", story, "Tales")), 1, "", answer=answer)
+        assert name(drawn, [f"Tales {other.text}", f"Tales {story}"], NAMING) == named
+    cut = "Tales … three sons and a horse. …"
+    assert name(drawn, [f"Tales {other.text}", cut], NAMING) == "three sons and a horse."
 
 
 def test_a_format_that_cannot_hold_the_target_is_refused() -> None:
@@ -330,7 +352,7 @@ def test_a_format_that_cannot_hold_the_target_is_refused() -> None:
         ("label", 0, PLAIN, "labels count from 1"),
     ):
         with pytest.raises(ValueError, match=problem):
-            target(kind, FLEAS.positives[0], label, format)
+            target(kind, label, format, "Fleas")
 
 
 def test_sizes_of_sets_are_drawn_from_the_smallest_on() -> None:
@@ -338,13 +360,6 @@ def test_sizes_of_sets_are_drawn_from_the_smallest_on() -> None:
     many = [Example(Query(f"q{n}", f"query {n}"), (Passage("p", "right"),), tuple(passages)) for n in range(60)]
     assert {len(one.passages) for one in sets(many, size=5, seed=0, smallest=2)} == {2, 3, 4, 5}
     assert {len(one.passages) for one in sets(many, size=5, seed=0)} == {5}
-
-
-def test_a_title_that_another_passage_shares_is_told_apart_by_the_text() -> None:
-    one, same = Passage("a", "One two three four five six seven", "Cats"), Passage("b", "Other words", "Cats")
-    assert name(one, NAMING) == "Cats"
-    assert name(one, NAMING, [Passage("c", "", "Dogs")]) == "Cats"
-    assert name(one, NAMING, [same]) == "Cats One two three four five six"
 
 
 def answered(count: int = 200) -> list[Example]:

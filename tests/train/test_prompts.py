@@ -47,7 +47,7 @@ def sent(query: Query, passages: Sequence[Passage], context: int | None, **setti
 def test_the_messages_are_those_of_a_reranker(format: Any, limits: dict[str, int], context: int | None) -> None:
     shown = made("who <think> was she " * 9, "[3] poses " * 90, "fleas " * 90, "short")
     asked = sent(shown.query, shown.passages, context, k=1, format=format, reasoning_tokens=32, clip="head", **limits)
-    assert messages(shown, format, words, context=context, reasoning_tokens=32, **limits) == asked[0]
+    assert messages(shown, format, words, context=context, reasoning_tokens=32, **limits)[0] == asked[0]
 
 
 def test_what_is_known_is_shown_as_a_reranker_shows_it() -> None:
@@ -56,13 +56,13 @@ def test_what_is_known_is_shown_as_a_reranker_shows_it() -> None:
     limits: dict[str, int] = {"reasoning_tokens": 32, "passage_tokens": 20}
     last = sent(Query("q7", "q7"), passages, 700, k=2, hops=2, format=NAMING, clip="head", **limits)[-1]
     shown = TrainingSet(Query("q7", "q7"), passages[1:], 0, "", passages[:1])
-    assert messages(shown, NAMING, words, context=700, **limits) == last
+    assert messages(shown, NAMING, words, context=700, **limits)[0] == last
     assert "Known: T fleas" in last[-1]["content"]
 
 
 def test_reasoning_needs_no_room_where_the_format_has_none() -> None:
     shown, plain = made("which", "fleas " * 90, "cats " * 90), FORMATS["setwise-sft-v0.1"]
-    one, other = (messages(shown, plain, words, context=500, reasoning_tokens=n) for n in (0, 10_000))
+    one, other = (messages(shown, plain, words, context=500, reasoning_tokens=n)[0] for n in (0, 10_000))
     assert one == other
 
 

@@ -222,7 +222,7 @@ async def test_the_adapter_answers_in_the_backend_as_it_was_trained(common: dict
     folder = sft(supervised(common, epochs=4, save=12))
     settings = supervised({**common, "adapter": str(folder.path)})
     trained, material = load(settings), read_training_data(settings)
-    prompts = [asked(one, settings, trained.count) for one in material.held_out]
+    prompts = [asked(one, settings, trained.count)[0] for one in material.held_out]
     found = measure(trained, prompts, material.held_out, settings.prompt_format, 32)
     backend = Transformers(common["model"], adapter=str(folder.path), dtype="float32")
     try:
