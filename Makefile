@@ -3,11 +3,13 @@
 #   .venv-test    all packages and everything that their tests and checks need, newest versions
 #   .venv-lowest  the same at the lowest supported versions
 #   .venv-vllm    vLLM's build for CPUs, and transformers
+#   .venv-clients the clients of hosted rerankers, for `rankr1 serve`
 PYTHON ?= python3
 BIN := .venv/bin
 TEST := .venv-test/bin
 LOWEST := .venv-lowest/bin
 VLLM := .venv-vllm/bin
+CLIENTS := .venv-clients/bin
 PACKAGES := eval integrations/llama-index-postprocessor-rankr1 integrations/langchain-rankr1
 # Processes that run tests at once.
 WORKERS ?= 2
@@ -15,9 +17,11 @@ WORKERS ?= 2
 DATA ?= ../shared/data/train
 # Settings of vLLM for a CPU: all cores, and 2 GiB for its cache.
 CPU_VLLM := VLLM_CPU_OMP_THREADS_BIND=0-$(shell expr $$(nproc) - 1) VLLM_CPU_KVCACHE_SPACE=2
+RERANKER_CLIENTS := cohere voyageai litellm langchain-cohere cohere-haystack jina-haystack huggingface-api-haystack \
+  $(addprefix llama-index-postprocessor-,cohere-rerank jinaai-rerank tei-rerank) httpx requests
 PARALLEL := -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo environments check test test-lowest test-train smoke-train test-vllm smoke-vllm wheels train-embedded bench bench-vllm clean
+.PHONY: help demo environments check test test-lowest test-train smoke-train test-vllm smoke-vllm test-clients wheels train-embedded bench bench-vllm clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -25,7 +29,7 @@ help:  ## this list
 demo: .venv/.ready  ## rerank a small multi-hop corpus with the embedded model
 	$(BIN)/rankr1 demo
 
-environments: .venv-vllm/.ready .venv-test/.ready .venv-lowest/.ready .venv/.ready  ## all four, sooner with -j4
+environments: .venv-vllm/.ready .venv-test/.ready .venv-lowest/.ready .venv-clients/.ready .venv/.ready  ## all five, sooner with -j4
 
 check: .venv-test/.ready  ## style, types, and the size of the code against its budget
 	$(TEST)/ruff check .
@@ -34,7 +38,7 @@ check: .venv-test/.ready  ## style, types, and the size of the code against its 
 	$(TEST)/python -m tests.house
 
 test: .venv-test/.ready  ## all tests but those of training and of vLLM, newest versions
-	$(TEST)/python -m pytest $(PARALLEL) -m "not train and not vllm"
+	$(TEST)/python -m pytest $(PARALLEL) -m "not train and not vllm and not clients"
 
 test-lowest: .venv-lowest/.ready  ## the tests that use other libraries, lowest supported versions
 	$(LOWEST)/python -m pytest $(PARALLEL) -m third_party
@@ -50,6 +54,9 @@ test-vllm: .venv-vllm/.ready  ## the backends on vLLM and transformers, in proce
 
 smoke-vllm: .venv-vllm/.ready  ## the most important tests of vLLM and transformers, in 6 minutes
 	$(CPU_VLLM) $(VLLM)/python -m pytest -m "vllm and smoke" tests/backends
+
+test-clients: .venv-clients/.ready  ## published clients of hosted rerankers, unchanged, against the server
+	$(CLIENTS)/python -m pytest -W ignore -m clients tests/clients
 
 wheels: .venv-test/.ready  ## rankr1-rag, rankr1-eval and the packages under integrations/, into dist/
 	$(TEST)/python -m pip wheel --quiet --no-deps --wheel-dir dist . $(PACKAGES:%=./%)
@@ -101,5 +108,10 @@ bench-vllm: .venv-vllm/.ready  ## bench/vllm.md: vLLM with published prompts, an
 	$(VLLM)/python -m bench.checkpoint .venv-vllm/smollm2
 	touch $@
 
+.venv-clients/.ready: pyproject.toml requirements/clients.txt
+	$(PYTHON) -m venv .venv-clients
+	$(CLIENTS)/python -m pip install --quiet --constraint requirements/clients.txt --editable '.[server]' $(RERANKER_CLIENTS) hypothesis pytest pytest-asyncio
+	touch $@
+
 clean:  ## remove what the targets made
-	rm -rf dist .venv .venv-test .venv-lowest .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf dist .venv .venv-test .venv-lowest .venv-vllm .venv-clients .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         UnparsedError,
     )
     from rankr1_rag.reranker import Reranker
-    from rankr1_rag.types import Comparison, Completion, Cost, Explanation, Passage, Query, Ranking
+    from rankr1_rag.types import Comparison, Completion, Cost, Explanation, Passage, Query, Ranking, Truncated
 
 __all__ = [
     "BackendError",
@@ -40,9 +40,10 @@ __all__ = [
     "Ranking",
     "Reranker",
     "StoreError",
+    "Truncated",
     "UnparsedError",
 ]
-_TYPES = ("Comparison", "Completion", "Cost", "Explanation", "Passage", "Query", "Ranking")
+_TYPES = ("Comparison", "Completion", "Cost", "Explanation", "Passage", "Query", "Ranking", "Truncated")
 __version__ = "0.1.0"
 
 

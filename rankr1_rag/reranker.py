@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import sys
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Set
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field, fields
@@ -14,13 +15,15 @@ from typing import Any, Self
 
 from rankr1_rag.backends import Backend
 from rankr1_rag.concurrency import streams
-from rankr1_rag.concurrency.event_loop import PerLoop, as_exception, contained, may_be_ctrl_c, private_loop
+from rankr1_rag.concurrency.event_loop import ENDING, PerLoop, as_exception, contained, may_be_ctrl_c, private_loop
+from rankr1_rag.engine.limits import Limits
 from rankr1_rag.engine.query import FEWEST, Budget, QueryRun, Retrieve, Slots, Turn
 from rankr1_rag.engine.selection_loop import Comparer, SelectionLoop
 from rankr1_rag.errors import LoopError
 from rankr1_rag.scoring import Trend
 from rankr1_rag.settings import MODEL, SELECTION, Plan, Settings, declare, options, with_options
-from rankr1_rag.types import Passage, Query, Ranking
+from rankr1_rag.telemetry import chat, traced
+from rankr1_rag.types import OnEvent, Passage, Query, Ranking, RankingDone
 
 Candidate = Passage | str | tuple[Passage | str, float | None]
 """A passage, its text, or either with its first-stage score."""
@@ -30,6 +33,9 @@ Item = tuple[str | Query, Iterable[Candidate]]
 
 LARGE_TRACE = 1_000
 """Comparisons from which on scores are computed in a thread, as they would block an event loop for milliseconds."""
+
+AT_DEADLINE = 0.01
+"""Seconds that abandoned tasks on the caller's event loop have to end before their caller, if there is a deadline."""
 
 REMEDY = "if they are distances, use distances=True"
 CLOSED = "this reranker was closed: make a new one"
@@ -47,6 +53,7 @@ class Session:
     gates: PerLoop[asyncio.Semaphore]
     slots: PerLoop[Slots] | None
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    limits: set[Limits] = field(default_factory=set)
     closed: bool = False
 
 
@@ -98,15 +105,20 @@ class Reranker(Settings):
         k: int | None = None,
         retrieve: Retrieve | None = None,
         ordered: bool | None = None,
+        deadline: float | None = None,
+        on_event: OnEvent | None = None,
     ) -> Ranking:
         """Rerank the candidates, first-stage best first. LoopError in a coroutine on the private loop.
 
         Strings become passages, their position the id. Pairs of a passage and its first-stage score are checked against
-        their order; with `distances` they are sorted, the least first, in the result too. `k` ≥ 1, `retrieve` and
-        `ordered` apply to this query only. Raises BackendError and UnparsedError as the settings say, and whatever
-        `retrieve` raises.
+        their order; with `distances` they are sorted, the least first, in the result too. `k` ≥ 1, `retrieve`,
+        `ordered` and `deadline` apply to this query only. At the deadline, seconds from now, open comparisons are
+        cancelled and the ranking is the best order so far: see `Ranking.truncated`. `on_event` is called with each
+        event of the query as it happens: see `rankr1_rag.types.Event`. Raises BackendError and UnparsedError as the
+        settings say, and whatever `retrieve` and `on_event` raise.
         """
-        ranking = private_loop().call(self._rank(self._read(query, passages, k, retrieve, ordered)))
+        run = self._read(query, passages, k, retrieve, ordered, deadline, on_event)
+        ranking = private_loop().call(self._rank(run))
         if ranking.failure or not all(one.parsed for one in ranking.trace):
             ranking.log_problems()
         return ranking
@@ -119,10 +131,14 @@ class Reranker(Settings):
         k: int | None = None,
         retrieve: Retrieve | None = None,
         ordered: bool | None = None,
+        deadline: float | None = None,
+        on_event: OnEvent | None = None,
     ) -> Ranking:
         """`rank`, from any event loop; cancelling it cancels its open comparisons."""
         with contained():
-            ranking = await private_loop().wait(self._rank(self._read(query, passages, k, retrieve, ordered)))
+            run = self._read(query, passages, k, retrieve, ordered, deadline, on_event)
+            in_time = run.limits is not None and run.limits.seconds is not None
+            ranking = await private_loop().wait(self._rank(run), AT_DEADLINE if in_time else ENDING)
             if ranking.failure or not all(one.parsed for one in ranking.trace):
                 ranking.log_problems()
             return ranking
@@ -156,6 +172,15 @@ class Reranker(Settings):
         """`close`, from any event loop."""
         await private_loop().wait(self._close())
 
+    async def end_within(self, seconds: float) -> None:
+        """Give all open queries with a deadline, a token budget or `on_event` at most these seconds more."""
+
+        async def shorten() -> None:
+            for limits in self._session.limits:
+                limits.shorten(seconds)
+
+        await private_loop().wait(shorten())
+
     async def _close(self) -> None:
         try:
             self._session.closed = True
@@ -171,7 +196,15 @@ class Reranker(Settings):
         k: int | None = None,
         retrieve: Retrieve | None = None,
         ordered: bool | None = None,
+        deadline: float | None = None,
+        on_event: OnEvent | None = None,
     ) -> QueryRun:
+        limits, allowed = None, (deadline, self.deadline, self.budget_tokens, on_event)
+        if allowed != (None, None, None, None):
+            options(Reranker)["deadline"].check(deadline)
+            if on_event is not None and not callable(on_event):
+                raise TypeError(f"on_event={on_event!r:.100} is no function: pass a function of an event")
+            limits = Limits(self.deadline if deadline is None else deadline, self.budget_tokens, on_event)
         if k is not None:
             options(Reranker)["k"].check(k)
         retrieve = self.retrieve if retrieve is None else self._check(retrieve)
@@ -181,7 +214,7 @@ class Reranker(Settings):
             found = list(passages)
             if found and all(isinstance(one, tuple) and len(one) == 2 for one in found):
                 found = self._in_order(query, found, ordered)
-        return QueryRun(query, found, self.k if k is None else k, retrieve, ordered=ordered)
+        return QueryRun(query, found, self.k if k is None else k, retrieve, ordered=ordered, limits=limits)
 
     def _in_order(self, query: str | Query, given: list[Any], ordered: bool) -> list[Candidate]:
         """The passages without their scores: distances sort them, and scores that contradict the order are logged."""
@@ -232,6 +265,11 @@ class Reranker(Settings):
     async def _rank(self, run: QueryRun) -> Ranking:
         session, task = self._session, asyncio.current_task()
         assert task is not None
+        otel = sys.modules.get("opentelemetry.trace")  # imported and configured, or else this costs nothing
+        if otel and chat.get() is None and not isinstance(otel.get_tracer_provider(), otel.ProxyTracerProvider):
+            return await traced(self.plan.backend.model, run.query, run.wanted, partial(self._rank, run))
+        if run.limits is not None and run.limits.ended is None:
+            return await self._within(run.limits, run)
         session.tasks.add(task)
         try:
             if session.closed:
@@ -253,6 +291,31 @@ class Reranker(Settings):
             raise
         finally:
             session.tasks.discard(task)
+
+    async def _within(self, limits: Limits, run: QueryRun) -> Ranking:
+        """`_rank`, or the order so far once a limit is reached: what is open then is cancelled and not awaited."""
+        session, ended = self._session, limits.begin()
+        task = asyncio.create_task(self._rank(run))
+        task.add_done_callback(lambda one: one.cancelled() or one.exception())  # nobody may be left who asks for it
+        session.limits.add(limits)
+        try:
+            await asyncio.wait((task, ended), return_when=asyncio.FIRST_COMPLETED)
+            if ended.done() and (ended.exception() or task.cancelled() or not task.done()):
+                ranking = await session.loop.cut_short(run, ended.result())
+                if ranking.truncated is not None:
+                    log.info("query %r %s", run.query.id or run.query.text[:60], ranking.truncated)
+            else:
+                ranking = task.result()
+            if limits.tokens is not None and ranking.trace and not limits.used and "tokens" not in session.loop.done:
+                session.loop.done.add("tokens")
+                log.warning("budget_tokens= has no effect: the backend reports no tokens of prompts and completions")
+            if limits.on_event is not None:
+                limits.on_event(RankingDone(ranking))
+            return ranking
+        finally:
+            session.limits.discard(limits)
+            limits.stop_clock()
+            task.cancel()
 
     @cached_property
     def _session(self) -> Session:

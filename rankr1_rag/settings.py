@@ -72,7 +72,7 @@ class Option:
         if isinstance(self.value, bool):
             return "on" if self.value else "off"
         shown = f"{self.value:g}" if isinstance(self.value, float) else str(self.value)
-        return self.default if self.value is None else shown
+        return self.default if self.value in (None, ()) else shown
 
     @property
     def full_help(self) -> str:
@@ -262,6 +262,20 @@ class Settings:
     )
     distances: bool = declare(
         False, "First-stage scores, where there are some, are distances: the least is the best", SELECTION
+    )
+    deadline: float | None = declare(
+        None,
+        "Seconds from the start of a query to its ranking, which is the best order so far if they are too few",
+        SELECTION,
+        "no limit",
+        above=0,
+    )
+    budget_tokens: int | None = declare(
+        None,
+        "Tokens of a query, of prompts and completions; after them its ranking is the best order so far",
+        SELECTION,
+        "no limit",
+        least=1,
     )
     seed: int = declare(0, "Random seed of passage orders and samples", SELECTION, least=0)
     fusion: Fusion = declare(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal
@@ -117,13 +117,39 @@ class Cost:
         return f"Cost({', '.join(f'{one.name}={round(getattr(self, one.name), 2)}' for one in fields(self))})"
 
 
+Reason = Literal["deadline", "budget_tokens", "ended"]
+"""The option whose limit a query reached, or that `Reranker.end_within` ended it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truncated:
+    """Why a ranking ended before all was asked, and what was left to ask.
+
+    `limit` is the number of seconds or tokens that it had. Of the k passages wanted, those in `Ranking.selected` are
+    final, `selected` of them; the others are the best by what was answered. `unanswered` are the sets of the last round
+    that have no answer, or not all votes; the sets of later rounds depend on those.
+    """
+
+    reason: Reason
+    limit: float
+    selected: int = 0
+    unanswered: tuple[tuple[int, ...], ...] = ()
+
+    def __str__(self) -> str:
+        kind = "{:,.0f} tokens" if self.reason == "budget_tokens" else "{:g} s"
+        n = len(self.unanswered)
+        left = f", {n} comparison{'s' if n > 1 else ''} of its round without an answer" if n else ""
+        return f"ended after {kind.format(self.limit)}: {self.selected} selected{left}"
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """Why a passage has its rank: `comparison` is the last one it won, or else the last one it lost, or None.
 
     Of several votes that made it win a set, `comparison` is the last that names it. `won` and `lost` count its
-    comparisons. `selected` is False for a passage that only keeps its first-stage order. `failure` is the error for
-    which the whole ranking is the first-stage order.
+    comparisons. `selected` is False for a passage that the model did not select: it keeps its first-stage order or, in
+    a ranking that ended early, has its place in the best order so far. `failure` is the error for which the whole
+    ranking is the first-stage order.
     """
 
     rank: int
@@ -163,7 +189,8 @@ class Ranking:
     `order` holds positions, best first. `trace` holds every comparison, in the order asked. `failure` is the error for
     which `on_failure="first_stage"` returned the first-stage order; else None. With fusion, `order` is the fused order
     and `chosen` holds the k selected, best first. The last `retrieved` candidates are not of the first stage: they were
-    found between two hops.
+    found between two hops. `truncated` says why the ranking ended early, at a deadline or token budget; else None;
+    then `order` is the best one so far: what was selected, then the first-stage order as the answers changed it.
     """
 
     query: Query
@@ -177,11 +204,21 @@ class Ranking:
     chosen: tuple[int, ...] | None = None
     retrieved: int = 0
     clipped_tokens: int = 0
+    truncated: Truncated | None = None
 
     @cached_property
     def score_meaning(self) -> scoring.Meaning:
         """The meaning of `scores`: "ordinal" the order only, "probability" that of the label, "votes" their share."""
-        return "ordinal" if self.chosen is not None or self.failure is not None else scoring.meaning(self.trace)
+        is_whole = self.chosen is None and self.failure is None and self.truncated is None
+        return scoring.meaning(self.trace) if is_whole else "ordinal"
+
+    @property
+    def selected(self) -> tuple[int, ...]:
+        """The positions that the model selected, best first: the k or, if the ranking ended early, fewer."""
+        if self.failure is not None:
+            return ()
+        n = self.k if self.truncated is None else self.truncated.selected
+        return (self.order if self.chosen is None else self.chosen)[:n]
 
     @cached_property
     def passages(self) -> tuple[Passage, ...]:
@@ -225,7 +262,7 @@ class Ranking:
             rank=rank,
             position=position,
             passage=self.candidates[position],
-            selected=position in chosen and not self.failure,
+            selected=position in chosen,
             won=outcomes.won[position],
             lost=outcomes.seen[position] - outcomes.won[position],
             comparison=outcomes.deciding(position),
@@ -235,7 +272,7 @@ class Ranking:
     @cached_property
     def _outcomes(self) -> tuple[scoring.Outcomes[Comparison], frozenset[int]]:
         """What `explain` needs for any rank: the outcomes of the trace, and the positions that were selected."""
-        return scoring.Outcomes(self.trace), frozenset(self.order[: self.k] if self.chosen is None else self.chosen)
+        return scoring.Outcomes(self.trace), frozenset(self.selected)
 
     def log_problems(self) -> bool:
         """Log a warning if the model failed, or if at least half of the answers in its trace name no passage.
@@ -269,6 +306,7 @@ class Ranking:
 
     def __repr__(self) -> str:
         failure = f", failure={self.failure!r}" if self.failure else ""
+        failure += f", {self.truncated!r}" if self.truncated else ""
         return f"Ranking({self.query!r:.200}, order={list(self.order)!r:.120}, k={self.k}, {self.cost}{failure})"
 
 
@@ -277,3 +315,63 @@ Clip = Literal["window", "head"]
 
 Force = Literal["truncated", "unparsed", "never"]
 """When a label is forced: if the budget cut the text off, after every text without an answer, or never."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonOpened:
+    """The model is asked about a set, with these positions shown as known. `number` counts from 0 in each query."""
+
+    number: int
+    round: int
+    set: tuple[int, ...]
+    known: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonText:
+    """A piece of what the model writes, as it comes, from a backend that streams: the reasoning, then the answer.
+
+    It begins at character `start` of the text; a `start` that was there before replaces what followed it, as a request
+    was tried again. An answer that is forced, or found in a store, comes with ComparisonAnswered only.
+    """
+
+    number: int
+    start: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonAnswered:
+    """The comparison of this number is complete."""
+
+    number: int
+    comparison: Comparison
+
+
+@dataclass(frozen=True, slots=True)
+class OrderSoFar:
+    """The best order known after an answer: positions of all candidates, with fusion fused.
+
+    The first `selected` are final: none with fusion. Of many candidates it comes once a round of comparisons.
+    """
+
+    order: tuple[int, ...]
+    selected: int
+
+
+@dataclass(frozen=True, slots=True)
+class RankingDone:
+    """The last event of a query. A comparison that was opened and never answered was cancelled."""
+
+    ranking: Ranking
+
+
+Event = ComparisonOpened | ComparisonText | ComparisonAnswered | OrderSoFar | RankingDone
+"""What happens while a query is ranked."""
+
+OnEvent = Callable[[Event], object]
+"""Called with each event of a query on the private event loop, in order: it must be quick and must not block.
+
+For another event loop: `lambda event: loop.call_soon_threadsafe(queue.put_nowait, event)`. Its exception is that of
+the query.
+"""

@@ -24,6 +24,7 @@ from rankr1_rag.cross_encoder import RankR1CrossEncoder
 from rankr1_rag.frameworks.component import Component
 from rankr1_rag.frameworks.llm import FrameworkLLM
 from rankr1_rag.prompt import FORMATS
+from rankr1_rag.server.config import ADDRESS, LOAD, ServerConfig
 from rankr1_rag.settings import (
     CONNECTION_RULES,
     MODEL,
@@ -37,7 +38,13 @@ from rankr1_rag.settings import (
     options,
 )
 
-PAGE = Path(__file__).parent.parent / "docs" / "options.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = DOCS / "options.md"
+PAGES = {
+    PAGE: ((Reranker, SELECTION), (Reranker, PROMPT), (Connection, MODEL)),
+    DOCS / "server.md": ((ServerConfig, ADDRESS), (ServerConfig, LOAD)),
+}
+"""The pages with tables of options, one for each group."""
 SERVER: dict[str, Any] = {"model": "m", "base_url": "http://127.0.0.1:9/v1"}
 TABLE = options(Reranker) | {f"connect {name}": option for name, option in options(Connection).items()}
 TYPED = [pytest.param(name, option, id=name) for name, option in TABLE.items() if not option.live]
@@ -311,23 +318,29 @@ def test_a_wrong_option_of_the_command_line_is_a_usage_error(arguments: list[str
 # The page
 
 
-def page(written: str) -> str:
-    """docs/options.md with its tables as they are to be: one a group of options, after the heading of the group."""
-    for owner, group in ((Reranker, SELECTION), (Reranker, PROMPT), (Connection, MODEL)):
+def page(path: Path) -> str:
+    """A page with its tables as they are to be: one a group of options, after the heading of the group."""
+    written = path.read_text(encoding="utf-8")
+    for owner, group in PAGES[path]:
         lines = ["| option | meaning | value | default |", "|---|---|---|---|"]
         for one in (one for one in options(owner).values() if one.group == group):
             value = "a name" if one.choices else "a function" if one.live else one.wanted
             lines.append(f"| `{one.name}` | {one.help} | {value} | {one.default_text} |")
-        head, rest = re.split(rf"(?<=\n## {group}\n)", written)
+        head, rest = re.split(rf"(?<=\n)(?=##+ {group}\n)", written)
         written = head + re.sub(r"(\|.*\n)+", lambda _, lines=lines: "\n".join([*lines, ""]), rest, count=1)
     return written
 
 
-def test_the_page_of_options_is_up_to_date() -> None:
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_the_pages_of_options_are_up_to_date(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == page(path), "run python -m tests.test_settings"
+
+
+def test_the_page_of_options_names_the_default_of_components() -> None:
     written = PAGE.read_text(encoding="utf-8")
-    assert written == page(written), "run python -m tests.test_settings"
     assert f"select {TOP_N}, because a language model reads the result" in written
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in PAGES:
+        path.write_text(page(path), encoding="utf-8")

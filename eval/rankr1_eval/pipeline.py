@@ -37,7 +37,14 @@ REFUSED = 32
 
 IRRELEVANT = frozenset({"backend", "in_flight", "on_failure", "retrieve"})
 """Settings of a reranker that no order depends on, and those that `result_settings` writes in its own way."""
-LATER: Mapping[str, object] = {"hops": 1, "clip": "head", "strict_format": True, "ordered": True}
+LATER: Mapping[str, object] = {
+    "hops": 1,
+    "clip": "head",
+    "strict_format": True,
+    "ordered": True,
+    "deadline": None,
+    "budget_tokens": None,
+}
 """Settings that came later, with the value that runs of before had: written only where they differ."""
 
 Progress = Callable[[str, int, Iterator[str]], None]

@@ -7,7 +7,8 @@ own, which imports its libraries when it is used. `wrappers` holds backends arou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -33,6 +34,11 @@ class Request:
     logprobs: int = 0
     seed: int = 0
     sample: int = 0
+
+
+on_text: ContextVar[Callable[[int, str], object] | None] = ContextVar("on_text", default=None)
+"""Inside `complete`: the function that a backend that streams calls on its event loop with each piece of the text as it
+comes, and the number of characters before it; None if nobody listens. It never raises."""
 
 
 def token_count(value: object) -> int:

@@ -19,10 +19,10 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 from weakref import WeakSet, finalize
 
-from rankr1_rag.backends import Request
+from rankr1_rag.backends import Request, on_text
 from rankr1_rag.errors import BackendError, BackendUnavailable, PromptTooLong
 from rankr1_rag.redaction import has_secret
 from rankr1_rag.types import Completion
@@ -31,6 +31,17 @@ log = logging.getLogger("rankr1_rag")
 
 WorkerMessage = tuple[str, int, Any]
 """The kind of a question ("complete", "cancel", …), its number, under which the answer comes, and its content."""
+
+
+Listen = Callable[[int, str], object]
+"""Called with the number of characters before a piece of text, and the piece."""
+
+
+class TextPiece(NamedTuple):
+    """A piece of a completion that is still being computed."""
+
+    start: int
+    text: str
 
 
 class ModelWorker(ABC):
@@ -46,19 +57,25 @@ class ModelWorker(ABC):
         self._lock = threading.Lock()
         self._numbers = count()
         self._open: dict[int, Future[Any]] = {}
+        self._listening: dict[int, Listen] = {}
 
     @property
     def lost(self) -> bool:
         """Whether it ended for a reason that may pass, so that another one may be started in its place."""
         return isinstance(self.ended, BackendUnavailable)
 
-    def ask(self, kind: str, content: object) -> Future[Any]:
-        """The answer to come. Cancelling it withdraws the question. BackendError once the worker has ended."""
+    def ask(self, kind: str, content: object, listen: Listen | None = None) -> Future[Any]:
+        """The answer to come. Cancelling it withdraws the question. BackendError once the worker has ended.
+
+        `listen` is called with each TextPiece of the answer, in the thread of the worker.
+        """
         future: Future[Any] = Future()
         with self._lock:
             self.check()
             number = next(self._numbers)
             self._open[number] = future
+            if listen is not None:
+                self._listening[number] = listen
         self.inbox.put((kind, number, content))
         future.add_done_callback(partial(self._withdraw, number))
         return future
@@ -67,6 +84,7 @@ class ModelWorker(ABC):
         if future.cancelled():
             with self._lock:
                 self._open.pop(number, None)
+                self._listening.pop(number, None)
             self.inbox.put(("cancel", number, None))
 
     def is_open(self, number: int) -> bool:
@@ -80,8 +98,13 @@ class ModelWorker(ABC):
 
     def answer(self, number: int, outcome: object) -> None:
         """Answer a question, with an exception or a result; nothing happens where it was withdrawn."""
+        if isinstance(outcome, TextPiece):
+            with suppress(KeyError, RuntimeError):  # withdrawn; the loop of who listens was closed
+                self._listening[number](*outcome)
+            return
         with self._lock:
             future = self._open.pop(number, None)
+            self._listening.pop(number, None)
         if future is None:
             return
         with suppress(InvalidStateError):  # cancelled meanwhile
@@ -126,6 +149,8 @@ class LocalModel(ABC, Generic[W]):
     is collected, and Python when it exits, end the worker. `model` is its name in the table of checkpoints.
     """
 
+    streams = False
+    """Whether its worker takes "stream" for "complete", and then sends a TextPiece now and then."""
     can_continue = True  # the text of a final assistant message is put behind the opened turn
     _again: Callable[[], Any]
 
@@ -165,7 +190,12 @@ class LocalModel(ABC, Generic[W]):
 
     async def complete(self, request: Request) -> Completion:
         """Queue the request and await its completion. PromptTooLong, BackendUnavailable, BackendError."""
-        completion: Completion = await asyncio.wrap_future(self.worker().ask("complete", request))
+        heard, loop, worker = on_text.get() if self.streams else None, asyncio.get_running_loop(), self.worker()
+        if heard is None:
+            future = worker.ask("complete", request)
+        else:
+            future = worker.ask("stream", request, lambda *piece: loop.call_soon_threadsafe(heard, *piece))
+        completion: Completion = await asyncio.wrap_future(future)
         return completion
 
     async def close(self) -> None:

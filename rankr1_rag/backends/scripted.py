@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 
-from rankr1_rag.backends import Request
+from rankr1_rag.backends import Request, on_text
 from rankr1_rag.types import Completion, Message
 
-Script = Callable[[Sequence[Message]], str | Completion | Awaitable[str | Completion]]
+Script = Callable[[Sequence[Message]], str | Completion | Awaitable[str | Completion] | AsyncIterable[str]]
 
 
 class Scripted:
-    """Calls `f(messages)`, a function or a coroutine function; an exception of `f` passes through.
+    """Calls `f(messages)`, a function, a coroutine function or, to stream, an async generator of pieces of the text.
 
         Scripted(lambda messages: "<think>The second names the year.</think> <answer>[2]</answer>")
 
-    `f` returns the text, or a `Completion` with token counts, logprobs or a finish reason; limits, stop strings and
-    choices are not enforced. Two scripts that share a store need an `identity` each: the default is made of `model`.
+    An exception of `f` passes through. `f` returns the text, or a `Completion` with token counts, logprobs or a finish
+    reason; limits, stop strings and choices are not enforced. Two scripts that share a store need an `identity` each:
+    the default is made of `model`.
     """
 
     def __init__(
@@ -46,6 +47,13 @@ class Scripted:
     async def complete(self, request: Request) -> Completion:
         """The script's answer to these messages."""
         answer = self._f(request.messages)
+        if isinstance(answer, AsyncIterable):
+            text, listen = "", on_text.get()
+            async for piece in answer:
+                if listen is not None:
+                    listen(len(text), piece)
+                text += piece
+            answer = text
         if inspect.isawaitable(answer):
             answer = await answer
         if isinstance(answer, Completion):

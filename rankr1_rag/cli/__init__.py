@@ -1,4 +1,4 @@
-"""The command line: `rankr1 rerank | explain | demo | train`. Imports nothing before it can be interrupted."""
+"""The command line: `rankr1 rerank | explain | demo | serve | train`. Imports nothing before it can be interrupted."""
 
 import sys
 

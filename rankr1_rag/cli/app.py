@@ -20,6 +20,7 @@ from rankr1_rag.cli.demo import HOPS, demo
 from rankr1_rag.cli.explain import explain
 from rankr1_rag.cli.options import UsageError, with_settings
 from rankr1_rag.cli.rerank import rerank
+from rankr1_rag.cli.serve import serve
 from rankr1_rag.cli.train import app as train
 from rankr1_rag.errors import FileError, RankR1Error
 from rankr1_rag.explain import clean
@@ -59,6 +60,7 @@ _STORE = EffectiveDefault("OUT.partial.sqlite until the job is done, if --out is
 app.command(no_args_is_help=True)(with_settings(rerank, store=_STORE))
 app.command(no_args_is_help=True)(with_settings(explain, without={"query"}))  # its --query is an id
 app.command()(with_settings(demo, k=TOP_N, hops=HOPS))
+app.command()(with_settings(serve, without={"in_flight"}))
 app.add_typer(train, name="train")
 
 

@@ -91,7 +91,8 @@ class CommandSettings(Settings, Connection):
         without = {"base_url", "api_key", "api_key_env", "timeout", "attempts", "requests", "store", "in_flight"}
         without |= {"headers", "query"}
         kept = options(CommandSettings).keys() - without - {"on_failure"}
-        return {name: getattr(self, name) for name in sorted(kept)} | {"backend": self.kind}
+        without_limit = {name for name in ("deadline", "budget_tokens") if getattr(self, name) is None}
+        return {name: getattr(self, name) for name in sorted(kept - without_limit)} | {"backend": self.kind}
 
 
 def with_hyphens(problem: str, names: Collection[str] = options(CommandSettings).keys()) -> str:

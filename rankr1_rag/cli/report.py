@@ -178,6 +178,7 @@ class Report:
     before: int = 0
     failed: int = 0
     first_stage: int = 0
+    truncated: int = 0
     give_up: GiveUp = field(default_factory=GiveUp)
 
     def take(self, ranking: Ranking) -> None:
@@ -185,6 +186,7 @@ class Report:
         self.queries += 1
         self.cost += ranking.cost
         self.first_stage += ranking.failure is not None
+        self.truncated += ranking.truncated is not None
         self.give_up.succeed()
 
     def fail(self, query: Query, error: Exception) -> None:
@@ -204,7 +206,7 @@ class Report:
         seconds = time.monotonic() - self.started
         if as_json:
             counts = {"queries": self.queries, "before": self.before, "failed": self.failed}
-            counts |= {"first_stage": self.first_stage}
+            counts |= {"first_stage": self.first_stage, "truncated": self.truncated}
             typer.echo(json.dumps({**counts, "wall_seconds": seconds, "cost": asdict(self.cost)}))
         else:
             before = f" ({self.before:,} more done before)" if self.before else ""
@@ -215,6 +217,8 @@ class Report:
                 self.say(
                     f"{queries_of(self.first_stage)} with the first-stage order only: the model failed", "bold red"
                 )
+            if self.truncated:
+                self.say(f"{queries_of(self.truncated)} ended early, with the best order so far", "yellow")
             if self.cost.unparsed:
                 share = self.cost.unparsed / self.cost.comparisons
                 remedy = "" if self.cost.forced else "; --force unparsed requests such a label once more"

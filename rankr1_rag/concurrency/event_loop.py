@@ -304,8 +304,11 @@ class Loop:
             raise LoopError("the sync API was called on the private event loop, inside a backend: await arank instead")
         return running or blocked_loop.get()
 
-    async def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine here and await it from another loop (or this one); cancelling the caller cancels it."""
+    async def wait(self, coroutine: Coroutine[Any, Any, T], ending: float = ENDING) -> T:
+        """Run a coroutine here and await it from another loop (or this one); cancelling the caller cancels it.
+
+        Tasks on the caller's loop that it leaves behind have `ending` seconds to end.
+        """
         here = Caller(asyncio.get_running_loop())
         try:
             return await asyncio.wrap_future(self.submit(coroutine, self.root_caller(here), blocked_loop.get()))
@@ -317,7 +320,7 @@ class Loop:
             raise
         finally:
             if here.tasks:  # abandoned: they end before their caller, so that traces are in order
-                await asyncio.wait(here.tasks, timeout=ENDING)
+                await asyncio.wait(here.tasks, timeout=ending)
 
     def root_caller(self, here: Caller) -> Caller | None:
         """The outermost caller: for a backend that awaits on this very loop, the one that awaits the backend."""

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import count
 from typing import NoReturn, Protocol
 
+from rankr1_rag.engine.limits import Limits
 from rankr1_rag.prompt import Format, Special, clip, clip_to_window, sanitise, special_pattern, tokens
-from rankr1_rag.scoring import fused
-from rankr1_rag.types import Clip, Comparison, Passage, Query, Ranking
+from rankr1_rag.scoring import decisions, fused, winner
+from rankr1_rag.selection import LISTWISE, Answer, Round, Set, so_far
+from rankr1_rag.selection.voting import borda
+from rankr1_rag.settings import Plan
+from rankr1_rag.types import Clip, Comparison, OrderSoFar, Passage, Query, Ranking, Truncated
 
 MARGIN = 192
 """Tokens kept free for the chat template and for the second request of a forced answer."""
@@ -25,6 +30,9 @@ COMFORTABLE = 256
 
 FEWEST = 4
 """Passages that are shown at once even if their texts must be cut."""
+
+MANY = 1_000
+"""Candidates from which on the order so far is computed once a round, not after each answer: it takes milliseconds."""
 
 Retrieve = Callable[[str], Iterable[Passage | str] | Awaitable[Iterable[Passage | str]]]
 """Finds more candidates for a text: the query with the title and the text of the passage selected last.
@@ -209,6 +217,10 @@ class QueryRun:
 
     `candidates` grow by retrieval, `chosen` by selection; `ranks` holds the rank of each candidate in the retrieval
     that found it; `k` None selects all candidates; those that are not `ordered` have no order to fuse with.
+
+    Of the selection in progress: `left` are its positions, `places` those of them that it has selected, `round` its
+    sets, and `open` the number of comparisons that the answer to each of these waits for. `is_complete` once nothing is
+    left to ask.
     """
 
     def __init__(
@@ -219,6 +231,7 @@ class QueryRun:
         retrieve: Retrieve | None = None,
         *,
         ordered: bool = True,
+        limits: Limits | None = None,
     ) -> None:
         self.query = Query("", query) if isinstance(query, str) else query
         if not (isinstance(self.query, Query) and isinstance(self.query.id, str) and isinstance(self.query.text, str)):
@@ -234,6 +247,13 @@ class QueryRun:
         self.texts = Texts()
         self.trace = Trace()
         self.turn: Turn | None = None
+        self.limits = limits
+        self.started = 0.0
+        self.left: Sequence[int] = ()
+        self.places: list[int] = []
+        self.round: Round = []
+        self.open: list[int] = []
+        self.is_complete = False
 
     @property
     def wanted(self) -> int:
@@ -272,13 +292,59 @@ class QueryRun:
         self.candidates += tuple(new)
         return bool(new)
 
+    @property
+    def selected(self) -> list[int]:
+        """The positions selected for good, by the selection in progress too."""
+        return [*self.chosen, *(self.left[place] for place in self.places)]
+
+    @property
+    def unanswered(self) -> tuple[Set, ...]:
+        """The sets of the round that have no answer."""
+        return tuple(shown for shown, left in zip(self.round, self.open, strict=True) if left)
+
+    def order_so_far(self, plan: Plan) -> tuple[int, ...]:
+        """All candidates, not fused: those selected, then the first-stage order; until k are, as answers changed it."""
+        trace, selected = [comparison for _, comparison in sorted(self.trace.comparisons.items())], self.selected
+        asked = decided(trace, plan) if len(selected) < self.wanted else []
+        return tuple(so_far(len(self.candidates), asked, selected))
+
+    def follow(self, plan: Plan, limits: Limits, comparison: Comparison) -> None:
+        """Pass on a complete comparison; without tokens the query ends here if its round has more to ask.
+
+        The order after the last answer of a round is that of the selection, which gets the answers next.
+        """
+        limits.answered(comparison)
+        if any(self.open):
+            if len(self.candidates) < MANY:
+                self.emit_order(plan, limits)
+            if limits.used_up:
+                limits.end("budget_tokens")
+
+    def emit_order(self, plan: Plan, limits: Limits) -> None:
+        """Pass on the order so far, as the ranking would have it; with fusion nothing of it is final."""
+        if limits.on_event is None:
+            return
+        order, final = self.order_so_far(plan), len(self.selected)
+        if self.ordered and plan.fusion is not None:
+            order, final = fused(order, plan.fusion, self.ranks), 0
+        limits.emit(OrderSoFar(order, final))
+
     def ranking(
-        self, trace: Sequence[Comparison], seconds: float, fusion: float | None, failure: str | None
+        self,
+        plan: Plan,
+        trace: Sequence[Comparison],
+        seconds: float,
+        failure: str | None,
+        truncated: Truncated | None = None,
     ) -> Ranking:
         """The result: the positions selected, then the other candidates; after a failure the first-stage order."""
+        fusion = plan.fusion if self.ordered else None
         if failure is not None:
             self.chosen = list(range(self.wanted))
         order = tuple(dict.fromkeys([*self.chosen, *range(len(self.candidates))]))
+        if truncated is not None:
+            order = self.order_so_far(plan)
+            self.chosen = list(order[: self.wanted])
         return Ranking(
             query=self.query,
             candidates=self.candidates,
@@ -291,12 +357,26 @@ class QueryRun:
             failure=failure,
             chosen=None if fusion is None else tuple(self.chosen),
             retrieved=len(self.candidates) - self.first_stage,
+            truncated=truncated,
         )
+
+
+def decided(trace: Sequence[Comparison], plan: Plan) -> list[tuple[Set, Answer]]:
+    """The sets with what the selection takes for their answers, several votes on a set as one.
+
+    An answer that names no passage says nothing, so that the first-stage best of its set won nothing.
+    """
+    found: list[tuple[Set, Answer]] = []
+    for votes in decisions([one for one in trace if one.parsed]):
+        shown = votes[0].set
+        answer = (winner(votes),) if plan.votes == "auto" else borda([one.answer for one in votes], len(shown))
+        found.append((shown, answer if plan.algorithm in LISTWISE else answer[:1]))
+    return found
 
 
 def read_passages(passages: Iterable[Passage | str]) -> tuple[Passage, ...]:
     """Passages of passages and texts; a text gets its position as id. TypeError with the position of anything else."""
-    if isinstance(passages, (str, Passage, Mapping, Set)) or not isinstance(passages, Iterable):
+    if isinstance(passages, (str, Passage, Mapping, AbstractSet)) or not isinstance(passages, Iterable):
         raise TypeError(f"passages={passages!r:.100} is no list: pass the candidates, first-stage best first")
     read = []
     for position, one in enumerate(passages):

@@ -24,7 +24,8 @@ from rankr1_rag.prompt import Forced, shares, tokens
 from rankr1_rag.scoring import probability, winner
 from rankr1_rag.selection import ALGORITHMS, Answer, Done, Set, among, orders, step, voted
 from rankr1_rag.settings import Plan
-from rankr1_rag.types import Comparison, Completion, Message, Ranking, TokenLogprob
+from rankr1_rag.telemetry import chat
+from rankr1_rag.types import Comparison, Completion, Message, Ranking, Reason, TokenLogprob, Truncated
 
 T = TypeVar("T")
 
@@ -46,8 +47,8 @@ NO_REASONING = Completion("", finish_reason="length", stored=True)
 LARGE_CUT = 0.25
 """Share of the texts of all candidates: if more is cut, a reranker warns, once."""
 
-LARGE = 200_000
-"""Characters of candidates that are sanitised and clipped in a thread, so that the private loop is not blocked."""
+LARGE = 20_000
+"""Characters of candidates from which on they are sanitised and clipped in a thread: it takes 6 ms or more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ class SelectionLoop:
     comparer: Comparer
     budget: Budget
     on_failure: Literal["raise", "first_stage"] = "raise"
-    warned: list[str] = field(default_factory=list)
+    done: set[str] = field(default_factory=set)
+    """What is done once a reranker."""
 
     async def run(self, run: QueryRun) -> Ranking:
         """Rank a query: one selection or, with hops, one passage a hop until the last hop selects the rest of the k.
@@ -66,7 +68,8 @@ class SelectionLoop:
         A hop is shown the passages of the hops before it as known; between two hops more candidates may be retrieved.
         Raises UnparsedError, whatever `retrieve` raises and, unless `on_failure` is "first_stage", BackendError.
         """
-        start, failure, searched, backend = time.perf_counter(), None, 0, self.plan.backend
+        failure, searched, backend = None, 0, self.plan.backend
+        run.started = time.perf_counter()
         most = run.wanted if run.retrieve is None or not run.candidates else run.k
         hops = self.plan.hops if most is None else min(self.plan.hops, most)
         budget = self.budget if hops < 2 else replace(self.budget, known=hops - 1)
@@ -79,14 +82,20 @@ class SelectionLoop:
                     is_new = run.add(await Retriever(run.retrieve).find(text))
                 if not is_new:
                     pass
-                elif backend.context is None and sum([len(passage.text) for passage in run.candidates]) < LARGE:
+                elif (
+                    ("context" in self.done or not hasattr(type(backend), "context"))  # a plain value
+                    and backend.context is None
+                    and sum([len(passage.text) for passage in run.candidates]) < LARGE
+                ):
                     run.texts = budget.fit(run.query.text, run.candidates, backend)
-                else:  # counting tokens may mean loading a model: not on the loop that others wait for
+                else:  # a file may be read, or a model loaded to count: not on the loop that others wait for
                     run.texts = await asyncio.to_thread(budget.fit, run.query.text, run.candidates, backend)
-                if run.texts.cut_share > LARGE_CUT and not self.warned:
-                    self.warned.append(run.query.text)
+                    self.done.add("context")
+                if run.texts.cut_share > LARGE_CUT and "warning" not in self.done:
+                    self.done.add("warning")
                     self.warn(run.texts, run.query.text)
                 await self.select(run, run.wanted - len(run.chosen) if hop == hops else 1)
+            run.is_complete = True
         except BackendError as error:
             if self.on_failure == "raise":
                 raise
@@ -94,8 +103,21 @@ class SelectionLoop:
         trace = [comparison for _, comparison in sorted(run.trace.comparisons.items())]
         if any(comparison.reasoning_tokens for comparison in trace):
             trace = await self.comparer.count_reasoning(trace, estimate=failure is not None)
-        seconds = time.perf_counter() - start - (run.turn.waited if run.turn else 0.0)
-        return run.ranking(trace, seconds, self.plan.fusion if run.ordered else None, failure)
+        seconds = time.perf_counter() - run.started - (run.turn.waited if run.turn else 0.0)
+        return run.ranking(self.plan, trace, seconds, failure)
+
+    async def cut_short(self, run: QueryRun, reason: Reason) -> Ranking:
+        """The ranking of a query that ends here and now; nothing is awaited, tokens of reasoning are estimated."""
+        trace = [comparison for _, comparison in sorted(run.trace.comparisons.items())]
+        if any(comparison.reasoning_tokens for comparison in trace):
+            trace = await self.comparer.count_reasoning(trace, estimate=True)
+        waited = run.turn.waited if run.turn else 0.0
+        seconds = time.perf_counter() - run.started - waited if run.started else 0.0
+        limits, truncated = run.limits, None
+        if limits is not None and not run.is_complete:
+            limit = limits.tokens if reason == "budget_tokens" else limits.seconds
+            truncated = Truncated(reason, limit or 0, len(run.selected), run.unanswered)
+        return run.ranking(self.plan, trace, seconds, None, truncated)
 
     def warn(self, texts: Texts, query: str) -> None:
         """Log how much of the passages the model does not see, and the remedy."""
@@ -118,7 +140,8 @@ class SelectionLoop:
         if not left:
             return
         plan = self.plan
-        selection = ALGORITHMS[plan.algorithm](len(left), k, run.texts.size)
+        run.left, run.places = left, []
+        selection = ALGORITHMS[plan.algorithm](len(left), k, run.texts.size, run.places)
         if plan.votes != "auto" and plan.votes > 1:
             selection = voted(selection, plan.votes, plan.seed)
         if run.chosen:
@@ -126,14 +149,22 @@ class SelectionLoop:
         try:
             state = step(selection)
             while not isinstance(state, Done):
-                samples, jobs = Counter[Set](), []
+                run.round, run.open, samples, jobs = state, [1] * len(state), Counter[Set](), []
                 for place, shown in enumerate(state):
                     jobs.append(self.answer(run, shown, place, samples[shown]))
                     samples[shown] += 1
-                answers = await concurrently(jobs)
+                if run.limits is None:
+                    answers = await concurrently(jobs)
+                else:  # those first that may change the first places of the order so far
+                    turns = sorted(range(len(jobs)), key=[min(shown) for shown in state].__getitem__)
+                    found = dict(zip(turns, await concurrently([jobs[place] for place in turns]), strict=True))
+                    answers = [found[place] for place in range(len(jobs))]
                 run.trace.rounds += 1
                 state = step(selection, answers)
+                if run.limits is not None:
+                    run.emit_order(plan, run.limits)
             run.chosen += state.value
+            run.places, run.round, run.open = [], [], []
         finally:
             selection.close()
 
@@ -142,17 +173,25 @@ class SelectionLoop:
         async with run.turn or nullcontext():
             first = await self.comparer.compare(run, shown, sample)
         run.trace.add(first, place)
-        if self.plan.votes != "auto" or not is_unsure(first):
+        more: list[Set] = []
+        if self.plan.votes == "auto" and is_unsure(first):
+            most = min(AUTO_VOTES, factorial(len(shown)))
+            more = orders(shown, most, f"{self.plan.seed} {run.trace.rounds} {shown}")[1:]
+        run.open[place] = len(more)
+        if run.limits is not None:
+            run.follow(self.plan, run.limits, first)
+        if not more:
             return first.answer
 
         async def vote(number: int, order: Set) -> Comparison:
             async with run.turn or nullcontext():
                 comparison = await self.comparer.compare(run, order)
             run.trace.add(comparison, place, number)
+            run.open[place] -= 1
+            if run.limits is not None:
+                run.follow(self.plan, run.limits, comparison)
             return comparison
 
-        most = min(AUTO_VOTES, factorial(len(shown)))
-        more = orders(shown, most, f"{self.plan.seed} {run.trace.rounds} {shown}")[1:]
         votes = await concurrently([vote(number, order) for number, order in enumerate(more, 1)])
         return (winner([first, *votes]),)
 
@@ -175,9 +214,12 @@ class Comparer:
             run.texts.query, [lines[position] for position in shown], [lines[position] for position in known]
         )
         first, forced, label = NO_REASONING, None, None
+        if (limits := run.limits) is not None:
+            limits.opened((run.trace.rounds, shown, sample), known)
         if plan.reasoning_tokens or not format.reasoning:
             budget = plan.reasoning_tokens * format.reasoning + format.answer_tokens(n)
-            first = await self.complete(messages, budget, sample)
+            request = self.complete(messages, budget, sample)
+            first = await (request if limits is None else limits.heard((run.trace.rounds, shown, sample), request))
         truncated = first.finish_reason == "length"
         # Reasoning that the budget cut off holds no answer: models quote the example of the prompt. A server whose
         # template writes `<think>` itself returns reasoning without that tag.
@@ -297,13 +339,19 @@ class Comparer:
         choices: tuple[str, ...] = (),
         logprobs: int = 0,
     ) -> Completion:
-        """One request. Any error of the backend becomes a BackendError: see `raise_backend_error`."""
+        """One request. Any error of the backend becomes a BackendError: see `raise_backend_error`.
+
+        What a backend answers although it was cancelled counts for nothing.
+        """
         plan, task = self.plan, asyncio.current_task()
         request = Request(
             messages, max_tokens, plan.temperature, choices=choices, logprobs=logprobs, seed=plan.seed, sample=sample
         )
         try:
-            completion = await plan.backend.complete(request)
+            traced = chat.get()
+            completion = await (traced(plan.backend, request) if traced else plan.backend.complete(request))
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError
             used = completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens
             if not (isinstance(completion.text, str) and isinstance(completion.finish_reason, str)):
                 raise TypeError(f"no text in {completion!r:.200}")

@@ -141,7 +141,7 @@ def known(ranking: Ranking, comparison: Comparison) -> str:
 
 def round_costs(ranking: Ranking) -> dict[str, Cost]:
     """Name of the round → its cost, without seconds: only the whole ranking was timed."""
-    untimed = replace(ranking, clipped=0, clipped_tokens=0, seconds=0.0)
+    untimed = replace(ranking, clipped=0, clipped_tokens=0, seconds=0.0, truncated=None)
     return {
         f"round {number}": replace(untimed, trace=tuple(asked.comparison for asked in members)).cost
         for number, members in rounds(ranking).items()
@@ -152,8 +152,8 @@ def choices(ranking: Ranking) -> dict[int, str]:
     """With fusion, by position the rank of a candidate in the model's own order, in words; else {}."""
     if ranking.chosen is None or ranking.failure is not None:
         return {}
-    n = len(ranking.chosen)
-    own = {position: f"the model's choice {rank} of {n}" for rank, position in enumerate(ranking.chosen, start=1)}
+    n = len(ranking.selected)
+    own = {position: f"the model's choice {rank} of {n}" for rank, position in enumerate(ranking.selected, start=1)}
     return {position: own.get(position, "not chosen by the model") for position in ranking.order}
 
 
@@ -182,6 +182,9 @@ def lede(ranking: Ranking) -> str:
         return "There were no candidates, so there is nothing to rank."
     if ranking.failure is not None:
         return f"The model failed, so there is no reranking: {counted(len(ranking), 'candidate')} in first-stage order."
+    early = ranking.truncated
+    if not ranking.trace and early is not None:
+        return f"It ended before a comparison was complete: {counted(len(ranking), 'candidate')} in first-stage order."
     if not ranking.trace:
         later = f", then {ranking.retrieved:,} {RETRIEVED}" if ranking.retrieved else ""
         number = counted(len(ranking) - ranking.retrieved, "candidate")
@@ -196,7 +199,8 @@ def lede(ranking: Ranking) -> str:
         fused = f" The model's order is fused with the retriever's{alone}."
     return (
         f"The model saw {seen:,} of {counted(len(ranking), 'candidate')} in "
-        f"{counted(len(ranking.trace), 'comparison')} and selected {min(ranking.k, len(ranking)):,}. "
+        f"{counted(len(ranking.trace), 'comparison')} and selected {min(ranking.k, len(ranking)):,}"
+        f"{'' if early is None else f' before it ended, {early.selected:,} of them for good'}. "
         f"First comes {name(ranking, top)}, {RETRIEVED if is_retrieved(ranking, top) else came}.{fused}"
     )
 
@@ -208,6 +212,9 @@ def warnings(ranking: Ranking) -> list[str]:
     cut = sum(comparison.completion.finish_reason == "length" for comparison in ranking.trace)
     sentences = {
         f"The backend failed: {line(ranking.failure or '')}": ranking.failure is not None,
+        f"The ranking {ranking.truncated}. The rest is the best order by what was answered until then.": (
+            ranking.truncated is not None
+        ),
         f"{cost.unparsed:,} of {asked} gave no answer that could be parsed. There the retriever was trusted: "
         "its best passage of the set won, not the model's choice.": cost.unparsed > 0,
         f"{cost.forced:,} of {asked} needed a forced answer: the model gave none by itself, so its reasoning may not "

@@ -161,16 +161,18 @@ def comparison_text(
 @contextmanager
 def query_bar(items: object) -> Iterator[Callable[[Ranking | Exception], None]]:
     """A bar on stderr that counts each result that it is called with, out of the number of items if that is known."""
-    comparisons = failed = 0
+    comparisons = failed = truncated = 0
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress("queries", *columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=len(items) if isinstance(items, Sized) else None)
 
         def count(result: Ranking | Exception) -> None:
-            nonlocal comparisons, failed
+            nonlocal comparisons, failed, truncated
             comparisons += len(result.trace) if isinstance(result, Ranking) else 0
             failed += not isinstance(result, Ranking) or result.failure is not None
+            truncated += isinstance(result, Ranking) and result.truncated is not None
             text = f"{comparisons:,} comparisons" + (f", {failed:,} failed" if failed else "")
+            text += f", {truncated:,} ended early" if truncated else ""
             progress.update(task, advance=1, description=text)
 
         yield count

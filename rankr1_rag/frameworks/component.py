@@ -164,8 +164,7 @@ class Component(ComponentFields):  # type: ignore[misc]
     def _results(self, found: Sources[Item], ranking: Ranking) -> Iterator[tuple[Item, float, dict[str, Any]]]:
         """The first `top_n` objects, each with its score and the metadata to add; CHOSEN only if it was selected."""
         objects = found.behind(ranking)
-        chosen = ranking.order[: ranking.k] if ranking.chosen is None else ranking.chosen
-        places = {} if ranking.failure else {position: place for place, position in enumerate(chosen, 1)}
+        places = {position: place for place, position in enumerate(ranking.selected, 1)}
         for rank, (position, score) in enumerate(zip(ranking.order[: self.top_n], ranking.scores, strict=False), 1):
             added: dict[str, Any] = {CHOSEN: places[position]} if position in places else {}
             if self.include_reasoning:

@@ -36,7 +36,7 @@ from rankr1_rag.io.collection import (
 from rankr1_rag.io.files import FilePath, located, numbered_lines
 from rankr1_rag.io.trec import REMEDY, warn_once
 from rankr1_rag.scoring import Meaning, Trend
-from rankr1_rag.types import Comparison, Completion, Cost, Passage, Query, Ranking, TokenLogprob
+from rankr1_rag.types import Comparison, Completion, Cost, Passage, Query, Ranking, Reason, TokenLogprob, Truncated
 
 VERSION = 1
 LATER = {"reasoning_tokens", "lenient", "clipped_tokens"}
@@ -200,6 +200,8 @@ def ranking_to_json(ranking: Ranking, raw: Mapping[str, Any] | None = None, *, t
         own["chosen"] = list(ranking.chosen)
     if ranking.retrieved:
         own["retrieved"] = ranking.retrieved
+    if ranking.truncated is not None:
+        own["truncated"] = asdict(ranking.truncated)
     if trace:
         own["trace"] = [comparison_to_json(comparison) for comparison in ranking.trace]
     same = {"id": ranking.query.id, "text": ranking.query.text}
@@ -222,19 +224,20 @@ def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
     order = positions(own, "order", len(passages))
     if sorted(order) != list(range(len(passages))):
         raise ValueError(f'"order" must name each of the {len(passages)} passages once, not {list(order)}')
-    cost = Cost(**plain_fields(Cost, member(own, "cost", "an object")))
+    cost, n = Cost(**plain_fields(Cost, member(own, "cost", "an object"))), len(passages)
     ranking = Ranking(
         query=as_query(member(own if "query" in own else record, "query", "an object")),
         candidates=tuple(passages[place] for place in sorted(range(len(order)), key=order.__getitem__)),
         order=order,
         k=member(own, "k", "a whole number"),
-        trace=trace_from_json(own, len(passages)),
+        trace=trace_from_json(own, n),
         clipped=cost.clipped,
         clipped_tokens=cost.clipped_tokens,
         seconds=cost.seconds,
         failure=None if own.get("failure") is None else member(own, "failure", "a string"),
-        chosen=positions(own, "chosen", len(passages)) if "chosen" in own else None,
+        chosen=positions(own, "chosen", n) if "chosen" in own else None,
         retrieved=member(own, "retrieved", "a whole number") if "retrieved" in own else 0,
+        truncated=_truncated(member(own, "truncated", "an object"), n) if "truncated" in own else None,
     )
     if not 0 <= ranking.retrieved <= len(passages):
         raise ValueError(f'"retrieved" must be 0..{len(passages)}, not {ranking.retrieved}')
@@ -249,6 +252,13 @@ def ranking_from_json(record: Mapping[str, Any]) -> Ranking:
             raise ValueError(f'"score_meaning" is {meaning!r:.40}: one of {", ".join(get_args(Meaning))} is needed')
         vars(ranking)["score_meaning"] = meaning
     return ranking
+
+
+def _truncated(record: Mapping[str, Any], n: int) -> Truncated:
+    sets = [positions({"unanswered": one}, "unanswered", n) for one in member(record, "unanswered", "an array")]
+    if (reason := member(record, "reason", "a string")) not in (reasons := get_args(Reason)):
+        raise ValueError(f'"reason" is {reason!r:.40}: one of {", ".join(reasons)} is needed')
+    return Truncated(reason, unanswered=tuple(sets), **plain_fields(Truncated, record))
 
 
 def candidates_from_json(raw: Json, number: int, *, distances: bool = False) -> Candidates:

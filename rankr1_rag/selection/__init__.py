@@ -4,6 +4,7 @@ They return the k best positions. Cost (comparisons, passages read) and latency 
 model: see `play`. This package does not know text, prompts, models or asyncio.
 
     parts        step, best, together, play: what rounds are and how they compose
+    so_far       the best order of a selection that is left before its end
     heapsort     as in the Rank-R1 paper
     tournament   few comparisons, few passages read
     ahead        few rounds
@@ -16,21 +17,42 @@ model: see `play`. This package does not know text, prompts, models or asyncio.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
-from rankr1_rag.selection.rounds import Answer, Done, Part, Round, Selection, Set, among, best, play, step, together
+from rankr1_rag.selection.rounds import (
+    Answer,
+    Done,
+    Part,
+    Round,
+    Selection,
+    Set,
+    among,
+    best,
+    play,
+    so_far,
+    step,
+    together,
+)
 from rankr1_rag.selection.sorting import bubblesort, heapsort, window
 from rankr1_rag.selection.tournament import ahead, tournament
 from rankr1_rag.selection.voting import ballot, orders, voted
 
-ALGORITHMS: dict[str, Callable[[int, int, int], Selection]] = {
+
+class Algorithm(Protocol):
+    """Selects the k best of n positions with sets of at most `size`; `chosen` is filled with them one by one."""
+
+    def __call__(self, n: int, k: int, size: int, /, chosen: list[int] | None = None) -> Selection:
+        """The selection."""
+
+
+ALGORITHMS: dict[str, Algorithm] = {
     "ahead": ahead,
     "bubblesort": bubblesort,
     "heapsort": heapsort,
     "tournament": tournament,
     "window": window,
 }
-"""The exact algorithms, as (n, k, size) -> Selection: a perfect judge gives exactly the sorted top k."""
+"""The exact algorithms: a perfect judge gives exactly the sorted top k."""
 
 LISTWISE = frozenset({"window"})
 """The algorithms for listwise answers; the others use the first position of an answer, and take either kind."""
@@ -38,6 +60,7 @@ LISTWISE = frozenset({"window"})
 __all__ = [
     "ALGORITHMS",
     "LISTWISE",
+    "Algorithm",
     "Answer",
     "Done",
     "Part",
@@ -52,6 +75,7 @@ __all__ = [
     "heapsort",
     "orders",
     "play",
+    "so_far",
     "step",
     "together",
     "tournament",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from math import inf, sqrt
 from typing import Concatenate, Generic, ParamSpec, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -89,6 +90,38 @@ def together(parts: Sequence[Part[T]]) -> Part[list[T]]:
     return [state.value for state in states if isinstance(state, Done)]
 
 
+def so_far(n: int, asked: Iterable[tuple[Set, Answer]], chosen: Iterable[int] = ()) -> list[int]:
+    """The best order known of n positions when a selection is left before its end: the `chosen`, then the others.
+
+    The others are sorted by their rank / √(1 + beaten), where `beaten` are the positions that one beat, and those that
+    they had beaten before. (The best of a random sample of s would be expected at 1 / (1 + s) of the ranks; but a first
+    stage is better than random, and an answer may be wrong: see bench/anytime.md.) Then, in the order asked, each
+    winner moves in front of the foremost that it beat. Of an answer that names more, the first does, then the second,
+    and so on, and none is moved for the number that it beat: its set was made of neighbours.
+    """
+    asked, beaten = list(asked), [0] * n  # as bits
+    for shown, answer in asked:
+        if len(answer) == 1:
+            won = 0
+            for position in shown:
+                won |= 1 << position | beaten[position]
+            beaten[answer[0]] = won & ~(1 << answer[0])
+    # Sorted by keys. Whatever moves in front of another takes the key of that, with its own turn before the ∞.
+    keys: list[tuple[float, ...]] = [
+        ((place + 1) / sqrt(1 + bits.bit_count()), place, inf) for place, bits in enumerate(beaten)
+    ]
+    for turn, (shown, answer) in enumerate(asked):
+        behind = set(shown)
+        for place, position in enumerate(answer):
+            behind.discard(position)
+            if not behind:
+                break
+            foremost = min([keys[other] for other in behind])
+            if keys[position] > foremost:
+                keys[position] = (*foremost[:-1], turn, place, inf)
+    return list(dict.fromkeys((*chosen, *sorted(range(n), key=keys.__getitem__))))
+
+
 def play(selection: Selection, judge: Callable[[Set], Answer]) -> list[int]:
     """Drive a selection with a function, one set after another: for tests, docs and traces."""
     state = step(selection)
@@ -100,7 +133,10 @@ def play(selection: Selection, judge: Callable[[Set], Answer]) -> list[int]:
 def checked(
     algorithm: Callable[Concatenate[int, int, int, P], Selection],
 ) -> Callable[Concatenate[int, int, int, P], Selection]:
-    """An algorithm whose n, k and size are checked when it is called, not at its first step; its k is min(k, n)."""
+    """An algorithm whose n, k and size are checked when it is called, not at its first step; its k is min(k, n).
+
+    A list that is passed as `chosen` holds, at any time, the positions that it has selected so far.
+    """
 
     @wraps(algorithm)
     def begin(n: int, k: int, size: int, *args: P.args, **named: P.kwargs) -> Selection:

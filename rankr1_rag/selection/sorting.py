@@ -9,7 +9,7 @@ from rankr1_rag.selection.rounds import Part, Selection, ask, best, checked, nam
 
 
 @checked
-def heapsort(n: int, k: int, size: int) -> Selection:
+def heapsort(n: int, k: int, size: int, chosen: list[int] | None = None) -> Selection:
     """The k best by setwise heapsort (arXiv 2310.09497, §3.2), the algorithm of the Rank-R1 paper (arXiv 2503.06034).
 
     Two departures, neither of which changes the result: the heap is built level by level, all nodes of a level at once,
@@ -18,7 +18,8 @@ def heapsort(n: int, k: int, size: int) -> Selection:
     heap = list(range(n))
     for level in reversed(list(levels(n, children(size)))):
         yield from together([sift(heap, node, size) for node in level])
-    chosen = heap[: min(k, 1)]
+    chosen = [] if chosen is None else chosen
+    chosen += heap[: min(k, 1)]
     while len(chosen) < k:
         last = heap.pop()
         heap[0] = last
@@ -64,14 +65,14 @@ def best_of_family(heap: list[int], node: int, size: int) -> Part[int]:
 
 
 @checked
-def bubblesort(n: int, k: int, size: int) -> Selection:
+def bubblesort(n: int, k: int, size: int, chosen: list[int] | None = None) -> Selection:
     """The k best by setwise bubblesort (arXiv 2310.09497, §3.2), at every set size.
 
     The order is cut, from the back, into sets that share their borders. A border is *settled* while its position is
     known to be the best of all behind it, so that a pass starts at the foremost settled border. The reference
     implementation guesses that, and at size 20 loses passages of the top k.
     """
-    order = list(range(n))
+    order, chosen = list(range(n)), [] if chosen is None else chosen
     settled = set[int]()
     for place in range(k):
         borders = [*range(n - 1, place, 1 - size), place]
@@ -83,18 +84,19 @@ def bubblesort(n: int, k: int, size: int) -> Selection:
             settled.add(front)
             if found == back:
                 settled.discard(back)
-    return order[:k]
+        chosen.append(order[place])
+    return chosen
 
 
 @checked
-def window(n: int, k: int, size: int) -> Selection:
+def window(n: int, k: int, size: int, chosen: list[int] | None = None) -> Selection:
     """The k best by sliding window (RankGPT, arXiv 2304.09542), in as many passes as k needs.
 
     For listwise answers. Consecutive sets overlap in half a set, or in k positions if that is less: as many reach the
     front in a pass, and further passes order the rest. A set shows the order found so far, not the first-stage order:
     if an answer names only some of the set, they come first and the others stay as shown.
     """
-    order, placed = list(range(n)), 0
+    order, placed, chosen = list(range(n)), 0, [] if chosen is None else chosen
     while placed < k:
         overlap, left = min(k - placed, size // 2), n - placed
         stop = n
@@ -105,7 +107,8 @@ def window(n: int, k: int, size: int) -> Selection:
                 break
             stop = start + overlap
         placed += overlap if left > size else left
-    return order[:k]
+        chosen += order[len(chosen) : min(placed, k)]
+    return chosen
 
 
 def ordered(members: list[int]) -> Part[list[int]]:

@@ -56,9 +56,9 @@ class Losses:
         return chosen
 
 
-def selected(n: int, k: int, size: int, plan: Plan) -> Selection:
+def selected(n: int, k: int, size: int, plan: Plan, chosen: list[int] | None) -> Selection:
     """Compare the sets of the plan until one contender is left, select it, and so on."""
-    losses, chosen = Losses(n), list[int]()
+    losses, chosen = Losses(n), [] if chosen is None else chosen
     while len(chosen) < k:
         if len(losses.contenders) == 1:
             chosen.append(losses.select())
@@ -94,14 +94,14 @@ def thinned(contenders: list[int], to: int, size: int) -> Round:
 
 
 @checked
-def tournament(n: int, k: int, size: int) -> Selection:
+def tournament(n: int, k: int, size: int, chosen: list[int] | None = None) -> Selection:
     """The k best by a tournament that replays only what it must.
 
     If the contenders fit in one set they are compared at once, and the winner is the next best. If not, the least
     promising are thinned out first, in parallel sets. Tournament sort (Knuth, TAOCP 3, §5.2.3) with sets in place of
     pairs, and with new groups of whoever is left in place of a fixed tree.
     """
-    return selected(n, k, size, heat)
+    return selected(n, k, size, heat, chosen)
 
 
 def heat(_losses: Losses, contenders: list[int], _wanted: int, size: int) -> Round:
@@ -112,7 +112,7 @@ def heat(_losses: Losses, contenders: list[int], _wanted: int, size: int) -> Rou
 
 
 @checked
-def ahead(n: int, k: int, size: int) -> Selection:
+def ahead(n: int, k: int, size: int, chosen: list[int] | None = None) -> Selection:
     """The k best by a tournament that makes the next comparisons ahead: few rounds for a few comparisons more.
 
     Once the contenders fit in one set, a round usually selects one or two:
@@ -125,7 +125,7 @@ def ahead(n: int, k: int, size: int) -> Selection:
 
     If all n fit in one set there is nothing to thin out, and this is `tournament`.
     """
-    return selected(n, k, size, heat if n <= size else heat_ahead)
+    return selected(n, k, size, heat if n <= size else heat_ahead, chosen)
 
 
 def heat_ahead(losses: Losses, contenders: list[int], wanted: int, size: int) -> Round:

@@ -294,7 +294,9 @@ def name(drawn: TrainingSet, shown: Sequence[str], format: Format) -> str:
     named = title
     if not title or passage.title in {one.title for one in drawn.passages if one is not passage}:
         text = " ".join(shown[drawn.right].removeprefix(title).split())
-        about = drawn.answer if drawn.answer and drawn.answer.casefold() in text.casefold() else drawn.query.text
+        answer = "" if drawn.answer.casefold() in ("yes", "no") else drawn.answer  # which no text quotes
+        is_held = answer and re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text, re.IGNORECASE)
+        about = answer if is_held else drawn.query.text
         named = clip_to_window(text, _WORDS, about, lambda part: len(part.replace("…", " ").split())) or title
     words = named.replace("…", " ").split()[:_TITLE]
     return sanitise(" ".join(words)).translate(_ROUND)

@@ -92,7 +92,8 @@ def supervised(drawn: Sequence[Drawn], settings: SFT | ReaderTraining, trained: 
         else:
             assert isinstance(settings, SFT)
             format = settings.prompt_format
-            text = target(settings.target, one.right + 1, format, name(one, lines, format))
+            named = name(one, lines, format) if settings.target == "naming" else ""
+            text = target(settings.target, one.right + 1, format, named)
         learned = [*trained.tokenizer(text, add_special_tokens=False).input_ids, trained.tokenizer.eos_token_id]
         if len(learned) > settings.completion_tokens:
             raise ValueError(

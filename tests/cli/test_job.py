@@ -85,6 +85,20 @@ def test_on_failure_first_stage_keeps_the_order_and_says_so(shell: Any) -> None:
     assert "1 query with the first-stage order only" in shell.said
 
 
+def test_a_query_that_ends_early_keeps_its_best_order_and_says_so(shell: Any) -> None:
+    shell.write(query(1, n=60))
+    shell.run(*JOB, "--budget-tokens", "220", "--k", "3", "--size", "4", "--requests", "1")
+    (record,) = shell.lines()
+    assert sorted(record["rankr1"]["order"]) == list(range(60))
+    assert record["rankr1"]["truncated"]["reason"] == "budget_tokens"
+    assert "1 query ended early, with the best order so far" in shell.said
+    assert "ended after 220 tokens: 0 selected" in shell.run("explain", "out.jsonl", model=False)
+    shell.server.delay = 0.5
+    shell.run(*JOB[:2], "-o", "late.jsonl", "--deadline", "0.7", "--k", "3", "--size", "4", "--json")
+    (record,) = shell.lines("late.jsonl")
+    assert record["rankr1"]["truncated"]["reason"] == "deadline"
+
+
 def test_queries_that_are_too_long_do_not_mean_that_the_model_is_gone(shell: Any) -> None:
     shell.write(*(query(number, word="long") for number in range(12)), *map(query, range(3)))
     shell.server.failing, shell.server.complaint = "long", "the maximum context length is 10 tokens"

@@ -7,6 +7,7 @@ import logging
 import math
 import pickle
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -60,6 +61,23 @@ def test_the_best_come_first_with_scores_and_reasoning(both: Framework, way: str
     assert sorted(both.ids(chosen)) == sorted(PASSAGES)
     scores = [1.1, *map(both.score, chosen), 0]
     assert all(lower < higher for higher, lower in itertools.pairwise(scores))
+
+
+@each_way
+@each_model
+def test_at_the_deadline_all_items_come_in_the_best_order_so_far(both: Framework, way: str, bring: str) -> None:
+    async def slow(messages: Any) -> Any:
+        await asyncio.sleep(60)
+        return knows_best(messages)
+
+    rankings: list[Ranking] = []
+    component = both.component(slow, bring, top_n=None, deadline=0.2, on_ranking=rankings.append)
+    begun = time.monotonic()
+    chosen = both.rerank(way, component, both.items)
+    assert time.monotonic() - begun < 20
+    assert both.ids(chosen) == list(PASSAGES)
+    assert all(CHOSEN not in both.metadata(one) for one in chosen)
+    assert [ranking.truncated and ranking.truncated.reason for ranking in rankings] == ["deadline"]
 
 
 @both_ways

@@ -332,12 +332,14 @@ def test_a_name_is_copied_from_what_the_prompt_shows(title: str, text: str) -> N
 
 
 def test_words_are_quoted_where_the_answer_is_or_else_where_the_query_is() -> None:
-    story = "There was a king. He had three sons and a horse. The youngest rode to the glass hill at night."
+    story = "There was no king. He had three sons and a horse. The youngest rode to the glass hill at night."
     other = Passage("o", "Of something else", "Tales")
     for query, answer, named in (
         ("who rode to the hill", "", "rode to the glass hill at"),
         ("who was first", "three sons", "He had three sons and a"),
         ("who rode to the hill", "nobody", "rode to the glass hill at"),  # not in the text
+        ("who rode to the hill", "lass", "rode to the glass hill at"),  # a part of a word
+        ("did one ride to the hill at night", "no", "to the glass hill at night."),
     ):
         drawn = TrainingSet(Query("q", query), (other, Passage("p", story, "Tales")), 1, "", answer=answer)
         assert name(drawn, [f"Tales {other.text}", f"Tales {story}"], NAMING) == named

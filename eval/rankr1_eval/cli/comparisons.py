@@ -26,7 +26,10 @@ from rankr1_rag.io.files import ANYTHING, check_output
 if TYPE_CHECKING:
     from rankr1_eval.comparisons import Choices, ComparisonScores
 
-WITHOUT = ("k", "algorithm", "votes", "probabilities", "hops", "fusion", "strict", "on_failure", "seed")
+WITHOUT = (
+    *("k", "algorithm", "votes", "probabilities", "hops", "fusion", "strict", "on_failure", "seed"),
+    *("deadline", "budget_tokens"),
+)
 """Settings without effect on a single comparison, and the seed, which has another meaning here."""
 AGAINST = "against"
 NAMES = {"first": "shown first", "bm25": "BM25", "dense": "dense", RIGHT: "the right ones"}

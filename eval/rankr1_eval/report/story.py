@@ -177,6 +177,8 @@ def system_warnings(view: View) -> Iterator[str]:
         if failures:
             n, first = counted(len(failures), "question"), start(failures[0], 120)
             yield f"{system_name(name)}: the model failed in {n}, which keep the first-stage order ({first})."
+        if early := sum(ranking.truncated is not None for ranking in system.rankings.values()):
+            yield f"{system_name(name)}: {counted(early, 'ranking')} ended early, with the best order so far."
 
 
 def protocol(view: View) -> Iterator[str]:

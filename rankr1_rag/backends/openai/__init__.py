@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 from urllib.request import getproxies
 
-from rankr1_rag.backends import Request
+from rankr1_rag.backends import Request, on_text
 from rankr1_rag.backends.chat_template import behind_think
 from rankr1_rag.backends.openai.dialects import (
     DIALECTS,
@@ -36,6 +36,7 @@ from rankr1_rag.backends.openai.refusals import (
     to_error,
     to_text,
 )
+from rankr1_rag.backends.openai.streaming import FIELDS, StreamedReply
 from rankr1_rag.concurrency.event_loop import PerLoop
 from rankr1_rag.errors import BackendError, BackendUnavailable
 from rankr1_rag.redaction import (
@@ -215,7 +216,8 @@ class OpenAI:
             quirks, prompt = self._quirks, list[int]()
             if quirks.tokenizes and dialect.tokenizes and not quirks.continues and continued(dialect, request):
                 prompt = await self._prompt(destination, request)
-            body = to_body(dialect, self.model, request, self._quirks, prompt, room) | self._extra_body
+            streamed = {} if prompt or request.logprobs or on_text.get() is None else FIELDS
+            body = to_body(dialect, self.model, request, self._quirks, prompt, room, streamed) | self._extra_body
             path = "/completions" if prompt else "/chat/completions"
             status, headers, text = await self._post(destination, self.base_url + path, body)
             data = parse_json(text)
@@ -278,7 +280,7 @@ class OpenAI:
         fields = {name: value for name, value in fields.items() if value is not None}
         # Lone surrogates, which no JSON carries, become "?".
         content = json.dumps(fields, ensure_ascii=False, default=Secret.read).encode("utf-8", "replace")
-        answer = bytearray()
+        answer, listen = bytearray(), on_text.get()
         kind: type[BackendError] = BackendUnavailable
         try:
             async with (
@@ -288,12 +290,19 @@ class OpenAI:
                 ) as response,
             ):
                 self._is_unreachable = False
+                encoding = response.headers.get("content-encoding", "").lower()
+                is_stream = response.headers.get("content-type", "").startswith("text/event-stream")
+                reply = StreamedReply(listen or (lambda _, __: None)) if is_stream else None
                 async for part in response.aiter_raw():
                     answer += part
+                    if reply is not None and not encoding:
+                        reply.feed(part)
                     if len(answer) > LARGEST:
                         break
-            text, broken = to_text(answer, response.headers.get("content-encoding", "").lower())
-            text = hide_keys(text)
+            text, broken = to_text(answer, encoding)
+            if reply is not None:
+                reply.feed(f"{text if encoding else ''}\n".encode())
+            text = hide_keys(text) if reply is None else reply.text()
             if not broken or not response.is_success:
                 headers = {name: redact(one) for name, one in response.headers.items() if name in HEADERS}
                 return response.status_code, headers, text

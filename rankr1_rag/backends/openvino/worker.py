@@ -13,7 +13,7 @@ import signal
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from openvino_genai import ContinuousBatchingPipeline, GenerationStatus, Schedul
 
 from rankr1_rag.backends import Request
 from rankr1_rag.backends.chat_template import render_with, utf8
-from rankr1_rag.backends.local_model import before_stop, check_length, log, logged
+from rankr1_rag.backends.local_model import TextPiece, before_stop, check_length, log, logged
 from rankr1_rag.backends.openvino import PipelineSettings
 from rankr1_rag.errors import BackendError
 from rankr1_rag.types import Completion, TokenLogprob
@@ -104,11 +104,33 @@ class PromptEncoder:
         check_length(token_count(prompt), config.max_new_tokens, self._context)
         return EncodedRequest(number, request, prompt, config, "" if request.choices else opened)
 
+    def piece(self, encoded: EncodedRequest) -> TextPiece | None:
+        """What a streamed request has that was not sent yet; None if that is little, or ends within a character.
+
+        After the last token it is all the rest.
+        """
+        is_over = encoded.handle.get_status() != GenerationStatus.RUNNING
+        while encoded.handle.can_read():
+            (output,) = encoded.handle.read().values()
+            encoded.tokens += output.generated_ids
+            encoded.reason = output.finish_reason
+        few = len(encoded.tokens) // 64  # as all of them are decoded each time
+        if not is_over and len(encoded.tokens) - encoded.sent_tokens <= few:
+            return None
+        text = encoded.opened + self._tokenizer.decode(encoded.tokens)
+        start, encoded.sent_tokens = encoded.sent, len(encoded.tokens)
+        if (text.endswith("\ufffd") and not is_over) or len(text) <= start:
+            return None
+        encoded.sent = len(text)
+        return TextPiece(start, text[start:])
+
     def completion(self, encoded: EncodedRequest) -> Completion:
         """What the runtime generated. BackendError where it gave up half-way."""
-        (output,) = encoded.handle.read_all()
-        tokens = output.generated_ids
-        reason = _REASONS.get(output.finish_reason)
+        if encoded.streams:
+            tokens, reason = encoded.tokens, _REASONS.get(encoded.reason)
+        else:
+            (output,) = encoded.handle.read_all()
+            tokens, reason = output.generated_ids, _REASONS.get(output.finish_reason)
         if reason is None:
             raise BackendError(f"openvino-genai ran out of KV cache after {len(tokens)} tokens: raise cache_tokens")
         logprobs = None
@@ -152,7 +174,12 @@ class EncodedRequest:
     prompt: Any
     config: openvino_genai.GenerationConfig
     opened: str
+    streams: bool = False
     handle: Any = None
+    tokens: list[int] = field(default_factory=list)
+    reason: Any = None
+    sent: int = 0
+    sent_tokens: int = 0
 
     @property
     def most_tokens(self) -> int:
@@ -191,6 +218,8 @@ class PipelineLoop:
             self._admit()
             if not self._is_idle():
                 self._pipeline.step()
+                for one in [one for one in self._running if one.streams]:
+                    self._answer(one.number, self._encoder.piece, one)
                 for one in [one for one in self._running if one.handle.get_status() != GenerationStatus.RUNNING]:
                     self._running.remove(one)
                     self._answer(one.number, self._encoder.completion, one)
@@ -200,8 +229,8 @@ class PipelineLoop:
         return not (waits or self._pipeline.has_non_finished_requests())
 
     def _receive(self, kind: str, number: int, content: Any) -> None:  # noqa: ANN401
-        if kind == "complete":
-            self._answer(number, self._enqueue, number, content)
+        if kind in ("complete", "stream"):
+            self._answer(number, self._enqueue, number, content, kind == "stream")
         elif kind == "count":
             self._answer(number, self._encoder.count, content)
         else:
@@ -211,9 +240,11 @@ class PipelineLoop:
                     if one.handle is not None:
                         one.handle.cancel()
 
-    def _enqueue(self, number: int, request: Request) -> None:
+    def _enqueue(self, number: int, request: Request, streams: bool) -> None:
         line = self._continuing if request.messages[-1]["role"] == "assistant" else self._waiting
-        line.append(self._encoder.encode(number, request))
+        encoded = self._encoder.encode(number, request)
+        encoded.streams = streams and not request.logprobs
+        line.append(encoded)
 
     def _answer(self, number: int, compute: Callable[..., object], *arguments: object) -> None:
         """Send what it returns, or its error; None is no answer yet."""

@@ -11,9 +11,9 @@ from functools import cached_property
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from rankr1_rag.backends import Request
+from rankr1_rag.backends import Request, on_text
 from rankr1_rag.backends.chat_template import render_prompt, utf8
-from rankr1_rag.backends.local_model import ModelWorker, check_length, end_workers_first, logged
+from rankr1_rag.backends.local_model import Listen, ModelWorker, check_length, end_workers_first, logged
 from rankr1_rag.backends.vllm.config import EngineConfig, environment_of, one_line
 from rankr1_rag.backends.vllm.process import ProcessWatcher, deaf_to_ctrl_c
 from rankr1_rag.concurrency.event_loop import Threads, private_loop
@@ -108,7 +108,7 @@ class EngineWorker(ModelWorker):
             return start.cancelled() or isinstance(start.exception(), BackendUnavailable)
         return bool(start.result().errored)
 
-    def ask(self, kind: str, content: Any) -> Future[Any]:  # noqa: ANN401
+    def ask(self, kind: str, content: Any, listen: Listen | None = None) -> Future[Any]:  # noqa: ANN401
         """The completion of a request, or for "reset" an empty prefix cache. Cancelling it aborts it in the engine."""
         self.check()
         return private_loop().submit(self._complete(content) if kind == "complete" else self._reset())
@@ -116,6 +116,11 @@ class EngineWorker(ModelWorker):
     async def _complete(self, request: Request) -> Completion:
         loop = asyncio.get_running_loop()
         prompt, params, opened = await loop.run_in_executor(self._texts, self._builder.build, request)
+        written = ""
+        if (listen := on_text.get()) is not None:
+            from vllm.sampling_params import RequestOutputKind
+
+            params.output_kind = RequestOutputKind.CUMULATIVE
         engine = await self._started()
         tokens: Any = {"type": "token", "prompt_token_ids": prompt}
         name = self._config.weights.name
@@ -124,6 +129,9 @@ class EngineWorker(ModelWorker):
             stream = engine.generate(tokens, params, str(next(self._ids)), lora_request=self._config.lora)
             async for last in stream:
                 output = last
+                if listen is not None and len(text := opened + last.outputs[0].text) > len(written):
+                    listen(len(written), text[len(written) :])
+                    written = text
         except Exception as error:
             self.check()
             if engine.errored:
