@@ -2,8 +2,8 @@
 
     .venv-test/bin/python -m bench.embed RUN NAME
 
-RUN is the folder of `rankr1 train`, NAME that of an embedded model: SmolLM2-135M-Rank-R1 or SmolLM2-135M-Reader. Paths
-of the machine it was trained on are not taken along.
+RUN is the folder of `rankr1 train`, NAME an embedded model: SmolLM2-135M-Rank-R1 or SmolLM2-135M-Reader. Of a path of
+the machine that it was trained on, the last part alone is taken along. What else must be changed is printed.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy
 from safetensors.numpy import load_file, save_file
 
-from rankr1_rag.backends.openvino.weights import BASE, SHIPPED
+from rankr1_rag.backends.openvino.weights import BASE, EMBEDDED, SHIPPED
 from rankr1_rag.train.run_dir import ADAPTER
 
+RUNS = "rankr1_runs: "
 LICENCES = (
     ("HotpotQA", "https://hotpotqa.github.io", "CC BY-SA 4.0", r"hotpotqa\w*"),
     ("2WikiMultihopQA", "https://github.com/Alab-NII/2wikimultihop", "Apache-2.0", "2wikimultihopqa"),
@@ -41,19 +43,35 @@ LICENCES = (
 
 
 def embed(run: Path, name: str) -> None:
-    """Write the three files. KeyError for another name, ValueError for a source whose licence is not known."""
+    """Write the three files. ValueError for another name, and for a source whose licence is not known."""
+    if name not in SHIPPED:
+        raise ValueError(f"NAME={name!r}: no embedded model; use {' or '.join(SHIPPED)}")
+    card, runs = portable((run / "README.md").read_text(encoding="utf-8"))
+    card += licences(card)
+    config = json.loads((run / "adapter_config.json").read_text(encoding="utf-8")) | {"base_model_name_or_path": BASE}
+    tensors = {name: tensor.astype(numpy.float16) for name, tensor in load_file(run / ADAPTER).items()}
     package = SHIPPED[name]
     package.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.astype(numpy.float16) for name, tensor in load_file(run / ADAPTER).items()}
     save_file(tensors, package / ADAPTER, metadata={"format": "pt"})
-    config = json.loads((run / "adapter_config.json").read_text(encoding="utf-8"))
-    model = config["base_model_name_or_path"]
-    config["base_model_name_or_path"] = BASE
     (package / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    card = (run / "README.md").read_text(encoding="utf-8").replace(model, BASE)
-    (package / "README.md").write_text(card + licences(card), encoding="utf-8")
+    (package / "README.md").write_text(card, encoding="utf-8")
     for file in package.iterdir():
         file.chmod(0o644)
+    settings = [f"{key}={runs[-1][key]!r}" for key in ("format", "size", "passage_tokens", "clip") if key in runs[-1]]
+    print(f"{package}: {(package / ADAPTER).stat().st_size / 1e6:.1f} MB, {len(runs)} runs")
+    if name == EMBEDDED:
+        print(f"The table in rankr1_rag/checkpoints.py must have: {', '.join(settings)}")
+
+
+def portable(card: str) -> tuple[str, list[dict[str, Any]]]:
+    """The card without paths of the machine, and the runs in it."""
+    line = next(line for line in card.splitlines() if line.startswith(RUNS))
+    base = next(line for line in card.splitlines() if line.startswith("base_model: ")).removeprefix("base_model: ")
+    named = {base, *(run["model"] for run in json.loads(line.removeprefix(RUNS)))}
+    for model in sorted(named, key=len, reverse=True):  # one may be the end of another
+        card = card.replace(model, BASE)
+    card = re.sub(r"""(?<=["|` ])/(?:[^\s"|`/]+/)*([^\s"|`/]+)""", r"\1", card)
+    return card, json.loads(next(line for line in card.splitlines() if line.startswith(RUNS)).removeprefix(RUNS))
 
 
 def licences(card: str) -> str:

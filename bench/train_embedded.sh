@@ -1,17 +1,24 @@
 #!/usr/bin/env bash
 # Trains both embedded adapters from nothing: `make train-embedded`, or
 #
-#     bench/train_embedded.sh [DATA [MORE [OUT]]]
+#     bench/train_embedded.sh [--small] [DATA [MORE [OUT]]]
 #
 # DATA holds the training samples of HotpotQA, 2WikiMultihopQA and MuSiQue, MORE the questions of other sources, OUT becomes
-# runs/embedded. In it are the examples (first/ and data/) and a folder for each run: cold/ learns the form, both/ goes on
-# with examples in which a support is known already, mix/ with questions of all sources, grpo/ by reinforcement learning:
-# that is the adapter of the reranker. reader/ learns to answer. Many hours on two cores, half of which compute half of each
-# step. The same command resumes a killed one: existing examples and finished runs stay.
+# runs/embedded. In it are the examples (first/ and data/) and a folder for each run. cold/ and both/ learn to name a passage, of
+# three data sets; label/, labels/ and naming/ go on with all sources, from windows of longer passages, with the labels behind
+# the passages, too. naming/ is the adapter of the reranker, reader/ that of the reader. Many hours on two cores, each of which
+# computes half of each step. The same command resumes a killed one: existing examples and finished runs stay. --small tries
+# all of it in some minutes: few examples, two steps a run, OUT is runs/embedded-small.
 set -euo pipefail
-root=$(dirname "$(realpath "$0")")/..
-data=$(realpath -m "${1:-$root/../shared/data/train}") more=$(realpath -m "${2:-$root/../shared/data/train-more}")
-out=$(realpath -m "${3:-$root/runs/embedded}")
+small=()
+if [ "${1:-}" = --small ]; then
+    small=(--steps 2 --save 2 --held-sets 4 --no-compile)
+    shift
+fi
+root=$(realpath "$(dirname "$0")/..")
+from_root() { realpath -m --relative-to="$root" "$1"; } # relative, as the cards of the adapters show these paths
+data=$(from_root "${1:-$root/../shared/data/train}") more=$(from_root "${2:-$root/../shared/data/train-more}")
+out=$(from_root "${3:-$root/runs/embedded${small:+-small}}")
 cd "$root"
 official=(hotpotqa 2wikimultihopqa musique)
 files=(hotpotqa_train_500.jsonl 2wikimultihopqa_train_500.json musique_train_100.json)
@@ -24,7 +31,7 @@ measured=(hotpotqa 2wikimultihopqa musique nq_oracle covidqa fairytaleqa medquad
 examples() { # data set, file, name of what is made, further options
     local made="$out/first/$3"
     [ -e "$made-held.jsonl" ] || .venv-test/bin/rankr1-eval examples --dataset "$1" --data "$data/$2" "${@:4}" \
-        --out "$made.jsonl" --held-out "$made-held.jsonl"
+        ${small:+--questions 40} --out "$made.jsonl" --held-out "$made-held.jsonl"
 }
 
 # Options for the examples of these names in a folder.
@@ -35,9 +42,9 @@ of() { # option, folder, names
     done
 }
 
-train() { # sft, grpo or reader, further options
-    OMP_NUM_THREADS=1 .venv-test/bin/torchrun --nproc-per-node 2 -m bench.shared_prompts "$1" --model .venv-test/smollm2 \
-        --dropout 0 --batch 8 "${@:2}"
+train() { # name, sft or reader, further options
+    OMP_NUM_THREADS=1 .venv-test/bin/torchrun --nproc-per-node 2 -m bench.shared_prompts "$2" --model .venv-test/smollm2 \
+        --size 5 --dropout 0 --batch 8 --compile "${@:3}" ${small[@]+"${small[@]}"} --out "$out/$1"
 }
 
 mkdir -p "$out/first" "$out/data"
@@ -47,25 +54,34 @@ for i in "${!official[@]}"; do
     examples "${official[i]}" "${files[i]}" "${official[i]}-known" --known
 done
 if [ ! -e "$out/data/README.md" ]; then
-    .venv-test/bin/python -m bench.training_data "$data" "$more" "$out/data" > "$out/data/README.part"
+    .venv-test/bin/python -m bench.training_data "$data" "$more" "$out/data" ${small:+40} > "$out/data/README.part"
     mv "$out/data/README.part" "$out/data/README.md"
 fi
-heads=(--format naming-v1 --target naming --size 5 --passage-tokens 64 --hard 20 --completion-tokens 48)
-windows=(--format naming-v1 --size 5 --smallest 2 --passage-tokens 96 --clip window --hard 20 --prompt-tokens 1024 --completion-tokens 64)
+
+heads=(--format naming-v1 --target naming --passage-tokens 64 --hard 20 --completion-tokens 48)
 mapfile -t plain < <(of --data first "${official[@]/%/-all}"; of --held-out first "${official[@]/%/-all-held}")
 mapfile -t both < <(of --data first "${official[@]}" "${official[@]/%/-known}"
     of --held-out first "${official[@]/%/-held}" "${official[@]/%/-known-held}")
+train cold sft "${heads[@]}" "${plain[@]}" --prompt-tokens 544 --rank 8 --alpha 16 --seed 0 --learning-rate 6e-4 --epochs 4 --save 200
+train both sft "${heads[@]}" "${both[@]}" --adapter "$out/cold" --prompt-tokens 1024 --seed 2 --learning-rate 5e-4 --steps 320 \
+    --save 80 --held-sets 435
+
+windows=(--smallest 2 --passage-tokens 96 --clip window --hard 20 --prompt-tokens 1024)
 mapfile -t mix < <(of --data data "${official[@]}" "${paragraphs[@]}" hotpotqa_ecm strategyqa_paragraphs "${single[@]}" \
     "${official[@]/%/-known}" "${paragraphs[@]/%/-known}"; of --held-out data "${measured[@]/%/-held}")
+label=(--format label-v2 --target label --completion-tokens 16)
+naming=(--format naming-v2 --target naming --completion-tokens 64)
+train label sft "${windows[@]}" "${mix[@]}" "${label[@]}" --adapter "$out/both" --seed 1 --learning-rate 1.2e-3 --steps 400 \
+    --save 100 --held-sets 192
+train labels sft "${windows[@]}" "${mix[@]}" "${label[@]}" --adapter "$out/label" --seed 2 --learning-rate 1e-3 --steps 1600 \
+    --save 200 --held-sets 384
+train naming sft "${windows[@]}" "${mix[@]}" "${naming[@]}" --adapter "$out/labels" --seed 3 --learning-rate 5e-4 --steps 200 \
+    --save 100 --held-sets 384
+
 mapfile -t read < <(of --data data "${official[@]}" "${answered[@]}"; of --held-out data "${official[@]/%/-held}")
-train sft "${heads[@]}" "${plain[@]}" --prompt-tokens 544 --rank 8 --alpha 16 --learning-rate 6e-4 --epochs 4 --save 200 \
-    --compile --out "$out/cold"
-train sft "${heads[@]}" "${both[@]}" --adapter "$out/cold" --prompt-tokens 1024 --seed 2 --learning-rate 5e-4 --steps 320 \
-    --save 80 --held-sets 435 --compile --out "$out/both"
-train sft "${windows[@]}" "${mix[@]}" --adapter "$out/both" --target naming --seed 1 --learning-rate 5e-4 --steps 1600 \
-    --save 200 --held-sets 192 --compile --out "$out/mix"
-train grpo "${windows[@]}" "${mix[@]}" --adapter "$out/mix" --seed 2 --temperature 1.3 --learning-rate 2e-4 \
-    --generations 8 --steps 200 --save 50 --held-sets 192 --out "$out/grpo"
-train reader "${read[@]}" --size 5 --hard 10 --completion-tokens 32 --rank 8 --alpha 16 --learning-rate 5e-4 --epochs 2 \
-    --save 200 --held-sets 192 --compile --out "$out/reader"
-echo "Into the package with them: .venv-test/bin/python -m bench.embed $out/grpo SmolLM2-135M-Rank-R1, and $out/reader"
+train reader reader "${read[@]}" --hard 10 --completion-tokens 32 --rank 8 --alpha 16 --seed 3 --learning-rate 1e-3 --steps 1200 \
+    --save 300 --held-sets 192
+echo "Into the package with them:"
+for pair in "naming SmolLM2-135M-Rank-R1" "reader SmolLM2-135M-Reader"; do
+    echo "    .venv-test/bin/python -m bench.embed $out/$pair"
+done
