@@ -1,4 +1,4 @@
-"""The adapters of this package: their cards, the table of checkpoints, and how a new one is put in."""
+"""The adapters of this package: their cards, the table of checkpoints, how new ones are put in and measured."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from bench import domains
 from bench.embed import RUNS, embed, licences, portable
+from bench.training_data import MULTI_HOP, SOURCES
 from rankr1_rag.backends.openvino import OpenVINO
 from rankr1_rag.backends.openvino.weights import BASE, EMBEDDED, READER, SHIPPED
 from rankr1_rag.checkpoints import CHECKPOINTS
 from rankr1_rag.cli.options import CommandSettings
 from rankr1_rag.cli.report import Job
+from rankr1_rag.io.trec import read_qrels, read_run
 from rankr1_rag.train.run_dir import ADAPTER
 
 pytest.importorskip("openvino_genai", reason="the embedded backend is not installed")
@@ -114,3 +117,26 @@ def test_the_embedded_reader_reads_by_name_and_while_there_is_none_that_is_said(
         with settings.reader(reranker, job) as reader:
             assert (reader.backend.model, reader.prompt) == (READER, "reader-v1")
     assert not caplog.messages
+
+
+def test_a_drawn_part_of_trec_dl_is_the_same_queries_in_run_and_judgements(shared_data: Path, tmp_path: Path) -> None:
+    run, queries, passages, qrels = domains.dl19(shared_data, tmp_path, 5)
+    asked = [id for id, _ in read_run(str(run)).items()]
+    assert len(asked) == 5
+    assert set(asked) == set(read_qrels(str(qrels)))
+    assert queries.is_file()
+    assert passages.is_file()
+    whole = domains.dl19(shared_data, tmp_path, 300)[0]
+    assert len(read_run(str(whole))) == 43
+    assert {*asked} == domains.drawn(read_run(str(whole)), 5)
+
+
+def test_the_sources_of_one_hop_are_all_that_are_made_and_have_no_hops() -> None:
+    one_hop = {source.name for source in SOURCES if not source.hops} - {"hotpotqa_mudaf"}
+    assert set(domains.SOURCES) == one_hop
+    assert not {*MULTI_HOP} & one_hop
+
+
+@pytest.mark.parametrize(("sign", "shown"), [("", "12.3 (1.0 to 20.0)"), ("+", "+12.3 (+1.0 to +20.0)")])
+def test_a_figure_has_its_interval(sign: str, shown: str) -> None:
+    assert domains.percent({"mean": 0.123, "low": 0.01, "high": 0.2}, sign) == shown
