@@ -12,7 +12,7 @@
 set -euo pipefail
 small=()
 if [ "${1:-}" = --small ]; then
-    small=(--steps 2 --save 2 --held-sets 4 --no-compile)
+    small=(--steps 2 --save 2 --held-sets 4 --batch 2 --no-compile)
     shift
 fi
 root=$(realpath "$(dirname "$0")/..")
