@@ -64,8 +64,8 @@ test-clients: .venv-clients/.ready  ## published clients of hosted rerankers, un
 wheels: .venv-test/.ready  ## rankr1-rag, rankr1-eval and the packages under integrations/, into dist/
 	$(TEST)/python -m pip wheel --quiet --no-deps --wheel-dir dist . $(PACKAGES:%=./%)
 
-train-embedded: .venv-test/.ready  ## the embedded adapter from nothing, into runs/embedded; hours; can be killed and resumed
-	bench/train_embedded.sh $(DATA)
+train-embedded: .venv-test/.ready  ## both embedded adapters from nothing; many hours, resumed if killed; SMALL=1 tries it
+	bench/train_embedded.sh $(if $(SMALL),--small) $(DATA)
 
 bench: .venv-test/.ready  ## the figures in bench/
 	$(TEST)/python -m bench

@@ -32,7 +32,9 @@ SETS, WRITTEN = 60, 64
 def conversations() -> list[list[Message]]:
     known, questions = CHECKPOINTS[EMBEDDED], demo.questions()
     sets = []
-    for question, found in zip(questions, demo.first_stage(questions, demo.passages()), strict=True):
+    first_stage = demo.BM25(demo.passages())
+    for question in questions:
+        found = first_stage.search(question.query.text)
         lines = [clip(known.format.line(passage), 4 * (known.passage_tokens or 64), len) for passage in found]
         groups = [lines[at : at + known.size] for at in range(0, len(lines) - known.size + 1, known.size)]
         sets += [known.format.messages(question.query.text, group) for group in groups]

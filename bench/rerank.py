@@ -19,7 +19,7 @@ from bench import hotpotqa
 from rankr1_rag import Cost, Passage, Ranking, Reranker, demo
 from rankr1_rag.backends.openvino import OpenVINO
 from rankr1_rag.checkpoints import BASE
-from rankr1_rag.demo import DemoQuestion, first_stage
+from rankr1_rag.demo import BM25, DemoQuestion
 
 K, N = 5, 20
 SETTINGS: dict[str, dict[str, object]] = {
@@ -32,7 +32,8 @@ SETTINGS: dict[str, dict[str, object]] = {
 
 def rows(questions: Sequence[DemoQuestion], pool: Sequence[Passage]) -> list[str]:
     """A line of the table for BM25 and for each setting."""
-    found = first_stage(questions, pool, N)
+    first_stage = BM25(pool)
+    found = [first_stage.search(question.query.text, N) for question in questions]
     lines = [_row("BM25 alone", questions, [list(best) for best in found], Cost(), 0.0, "")]
     for name, settings in SETTINGS.items():
         start = time.perf_counter()

@@ -228,7 +228,8 @@ def embedded(queries: int) -> str:
     from rankr1_rag import Reranker, demo
 
     asked = demo.questions()[:queries]
-    found = demo.first_stage(asked, demo.passages())
+    first_stage = demo.BM25(demo.passages())
+    found = [first_stage.search(one.query.text) for one in asked]
     with Reranker(k=TOP_N) as reranker:
         reranker.rank("which?", ["one", "two"])
         start, at_once = time.monotonic(), reranker.plan.in_flight

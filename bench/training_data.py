@@ -1,12 +1,12 @@
 """The examples of which the embedded adapters learn: files for training, and a tenth of each source held out.
 
-    .venv-test/bin/python -m bench.training_data DATA MORE OUT
+    .venv-test/bin/python -m bench.training_data DATA MORE OUT [MOST]
 
 DATA holds the training samples of HotpotQA, 2WikiMultihopQA and MuSiQue, MORE the questions of other sources, each a
 file of examples in the project's own format. OUT gets for each source NAME.jsonl and NAME-held.jsonl, and for those of
 several hops NAME-known.jsonl and NAME-known-held.jsonl, in which another support is known already. The figures of all
 files are printed as a table. A question that comes again in a later source is left out there, so that no held-out
-question is trained on.
+question is trained on. MOST limits the questions of a source, to try it.
 """
 
 from __future__ import annotations
@@ -100,13 +100,14 @@ def recognisable(one: Example) -> Example | None:
 
 def main() -> None:
     """Write the files, and print a table of them."""
-    data, more, out = map(Path, sys.argv[1:])
+    data, more, out = map(Path, sys.argv[1:4])
+    limit = int(sys.argv[4]) if sys.argv[4:] else None
     out.mkdir(parents=True, exist_ok=True)
     asked: set[str] = set()
     print("| file | examples | positives | with an answer |\n|---|---|---|---|")
     official: list[tuple[str, list[Example], Sequence[Passage]]] = []
     for name, file in MULTI_HOP.items():
-        made = examples(load(name, data / file), source=name)
+        made = examples(load(name, data / file)[:limit], source=name)
         official.append((name, list(made.examples), made.passages))
     for name, found, pool in official:
         write(out, name, found, asked, pool)
@@ -121,8 +122,9 @@ def main() -> None:
                 read.append(example_from_json(record))
         found = [kept for one in read if (kept := recognisable(replace(one, source=source.name)))]
         found = [one for one in found if key(one) not in asked]
-        if source.most is not None and len(found) > source.most:
-            found = share(found, source.most / len(found), SEED)
+        most = min(source.most or len(found), limit or len(found))
+        if len(found) > most:
+            found = share(found, most / len(found), SEED)
         found = hardest_first(found, source.mined)
         pool = list({p.id: p for one in found for p in one.positives + one.negatives}.values())
         write(out, source.name, found, asked, pool if source.hops else None)

@@ -192,7 +192,8 @@ def allowed(tree: models.ChoiceTree | None, said: list[int], ends: tuple[int, ..
 def load(queries: int = 20) -> list[tuple[Query, tuple[Passage, ...]]]:
     """Queries of the demo with 20 candidates; the last five are asked again, about the next 20."""
     questions = demo.questions()
-    found = demo.first_stage(questions, demo.passages(), 40)
+    first_stage = demo.BM25(demo.passages())
+    found = [first_stage.search(question.query.text, 40) for question in questions]
     items = [(one.query, best[:20]) for one, best in zip(questions, found, strict=True)]
     items += [
         (Query(f"{one.query.id}-b", one.query.text), best[20:]) for one, best in zip(questions, found, strict=True)

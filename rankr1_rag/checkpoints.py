@@ -2,7 +2,7 @@
 
 Sources: github.com/ielab/llm-rankers (folder Rank-R1, "Released Models") and arXiv 2503.06034: LoRA adapters of rank
 16, sets of 20, at most 2,048 completion tokens. The embedded one is this project's own: its card is
-rankr1_rag/embedded/README.md.
+README.md in its folder in rankr1_rag/embedded.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from rankr1_rag.types import Clip, Force
 EMBEDDED = weights.EMBEDDED
 """The name of the embedded CPU default."""
 
+READER = weights.READER
+"""The name of the embedded reader."""
+
 BASE = weights.BASE
-"""The model from which it was trained."""
+"""The model from which both were trained."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,7 @@ _REASONING = re.compile(r"^.*</think>", re.DOTALL)
 _LEAD = re.compile(r"^(?:the\s+)?(?:short\s+|final\s+)?answer(?:\s+is\b\s*:?|\s*[:\-])\s*", re.IGNORECASE)
 _NEXT = re.compile(r"\n\s*Question\s*:", re.IGNORECASE)
 _MARKED = re.compile(r"\banswer\s*:\s*(.+)", re.IGNORECASE)
+_TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL)
 _QUOTES = "\"'`*\u201c\u201d\u2018\u2019\u00ab\u00bb"
 
 
@@ -179,11 +180,16 @@ def reading_messages(
 
 
 def answer_string(text: str) -> str:
-    """The answer in a model's text: the first line after the reasoning and a last "Answer:", without quotes, or ""."""
+    """The answer in a model's text: the first line after the reasoning and a last "Answer:", without quotes, or "".
+
+    Of a model that was trained to rerank: the text in its answer tags.
+    """
     said = _REASONING.sub("", text).strip()
     if said.startswith("<think>"):
         return ""  # reasoning without an end: the budget was too small for an answer
     said = _NEXT.split(said)[0]  # a model that continues with a question of its own
+    if tagged := _TAGGED.findall(said):
+        said = tagged[-1].strip()
     if marked := _MARKED.findall(said):
         said = marked[-1]
     first = next((line.strip() for line in said.splitlines() if line.strip()), "")

@@ -245,7 +245,11 @@ class Settings:
         choices=tuple(ALGORITHMS),
     )
     votes: Votes = declare(
-        1, "Votes per set, each with a new passage order; auto: votes if confidence is low", SELECTION, least=1
+        1,
+        "Votes per set, 1 to 100, each with a new passage order; auto: votes if confidence is low",
+        SELECTION,
+        least=1,
+        most=100,
     )
     probabilities: bool = declare(
         False, "Request the probability of every label and compute the scores from it", SELECTION

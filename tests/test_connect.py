@@ -79,7 +79,7 @@ def test_an_adapter_for_a_model_that_is_run_here_is_a_folder(tmp_path: Path) -> 
         connect("openvino", adapter="org/lora")
     with pytest.raises(BackendError, match=r"holds no adapter_config\.json: an adapter is a folder that peft's"):
         connect("openvino", adapter=str(tmp_path))
-    shipped = weights.SHIPPED
+    shipped = weights.SHIPPED[weights.EMBEDDED]
     assert connect(adapter=str(shipped)).identity == connect().identity
     with pytest.raises(ValueError, match=r"adapter: .* is a folder exported for OpenVINO"):
         connect(model=str(tmp_path), adapter=str(shipped))

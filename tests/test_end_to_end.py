@@ -6,7 +6,7 @@ import pytest
 
 from bench import hotpotqa
 from rankr1_rag import Cost, Ranking, Reranker
-from rankr1_rag.demo import first_stage
+from rankr1_rag.demo import BM25
 
 pytest.importorskip("openvino_genai", reason="the embedded backend is not installed")
 pytest.importorskip("bm25s", reason="the first stage is not installed")
@@ -15,7 +15,8 @@ pytest.importorskip("bm25s", reason="the first stage is not installed")
 @pytest.mark.slow
 def test_questions_of_hotpotqa_lose_no_candidate_and_their_cost_adds_up(shared_data: Path) -> None:
     questions, pool = hotpotqa.load(shared_data / "hotpotqa" / "dev_distractor_sample.json")
-    found = first_stage(questions[:2], pool, 8)
+    first_stage = BM25(pool)
+    found = [first_stage.search(question.query.text, 8) for question in questions[:2]]
     with Reranker(k=2, reasoning_tokens=8, fusion="off") as reranker:
         items = [(question.query, best) for question, best in zip(questions, found, strict=False)]
         results = dict(reranker.rank_many(items))

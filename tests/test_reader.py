@@ -28,6 +28,8 @@ SAID = [
     ("Answering machine", "Answering machine"),
     ("Paris\n\nQuestion: Who?\nAnswer: Bob", "Paris"),
     ("The answer is Paris.", "Paris."),
+    ("<think>Grieg, so Norway.</think> <answer>Oslo</answer>", "Oslo"),
+    ("<answer>Oslo", "Oslo"),
 ]
 
 

@@ -20,6 +20,7 @@ import pytest
 from rankr1_rag import BackendError, Comparison, Completion, Cost, Passage, Query, Ranking, Reranker, UnparsedError
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.backends.wrappers import stored
+from rankr1_rag.checkpoints import CHECKPOINTS
 from rankr1_rag.errors import BackendUnavailable, LoopError
 from rankr1_rag.prompt import FORMATS
 from rankr1_rag.selection import ALGORITHMS, LISTWISE
@@ -440,8 +441,8 @@ def test_a_known_checkpoint_brings_its_settings_and_an_unknown_name_is_not_guess
 def test_the_embedded_checkpoint_is_shown_texts_as_long_as_it_was_trained_on() -> None:
     passages = ["one " * 500, "two " * 500]
     embedded = Reranker(Scripted(second, model="SmolLM2-135M-Rank-R1"))
-    assert (embedded.plan.format.name, embedded.plan.size, embedded.plan.force) == ("naming-v1", 5, "unparsed")
-    assert (embedded.plan.query_tokens, embedded.plan.passage_tokens) == (None, 64)
+    assert (embedded.plan.size, embedded.plan.query_tokens) == (5, None)
+    assert embedded.plan.passage_tokens == CHECKPOINTS["SmolLM2-135M-Rank-R1"].passage_tokens
     assert embedded.rank("which?", passages).clipped == 2
     assert replace(embedded, passage_tokens=1_000).rank("which?", passages).clipped == 0
     assert replace(embedded, query_tokens=4, passage_tokens=1_000).rank("which? " * 9, passages).clipped == 1

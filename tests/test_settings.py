@@ -296,7 +296,7 @@ def test_the_command_line_makes_python_values() -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--votes", "true"], "^--votes 'true': a whole number ≥ 1 or 'auto' is needed"),
+        (["--votes", "true"], "^--votes 'true': a whole number in 1..100 or 'auto' is needed"),
         (["--votes", "0"], "^--votes 0: "),
         (["--format", "x"], "^--format 'x': one of 'rank-r1-v0.1'"),
         (["--server", "vllm"], "^--server 'vllm' needs a server: add --base-url without another --backend, or use"),

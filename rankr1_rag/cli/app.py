@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from rankr1_rag import __version__
-from rankr1_rag.cli.demo import demo
+from rankr1_rag.cli.demo import HOPS, K, demo
 from rankr1_rag.cli.explain import explain
 from rankr1_rag.cli.options import UsageError, with_settings
 from rankr1_rag.cli.rerank import rerank
@@ -25,7 +25,7 @@ from rankr1_rag.cli.train import app as train
 from rankr1_rag.errors import FileError, RankR1Error
 from rankr1_rag.explain import clean
 from rankr1_rag.redaction import excerpt, redact
-from rankr1_rag.settings import TOP_N, EffectiveDefault
+from rankr1_rag.settings import EffectiveDefault
 
 
 class Commands(typer.core.TyperGroup):
@@ -59,7 +59,7 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pret
 _STORE = EffectiveDefault("OUT.partial.sqlite until the job is done, if --out is a file")
 app.command(no_args_is_help=True)(with_settings(rerank, store=_STORE))
 app.command(no_args_is_help=True)(with_settings(explain, without={"query"}))  # its --query is an id
-app.command()(with_settings(demo, k=TOP_N))
+app.command()(with_settings(demo, k=K, hops=HOPS))
 app.command()(with_settings(serve, without={"in_flight"}))
 app.add_typer(train, name="train")
 

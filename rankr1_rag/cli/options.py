@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,12 +17,17 @@ from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origi
 
 import typer
 
+from rankr1_rag.backends.openvino.weights import SHIPPED
+from rankr1_rag.checkpoints import BASE, EMBEDDED, READER
 from rankr1_rag.cli.report import Job, printing_logs
-from rankr1_rag.connect import reranker
+from rankr1_rag.connect import connect, reranker
 from rankr1_rag.errors import FileError
 from rankr1_rag.io.files import AnyPath, check_apart, check_output
+from rankr1_rag.reader import Prompt, Reader
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.settings import Connection, EffectiveDefault, Settings, options
+
+log = logging.getLogger("rankr1_rag")
 
 
 class UsageError(Exception):
@@ -67,6 +73,26 @@ class CommandSettings(Settings, Connection):
         """A reranker on the backend with its wrappers, whose completions the job counts. UsageError, StoreError."""
         with arguments(with_hyphens):
             return reranker({name: getattr(self, name) for name in options(CommandSettings)}, around=job.counted)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether these settings name the embedded model, trained or not."""
+        return self.kind == "openvino" and self.model in (None, EMBEDDED, BASE)
+
+    def reader(self, reranker: Reranker, job: Job, tokens: int = 32) -> Reader:
+        """A reader whose completions the job counts: for the embedded model the embedded reader, else the same model.
+
+        While no reader is embedded, the model before training reads in its place. `tokens` is the longest answer.
+        StoreError.
+        """
+        if not self.embedded:
+            return Reader(reranker.plan.backend, tokens)
+        if not (trained := SHIPPED[READER].is_dir()):
+            log.warning("no reader is embedded: the answers are read by %s, which was never trained to read", BASE)
+        with arguments(with_hyphens):
+            backend = connect("openvino", READER if trained else BASE, store=self.store, options=self.options)
+        prompt: Prompt = "reader-v1" if trained else "five-examples-v1"
+        return Reader(job.counted(backend), tokens, own=True, prompt=prompt)
 
     def fingerprint(self) -> dict[str, object]:
         """The options that a finished result depends on: all but speed, patience, places and the handling of errors."""

@@ -44,22 +44,27 @@ def questions() -> tuple[DemoQuestion, ...]:
     )
 
 
-def first_stage(questions: Sequence[DemoQuestion], corpus: Sequence[Passage], n: int = 20) -> list[tuple[Passage, ...]]:
-    """The BM25 top n of each question, by bm25s with English stemming. ImportError with the pip command."""
-    try:
-        import bm25s
-        import Stemmer
-    except ImportError as error:
-        raise ImportError('the demo needs a first stage: pip install "rankr1-rag[demo]"') from error
-    stemmer = Stemmer.Stemmer("english")
+class BM25:
+    """The first stage over a corpus: bm25s with English stemming. ImportError with the pip command."""
 
-    def tokens(texts: list[str]) -> Any:  # noqa: ANN401
-        return bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False)
+    def __init__(self, corpus: Sequence[Passage]) -> None:
+        try:
+            import bm25s
+            import Stemmer
+        except ImportError as error:
+            raise ImportError('the demo needs a first stage: pip install "rankr1-rag[demo]"') from error
+        self.corpus = corpus
+        self._stemmer, self._tokenize = Stemmer.Stemmer("english"), bm25s.tokenize
+        self._index = bm25s.BM25()
+        self._index.index(self._tokens([f"{one.title} {one.text}" for one in corpus]), show_progress=False)
 
-    index = bm25s.BM25()
-    index.index(tokens([f"{passage.title} {passage.text}" for passage in corpus]), show_progress=False)
-    found, _ = index.retrieve(tokens([q.query.text for q in questions]), k=min(n, len(corpus)), show_progress=False)
-    return [tuple(corpus[position] for position in row) for row in found]
+    def search(self, text: str, n: int = 20) -> tuple[Passage, ...]:
+        """The top n of a text."""
+        found, _ = self._index.retrieve(self._tokens([text]), k=min(n, len(self.corpus)), show_progress=False)
+        return tuple(self.corpus[position] for position in found[0])
+
+    def _tokens(self, texts: list[str]) -> Any:  # noqa: ANN401
+        return self._tokenize(texts, stopwords="en", stemmer=self._stemmer, show_progress=False)
 
 
 def read_records(name: str) -> list[dict[str, Any]]:

@@ -81,8 +81,9 @@ _blanked: Callable[[re.Match[str]], str] = lambda found: " " * len(found[0])  # 
 class Format:
     """One prompt format. `kind` "setwise": the answer is one label; "listwise": all labels, best first.
 
-    `user` holds `{docs}` once and `{query}` once or twice; `prefix` holds `{num}`, counted from 1; passages are joined
-    by `separator`. `reasoning`: whether the model is asked to reason; `bridge`: the text between reasoning and answer.
+    `user` holds `{docs}` once and `{query}` once or twice; `prefix` holds `{num}`, counted from 1; `suffix`, behind
+    each passage, may hold it again; passages are joined by `separator`. `reasoning`: whether the model is asked to
+    reason; `bridge`: the text between reasoning and answer.
 
     Each known passage is shown as `known`, which holds `{line}`: all of them in place of `{known}` in `user`, before
     the passages, or behind the query if `user` has no such place.
@@ -97,6 +98,7 @@ class Format:
     reasoning: bool
     bridge: str
     known: str = " (already known: {line})"
+    suffix: str = ""
 
     def __post_init__(self) -> None:
         if self.user.count("{docs}") != 1:
@@ -137,6 +139,8 @@ class Format:
         if len(lines) > len(heads):
             heads = tuple(self.prefix.replace("{num}", str(label)) for label in range(1, len(lines) + 1))
         docs = [head + line for head, line in zip(heads, lines, strict=False)]
+        if self.suffix:
+            docs = [doc + self.suffix.replace("{num}", str(label)) for label, doc in enumerate(docs, 1)]
         asked = query if "known" in parts else query + context
         values = {"docs": self.separator.join(docs), "query": asked, "known": context}
         shown = "".join([values[part] if place % 2 else part for place, part in enumerate(parts)])

@@ -128,7 +128,15 @@ reasoning names the passage that is picked, then comes its label."""
 LABEL_V1 = replace(NAMING_V1, name="label-v1", reasoning=False)
 """The same, answered by the label alone: for comparison with training on labels without reasoning."""
 
+LABEL_V2 = replace(LABEL_V1, name="label-v2", suffix=" [{num}]")
+"""The label is behind each passage, too: what a decoder computes there has read the passage, and in front of it not. A
+small model learns in a third of the steps, and by labels alone, what `naming-v1` teaches it: see docs/training.md."""
+
+NAMING_V2 = replace(LABEL_V2, name="naming-v2", reasoning=True)
+"""The same with reasoning: the label that is picked, and what it is picked for in the words of the passage."""
+
 FORMATS = {
-    format.name: format for format in (RANK_R1_V01, RANK_R1_V02, SETWISE_SFT_V01, LISTWISE_V1, NAMING_V1, LABEL_V1)
+    format.name: format
+    for format in (RANK_R1_V01, RANK_R1_V02, SETWISE_SFT_V01, LISTWISE_V1, NAMING_V1, LABEL_V1, LABEL_V2, NAMING_V2)
 }
 """Every format by its name."""

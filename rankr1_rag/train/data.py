@@ -279,7 +279,7 @@ def target(kind: Kind, label: int, format: Format, name: str = "") -> str:
         return format.answer(label - 1)
     if not format.reasoning:
         raise ValueError(f"format {format.name!r} has no reasoning that could name the passage: use target 'label'")
-    return format.answer(label - 1, name)
+    return format.answer(label - 1, f"[{label}] {name}" if format.suffix else name)
 
 
 def name(drawn: TrainingSet, shown: Sequence[str], format: Format) -> str:

@@ -80,7 +80,7 @@ def shipped(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """A copy of the shipped adapter, and its tensors."""
     from safetensors.numpy import load_file
 
-    folder = shutil.copytree(SHIPPED, tmp_path / "shipped")
+    folder = shutil.copytree(SHIPPED[EMBEDDED], tmp_path / "shipped")
     return folder, load_file(folder / "adapter_model.safetensors")
 
 
@@ -211,13 +211,13 @@ def test_wrong_arguments_are_refused_at_once(tmp_path: Path) -> None:
         OpenVINO("no-such.gguf")
     with pytest.raises(ValueError, match="cache_tokens 0"):
         OpenVINO(cache_tokens=0)
-    for wrong in ("no-such-folder", str(SHIPPED / "adapter_config.json")):
+    for wrong in ("no-such-folder", str(SHIPPED[EMBEDDED] / "adapter_config.json")):
         with pytest.raises(FileNotFoundError, match=rf"no adapter folder at '{wrong}'"):
             OpenVINO(adapter=wrong)
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         with pytest.raises(BackendError, match=f"holds no {name}"):
             OpenVINO(adapter=tmp_path)
-        shutil.copy(SHIPPED / name, tmp_path)
+        shutil.copy(SHIPPED[EMBEDDED] / name, tmp_path)
     with pytest.raises(ValueError, match="is a folder exported for OpenVINO, into which none can be merged"):
         OpenVINO(tmp_path, adapter=tmp_path)
 
@@ -285,8 +285,8 @@ def test_identity_is_the_content_and_tells_an_adapter_from_the_base(tmp_path: Pa
     assert embedded.context == base.context
     assert embedded.identity.startswith(f"openvino:{EMBEDDED}:{base.identity.split(':')[-1]}+")
     assert OpenVINO(EMBEDDED).identity == embedded.identity
-    assert OpenVINO(BASE, adapter=SHIPPED).identity == embedded.identity.replace(EMBEDDED, BASE)
-    assert OpenVINO(file, adapter=SHIPPED, name=EMBEDDED).identity == embedded.identity
+    assert OpenVINO(BASE, adapter=SHIPPED[EMBEDDED]).identity == embedded.identity.replace(EMBEDDED, BASE)
+    assert OpenVINO(file, adapter=SHIPPED[EMBEDDED], name=EMBEDDED).identity == embedded.identity
     assert OpenVINO(file, name=BASE).identity == base.identity
     assert str(tmp_path) not in OpenVINO(file).identity
 
@@ -386,7 +386,9 @@ def test_merged_it_answers_as_trained_but_for_near_ties() -> None:
 
     if not (SMOLLM2 / "config.json").is_file():
         pytest.skip(f"no SmolLM2 in {SMOLLM2}: set RANKR1_SMOLLM2")
-    trained = answers_one_by_one(Transformers(SMOLLM2, adapter=SHIPPED, dtype="float32", max_batch=1), logprobs=2)
+    trained = answers_one_by_one(
+        Transformers(SMOLLM2, adapter=SHIPPED[EMBEDDED], dtype="float32", max_batch=1), logprobs=2
+    )
     merged = answers_one_by_one(OpenVINO(max_batch=1, threads=1))
     differ = [(one, other.text) for one, other in zip(trained, merged, strict=True) if one.text != other.text]
     assert len(trained) == 30

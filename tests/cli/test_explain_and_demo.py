@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from rankr1_rag import demo
 from tests.cli.conftest import JOB, query
 
 pytestmark = pytest.mark.third_party
@@ -36,12 +37,16 @@ def test_any_other_line_is_reranked_first_and_comes_as_text_as_a_page_or_as_json
 def test_the_demo_prints_what_a_model_did(shell: Any) -> None:
     pytest.importorskip("bm25s", reason="the demo's first stage is not installed")
     shell.server.judge = lambda messages: "<think>why not</think> <answer>[1]</answer>"
-    out = shell.run("demo", "--html", "page.html")
-    assert "BM25 0.767, reranked 0.767; 0 questions better, 0 worse" in " ".join(out.split())
+    printed = " ".join(shell.run("demo", "--html", "page.html").split())
     assert "page.html" in shell.files
     figures = json.loads(shell.run("demo", "--json"))
-    assert figures["support_recall_before"] == figures["support_recall_after"] == pytest.approx(0.767, abs=5e-4)
-    assert figures["cost"]["comparisons"] == 75
+    assert figures["questions"] == sum(len(one.supports) == 2 for one in demo.questions()) >= 40
+    assert figures["cost"]["comparisons"] == 2 * figures["questions"], "sets of 20"
+    for k, recall in figures["support_recall"].items():
+        assert recall["before"] == recall["after"] == pytest.approx({"2": 0.655, "5": 0.810}[k], abs=5e-4)
+    assert "@2: BM25 0.655, reranked 0.655; 0 questions better, 0 worse" in printed
+    assert figures["right_before"] == figures["right_after"] == 0
+    assert "Right answers, read by judge: 0 from BM25's first 2, 0 from the reranked first 2" in printed
 
 
 def test_the_demo_prints_no_escape_sequence_of_a_model(shell: Any) -> None:
@@ -61,10 +66,11 @@ def test_a_question_of_the_user_is_asked_of_the_users_passages(shell: Any) -> No
     ask = ["demo", "--ask", "How do I open the barrier?", "--passages", "own.txt"]
     assert "it has the word barrier" in shell.run(*ask)
     ranked = json.loads(shell.run(*ask, "--json"))
+    assert ranked["answer"] == "[2]"
     assert sorted((one["id"], one["title"]) for one in ranked["passages"]) == [("1", ""), ("3", ""), ("p", "Parking")]
     own = json.loads(shell.run("demo", "--ask", "Who composed music for Peer Gynt?", "--json"))  # the demo's passages
     assert "edvard-grieg" in [one["id"] for one in own["passages"]]
-    assert len(own["passages"]) == 20
+    assert len(own["passages"]) > 20, "some are found between the hops"
     for wrong, problem in (
         (["demo", "--passages", "own.txt"], "--passages needs --ask"),
         ([*ask, "--html", "own.txt"], "own.txt: own.txt is an input"),

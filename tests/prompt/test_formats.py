@@ -29,8 +29,8 @@ def test_the_published_texts_are_equal(shared_prompts: Path) -> None:
 def test_a_title_comes_before_the_text_and_slots_in_a_text_are_only_text(format: Format) -> None:
     passages = [Passage("a", " text ", "Title"), Passage("b", "{query} {num} {}")]
     user = format.render("{docs} {query} {0}", passages)[1]["content"]
-    heads = [format.prefix.replace("{num}", label) for label in "12"]
-    assert f"{heads[0]}Title  text{format.separator}{heads[1]}{{query}} {{num}} {{}}" in user
+    (head, end), (second, last) = ((format.prefix.replace("{num}", n), format.suffix.replace("{num}", n)) for n in "12")
+    assert f"{head}Title  text{end}{format.separator}{second}{{query}} {{num}} {{}}{last}" in user
     assert "{docs} {query} {0}" in user
 
 
@@ -55,8 +55,9 @@ def test_query_passages_and_known_passages_are_in_the_places_of_the_format(user:
 
 
 def test_more_than_twenty_passages_are_still_numbered() -> None:
-    user = FORMATS["rank-r1-v0.1"].render("q", [Passage(str(n), "x") for n in range(30)])[1]["content"]
-    assert "\n[30] x\n" in user
+    for name, shown in (("rank-r1-v0.1", "\n[30] x\n"), ("label-v2", "\n[30] x [30]\n")):
+        user = FORMATS[name].render("q", [Passage(str(n), "x") for n in range(30)])[1]["content"]
+        assert shown in user
 
 
 @pytest.mark.parametrize(

@@ -307,6 +307,8 @@ def test_a_passage_is_named_by_its_title_or_six_of_its_words(passage: Passage, n
     assert target("naming", 3, NAMING, named) == f"<think> {named} </think> <answer>[3]</answer>"
     of_the_format = f"<think> {named} </think>\n<answer>[3]</answer>"
     assert target("naming", 3, FORMATS["rank-r1-v0.2"], named) == of_the_format
+    behind = f"<think> [3] {named} </think> <answer>[3]</answer>"  # the label is behind the passage in the prompt, too
+    assert target("naming", 3, FORMATS["naming-v2"], named) == behind
 
 
 def named_alone(passage: Passage) -> str:

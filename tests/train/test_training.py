@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-import rankr1_rag
 from rankr1_rag.backends import Request
+from rankr1_rag.backends.openvino import weights
 from rankr1_rag.backends.transformers import Transformers
+from rankr1_rag.checkpoints import CHECKPOINTS
 from rankr1_rag.errors import BackendError, FileError
 from rankr1_rag.train.config import GRPO, SFT, ReaderTraining, Training
 from rankr1_rag.train.evaluate import measure
@@ -36,7 +37,7 @@ pytestmark = [
 ]
 
 
-EMBEDDED = Path(rankr1_rag.__file__).parent / "embedded"
+EMBEDDED = weights.SHIPPED[weights.EMBEDDED]
 PATIENCE = 600
 """Seconds for a run of a few steps."""
 
@@ -151,9 +152,9 @@ def test_a_killed_run_goes_on_to_the_same_adapter(common: dict[str, Any], thin: 
 
 
 def test_a_killed_reinforcement_goes_on_to_the_same_adapter(common: dict[str, Any], tmp_path: Path) -> None:
-    settings = reinforced(
-        common, adapter=str(EMBEDDED), completion_tokens=32, temperature=1.6, learning_rate=1e-4, held_out=()
-    )
+    format = CHECKPOINTS[weights.EMBEDDED].format.name  # the form that it keeps
+    drawn = {"completion_tokens": 32, "temperature": 1.6, "learning_rate": 1e-4}
+    settings = reinforced(common, adapter=str(EMBEDDED), format=format, held_out=(), **drawn)
     whole = grpo(replace(settings, out=str(tmp_path / "whole")))
     kill_and_resume(2, command(settings), run := RunDir(Path(settings.out)))
     assert whole.records()[-1]["reward_deviation"] > 0  # there was something to learn after the kill

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from rankr1_eval.data import DATASETS
 from rankr1_eval.run_folder import STALE, are_stale
-from rankr1_rag.checkpoints import BASE, EMBEDDED
+from rankr1_rag.checkpoints import BASE
 from rankr1_rag.cli.options import CommandSettings
 from rankr1_rag.cli.report import Job
 from rankr1_rag.explain import clean
@@ -45,17 +45,12 @@ class QuestionOptions:
     ] = None
 
 
-def is_embedded(settings: CommandSettings) -> bool:
-    """Whether these settings name the embedded model, trained or not."""
-    return settings.kind == "openvino" and settings.model in (None, EMBEDDED, BASE)
-
-
 def repeatable(settings: CommandSettings) -> CommandSettings:
     """The settings with which the embedded model computes one request at a time.
 
     In batches near ties fall either way (bench/openvino.md), so that a resumed run could come to another result.
     """
-    if not is_embedded(settings):
+    if not settings.embedded:
         return settings
     return replace(settings, options={"max_batch": 1, **(settings.options or {})})
 

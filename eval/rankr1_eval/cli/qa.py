@@ -17,7 +17,7 @@ from rich.text import Text
 
 from rankr1_eval import data
 from rankr1_eval.baselines import FirstStage, Retriever
-from rankr1_eval.cli.options import WARNING, QuestionOptions, StageProgress, is_embedded, option, repeatable
+from rankr1_eval.cli.options import WARNING, QuestionOptions, StageProgress, option, repeatable
 from rankr1_eval.cli.table import CAPTION, table
 from rankr1_eval.data.loading import corpus, sample
 from rankr1_eval.evaluation import Evaluation
@@ -26,7 +26,7 @@ from rankr1_eval.retrieval.dense import MODEL
 from rankr1_eval.run_folder import RunFolder, digest
 from rankr1_eval.scoring import to_json
 from rankr1_eval.systems import DEFAULT, KINDS, parse
-from rankr1_rag.checkpoints import BASE
+from rankr1_rag.checkpoints import BASE, READER
 from rankr1_rag.cli.options import CommandSettings, arguments
 from rankr1_rag.cli.report import Job
 from rankr1_rag.connect import connect
@@ -55,7 +55,7 @@ class FirstStageOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderOptions:
-    """The reader: by default the reranker's model, for the embedded one what it was before training."""
+    """The reader: by default the reranker's model; for the embedded one, the embedded reader."""
 
     reader_backend: Kind | None = declare(
         None, "Model runtime of another reader", "Reader", "openai with an address, else the reranker's"
@@ -91,12 +91,14 @@ class ReaderOptions:
             if self.read or another or self.reader_server or self.reader_prompt:
                 raise ValueError("--no-read excludes --read and the options of a reader: leave it or them out")
             return None
-        prompt = self.reader_prompt or ("reader-v1" if self.reader_adapter else "five-examples-v1")
+        prompt = self.reader_prompt or (
+            "reader-v1" if self.reader_adapter or self.reader_model == READER else "five-examples-v1"
+        )
         if self.reader_backend or self.reader_model or self.reader_base_url or self.reader_adapter:
             embedded = self.reader_adapter and not (self.reader_model or self.reader_base_url)
             backend = connect(
                 self.reader_backend or (None if self.reader_base_url else settings.backend),
-                BASE if embedded and is_embedded(settings) else self.reader_model,
+                BASE if embedded and settings.embedded else self.reader_model,
                 adapter=self.reader_adapter,
                 base_url=self.reader_base_url,
                 server=self.reader_server,
@@ -107,10 +109,9 @@ class ReaderOptions:
             )
         elif self.reader_server or self.reader_api_key_env:
             raise ValueError("--reader-server and --reader-api-key-env need another reader: add --reader-model")
-        elif is_embedded(settings):
-            backend = connect("openvino", BASE, store=settings.store, options={"max_batch": 1})
         else:
-            return Reader(reranker.plan.backend, self.reader_tokens, prompt=prompt)
+            reader = settings.reader(reranker, job, self.reader_tokens)
+            return replace(reader, prompt=self.reader_prompt or reader.prompt)
         return Reader(job.counted(backend), self.reader_tokens, own=True, prompt=prompt)
 
 
@@ -172,7 +173,7 @@ def qa(
     with RunFolder(path, [*inputs, *settings.inputs, settings.store]) as folder:
         settings.check_files([], inputs)
         settings = replace(repeatable(settings), store=settings.store or str(folder.store))
-        if settings.reasoning_tokens is None and is_embedded(settings) and settings.model == BASE:
+        if settings.reasoning_tokens is None and settings.embedded and settings.model == BASE:
             settings = replace(settings, reasoning_tokens=REASONING_TOKENS)
         job = Job(Console(stderr=True), None)
         with settings.reranker(job) as reranker:

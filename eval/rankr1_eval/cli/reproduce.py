@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rankr1_eval.cli.options import WARNING, StageProgress, is_embedded, option, repeatable
+from rankr1_eval.cli.options import WARNING, StageProgress, option, repeatable
 from rankr1_eval.data.collections import from_files, judged
 from rankr1_eval.reproduce.results import CAPTION, HEADS, Reproduction, cells, markdown, remarks, verdict
 from rankr1_eval.reproduce.targets import KNOWN, REASONING_TOKENS, Target, parse
@@ -117,7 +117,7 @@ def reproduce(
     settings.check_files([place / name for place in places for name in ("reranked.trec", "rerank.jsonl")], inputs)
     job = Job(Console(stderr=True), None)
     paper: dict[str, object] = {"store": str(folder / "completions.sqlite")}  # where no option says otherwise
-    if not is_embedded(settings):
+    if not settings.embedded:
         paper |= {"force": "never", "query_tokens": wanted.query_tokens, "passage_tokens": wanted.passage_tokens}
         paper |= {"clip": "head", "strict_format": True}
         if settings.model not in CHECKPOINTS:

