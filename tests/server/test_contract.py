@@ -75,7 +75,7 @@ def test_unknown_fields_are_ignored_and_null_is_absent(server: Running) -> None:
     names = ["model", "return_documents", "max_tokens_per_doc", "rank_fields", "truncation", "instruction", "rankr1"]
     nulls = dict.fromkeys([*names, "top_n", "stream", "user", "priority", "max_chunks_per_doc", "texts"])
     assert server.order(**nulls, unheard_of={"a": [1]}, request_id=5) == BEST_FIRST
-    assert server.order(rankr1=dict.fromkeys(["include", "deadline", "k", "hops", "unheard_of"])) == BEST_FIRST
+    assert server.order(rankr1=dict.fromkeys(["include", "deadline", "k", "hops"])) == BEST_FIRST
 
 
 @pytest.mark.parametrize(
@@ -243,6 +243,15 @@ def test_a_wrong_body_is_an_error_that_says_what_is_wrong(
     assert error["message"] == error["detail"] == error["error"]["message"]
     assert error["id"] == answer.headers["x-request-id"]
     assert words in error["message"]
+
+
+def test_what_only_this_server_knows_must_be_known_to_it(server: Running) -> None:
+    refused = server.rerank(rankr1={"dead_line": 3})
+    assert refused.status_code == 422
+    assert "rankr1.dead_line" in refused.json()["message"]
+    assert server.rerank(unheard_of=3).status_code == 200
+    stream = server.post("/rerank", json={"query": "q", "texts": ["a"], "stream": True})
+    assert (stream.status_code, stream.json()["error_type"]) == (422, "Validation")
 
 
 def test_errors_of_texts_are_those_of_text_embeddings_inference(serving: Serving) -> None:

@@ -43,10 +43,12 @@ def test_a_deadline_is_200_with_a_warning_and_every_document(serving: Serving, h
     assert time.monotonic() - start < 2
     assert answer.status_code == 200
     assert [one["index"] for one in answer.json()["results"]] == [0, 1, 2, 3]
-    assert "the best so far: ended after 0.0" in answer.json()["meta"]["warnings"][0]
+    assert "the best so far: ended after 0.1 s" in answer.json()["meta"]["warnings"][0]
+    assert "ended after 0.1 s" in answer.headers["x-rankr1-warnings"]
     assert 'rankr1_degraded_total{reason="deadline"} 1.0' in server.get("/metrics").text
     tei = server.post("/rerank", json={"query": "q", "texts": DOCUMENTS, "rankr1": {"deadline": 0.05}})
     assert [one["index"] for one in tei.json()] == [0, 1, 2, 3]
+    assert "ended after 0.05 s" in tei.headers["x-rankr1-warnings"]
 
 
 def test_the_server_may_set_deadlines_of_its_own(serving: Serving, held: Held) -> None:
@@ -196,6 +198,27 @@ def test_a_stream_beyond_the_queue_is_429(serving: Serving, held: Held) -> None:
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, 429)
     held.release.set()
     first.join()
+
+
+def test_a_refusal_of_a_full_queue_has_the_shape_of_its_client(serving: Serving, held: Held) -> None:
+    server = serving(held, max_queries=1, max_queue=0, grace=0.6)
+    first = Posting(server)
+    server.until(lambda _: held.open)
+    for body, is_tei in (
+        ({"texts": ["a"]}, True),
+        ({"texts": ["documents"], "documents": None}, True),
+        ({"documents": ["texts"]}, False),
+    ):
+        refused = server.post("/rerank", json={"query": "q", **body})
+        assert refused.status_code == 429
+        assert isinstance(refused.json()["error"], str) == is_tei
+        assert int(refused.headers["retry-after"]) >= 1
+    stopping = asyncio.run_coroutine_threadsafe(server.service.stop(), server.loop)
+    server.until(lambda service: service.stopping)
+    assert server.rerank().status_code == 503
+    held.release.set()
+    first.join()
+    stopping.result(timeout=5)
 
 
 def test_a_stream_that_is_left_cancels_its_comparisons(serving: Serving, held: Held) -> None:
