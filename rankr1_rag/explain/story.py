@@ -102,7 +102,7 @@ class NumberedComparison:
 def name(ranking: Ranking, position: int) -> str:
     """A name for a candidate: its title, else the start of its text, else its id."""
     passage = ranking.candidates[position]
-    return start(passage.title, 80) or start(passage.text, 60) or line(passage.id) or f"(empty passage, {position + 1})"
+    return start(passage.title, 80) or start(passage.text, 60).rstrip(".") or line(passage.id) or f"(empty passage, {position + 1})"
 
 
 def is_retrieved(ranking: Ranking, position: int) -> bool:
@@ -167,7 +167,7 @@ def verdict(ranking: Ranking, why: Explanation) -> str:
     when = f"round {comparison.round + 1}"
     if comparison.answer[0] != why.position:
         how = "was chosen" if comparison.parsed else "won because the retriever was trusted"
-        return f"Last seen in {when}, where {name(ranking, comparison.answer[0]).rstrip('.')} {how}."
+        return f"Last seen in {when}, where {name(ranking, comparison.answer[0])} {how}."
     if not comparison.parsed:
         return f"The answer in {when} could not be parsed, so the retriever was trusted: it had this one first."
     context = known(ranking, comparison)
