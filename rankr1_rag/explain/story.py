@@ -102,7 +102,8 @@ class NumberedComparison:
 def name(ranking: Ranking, position: int) -> str:
     """A name for a candidate: its title, else the start of its text, else its id."""
     passage = ranking.candidates[position]
-    return start(passage.title, 80) or start(passage.text, 60).rstrip(".") or line(passage.id) or f"(empty passage, {position + 1})"
+    named = start(passage.title, 80) or start(passage.text, 60).rstrip(".") or line(passage.id)
+    return named or f"(empty passage, {position + 1})"
 
 
 def is_retrieved(ranking: Ranking, position: int) -> bool:

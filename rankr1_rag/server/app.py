@@ -344,7 +344,7 @@ def serve(reranker: Reranker, config: ServerConfig, say: Callable[[str], object]
         gc.freeze()  # what is loaded is never garbage, and looking through it stops every query for a tenth of a second
         say(line)
 
-    disable_created_metrics()  # a second line for each figure
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # else each figure has a second line
     app = create_app(reranker, config, say_ready)
     options: Any = {"log_config": None, "access_log": False, "server_header": False, "ws": "none"}
     options["timeout_keep_alive"] = KEEP_ALIVE

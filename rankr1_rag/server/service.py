@@ -226,8 +226,8 @@ class Service:
                 finally:
                     self.queue.done(time.monotonic() - start)
             job.spent["engine"] = time.monotonic() - start
-        if (early := ranking.truncated) is not None and early.reason == "deadline":  # the engine had the rest
-            ranking = replace(ranking, truncated=replace(early, limit=job.limit))
+        if (end := ranking.truncated) is not None and end.reason == "deadline":  # the engine had the rest of the time
+            ranking = replace(ranking, truncated=replace(end, limit=job.limit))
         if ranking.failure is not None:
             name, cause, *_ = [*ranking.failure.split(": "), ""]  # the rest may hold texts, the cause addresses
             log.warning("query %s keeps its order: %s: %s", job.query.id, name, cause)

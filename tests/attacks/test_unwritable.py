@@ -186,7 +186,7 @@ def test_a_device_that_is_full_is_named_and_a_page_goes_to_the_terminal_instead(
     assert "error: /dev/full: No space left on device" in shell.said
     shell.server.judge = lambda _: "<answer>[1]</answer>"
     printed = shell.run("demo", "--html", "/dev/full", "--json", code=1)
-    assert json.loads(printed)["questions"] == 15
+    assert json.loads(printed)["questions"] == 42
     assert "error: /dev/full: No space left on device" in shell.said
 
 
