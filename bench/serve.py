@@ -215,8 +215,8 @@ def disconnects(clients: int) -> str:
 
     asyncio.run(run())
     server.process.send_signal(signal.SIGTERM)
-    told, _ = server.process.communicate(timeout=60)
-    ended = re.findall(r"cancelled (client \d+) ([\d.]+)", told)
+    printed, _ = server.process.communicate(timeout=60)
+    ended = re.findall(r"cancelled (client \d+) ([\d.]+)", printed)
     spent = [1000 * (float(at) - left[name]) for name, at in ended]
     shown = " / ".join(f"{percentile(spent, share):.1f}" for share in (0.5, 0.9, 0.99, 1.0))
     rows = f"| clients that left, comparisons cancelled | {clients:,}, {len(spent):,} |"

@@ -70,7 +70,7 @@ windows=(--smallest 2 --passage-tokens 96 --clip window --hard 20 --prompt-token
 mapfile -t mix < <(of --data data "${official[@]}" "${paragraphs[@]}" hotpotqa_ecm strategyqa_paragraphs "${single[@]}" \
     "${official[@]/%/-known}" "${paragraphs[@]/%/-known}"; of --held-out data "${measured[@]/%/-held}")
 label=(--format label-v2 --target label --completion-tokens 16)
-naming=(--format naming-v2 --target naming --completion-tokens 96)
+naming=(--format naming-v2 --target naming --completion-tokens 48)
 train label sft "${windows[@]}" "${mix[@]}" "${label[@]}" --adapter "$out/both" --seed 1 --learning-rate 1.2e-3 --steps 400 \
     --save 100 --held-sets 192
 train labels sft "${windows[@]}" "${mix[@]}" "${label[@]}" --adapter "$out/label" --seed 2 --learning-rate 1e-3 --steps 1600 \

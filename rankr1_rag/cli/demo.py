@@ -89,7 +89,7 @@ def demo(
         raise UsageError("--passages needs --ask, the question about them")
     asked = [question for question in corpus.questions() if len(question.supports) == HOPS]
     if not (as_json or console.is_terminal):  # there is no progress bar
-        patience = "; with the embedded model this takes some minutes" if settings.kind == "openvino" else ""
+        patience = "; with the embedded model this takes about a minute" if settings.kind == "openvino" else ""
         console.print(f"Reranking BM25's first {CANDIDATES} of {len(asked)} questions{patience} ...")
     job = Job(Console(stderr=True), len(asked))
     with settings.reranker(job) as reranker, settings.reader(reranker, job) as reader:

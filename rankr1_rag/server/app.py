@@ -327,7 +327,7 @@ class GracefulServer(uvicorn.Server):
     async def shutdown(self, sockets: list[Any] | None = None) -> None:
         """Stop accepting requests, wait for the open ones, then end."""
         grace, queue = self.service.config.grace, self.service.queue
-        self.say(f"stopping: {queue.open + queue.waiting} queries are open, for {grace:g} s at most")
+        self.say(f"stopping; queries that are still open: {queue.open + queue.waiting}, for at most {grace:g} s")
         ending = asyncio.create_task(self.service.stop())
         try:
             await super().shutdown(sockets)

@@ -66,7 +66,7 @@ class Keys:
             log.warning("%s cannot be read, its keys are those of before: %s", self.path, error.strerror)
             return
         self.stamp = stamp
-        log.warning("%s was read again: %d keys are valid", self.path, len(self.digests))
+        log.warning("%s was read again; valid keys: %d", self.path, len(self.digests))
 
     def read(self, *, strict: bool) -> list[bytes]:
         """The digests of the file. OSError if it cannot be read; with `strict` a FileError for a wrong line."""
