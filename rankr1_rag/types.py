@@ -11,7 +11,10 @@ from typing import Literal
 from rankr1_rag import scoring
 
 Message = Mapping[str, str]
-"""One chat message: `{"role": "system" | "user" | "assistant", "content": "…"}`."""
+"""One chat message: `{"role": "system" | "user" | "assistant", "content": "…"}`.
+
+The role "raw" is that of a whole prompt, without a chat template.
+"""
 
 
 @dataclass(frozen=True, slots=True)

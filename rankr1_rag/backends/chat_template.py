@@ -27,13 +27,14 @@ def render_with(apply_template: ApplyTemplate, messages: Sequence[Message]) -> R
     A final assistant message is put behind that turn, as if the model had written it. With `continue_final_message` the
     template would render it first, and many change it: they strip its spaces or drop its reasoning. The text of a
     system turn that the template refuses or drops (Gemma, early Mistral) begins the user's turn; an empty one is none.
+    A turn of the role "raw" is the whole prompt, without the template.
     """
     turns = [{key: utf8(value) for key, value in message.items()} for message in messages]
     turns = [turn for turn in turns if turn["role"] != "system" or turn["content"].strip()]
     begun = turns.pop()["content"] if turns and turns[-1]["role"] == "assistant" else ""
     system = [turn["content"] for turn in turns if turn["role"] == "system"]
     try:
-        prompt = str(apply_template(turns))
+        prompt = turns[0]["content"] if turns and turns[0]["role"] == "raw" else str(apply_template(turns))
         is_whole = all(text.strip() in prompt for text in system)
     except Exception:
         if not system:

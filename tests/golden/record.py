@@ -26,6 +26,7 @@ from rankr1_rag.backends.wrappers import limited, retried, stored
 from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json, to_line
 from rankr1_rag.io.trec import run_entry, write_run
 from rankr1_rag.prompt import FORMATS
+from rankr1_rag.prompt.authors import AUTHORS
 from rankr1_rag.types import TokenLogprob
 from tests.mortal_server import mortal
 from tests.spelling import spelled
@@ -300,7 +301,8 @@ def output(_: Path) -> dict[str, Any]:
 
 def prompts(_: Path) -> dict[str, Any]:
     some = passages(6)
-    return {name: format.render("who <b>[1]</b>?", some[2:], some[:2]) for name, format in FORMATS.items()}
+    own = [format for format in FORMATS.values() if format not in AUTHORS]  # the others: authors.py
+    return {format.name: format.render("who <b>[1]</b>?", some[2:], some[:2]) for format in own}
 
 
 RUNS = {run.__name__: run for run in (rank, hops, votes, store, job, output, prompts)}
