@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Generic, Literal, Protocol, TypeVar
 
-Meaning = Literal["probability", "votes", "ordinal"]
+Meaning = Literal["score", "probability", "votes", "ordinal"]
 
 ORDINAL_PART = 0.01
 """The part of a score that separates ranks with equal probabilities or votes."""
@@ -33,12 +33,21 @@ class Vote(Protocol):
     def probabilities(self) -> tuple[float, ...] | None:
         """One for each of the set."""
 
+    @property
+    def scores(self) -> tuple[float | None, ...]:
+        """The model's own scores along the set; () if it gives none."""
+
 
 J = TypeVar("J", bound=Vote)
 
 
 def meaning(trace: Sequence[Vote]) -> Meaning:
-    """What scores can mean: "probability" with label probabilities, "votes" if a set was compared more than once."""
+    """What scores can mean: "probability" with label probabilities, "votes" if a set was compared more than once.
+
+    "score" if the model gives scores itself.
+    """
+    if any(comparison.scores for comparison in trace):
+        return "score"
     if any(comparison.probabilities is not None for comparison in trace):
         return "probability"
     if any(len(comparison.answer) > 1 for comparison in trace):
@@ -49,17 +58,31 @@ def meaning(trace: Sequence[Vote]) -> Meaning:
 def scores(n: int, chosen: Sequence[int], trace: Sequence[Vote]) -> tuple[float, ...]:
     """A score for each of n ranks, of which `chosen` are the first: strictly decreasing, in (0, 1].
 
-    For a chosen position it is its share, at most that of the rank above; for the others 0; all blended with 0.01 of
-    (n - rank + 1) / n. Without shares it is that alone.
+    For a chosen position it is its share, or the mean of the model's own scores, at most that of the rank above; for
+    the others 0; all blended with 0.01 of (n - rank + 1) / n. Without shares it is that alone.
     """
-    ordinal = [(n - place) / n for place in range(n)]
-    if meaning(trace) == "ordinal":
+    ordinal, kind = [(n - place) / n for place in range(n)], meaning(trace)
+    if kind == "ordinal":
         return tuple(ordinal)
-    found, least, outcomes = [], 1.0, Outcomes(trace)
+    own = means(trace)
+    share: Callable[[int], float] = (
+        Outcomes(trace).share if kind != "score" else lambda position: own.get(position, 0.0)
+    )
+    found, least = [], 1.0
     for place, part in enumerate(ordinal):
-        least = min(least, outcomes.share(chosen[place])) if place < len(chosen) else 0.0
+        least = min(least, share(chosen[place])) if place < len(chosen) else 0.0
         found.append((1 - ORDINAL_PART) * least + ORDINAL_PART * part)
     return tuple(found)
+
+
+def means(trace: Sequence[Vote]) -> dict[int, float]:
+    """The mean of the model's own scores of each position that has one."""
+    found: dict[int, list[float]] = {}
+    for comparison in trace:
+        for position, score in zip(comparison.set, comparison.scores, strict=False):
+            if score is not None:
+                found.setdefault(position, []).append(score)
+    return {position: sum(own) / len(own) for position, own in found.items()}
 
 
 class Outcomes(Generic[J]):

@@ -21,7 +21,7 @@ from rankr1_rag.backends import Backend
 from rankr1_rag.checkpoints import CHECKPOINTS, Checkpoint
 from rankr1_rag.prompt import FORMATS, Format
 from rankr1_rag.redaction import check_variable, excerpt_of, has_secret, remember_all
-from rankr1_rag.selection import ALGORITHMS, LISTWISE
+from rankr1_rag.selection import ALGORITHMS, LISTWISE, SCORES
 from rankr1_rag.types import Clip, Force
 
 Kind = Literal["openvino", "openai", "vllm", "transformers"]
@@ -235,17 +235,25 @@ class Settings:
         10, "Number of passages to select; the others follow in first-stage order", SELECTION, least=1
     )
     size: int | None = declare(
-        None, "Set size: passages in one prompt, 2 to 20", SELECTION, "the checkpoint's, else 20", least=2, most=20
+        None,
+        "Set size: passages in one prompt, 2 to 20, or 1 for a model that scores single passages",
+        SELECTION,
+        "the checkpoint's, else 20",
+        least=1,
+        most=20,
     )
     algorithm: str | None = declare(
         None,
-        f"Selection algorithm: {', '.join(ALGORITHMS)}",
+        f"Selection algorithm: {', '.join(ALGORITHMS)}, or scores (one round, for a scored format)",
         SELECTION,
-        "window for a listwise format, else tournament",
-        choices=tuple(ALGORITHMS),
+        "window for a listwise format, scores for a scored one, else tournament",
+        choices=(*ALGORITHMS, SCORES),
     )
     votes: Votes = declare(
-        1, "Votes per set, each with a new passage order; auto: votes if confidence is low", SELECTION, least=1
+        1,
+        "Votes per set, or scores per passage, each with a new passage order; auto: votes if confidence is low",
+        SELECTION,
+        least=1,
     )
     probabilities: bool = declare(
         False, "Request the probability of every label and compute the scores from it", SELECTION
@@ -337,7 +345,9 @@ class Settings:
             decided[name] = getattr(known, name, None) if value is None else value
         format = decided["format"]
         decided["format"] = format = FORMATS[format] if isinstance(format, str) else format
-        decided["algorithm"] = self.algorithm or ("window" if format.kind == "listwise" else "tournament")
+        decided["algorithm"] = self.algorithm or {"listwise": "window", "scored": SCORES}.get(format.kind, "tournament")
+        if self.size is None:
+            decided["size"] = min(decided["size"], format.most)
         if self.reasoning_tokens is None and format.reasoning and not known.format.reasoning:
             decided["reasoning_tokens"] = UNKNOWN.reasoning_tokens
         decided["in_flight"] = self.in_flight or getattr(backend, "capacity", None) or 64
@@ -383,6 +393,23 @@ RULES: tuple[Rule, ...] = (
     (
         lambda plan: plan.algorithm in LISTWISE and plan.format.kind != "listwise",
         "algorithm={0.algorithm!r} needs a listwise format (got format={0.format.name!r}): use 'listwise-v1'",
+    ),
+    (
+        lambda plan: plan.algorithm == SCORES and plan.format.kind != "scored",
+        "algorithm={0.algorithm!r} needs a scored format (got format={0.format.name!r}): use 'grouprank' for example",
+    ),
+    (
+        lambda plan: plan.size > plan.format.most,
+        "format={0.format.name!r} shows {0.format.most} passage(s) in a prompt (got size={0.size}): use a smaller size",
+    ),
+    (
+        lambda plan: plan.size == 1 and plan.algorithm != SCORES,
+        "algorithm={0.algorithm!r} needs sets of 2 or more (got size=1): use algorithm='scores' or a larger size",
+    ),
+    (
+        lambda plan: (plan.format.choices or plan.format.begun or plan.format.raw) and not plan.backend.can_continue,
+        "format={0.format.name!r} needs a backend that continues a begun answer (got model={0.backend.model!r}): use "
+        "server= if it is a server, or vllm or transformers",
     ),
     *(
         (

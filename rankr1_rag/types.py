@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 from rankr1_rag import scoring
 
@@ -85,6 +85,14 @@ class Comparison:
     probabilities: tuple[float, ...] | None = None
     known: tuple[int, ...] = ()
     lenient: bool = False
+    scores: ClassVar[tuple[float | None, ...]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredComparison(Comparison):
+    """A comparison whose answer is scores from 0 to 1 along `set`, None where there is none; `answer` is by score."""
+
+    scores: tuple[float | None, ...] = ()  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +176,15 @@ class Explanation:
         """The model's reasoning in that comparison; "" if there is none."""
         return self.comparison.reasoning if self.comparison else ""
 
+    @property
+    def score(self) -> float | None:
+        """The model's own score of the passage in that comparison, from 0 to 1; None if there is none."""
+        return (
+            dict(zip(self.comparison.set, self.comparison.scores, strict=False)).get(self.position)
+            if self.comparison
+            else None
+        )
+
     def __str__(self) -> str:
         name = self.passage.title or f"passage {self.passage.id or self.position}"
         if self.failure is not None:
@@ -179,6 +196,8 @@ class Explanation:
             record += ", where the model gave no answer and the retriever was trusted"
         elif self.comparison.forced:
             record += ", with a label that had to be forced"
+        if self.score is not None:
+            record = f"score {self.score:.2f}"
         if not self.selected:
             record += "; not selected"
         return f"{self.rank}. {name}: {record}" + (f"\n   {self.reasoning}" if self.reasoning else "")
@@ -187,6 +206,8 @@ class Explanation:
 @dataclass(frozen=True)
 class Ranking:
     """The candidates reordered: the `k` selected, then the rest in first-stage order; every candidate exactly once.
+
+    A model that gives scores has scored all candidates: then the rest is ordered by them, too.
 
     `order` holds positions, best first. `trace` holds every comparison, in the order asked. `failure` is the error for
     which `on_failure="first_stage"` returned the first-stage order; else None. With fusion, `order` is the fused order
@@ -210,7 +231,10 @@ class Ranking:
 
     @cached_property
     def score_meaning(self) -> scoring.Meaning:
-        """The meaning of `scores`: "ordinal" the order only, "probability" that of the label, "votes" their share."""
+        """The meaning of `scores`: "ordinal" the order only, "probability" that of the label, "votes" their share.
+
+        "score": the mean of the model's own scores of the passage, which can be compared between queries.
+        """
         is_whole = self.chosen is None and self.failure is None and self.truncated is None
         return scoring.meaning(self.trace) if is_whole else "ordinal"
 
@@ -231,7 +255,8 @@ class Ranking:
     def scores(self) -> tuple[float, ...]:
         """Strictly decreasing along `order`, in (0, 1], distinct as float32 too: see `score_meaning`."""
         ordinal = self.score_meaning == "ordinal"
-        return scoring.scores(len(self.order), self.order[: self.k], () if ordinal else self.trace)
+        chosen = self.order if self.score_meaning == "score" else self.order[: self.k]
+        return scoring.scores(len(self.order), chosen, () if ordinal else self.trace)
 
     @cached_property
     def cost(self) -> Cost:

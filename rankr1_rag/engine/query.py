@@ -13,13 +13,16 @@ from typing import NoReturn, Protocol
 
 from rankr1_rag.engine.limits import Limits
 from rankr1_rag.prompt import Format, Special, clip, clip_to_window, sanitise, special_pattern, tokens
-from rankr1_rag.scoring import decisions, fused, winner
+from rankr1_rag.scoring import decisions, fused, means, winner
 from rankr1_rag.selection import Answer, Round, Set, so_far
 from rankr1_rag.selection.voting import borda
 from rankr1_rag.types import Clip, Comparison, OrderSoFar, Passage, Query, Ranking, Truncated
 
 MARGIN = 192
 """Tokens kept free for the chat template and for the second request of a forced answer."""
+
+TURN = 8
+"""Tokens of the chat template for each turn after the first two."""
 
 LEAST = 16
 """Fewest tokens of a passage: with less the model would see nothing worth comparing."""
@@ -90,8 +93,8 @@ class Budget:
         The passages of a set share equally what the context leaves after the completion and the overhead.
         """
         known_tokens: frozenset[str] | None = getattr(backend, "special_tokens", None)
-        special = special_pattern(known_tokens) if known_tokens else None
-        context, count, shown = backend.context, backend.count, sanitise(query, special)
+        special, asked = special_pattern(known_tokens) if known_tokens else None, self.format.asked
+        context, count, shown = backend.context, backend.count, sanitise(asked(query) if asked else query, special)
         lines = [self.format.line(passage, special) for passage in candidates]
         limits = [] if self.query_tokens is None else [self.query_tokens]
         if context:
@@ -134,9 +137,11 @@ class Budget:
     def share(self, query: str, n: int, context: int, counted: Callable[[str], int | None]) -> int:
         """Tokens for each passage of a set of n, and for each passage that is shown as known with it."""
         known, shown = [""] * self.known, n + self.known * self.format.known_times
-        text = "\n".join(message["content"] for message in self.format.messages(query, [""] * n, known))
+        messages = self.format.messages(query, [""] * n, known)
+        text = "\n".join(message["content"] for message in messages)
         completion = self.reasoning_tokens + 2 * self.format.answer_tokens(n)
-        return (context - MARGIN - completion - tokens(text, counted)) // shown
+        turns = TURN * max(0, len(messages) - 2)
+        return (context - MARGIN - turns - completion - tokens(text, counted)) // shown
 
     def refuse(self, share: int, n: int, context: int) -> NoReturn:
         """The ValueError for a context that leaves a share too small to compare."""
@@ -298,8 +303,14 @@ class QueryRun:
         return tuple(shown for place, shown in enumerate(self.round) if (rounds, place, 0) not in answered)
 
     def order_so_far(self) -> tuple[int, ...]:
-        """All candidates: those selected, then the first-stage order as the answers changed it. No fusion."""
+        """All candidates: those selected, then the first-stage order as the answers changed it. No fusion.
+
+        Then those with scores come first, by their means.
+        """
         trace = [comparison for _, comparison in sorted(self.trace.comparisons.items())]
+        if scored := means(trace):
+            best = sorted(scored, key=lambda position: (-scored[position], position))
+            return tuple(dict.fromkeys([*self.selected, *best, *range(len(self.candidates))]))
         return tuple(so_far(len(self.candidates), decided(trace), self.selected))
 
     def follow(self, limits: Limits, comparison: Comparison) -> None:

@@ -12,6 +12,7 @@ MOSTLY_FORCED = 0.8
 SCORES = {
     "ordinal": "A rank says only that a passage comes before the next: there is no score of relevance behind it.",
     "votes": "A score is the share of votes a passage had where it last won: not its relevance by itself.",
+    "score": "A score is the model's own for the passage, the mean of its answers: not a probability of relevance.",
     "probability": "A score is the probability of a passage's label where it last won: not its relevance by itself.",
 }
 """The meaning of scores, by `Ranking.score_meaning`."""
@@ -43,7 +44,9 @@ class Place:
 
     @property
     def record(self) -> str:
-        """How often it was chosen and seen; "" if it was never seen."""
+        """How often it was chosen and seen, or its own score; "" if it was never seen."""
+        if self.why.score is not None:
+            return f"score {self.why.score:.2f}"
         seen = self.why.won + self.why.lost
         return f"chosen {self.why.won} of {seen} times" if seen else ""
 
@@ -165,12 +168,14 @@ def verdict(ranking: Ranking, why: Explanation) -> str:
     if comparison is None:
         return "The model never saw it, and did not need to." if why.selected else "The model never saw it."
     when = f"round {comparison.round + 1}"
-    if comparison.answer[0] != why.position:
+    if comparison.answer[0] != why.position and why.score is None:
         how = "was chosen" if comparison.parsed else "won because the retriever was trusted"
         return f"Last seen in {when}, where {name(ranking, comparison.answer[0])} {how}."
     if not comparison.parsed:
         return f"The answer in {when} could not be parsed, so the retriever was trusted: it had this one first."
     context = known(ranking, comparison)
+    if why.score is not None:
+        return f"Scored {why.score:.2f} in {when}{context and f', known already: {context}'}."
     return (
         f"Chosen from {counted(len(comparison.set), 'passage')} in {when}{context and f', known already: {context}'}."
     )

@@ -36,7 +36,18 @@ from rankr1_rag.io.collection import (
 from rankr1_rag.io.files import FilePath, located, numbered_lines
 from rankr1_rag.io.trec import REMEDY, warn_once
 from rankr1_rag.scoring import Meaning, Trend
-from rankr1_rag.types import Comparison, Completion, Cost, Passage, Query, Ranking, Reason, TokenLogprob, Truncated
+from rankr1_rag.types import (
+    Comparison,
+    Completion,
+    Cost,
+    Passage,
+    Query,
+    Ranking,
+    Reason,
+    ScoredComparison,
+    TokenLogprob,
+    Truncated,
+)
 
 VERSION = 1
 LATER = {"reasoning_tokens", "lenient", "clipped_tokens"}
@@ -82,14 +93,20 @@ def _comparison_from_json(record: Mapping[str, Any], n: int) -> Comparison:
     members, answer = positions(record, "set", n), positions(record, "answer", n)
     if not answer or not set(answer) <= set(members):
         raise ValueError(f'"answer" {list(answer)} names none, or others, of the "set" {list(members)}')
-    return Comparison(
-        set=members,
-        answer=answer,
-        completion=_completion_from_json(member(record, "completion", "an object")),
-        probabilities=_probabilities(record, len(members)),
-        known=positions(record, "known", n) if "known" in record else (),
+    values = {
+        "set": members,
+        "answer": answer,
+        "completion": _completion_from_json(member(record, "completion", "an object")),
+        "probabilities": _probabilities(record, "probabilities", len(members)),
+        "known": positions(record, "known", n) if "known" in record else (),
         **plain_fields(Comparison, record),
-    )
+    }
+    if "scores" not in record:
+        return Comparison(**values)
+    none = [one is None for one in member(record, "scores", "an array")]
+    filled = {"scores": [0 if one is None else one for one in record["scores"]]}
+    found = _probabilities(filled, "scores", len(members)) or ()
+    return ScoredComparison(**values, scores=tuple(None if no else one for no, one in zip(none, found, strict=True)))
 
 
 def plain_fields(owner: type, record: Mapping[str, Any]) -> Json:
@@ -103,13 +120,13 @@ def plain_fields(owner: type, record: Mapping[str, Any]) -> Json:
     return found
 
 
-def _probabilities(record: Mapping[str, Any], n: int) -> tuple[float, ...] | None:
-    if record.get("probabilities") is None:
+def _probabilities(record: Mapping[str, Any], name: str, n: int) -> tuple[float, ...] | None:
+    if record.get(name) is None:
         return None
-    found = tuple(of_kind("a probability", one, "a number") for one in member(record, "probabilities", "an array"))
+    found = tuple(of_kind("a probability", one, "a number") for one in member(record, name, "an array"))
     found = tuple(1.0 if 1 < one < 1 + 1e-9 else one for one in found)  # rounding errors of earlier versions
     if len(found) != n or not all(0 <= one <= 1 for one in found):
-        raise ValueError(f'"probabilities" must be {n} numbers from 0 to 1, not {list(found)}')
+        raise ValueError(f'"{name}" must be {n} numbers from 0 to 1, not {list(found)}')
     return found
 
 

@@ -170,6 +170,8 @@ def grouprank_scores(text: str, n: int) -> dict[int, float]:
         return {}
     blocks = [part.partition("```")[0] for part in answer.split("```json")[1:] if "```" in part]
     blocks = blocks or [part[part.index("{") :] + "}" for part in answer.split("}")[:-1] if "{" in part]
+    if not (blocks or "</answer>" in text):
+        return {}
     block = _BRACKET.sub(r"\1", blocks[-1] if blocks else "{" + answer.rpartition("{")[2])
     with suppress(ValueError, AttributeError, TypeError, ArithmeticError, RecursionError):
         read = json.loads(block + "}" * (block.count("{") > block.count("}"))).items()

@@ -4,7 +4,6 @@ import ast
 import random
 import sys
 from collections.abc import Callable
-from functools import partial
 from itertools import count
 from math import ceil, log2
 from pathlib import Path
@@ -22,7 +21,6 @@ from rankr1_rag.selection import (
     Round,
     Selection,
     Set,
-    ballot,
     best,
     play,
     step,
@@ -34,8 +32,6 @@ Judge = Callable[[Set], Answer]
 
 every_algorithm = pytest.mark.parametrize("name", sorted(ALGORITHMS))
 winner_only = pytest.mark.parametrize("name", sorted(ALGORITHMS.keys() - LISTWISE))
-WITH_BALLOTS = {**ALGORITHMS, "ballot": partial(ballot, ballots=2)}
-and_ballots = pytest.mark.parametrize("name", sorted(WITH_BALLOTS))
 
 
 def perfect(truth: list[int], listwise: bool = True) -> Judge:
@@ -135,13 +131,13 @@ def test_only_the_first_position_of_an_answer_counts_and_sets_are_shown_in_first
         assert all(list(shown) == sorted(shown) for sets in whole[1] for shown in sets)
 
 
-@and_ballots
+@every_algorithm
 @pytest.mark.parametrize("n", [0, 1])
 def test_nothing_is_asked_about_fewer_than_two_candidates(name: str, n: int) -> None:
-    assert step(WITH_BALLOTS[name](n, 10, 20)) == Done([0][:n])
+    assert step(ALGORITHMS[name](n, 10, 20)) == Done([0][:n])
 
 
-@and_ballots
+@every_algorithm
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -155,14 +151,14 @@ def test_a_bad_argument_is_refused_when_the_algorithm_is_called(
     name: str, arguments: tuple[int, int, int], complaint: str
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
-        WITH_BALLOTS[name](*arguments)
+        ALGORITHMS[name](*arguments)
 
 
-@and_ballots
+@every_algorithm
 @pytest.mark.parametrize("answer", [(), (77,), (-1,)])
 @pytest.mark.parametrize("surplus", [-1, 0, 1])
 def test_answers_that_do_not_fit_the_round_are_the_drivers_error(name: str, answer: Answer, surplus: int) -> None:
-    selection = WITH_BALLOTS[name](10, 3, 10 if name == "ballot" else 4)
+    selection = ALGORITHMS[name](10, 3, 4)
     sets = step(selection)
     assert not isinstance(sets, Done)
     with pytest.raises(ValueError, match=f"a round of {len(sets)} sets" if surplus else r"the answer .* to the set"):

@@ -19,7 +19,7 @@ TICKS = [tick * 10**power for power in range(5) for tick in (1, 1.5, 2, 3, 5, 7)
 ROW, HEAD, FOOT, LEFT = 2.1, 1.75, 0.4, 0.06
 """A row of panels, the space above and below them in inches; the left margin as a share of the width."""
 COLOURS = ("#0072B2", "#7A7A7A", "#D55E00", "#00835F", "#B0508A", "#8A6D00", "#2B8CBE")
-"""Of the algorithms in their order, then of a ballot: after Okabe and Ito, safe for the colour-blind."""
+"""Of the algorithms in their order: after Okabe and Ito, safe for the colour-blind."""
 STYLE: dict[Any, Any] = {
     "font.size": 8.5,
     "axes.edgecolor": "#AAAAAA",
@@ -108,7 +108,7 @@ def draw_panel(axes: Axes, study: Study, lines: Sequence[StudyLine], cost: str) 
         if own := [point for way, point in points.items() if way_named(way).listwise is listwise]:
             xs, ys = zip(*frontier(own), strict=True)
             axes.step(xs, ys, where="post", color=colour, linewidth=3, solid_capstyle="round", zorder=1)
-    known = [*ALGORITHMS, "ballot"]
+    known = [*ALGORITHMS]
     for line in lines:
         (x, y), apart = points[line.way], line.difference
         colour = COLOURS[known.index(line.way.partition(":")[0]) % len(COLOURS)]

@@ -17,10 +17,9 @@ from rankr1_eval.measures.intervals import Table, differences, estimates
 from rankr1_eval.simulation.judges import Judge, JudgedQuery, Opinion, distinct, utilities
 from rankr1_eval.types import Difference, Estimate
 from rankr1_rag.io.trec import Qrels
-from rankr1_rag.selection import ALGORITHMS, LISTWISE, Done, Selection, Set, ballot, step, voted
+from rankr1_rag.selection import ALGORITHMS, LISTWISE, Done, Selection, Set, step, voted
 
 VOTED = ("heapsort:3", "tournament:3", "window:3")
-BALLOT = "ballot:16"
 COSTS = ("comparisons", "rounds", "passages_read")
 MEASURES = ("ndcg", "recall", *COSTS)
 """nDCG@k by the qrels; the share of the k best by utility that were selected; the cost of a query."""
@@ -40,36 +39,23 @@ class Way:
     listwise: bool = False
 
 
-def ways_for(depth: int, size: int) -> tuple[str, ...]:
-    """The names of all ways: every algorithm, some with votes, a ballot if all candidates fit in one set."""
-    return (*ALGORITHMS, *VOTED, *((BALLOT,) if depth <= size else ()))
+WAYS = (*ALGORITHMS, *VOTED)
+"""The names of all ways: every algorithm, some with votes."""
 
 
-def ways_named(names: Sequence[str], depth: int, size: int) -> list[Way]:
-    """The ways of these names. ValueError for an unknown name, a name twice, none, or a ballot on more than a set."""
-    ways = [way_named(name) for name in distinct("algorithm", names)]
-    if depth > size and (ballots := [name for name in names if name.startswith("ballot:")]):
-        raise ValueError(
-            f"algorithm {ballots[0]!r} shows all candidates in one set of at most {size}, and depth is {depth}: "
-            f"give a depth of at most {size}, or leave it out"
-        )
-    return ways
+def ways_named(names: Sequence[str]) -> list[Way]:
+    """The ways of these names. ValueError for an unknown name, a name twice, or none."""
+    return [way_named(name) for name in distinct("algorithm", names)]
 
 
 def way_named(name: str) -> Way:
-    """The way of this name: "tournament", "tournament:3" with three votes a set, "ballot:16" with sixteen of one set.
-
-    ValueError for any other name.
-    """
+    """The way of this name: "tournament", or "tournament:3" with three votes a set. ValueError for any other name."""
     algorithm, colon, number = name.partition(":")
     if colon and not (number.isdecimal() and 1 <= int(number) <= 1000):
         raise ValueError(f"algorithm {name!r}: {number!r} is not a whole number from 1 to 1000")
-    if algorithm == "ballot" and colon:
-        return Way(name, lambda n, k, size, seed: ballot(n, k, size, int(number)))
     if algorithm not in ALGORITHMS:
-        known = ", ".join(ALGORITHMS)
         raise ValueError(
-            f"no algorithm is called {name!r}: there are {known}, each with votes as NAME:3, and ballot:16"
+            f"no algorithm is called {name!r}: there are {', '.join(ALGORITHMS)}, each with votes as NAME:3"
         )
     make, votes = ALGORITHMS[algorithm], int(number or 1)
     return Way(name, lambda n, k, size, seed: voted(make(n, k, size), votes, seed), algorithm in LISTWISE)
