@@ -11,6 +11,7 @@ import pytest
 
 from rankr1_rag import Passage, Reranker
 from rankr1_rag.backends import Request
+from rankr1_rag.backends.chat_template import render_with
 from rankr1_rag.backends.transformers import Transformers
 from rankr1_rag.errors import BackendError
 from rankr1_rag.prompt import FORMATS, Format
@@ -111,6 +112,12 @@ def test_every_comparison_has_an_answer(model: Path, tmp_path: Path, template: s
         assert comparison.completion.text.count("<think>") == 1
         if not options["reasoning_tokens"]:
             assert comparison.reasoning == ""
+
+
+def test_a_raw_turn_is_the_prompt_without_the_template() -> None:
+    raw = {"role": "raw", "content": "Passage: x\n<think>"}
+    assert render_with(str, [raw]) == ("Passage: x\n<think>", "<think>")
+    assert render_with(str, [raw, {"role": "assistant", "content": "<think> so"}]).text == "Passage: x\n<think> so"
 
 
 def test_a_format_without_a_system_text_sends_no_system_turn() -> None:

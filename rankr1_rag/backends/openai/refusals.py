@@ -94,6 +94,8 @@ def learn(quirks: Quirks, body: Mapping[str, Any], own: Collection[str], status:
         return otherwise
     if TOO_LONG.search(text) or not (status < 300 or status in (400, 422, 500) or (status < 500 and "prompt" in body)):
         return quirks, ""
+    if isinstance(body.get("prompt"), str):  # the whole prompt of a format: there is no other way
+        return quirks, ""
     if "prompt" in body:
         return replace(quirks, tokenizes=False), "a begun answer is continued in the user's turn"
     if messages[0].get("role") == "system" and SYSTEM.search(text):
