@@ -163,6 +163,7 @@ def check_options(settings: Any) -> None:  # noqa: ANN401
 SYNONYMS = {
     **{"top_n": ("k", "top_k"), "top_k": ("k", "top_n"), "k": ("top_n", "top_k"), "kind": ("backend",)},
     **{name: ("size",) for name in ("batch_size", "choice_batch_size", "window_size", "set_size")},
+    **{"stride": ("step",), "window_step": ("step",), "num_passes": ("passes",)},
     **{"think_tokens": ("reasoning_tokens",), "max_tokens": ("reasoning_tokens",), "url": ("base_url",)},
 }
 """Names of options elsewhere, and in earlier versions."""
@@ -248,6 +249,17 @@ class Settings:
         SELECTION,
         "window for a listwise format, scores for a scored one, else tournament",
         choices=(*ALGORITHMS, SCORES),
+    )
+    step: int | None = declare(
+        None,
+        "Distance of consecutive windows of a listwise format, below the set size; often 10",
+        SELECTION,
+        "half a set, or more for a small k",
+        least=1,
+        most=19,
+    )
+    passes: int | None = declare(
+        None, "Passes of windows over all candidates, for a listwise format", SELECTION, "as many as k needs", least=1
     )
     votes: Votes = declare(
         1,
@@ -367,6 +379,8 @@ class Plan:
     format: Format
     algorithm: str
     size: int
+    step: int | None
+    passes: int | None
     reasoning_tokens: int
     force: Force
     query_tokens: int | None
@@ -393,6 +407,14 @@ RULES: tuple[Rule, ...] = (
     (
         lambda plan: plan.algorithm in LISTWISE and plan.format.kind != "listwise",
         "algorithm={0.algorithm!r} needs a listwise format (got format={0.format.name!r}): use 'listwise-v1'",
+    ),
+    (
+        lambda plan: (plan.step is not None or plan.passes is not None) and plan.algorithm not in LISTWISE,
+        "step= and passes= need algorithm='window' (got algorithm={0.algorithm!r}): use a listwise format",
+    ),
+    (
+        lambda plan: plan.step is not None and plan.step >= plan.size,
+        "step={0.step} leaves no overlap of sets of {0.size}: use a smaller step, half the set size for example",
     ),
     (
         lambda plan: plan.algorithm == SCORES and plan.format.kind != "scored",

@@ -147,6 +147,8 @@ def test_further_arguments_of_a_backend_are_checked_too(backend: Any, arguments:
 PLAN_CASES = {
     "nothing to ask": ({"reasoning_tokens": 0, "force": "never"}, "leaves nothing to ask"),
     "listwise": ({"algorithm": "window"}, "needs a listwise format .*format='rank-r1-v0.1'"),
+    "passes": ({"passes": 2}, r"step= and passes= need algorithm='window' \(got algorithm='tournament'\)"),
+    "step": ({"format": "rank-k", "size": 5, "step": 5}, "step=5 leaves no overlap of sets of 5"),
     "scored": ({"algorithm": "scores"}, "needs a scored format .*format='rank-r1-v0.1'"),
     "most": ({"format": "rank1", "size": 2}, r"shows 1 passage\(s\) in a prompt \(got size=2\)"),
     "single": ({"size": 1}, r"algorithm='tournament' needs sets of 2 or more \(got size=1\)"),

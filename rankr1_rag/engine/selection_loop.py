@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Coroutine, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from math import factorial
 from typing import Any, Literal, TypeVar
 
@@ -22,7 +23,7 @@ from rankr1_rag.engine.query import Budget, QueryRun, Texts
 from rankr1_rag.errors import BackendError, UnparsedError
 from rankr1_rag.prompt import Forced, shares, tokens
 from rankr1_rag.scoring import probability, winner
-from rankr1_rag.selection import ALGORITHMS, SCORES, Done, Set, among, orders, scores, step, voted
+from rankr1_rag.selection import ALGORITHMS, LISTWISE, SCORES, Done, Set, among, orders, scores, step, voted, window
 from rankr1_rag.settings import Plan
 from rankr1_rag.telemetry import chat
 from rankr1_rag.types import (
@@ -152,7 +153,12 @@ class SelectionLoop:
             k = k if k < run.wanted - len(run.chosen) else len(left)
             selection = scores(len(left), k, run.texts.size, run.places, epochs=votes, seed=plan.seed)
         else:
-            selection = ALGORITHMS[plan.algorithm](len(left), k, run.texts.size, run.places)
+            algorithm = (
+                partial(window, step=plan.step, passes=plan.passes)
+                if plan.algorithm in LISTWISE
+                else ALGORITHMS[plan.algorithm]
+            )
+            selection = algorithm(len(left), k, run.texts.size, run.places)
             if votes > 1:
                 selection = voted(selection, votes, plan.seed)
         if run.chosen:

@@ -420,7 +420,7 @@ RANK1 = Format(
 """Rank1, and LimRank with the same prompt.
 
 github.com/orionw/rank1 (rank1.py), commit 30585c2, MIT; github.com/SighingSnow/limrank (rerank-exps/rank1.py), commit
-92843f0, MIT.
+92843f0, MIT by its README.
 """
 
 MXBAI_RERANK_V2 = Format(
@@ -445,7 +445,8 @@ MXBAI_RERANK_V2 = Format(
 )
 """github.com/mixedbread-ai/mxbai-rerank (mxbai_rerank/mxbai_rerank_v2.py), commit 8e709dc, Apache-2.0.
 
-Their score is the logit of this probability.
+Their score is the logit of this probability. They join the tokens of the parts, not the texts: where a query or a
+document ends in punctuation, a tokenizer may spell the end of its line in another way here.
 """
 
 AUTHORS = (

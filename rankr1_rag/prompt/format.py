@@ -82,9 +82,9 @@ _blanked: Callable[[re.Match[str]], str] = lambda found: " " * len(found[0])  # 
 
 @dataclass(frozen=True)
 class Format:
-    """One prompt format. `kind` "setwise": the answer is one label; "listwise": all labels, best first.
+    """One prompt format. `kind` is the kind of its answers: "setwise", "listwise" or "scored".
 
-    "scored": a number for each passage, from 0 to 1.
+    They are one label, all labels, best first, or a number from 0 to 1 for each passage.
 
     `user` holds `{docs}` once and `{query}` once or twice; `prefix` holds `{num}`, counted from 1; passages are joined
     by `separator`; `{n}` is their number. `reasoning`: whether the model is asked to reason; `bridge`: the text between
@@ -173,7 +173,7 @@ class Format:
         shown = "".join([values[part] if place % 2 else part for place, part in enumerate(parts)])
         system: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
         last: Message = {"role": "raw" if self.raw else "user", "content": shown}
-        if not (self.opening or self.begun):
+        if not (self.opening or self.reply or self.begun):
             return [*system, last]
         for role, text in self.opening:
             whole = "".join([values[part] if place % 2 else part for place, part in enumerate(_SLOT.split(text))])

@@ -385,6 +385,14 @@ AUTHORS = {
     "mxbai-rerank-v2": mxbai_rerank_v2,
 }
 
+
+def by_line(value: Any) -> str:
+    """JSON, a list with a line for each entry."""
+    if not isinstance(value, list):
+        return json.dumps(value)
+    return "[\n" + ",\n".join(f"  {json.dumps(one)}" for one in value) + "\n ]"
+
+
 if __name__ == "__main__":
     checkouts = Path(sys.argv[1]).resolve()
     sys.path.append(str(checkouts / "python-ftfy"))
@@ -392,4 +400,5 @@ if __name__ == "__main__":
         if name in sys.argv[2:] or not sys.argv[2:]:
             repository, commit = SOURCES[name]
             record = {"source": repository, "commit": commit, **make(checkouts / repository)}
-            (FOLDER / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=True) + "\n")
+            lines = [f" {json.dumps(key)}: {by_line(value)}" for key, value in record.items()]
+            (FOLDER / f"{name}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")

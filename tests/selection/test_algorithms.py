@@ -26,6 +26,7 @@ from rankr1_rag.selection import (
     step,
     together,
     voted,
+    window,
 )
 
 Judge = Callable[[Set], Answer]
@@ -330,3 +331,52 @@ def test_selection_imports_the_standard_library_alone_and_only_step_catches_the_
         assert outside <= sys.stdlib_module_names - {"asyncio", "threading", "time", "concurrent"}, file
         caught = [node for node in nodes if isinstance(node, ast.Name) and node.id == "StopIteration"]
         assert len(caught) == (1 if file.stem == "rounds" else 0), file
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_passes_side_by_side_find_the_order_of_passes_one_after_another(seed: int) -> None:
+    dice = random.Random(seed)
+    n, size, passes = dice.randint(1, 120), dice.randint(2, 20), dice.randint(1, 6)
+    step_size, order, placed = dice.randint(1, size - 1), list(range(n)), 0
+    assert play(window(n, n, size, step=size + 3), perfect(order)) == order
+    for _ in range(passes):
+        stop = n
+        while placed < n:
+            start = max(placed, stop - size)
+            if stop - start > 1:
+                shown = order[start:stop]
+                order[start:stop] = dict.fromkeys((*partly_at_random(tuple(shown)), *shown))
+            if start == placed:
+                break
+            stop = start + size - step_size
+        placed = placed + size - step_size if n - placed > size else n
+    found = window(n, n, size, step=step_size, passes=passes)
+    chosen, rounds = rounds_of(found, partly_at_random, size)
+    assert chosen == order
+    for sets in rounds:
+        assert len({position for shown in sets for position in shown}) == sum(map(len, sets))
+
+
+@pytest.mark.parametrize(
+    ("n", "sizes"), [(100, [20] * 9), (95, [20] * 8 + [15]), (20, [20]), (13, [13]), (21, [20, 11])]
+)
+def test_windows_of_20_step_10_are_those_of_the_authors(n: int, sizes: list[int]) -> None:
+    """ReasonRank, RankLLM and Rank-K: from the back, the last as small as it must be."""
+    _, rounds = rounds_of(window(n, 10, 20, step=10, passes=1), perfect([*range(n)]), 20)
+    assert [len(shown) for sets in rounds for shown in sets] == sizes
+    assert len(rounds) == len(sizes)
+
+
+def test_a_further_pass_takes_two_more_rounds() -> None:
+    def rounds(passes: int) -> tuple[int, int]:
+        _, found = rounds_of(window(100, 10, 20, step=10, passes=passes), perfect([*range(100)]), 20)
+        return len(found), sum(map(len, found))
+
+    assert [rounds(passes) for passes in (1, 2, 3)] == [(9, 9), (10, 17), (11, 24)]
+
+
+def test_as_many_passes_as_wanted_are_exact_for_as_many_positions() -> None:
+    truth = [*range(100)][::-1]
+    for passes in (1, 2, 5):
+        chosen, _ = rounds_of(window(100, 100, 20, step=10, passes=passes), perfect(truth), 20)
+        assert chosen[: 10 * passes] == [*range(99, 99 - 10 * passes, -1)]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 WITHOUT = (
     *("k", "algorithm", "votes", "probabilities", "hops", "fusion", "strict", "on_failure", "seed"),
-    *("deadline", "budget_tokens"),
+    *("deadline", "budget_tokens", "step", "passes"),
 )
 """Settings without effect on a single comparison, and the seed, which has another meaning here."""
 AGAINST = "against"
