@@ -131,7 +131,7 @@ def rank_k_order(text: str, n: int) -> dict[int, float]:
     """The labels of the last line, up to the first that comes again; what is no label between > or = is left out."""
     found: dict[int, float] = {}
     for part in re.split("[>=]", text.strip().rpartition("\n")[2]):
-        label = part.strip().replace("[", "").replace("]", "")
+        label = part.replace("[", "").replace("]", "").strip()
         if label.isdecimal() and len(label) < 5 and 1 <= int(label) <= n:
             if int(label) in found:
                 break
