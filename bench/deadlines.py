@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=1000, help="queries a setting (default: %(default)s)")
     parser.add_argument("--in-flight", type=int, default=64, help="open queries (default: %(default)s)")
     options = parser.parse_args()
-    command = " ".join(["python -m bench.deadlines", *sys.argv[1:]])
+    command = " ".join(["python -m bench.deadlines", *sys.argv[1:], "> bench/deadlines.md"])
     sys.stdout.write(f"""# How late rankings are at their deadlines
 
 Made by `{command}` (Python {platform.python_version()}, {platform.machine()}).

@@ -98,10 +98,10 @@ async def ask(server: Server, body: bytes, work: list[None], seen: Seen) -> None
             if status != 429:
                 break
             await asyncio.sleep(random.random())
-        if status == 200:
-            engine = sum(float(one) for one in re.findall(rb"dur=([\d.]+)", answer))
-            seen.whole.append(spent)
-            seen.own.append(spent - engine)
+        assert status == 200, answer
+        engine = sum(float(one) for one in re.findall(rb"dur=([\d.]+)", answer))
+        seen.whole.append(spent)
+        seen.own.append(spent - engine)
     writer.close()
 
 

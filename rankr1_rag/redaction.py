@@ -141,6 +141,13 @@ def hide_keys(text: str, kind: str = "key") -> str:
     return text
 
 
+def possible_key(text: str) -> int:
+    """The number of characters at the end of a text with which a key may begin."""
+    forms = [form for known in list(_known.values()) if known.kind == "key" for form in known.forms]
+    ends = (n for form in forms for n in range(1, min(len(form), len(text) + 1)) if text.endswith(form[:n]))
+    return max(ends, default=0)
+
+
 def redact(text: str) -> str:
     """The text without any key or value that was remembered and without pieces of keys, for errors and logs."""
     text = hide_keys(hide_keys(text), "value")

@@ -303,9 +303,13 @@ class Reranker(Settings):
             await asyncio.wait((task, ended), return_when=asyncio.FIRST_COMPLETED)
             if ended.done() and (ended.exception() or task.cancelled() or not task.done()):
                 ranking = await session.loop.cut_short(run, ended.result())
-                log.info("query %r %s", run.query.id or run.query.text[:60], ranking.truncated)
+                if ranking.truncated is not None:
+                    log.info("query %r %s", run.query.id or run.query.text[:60], ranking.truncated)
             else:
                 ranking = task.result()
+            if limits.tokens is not None and ranking.trace and not limits.used and "tokens" not in session.loop.done:
+                session.loop.done.add("tokens")
+                log.warning("budget_tokens= has no effect: the backend reports no tokens of prompts and completions")
             if limits.on_event is not None:
                 limits.on_event(RankingDone(ranking))
             return ranking

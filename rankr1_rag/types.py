@@ -128,17 +128,17 @@ class Cost:
         return f"Cost({', '.join(f'{one.name}={round(getattr(self, one.name), 2)}' for one in fields(self))})"
 
 
-Reason = Literal["deadline", "budget_tokens"]
-"""The option whose limit a query reached."""
+Reason = Literal["deadline", "budget_tokens", "ended"]
+"""The option whose limit a query reached, or that `Reranker.end_within` ended it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Truncated:
     """Why a ranking ended before all was asked, and what was left to ask.
 
-    `limit` is the number of seconds or tokens that it had. Of the k passages wanted, the first `selected` are final;
-    the others are the best by what was answered. `unanswered` are the sets of the last round that have no answer; the
-    sets of later rounds depend on those.
+    `limit` is the number of seconds or tokens that it had. Of the k passages wanted, those in `Ranking.selected` are
+    final, `selected` of them; the others are the best by what was answered. `unanswered` are the sets of the last round
+    that have no answer, or not all votes; the sets of later rounds depend on those.
     """
 
     reason: Reason
@@ -147,7 +147,7 @@ class Truncated:
     unanswered: tuple[tuple[int, ...], ...] = ()
 
     def __str__(self) -> str:
-        kind = "{:g} s" if self.reason == "deadline" else "{:,.0f} tokens"
+        kind = "{:,.0f} tokens" if self.reason == "budget_tokens" else "{:g} s"
         n = len(self.unanswered)
         left = f", {n} comparison{'s' if n > 1 else ''} of its round without an answer" if n else ""
         return f"ended after {kind.format(self.limit)}: {self.selected} selected{left}"
@@ -158,8 +158,9 @@ class Explanation:
     """Why a passage has its rank: `comparison` is the last one it won, or else the last one it lost, or None.
 
     Of several votes that made it win a set, `comparison` is the last that names it. `won` and `lost` count its
-    comparisons. `selected` is False for a passage that only keeps its first-stage order. `failure` is the error for
-    which the whole ranking is the first-stage order.
+    comparisons. `selected` is False for a passage that the model did not select: it keeps its first-stage order or, in
+    a ranking that ended early, has its place in the best order so far. `failure` is the error for which the whole
+    ranking is the first-stage order.
     """
 
     rank: int
@@ -377,7 +378,10 @@ class ComparisonAnswered:
 
 @dataclass(frozen=True, slots=True)
 class OrderSoFar:
-    """The best order known after an answer: positions of all candidates. The first `selected` are final."""
+    """The best order known after an answer: positions of all candidates, with fusion fused.
+
+    The first `selected` are final: none with fusion. Of many candidates it comes once a round of comparisons.
+    """
 
     order: tuple[int, ...]
     selected: int

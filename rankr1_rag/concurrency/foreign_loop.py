@@ -11,7 +11,7 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Set
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -25,16 +25,21 @@ CHECK = 1.0
 """Seconds between two checks that the caller's loop still runs."""
 
 
-async def in_thread(work: Callable[[], T]) -> T:
-    """Call it in a daemon thread of its own: an abandoned request must not keep Python from exiting."""
+async def in_thread(work: Callable[[], T], slot: AbstractContextManager[object] | None = None) -> T:
+    """Call it in a daemon thread of its own: an abandoned request must not keep Python from exiting.
+
+    It is not called if it was cancelled while it waited for the slot, or before.
+    """
     future: Future[T] = Future()
     context = contextvars.copy_context()
 
     def run() -> None:
         try:
-            result = context.run(work)
-            with suppress(InvalidStateError):  # cancelled meanwhile
-                future.set_result(result)
+            with slot or nullcontext():
+                if not future.cancelled():
+                    result = context.run(work)
+                    with suppress(InvalidStateError):  # cancelled meanwhile
+                        future.set_result(result)
         except BaseException as error:
             fail(future, error)
 

@@ -39,11 +39,11 @@ class Limits:
         return self.ended
 
     def shorten(self, seconds: float) -> None:
-        """End the query these seconds from now, unless it ends sooner."""
+        """End the query these seconds from now, unless its deadline is sooner."""
         in_all = time.monotonic() - self.began + seconds
         if self.seconds is None or in_all < self.seconds:
             self.stop_clock()
-            self.seconds, self.timer = in_all, asyncio.get_running_loop().call_later(seconds, self.end, "deadline")
+            self.seconds, self.timer = in_all, asyncio.get_running_loop().call_later(seconds, self.end, "ended")
 
     def stop_clock(self) -> None:
         """Forget the deadline."""

@@ -14,8 +14,9 @@ from typing import NoReturn, Protocol
 from rankr1_rag.engine.limits import Limits
 from rankr1_rag.prompt import Format, Special, clip, clip_to_window, sanitise, special_pattern, tokens
 from rankr1_rag.scoring import decisions, fused, means, winner
-from rankr1_rag.selection import Answer, Round, Set, so_far
+from rankr1_rag.selection import LISTWISE, SCORES, Answer, Round, Set, so_far
 from rankr1_rag.selection.voting import borda
+from rankr1_rag.settings import Plan
 from rankr1_rag.types import Clip, Comparison, OrderSoFar, Passage, Query, Ranking, Truncated
 
 MARGIN = 192
@@ -32,6 +33,9 @@ COMFORTABLE = 256
 
 FEWEST = 4
 """Passages that are shown at once even if their texts must be cut."""
+
+MANY = 1_000
+"""Candidates from which on the order so far is computed once a round, not after each answer: it takes milliseconds."""
 
 Retrieve = Callable[[str], Iterable[Passage | str] | Awaitable[Iterable[Passage | str]]]
 """Finds more candidates for a text: the query with the title and the text of the passage selected last.
@@ -219,8 +223,9 @@ class QueryRun:
     `candidates` grow by retrieval, `chosen` by selection; `ranks` holds the rank of each candidate in the retrieval
     that found it; `k` None selects all candidates; those that are not `ordered` have no order to fuse with.
 
-    Of the selection in progress: `left` are its positions, `places` those of them that it has selected, and `round` its
-    sets whose answers are not complete. `is_complete` once nothing is left to ask.
+    Of the selection in progress: `left` are its positions, `places` those of them that it has selected, `round` its
+    sets, and `open` the number of comparisons that the answer to each of these waits for. `is_complete` once nothing is
+    left to ask.
     """
 
     def __init__(
@@ -252,6 +257,7 @@ class QueryRun:
         self.left: Sequence[int] = ()
         self.places: list[int] = []
         self.round: Round = []
+        self.open: list[int] = []
         self.is_complete = False
 
     @property
@@ -299,42 +305,58 @@ class QueryRun:
     @property
     def unanswered(self) -> tuple[Set, ...]:
         """The sets of the round that have no answer."""
-        rounds, answered = self.trace.rounds, self.trace.comparisons
-        return tuple(shown for place, shown in enumerate(self.round) if (rounds, place, 0) not in answered)
+        return tuple(shown for shown, left in zip(self.round, self.open, strict=True) if left)
 
-    def order_so_far(self) -> tuple[int, ...]:
-        """All candidates: those selected, then the first-stage order as the answers changed it. No fusion.
+    def order_so_far(self, plan: Plan) -> tuple[int, ...]:
+        """All candidates, not fused: those selected, then the first-stage order; until k are, as answers changed it.
 
-        Then those with scores come first, by their means.
+        Those with a score change places among themselves only.
         """
-        trace = [comparison for _, comparison in sorted(self.trace.comparisons.items())]
-        if scored := means(trace):
-            best = sorted(scored, key=lambda position: (-scored[position], position))
-            return tuple(dict.fromkeys([*self.selected, *best, *range(len(self.candidates))]))
-        return tuple(so_far(len(self.candidates), decided(trace), self.selected))
+        trace, selected = [comparison for _, comparison in sorted(self.trace.comparisons.items())], self.selected
+        if plan.algorithm == SCORES:
+            own, final = means(trace), set(selected)
+            left = [position for position in range(len(self.candidates)) if position not in final]
+            best = iter(sorted([one for one in left if one in own], key=lambda one: (-own[one], one)))
+            return (*selected, *[next(best) if one in own else one for one in left])
+        asked = decided(trace, plan) if len(selected) < self.wanted else []
+        return tuple(so_far(len(self.candidates), asked, selected))
 
-    def follow(self, limits: Limits, comparison: Comparison) -> None:
-        """Pass on a complete comparison; without tokens the query ends here if its round has more to ask."""
+    def follow(self, plan: Plan, limits: Limits, comparison: Comparison) -> None:
+        """Pass on a complete comparison; without tokens the query ends here if its round has more to ask.
+
+        The order after the last answer of a round is that of the selection, which gets the answers next.
+        """
         limits.answered(comparison)
-        if limits.on_event is not None:
-            limits.emit(OrderSoFar(self.order_so_far(), len(self.selected)))
-        if limits.used_up and self.unanswered:
-            limits.end("budget_tokens")
+        if any(self.open):
+            if len(self.candidates) < MANY:
+                self.emit_order(plan, limits)
+            if limits.used_up:
+                limits.end("budget_tokens")
+
+    def emit_order(self, plan: Plan, limits: Limits) -> None:
+        """Pass on the order so far, as the ranking would have it; with fusion nothing of it is final."""
+        if limits.on_event is None:
+            return
+        order, final = self.order_so_far(plan), len(self.selected)
+        if self.ordered and plan.fusion is not None:
+            order, final = fused(order, plan.fusion, self.ranks), 0
+        limits.emit(OrderSoFar(order, final))
 
     def ranking(
         self,
+        plan: Plan,
         trace: Sequence[Comparison],
         seconds: float,
-        fusion: float | None,
         failure: str | None,
         truncated: Truncated | None = None,
     ) -> Ranking:
         """The result: the positions selected, then the other candidates; after a failure the first-stage order."""
+        fusion = plan.fusion if self.ordered else None
         if failure is not None:
             self.chosen = list(range(self.wanted))
         order = tuple(dict.fromkeys([*self.chosen, *range(len(self.candidates))]))
         if truncated is not None:
-            order = self.order_so_far()
+            order = self.order_so_far(plan)
             self.chosen = list(order[: self.wanted])
         return Ranking(
             query=self.query,
@@ -352,13 +374,16 @@ class QueryRun:
         )
 
 
-def decided(trace: Sequence[Comparison]) -> list[tuple[Set, Answer]]:
-    """The sets with their answers, several votes on a set as one."""
+def decided(trace: Sequence[Comparison], plan: Plan) -> list[tuple[Set, Answer]]:
+    """The sets with what the selection takes for their answers, several votes on a set as one.
+
+    An answer that names no passage says nothing, so that the first-stage best of its set won nothing.
+    """
     found: list[tuple[Set, Answer]] = []
-    for votes in decisions(trace):
-        answers, shown = [one.answer for one in votes], votes[0].set
-        is_listwise = any(len(answer) > 1 for answer in answers)
-        found.append((shown, borda(answers, len(shown)) if is_listwise else (winner(votes),)))
+    for votes in decisions([one for one in trace if one.parsed]):
+        shown = votes[0].set
+        answer = (winner(votes),) if plan.votes == "auto" else borda([one.answer for one in votes], len(shown))
+        found.append((shown, answer if plan.algorithm in LISTWISE else answer[:1]))
     return found
 
 

@@ -57,11 +57,8 @@ NO_REASONING = Completion("", finish_reason="length", stored=True)
 LARGE_CUT = 0.25
 """Share of the texts of all candidates: if more is cut, a reranker warns, once."""
 
-LARGE = 200_000
-"""Characters of candidates that are sanitised and clipped in a thread, so that the private loop is not blocked.
-
-With limits a tenth of that: they may take 60 ms, in which no other query could end in time.
-"""
+LARGE = 20_000
+"""Characters of candidates from which on they are sanitised and clipped in a thread: it takes 6 ms or more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +69,8 @@ class SelectionLoop:
     comparer: Comparer
     budget: Budget
     on_failure: Literal["raise", "first_stage"] = "raise"
-    warned: list[str] = field(default_factory=list)
+    done: set[str] = field(default_factory=set)
+    """What is done once a reranker."""
 
     async def run(self, run: QueryRun) -> Ranking:
         """Rank a query: one selection or, with hops, one passage a hop until the last hop selects the rest of the k.
@@ -84,7 +82,6 @@ class SelectionLoop:
         run.started = time.perf_counter()
         most = run.wanted if run.retrieve is None or not run.candidates else run.k
         hops = self.plan.hops if most is None else min(self.plan.hops, most)
-        large = LARGE if run.limits is None else LARGE // 10
         budget = self.budget if hops < 2 else replace(self.budget, known=hops - 1)
         try:
             for hop in range(1, hops + 1):
@@ -95,12 +92,17 @@ class SelectionLoop:
                     is_new = run.add(await Retriever(run.retrieve).find(text))
                 if not is_new:
                     pass
-                elif backend.context is None and sum([len(passage.text) for passage in run.candidates]) < large:
+                elif (
+                    ("context" in self.done or not hasattr(type(backend), "context"))  # a plain value
+                    and backend.context is None
+                    and sum([len(passage.text) for passage in run.candidates]) < LARGE
+                ):
                     run.texts = budget.fit(run.query.text, run.candidates, backend)
-                else:  # counting tokens may mean loading a model: not on the loop that others wait for
+                else:  # a file may be read, or a model loaded to count: not on the loop that others wait for
                     run.texts = await asyncio.to_thread(budget.fit, run.query.text, run.candidates, backend)
-                if run.texts.cut_share > LARGE_CUT and not self.warned:
-                    self.warned.append(run.query.text)
+                    self.done.add("context")
+                if run.texts.cut_share > LARGE_CUT and "warning" not in self.done:
+                    self.done.add("warning")
                     self.warn(run.texts, run.query.text)
                 await self.select(run, run.wanted - len(run.chosen) if hop == hops else 1)
             run.is_complete = True
@@ -112,7 +114,7 @@ class SelectionLoop:
         if any(comparison.reasoning_tokens for comparison in trace):
             trace = await self.comparer.count_reasoning(trace, estimate=failure is not None)
         seconds = time.perf_counter() - run.started - (run.turn.waited if run.turn else 0.0)
-        return run.ranking(trace, seconds, self.plan.fusion if run.ordered else None, failure)
+        return run.ranking(self.plan, trace, seconds, failure)
 
     async def cut_short(self, run: QueryRun, reason: Reason) -> Ranking:
         """The ranking of a query that ends here and now; nothing is awaited, tokens of reasoning are estimated."""
@@ -121,10 +123,11 @@ class SelectionLoop:
             trace = await self.comparer.count_reasoning(trace, estimate=True)
         waited = run.turn.waited if run.turn else 0.0
         seconds = time.perf_counter() - run.started - waited if run.started else 0.0
-        fusion, limits = self.plan.fusion if run.ordered else None, run.limits
-        limit = (limits.seconds if reason == "deadline" else limits.tokens) if limits else None
-        truncated = None if run.is_complete else Truncated(reason, limit or 0, len(run.selected), run.unanswered)
-        return run.ranking(trace, seconds, fusion, None, truncated)
+        limits, truncated = run.limits, None
+        if limits is not None and not run.is_complete:
+            limit = limits.tokens if reason == "budget_tokens" else limits.seconds
+            truncated = Truncated(reason, limit or 0, len(run.selected), run.unanswered)
+        return run.ranking(self.plan, trace, seconds, None, truncated)
 
     def warn(self, texts: Texts, query: str) -> None:
         """Log how much of the passages the model does not see, and the remedy."""
@@ -166,7 +169,7 @@ class SelectionLoop:
         try:
             state = step(selection)
             while not isinstance(state, Done):
-                run.round, samples, jobs = state, Counter[Set](), []
+                run.round, run.open, samples, jobs = state, [1] * len(state), Counter[Set](), []
                 for place, shown in enumerate(state):
                     jobs.append(self.answer(run, shown, place, samples[shown]))
                     samples[shown] += 1
@@ -178,8 +181,10 @@ class SelectionLoop:
                     answers = [found[place] for place in range(len(jobs))]
                 run.trace.rounds += 1
                 state = step(selection, answers)
+                if run.limits is not None:
+                    run.emit_order(plan, run.limits)
             run.chosen += state.value
-            run.places, run.round = [], []
+            run.places, run.round, run.open = [], [], []
         finally:
             selection.close()
 
@@ -192,23 +197,27 @@ class SelectionLoop:
         async with run.turn or nullcontext():
             first = await compare(run, shown, sample)
         run.trace.add(first, place)
+        more: list[Set] = []
+        if self.plan.votes == "auto" and is_unsure(first):
+            most = min(AUTO_VOTES, factorial(len(shown)))
+            more = orders(shown, most, f"{self.plan.seed} {run.trace.rounds} {shown}")[1:]
+        run.open[place] = len(more)
         if run.limits is not None:
-            run.follow(run.limits, first)
+            run.follow(self.plan, run.limits, first)
         if self.plan.algorithm == SCORES:
             return {one: score for one, score in zip(shown, first.scores, strict=True) if score is not None}
-        if self.plan.votes != "auto" or not is_unsure(first):
+        if not more:
             return first.answer
 
         async def vote(number: int, order: Set) -> Comparison:
             async with run.turn or nullcontext():
                 comparison = await self.comparer.compare(run, order)
             run.trace.add(comparison, place, number)
+            run.open[place] -= 1
             if run.limits is not None:
-                run.follow(run.limits, comparison)
+                run.follow(self.plan, run.limits, comparison)
             return comparison
 
-        most = min(AUTO_VOTES, factorial(len(shown)))
-        more = orders(shown, most, f"{self.plan.seed} {run.trace.rounds} {shown}")[1:]
         votes = await concurrently([vote(number, order) for number, order in enumerate(more, 1)])
         return (winner([first, *votes]),)
 
@@ -391,7 +400,10 @@ class Comparer:
         choices: tuple[str, ...] = (),
         logprobs: int = 0,
     ) -> Completion:
-        """One request. Any error of the backend becomes a BackendError: see `raise_backend_error`."""
+        """One request. Any error of the backend becomes a BackendError: see `raise_backend_error`.
+
+        What a backend answers although it was cancelled counts for nothing.
+        """
         plan, task = self.plan, asyncio.current_task()
         request = Request(
             messages, max_tokens, plan.temperature, choices=choices, logprobs=logprobs, seed=plan.seed, sample=sample
@@ -399,6 +411,8 @@ class Comparer:
         try:
             traced = chat.get()
             completion = await (traced(plan.backend, request) if traced else plan.backend.complete(request))
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError
             used = completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens
             if not (isinstance(completion.text, str) and isinstance(completion.finish_reason, str)):
                 raise TypeError(f"no text in {completion!r:.200}")

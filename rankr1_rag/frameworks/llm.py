@@ -7,7 +7,6 @@ import json
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from enum import Enum
 from functools import cached_property, partial
 from pathlib import PurePath
@@ -91,21 +90,16 @@ class FrameworkLLM(ABC):
 
     async def complete(self, request: Request) -> Completion:
         """Complete in the caller's way, or in the only way that the model has; cancelling abandons the request."""
-        slots, who = self._slots or nullcontext(), caller.get()
-
-        def chat() -> Completion:
-            with slots:
-                return self.chat(request)
-
+        who, chat = caller.get(), partial(self.chat, request)
         if who is None or self.sync_only:
             try:
-                return await in_thread(chat)
+                return await in_thread(chat, self._slots)
             except NotImplementedError:
                 return await self.achat(request)
         try:
             return await on_loop(who, partial(self.achat, request))
         except NotImplementedError:
-            return await in_thread(chat)
+            return await in_thread(chat, self._slots)
 
     @cached_property
     def _slots(self) -> threading.Semaphore | None:

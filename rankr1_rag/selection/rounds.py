@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from math import sqrt
+from math import inf, sqrt
 from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -96,29 +96,33 @@ def together(parts: Sequence[Part[T]]) -> Part[list[T]]:
 def so_far(n: int, asked: Iterable[tuple[Set, Answer]], chosen: Iterable[int] = ()) -> list[int]:
     """The best order known of n positions when a selection is left before its end: the `chosen`, then the others.
 
-    The others are sorted by their rank / √(1 + beaten), where `beaten` are the positions that one beat, directly or
-    not. (The best of a random sample of s would be expected at 1 / (1 + s) of the ranks; but a first stage is better
-    than random, and an answer may be wrong: see bench/anytime.md.) Then, in the order asked, each winner moves in front
-    of the foremost that it beat. Of an answer that names more, the first does, then the second, and so on, and none is
-    moved for the number that it beat: its set was made of neighbours.
+    The others are sorted by their rank / √(1 + beaten), where `beaten` are the positions that one beat, and those that
+    they had beaten before. (The best of a random sample of s would be expected at 1 / (1 + s) of the ranks; but a first
+    stage is better than random, and an answer may be wrong: see bench/anytime.md.) Then, in the order asked, each
+    winner moves in front of the foremost that it beat. Of an answer that names more, the first does, then the second,
+    and so on, and none is moved for the number that it beat: its set was made of neighbours.
     """
     asked, beaten = list(asked), [0] * n  # as bits
     for shown, answer in asked:
         if len(answer) == 1:
-            for loser in set(shown).difference(answer):
-                beaten[answer[0]] |= 1 << loser | beaten[loser] & ~(1 << answer[0])
-    order = sorted(range(n), key=lambda position: (position + 1) / sqrt(1 + beaten[position].bit_count()))
-    for shown, answer in asked:
-        behind, foremost = set(shown), 0
-        for position in answer:
+            won = 0
+            for position in shown:
+                won |= 1 << position | beaten[position]
+            beaten[answer[0]] = won & ~(1 << answer[0])
+    # Sorted by keys. Whatever moves in front of another takes the key of that, with its own turn before the ∞.
+    keys: list[tuple[float, ...]] = [
+        ((place + 1) / sqrt(1 + bits.bit_count()), place, inf) for place, bits in enumerate(beaten)
+    ]
+    for turn, (shown, answer) in enumerate(asked):
+        behind = set(shown)
+        for place, position in enumerate(answer):
             behind.discard(position)
             if not behind:
                 break
-            while order[foremost] not in behind:
-                foremost += 1
-            if (place := order.index(position)) > foremost:
-                order.insert(foremost, order.pop(place))
-    return list(dict.fromkeys((*chosen, *order)))
+            foremost = min([keys[other] for other in behind])
+            if keys[position] > foremost:
+                keys[position] = (*foremost[:-1], turn, place, inf)
+    return list(dict.fromkeys((*chosen, *sorted(range(n), key=keys.__getitem__))))
 
 
 def play(selection: Selection, judge: Callable[[Set], Answer]) -> list[int]:

@@ -37,10 +37,13 @@ from rankr1_rag.server.metrics import Metrics
 from rankr1_rag.server.service import Service
 from rankr1_rag.types import Ranking
 
-RERANK = ("/rerank", "/v1/rerank", "/v2/rerank", "/v1/v2/rerank")
+RERANK = ("/rerank", "/v1/rerank", "/v2/rerank", "/v1/v1/rerank", "/v1/v2/rerank")
 """Also where clients ask whose base_url ends in /v1."""
 
 PLAIN = ("/", "/page.js", "/page.css", "/health", "/ready", "/metrics", "/info", "/v1/models", "/docs", "/openapi.json")
+
+LAST = 5.0
+"""Seconds that the model and its backend have to end when the server stops."""
 
 KEEP_ALIVE = 75
 """Seconds until an idle connection is closed: longer than clients keep one, so that no request meets its end."""
@@ -49,15 +52,18 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
-"""What the page of the server may load: its own script and style, nothing of others."""
+"""What the pages of the server may load: their own script and style, nothing of others."""
 
 RESULT = {"index": 1, "relevance_score": 0.97}
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"description": kind, "content": {"application/json": {"example": Refusal(status, "…").body("id")}}}
-    for status, (kind, _) in KINDS.items()
+    status: {"description": reason, "content": {"application/json": {"example": Refusal(status, reason).body("id")}}}
+    for status, (*_, reason) in KINDS.items()
     if status != 499
 }
-RESPONSES[200] = {"content": {"application/json": {"example": {"id": "id", "model": "model", "results": [RESULT]}}}}
+RESPONSES[200] = {
+    "description": "The best documents, by their indexes in the request.",
+    "content": {"application/json": {"example": {"id": "id", "model": "model", "results": [RESULT]}}},
+}
 """The answers of the route that reranks, for its description."""
 
 DESCRIPTION = """Reranks documents with a language model that reasons before it picks.
@@ -85,12 +91,21 @@ def create_app(reranker: Reranker, config: ServerConfig, say: Callable[[str], ob
             yield
         finally:
             loading.cancel()
-            await asyncio.wait({loading})
-            await service.reranker.aclose()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST):
+                    await asyncio.wait({loading})
+                    await service.reranker.aclose()
             for logger in loggers:
                 logger.removeFilter(hide)
 
-    app = FastAPI(title="rankr1", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(
+        title="rankr1",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's own loads a script from a network
+        redoc_url=None,
+    )
     app.state.service = service
     routes = {*RERANK, *PLAIN}
     app.add_middleware(Guard, config=config, keys=Keys(config), metrics=metrics, routes=routes)
@@ -117,7 +132,7 @@ def add_rerank(app: FastAPI, service: Service) -> None:
     async def rerank(request: Request, body: Annotated[RerankRequest, Body()]) -> Response:
         """Rerank documents: the best first, with a score in [0, 1] for each."""
         state = request.state
-        state.is_tei = body.is_tei
+        state.is_tei = body.is_tei  # the form of errors
         service.check_ready()
         if body.is_tei and not body.texts:
             raise Refusal(400, "texts is empty: send at least one", param="texts", tei="Empty")
@@ -127,8 +142,7 @@ def add_rerank(app: FastAPI, service: Service) -> None:
 
         def respond(ranking: Ranking) -> Json:
             version = "2" if "v2" in request.url.path else "1"
-            texts = [passage.text for passage in job.passages]
-            whole = answer(body, ranking, texts, id=state.id, model=service.model, version=version)
+            whole = answer(body, ranking, job.texts, id=state.id, model=service.model, version=version)
             if "page" in body.include:
                 whole["rankr1"]["page"] = service.keep(ranking)
             return whole
@@ -137,9 +151,8 @@ def add_rerank(app: FastAPI, service: Service) -> None:
             stream = events(service, job, respond)
             return EventStream(await anext(stream), stream)
         ranking = await service.rank(job)
-        texts = [passage.text for passage in job.passages]
         timing = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in job.spent.items())
-        whole = tei_answer(body, ranking, texts) if body.is_tei else respond(ranking)
+        whole = tei_answer(body, ranking, job.texts) if body.is_tei else respond(ranking)
         return as_json(whole, {"server-timing": timing})
 
     for path in RERANK:
@@ -185,13 +198,19 @@ def add_pages(app: FastAPI, service: Service) -> None:
     """The page of the server, and those of its rankings."""
     values = {"model": service.model, "needs_key": service.config.has_keys}
     page = environment().get_template("rankr1_rag.server/page/page.html").render(**values)
+    manual = environment().get_template("rankr1_rag.server/page/docs.html")
+    headers = {"content-security-policy": POLICY, "referrer-policy": "no-referrer"}
     script = read_resource("rankr1_rag.server/page/page.js")
     styles = "rankr1_rag.explain/base.css", "rankr1_rag.explain/page.css", "rankr1_rag.server/page/page.css"
     style = "".join(map(read_resource, styles))
 
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
-        return HTMLResponse(page, headers={"content-security-policy": POLICY, "referrer-policy": "no-referrer"})
+        return HTMLResponse(page, headers=headers)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        return HTMLResponse(manual.render(api=app.openapi(), url=str(request.base_url), **values), headers=headers)
 
     @app.get("/page.js", include_in_schema=False)
     async def page_script() -> Response:
@@ -212,11 +231,12 @@ def as_json(value: object, headers: Mapping[str, str] | None = None) -> Response
     return Response(json.dumps(value, allow_nan=False), media_type="application/json", headers=headers)
 
 
-async def refuse_invalid(_: Request, error: Exception) -> Response:
+async def refuse_invalid(request: Request, error: Exception) -> Response:
     """Raise the Refusal of a body that is no JSON, or another one than RerankRequest."""
     assert isinstance(error, RequestValidationError)
-    problems = error.errors()
-    first = problems[0]
+    if isinstance(error.body, dict):
+        request.state.is_tei = error.body.get("documents") is None and error.body.get("texts") is not None
+    first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"][1:] if not re.search(r"[^\w-]|^(str|dict|bool)$", str(part)))
     if first["type"] == "json_invalid":
         raise Refusal(400, f"the body is no JSON: {first['ctx']['error']} at character {first['loc'][-1]}")
@@ -228,9 +248,11 @@ async def refuse_invalid(_: Request, error: Exception) -> Response:
 
 
 async def refuse_unknown(_: Request, error: Exception) -> Response:
-    """Raise the Refusal of an unknown route or method."""
+    """Raise the Refusal of an unknown route or method, or of a body that cannot be parsed."""
     assert isinstance(error, HTTPException)
-    raise Refusal(error.status_code, f"{error.detail}: the routes are listed at /docs")
+    if error.status_code == 400:
+        raise Refusal(400, "the body is no JSON that can be read: it is no UTF-8, too deep, or has too long a number")
+    raise Refusal(error.status_code, f"{error.detail}: the routes are listed at /docs", headers=error.headers)
 
 
 class WithoutTexts(logging.Filter):
@@ -265,12 +287,14 @@ class GracefulServer(uvicorn.Server):
     def run_on_private_loop(self, bound: socket.socket) -> None:
         """Serve until a signal, which then has its usual effect, on the event loop of the engine.
 
-        On a loop of its own the server would wait for the engine's thread, and the engine for the server's, at each
-        request: the slowest answers took twice as long.
+        A second signal ends the process at once. On a loop of its own the server would wait for the engine's thread,
+        and the engine for the server's, at each request: the slowest answers took twice as long.
         """
         stopped, handled = list[int](), (signal.SIGINT, signal.SIGTERM)
 
         def stop(number: int, frame: FrameType | None) -> None:
+            if stopped:
+                os._exit(128 + number)
             stopped.append(number)
             self.handle_exit(number, frame)
 

@@ -41,7 +41,7 @@ class ServerConfig:
         None, "Maximum number of open queries", LOAD, "what the backend computes at once, else 64", least=1
     )
     max_queue: int = declare(256, "Maximum number of waiting queries; beyond it the answer is 429", LOAD, least=0)
-    max_documents: int = declare(1_000, "Maximum number of documents in a request", LOAD, least=1)
+    max_documents: int = declare(10_000, "Maximum number of documents in a request", LOAD, least=1)
     max_bytes: int = declare(16 << 20, "Maximum size of a request in bytes", LOAD, least=1_024)
     max_tokens: int | None = declare(
         None, "Maximum number of tokens in the query and documents of a request", LOAD, "no limit", least=1

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankr1_rag import __version__
-from rankr1_rag.io.collection import as_passage
+from rankr1_rag.io.collection import NESTED, as_passage
 from rankr1_rag.io.jsonl import ranking_to_json
 from rankr1_rag.types import Passage, Ranking
 
@@ -16,43 +16,56 @@ Json = dict[str, Any]
 Positive = Annotated[int, Field(ge=1)]
 Texts = Annotated[list[str | Json], Field(max_length=100_000)]
 
+LONGEST_QUERY = 200_000
+"""Characters of the longest query, with its instruction."""
+
 
 class Own(BaseModel):
     """What only this server knows, under the key "rankr1"."""
 
-    include: list[Literal["reasoning", "trace", "cost", "page"]] | None = None
-    deadline: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    k: Positive | None = None
-    hops: Annotated[int, Field(ge=1, le=8)] | None = None
+    include: list[Literal["reasoning", "trace", "cost", "page"]] | None = Field(
+        default=None, description="Additions to the answer, under the same key."
+    )
+    deadline: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="Seconds until the answer: then it is the best order so far."
+    )
+    k: Positive | None = Field(default=None, description="Number of passages that the model selects.")
+    hops: Annotated[int, Field(ge=1, le=8)] | None = Field(
+        default=None, description="Selections; later ones are shown what was selected before."
+    )
 
 
 class RerankRequest(BaseModel):
     """A query and its documents, in the fields of Cohere, Jina, Voyage, vLLM and Infinity, or `texts`, as TEI has them.
 
-    null is absent, and unknown fields are ignored.
+    `null` is absent, and unknown fields are ignored.
     """
 
     model_config = ConfigDict(
         json_schema_extra={"example": {"query": "how long does a flea live", "documents": ["A flea …", "Fleas …"]}}
     )
-    query: str | Json
-    documents: Texts | None = None
-    texts: Texts | None = None
-    model: str | None = None
+    query: str | Json = Field(description='The text of the query, or an object with "text".')
+    documents: Texts | None = Field(None, description="The documents: strings, or objects with a text and a title.")
+    texts: Texts | None = Field(None, description="The same, of TEI: the answer is a list of all of them.")
+    model: str | None = Field(None, description="Name of the model; any with 'rerank' in it is accepted by default.")
     top_n: int | None = Field(None, ge=0, description="Number of results; null or 0 is all.")
     top_k: int | None = Field(None, ge=0, description="The same, of Voyage.")
-    return_documents: bool | None = None
-    return_text: bool | None = None
-    max_tokens_per_doc: Positive | None = None
-    max_tokens_per_query: Positive | None = None
-    rank_fields: list[str] | None = None
+    return_documents: bool | None = Field(None, description="Whether the texts are sent back.")
+    return_text: bool | None = Field(None, description="The same, of TEI.")
+    max_tokens_per_doc: Positive | None = Field(None, description="Tokens of a document that the model may see.")
+    max_tokens_per_query: Positive | None = Field(None, description="Tokens of the query that the model may see.")
+    rank_fields: list[str] | None = Field(None, description="Fields of documents that are objects, to be read.")
     truncation: bool | str | None = Field(None, description="false: 422 for a text that must be cut, of Voyage.")
     truncate: bool | str | None = Field(None, description="The same, of TEI.")
-    instruction: str | None = None
-    instruct: str | None = None
-    request_id: str | None = None
+    instruction: str | None = Field(None, description="A text that comes before the query.")
+    instruct: str | None = Field(None, description="The same, of vLLM.")
     stream: bool | None = Field(None, description="Server-sent events instead of one answer.")
-    rankr1: Own = Own()
+    rankr1: Own | None = Field(None, description="What only this server knows.")
+
+    @property
+    def own(self) -> Own:
+        """What only this server knows."""
+        return self.rankr1 or Own()
 
     @property
     def is_tei(self) -> bool:
@@ -82,18 +95,27 @@ class RerankRequest(BaseModel):
     @property
     def include(self) -> set[str]:
         """What is wanted under "rankr1"."""
-        return set(self.rankr1.include or ())
+        return set(self.own.include or ())
 
 
 class Refusal(Exception):
     """A request that gets an error: its status, and what is wrong, with the value and the remedy."""
 
     def __init__(
-        self, status: int, message: str, *, param: str | None = None, retry_after: int | None = None, tei: str = ""
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: int | None = None,
+        tei: str = "",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.param, self.retry_after = status, param, retry_after
-        self.type, usual = KINDS.get(status, KINDS[500 if status >= 500 else 400])
+        self.status, self.param, self.headers = status, param, dict(headers or {})
+        if retry_after is not None:
+            self.headers["retry-after"] = str(retry_after)
+        self.type, usual, _ = KINDS.get(status, KINDS[500 if status >= 500 else 400])
         self.tei = tei or usual
 
     def body(self, id: str, is_tei: bool = False) -> Json:
@@ -106,20 +128,20 @@ class Refusal(Exception):
 
 
 KINDS = {
-    400: ("invalid_request_error", "Validation"),
-    401: ("authentication_error", "Validation"),
-    403: ("permission_error", "Validation"),
-    404: ("not_found_error", "Validation"),
-    408: ("timeout_error", "Validation"),
-    413: ("request_too_large_error", "Validation"),
-    422: ("validation_error", "Validation"),
-    424: ("model_error", "Backend"),
-    429: ("rate_limit_error", "Overloaded"),
-    499: ("cancelled_error", "Overloaded"),
-    500: ("server_error", "Backend"),
-    503: ("unavailable_error", "Unhealthy"),
+    400: ("invalid_request_error", "Validation", "The body is no JSON object."),
+    401: ("authentication_error", "Validation", "There is no valid key."),
+    403: ("permission_error", "Validation", "A page of another origin asks."),
+    404: ("not_found_error", "Validation", "The model or the route is unknown."),
+    408: ("timeout_error", "Validation", "The request is too slow."),
+    413: ("request_too_large_error", "Validation", "The request has too many documents, bytes or brackets."),
+    422: ("validation_error", "Validation", "A field is wrong, or the texts have too many tokens."),
+    424: ("model_error", "Backend", "The model failed."),
+    429: ("rate_limit_error", "Overloaded", "The queue is full: try again after `Retry-After` seconds."),
+    499: ("cancelled_error", "Overloaded", "The client left."),
+    500: ("server_error", "Backend", "The server failed."),
+    503: ("unavailable_error", "Unhealthy", "The model is loading, or the server stops."),
 }
-"""Status → the type of the error, and the one of text-embeddings-inference."""
+"""Status → the type of the error, the one of text-embeddings-inference, and the reason."""
 
 
 def query_text(request: RerankRequest) -> str:
@@ -128,7 +150,10 @@ def query_text(request: RerankRequest) -> str:
     if not isinstance(text, str) or not text.strip():
         raise Refusal(422, "the query is empty: send the text of the query", param="query")
     instruction = request.instruction or request.instruct
-    return f"{instruction}\n{text}" if instruction else text
+    text = f"{instruction}\n{text}" if instruction else text
+    if len(text) > LONGEST_QUERY:
+        raise Refusal(422, f"the query has {len(text):,} characters: the most is {LONGEST_QUERY:,}", param="query")
+    return text
 
 
 def passages_of(request: RerankRequest) -> list[Passage]:
@@ -142,8 +167,9 @@ def passages_of(request: RerankRequest) -> list[Passage]:
         lines = [f"{name}: {one[name]}" for name in fields if isinstance(one.get(name), (str, int, float))]
         title = ""
         if not request.rank_fields:
+            readable = texts_of(one) | {name: texts_of(one[name]) for name in NESTED if isinstance(one.get(name), dict)}
             try:
-                found = as_passage(one, "")
+                found = as_passage(readable, "")
                 title, lines = found.title, [found.text]
             except ValueError:  # none of the usual names: all of it is the text, but no image
                 lines = [line for line in lines if ": data:" not in line[:200]]
@@ -154,6 +180,11 @@ def passages_of(request: RerankRequest) -> list[Passage]:
     return passages
 
 
+def texts_of(fields: Json) -> Json:
+    """The fields that are texts."""
+    return {name: value for name, value in fields.items() if isinstance(value, str)}
+
+
 def answer(
     request: RerankRequest, ranking: Ranking, texts: Sequence[str], *, id: str, model: str, version: str
 ) -> Json:
@@ -161,9 +192,7 @@ def answer(
     results, data, cost = list[Json](), list[Json](), ranking.cost
     for position, score in zip(ranking.order[: request.best], ranking.scores, strict=False):
         one = {"index": position, "relevance_score": score}
-        given = request.given[position]
-        object = {"text": given} if isinstance(given, str) else {**given, "text": texts[position]}
-        results.append({**one, "document": object} if request.returns_texts else one)
+        results.append({**one, "document": {"text": texts[position]}} if request.returns_texts else one)
         data.append({**one, "document": texts[position]} if request.returns_texts else one)
     whole: Json = {"id": id, "object": "list", "model": model, "results": results, "data": data}
     whole["usage"] = {

@@ -10,7 +10,8 @@ from contextlib import aclosing
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from rankr1_rag.server.contract import Json, Refusal
+from rankr1_rag.server.contract import Json
+from rankr1_rag.server.guard import refusal_of
 from rankr1_rag.server.service import RerankJob, Service
 from rankr1_rag.types import (
     ComparisonAnswered,
@@ -48,7 +49,7 @@ class EventStream(StreamingResponse):
 async def events(service: Service, job: RerankJob, respond: Callable[[Ranking], Json]) -> AsyncGenerator[bytes]:
     """The events of a job; the last is "done", with the whole answer, or "error", with what a refused request gets.
 
-    A Refusal before the first event is raised.
+    An error before the first event is raised.
     """
     loop, happened = asyncio.get_running_loop(), asyncio.Queue[Event | None]()
 
@@ -57,8 +58,8 @@ async def events(service: Service, job: RerankJob, respond: Callable[[Ranking], 
 
     work = asyncio.ensure_future(service.rank(job, on_event))
     work.add_done_callback(lambda _: loop.call_soon(happened.put_nowait, None))
+    is_open, has_begun = True, False
     try:
-        is_open, has_begun = True, False
         while is_open:
             try:
                 batch = [await asyncio.wait_for(happened.get(), SILENCE)]
@@ -73,12 +74,12 @@ async def events(service: Service, job: RerankJob, respond: Callable[[Ranking], 
             if text := b"".join([message(*one) for one in named if one is not None]):
                 yield text
                 has_begun = True
-        try:
-            yield message("done", respond(await work))
-        except Refusal as refusal:
-            if not has_begun:
-                raise
-            yield message("error", {**refusal.body(job.query.id), "status": refusal.status})
+        yield message("done", respond(await work))
+    except Exception as error:
+        if not has_begun:
+            raise
+        refusal = refusal_of(error, job.query.id)
+        yield message("error", {**refusal.body(job.query.id), "status": refusal.status})
     finally:
         work.cancel()
 

@@ -11,7 +11,7 @@ import logging
 import re
 import time
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from uuid import uuid4
 
@@ -34,7 +34,16 @@ SLOW = 30.0
 """Seconds in which a client sends its whole request, or takes the next part of its answer."""
 
 HELD = 256 << 20
-"""Bytes of all requests that are held at once: more are refused."""
+"""Bytes of all requests that are held at once, with what they take once they are parsed: more are refused."""
+
+BRACKETS = 1_000_000
+"""The most lists and objects of a request, by their brackets."""
+
+OBJECT, VALUE = 200, 24
+"""Bytes of a list or an object, and of another value, once they are parsed."""
+
+PART = 64 << 10
+"""Bytes of an answer that are sent at once: the server waits before a part for the client to take those before."""
 
 
 class Guard:
@@ -50,28 +59,26 @@ class Guard:
             await self.app(scope, receive, send)
             return
         answer = Answer(send, scope)
+        if scope["method"] == "HEAD":  # a copy: from its own the server knows to send no body
+            scope = {**scope, "method": "GET"}
         path = scope["path"] = "/" + "/".join(filter(None, scope["path"].split("/")))  # addresses may end in a slash
         route = path if path in self.routes else "/rankings" if path.startswith("/rankings/") else "other"
-        body = b""
+        held = 0
         try:
             scope["state"] |= {"id": answer.id, "key": self.admit(scope, answer.headers), "start": answer.start}
             if scope["method"] in ("POST", "PUT", "PATCH"):
-                body = await self.read(answer.headers, receive)
+                body, held = await self.read(answer.headers, receive)
                 await self.run(scope, body, receive, answer)
             else:
                 await self.app(scope, receive, answer)
-        except Refusal as refusal:
-            await answer.refuse(refusal)
         except asyncio.CancelledError:
             if not answer.complete:  # the server stops
                 await answer.refuse(Refusal(503, "the server is stopping", retry_after=1))
             raise
         except Exception as error:
-            frames = "".join(traceback.format_tb(error.__traceback__))
-            log.error("request %s failed with %s:\n%s", answer.id, type(error).__name__, frames)
-            await answer.refuse(Refusal(500, f"the server failed: {type(error).__name__} (request {answer.id})"))
+            await answer.refuse(refusal_of(error, answer.id))
         finally:
-            self.held -= len(body)
+            self.held -= held
             seconds = time.monotonic() - answer.start
             self.metrics.requests.labels(route, str(answer.status)).inc()
             self.metrics.seconds.labels(route).observe(seconds)
@@ -97,9 +104,9 @@ class Guard:
                 raise Refusal(403, "pages of this origin may not ask: add it with --cors")
         return key or ""
 
-    async def read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        """The whole body. Refusal where it is too large or too slow."""
-        most, body = self.config.max_bytes, bytearray()
+    async def read(self, headers: dict[bytes, bytes], receive: Receive) -> tuple[bytes, int]:
+        """The whole body, and by how much `held` has grown. Refusal where it is too large or too slow."""
+        most, body, held = self.config.max_bytes, bytearray(), 0
         too_large = Refusal(
             413, f"the request has more than {most:,} bytes, the most that is read: send fewer documents"
         )
@@ -114,18 +121,23 @@ class Guard:
                     if message["type"] == "http.disconnect":
                         raise Refusal(499, "the client left")
                     body += message.get("body", b"")
-                    self.held += len(message.get("body", b""))
-                    more = message.get("more_body", False)
+                    growth, more = len(message.get("body", b"")), message.get("more_body", False)
                     if len(body) > most:
                         raise too_large
+                    if not more:
+                        brackets = body.count(b"[") + body.count(b"{")
+                        if brackets > BRACKETS:
+                            raise Refusal(413, f"the request has more than {BRACKETS:,} brackets: send fewer documents")
+                        growth += OBJECT * brackets + VALUE * body.count(b",")
+                    self.held, held = self.held + growth, held + growth
                     if self.held > HELD:
                         raise Refusal(429, "the requests of this moment are too large: try again", retry_after=1)
         except BaseException as error:
-            self.held -= len(body)
+            self.held -= held
             if isinstance(error, TimeoutError):
                 raise Refusal(408, f"the request was not complete after {SLOW:.0f} s") from None
             raise
-        return bytes(body)
+        return bytes(body), held
 
     async def run(self, scope: Message, body: bytes, receive: Receive, answer: Answer) -> None:
         """Run the route with this body, until its client leaves."""
@@ -136,6 +148,7 @@ class Guard:
             return rest.pop() if rest else await asyncio.shield(gone)
 
         work = asyncio.ensure_future(self.app(scope, replay, answer))
+        work.add_done_callback(lambda one: one.cancelled() or one.exception())  # else asyncio logs one of a lost client
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not (work.done() or answer.complete):
@@ -152,24 +165,31 @@ class Answer:
     """The answer to a request as it is sent: an ASGI `send` that adds headers and waits for no slow client."""
 
     def __init__(self, send: Send, scope: Message) -> None:
-        self.send, self.state, self.start = send, scope["state"], time.monotonic()
+        self.send, self.state, self.start = send, scope.setdefault("state", {}), time.monotonic()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         id = self.headers.get(b"x-request-id", b"").decode("latin-1")
         self.id = id if re.fullmatch(r"[\w.:-]{1,100}", id, re.ASCII) else uuid4().hex
         self.status, self.complete = 0, False
 
     async def __call__(self, message: Message) -> None:
-        """Send the next part. Refusal if the client does not take it."""
+        """Send the next part, a large one in several. Refusal if the client does not take it."""
+        parts: Iterable[Message] = [message]
         if message["type"] == "http.response.start":
             self.status = message["status"]
             own = [(b"x-request-id", self.id.encode()), (b"x-content-type-options", b"nosniff")]
             message["headers"] = [*message.get("headers", ()), *own]
-        self.complete = message["type"] == "http.response.body" and not message.get("more_body")
-        try:
-            async with asyncio.timeout(SLOW):
-                await self.send(message)
-        except TimeoutError:
-            raise Refusal(499, f"the client took nothing for {SLOW:.0f} s") from None
+        elif len(body := message.get("body", b"")) > PART:
+            more, starts = message.get("more_body", False), range(0, len(body), PART)
+            parts = (
+                {**message, "body": body[at : at + PART], "more_body": more or at + PART < len(body)} for at in starts
+            )
+        for part in parts:
+            self.complete = part["type"] == "http.response.body" and not part.get("more_body")
+            try:
+                async with asyncio.timeout(SLOW):
+                    await self.send(part)
+            except TimeoutError:
+                raise Refusal(499, f"the client took nothing for {SLOW:.0f} s") from None
 
     async def refuse(self, refusal: Refusal) -> None:
         """Send an error, unless an answer was begun or nobody is there."""
@@ -178,11 +198,19 @@ class Answer:
             return
         body = json.dumps(refusal.body(self.id, self.state.get("is_tei", False))).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        if refusal.retry_after is not None:
-            headers.append((b"retry-after", str(refusal.retry_after).encode()))
+        headers += [(name.lower().encode(), value.encode()) for name, value in refusal.headers.items()]
         if refusal.status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
         if refusal.status == 408:  # the rest of any other body is read and dropped: its client may still send it
             headers.append((b"connection", b"close"))
         await self({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await self({"type": "http.response.body", "body": body})
+
+
+def refusal_of(error: Exception, id: str) -> Refusal:
+    """What the client of a request gets for an error; one of the server itself is logged and sent without its text."""
+    if isinstance(error, Refusal):
+        return error
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    log.error("request %s failed with %s:\n%s", id, type(error).__name__, frames)
+    return Refusal(500, f"the server failed: {type(error).__name__} (request {id})")

@@ -80,8 +80,8 @@ class Keys:
 
 
 def digest(key: str, where: str) -> bytes:
-    """The digest of a key, which is kept out of all texts from now on. ValueError for what is too short to be one."""
-    if len(key) < LEAST or not key.isprintable() or " " in key:
-        raise ValueError(f"{where} holds no key: at least {LEAST} characters without blanks are needed")
+    """The digest of a key, which is kept out of all texts from now on. ValueError for what no client can send."""
+    if len(key) < LEAST or not (key.isascii() and key.isprintable()) or " " in key:
+        raise ValueError(f"{where} holds no key: at least {LEAST} ASCII characters without blanks are needed")
     remember(key)
     return sha256(key.encode()).digest()

@@ -39,8 +39,10 @@ class FairQueue:
             longest = max(self.queues.values(), key=len, default=deque[asyncio.Future[None]]())
             if len(longest) <= len(self.queues.get(key, ())) + 1:
                 raise QueueFull(self.retry_after)
-            longest[-1].set_exception(QueueFull(self.retry_after))
-            self.leave(longest[-1])
+            victim = longest[-1]
+            if not victim.done():  # it may be cancelled, and its task not have run since
+                victim.set_exception(QueueFull(self.retry_after))
+            self.leave(victim)
         turn = asyncio.get_running_loop().create_future()
         self.queues.setdefault(key, deque()).append(turn)
         self.waiting += 1

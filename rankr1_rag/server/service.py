@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 from rankr1_rag.engine.query import FEWEST, Budget
 from rankr1_rag.errors import LoopError, RankR1Error, UnparsedError
 from rankr1_rag.explain import page
 from rankr1_rag.prompt import clip, tokens
+from rankr1_rag.prompt.texts import size
 from rankr1_rag.reranker import Reranker
 from rankr1_rag.server.config import ServerConfig
 from rankr1_rag.server.contract import Refusal, RerankRequest, passages_of, query_text
 from rankr1_rag.server.metrics import Metrics
 from rankr1_rag.server.queue import FairQueue, QueueFull
-from rankr1_rag.types import OnEvent, Passage, Query, Ranking
+from rankr1_rag.types import OnEvent, Passage, Query, Ranking, Truncated
 
 log = logging.getLogger("rankr1_rag.server")
 
-PAGES, PAGE_CHARACTERS = 100, 20_000_000
-"""The most rankings that are kept for their pages, and the most characters of their passages, for all of them."""
+PAGES, PAGE_BYTES = 100, 64 << 20
+"""The most rankings that are kept for their pages, and the most bytes of the texts of all of them."""
+
+COUNTING = 2
+"""Requests whose tokens are counted at once: the engine counts in the same threads."""
 
 AGAIN = 5.0
 """Seconds between two attempts to load the model."""
@@ -37,21 +45,24 @@ ENDING = 0.5
 """Seconds before the end of the time of grace at which open queries are ended."""
 
 SOON = 0.001
-"""A deadline that is over: the ranking is the order of the request."""
+"""Seconds in which an open query ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class RerankJob:
-    """A request that was read: what is ranked, for whom, and the moment of its deadline on the monotonic clock.
+    """A request that was read: what is ranked, for whom, when it came, and its deadline, on the monotonic clock.
 
-    `spent` are the seconds that it waited for a place, and those of the engine.
+    `texts` are those of the documents before they were cut. `spent` are the seconds that it waited for a place, and
+    those of the engine.
     """
 
     query: Query
     passages: Sequence[Passage]
+    texts: Sequence[str]
     k: int
     hops: int
     key: str
+    start: float
     deadline: float
     spent: dict[str, float] = field(default_factory=dict)
 
@@ -65,7 +76,9 @@ class Service:
         self.config, self.metrics = config, metrics
         self.queue = FairQueue(most, config.max_queue)
         self.by_hops = {self.reranker.hops: self.reranker}
-        self.pages: OrderedDict[str, Ranking] = OrderedDict()
+        self.counting = FairQueue(COUNTING, config.max_queue)
+        self.pages: OrderedDict[str, tuple[Ranking, int]] = OrderedDict()
+        self.page_bytes = 0
         self.ready = self.stopping = self.ending = False
         self.problem = "the model is loading"
         metrics.in_flight.set_function(lambda: self.queue.open)
@@ -82,19 +95,19 @@ class Service:
         while not self.ready:
             try:
                 ranking = await self.reranker.arank(query, passages, k=1, deadline=LONGEST)
-                self.ready, failure = bool(ranking.trace) and ranking.failure is None, ranking.failure
+                self.ready, failure = bool(ranking.trace) and ranking.failure is None, str(ranking.failure)
             except UnparsedError:  # an answer, of a model that must do better
                 self.ready = True
-            except (RankR1Error, OSError, ImportError, ValueError) as error:
+            except Exception as error:
                 failure = f"{type(error).__name__}: {error}"
             if not self.ready:
-                self.problem = f"the model is not loaded: {failure}"
-                log.warning("%s (again in %.0f s)", self.problem, AGAIN)
+                self.problem = f"the model is not loaded: {failure.partition(':')[0]}"
+                log.warning("the model is not loaded: %s (again in %.0f s)", failure, AGAIN)
                 await asyncio.sleep(AGAIN)
 
     def left(self, job: RerankJob) -> float:
-        """Seconds to the deadline of a job."""
-        return SOON if self.ending else max(SOON, job.deadline - time.monotonic())
+        """Seconds to the deadline of a job, not above 0 once it is over."""
+        return min(SOON if self.ending else LONGEST, job.deadline - time.monotonic())
 
     def check_ready(self) -> None:
         """Refusal before the model is loaded, and while the server stops."""
@@ -116,37 +129,65 @@ class Service:
             most = f"the most is {self.config.max_documents:,}"
             raise Refusal(413, f"the request has {n:,} documents: {most}", param="documents")
         query, passages = query_text(request), passages_of(request)
-        if request.max_tokens_per_query or request.max_tokens_per_doc or request.must_fit or self.config.max_tokens:
-            query, passages = await asyncio.to_thread(self.fit, request, query, passages)
-        deadline = request.rankr1.deadline or self.reranker.deadline or LONGEST
-        return RerankJob(
+        deadline = request.own.deadline or self.reranker.deadline or LONGEST
+        job = RerankJob(
             query=Query(id, query),
             passages=passages,
-            k=request.rankr1.k or min(request.best or 1, self.reranker.k or n or 1),
-            hops=request.rankr1.hops or self.reranker.hops,
+            texts=[one.text for one in passages],
+            k=request.own.k or min(request.best or 1, self.reranker.k or n or 1),
+            hops=request.own.hops or self.reranker.hops,
             key=key,
+            start=start,
             deadline=start + min(deadline, self.config.max_deadline or LONGEST),
         )
+        limits = request.max_tokens_per_query, request.max_tokens_per_doc, self.config.max_tokens
+        if not (any(limits) or request.must_fit):
+            return job
+        stop = threading.Event()
+        try:
+            with refusals(job):
+                async with asyncio.timeout(self.left(job)):
+                    await self.counting.enter(key)
+                    began = time.monotonic()
+                    work = asyncio.create_task(asyncio.to_thread(self.fit, request, query, passages, stop))
+                    work.add_done_callback(lambda _: self.counting.done(time.monotonic() - began))
+                    work.add_done_callback(lambda one: one.cancelled() or one.exception())  # of a client that left
+                    query, passages = await asyncio.shield(work)  # the thread ends later than its client
+        except TimeoutError:  # `rank` answers in the order of the request
+            return job
+        finally:
+            stop.set()
+        return replace(job, query=Query(id, query), passages=passages)
 
-    def fit(self, request: RerankRequest, query: str, passages: list[Passage]) -> tuple[str, list[Passage]]:
-        """The texts, cut to what the request allows; in a thread, as tokens are counted.
+    def fit(
+        self, request: RerankRequest, query: str, passages: list[Passage], stop: threading.Event
+    ) -> tuple[str, list[Passage]]:
+        """The texts, cut to what the request allows; in a thread, as tokens are counted until `stop` is set.
 
         Refusal for more tokens than the server takes or, if nothing may be cut, than the model can be shown.
         """
         plan, most = self.reranker.plan, self.config.max_tokens
-        count = plan.backend.count
+
+        def count(text: str) -> int | None:
+            if stop.is_set():
+                raise TimeoutError
+            return plan.backend.count(text)
+
         if (limit := request.max_tokens_per_query) is not None:
             query = clip(query, limit, count)
         if (limit := request.max_tokens_per_doc) is not None:
             passages = [replace(one, text=clip(one.text, limit, count)) for one in passages]
         if most is not None:
             texts = [query, *(text for one in passages for text in (one.title, one.text) if text)]
-            if (n := sum(tokens(text, count) for text in texts)) > most:
+            fits = sum(map(size, texts)) <= most  # a token has a byte at least
+            if not fits and (n := sum(tokens(text, count) for text in texts)) > most:
                 raise Refusal(422, f"the texts have {n:,} tokens: the most is {most:,}", tei="Tokenizer")
         if request.must_fit:
             reasoning, limits = plan.reasoning_tokens * plan.format.reasoning, (plan.query_tokens, plan.passage_tokens)
             budget = Budget(plan.format, plan.size, reasoning, *limits, clip=plan.clip, fewest=FEWEST)
-            if cut := budget.fit(query, passages, plan.backend).clipped:
+            special = getattr(plan.backend, "special_tokens", None)
+            counter: Any = SimpleNamespace(context=plan.backend.context, count=count, special_tokens=special)
+            if cut := budget.fit(query, passages, counter).clipped:
                 problem = f"{cut} texts are too long for the model: shorten them, or allow truncation"
                 raise Refusal(422, problem, param="truncation", tei="Tokenizer")
         return query, passages
@@ -154,32 +195,32 @@ class Service:
     async def rank(self, job: RerankJob, on_event: OnEvent | None = None) -> Ranking:
         """Rank as soon as there is a place. Refusal where there is none, and for a model that fails."""
         self.check_ready()
-        reranker = self.by_hops.get(job.hops)
-        if reranker is None:
-            reranker = self.by_hops[job.hops] = replace(self.reranker, hops=job.hops)
-        start, ask = time.monotonic(), partial(reranker.arank, job.query, job.passages, k=job.k, on_event=on_event)
-        try:
+        start = time.monotonic()
+        with refusals(job):
+            reranker = self.by_hops.get(job.hops)
+            if reranker is None:
+                reranker = self.by_hops[job.hops] = replace(self.reranker, hops=job.hops)
             try:
-                async with asyncio.timeout(self.left(job)):
+                if (left := self.left(job)) <= 0:
+                    raise TimeoutError
+                async with asyncio.timeout(left):
                     await self.queue.enter(job.key)
-            except TimeoutError:  # no place in time
-                ranking = await ask(deadline=SOON)
+            except TimeoutError:  # no place in time: the order of the request
+                n, seconds = len(job.passages), round(time.monotonic() - job.start, 3)
+                early = Truncated("deadline", seconds)
+                ranking = Ranking(job.query, tuple(job.passages), tuple(range(n)), k=min(job.k, n), truncated=early)
             else:
                 try:
                     job.spent["queue"], start = time.monotonic() - start, time.monotonic()
-                    ranking = await ask(deadline=self.left(job))
+                    ask, left = reranker.arank, max(SOON, self.left(job))
+                    ranking = await ask(job.query, job.passages, k=job.k, deadline=left, on_event=on_event)
                 finally:
                     self.queue.done(time.monotonic() - start)
             job.spent["engine"] = time.monotonic() - start
-        except QueueFull as error:
-            raise Refusal(429, str(error), retry_after=error.retry_after) from None
-        except LoopError:  # closed meanwhile
-            raise Refusal(503, "the server is stopping", retry_after=round(AGAIN)) from None
-        except ValueError as error:  # a context that is too small for these texts
-            raise Refusal(422, str(error), tei="Tokenizer") from None
-        except RankR1Error as error:
-            log.warning("query %s failed: %s", job.query.id, error)
-            raise Refusal(424, f"the model failed: {type(error).__name__}: {error}") from None
+        if ranking.failure is not None:
+            name, cause, *_ = [*ranking.failure.split(": "), ""]  # the rest may hold texts, the cause addresses
+            log.warning("query %s keeps its order: %s: %s", job.query.id, name, cause)
+            ranking = replace(ranking, failure=name)
         self.metrics.count(ranking)
         return ranking
 
@@ -193,18 +234,36 @@ class Service:
 
     def keep(self, ranking: Ranking) -> str:
         """The address of the ranking's page, for as long as it is among the last ones."""
-        id = uuid4().hex
-        self.pages[id] = ranking
-        while len(self.pages) > PAGES or (
-            len(self.pages) > 1
-            and sum(len(one.text) for kept in self.pages.values() for one in kept.candidates) > PAGE_CHARACTERS
-        ):
-            self.pages.popitem(last=False)
+        id, texts = uuid4().hex, [ranking.query.text]
+        for passage in ranking.candidates:
+            texts += passage.title, passage.text
+        for comparison in ranking.trace:
+            texts += comparison.completion.text, comparison.reasoning
+            texts += [text for one in comparison.completion.logprobs or () for text in (one.token, *dict(one.top))]
+        self.pages[id] = ranking, sum(map(sys.getsizeof, texts))
+        self.page_bytes += self.pages[id][1]
+        while len(self.pages) > PAGES or (len(self.pages) > 1 and self.page_bytes > PAGE_BYTES):
+            self.page_bytes -= self.pages.popitem(last=False)[1][1]
         return f"/rankings/{id}"
 
     async def page(self, id: str) -> str:
         """The page of a ranking. Refusal for one that is not kept."""
-        ranking = self.pages.get(id)
-        if ranking is None:
+        if id not in self.pages:
             raise Refusal(404, "this page is not kept any more, or never was: rank again")
-        return await asyncio.to_thread(page, ranking)
+        return await asyncio.to_thread(page, self.pages[id][0])
+
+
+@contextmanager
+def refusals(job: RerankJob) -> Iterator[None]:
+    """What the engine and the queue raise is a Refusal; the text of an error, which may name addresses, is logged."""
+    try:
+        yield
+    except QueueFull as error:
+        raise Refusal(429, str(error), retry_after=error.retry_after) from None
+    except LoopError:  # closed meanwhile
+        raise Refusal(503, "the server is stopping", retry_after=round(AGAIN)) from None
+    except RankR1Error as error:
+        log.warning("query %s failed: %s", job.query.id, error)
+        raise Refusal(424, f"the model failed: {type(error).__name__}, see the log of the server") from None
+    except ValueError as error:  # a context that is too small for these texts, an option that does not fit
+        raise Refusal(422, str(error), tei="Tokenizer") from None

@@ -105,7 +105,12 @@ def test_large_requests(server: Running) -> None:
     assert server.rerank(documents=[""] * 1_000_000).status_code == 413
     assert server.rerank(documents=["word " * 2_000] * 1_000).status_code == 200
     assert server.rerank(documents=["a" * (17 << 20)]).status_code == 413
-    assert server.rerank(query="word " * 100_000, documents=["a", "b"]).status_code == 200
+    assert server.rerank(query="word " * 40_000, documents=["a", "b"]).status_code == 200
+    assert server.rerank(query="word " * 100_000, documents=["a", "b"]).status_code == 422
+    for brackets in ("[]", "{}", '{"a":[]}'):
+        wide = f'{{"query": "q", "documents": ["a"], "more": [{", ".join([brackets] * 1_000_001)}]}}'
+        headers = {"Content-Type": "application/json"}
+        assert server.post("/v1/rerank", content=wide, headers=headers).status_code == 413
     assert (
         len(server.rerank(documents=[{"text": "a", "more": {"deep": [1] * 1_000}}] * 1_000).json()["results"]) == 1_000
     )

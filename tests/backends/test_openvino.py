@@ -130,17 +130,29 @@ def test_a_question_is_answered_and_counted(backend: OpenVINO) -> None:
     assert begun.text.startswith(" Paris")
 
 
+def test_the_numbers_of_short_texts_are_kept_and_no_long_text(backend: OpenVINO) -> None:
+    kept = backend._counted.cache_info
+    before = kept().currsize
+    for text, more in (("word " * 800, 1), ("word " * 800, 1), ("word " * 801, 1)):
+        assert 700 < backend.count(text) < 900
+        assert kept().currsize == before + more
+
+
 def test_the_pieces_of_a_text_come_as_they_are_generated_and_make_the_completion(backend: OpenVINO) -> None:
     pieces: list[tuple[int, str]] = []
 
-    async def heard() -> Completion:
+    async def heard(request: Request) -> Completion:
         on_text.set(lambda start, text: pieces.append((start, text)))
-        return await backend.complete(Request(ask(FRANCE), 20))
+        return await backend.complete(request)
 
-    completion = asyncio.run(heard())
+    completion = asyncio.run(heard(Request(ask(FRANCE), 20)))
     assert [completion] == complete(backend, Request(ask(FRANCE), 20))
     assert len(pieces) > 3
     assert "".join(text for _, text in pieces) == completion.text
+    pieces.clear()
+    long = asyncio.run(heard(Request(ask("Tell a long story."), 200)))
+    assert long.completion_tokens == 200
+    assert "".join(text for _, text in pieces) == long.text
 
 
 def test_every_label_can_be_chosen(backend: OpenVINO) -> None:

@@ -77,6 +77,37 @@ def test_ctrl_c_ends_it_as_it_ends_other_commands(serve: Callable[..., Process])
     assert "Traceback" not in one.said
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(serve: Callable[..., Process], shell: Shell, number: signal.Signals) -> None:
+    one = serve("--grace", "60")
+    one.wait_for("judge is ready")
+    shell.server.delay = 10.0
+
+    def ask() -> None:
+        with pytest.raises(httpx.TransportError):
+            one.rerank()
+
+    client = threading.Thread(target=ask)
+    client.start()
+    while len(shell.server.prompts) < 2:
+        time.sleep(0.01)
+    one.process.send_signal(number)
+    time.sleep(0.5)
+    assert one.process.poll() is None
+    one.process.send_signal(number)
+    assert one.process.wait(timeout=5) == 128 + number
+    client.join()
+
+
+def test_it_can_be_stopped_while_the_model_loads(serve: Callable[..., Process], shell: Shell) -> None:
+    shell.server.delay = 10.0
+    one = serve()
+    while not shell.server.prompts:
+        time.sleep(0.01)
+    one.process.send_signal(signal.SIGTERM)
+    assert one.process.wait(timeout=8) == -signal.SIGTERM
+
+
 def test_open_queries_are_finished_when_it_is_stopped(serve: Callable[..., Process], shell: Shell) -> None:
     one = serve("--grace", "30")
     one.wait_for("judge is ready")

@@ -11,21 +11,23 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankr1_rag import BackendError, Completion, Ranking, Reranker
-from rankr1_rag.backends import on_text
+from rankr1_rag import BackendError, Comparison, Completion, Ranking, Reranker
+from rankr1_rag.backends import Request, on_text
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.concurrency.event_loop import private_loop
-from rankr1_rag.engine.query import QueryRun
+from rankr1_rag.engine.query import MANY, QueryRun, decided
 from rankr1_rag.explain import story
 from rankr1_rag.explain.html import page
 from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json
-from rankr1_rag.selection import ALGORITHMS
+from rankr1_rag.selection import ALGORITHMS, step
 from rankr1_rag.types import (
     ComparisonAnswered,
     ComparisonOpened,
@@ -36,12 +38,16 @@ from rankr1_rag.types import (
     RankingDone,
     Truncated,
 )
+from tests.engine.test_label_probabilities import Spelling
 
-LATE = 5.0
-"""Seconds in which a ranking is there that nothing slow is awaited for, on a machine whose cores others have.
+LATE = 0.25
+"""Seconds after its deadline in which a ranking is there, in one of several attempts as others may have the cores.
 
 `python -m bench.deadlines` measures how late it really is.
 """
+
+PATIENCE = 10.0
+"""Seconds in which anything happens that happens at all."""
 
 TEXTS = [f"number {n}" for n in range(30)]
 
@@ -84,21 +90,20 @@ async def never(messages: Sequence[Message]) -> str:
     return highest(messages)
 
 
-def swallowing(messages: Sequence[Message]) -> Any:
-    """It answers nevertheless when it is cancelled."""
+def swallowing(answer: str, finish_reason: str = "stop") -> Callable[[Sequence[Message]], Any]:
+    """A script that answers nevertheless when it is cancelled."""
 
-    async def script() -> str:
-        try:
+    async def script(messages: Sequence[Message]) -> Completion:
+        requested.append(time.perf_counter())
+        with suppress(asyncio.CancelledError):
             await asyncio.sleep(3600)
-        except asyncio.CancelledError:
-            asked.append(messages)
-        return highest(messages)
+        return Completion(answer, finish_reason=finish_reason)
 
-    asked: list[Sequence[Message]] = swallowed
-    return script()
+    return script
 
 
-swallowed: list[Sequence[Message]] = []
+requested: list[float] = []
+"""When."""
 
 
 released = threading.Event()
@@ -121,7 +126,12 @@ def searching(_: str) -> list[str]:
 SLOW: dict[str, Callable[[], tuple[Reranker, dict[str, Any]]]] = {
     "a model that never answers": lambda: (Reranker(Scripted(never)), {}),
     "one that is slow to be cancelled": lambda: (Reranker(Scripted(after(3600, stubborn=60))), {}),
-    "one that answers when it is cancelled": lambda: (Reranker(Scripted(swallowing)), {}),
+    "one that answers when it is cancelled": lambda: (Reranker(Scripted(swallowing("<answer>[1]</answer>"))), {}),
+    "one that is cut off when it is cancelled": lambda: (Reranker(Scripted(swallowing("<think>I", "length"))), {}),
+    "one that says nothing when it is cancelled": lambda: (
+        Reranker(Scripted(swallowing("No.")), force="unparsed", votes=2),
+        {},
+    ),
     "a model that is being loaded": lambda: (Reranker(Loading(highest, context=100_000)), {}),
     "one with a single slot": lambda: (Reranker(Scripted(never, capacity=1), in_flight=2), {}),
     "votes": lambda: (Reranker(Scripted(never), votes=3), {}),
@@ -134,21 +144,24 @@ SLOW: dict[str, Callable[[], tuple[Reranker, dict[str, Any]]]] = {
 
 @pytest.mark.parametrize("case", SLOW)
 def test_the_ranking_is_there_at_the_deadline_whatever_is_slow(case: str) -> None:
-    reranker, arguments = SLOW[case]()
     texts = [*TEXTS, *["word " * 4_000] * 20] if case == "many passages" else TEXTS
-    reranker.rank("q", ["one"])  # the private loop is there
-    released.clear()
-    begun = time.perf_counter()
-    ranking = reranker.rank("q", texts, deadline=0.2, **arguments)
-    seconds = time.perf_counter() - begun
-    released.set()
-    check(ranking, len(texts))
-    assert ranking.truncated is not None
-    assert (ranking.truncated.reason, ranking.truncated.limit) == ("deadline", 0.2)
-    assert 0.2 <= seconds < 0.2 + LATE
-    assert len(swallowed) <= 2, "it was asked again after the deadline"
-    swallowed.clear()
-    reranker.close()
+    late = list[float]()
+    while not late or (min(late) >= LATE and len(late) < 5):
+        reranker, arguments = SLOW[case]()
+        reranker.rank("q", ["one"])  # the private loop is there
+        released.clear()
+        requested.clear()
+        begun = time.perf_counter()
+        ranking = reranker.rank("q", texts, deadline=0.2, **arguments)
+        late.append(time.perf_counter() - begun - 0.2)
+        released.set()
+        check(ranking, len(texts))
+        assert ranking.truncated is not None
+        assert (ranking.truncated.reason, ranking.truncated.limit) == ("deadline", 0.2)
+        time.sleep(0.05 if requested else 0.0)
+        assert all(at < begun + 0.2 for at in requested), "it was asked again after the deadline"
+        reranker.close()
+    assert 0 <= min(late) < LATE
 
 
 def test_a_caller_with_a_loop_does_not_wait_for_tasks_that_are_slow_to_be_cancelled() -> None:
@@ -163,7 +176,7 @@ def test_a_caller_with_a_loop_does_not_wait_for_tasks_that_are_slow_to_be_cancel
 
     async def main() -> None:
         ranking = asyncio.create_task(Reranker(OnTheCallersLoop(highest)).arank("q", TEXTS, deadline=0.1))
-        await asyncio.wait([ranking], timeout=LATE)
+        await asyncio.wait([ranking], timeout=PATIENCE)
         check(ranking.result())
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()  # they are still being cancelled
@@ -219,7 +232,7 @@ def test_what_is_selected_comes_first_then_the_winners_of_the_open_round() -> No
             await asyncio.sleep(3600)
         return highest(messages)
 
-    ranking = Reranker(Scripted(eight_answers), k=5, size=4).rank("q", TEXTS, deadline=0.3)
+    ranking = Reranker(Scripted(eight_answers), k=5, size=4).rank("q", TEXTS, deadline=1.0)
     check(ranking)
     assert ranking.order[0] == 29
     assert ranking.truncated is not None
@@ -229,23 +242,64 @@ def test_what_is_selected_comes_first_then_the_winners_of_the_open_round() -> No
     assert not ranking.explain(2).selected
     assert ranking.score_meaning == "ordinal"
     assert "1 of them for good" in story.lede(ranking)
-    assert "ended after 0.3 s: 1 selected" in page(ranking)
+    assert "ended after 1 s: 1 selected" in page(ranking)
 
 
-def test_votes_count_as_one_answer_and_probabilities_are_no_scores_of_a_part() -> None:
+def test_two_of_three_votes_count_as_the_answer_to_their_set() -> None:
     asked = 0
 
     async def two_of_three(messages: Sequence[Message]) -> str:
         nonlocal asked
         asked += 1
-        if asked > 6:
+        if asked > 2:
             await asyncio.sleep(3600)
         return highest(messages)
 
-    ranking = Reranker(Scripted(two_of_three), k=3, size=30 // 2, votes=3).rank("q", TEXTS, deadline=0.3)
-    check(ranking)
+    ranking = Reranker(Scripted(two_of_three), k=3, votes=3).rank("q", TEXTS[:20], deadline=1.0)
+    check(ranking, 20)
+    assert len(ranking.trace) == 2
     assert ranking.truncated
-    assert ranking.order.index(29) < ranking.order.index(20)
+    assert [sorted(shown) for shown in ranking.truncated.unanswered] == [list(range(20))]
+    assert ranking.order == (19, *range(19))
+
+
+@pytest.mark.parametrize("arguments", [{}, {"votes": 2}, {"format": "listwise-v1", "algorithm": "tournament"}])
+def test_answers_that_name_no_passage_leave_the_order_of_the_first_stage(arguments: dict[str, Any]) -> None:
+    script = after(0, tokens=100)
+
+    async def unparsed(messages: Sequence[Message]) -> Completion:
+        completion: Completion = await script(messages)
+        return replace(completion, text="I cannot say.")
+
+    ranking = Reranker(Scripted(unparsed), size=5, budget_tokens=500, **arguments).rank("q", TEXTS)
+    assert ranking.truncated
+    assert ranking.order == tuple(range(30))
+
+
+def vote(*answer: int, parsed: bool = True, probabilities: tuple[float, ...] | None = None) -> Comparison:
+    return Comparison((1, 2, 3), answer, Completion(""), 0, parsed=parsed, probabilities=probabilities)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "votes", "answer"),
+    [
+        ({"probabilities": True}, [vote(2, probabilities=(0.6, 0.4, 0.0))], (2,)),
+        ({"votes": 3, "probabilities": True}, [vote(2, probabilities=(0.6, 0.4, 0.0))] * 2, (2,)),
+        ({"votes": "auto"}, [vote(2, probabilities=(0.6, 0.4, 0.0)), vote(3, parsed=False)], (1,)),
+        ({"votes": 3}, [vote(1), vote(2), vote(2)], (2,)),
+        ({"votes": 3}, [vote(3), vote(2)], (2,)),
+        ({"votes": 2}, [vote(1, parsed=False), vote(3)], (3,)),
+        ({"votes": 2}, [vote(1, parsed=False)] * 2, None),
+        ({"format": "listwise-v1"}, [vote(3, 1, 2)], (3, 1, 2)),
+        ({"format": "listwise-v1", "votes": 2}, [vote(3, 1, 2), vote(1, 2, 3)], (1, 3, 2)),
+        ({"format": "listwise-v1", "algorithm": "heapsort"}, [vote(3, 1, 2)], (3,)),
+    ],
+)
+def test_the_order_so_far_takes_the_answers_that_the_selection_takes(
+    arguments: dict[str, Any], votes: list[Comparison], answer: tuple[int, ...] | None
+) -> None:
+    found = decided(votes, Reranker(Scripted(highest), **arguments).plan)
+    assert found == ([] if answer is None else [((1, 2, 3), answer)])
 
 
 def test_hops_and_retrieval_keep_what_was_selected_and_found() -> None:
@@ -255,12 +309,23 @@ def test_hops_and_retrieval_keep_what_was_selected_and_found() -> None:
         return highest(messages)
 
     reranker = Reranker(Scripted(without_what_is_found), k=3, size=15, hops=2, retrieve=lambda _: ["number 99"])
-    ranking = reranker.rank("q", TEXTS, deadline=0.5)
+    ranking = reranker.rank("q", TEXTS, deadline=1.0)
     check(ranking, 31)
     assert ranking.order[0] == 29
     assert ranking.retrieved == 1
     assert ranking.truncated
     assert ranking.truncated.selected == 1
+
+
+@pytest.mark.parametrize("arguments", [{}, {"fusion": 2.0}, {"votes": 2}, {"hops": 2, "fusion": 0.0}])
+@pytest.mark.parametrize("budget", [300, 800, 1_200, 10**6])
+def test_the_last_order_so_far_is_that_of_the_ranking(budget: int, arguments: dict[str, Any]) -> None:
+    backend = Scripted(after(0, tokens=100), capacity=1)
+    events, ranking = events_of(Reranker(backend, k=4, size=6, budget_tokens=budget, **arguments))
+    last = [one for one in events if isinstance(one, OrderSoFar)][-1]
+    assert last.order == ranking.order
+    assert last.selected == (0 if "fusion" in arguments else len(ranking.selected))
+    assert (ranking.truncated is None) == (budget == 10**6)
 
 
 def test_with_fusion_the_order_so_far_is_fused() -> None:
@@ -298,6 +363,29 @@ def test_a_budget_that_is_used_up_by_the_last_answer_truncates_nothing() -> None
     assert less.truncated
 
 
+def test_an_open_vote_on_an_unsure_answer_is_not_awaited_without_tokens() -> None:
+    class Unsure(Spelling):
+        async def complete(self, request: Request) -> Completion:
+            if len([one for one in self.requests if not one.choices]) >= 2 and not request.choices:
+                await asyncio.sleep(3600)
+            return await super().complete(request)
+
+    weights = {"a": 1.0, "b": 1.0, "c": 1.0}
+    reranker = Reranker(Unsure(weights), votes="auto", budget_tokens=250, deadline=PATIENCE)
+    ranking = reranker.rank("which?", list(weights))
+    assert ranking.truncated
+    assert (ranking.truncated.reason, ranking.truncated.unanswered) == ("budget_tokens", ((0, 1, 2),))
+
+
+def test_a_budget_of_tokens_that_nobody_counts_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    reranker = Reranker(Scripted(highest), k=1, budget_tokens=1)
+    for _ in range(2):
+        assert reranker.rank("q", TEXTS[:5]).truncated is None
+    assert [one.getMessage() for one in caplog.records] == [
+        "budget_tokens= has no effect: the backend reports no tokens of prompts and completions"
+    ]
+
+
 @settings(max_examples=10)
 @given(
     algorithm=st.sampled_from(sorted(set(ALGORITHMS) - {"window"})),
@@ -327,7 +415,7 @@ def test_at_random_deadlines_nothing_is_lost(
 
     for seconds, ranking in asyncio.run(main()):
         check(ranking)
-        assert seconds < deadline + LATE
+        assert seconds < deadline + PATIENCE
         again = ranking_from_json(ranking_to_json(ranking))
         assert again.truncated == ranking.truncated
         assert ranking_from_json(ranking_to_json(ranking, trace=False)).truncated == ranking.truncated
@@ -388,13 +476,13 @@ def test_a_cancelled_caller_cancels_a_query_with_a_deadline() -> None:
 
     async def main() -> None:
         query = asyncio.create_task(Reranker(Scripted(script)).arank("q", TEXTS[:5], deadline=60))
-        await asyncio.to_thread(begun.wait, LATE)
+        await asyncio.to_thread(begun.wait, PATIENCE)
         query.cancel()
         with pytest.raises(asyncio.CancelledError):
             await query
 
     asyncio.run(main())
-    assert cancelled.wait(LATE)
+    assert cancelled.wait(PATIENCE)
 
 
 # Events
@@ -472,26 +560,83 @@ def test_a_callback_that_is_no_function_is_refused() -> None:
         Reranker(Scripted(highest)).rank("q", TEXTS, on_event=3)  # type: ignore[arg-type]
 
 
-def test_open_queries_can_be_given_less_time() -> None:
+@pytest.mark.parametrize("arguments", [{"deadline": 30.0}, {"on_event": print}, {"deadline": 0.15}])
+def test_open_queries_can_be_ended(arguments: dict[str, Any]) -> None:
     reranker = Reranker(Scripted(never))
 
     async def main() -> Ranking:
-        query = asyncio.create_task(reranker.arank("q", TEXTS, deadline=30))
+        query = asyncio.create_task(reranker.arank("q", TEXTS, **arguments))
         await asyncio.sleep(0.1)
         await reranker.end_within(0.1)
         return await query
 
     ranking = asyncio.run(main())
     assert ranking.truncated
-    assert 0.2 <= ranking.truncated.limit < LATE
+    assert ranking.truncated.reason == ("deadline" if arguments == {"deadline": 0.15} else "ended")
+    assert 0.15 <= ranking.truncated.limit < PATIENCE
+    assert str(ranking.truncated).startswith(f"ended after {ranking.truncated.limit:g} s: ")
+    assert ranking_from_json(ranking_to_json(ranking)).truncated == ranking.truncated
 
 
-def test_the_order_so_far_of_many_comparisons_is_there_in_time() -> None:
-    run = QueryRun("q", [f"number {n}" for n in range(2_000)])
-    _, ranking = events_of(Reranker(Scripted(highest), k=3, size=4))
-    for round in range(300):
-        for one in ranking.trace[:1]:
-            run.trace.comparisons[round, 0, 0] = one
-    begun = time.thread_time()
-    assert len(run.order_so_far()) == 2_000
-    assert time.thread_time() - begun < 0.05
+def test_a_ranking_that_was_complete_at_its_deadline_is_whole_and_not_logged_as_ended(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class SlowCount(Scripted):
+        def count(self, text: str) -> int | None:
+            if text.endswith("</answer>") and len(text) < 40:  # that of an answer, not of the prompt
+                released.wait(60)
+            return len(text)
+
+    async def thinking(messages: Sequence[Message]) -> Completion:
+        return Completion(highest(messages), completion_tokens=9)
+
+    released.clear()
+    with caplog.at_level(logging.INFO):
+        ranking = Reranker(SlowCount(thinking, context=100_000), k=1).rank("q", TEXTS[:5], deadline=1.0)
+    released.set()
+    assert (ranking.truncated, ranking.order[0]) == (None, 4)
+    assert not [one for one in caplog.records if "None" in one.getMessage()]
+
+
+def test_the_order_so_far_of_many_candidates_is_there_in_time_and_comes_once_a_round() -> None:
+    plan, texts = Reranker(Scripted(highest), k=3, size=20).plan, [f"number {n}" for n in range(10_000)]
+    run, sets = QueryRun("q", texts), step(ALGORITHMS["tournament"](len(texts), 3, 20))
+    assert isinstance(sets, list)
+    for place, shown in enumerate(sets):
+        run.trace.add(Comparison(shown, (max(shown),), Completion(""), 0), place)
+    seconds = []
+    for _ in range(5):
+        begun = time.thread_time()
+        assert len(run.order_so_far(plan)) == 10_000
+        seconds.append(time.thread_time() - begun)
+    assert min(seconds) < 0.04
+    events = list[Event]()
+    ranking = Reranker(Scripted(highest), k=2).rank("q", texts[:MANY], on_event=events.append)
+    assert [type(one) for one in events].count(OrderSoFar) == ranking.cost.rounds < ranking.cost.comparisons
+
+
+@pytest.mark.parametrize("context", [None, 100_000])
+def test_a_context_is_read_and_long_texts_are_clipped_away_from_the_event_loop(context: int | None) -> None:
+    threads = list[str]()
+
+    class Header(Scripted):
+        @property
+        def context(self) -> int | None:
+            threads.append(threading.current_thread().name)
+            return context
+
+        @context.setter
+        def context(self, _: int | None) -> None:
+            """It is in the file."""
+
+    def count(text: str) -> int:
+        threads.append(threading.current_thread().name)
+        return len(text)
+
+    Reranker(Header(highest), k=1).rank("q", TEXTS[:3])
+    assert threads[0] != "rankr1-loop"
+    threads.clear()
+    long = Reranker(Scripted(highest, count=count), k=1, passage_tokens=10_000, fusion=None)
+    long.rank("q", [f"{text} word" + " word" * 2_000 for text in TEXTS[:3]])
+    assert set(threads) != set()
+    assert "rankr1-loop" not in threads

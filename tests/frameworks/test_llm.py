@@ -177,6 +177,24 @@ def test_a_process_ends_with_an_abandoned_request_and_a_caller_that_stops_early_
     assert python(script) == "True\n"
 
 
+def test_an_abandoned_request_that_waits_for_a_slot_is_not_sent() -> None:
+    class OneAtATime(Recording):
+        max_concurrent_calls = 1
+
+        def chat(self, request: Request) -> Completion:
+            completion = self.answer("chat")
+            released.wait(60)
+            return completion
+
+    released, backend = threading.Event(), OneAtATime("chat")
+    reranker = Reranker(backend)
+    for _ in range(3):
+        assert reranker.rank(*ITEM, deadline=0.05).truncated
+    threading.Timer(0.1, released.set).start()
+    assert reranker.rank(*ITEM, k=1).truncated is None
+    assert len(backend.asked) == 2
+
+
 def test_a_loop_that_is_closed_under_an_open_request_blocks_nobody() -> None:
     backend = Endless()
     reranker = Reranker(backend, in_flight=1)

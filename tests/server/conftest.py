@@ -28,7 +28,7 @@ class Running(httpx.Client):
     """A server that runs, and a client of it."""
 
     def __init__(self, url: str, service: Service, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(base_url=url, timeout=20, trust_env=False)
+        super().__init__(base_url=url, timeout=60, trust_env=False)
         self.url, self.service, self.loop = url, service, loop
 
     def rerank(self, documents: list[Any] = DOCUMENTS, path: str = "/v1/rerank", **fields: Any) -> httpx.Response:
@@ -39,7 +39,7 @@ class Running(httpx.Client):
         assert answer.status_code == 200, answer.text
         return [result["index"] for result in answer.json()["results"]]
 
-    def until(self, is_so: Callable[[Service], object], seconds: float = 10) -> None:
+    def until(self, is_so: Callable[[Service], object], seconds: float = 30) -> None:
         end = time.monotonic() + seconds
         while not is_so(self.service):
             assert time.monotonic() < end, "it never was so"

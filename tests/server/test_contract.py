@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.errors import BackendError
 from tests.server.conftest import DOCUMENTS, Running
 
 BEST_FIRST = [1, 3, 2, 0]
@@ -14,7 +15,7 @@ Serving = Callable[..., Running]
 pytestmark = pytest.mark.third_party
 
 
-@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank", "/v1/v2/rerank"])
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank", "/v1/v1/rerank", "/v1/v2/rerank"])
 def test_every_route_answers_with_all_fields_of_all_clients(server: Running, path: str) -> None:
     answer = server.rerank(path=path, model="rerank-v3.5", top_n=3, return_documents=True)
     body = answer.json()
@@ -73,7 +74,8 @@ def test_texts_are_answered_as_text_embeddings_inference_does(server: Running) -
 def test_unknown_fields_are_ignored_and_null_is_absent(server: Running) -> None:
     names = ["model", "return_documents", "max_tokens_per_doc", "rank_fields", "truncation", "instruction", "rankr1"]
     nulls = dict.fromkeys([*names, "top_n", "stream", "user", "priority", "max_chunks_per_doc", "texts"])
-    assert server.order(**{**nulls, "rankr1": {}, "unheard_of": {"a": [1]}}) == BEST_FIRST
+    assert server.order(**nulls, unheard_of={"a": [1]}, request_id=5) == BEST_FIRST
+    assert server.order(rankr1=dict.fromkeys(["include", "deadline", "k", "hops", "unheard_of"])) == BEST_FIRST
 
 
 @pytest.mark.parametrize(
@@ -85,13 +87,24 @@ def test_unknown_fields_are_ignored_and_null_is_absent(server: Running) -> None:
         ({"value": "number 0"}, "value: number 0"),
         ({"score": 1, "value": "number 0"}, "score: 1\nvalue: number 0"),
         ({"a": 1, "b": 0}, "a: 1\nb: 0"),
+        ({"text": "number 0", "title": ["a"], "id": 1.5, "content": {}}, "number 0"),
+        ({"title": None, "document": {"text": "number 0", "title": ["a"]}}, "number 0"),
+        ({"text": ["a"], "content": "number 0"}, "number 0"),
     ],
 )
 def test_documents_may_be_objects(server: Running, document: dict[str, Any], text: str) -> None:
     documents = ["number 3", document, "number 20"]
     body = server.rerank(documents=documents, top_n=1, return_documents=True).json()
-    assert body["results"][0] == body["results"][0] | {"index": 1, "document": {**document, "text": text}}
+    assert body["results"][0] == body["results"][0] | {"index": 1, "document": {"text": text}}
     assert body["data"][0]["document"] == text
+
+
+def test_only_the_text_of_a_document_is_sent_back(server: Running) -> None:
+    body = b'{"query": "q", "documents": [{"text": "number 1", "x": NaN}, {"text": "number 0", "x": Infinity}], '
+    for more in (b'"return_documents": true}', b'"return_documents": true, "stream": true}'):
+        answer = server.post("/v1/rerank", content=body + more, headers={"Content-Type": "application/json"})
+        assert '"document": {"text": "number 0"}' in answer.text
+        assert '"x"' not in answer.text
 
 
 def test_text_that_is_no_unicode_survives(server: Running) -> None:
@@ -125,9 +138,11 @@ def test_documents_and_the_query_are_cut_on_request(serving: Serving) -> None:
         return "<answer>[1]</answer>"
 
     words = " ".join(f"word{i}" for i in range(400))
-    serving(first).rerank(documents=[words, "short"], query=words, max_tokens_per_doc=50, max_tokens_per_query=20)
+    limits: dict[str, Any] = {"max_tokens_per_doc": 50, "max_tokens_per_query": 20, "return_documents": True}
+    body = serving(first).rerank(documents=[words, "short"], query=words, **limits).json()
     assert "word5 " in seen[-1]
     assert "word50 " not in seen[-1]
+    assert body["results"][0]["document"]["text"] == body["data"][0]["document"] == words
 
 
 def test_reasoning_trace_and_cost_are_sent_on_request(server: Running) -> None:
@@ -146,12 +161,23 @@ def test_hops_are_an_option_of_a_request(server: Running) -> None:
     assert any(comparison.get("known") for comparison in own["trace"])
 
 
+def test_hops_that_do_not_fit_the_other_options_are_422(serving: Serving) -> None:
+    server = serving(settings={"hops": 2, "retrieve": lambda _: []})
+    assert server.order() == BEST_FIRST
+    refused = server.rerank(rankr1={"hops": 1})
+    assert refused.status_code == 422
+    assert "needs hops >= 2" in refused.json()["message"]
+
+
 def test_one_document_and_none_ask_nothing(serving: Serving) -> None:
-    server = serving(settings={"k": 3})
-    asked = server.service.queue.seconds
+    asked = []
+    server = serving(lambda messages: asked.append(messages) or "<answer>[1]</answer>")
+    assert len(asked) == 1  # when it was loaded
     assert server.order(documents=["only"]) == [0]
     assert server.order(documents=[]) == []
-    assert asked
+    assert len(asked) == 1
+    assert server.order(documents=["one", "two"]) == [0, 1]
+    assert len(asked) == 2
 
 
 def test_a_model_that_fails_is_424_or_a_warning(serving: Serving) -> None:
@@ -162,10 +188,15 @@ def test_a_model_that_fails_is_424_or_a_warning(serving: Serving) -> None:
 
     refused = serving(fails).rerank()
     assert refused.status_code == 424
-    assert "the model failed" in refused.json()["message"]
-    kept = serving(fails, settings={"on_failure": "first_stage"}).rerank().json()
-    assert [one["index"] for one in kept["results"]] == [0, 1, 2, 3]
-    assert "the model failed" in kept["meta"]["warnings"][0]
+    assert "the model failed: BackendError" in refused.json()["message"]
+    server = serving(fails, settings={"on_failure": "first_stage"})
+    kept = server.rerank(rankr1={"include": ["reasoning", "trace", "cost", "page"]})
+    assert [one["index"] for one in kept.json()["results"]] == [0, 1, 2, 3]
+    assert kept.json()["meta"]["warnings"][0].endswith("the order of the request: BackendError")
+    stream = server.rerank(stream=True)
+    page = server.get(kept.json()["rankr1"]["page"])
+    assert "BackendError" in page.text
+    assert not any("secret" in answer.text for answer in (refused, kept, stream, page))
 
 
 def test_answers_that_name_nothing_are_a_warning(serving: Serving) -> None:
@@ -178,7 +209,8 @@ def test_answers_that_name_nothing_are_a_warning(serving: Serving) -> None:
     [
         (b"", 400, "no JSON object"),
         (b"{", 400, "no JSON"),
-        (b"[" * 100_000, 400, ""),
+        (b"[" * 100_000, 400, "no JSON that can be read"),
+        (b'{"query": "q", "documents": [' + b"9" * 5_000 + b"]}", 400, "no JSON that can be read"),
         (b"[1]", 400, "no JSON object"),
         (b"{}", 422, "query"),
         (b'{"query": "q"}', 422, "documents is missing"),
@@ -198,7 +230,8 @@ def test_answers_that_name_nothing_are_a_warning(serving: Serving) -> None:
         (b'{"query": "q", "documents": ["a"], "rankr1": {"deadline": NaN}}', 422, "rankr1.deadline"),
         (b'{"query": "q", "documents": ["a"], "rankr1": {"deadline": 0}}', 422, "rankr1.deadline"),
         (b'{"query": "q", "documents": ["a"], "model": "gpt-none"}', 404, "no model 'gpt-none'"),
-        (b'\xff{"query": "q"}', 400, ""),
+        (b'\xff{"query": "q"}', 400, "no JSON that can be read"),
+        (b'{"query": "' + b"q" * 200_001 + b'", "documents": ["a"]}', 422, "200,001 characters: the most is 200,000"),
     ],
 )
 def test_a_wrong_body_is_an_error_that_says_what_is_wrong(
@@ -219,6 +252,11 @@ def test_errors_of_texts_are_those_of_text_embeddings_inference(serving: Serving
     many = server.post("/rerank", json={"query": "q", "texts": ["a"] * 4})
     assert (many.status_code, many.json()["error_type"]) == (413, "Validation")
     assert isinstance(many.json()["error"], str)
+    for wrong in ({"texts": ["a"], "top_n": -1}, {"texts": "a"}, {"texts": [1], "documents": None}):
+        refused = server.post("/rerank", json={"query": "q", **wrong})
+        assert (refused.status_code, refused.json()["error_type"]) == (422, "Validation")
+        assert isinstance(refused.json()["error"], str)
+    assert isinstance(server.post("/rerank", json={"query": "q", "documents": 1, "texts": []}).json()["error"], dict)
 
 
 def test_a_request_beyond_the_limits_is_413_or_422(serving: Serving) -> None:
@@ -247,14 +285,36 @@ def test_texts_that_must_not_be_cut_are_422_if_they_are_too_long(serving: Servin
 def test_texts_for_which_the_context_is_too_small_are_422(serving: Serving) -> None:
     backend = Scripted(lambda _: "<answer>[1]</answer>", context=1_300, count=len)
     server = serving(backend, settings={"reasoning_tokens": 8, "size": 4})
-    refused = server.rerank(query="word " * 1_000)
-    assert refused.status_code == 422
-    assert "a context of 1300 tokens leaves" in refused.json()["message"]
+    for options in ({}, {"truncation": False}):
+        refused = server.rerank(query="word " * 1_000, **options)
+        assert refused.status_code == 422
+        assert "a context of 1300 tokens leaves" in refused.json()["message"]
+
+
+def test_tokens_are_counted_only_where_bytes_do_not_say_enough(serving: Serving) -> None:
+    def count(text: str) -> int:
+        raise BackendError(f"the tokenizer at http://inner/ failed at {text!r}")
+
+    server = serving(Scripted(lambda _: "<answer>[1]</answer>", count=count), max_tokens=1_000)
+    limits: dict[str, Any] = {"max_tokens_per_doc": 100, "max_tokens_per_query": 100}
+    assert server.order(**limits) == [0, 1, 2, 3]
+    for refused in (server.rerank(documents=["a" * 101, "b"], **limits), server.rerank(documents=["a" * 1_000, "b"])):
+        assert refused.status_code == 424
+        assert refused.json()["message"].startswith("the model failed: BackendError")
+        assert "inner" not in refused.text
 
 
 def test_unknown_routes_and_methods_are_errors_of_the_same_form(server: Running) -> None:
     assert server.get("/v3/rerank").json()["error"]["code"] == 404
-    assert server.get("/v1/rerank").json()["error"]["code"] == 405
+    wrong = server.get("/v1/rerank")
+    assert (wrong.json()["error"]["code"], wrong.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/", "/docs", "/v1/models"])
+def test_head_is_get_without_a_body(server: Running, path: str) -> None:
+    answer, whole = server.head(path), server.get(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-length"] == str(len(whole.content))
 
 
 def test_models_and_info_name_the_model(serving: Serving) -> None:
@@ -278,10 +338,9 @@ def test_the_page_of_a_ranking_is_kept_on_request(server: Running) -> None:
     assert server.get("/rankings/none").status_code == 404
 
 
-def test_the_openapi_page_describes_the_request(server: Running) -> None:
-    assert server.get("/docs").status_code == 200
-    schema = server.get("/openapi.json").json()
-    assert "RerankRequest" in json.dumps(schema["paths"]["/v1/rerank"])
-    assert {"query", "documents", "texts", "rankr1"} <= schema["components"]["schemas"]["RerankRequest"][
-        "properties"
-    ].keys()
+def test_pages_are_kept_within_a_limit_of_bytes(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rankr1_rag.server.service.PAGE_BYTES", 20_000)
+    documents = [{"text": "number 1", "title": "t" * 8_000}, {"text": "number 0"}]
+    pages = [server.rerank(documents=documents, rankr1={"include": ["page"]}).json()["rankr1"]["page"] for _ in "1234"]
+    assert [server.get(page).status_code for page in pages] == [404, 404, 200, 200]
+    assert server.service.page_bytes == sum(size for _, size in server.service.pages.values()) < 20_000

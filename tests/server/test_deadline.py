@@ -1,8 +1,11 @@
 """A deadline is an answer of 200 with a warning, in time; a stream has every event of a query; a stop ends queries."""
 
 import asyncio
+import gc
 import json
 import random
+import re
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.server.conftest import BODY, DOCUMENTS, Held, Posting, Running, posted
+from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.server import ServerConfig
+from tests.server.conftest import BODY, DOCUMENTS, Held, Posting, Running, posted, running
 
 Serving = Callable[..., Running]
 pytestmark = pytest.mark.third_party
@@ -66,17 +71,61 @@ def test_a_query_that_waits_until_its_deadline_gets_the_order_of_the_request(ser
 
 
 def test_random_deadlines_over_random_delays(serving: Serving, slow: Callable[[float], Any]) -> None:
-    server = serving(slow(0.1), settings={"k": 3}, max_queries=8)
+    server, is_over = serving(slow(0.1), settings={"k": 3}, max_queries=8), threading.Event()
+
+    async def oversleep() -> float:
+        """The most seconds by which the loop of the server was late meanwhile: others may have the processor."""
+        most = 0.0
+        while not is_over.is_set():
+            start = time.monotonic()
+            await asyncio.sleep(0.01)
+            most = max(most, time.monotonic() - start - 0.01)
+        return most
+
+    noise = asyncio.run_coroutine_threadsafe(oversleep(), server.loop)
     documents = [f"number {(7 * i) % 30}" for i in range(30)]
     rng = random.Random(1)
     answers = [Posting(server, documents=documents, rankr1={"deadline": rng.uniform(0.01, 0.6)}) for _ in range(30)]
+    late = []
     for one in answers:
         one.join()
         body = one.answer.json()
         assert one.answer.status_code == 200
         assert sorted(result["index"] for result in body["results"]) == [*range(30)]
-        assert one.answer.elapsed.total_seconds() < one.fields["rankr1"]["deadline"] + 1.0
-    assert any("warnings" in one.answer.json()["meta"] for one in answers)
+        if "warnings" in body["meta"]:  # the seconds in the queue and in the engine
+            spent = sum(map(float, re.findall(r"dur=([\d.]+)", one.answer.headers["server-timing"]))) / 1000
+            late.append(spent - one.fields["rankr1"]["deadline"])
+    is_over.set()
+    assert len(late) >= 10
+    assert statistics.median(late) < 0.05 + noise.result(timeout=10)
+
+
+def test_counting_tokens_ends_at_the_deadline_and_two_count_at_once(serving: Serving, caplog: Any) -> None:
+    counting, most, counted = [0], [0], [0]
+
+    def count(text: str) -> int:
+        counting[0] += 1
+        most[0] = max(most[0], counting[0])
+        time.sleep(0.02)
+        counting[0] -= 1
+        counted[0] += 1
+        return len(text) // 4
+
+    server = serving(Scripted(lambda _: "<answer>[1]</answer>", count=count))
+    fields: dict[str, Any] = {"documents": ["word " * 100] * 500, "max_tokens_per_doc": 50, "top_n": 1}
+    answers = [Posting(server, **fields, rankr1={"deadline": 0.3}) for _ in range(6)]
+    for one in answers:
+        one.join()
+        assert one.answer.json()["results"][0]["index"] == 0
+        assert "the best so far" in one.answer.json()["meta"]["warnings"][0]
+    server.until(lambda service: not service.counting.open)
+    before = counted[0]
+    time.sleep(0.2)
+    assert counted[0] == before < 1_000
+    assert 0 < most[0] <= 2
+    assert server.order(documents=["a", "b"], max_tokens_per_doc=50) == [0, 1]
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 def events_of(server: Running, **fields: Any) -> list[tuple[str, Any]]:
@@ -131,6 +180,14 @@ def test_a_stream_ends_with_an_error_if_the_model_fails(serving: Serving) -> Non
     assert (data["status"], data["error"]["code"]) == (424, 424)
 
 
+def test_a_stream_ends_with_an_error_if_the_server_fails(serving: Serving) -> None:
+    server = serving()
+    server.service.metrics.count = None  # type: ignore[assignment,method-assign]
+    name, data = events_of(server)[-1]
+    assert (name, data["status"]) == ("error", 500)
+    assert "the server failed: TypeError" in data["message"]
+
+
 def test_a_stream_beyond_the_queue_is_429(serving: Serving, held: Held) -> None:
     server = serving(held, max_queries=1, max_queue=0)
     first = Posting(server)
@@ -176,3 +233,14 @@ def test_a_stop_ends_open_and_waiting_queries_with_their_order_so_far(serving: S
         assert [result["index"] for result in one.answer.json()["results"]] == [0, 1]
         assert one.answer.json()["meta"]["warnings"]
     stopping.result(timeout=5)
+
+
+def test_a_backend_that_does_not_close_does_not_keep_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(Scripted):
+        async def close(self) -> None:
+            await asyncio.sleep(3_600)
+
+    monkeypatch.setattr("rankr1_rag.server.app.LAST", 0.2)
+    with running(Endless(lambda _: "<answer>[1]</answer>"), ServerConfig()):
+        start = time.monotonic()
+    assert time.monotonic() - start < 5

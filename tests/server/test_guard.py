@@ -1,6 +1,7 @@
 """Keys, the limits of a request, clients that leave, and nothing in the log that a client sent."""
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -11,12 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from rankr1_rag.server import ServerConfig
+from rankr1_rag import Reranker
+from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.server import ServerConfig, create_app
 from rankr1_rag.server import guard as guard_module
 from rankr1_rag.server.config import is_loopback
 from rankr1_rag.server.keys import Keys
+from rankr1_rag.server.metrics import Metrics
 from tests.server.conftest import BODY, Held, Posting, Running, bearer, posted
 
 Serving = Callable[..., Running]
@@ -79,9 +84,10 @@ def test_keys_may_come_from_variables(monkeypatch: pytest.MonkeyPatch, key_file:
     found = {keys.find(f"Bearer {key}") for key in [*KEYS, "key-of-a-variable-1"]}
     assert len(found) == 3
     assert None not in found
-    monkeypatch.delenv("ONE_KEY")
-    with pytest.raises(ValueError, match="the variable ONE_KEY holds no key"):
-        Keys(ServerConfig(key_env=["ONE_KEY"]))
+    for wrong in ("", "short", "with a blank", "schl\u00fcssel-123456"):
+        monkeypatch.setenv("ONE_KEY", wrong)
+        with pytest.raises(ValueError, match="the variable ONE_KEY holds no key: at least 8 ASCII characters"):
+            Keys(ServerConfig(key_env=["ONE_KEY"]))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "rerank.example", ""])
@@ -196,6 +202,55 @@ def test_many_large_requests_at_once_are_429(serving: Serving, monkeypatch: pyte
     server.until(lambda service: server.rerank(documents=["number 1" + " " * 2_000, "number 0"]).is_success)
 
 
+def test_many_brackets_are_413_and_hold_nothing(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_module, "HELD", 5_000)
+    monkeypatch.setattr(guard_module, "BRACKETS", 25)
+    server = serving()
+    for _ in range(3):
+        assert server.rerank(more=[{}] * 30).status_code == 413
+        assert server.rerank(more=[{}] * 20).status_code == 429  # 4 kB of objects, and what is around them
+        assert server.rerank(more=[1] * 200).status_code == 429
+    assert server.rerank(more=[{}] * 10).status_code == 200
+
+
+def test_a_client_that_does_not_read_is_left(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_module, "SLOW", 0.5)
+    server = serving()
+    body = {"query": "q", "documents": ["number 1" + " " * 7_000_000, "number 0"], "return_documents": True}
+    connection = posted(server, json.dumps(body).encode())  # the answer has the text twice
+    server.until(lambda service: 'status="499"' in service.metrics.text().decode())
+    connection.close()
+    assert len(server.post("/v1/rerank", json=body).json()["results"]) == 2
+
+
+async def test_another_asgi_server_need_not_have_a_state() -> None:
+    app = create_app(Reranker(Scripted(vague)), ServerConfig())
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        assert (await client.get("/health")).status_code == 200
+        assert (await client.post("/v1/rerank", json={"query": "q", "documents": []})).status_code == 503
+
+
+async def test_an_error_after_the_client_left_is_not_logged_with_its_text(caplog: Any) -> None:
+    async def app(*_: Any) -> None:
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            raise RuntimeError("TOP-SECRET-PASSAGE") from None
+
+    async def receive() -> Any:
+        return messages.pop()
+
+    async def send(_: Any) -> None:
+        raise AssertionError("nobody is there")
+
+    messages = [{"type": "http.disconnect"}, {"type": "http.request", "body": b"{}"}]
+    guard = guard_module.Guard(app, config := ServerConfig(), Keys(config), Metrics(), set())
+    await guard({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send)
+    gc.collect()
+    assert "SECRET" not in caplog.text
+
+
 def vague(messages: Any) -> str:
     return "<answer>[1]</answer>" if "less?" in str(messages) else "TOP-SECRET-PASSAGE"
 
@@ -249,17 +304,23 @@ def test_before_the_model_is_loaded_the_answer_is_503(serving: Serving) -> None:
     assert server.rerank().status_code == 200
 
 
-def test_a_model_that_cannot_be_loaded_is_tried_again(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_cannot_be_loaded_is_tried_again(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
     monkeypatch.setattr("rankr1_rag.server.service.AGAIN", 0.02)
     attempts = []
 
     def third(_: Any) -> str:
         attempts.append(1)
         if len(attempts) < 3:
-            raise OSError("no such model")
+            raise OSError("no such model in /a/secret/folder")
         return "<answer>[1]</answer>"
 
     server = serving(third, ready=False)
+    server.until(lambda service: attempts)
+    server.until(lambda service: service.ready or "loading" not in service.problem)
+    assert server.service.problem == "the model is not loaded: BackendError"
+    assert "/a/secret/folder" in caplog.text
     server.until(lambda service: service.ready)
     assert server.rerank().status_code == 200
 

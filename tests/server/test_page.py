@@ -1,7 +1,9 @@
 """The page of the server: its policy, its parts, and a run of it in a real browser."""
 
+import asyncio
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from typing import Any
@@ -40,6 +42,24 @@ def test_the_page_loads_only_what_is_its_own(server: Running) -> None:
     assert not any(tag == "style" for tag, _ in parts.tags)
     assert server.get("/page.js").headers["content-type"].startswith("text/javascript")
     assert server.get("/page.css").headers["content-type"].startswith("text/css")
+
+
+def test_the_docs_describe_every_field_route_and_error_without_a_script(server: Running) -> None:
+    page, api = server.get("/docs"), server.get("/openapi.json").json()
+    assert "unsafe" not in page.headers["content-security-policy"]
+    parts = Parts(page.text)
+    assert not any(tag in ("script", "style") for tag, _ in parts.tags)
+    assert {*parts.all("src"), *parts.all("href")} == {"page.css", "data:,", "openapi.json", ".", "#Own"}
+    assert {*parts.all("aria-labelledby"), "Own"} <= {*parts.all("id")}
+    schemas = api["components"]["schemas"]
+    fields = schemas["RerankRequest"]["properties"] | schemas["Own"]["properties"]
+    assert {"query", "documents", "texts", "rankr1", "deadline"} <= fields.keys()
+    assert all(field.get("description") for field in fields.values())
+    names = {*fields, *(f"{method.upper()} {path}" for path, methods in api["paths"].items() for method in methods)}
+    for name in names | api["paths"]["/v1/rerank"]["post"]["responses"].keys():
+        assert f"<code>{name}</code>" in page.text
+    assert f"curl {server.url}/v1/rerank" in page.text
+    assert "Bearer KEY" not in page.text
 
 
 def test_the_script_writes_no_html(server: Running) -> None:
@@ -133,6 +153,55 @@ def test_a_server_that_needs_a_key_says_so(serving: Serving, browser: Any, tmp_p
     browser.get_by_label("Key of this server", exact=False).fill("key-of-a-page-1234")
     browser.get_by_role("button", name="Rerank").click()
     browser.get_by_role("heading", name="The order", exact=True).wait_for()
+
+
+@pytest.mark.slow
+def test_a_comparison_is_read_with_its_set_and_its_answer(serving: Serving, browser: Any) -> None:
+    server = serving(lambda _: "<think>hard to say</think> none of them", settings={"force": "never"})
+    fill(browser, server, ["one", "two", "three"])
+    browser.get_by_role("button", name="Rerank").click()
+    browser.get_by_role("heading", name="The order", exact=True).wait_for()
+    summary = browser.locator("#sets summary").last
+    assert summary.get_attribute("aria-label") is None
+    assert summary.locator(".spoken").text_content() == (
+        "Comparison 1, round 1, passages 1, 2, 3. Passage 1 won: one. "
+    )
+    assert "no clear answer" in summary.locator(".unclear").inner_text()
+    assert summary.locator(".number").get_attribute("aria-hidden") == "true"
+    assert summary.locator(".chips").get_attribute("aria-hidden") == "true"
+    summary.click()
+    reasoning = browser.get_by_role("group", name="Reasoning of comparison 1")
+    reasoning.focus()
+    assert reasoning.evaluate("element => element === document.activeElement")
+    assert reasoning.inner_text() == "hard to say"
+
+
+@pytest.mark.slow
+def test_a_page_that_came_too_early_sees_that_the_server_is_ready(serving: Serving, browser: Any) -> None:
+    loaded = threading.Event()
+
+    async def loading(_: Any) -> str:
+        while not loaded.is_set():
+            await asyncio.sleep(0.01)
+        return "<answer>[1]</answer>"
+
+    browser.goto(serving(loading, ready=False).url)
+    problem = browser.get_by_role("alert").filter(has_text="Not ready yet: the model is loading")
+    problem.wait_for()
+    browser.wait_for_timeout(3_000)
+    assert problem.is_visible()
+    loaded.set()
+    problem.wait_for(state="hidden", timeout=10_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [360, 1200])
+def test_the_docs_fit_and_are_styled(server: Running, browser: Any, width: int) -> None:
+    browser.set_viewport_size({"width": width, "height": 900})
+    browser.goto(f"{server.url}/docs")
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.locator("pre").evaluate("element => getComputedStyle(element).overflowX") == "auto"
+    assert browser.errors == []
 
 
 @pytest.mark.slow

@@ -189,12 +189,7 @@ def continued(dialect: Dialect, request: Request) -> str:
 
 def whole_text(message: Json, reason: str, prefix: str, echoes: bool) -> str:
     """The text as the model wrote it after `prefix`: reasoning that the server split off is put back with its tags."""
-    reasoning = message.get("reasoning") or message.get("reasoning_content")  # vLLM >= 0.32; the others
-    content = message.get("content")
-    if content is None or content == "":
-        content = message.get("refusal") or content
-    if isinstance(content, list) and not reasoning:  # Mistral: parts, of which some are reasoning, in parts too
-        reasoning = "".join([as_text(part.get("thinking")) for part in content if isinstance(part, dict)])
+    reasoning, content = reasoning_and_content(message)
     is_left_out = "content" not in message and reason != "length"  # Gemini's after reasoning that it does not show
     if content is None and not reasoning and (is_left_out or reason == "unknown"):
         raise ValueError("the reply's message has no content")
@@ -208,6 +203,17 @@ def whole_text(message: Json, reason: str, prefix: str, echoes: bool) -> str:
     opening = "" if "<think>" in prefix else "<think>"
     closing = "" if reason == "length" and not content else "</think>"
     return f"{opening}{reasoning}{closing}{content}"
+
+
+def reasoning_and_content(message: Json) -> tuple[Any, Any]:
+    """The two parts of a message, or of a piece of one: texts, lists of texts, or null."""
+    reasoning = message.get("reasoning") or message.get("reasoning_content")  # vLLM >= 0.32; the others
+    content = message.get("content")
+    if content is None or content == "":
+        content = message.get("refusal") or content
+    if isinstance(content, list) and not reasoning:  # Mistral: parts, of which some are reasoning, in parts too
+        reasoning = "".join([as_text(part.get("thinking")) for part in content if isinstance(part, dict)])
+    return reasoning, content
 
 
 def as_text(value: object) -> str:

@@ -28,6 +28,9 @@ from rankr1_rag.backends.local_model import LocalModel, ModelWorker, log
 from rankr1_rag.backends.openvino import weights
 from rankr1_rag.errors import BackendError, BackendUnavailable
 
+LONGEST_KEPT = 4_000
+"""Characters of the longest text whose number of tokens is kept: with 4,096 of them, at most 16 MB of ASCII."""
+
 _START = """\
 import sys
 sys.path[:] = {path!r}
@@ -180,7 +183,8 @@ class OpenVINO(LocalModel[ModelProcess]):
 
     def count(self, text: str) -> int:
         """Tokens of this text. The first call waits for the model to load, any other for a step of the batch."""
-        tokens: int = self._counted(text)
+        counted = self._counted if len(text) <= LONGEST_KEPT else self._counted.__wrapped__
+        tokens: int = counted(text)
         return tokens
 
     def start(self, lost: ModelProcess | None) -> ModelProcess:

@@ -105,16 +105,21 @@ class PromptEncoder:
         return EncodedRequest(number, request, prompt, config, "" if request.choices else opened)
 
     def piece(self, encoded: EncodedRequest) -> TextPiece | None:
-        """What a streamed request has that was not sent yet; None if that is little, or ends within a character."""
+        """What a streamed request has that was not sent yet; None if that is little, or ends within a character.
+
+        After the last token it is all the rest.
+        """
+        is_over = encoded.handle.get_status() != GenerationStatus.RUNNING
         while encoded.handle.can_read():
             (output,) = encoded.handle.read().values()
             encoded.tokens += output.generated_ids
             encoded.reason = output.finish_reason
-        if len(encoded.tokens) - encoded.sent_tokens <= len(encoded.tokens) // 64:  # all of them are decoded each time
+        few = len(encoded.tokens) // 64  # as all of them are decoded each time
+        if not is_over and len(encoded.tokens) - encoded.sent_tokens <= few:
             return None
         text = encoded.opened + self._tokenizer.decode(encoded.tokens)
         start, encoded.sent_tokens = encoded.sent, len(encoded.tokens)
-        if text.endswith("\ufffd") or len(text) <= start:
+        if (text.endswith("\ufffd") and not is_over) or len(text) <= start:
             return None
         encoded.sent = len(text)
         return TextPiece(start, text[start:])
@@ -122,7 +127,6 @@ class PromptEncoder:
     def completion(self, encoded: EncodedRequest) -> Completion:
         """What the runtime generated. BackendError where it gave up half-way."""
         if encoded.streams:
-            self.piece(encoded)
             tokens, reason = encoded.tokens, _REASONS.get(encoded.reason)
         else:
             (output,) = encoded.handle.read_all()

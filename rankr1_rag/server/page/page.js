@@ -34,7 +34,7 @@ function say(line) {
 }
 
 function fail(line) {
-  $("problem").textContent = line;
+  if ($("problem").textContent !== line) $("problem").textContent = line; // an alert is read whenever it is set
   $("problem").hidden = false;
 }
 
@@ -81,13 +81,18 @@ function chips(set, winner) {
 
 const draw = {
   comparison({ comparison, round, set }) {
-    const reasoning = make("p", { className: "reasoning prose", dir: "auto" });
+    const reasoning = make("p", { className: "reasoning prose", dir: "auto", tabIndex: 0 }); // it scrolls
+    reasoning.setAttribute("role", "group");
+    reasoning.setAttribute("aria-label", `Reasoning of comparison ${comparison + 1}`);
+    const number = make("span", { className: "number", textContent: comparison + 1 });
     const row = make("span", { className: "chips" }, ...chips(set));
-    const summary = make("summary", {}, make("span", { className: "number", textContent: comparison + 1 }), row);
-    summary.setAttribute("aria-label", `Comparison ${comparison + 1}, round ${round + 1}: ${count(set.length, "passage")}`);
+    for (const drawn of [number, row]) drawn.setAttribute("aria-hidden", "true");
+    const shown = set.map((index) => index + 1).join(", ");
+    const spoken = make("span", { className: "spoken", textContent: `Comparison ${comparison + 1}, round ${round + 1}, passages ${shown}` });
+    const summary = make("summary", {}, number, spoken, row);
     const item = make("li", { className: "set-open" }, make("details", { open: run.opened < 6 }, summary, reasoning));
     $("sets").prepend(item);
-    run.sets.set(comparison, { item, summary, row, reasoning, set, round, written: "" });
+    run.sets.set(comparison, { item, summary, spoken, row, reasoning, set, written: "" });
     run.opened += 1;
     if (round > run.round) say(`Round ${round + 1}, ${count(run.answered, "comparison")} answered.`);
     run.round = round;
@@ -99,13 +104,12 @@ const draw = {
     one.reasoning.scrollTop = one.reasoning.scrollHeight;
   },
   answer({ comparison, answer, parsed, reasoning, tokens }) {
-    const { item, summary, row, reasoning: paragraph, set, round } = run.sets.get(comparison);
+    const { item, summary, spoken, row, reasoning: paragraph, set } = run.sets.get(comparison);
     const winner = answer[0];
     paragraph.textContent = reasoning || "The model wrote no reasoning.";
     row.replaceChildren(...chips(set, winner));
     if (!parsed) summary.append(make("span", { className: "unclear", textContent: "no clear answer: the first counts" }));
-    const label = `Comparison ${comparison + 1}, round ${round + 1}: passage ${winner + 1} of ${set.length}, ${start(run.texts[winner])}`;
-    summary.setAttribute("aria-label", label);
+    spoken.textContent += `. Passage ${winner + 1} won: ${start(run.texts[winner])}. `;
     item.className = "";
     item.firstChild.open = false;
     run.answered += 1;
@@ -253,7 +257,16 @@ $("example").addEventListener("click", () => {
   counted();
   $("start").focus();
 });
-fetch("ready").then(
-  async (response) => response.ok || fail(`Not ready yet: ${(await response.json()).message}`),
-  () => fail("The server does not answer."),
-);
+
+let unready = ""; // the problem that is shown until the server is ready
+async function ready() {
+  const problem = await fetch("ready").then(
+    async (response) => (response.ok ? "" : `Not ready yet: ${(await response.json().catch(() => ({}))).message ?? response.status}`),
+    () => "The server does not answer.",
+  );
+  if (problem) fail(problem);
+  else if (unready && $("problem").textContent === unready) $("problem").hidden = true;
+  unready = problem;
+  if (problem) setTimeout(ready, 2000);
+}
+ready();
