@@ -76,17 +76,23 @@ def scores(n: int, chosen: Sequence[int], trace: Sequence[Vote]) -> tuple[float,
 
 
 def means(trace: Sequence[Vote]) -> dict[int, float]:
-    """The mean of the model's own scores of each position that has one."""
-    found: dict[int, list[float]] = {}
-    for comparison in trace:
+    """The mean of the model's own scores of each position that has one, in the last round that showed it.
+
+    (Of several hops each round shows other passages as known, so that their scores are not of one kind.)
+    """
+    found: dict[int, tuple[int, list[float]]] = {}
+    for comparison in sorted(trace, key=lambda one: one.round):
         for position, score in zip(comparison.set, comparison.scores, strict=False):
-            if score is not None:
-                found.setdefault(position, []).append(score)
-    return {position: sum(own) / len(own) for position, own in found.items()}
+            before = found.get(position)
+            own = before[1] if before and before[0] == comparison.round else []
+            found[position] = comparison.round, own if score is None else [*own, score]
+    return {position: sum(own) / len(own) for position, (_, own) in found.items() if own}
 
 
 class Outcomes(Generic[J]):
     """The outcomes of a trace by position: `seen` counts its comparisons, `won` those whose answer begins with it.
+
+    `means` are the model's own scores.
 
     One pass over the trace, linear in the passages shown; then each position takes the time of one decision.
     """
@@ -97,6 +103,10 @@ class Outcomes(Generic[J]):
         self._won = {winner(votes): votes for votes in decided}
         self._shown = {position: comparison for comparison in trace for position in comparison.set}
         self._named = {comparison.answer[0]: comparison for comparison in trace}
+        self.means, self._scored = means(trace), dict[int, J]()
+        for comparison in trace if self.means else ():
+            own = zip(comparison.set, comparison.scores, strict=False)
+            self._scored |= {position: comparison for position, score in own if score is not None}
         self.seen = Counter(chain.from_iterable([set(comparison.set) for comparison in trace]))
         self.won = Counter([comparison.answer[0] for comparison in trace])
 
@@ -115,8 +125,11 @@ class Outcomes(Generic[J]):
         """The comparison that explains the rank of a position best.
 
         Of the votes on the last set that it won the last that names it, or the one with its highest probability; else
-        the last comparison that names it, or that shows it; None if it was never shown.
+        the last comparison that names it, or that shows it; None if it was never shown. Of a model that gives scores
+        the last with a score of its last round, or else the last that shows it.
         """
+        if (last := self._shown.get(position)) is not None and last.scores:
+            return self._scored[position] if position in self.means else last
         votes = self._won.get(position)
         if votes is None:
             return self._named.get(position) or self._shown.get(position)

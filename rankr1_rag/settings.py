@@ -259,7 +259,12 @@ class Settings:
         most=19,
     )
     passes: int | None = declare(
-        None, "Passes of windows over all candidates, for a listwise format", SELECTION, "as many as k needs", least=1
+        None,
+        "Passes of windows, each over all candidates, for a listwise format",
+        SELECTION,
+        "as many as k needs",
+        least=1,
+        most=100,
     )
     votes: Votes = declare(
         1,
@@ -359,7 +364,7 @@ class Settings:
         decided["format"] = format = FORMATS[format] if isinstance(format, str) else format
         decided["algorithm"] = self.algorithm or {"listwise": "window", "scored": SCORES}.get(format.kind, "tournament")
         if self.size is None:
-            decided["size"] = min(decided["size"], format.most)
+            decided["size"] = min(decided["size"], format.max_passages)
         if self.reasoning_tokens is None and format.reasoning and not known.format.reasoning:
             decided["reasoning_tokens"] = UNKNOWN.reasoning_tokens
         decided["in_flight"] = self.in_flight or getattr(backend, "capacity", None) or 64
@@ -421,15 +426,36 @@ RULES: tuple[Rule, ...] = (
         "algorithm={0.algorithm!r} needs a scored format (got format={0.format.name!r}): use 'grouprank' for example",
     ),
     (
-        lambda plan: plan.size > plan.format.most,
-        "format={0.format.name!r} shows {0.format.most} passage(s) in a prompt (got size={0.size}): use a smaller size",
+        lambda plan: plan.algorithm != SCORES and plan.format.kind == "scored",
+        "format={0.format.name!r} gives scores (got algorithm={0.algorithm!r}): use algorithm='scores', its default",
+    ),
+    (
+        lambda plan: plan.format.choices and plan.format.reasoning and plan.force == "never",
+        "format={0.format.name!r} asks for its score after the reasoning, which force='never' forbids: use "
+        "force='truncated'",
+    ),
+    (
+        lambda plan: (
+            plan.size == 1
+            and plan.votes not in (1, "auto")
+            and (
+                not plan.temperature or (plan.format.choices and not (plan.format.reasoning and plan.reasoning_tokens))
+            )
+        ),
+        "votes={0.votes} would ask about each passage in the same words (got size=1, temperature={0.temperature:g}): "
+        "use votes=1, or a temperature with a format that reasons",
+    ),
+    (
+        lambda plan: plan.size > plan.format.max_passages,
+        "format={0.format.name!r} shows {0.format.max_passages} passage(s) in a prompt (got size={0.size}): use a "
+        "smaller size",
     ),
     (
         lambda plan: plan.size == 1 and plan.algorithm != SCORES,
         "algorithm={0.algorithm!r} needs sets of 2 or more (got size=1): use algorithm='scores' or a larger size",
     ),
     (
-        lambda plan: (plan.format.choices or plan.format.begun or plan.format.raw) and not plan.backend.can_continue,
+        lambda plan: (plan.format.choices or plan.format.prefill or plan.format.raw) and not plan.backend.can_continue,
         "format={0.format.name!r} needs a backend that continues a begun answer (got model={0.backend.model!r}): use "
         "server= if it is a server, or vllm or transformers",
     ),

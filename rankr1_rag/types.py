@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Literal
 
 from rankr1_rag import scoring
 
@@ -70,7 +70,8 @@ class Comparison:
     text names no passage of the set: then the answer is the set's first-stage best. `lenient`: the text names one, in
     another form than that of the format. `known` are the positions that
     were shown as known. `round` counts from 0. `reasoning_tokens` are part of the completion. `probabilities` of the
-    labels, along `set`, sum 1, if requested.
+    labels, along `set`, sum 1, if requested. `scores` along `set`, from 0 to 1 and None where there is none, if the
+    model gives scores; then `answer` is by score.
     """
 
     set: tuple[int, ...]
@@ -85,14 +86,7 @@ class Comparison:
     probabilities: tuple[float, ...] | None = None
     known: tuple[int, ...] = ()
     lenient: bool = False
-    scores: ClassVar[tuple[float | None, ...]] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredComparison(Comparison):
-    """A comparison whose answer is scores from 0 to 1 along `set`, None where there is none; `answer` is by score."""
-
-    scores: tuple[float | None, ...] = ()  # type: ignore[misc]
+    scores: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +154,8 @@ class Explanation:
     Of several votes that made it win a set, `comparison` is the last that names it. `won` and `lost` count its
     comparisons. `selected` is False for a passage that the model did not select: it keeps its first-stage order or, in
     a ranking that ended early, has its place in the best order so far. `failure` is the error for which the whole
-    ranking is the first-stage order.
+    ranking is the first-stage order. `score` is the mean of the model's own scores, from 0 to 1, None if there is none;
+    then `comparison` is the last with a score.
     """
 
     rank: int
@@ -171,20 +166,12 @@ class Explanation:
     lost: int
     comparison: Comparison | None
     failure: str | None = None
+    score: float | None = None
 
     @property
     def reasoning(self) -> str:
         """The model's reasoning in that comparison; "" if there is none."""
         return self.comparison.reasoning if self.comparison else ""
-
-    @property
-    def score(self) -> float | None:
-        """The model's own score of the passage in that comparison, from 0 to 1; None if there is none."""
-        return (
-            dict(zip(self.comparison.set, self.comparison.scores, strict=False)).get(self.position)
-            if self.comparison
-            else None
-        )
 
     def __str__(self) -> str:
         name = self.passage.title or f"passage {self.passage.id or self.position}"
@@ -199,6 +186,8 @@ class Explanation:
             record += ", with a label that had to be forced"
         if self.score is not None:
             record = f"score {self.score:.2f}"
+        elif self.comparison.scores:
+            record = "without a score"
         if not self.selected:
             record += "; not selected"
         return f"{self.rank}. {name}: {record}" + (f"\n   {self.reasoning}" if self.reasoning else "")
@@ -295,6 +284,7 @@ class Ranking:
             lost=outcomes.seen[position] - outcomes.won[position],
             comparison=outcomes.deciding(position),
             failure=self.failure,
+            score=outcomes.means.get(position),
         )
 
     @cached_property

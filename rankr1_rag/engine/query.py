@@ -97,7 +97,7 @@ class Budget:
         The passages of a set share equally what the context leaves after the completion and the overhead.
         """
         known_tokens: frozenset[str] | None = getattr(backend, "special_tokens", None)
-        special, asked = special_pattern(known_tokens) if known_tokens else None, self.format.asked
+        special, asked = special_pattern(known_tokens) if known_tokens else None, self.format.query_text
         context, count, shown = backend.context, backend.count, sanitise(asked(query) if asked else query, special)
         lines = [self.format.line(passage, special) for passage in candidates]
         limits = [] if self.query_tokens is None else [self.query_tokens]
@@ -119,7 +119,7 @@ class Budget:
             limit = share if limit is None else min(limit, share)
         if limit is None:
             return Texts(cut, tuple(lines), int(cut != shown), size=sets, special=special)
-        texts = [self.cut(one, line, limit, shown, count) for one, line in zip(candidates, lines, strict=True)]
+        texts = [self.cut(one, line, limit, shown, count, special) for one, line in zip(candidates, lines, strict=True)]
         pairs = [(a, b) for a, b in zip([shown, *lines], [cut, *texts], strict=True) if a != b]
         lost = sum(tokens(a, count) - tokens(b, count) for a, b in pairs)
         letters, left = (
@@ -128,11 +128,22 @@ class Budget:
         cut_share = 1 - left / max(1, letters)
         return Texts(cut, tuple(texts), len(pairs), max(0, lost), cut_share, sets, limit, special)
 
-    def cut(self, passage: Passage, line: str, limit: int, query: str, count: Callable[[str], int | None]) -> str:
-        """A passage of at most `limit` tokens; a window keeps the title, unless that takes more than half of them."""
+    def cut(
+        self,
+        passage: Passage,
+        line: str,
+        limit: int,
+        query: str,
+        count: Callable[[str], int | None],
+        special: Special = None,
+    ) -> str:
+        """A passage of at most `limit` tokens; a window keeps the title, unless that takes more than half of them.
+
+        With the title stays what the format writes around it.
+        """
         if self.clip == "head":
             return clip(line, limit, count)
-        title = sanitise(passage.title).strip()
+        title = self.format.line(replace(passage, text=""), special).strip() if passage.title else ""
         left = limit - tokens(f"{title} ", count) - 1
         if not title or 2 * left < limit or not line.startswith(f"{title} "):
             return clip_to_window(line, limit, query, count)
@@ -368,7 +379,7 @@ class QueryRun:
             clipped_tokens=self.texts.clipped_tokens,
             seconds=seconds,
             failure=failure,
-            chosen=None if fusion is None else tuple(self.chosen),
+            chosen=None if fusion is None else tuple(self.chosen[: self.wanted]),
             retrieved=len(self.candidates) - self.first_stage,
             truncated=truncated,
         )

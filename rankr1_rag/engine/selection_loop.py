@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import factorial
 from typing import Any, Literal, TypeVar
@@ -32,7 +32,6 @@ from rankr1_rag.types import (
     Message,
     Ranking,
     Reason,
-    ScoredComparison,
     TokenLogprob,
     Truncated,
 )
@@ -156,11 +155,10 @@ class SelectionLoop:
             k = k if k < run.wanted - len(run.chosen) else len(left)
             selection = scores(len(left), k, run.texts.size, run.places, epochs=votes, seed=plan.seed)
         else:
-            algorithm = (
-                partial(window, step=plan.step, passes=plan.passes)
-                if plan.algorithm in LISTWISE
-                else ALGORITHMS[plan.algorithm]
-            )
+            algorithm = ALGORITHMS[plan.algorithm]
+            if plan.algorithm in LISTWISE:  # of smaller sets, where texts are long, the same part overlaps
+                part = plan.step and max(1, plan.step * run.texts.size // plan.size)
+                algorithm = partial(window, step=part, passes=plan.passes)
             selection = algorithm(len(left), k, run.texts.size, run.places)
             if votes > 1:
                 selection = voted(selection, votes, plan.seed)
@@ -193,7 +191,7 @@ class SelectionLoop:
 
         For the algorithm "scores" it is the score of each position.
         """
-        compare = self.comparer.judge if self.plan.format.choices else self.comparer.compare
+        compare = self.comparer.compare_by_token if self.plan.format.choices else self.comparer.compare
         async with run.turn or nullcontext():
             first = await compare(run, shown, sample)
         run.trace.add(first, place)
@@ -284,7 +282,10 @@ class Comparer:
                 )
                 probabilities, requested = await self.probabilities(opened, label, sample)
                 completion = summed(completion, requested)
-        comparison = Comparison(
+        scores: tuple[float | None, ...] = ()
+        if format.kind == "scored":
+            scores = (format.scores(read, n) if places else None) or (None,) * n
+        return Comparison(
             set=shown,
             answer=answer,
             completion=completion,
@@ -297,13 +298,10 @@ class Comparer:
             probabilities=probabilities,
             known=known,
             lenient=lenient is not None,
+            scores=scores,
         )
-        if format.kind != "scored":
-            return comparison
-        values = {one.name: getattr(comparison, one.name) for one in fields(comparison)}
-        return ScoredComparison(**values, scores=(format.scores(read, n) if places else None) or (None,) * n)
 
-    async def judge(self, run: QueryRun, shown: Set, sample: int = 0) -> ScoredComparison:
+    async def compare_by_token(self, run: QueryRun, shown: Set, sample: int = 0) -> Comparison:
         """Ask for the score of one passage: the probability of the first of the format's choices, after reasoning."""
         plan, format, known, lines = self.plan, self.plan.format, tuple(run.chosen), run.texts.lines
         messages = format.messages(run.texts.query, [lines[one] for one in shown], [lines[one] for one in known])
@@ -317,7 +315,7 @@ class Comparer:
         found, requested = await self.probabilities(opened, None, sample)
         label = replace(requested[0], text=opened.text + requested[0].text, logprobs=None)
         completion = summed(label, [first, *requested[1:]])
-        return ScoredComparison(
+        return Comparison(
             set=shown,
             answer=shown,
             completion=completion,
@@ -346,9 +344,11 @@ class Comparer:
         requested = [] if label else [await self.force(opened, sample)]
         found = shares(opened.choices, (label or requested[0]).logprobs or ())
         if found is None:
+            format, votes = self.plan.format, "votes=3, or "
+            needs = f"format={format.name!r} needs" if format.choices else "probabilities=True and votes='auto' need"
             raise BackendError(
-                f"the model {self.plan.backend.model!r} gives no token alternatives, which probabilities=True, "
-                f"votes='auto' and scores of one token need: use votes=3, or vLLM or transformers"
+                f"the model {self.plan.backend.model!r} gives no token alternatives, which {needs}: use "
+                f"{'' if format.choices else votes}vLLM, transformers or a server that gives them"
             )
         while found.opened:
             pooled = {begun: (mass, opened.after(begun)) for begun, mass in found.opened.items()}

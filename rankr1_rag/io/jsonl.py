@@ -44,7 +44,6 @@ from rankr1_rag.types import (
     Query,
     Ranking,
     Reason,
-    ScoredComparison,
     TokenLogprob,
     Truncated,
 )
@@ -64,9 +63,9 @@ def positions(record: Mapping[str, Any], name: str, n: int) -> tuple[int, ...]:
 
 
 def comparison_to_json(comparison: Comparison) -> Json:
-    """All its fields by their names, a log-probability of -inf as text; `known` and `lenient` only if there is any."""
+    """All its fields by their names, a log-probability of -inf as text; `known`, `lenient`, `scores` only if any."""
     record = asdict(comparison)
-    for name in ("known", "lenient"):
+    for name in ("known", "lenient", "scores"):
         if not record[name]:
             del record[name]
     logprobs = comparison.completion.logprobs
@@ -101,12 +100,11 @@ def _comparison_from_json(record: Mapping[str, Any], n: int) -> Comparison:
         "known": positions(record, "known", n) if "known" in record else (),
         **plain_fields(Comparison, record),
     }
-    if "scores" not in record:
-        return Comparison(**values)
-    none = [one is None for one in member(record, "scores", "an array")]
-    filled = {"scores": [0 if one is None else one for one in record["scores"]]}
-    found = _probabilities(filled, "scores", len(members)) or ()
-    return ScoredComparison(**values, scores=tuple(None if no else one for no, one in zip(none, found, strict=True)))
+    if "scores" in record:
+        own = member(record, "scores", "an array")
+        found = _probabilities({"scores": [0 if one is None else one for one in own]}, "scores", len(members)) or ()
+        values["scores"] = tuple(None if one is None else score for one, score in zip(own, found, strict=True))
+    return Comparison(**values)
 
 
 def plain_fields(owner: type, record: Mapping[str, Any]) -> Json:

@@ -1,10 +1,9 @@
 """The formats of other authors' models, byte for byte, with their own way to prepare texts and to read answers.
 
-Each is quoted from the code of its authors, whose source, commit and licence are below it. tests/prompt/authors.py runs
+Each is quoted from the code of its authors, whose source, commit and licence are below it. tests/golden/authors.py runs
 that code for the recorded prompts and answers. What differs on purpose:
 
 * Texts are sanitised, as in every format: see `prompt.texts`. Passages are clipped by `passage_tokens`.
-* Of the library ftfy, `plain` does everything but the repair of texts that were decoded with a wrong encoding.
 * Reasoning without an answer names no passage, and neither does a label 0. (Their code reads all numbers in the
   reasoning, or the last passage.)
 """
@@ -16,53 +15,16 @@ import re
 import unicodedata
 from contextlib import suppress
 from dataclasses import replace
-from html import unescape
 
 from rankr1_rag.prompt.format import Format
 
 _LABEL = re.compile(r"\[(\d+)\]")
 _NUMBER = re.compile(r"\d+")
-_ENTITY = re.compile("&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][0-9A-Za-z]{1,30});")
-_ANSI = re.compile("\x1b\\[[0-9;]*+[a-zA-Z]")
-_LINE_END = re.compile("\r\n?|[\u2028\u2029\x85]")
-_LIGATURES = [*range(0x132, 0x134), 0x149, *range(0x1C4, 0x1CD), *range(0x1F1, 0x1F4), *range(0xFB00, 0xFB07)]
-_PLAIN: dict[int, str | None] = {
-    **{code: bytes([code]).decode("cp1252", "ignore") or chr(code) for code in range(0x80, 0xA0)},
-    **{code: unicodedata.normalize("NFKC", chr(code)) for code in (0x3000, *range(0xFF01, 0xFFF0), *_LIGATURES)},
-    0xFB05: "\u017ft",
-    **dict.fromkeys([0x2BC, *range(0x2018, 0x201C)], "'"),
-    **dict.fromkeys(range(0x201C, 0x2020), '"'),
-    **dict.fromkeys([*range(9), 11, *range(14, 27), *range(28, 32), 127], None),
-    **dict.fromkeys([*range(0x206A, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFD)], None),
-}
 _ANSWER = re.compile(r"</think>\s*+<answer>")
 _BRACKET = re.compile(r"(\[\d+\])\]")
 _SCORE = re.compile(r'"\s*+\[?([0-9]{1,4})\]{0,2}\s*+"\s*+:\s*+"?([0-9]{1,4}(?:\.[0-9]{1,9})?)\b')
 _LONGEST = 20_000
 """Characters of an answer with scores."""
-
-
-def plain(text: str, *, entities: bool = True) -> str:
-    """The text with simple characters: no ligatures, curly quotes, full widths, control characters or HTML entities.
-
-    Entities stay from the first line on that holds a "<". NFC, line ends as LF. As by ftfy.fix_text, without its repair
-    of encodings.
-    """
-    if text.isascii() and text.isprintable() and "&" not in text:
-        return text
-    first = text.find("<")
-    cut = len(text) if first < 0 else text.rfind("\n", 0, first) + 1
-    parts = [text[:cut], text[cut:]]
-    for place, part in enumerate(parts):
-        before = ""
-        while part != before:
-            before = part
-            if entities and not place:
-                part = _ENTITY.sub(lambda found: unescape(found[0]), part)
-            part = _ANSI.sub("", _LINE_END.sub("\n", part.translate(_PLAIN))).replace("\x1b", "")
-            part = unicodedata.normalize("NFC", part)
-        parts[place] = part
-    return "".join(parts)
 
 
 def without_labels(text: str) -> str:
@@ -93,12 +55,16 @@ def behind_reasoning(text: str) -> str:
 
 def reasonrank_text(title: str, text: str) -> str:
     """A passage as ReasonRank shows it."""
-    return without_labels(plain(titled(title, text).strip()))
+    from ftfy import fix_text  # here: it takes 68 ms to import
+
+    return without_labels(fix_text(titled(title, text).strip()))
 
 
 def reasonrank_query(query: str) -> str:
     """A query as ReasonRank shows it: a whole prompt holds a "<", so entities stay."""
-    return plain(without_labels(query).strip(), entities=False)
+    from ftfy import fix_text
+
+    return fix_text(without_labels(query).strip(), unescape_html=False)
 
 
 def reasonrank_order(text: str, n: int) -> dict[int, float]:
@@ -128,9 +94,12 @@ def rearank_order(text: str, n: int) -> dict[int, float]:
 
 
 def rank_k_order(text: str, n: int) -> dict[int, float]:
-    """The labels of the last line, up to the first that comes again; what is no label between > or = is left out."""
+    """The labels of the last line, up to the first that comes again; what is no label between > or = is left out.
+
+    {} for reasoning that does not end.
+    """
     found: dict[int, float] = {}
-    for part in re.split("[>=]", text.strip().rpartition("\n")[2]):
+    for part in re.split("[>=]", behind_reasoning(text).strip().rpartition("\n")[2]):
         label = part.replace("[", "").replace("]", "").strip()
         if label.isdecimal() and len(label) < 5 and 1 <= int(label) <= n:
             if int(label) in found:
@@ -141,12 +110,16 @@ def rank_k_order(text: str, n: int) -> dict[int, float]:
 
 def rank_zephyr_text(title: str, text: str) -> str:
     """A passage as RankLLM shows it: 300 words."""
-    return without_labels(" ".join(plain(titled(title, text).strip()).split()[:300]))
+    from ftfy import fix_text
+
+    return without_labels(" ".join(fix_text(titled(title, text).strip()).split()[:300]))
 
 
 def rank_zephyr_query(query: str) -> str:
     """A query as RankLLM shows it."""
-    return plain(without_labels(query), entities=False)
+    from ftfy import fix_text
+
+    return fix_text(without_labels(query), unescape_html=False)
 
 
 def rank_zephyr_order(text: str, n: int) -> dict[int, float]:
@@ -162,11 +135,11 @@ def grouprank_text(title: str, text: str) -> str:
 def grouprank_scores(text: str, n: int) -> dict[int, float]:
     """The scores of the first answer, 0 to 10 as 0 to 1, from its last block of JSON; {} if there is none.
 
-    A label in one bracket too many and JSON without its end are read, too.
+    None is read in reasoning that does not end. A label in one bracket too many and JSON without its end are read, too.
     """
     _, begun, answer = text.partition("<answer>")
     answer = answer.partition("</answer>")[0] if begun else text.rpartition("</reason>")[2]
-    if len(answer) > _LONGEST:
+    if len(answer) > _LONGEST or (not begun and "<reason>" in answer):
         return {}
     blocks = [part.partition("```")[0] for part in answer.split("```json")[1:] if "```" in part]
     blocks = blocks or [part[part.index("{") :] + "}" for part in answer.split("}")[:-1] if "{" in part]
@@ -202,9 +175,9 @@ REASONRANK = Format(
     separator="\n",
     reasoning=True,
     bridge="\n",
-    shown=reasonrank_text,
-    asked=reasonrank_query,
-    reads=reasonrank_order,
+    passage_text=reasonrank_text,
+    query_text=reasonrank_query,
+    read_labels=reasonrank_order,
 )
 """github.com/8421BCD/ReasonRank (listwise_prompt_r1.toml, utils.py, rerank/rankllm.py), commit 06721fd, MIT."""
 
@@ -241,9 +214,9 @@ REARANK = Format(
     separator="\n",
     reasoning=True,
     bridge="\n",
-    opened="<answer> [",
-    shown=rearank_text,
-    reads=rearank_order,
+    forced_prefix="<answer> [",
+    passage_text=rearank_text,
+    read_labels=rearank_order,
 )
 """github.com/lezhang7/Rearank (rank_gpt.py), commit abb4bd0, Apache-2.0."""
 
@@ -270,9 +243,9 @@ RANK_K = Format(
     separator="\n\n",
     reasoning=True,
     bridge="\n\n",
-    opened="[",
-    shown=joined,
-    reads=rank_k_order,
+    forced_prefix="[",
+    passage_text=joined,
+    read_labels=rank_k_order,
 )
 """github.com/hltcoe/rank-k (rerank.py, utils.py), commit ecdf232, MIT."""
 
@@ -295,10 +268,10 @@ RANK_ZEPHYR = Format(
     separator="\n",
     reasoning=False,
     bridge="\n",
-    opened="[",
-    shown=rank_zephyr_text,
-    asked=rank_zephyr_query,
-    reads=rank_zephyr_order,
+    forced_prefix="[",
+    passage_text=rank_zephyr_text,
+    query_text=rank_zephyr_query,
+    read_labels=rank_zephyr_order,
 )
 """RankZephyr and RankVicuna, and other chat models without training.
 
@@ -306,8 +279,8 @@ github.com/castorini/rank_llm (rerank/prompt_templates/rank_zephyr_template.yaml
 rerank/listwise/response_utils.py), commit 1b3cabb, Apache-2.0.
 """
 
-QWEN3_LISTWISE = replace(RANK_ZEPHYR, name="qwen3-listwise", begun="<think>\n\n</think>\n\n")
-"""The same for Qwen3 without reasoning: `begun` is what its template writes with enable_thinking=False."""
+QWEN3_LISTWISE = replace(RANK_ZEPHYR, name="qwen3-listwise", prefill="<think>\n\n</think>\n\n")
+"""The same for Qwen3 without reasoning: `prefill` is what its template writes with enable_thinking=False."""
 
 QWEN3_LISTWISE_REASONING = replace(RANK_ZEPHYR, name="qwen3-listwise-reasoning", reasoning=True, bridge="\n\n")
 """The same for Qwen3 with reasoning."""
@@ -365,9 +338,9 @@ GROUPRANK = Format(
     reasoning=True,
     bridge="\n",
     tag="reason",
-    opened='<answer>\n```json\n{"[1]": ',
-    shown=grouprank_text,
-    reads=grouprank_scores,
+    forced_prefix='<answer>\n```json\n{"[1]": ',
+    passage_text=grouprank_text,
+    read_labels=grouprank_scores,
 )
 """github.com/AQ-MedAI/Diver (Reranker/rerank_groupwise.py), commit 95b111b, Apache-2.0."""
 
@@ -388,9 +361,9 @@ QWEN3_RERANKER = Format(
     separator="",
     reasoning=False,
     bridge="",
-    most=1,
-    begun="<think>\n\n</think>\n\n",
-    shown=joined,
+    max_passages=1,
+    prefill="<think>\n\n</think>\n\n",
+    passage_text=joined,
     choices=("yes", "no"),
 )
 """github.com/QwenLM/Qwen3-Embedding (README.md, examples/qwen3_reranker_transformers.py), commit f4ad0c4; the models
@@ -412,9 +385,9 @@ RANK1 = Format(
     separator="",
     reasoning=True,
     bridge="",
-    most=1,
+    max_passages=1,
     raw=True,
-    shown=joined,
+    passage_text=joined,
     choices=(" true", " false"),
 )
 """Rank1, and LimRank with the same prompt.
@@ -439,8 +412,8 @@ MXBAI_RERANK_V2 = Format(
     separator="",
     reasoning=False,
     bridge="",
-    most=1,
-    shown=joined,
+    max_passages=1,
+    passage_text=joined,
     choices=("1", "0"),
 )
 """github.com/mixedbread-ai/mxbai-rerank (mxbai_rerank/mxbai_rerank_v2.py), commit 8e709dc, Apache-2.0.

@@ -94,13 +94,14 @@ class Format:
     the passages, or behind the query if `user` has no such place.
 
     The rest is for formats of other models:
-    `most` is the most passages of a prompt; a format for one needs no `{num}`.
+    `max_passages` is the most passages of a prompt; a format for one needs no `{num}`.
     `opening`: pairs of a role and a text, turns before that of `user`; they hold slots, too.
     `reply`: each passage has a turn, and the model answers it with this text; then there is no `{docs}`.
-    `begun`: the beginning of the model's turn. `raw`: the user text is the whole prompt, without a chat template.
-    `tag`: the name of the tags of reasoning. `opened`: the beginning of an answer that is forced.
-    `shown` makes the text that is shown of a title and a text, `asked` that of a query, before they are sanitised.
-    `reads` reads the labels of an answer to n passages, best first, with their scores if there are any.
+    `prefill`: the beginning of the model's turn. `raw`: the user text is the whole prompt, without a chat template.
+    `tag`: the name of the tags of reasoning. `forced_prefix`: the beginning of an answer that is forced.
+    `passage_text` makes the text that is shown of a title and a text, `query_text` that of a query; then they are
+    sanitised.
+    `read_labels` reads the labels of an answer to n passages, best first, with their scores if there are any.
     `choices`: the score is the probability of the first of these two answers, measured against the second.
     """
 
@@ -113,16 +114,16 @@ class Format:
     reasoning: bool
     bridge: str
     known: str = " (already known: {line})"
-    most: int = 20
+    max_passages: int = 20
     opening: tuple[tuple[str, str], ...] = ()
     reply: str = ""
-    begun: str = ""
+    prefill: str = ""
     raw: bool = False
     tag: Literal["think", "reason"] = "think"
-    opened: str = "<answer>["
-    shown: Callable[[str, str], str] | None = None
-    asked: Callable[[str], str] | None = None
-    reads: Callable[[str, int], Mapping[int, float]] | None = None
+    forced_prefix: str = "<answer>["
+    passage_text: Callable[[str, str], str] | None = None
+    query_text: Callable[[str], str] | None = None
+    read_labels: Callable[[str, int], Mapping[int, float]] | None = None
     choices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -134,7 +135,7 @@ class Format:
             raise ValueError(f"format {self.name!r}: the user text may hold {{known}} once, before {{docs}}")
         if self.known.count("{line}") != 1:
             raise ValueError(f"format {self.name!r}: the text of a known passage must hold {{line}} exactly once")
-        if "{num}" not in self.prefix and self.most > 1:
+        if "{num}" not in self.prefix and self.max_passages > 1:
             raise ValueError(f"format {self.name!r}: the prefix {self.prefix!r} must hold {{num}}")
 
     @property
@@ -147,12 +148,12 @@ class Format:
     def render(self, query: str, passages: Sequence[Passage], known: Sequence[Passage] = ()) -> list[Message]:
         """The messages that show a query, the known passages and 1..n to choose from, sanitised."""
         lines, context = ([self.line(passage) for passage in some] for some in (passages, known))
-        return self.messages(sanitise(self.asked(query) if self.asked else query), lines, context)
+        return self.messages(sanitise(self.query_text(query) if self.query_text else query), lines, context)
 
     def line(self, passage: Passage, special: Special = None) -> str:
         """A passage as it is shown, sanitised and without its label: `title text`; `special` as in `sanitise`."""
-        if self.shown is not None:
-            return sanitise(self.shown(passage.title, passage.text), special)
+        if self.passage_text is not None:
+            return sanitise(self.passage_text(passage.title, passage.text), special)
         shown = f"{passage.title} {passage.text}".strip() if passage.title else passage.text.strip()
         if "[" not in shown and shown.isascii() and sanitise(shown, special) is shown:
             return shown  # as most are
@@ -173,7 +174,7 @@ class Format:
         shown = "".join([values[part] if place % 2 else part for place, part in enumerate(parts)])
         system: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
         last: Message = {"role": "raw" if self.raw else "user", "content": shown}
-        if not (self.opening or self.reply or self.begun):
+        if not (self.opening or self.reply or self.prefill):
             return [*system, last]
         for role, text in self.opening:
             whole = "".join([values[part] if place % 2 else part for place, part in enumerate(_SLOT.split(text))])
@@ -181,7 +182,7 @@ class Format:
         for label, doc in enumerate(docs if self.reply else (), 1):
             reply = self.reply.replace("{num}", str(label))
             system += [{"role": "user", "content": doc}, {"role": "assistant", "content": reply}]
-        return [*system, last, *([{"role": "assistant", "content": self.begun}] if self.begun else [])]
+        return [*system, last, *([{"role": "assistant", "content": self.prefill}] if self.prefill else [])]
 
     def answer_tokens(self, n: int) -> int:
         """Enough tokens for the answer of n passages, tags included."""
@@ -200,8 +201,8 @@ class Format:
             if (scores := self.scores(text, n)) is None:
                 return None
             return tuple(sorted(range(n), key=[1 if one is None else -one for one in scores].__getitem__))
-        if self.reads is not None:
-            return self._places([*self.reads(text, n)], n)
+        if self.read_labels is not None:
+            return self._places([*self.read_labels(text, n)], n)
         groups = [
             group
             for group in _GROUP.findall(last_answer(self._parts[2].sub(_blanked, text))[1])
@@ -213,7 +214,7 @@ class Format:
 
     def scores(self, text: str, n: int) -> tuple[float | None, ...] | None:
         """The score of each place in a scored answer, None for one that it leaves out; None if it gives none."""
-        found = {} if self.reads is None else self.reads(text, n)
+        found = {} if self.read_labels is None else self.read_labels(text, n)
         return tuple([found.get(label) for label in range(1, n + 1)]) if found.keys() & {*range(1, n + 1)} else None
 
     def lenient(self, text: str, n: int) -> tuple[int, ...] | None:
@@ -315,15 +316,15 @@ class Format:
                 text = f"{text} </{self.tag}>"
             elif self.reasoning and not tags.search(text):
                 text = f"<{self.tag}>{text} </{self.tag}>"
-            opened = f"{text}{self.bridge if text else ''}{self.opened}"
+            opened = f"{text}{self.bridge if text else ''}{self.forced_prefix}"
         if can_continue:
-            before = messages[:-1] if self.begun else messages
-            said = self.begun + sanitise_reply(opened, special)
+            before = messages[:-1] if self.prefill else messages
+            said = self.prefill + sanitise_reply(opened, special)
             turn: list[Message] = [{"role": "assistant", "content": said}] if said else []
-            answer = "" if self.choices else self.opened
+            answer = "" if self.choices else self.forced_prefix
             return Forced([*before, *turn], opened, choices, self.answer_tokens(n), answer)
         ask = _ASK_SETWISE if self.kind == "setwise" else _ASK_LISTWISE
-        if self.kind == "scored" or "<answer>" not in self.opened:
+        if self.kind == "scored" or "<answer>" not in self.forced_prefix:
             ask = _ASK_AGAIN
         said = sanitise_reply(text, special)
         turn = [{"role": "assistant", "content": said}, {"role": "user", "content": ask}]

@@ -98,22 +98,24 @@ def window(
     front in a pass, and further passes order the rest. A set shows the order found so far, not the first-stage order:
     if an answer names only some of the set, they come first and the others stay as shown.
 
-    `step` is the distance of consecutive sets: half a set if it leaves no overlap. With `passes` there are as many,
-    whatever k is. Then a set is asked as soon as the sets before it that share a place with it are answered, so that a
-    further pass takes few more rounds; the result is that of one set after another.
+    `step` is the distance of consecutive sets, below `size`. With `passes` there are as many, each over all positions
+    again, whatever k is. Then a set is asked as soon as the sets before it that share a place with it are answered, so
+    that a further pass takes few more rounds; the result is that of one set after another.
     """
+    if step is not None and not 0 < step < size:
+        raise ValueError(f"step, the distance of sets, must be at least 1 and below size={size} (got {step})")
     order, chosen, placed, plan, number = list(range(n)), [] if chosen is None else chosen, 0, list[range](), 0
-    while placed < (k if passes is None else n) and number != passes:
-        overlap = min(k - placed if k > placed else size, size // 2)
-        if step is not None:
-            overlap = size - step if step < size else size // 2
+    while placed < k if passes is None else n and number < passes:
+        overlap = size - step if step else min(k - placed, size // 2)
         stop = n
         while True:
             plan.append(range(max(placed, stop - size), stop))
             if plan[-1].start == placed:
                 break
             stop = plan[-1].start + overlap
-        placed, number = placed + overlap if n - placed > size else n, number + 1
+        number += 1
+        if passes is None:
+            placed = placed + overlap if n - placed > size else n
     rounds, last = list[list[range]](), [0] * n  # the last round, from 1, that changes each place
     for span in plan:
         at = len(rounds) if passes is None else max(last[span.start : span.stop])

@@ -116,6 +116,15 @@ def test_a_refused_raw_prompt_is_not_sent_another_way(server: Server) -> None:
     assert len(server.seen) == 1
 
 
+def test_a_raw_prompt_is_sent_again_without_a_field_that_the_server_refuses(server: Server) -> None:
+    server.answer({"error": {"message": "top_k is not supported"}}, status=400)
+    server.answer({"choices": [{"text": " true", "finish_reason": "stop"}]})
+    backend = server.backend(server="vllm")
+    assert ask(backend, Request([{"role": "raw", "content": "x"}], 8)).text == " true"
+    assert [("top_k" in seen.body, seen.body["prompt"]) for seen in server.seen] == [(True, "x"), (False, "x")]
+    assert [seen.path for seen in server.seen] == ["/v1/completions"] * 2
+
+
 def test_an_unknown_server_gets_what_every_server_knows_and_extra_body(server: Server) -> None:
     request = Request([{"role": "user", "content": "a\udc80b é 𝄞"}], 8, stop=("</answer>",), choices=("1", "2"), seed=3)
     ask(server.backend(extra_body={"reasoning_effort": "low", "temperature": None}), request)

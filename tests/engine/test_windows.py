@@ -31,7 +31,7 @@ def ranked(format: str, n: int = 45, cut: bool = False, **settings: Any) -> Rank
         if last["role"] == "assistant" and last["content"].endswith("["):
             return Completion(f"{order[1:]}</answer>")
         if not cut:
-            tagged = f"<answer>{order}</answer>" if "<answer>" in FORMATS[format].opened else order
+            tagged = f"<answer>{order}</answer>" if "<answer>" in FORMATS[format].forced_prefix else order
             return Completion(f"<think>1 of 2</think>\n{tagged}" if FORMATS[format].reasoning else tagged)
         return Completion("<think>[1] is not" if FORMATS[format].reasoning else "", finish_reason="length")
 
@@ -54,15 +54,16 @@ def test_a_perfect_judge_gives_the_exact_order_also_if_it_is_forced(format: str,
 def test_passes_are_asked_side_by_side() -> None:
     ranking = ranked("reasonrank", n=100, k=30, step=10, passes=3)
     assert ranking.order[:30] == tuple(range(99, 69, -1))
-    assert (ranking.cost.comparisons, ranking.cost.rounds) == (24, 11)
-    assert ranked("reasonrank", n=100, k=30).order[:30] == ranking.order[:30]
+    assert (ranking.cost.comparisons, ranking.cost.rounds) == (27, 13)
+    assert ranked("reasonrank", n=100, k=30, step=10, passes=2).order[20:30] != ranking.order[20:30]
 
 
-def test_a_context_too_small_for_the_step_still_overlaps() -> None:
-    ranking = ranked("rank-zephyr", n=30, k=3, step=15, size=20)
-    assert ranking.order[:3] == (29, 28, 27)
+def test_where_the_context_makes_sets_smaller_the_same_part_of_them_overlaps() -> None:
     backend = Scripted(lambda messages: order_of(messages), context=900, count=lambda text: len(text.split()))
-    texts = [f"text {one} " + "word " * 200 for one in range(12)]
-    small = Reranker(backend, format="rank-zephyr", k=2, step=10, clip="head").rank("which?", texts)
-    assert small.order[:2] == (11, 10)
-    assert max(len(one.set) for one in small.trace) < 10
+    texts = [f"text {one} " + "word " * 200 for one in range(40)]
+    for distance in (1, 5, 10, 19):
+        reranker = Reranker(backend, format="rank-zephyr", k=2, size=20, step=distance, passes=1, clip="head")
+        first, second, *_ = reranker.rank("which?", texts).trace
+        size = len(first.set)
+        assert 4 <= size < 10
+        assert len({*first.set} & {*second.set}) == size - max(1, distance * size // 20)

@@ -87,6 +87,24 @@ def test_figures_depend_on_the_seed_and_on_no_order_and_no_global_random_state(f
     assert figures(one) != figures(made(few, judges, ways, replace(SMALL, seed=1)))
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "comparisons", "rounds"),
+    [
+        ("window/10x1", 20, 9, 9),
+        ("window/10x2", 20, 18, 11),
+        ("window/10x2:3", 20, 54, 11),
+        ("window/10x2", 10, 38, 21),
+    ],
+)
+def test_windows_of_the_authors_are_ways_and_a_second_pass_mends_the_front(
+    name: str, size: int, comparisons: int, rounds: int
+) -> None:
+    way, worth = way_named(name), [float(one) for one in range(100)]
+    found = played(way.make(100, 10, size, 0), judge_named("perfect")(worth, "seed"), way.listwise)
+    assert (found.comparisons, found.rounds) == (comparisons, rounds)
+    assert found.chosen[:5] == (99, 98, 97, 96, 95)
+
+
 def test_a_judge_without_noise_is_perfect_and_one_without_bias_is_only_noisy(few: Queries) -> None:
     ways = ["heapsort", "tournament:3", "window"]
     like = {"perfect": ["noisy:0", "circular:0", "ends:0:0"], "noisy:0.5": ["first:0:0.5", "last:0:0.5", "ends:0:0.5"]}
@@ -161,6 +179,10 @@ def test_a_circular_judge_keeps_to_its_preferences_and_has_circles_among_them() 
         (["--algorithm", "quicksort"], r"no algorithm is called 'quicksort': there are ahead, bubblesort"),
         (["--algorithm", "heapsort:0"], r"'0' is not a whole number from 1"),
         (["--algorithm", "ahead", "--algorithm", "ahead"], r"algorithm 'ahead' is named twice"),
+        (["--algorithm", "heapsort/10x2"], r"'heapsort/10x2': only window has steps and passes, as window/STEPxPASSES"),
+        (["--algorithm", "window/10"], r"as window/STEPxPASSES, 10x2 say"),
+        (["--algorithm", "window/20x1"], r"as window/STEPxPASSES"),
+        (["--algorithm", "window/10x0"], r"as window/STEPxPASSES"),
         (["--judge", "honest"], r"no judge is called 'honest': there are perfect, noisy:NOISE"),
         (["--judge", "noisy"], r"no judge is called 'noisy'"),
         (["--judge", "noisy:-1"], r"judge 'noisy:-1': '-1' is not a number from 0"),

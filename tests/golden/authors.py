@@ -1,7 +1,7 @@
 """Prompts and answers of other authors' rerankers, made by their own code: `python -m tests.golden.authors CHECKOUTS`.
 
-CHECKOUTS is a folder with a checkout of each repository of SOURCES, and of rspeer/python-ftfy, by its name. Nothing of
-theirs is part of this project; large libraries that their modules import are replaced by empty ones.
+CHECKOUTS is a folder with a checkout of each repository of SOURCES, by its name. Nothing of theirs is part of this
+project; large libraries that their modules import are replaced by empty ones.
 Each prompt is recorded as the text that the model reads, with a chat template like that of Qwen.
 """
 
@@ -50,14 +50,21 @@ TEXTS = [
     ("Title: Content: ", "Title: Content: twice"),
     ("Long", "word [7] " * 400),
     ("", "letters" * 500),
+    (
+        "Fran\u00c3\u00a7ois \u00e2\u20ac\u0153quoted\u00e2\u20ac\u009d",
+        "It\u00e2\u20ac\u2122s mojibake: caf\u00c3\u00a9 [3]",
+    ),
     ("", "\u0915\u094d\u0937 \u0639\u0631\u0628\u064a \u05e2\u05d1\u05e8\u05d9\u05ea"),
     ("A title?", "Does it end?"),
     ("", "$1.50 \\n \\\\ \"quoted\" 'single' `tick`"),
     ("Braces {title}", 'JSON {"[1]": 5} in a text'),
-    ("", "x"),
     ("Last", "The twentieth."),
 ]
-QUERIES = ["which moth?", "  what does [3] say, {query} \u201cquoted\u201d &amp; caf\u00e9?  ", "two\nlines {docs}"]
+QUERIES = [
+    "which moth?",
+    "  what does [3] say, {query} \u201cquoted\u201d &amp; caf\u00e9, don\u00e2\u20ac\u2122t?  ",
+    "two\nlines {docs}",
+]
 CASES = [(QUERIES[0], TEXTS[:1]), (QUERIES[1], TEXTS[1:3]), (QUERIES[2], TEXTS[3:8]), (QUERIES[1], TEXTS)]
 """A query and its passages, each a title and a text."""
 
@@ -396,7 +403,6 @@ def by_line(value: Any) -> str:
 
 if __name__ == "__main__":
     checkouts = Path(sys.argv[1]).resolve()
-    sys.path.append(str(checkouts / "python-ftfy"))
     for name, make in AUTHORS.items():
         if name in sys.argv[2:] or not sys.argv[2:]:
             repository, commit = SOURCES[name]

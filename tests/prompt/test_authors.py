@@ -2,15 +2,21 @@
 
 import json
 import pickle
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rankr1_rag import Passage
 from rankr1_rag.backends.chat_template import render_with
-from rankr1_rag.prompt import FORMATS, Format
-from rankr1_rag.prompt.authors import AUTHORS, plain
+from rankr1_rag.backends.scripted import Scripted
+from rankr1_rag.engine.query import Budget
+from rankr1_rag.prompt import FORMATS, Format, authors
+from rankr1_rag.prompt.authors import AUTHORS
 from tests.golden.authors import ANSWERS, CASES, CUT, FOLDER, GRADES, SINGLE, SOURCES, template
+
+pytestmark = pytest.mark.third_party  # ftfy
 
 RECORDS: dict[str, Any] = {name: json.loads((FOLDER / f"{name}.json").read_text()) for name in SOURCES}
 DEPARTURES = {("reasonrank", len(ANSWERS) - 1)}  # their code drops a whole answer with a superscript
@@ -77,21 +83,41 @@ def test_number_of_passages_is_that_of_the_set() -> None:
         for format in AUTHORS:
             text = template(format.render("which?", [Passage("", "text")] * n))
             assert "{" not in text.replace('{"[1]"', "")
-            assert format.most == 1 or format.name == "rank-k" or f" {n} " in text
+            assert format.max_passages == 1 or format.name == "rank-k" or f" {n} " in text
 
 
 @pytest.mark.parametrize(
-    ("text", "plain_text"),
+    ("name", "text"),
     [
-        ("plain", "plain"),
-        ("a &amp;amp; b", "a & b"),
-        ("&lt;b&gt; &amp;", "<b> &"),
-        ("<b> &amp;", "<b> &amp;"),
-        ("\ufb05 \u0149 \u01c4", "\u017ft 'n D\u017d"),
-        ("a\r\nb\rc\u2029d", "a\nb\nc\nd"),
-        ("\ufeffx\x00\x1b[1;31my\x1b", "xy"),
+        ("reasonrank", "<think>[2] > [1] is an idea"),
+        ("rearank", "<think>[2] > [1] is an idea"),
+        ("rank-k", "<think>so\n[2] > [1]"),
+        ("rank-k", "<think>[1] > [2]</think>\n<think>no:\n[2] > [1]"),
+        ("rank-zephyr", "<think>[2] > [1] is an idea"),
+        ("qwen3-listwise-reasoning", "<think>[2] > [1]"),
+        ("grouprank", '<reason>so {"[1]": 3, "[2]": 9}'),
+        ("grouprank", '<reason>a</reason> <reason>so\n```json\n{"[1]": 3, "[2]": 9}\n```'),
     ],
 )
-def test_a_plain_text_has_simple_characters(text: str, plain_text: str) -> None:
-    assert plain(text) == plain_text
-    assert plain(plain_text) in (plain_text, "<b> &")
+def test_no_answer_is_read_in_reasoning_that_does_not_end(name: str, text: str) -> None:
+    format = FORMATS[name]
+    assert format.parse(text, 2) is None
+    ended = text + ("</reason>\n" if format.tag == "reason" else "</think>\n")
+    again = '{"[1]": 3, "[2]": 9}' if format.kind == "scored" else "[2] > [1]"
+    assert format.parse(ended + again, 2) == (1, 0)
+
+
+def test_the_program_that_makes_the_records_is_where_the_formats_say() -> None:
+    [path] = re.findall(r"tests/\S+\.py", authors.__doc__ or "")
+    assert (Path(__file__).parents[2] / path).is_file()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_window_of_a_long_passage_keeps_its_title_as_the_format_shows_it(name: str) -> None:
+    title = "The <answer>title</answer>"
+    passage = Passage("a", f"{'word ' * 55}a whale {'word ' * 20}", title)
+    budget = Budget(FORMATS[name], size=1, reasoning_tokens=0, passage_tokens=40, clip="window")
+    [line] = budget.fit("which whale?", [passage], Scripted(str)).lines
+    start = FORMATS[name].line(Passage("a", "", title)).strip()
+    assert line.startswith(f"{start} … word")
+    assert "a whale" in line

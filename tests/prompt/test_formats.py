@@ -73,7 +73,7 @@ def test_more_than_twenty_passages_are_still_numbered() -> None:
         ({"user": "{query} {known} {known} {docs}"}, "{known} once, before {docs}"),
         ({"known": "known"}, "{line} exactly once"),
         ({"reply": "Got [{num}]."}, "none with reply"),
-        ({"prefix": "", "most": 2}, "num"),
+        ({"prefix": "", "max_passages": 2}, "num"),
         ({"user": "{docs}", "opening": (("user", "{query}{query}{query}"),)}, "{query} once or twice"),
     ],
 )

@@ -31,7 +31,7 @@ def selection(
     size: Annotated[int, typer.Option(help="Maximum passages in a set, 2 to 20.")] = 20,
     algorithm: Annotated[
         list[str] | None,
-        typer.Option(help="Algorithm, may be repeated: NAME or NAME:VOTES (default: all)."),
+        typer.Option(help="Algorithm, may be repeated: NAME, NAME:VOTES or window/STEPxPASSES (default: all)."),
     ] = None,
     judge: Annotated[
         list[str] | None,

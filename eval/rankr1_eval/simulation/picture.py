@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -60,8 +61,8 @@ def figure(study: Study) -> Figure:
     texts = (
         f"nDCG@{setting.k}, mean of {study.queries} queries played {setting.repeats} times each, sets of up to "
         f"{setting.size}. A row for each simulated judge, all on the same scale. Up and to the left is better.",
-        f"■ answered by whole orders, ● by the best of a set, ○ with votes. Bars: 95 % interval of the difference from "
-        f"{study.reference}, queries paired.",
+        f"■ answered by whole orders, ◆ in fixed passes, ● by the best of a set, ○ with votes. Bars: 95 % interval of "
+        f"the difference from {study.reference}, queries paired.",
         "Broad lines: no other way with this kind of answers is both cheaper and as good.",
     )
     for number, text in enumerate(texts):
@@ -111,13 +112,13 @@ def draw_panel(axes: Axes, study: Study, lines: Sequence[StudyLine], cost: str) 
     known = [*ALGORITHMS]
     for line in lines:
         (x, y), apart = points[line.way], line.difference
-        colour = COLOURS[known.index(line.way.partition(":")[0]) % len(COLOURS)]
+        colour = COLOURS[known.index(re.split("[/:]", line.way)[0]) % len(COLOURS)]
         low, high = (y, y) if apart is None else (y + apart.low - apart.mean, y + apart.high - apart.mean)
         axes.plot([x, x], [low, high], color=colour, alpha=0.35, linewidth=1.6, solid_capstyle="butt", zorder=2)
         axes.plot(
             [x],
             [y],
-            marker="s" if way_named(line.way).listwise else "o",
+            marker="D" if "/" in line.way else "s" if way_named(line.way).listwise else "o",
             markersize=5.5,
             markeredgewidth=1.4,
             color=colour,

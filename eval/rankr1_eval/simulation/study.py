@@ -6,6 +6,7 @@ and intervals are over queries. All ways and judges share the draws.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from rankr1_eval.measures.intervals import Table, differences, estimates
 from rankr1_eval.simulation.judges import Judge, JudgedQuery, Opinion, distinct, utilities
 from rankr1_eval.types import Difference, Estimate
 from rankr1_rag.io.trec import Qrels
-from rankr1_rag.selection import ALGORITHMS, LISTWISE, Done, Selection, Set, step, voted
+from rankr1_rag.selection import ALGORITHMS, LISTWISE, Done, Selection, Set, step, voted, window
 
 VOTED = ("heapsort:3", "tournament:3", "window:3")
+PASSES = ("window/10x2",)
+"""Windows in steps, as the authors of listwise models make them, here in two passes."""
 COSTS = ("comparisons", "rounds", "passages_read")
 MEASURES = ("ndcg", "recall", *COSTS)
 """nDCG@k by the qrels; the share of the k best by utility that were selected; the cost of a query."""
@@ -39,8 +42,8 @@ class Way:
     listwise: bool = False
 
 
-WAYS = (*ALGORITHMS, *VOTED)
-"""The names of all ways: every algorithm, some with votes."""
+WAYS = (*ALGORITHMS, *VOTED, *PASSES)
+"""The names of all ways: every algorithm, some with votes, windows in steps with passes."""
 
 
 def ways_named(names: Sequence[str]) -> list[Way]:
@@ -49,15 +52,25 @@ def ways_named(names: Sequence[str]) -> list[Way]:
 
 
 def way_named(name: str) -> Way:
-    """The way of this name: "tournament", or "tournament:3" with three votes a set. ValueError for any other name."""
-    algorithm, colon, number = name.partition(":")
+    """The way of this name: "tournament", or "tournament:3" with three votes a set. ValueError for any other name.
+
+    "window/10x2": two passes of windows, each 10 positions before the last if they hold 20, or the same part of less.
+    """
+    base, colon, number = name.partition(":")
+    algorithm, slash, windows = base.partition("/")
     if colon and not (number.isdecimal() and 1 <= int(number) <= 1000):
         raise ValueError(f"algorithm {name!r}: {number!r} is not a whole number from 1 to 1000")
     if algorithm not in ALGORITHMS:
         raise ValueError(
             f"no algorithm is called {name!r}: there are {', '.join(ALGORITHMS)}, each with votes as NAME:3"
         )
-    make, votes = ALGORITHMS[algorithm], int(number or 1)
+    make: Callable[[int, int, int], Selection] = ALGORITHMS[algorithm]
+    votes = int(number or 1)
+    if slash:
+        if algorithm not in LISTWISE or not (found := re.fullmatch("([1-9]|1[0-9])x([1-9][0-9]?)", windows)):
+            raise ValueError(f"algorithm {name!r}: only window has steps and passes, as window/STEPxPASSES, 10x2 say")
+        distance, passes = int(found[1]), int(found[2])
+        make = lambda n, k, size: window(n, k, size, step=max(1, distance * size // LARGEST), passes=passes)  # noqa: E731
     return Way(name, lambda n, k, size, seed: voted(make(n, k, size), votes, seed), algorithm in LISTWISE)
 
 

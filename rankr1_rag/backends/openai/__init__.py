@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from urllib.request import getproxies
 
 from rankr1_rag.backends import Request, on_text
-from rankr1_rag.backends.chat_template import behind_think, render_with
+from rankr1_rag.backends.chat_template import behind_think, is_raw, render_with
 from rankr1_rag.backends.openai.dialects import (
     DIALECTS,
     Json,
@@ -211,8 +211,8 @@ class OpenAI:
 
     async def _ask(self, destination: Destination, request: Request, room: int) -> Completion:
         """The completion with `room` tokens more. What the server refuses is sent another way, now and later."""
-        dialect, is_raw = DIALECTS[self.server], bool(request.messages) and request.messages[0]["role"] == "raw"
-        raw: str | list[int] = render_with(str, request.messages).text if is_raw else []
+        dialect = DIALECTS[self.server]
+        raw: str | list[int] = render_with(str, request.messages).text if is_raw(request.messages) else []
         while True:
             quirks, prompt = self._quirks, raw
             if (
