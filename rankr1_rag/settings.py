@@ -254,7 +254,7 @@ class Settings:
         None,
         "Distance of consecutive windows of a listwise format, below the set size; often 10",
         SELECTION,
-        "half a set, or more for a small k",
+        "the checkpoint's, else half a set, or more for a small k",
         least=1,
         most=19,
     )
@@ -364,7 +364,11 @@ class Settings:
         decided["format"] = format = FORMATS[format] if isinstance(format, str) else format
         decided["algorithm"] = self.algorithm or {"listwise": "window", "scored": SCORES}.get(format.kind, "tournament")
         if self.size is None:
-            decided["size"] = min(decided["size"], format.max_passages)
+            wanted = decided["size"] if decided["size"] > 1 else UNKNOWN.size
+            decided["size"] = min(wanted, format.max_passages)
+        if self.step is None and known.step is not None:  # of the checkpoint's windows, or the same part of others
+            part = max(1, known.step * decided["size"] // known.size)
+            decided["step"] = part if decided["algorithm"] in LISTWISE else None
         if self.reasoning_tokens is None and format.reasoning and not known.format.reasoning:
             decided["reasoning_tokens"] = UNKNOWN.reasoning_tokens
         decided["in_flight"] = self.in_flight or getattr(backend, "capacity", None) or 64
