@@ -17,6 +17,8 @@ WORKERS ?= 2
 DATA ?= ../shared/data/train
 # Settings of vLLM for a CPU: all cores, and 2 GiB for its cache.
 CPU_VLLM := VLLM_CPU_OMP_THREADS_BIND=0-$(shell expr $$(nproc) - 1) VLLM_CPU_KVCACHE_SPACE=2
+# langchain-cohere needs a cohere before 6.
+NEWEST_COHERE := .venv-clients/newest-cohere
 RERANKER_CLIENTS := cohere voyageai litellm langchain-cohere cohere-haystack jina-haystack huggingface-api-haystack \
   $(addprefix llama-index-postprocessor-,cohere-rerank jinaai-rerank tei-rerank) httpx requests
 PARALLEL := -n $(WORKERS) --dist worksteal
@@ -57,6 +59,7 @@ smoke-vllm: .venv-vllm/.ready  ## the most important tests of vLLM and transform
 
 test-clients: .venv-clients/.ready  ## published clients of hosted rerankers, unchanged, against the server
 	$(CLIENTS)/python -m pytest -W ignore -m clients tests/clients
+	PYTHONPATH=$(NEWEST_COHERE) $(CLIENTS)/python -m pytest -W ignore -m clients -k test_cohere tests/clients
 
 wheels: .venv-test/.ready  ## rankr1-rag, rankr1-eval and the packages under integrations/, into dist/
 	$(TEST)/python -m pip wheel --quiet --no-deps --wheel-dir dist . $(PACKAGES:%=./%)
@@ -111,6 +114,7 @@ bench-vllm: .venv-vllm/.ready  ## bench/vllm.md: vLLM with published prompts, an
 .venv-clients/.ready: pyproject.toml requirements/clients.txt
 	$(PYTHON) -m venv .venv-clients
 	$(CLIENTS)/python -m pip install --quiet --constraint requirements/clients.txt --editable '.[server]' $(RERANKER_CLIENTS) hypothesis pytest pytest-asyncio
+	$(CLIENTS)/python -m pip install --quiet --no-deps --target $(NEWEST_COHERE) cohere==7.3.1
 	touch $@
 
 clean:  ## remove what the targets made

@@ -4,8 +4,9 @@
     python -m bench.serve load --clients 20 --requests 200 --delay 0.02      one part, smaller
 
 A scripted engine of 64 slots with random delays; 20 documents a request; each client is a connection of its own. A
-refused request (429) is sent again after a random part of a second. "Own time" is what a client waits longer than the
-queue and the engine took, by the Server-Timing header: parsing, checks, the answer, two event loops, the network.
+refused request (429) is sent again after `Retry-After`, and up to as long again. "Own time" is what a client waits
+longer than the queue and the engine took, by the Server-Timing header: parsing, checks, the answer, two event loops,
+the network.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from typing import Any
 
 SLOTS, DOCUMENTS, TOP_N = 64, 20, 5
 
+JOINING = 50
+"""Clients that begin in a second: what 500 at the same moment wait for is the processor alone."""
+
 
 def serve(delay: float, max_queue: int) -> None:
     """The server, in a process of its own: comparisons take a random time around `delay` seconds."""
@@ -33,8 +37,13 @@ def serve(delay: float, max_queue: int) -> None:
     from rankr1_rag.backends.scripted import Scripted
     from rankr1_rag.server import ServerConfig, serve
 
-    async def judge(_: Any) -> Completion:
-        await asyncio.sleep(random.uniform(0.5, 1.5) * delay)
+    async def judge(messages: Any) -> Completion:
+        query = re.search(r"client \d+", messages[-1]["content"])
+        try:
+            await asyncio.sleep(random.uniform(0.5, 1.5) * delay)
+        except asyncio.CancelledError:
+            print("cancelled", query and query[0], time.monotonic(), flush=True)
+            raise
         return Completion("<think>short</think> <answer>[1]</answer>", prompt_tokens=2_000, completion_tokens=60)
 
     engine = Reranker(Scripted(judge, capacity=SLOTS))
@@ -78,8 +87,9 @@ class Seen:
     own: list[float] = field(default_factory=list)
 
 
-async def ask(server: Server, body: bytes, work: list[None], seen: Seen) -> None:
-    """A client: one request after the other on one connection, as long as there is work."""
+async def ask(server: Server, body: bytes, work: list[None], seen: Seen, later: float = 0.0) -> None:
+    """A client that begins `later`, in seconds: one request after the other on one connection, while there is work."""
+    await asyncio.sleep(later)
     reader, writer = await asyncio.open_connection(server.host, server.port)
     head = (
         f"POST /v1/rerank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
@@ -97,7 +107,8 @@ async def ask(server: Server, body: bytes, work: list[None], seen: Seen) -> None
             seen.statuses[status] += 1
             if status != 429:
                 break
-            await asyncio.sleep(random.random())
+            wait = int(re.findall(rb"retry-after: (\d+)", answer)[0])
+            await asyncio.sleep(random.uniform(wait, 2 * wait))
         assert status == 200, answer
         engine = sum(float(one) for one in re.findall(rb"dur=([\d.]+)", answer))
         seen.whole.append(spent)
@@ -119,14 +130,18 @@ def load(clients: int, requests: int, delay: float) -> str:
     body = json.dumps({"query": "which passage?", "documents": documents, "top_n": TOP_N}).encode()
     seen, memory = Seen(), [server.memory]
 
-    async def run(n: int) -> None:
-        work = [None] * n
-        await asyncio.gather(*(ask(server, body, work, seen) for _ in range(min(clients, n))))
+    async def run() -> None:
+        work = [None] * requests
+        begins = [i / JOINING for i in range(min(clients, requests))]
+        asked = asyncio.gather(*(ask(server, body, work, seen, later) for later in begins))
+        for part in range(1, 5):
+            while len(work) > (4 - part) * requests // 4 and not asked.done():
+                await asyncio.sleep(0.1)
+            memory.append(server.memory)
+        await asked
 
     start = time.monotonic()
-    for _ in range(4):  # parts, to see whether memory grows
-        asyncio.run(run(requests // 4))
-        memory.append(server.memory)
+    asyncio.run(run())
     seconds = time.monotonic() - start
     stopped = server.stop()
     own = " / ".join(f"{percentile(seen.own, share):.1f}" for share in (0.5, 0.9, 0.99, 0.999))
@@ -178,6 +193,36 @@ def deadlines(requests: int, delay: float) -> str:
     )
 
 
+def disconnects(clients: int) -> str:
+    """How long comparisons go on whose client left, 64 clients at once, as rows of Markdown."""
+    server = Server(sys.executable, "-m", "bench.serve", "serve", "--delay", "60")
+    left = dict[str, float]()
+
+    async def client(number: int, places: asyncio.Semaphore) -> None:
+        async with places:
+            _, writer = await asyncio.open_connection(server.host, server.port)
+            body = json.dumps({"query": f"client {number}", "documents": ["a", "b"]}).encode()
+            head = "POST /v1/rerank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
+            writer.write(f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            await asyncio.sleep(random.uniform(0.2, 1.0))
+            left[f"client {number}"] = time.monotonic()
+            writer.close()
+
+    async def run() -> None:
+        places = asyncio.Semaphore(SLOTS)
+        await asyncio.gather(*(client(number, places) for number in range(clients)))
+        await asyncio.sleep(1.0)
+
+    asyncio.run(run())
+    server.process.send_signal(signal.SIGTERM)
+    told, _ = server.process.communicate(timeout=60)
+    ended = re.findall(r"cancelled (client \d+) ([\d.]+)", told)
+    spent = [1000 * (float(at) - left[name]) for name, at in ended]
+    shown = " / ".join(f"{percentile(spent, share):.1f}" for share in (0.5, 0.9, 0.99, 1.0))
+    rows = f"| clients that left, comparisons cancelled | {clients:,}, {len(spent):,} |"
+    return f"| figure | value |\n|---|---|\n{rows}\n| ms from leaving to that, median / p90 / p99 / most | {shown} |"
+
+
 def embedded(queries: int) -> str:
     """Queries a second of the embedded model: `rank_many`, and the server with as many clients as the engine takes."""
     from rankr1_rag import Reranker, demo
@@ -217,7 +262,9 @@ def embedded(queries: int) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("part", nargs="?", default="all", choices=["all", "serve", "load", "deadlines", "embedded"])
+    parser.add_argument(
+        "part", nargs="?", default="all", choices=["all", "serve", "load", "deadlines", "disconnects", "embedded"]
+    )
     parser.add_argument("--clients", type=int, default=500)
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--delay", type=float, default=0.1)
@@ -233,5 +280,7 @@ if __name__ == "__main__":
         print(load(given.clients, given.requests, given.delay))
     if given.part in ("all", "deadlines"):
         print("\n" + deadlines(min(given.requests, 1_000), 5 * given.delay))
+    if given.part in ("all", "disconnects"):
+        print("\n" + disconnects(2 * given.clients))
     if given.part in ("all", "embedded"):
         print("\n" + embedded(given.queries))

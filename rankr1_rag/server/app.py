@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import math
@@ -108,7 +109,9 @@ def create_app(reranker: Reranker, config: ServerConfig, say: Callable[[str], ob
     )
     app.state.service = service
     routes = {*RERANK, *PLAIN}
-    app.add_middleware(Guard, config=config, keys=Keys(config), metrics=metrics, routes=routes)
+    app.add_middleware(
+        Guard, config=config, keys=Keys(config), metrics=metrics, routes=routes, check_room=service.queue.check_room
+    )
     if config.cors:
         headers = ["X-Request-Id", "Retry-After"]
         app.add_middleware(
@@ -320,7 +323,12 @@ class GracefulServer(uvicorn.Server):
 
 def serve(reranker: Reranker, config: ServerConfig, say: Callable[[str], object] = lambda _: None) -> None:
     """Serve until SIGTERM or Ctrl-C. OSError for an address or a port that is taken; ValueError, see `Keys`."""
-    app = create_app(reranker, config, say)
+
+    def say_ready(line: str) -> None:
+        gc.freeze()  # what is loaded is never garbage, and looking through it stops every query for a tenth of a second
+        say(line)
+
+    app = create_app(reranker, config, say_ready)
     options: Any = {"log_config": None, "access_log": False, "server_header": False, "ws": "none"}
     options["timeout_keep_alive"] = KEEP_ALIVE
     server = GracefulServer(uvicorn.Config(app, timeout_graceful_shutdown=math.ceil(config.grace) + 2, **options))

@@ -47,11 +47,19 @@ PART = 64 << 10
 
 
 class Guard:
-    """Around the routes of a server."""
+    """Around the routes of a server. `check_room` raises for the key of a query for which there is no room."""
 
-    def __init__(self, app: App, config: ServerConfig, keys: Keys, metrics: Metrics, routes: set[str]) -> None:
+    def __init__(
+        self,
+        app: App,
+        config: ServerConfig,
+        keys: Keys,
+        metrics: Metrics,
+        routes: set[str],
+        check_room: Callable[[str], None],
+    ) -> None:
         self.app, self.config, self.keys, self.metrics, self.routes = app, config, keys, metrics, routes
-        self.held = 0
+        self.check_room, self.held = check_room, 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request."""
@@ -68,6 +76,10 @@ class Guard:
             scope["state"] |= {"id": answer.id, "key": self.admit(scope, answer.headers), "start": answer.start}
             if scope["method"] in ("POST", "PUT", "PATCH"):
                 body, held = await self.read(answer.headers, receive)
+                if path.endswith("/rerank"):  # refused before it is parsed, which costs more than all the rest
+                    # A key or a whole string: inside a string the quotes are escaped.
+                    scope["state"]["is_tei"] = b'"texts"' in body and b'"documents"' not in body
+                    self.check_room(scope["state"]["key"])
                 await self.run(scope, body, receive, answer)
             else:
                 await self.app(scope, receive, answer)

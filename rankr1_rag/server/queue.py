@@ -6,16 +6,17 @@ import asyncio
 import math
 from collections import OrderedDict, deque
 
+from rankr1_rag.server.contract import Refusal
+
 LONGEST_WAIT = 60
 """Seconds: the most that clients are asked to wait before they try again."""
 
 
-class QueueFull(Exception):
+class QueueFull(Refusal):
     """No room to wait; `retry_after` is when there may be some, in seconds."""
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__(f"too many queries are waiting: try again in {retry_after} s")
-        self.retry_after = retry_after
+        super().__init__(429, f"too many queries are waiting: try again in {retry_after} s", retry_after=retry_after)
 
 
 class FairQueue:
@@ -30,16 +31,25 @@ class FairQueue:
         self.queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self.seconds = 1.0
 
+    def longest(self, key: str) -> deque[asyncio.Future[None]]:
+        """The queue that gives a place to a new query of this key if all are taken. QueueFull where none does."""
+        longest = max(self.queues.values(), key=len, default=deque[asyncio.Future[None]]())
+        if len(longest) <= len(self.queues.get(key, ())) + 1:
+            raise QueueFull(self.retry_after)
+        return longest
+
+    def check_room(self, key: str) -> None:
+        """QueueFull for a query of this key that would be refused."""
+        if self.open >= self.most and self.waiting >= self.room:
+            self.longest(key)
+
     async def enter(self, key: str) -> None:
         """Take a place among the open queries, as soon as there is one; QueueFull. `done` gives it back."""
         if self.open < self.most:
             self.open += 1
             return
         if self.waiting >= self.room:
-            longest = max(self.queues.values(), key=len, default=deque[asyncio.Future[None]]())
-            if len(longest) <= len(self.queues.get(key, ())) + 1:
-                raise QueueFull(self.retry_after)
-            victim = longest[-1]
+            victim = self.longest(key)[-1]
             if not victim.done():  # it may be cancelled, and its task not have run since
                 victim.set_exception(QueueFull(self.retry_after))
             self.leave(victim)

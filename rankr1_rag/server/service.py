@@ -24,7 +24,7 @@ from rankr1_rag.reranker import Reranker
 from rankr1_rag.server.config import ServerConfig
 from rankr1_rag.server.contract import Refusal, RerankRequest, passages_of, query_text
 from rankr1_rag.server.metrics import Metrics
-from rankr1_rag.server.queue import FairQueue, QueueFull
+from rankr1_rag.server.queue import FairQueue
 from rankr1_rag.types import OnEvent, Passage, Query, Ranking, Truncated
 
 log = logging.getLogger("rankr1_rag.server")
@@ -255,11 +255,9 @@ class Service:
 
 @contextmanager
 def refusals(job: RerankJob) -> Iterator[None]:
-    """What the engine and the queue raise is a Refusal; the text of an error, which may name addresses, is logged."""
+    """What the engine raises is a Refusal; the text of an error, which may name addresses, is logged."""
     try:
         yield
-    except QueueFull as error:
-        raise Refusal(429, str(error), retry_after=error.retry_after) from None
     except LoopError:  # closed meanwhile
         raise Refusal(503, "the server is stopping", retry_after=round(AGAIN)) from None
     except RankR1Error as error:

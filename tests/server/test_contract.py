@@ -272,6 +272,22 @@ def test_a_request_beyond_the_limits_is_413_or_422(serving: Serving) -> None:
     assert server.order(documents=["number 1", "number 0"]) == [1, 0]
 
 
+def test_ten_thousand_documents_are_ranked_and_one_more_is_413(serving: Serving) -> None:
+    server, documents = serving(), [f"number {(7 * i) % 10_000 + 1}" for i in range(10_000)]
+    documents[9_876] = "number 0"
+    order = server.order(documents=documents, rankr1={"k": 1})
+    assert order[0] == 9_876
+    assert sorted(order) == [*range(10_000)]
+    assert server.rerank(documents=[*documents, "number 1"]).status_code == 413
+
+
+def test_a_body_of_ten_megabytes_is_ranked_and_one_beyond_the_limit_is_413(serving: Serving) -> None:
+    server = serving()
+    for megabytes, status in ((5, 200), (9, 413)):
+        long = [f"{'word ' * 200_000 * megabytes}number {i}" for i in (1, 0)]
+        assert server.rerank(documents=long).status_code == status
+
+
 @pytest.mark.parametrize("name", ["truncation", "truncate"])
 @pytest.mark.parametrize("value", [False, "false", "NONE"])
 def test_texts_that_must_not_be_cut_are_422_if_they_are_too_long(serving: Serving, name: str, value: object) -> None:

@@ -245,7 +245,7 @@ async def test_an_error_after_the_client_left_is_not_logged_with_its_text(caplog
         raise AssertionError("nobody is there")
 
     messages = [{"type": "http.disconnect"}, {"type": "http.request", "body": b"{}"}]
-    guard = guard_module.Guard(app, config := ServerConfig(), Keys(config), Metrics(), set())
+    guard = guard_module.Guard(app, config := ServerConfig(), Keys(config), Metrics(), set(), lambda _: None)
     await guard({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send)
     gc.collect()
     assert "SECRET" not in caplog.text
