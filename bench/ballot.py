@@ -18,7 +18,8 @@ from random import Random
 from statistics import mean
 
 from bench.selection import Setting
-from rankr1_rag.selection import ALGORITHMS, Answer, Done, Selection, Set, ballot, step, voted
+from rankr1_rag.selection import ALGORITHMS, Answer, Done, Selection, Set, step, voted
+from rankr1_rag.selection.voting import borda
 
 SETTING = Setting(20, 5, 20, 5.0)
 N, K, SIZE = SETTING.n, SETTING.k, SETTING.size
@@ -75,13 +76,19 @@ def asked(name: str, votes: int) -> Way:
 
 
 @cache
+def ballot(ballots: int) -> Selection:
+    """The K with the most votes, or points of orders, of this many answers to all N, in one round."""
+    answers = yield [tuple(range(N))] * ballots
+    return list(dict.fromkeys((*borda(answers, N), *range(N))))[:K]
+
+
 def same(ballots: int, listwise: bool = False) -> Way:
-    return Way(f"ballot, {ballots}", lambda seed: ballot(N, K, SIZE, ballots), listwise)
+    return Way(f"ballot, {ballots}", lambda seed: ballot(ballots), listwise)
 
 
 @cache
 def shuffled(ballots: int) -> Way:
-    return Way(f"ballot in fresh orders, {ballots}", lambda seed: voted(ballot(N, K, SIZE, 1), ballots, seed))
+    return Way(f"ballot in fresh orders, {ballots}", lambda seed: voted(ballot(1), ballots, seed))
 
 
 def nothing_asked() -> Selection:

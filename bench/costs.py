@@ -13,6 +13,7 @@ from rankr1_rag import Completion, Passage, Query, Reranker
 from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.demo import passages
 from rankr1_rag.prompt import FORMATS
+from rankr1_rag.prompt.authors import AUTHORS
 from rankr1_rag.selection import LISTWISE
 from rankr1_rag.types import Cost, Message
 
@@ -23,6 +24,7 @@ REASONING = 200
 QUERY = Query("q", "Where was the author of the play for which Edvard Grieg composed music born?")
 WORDS = " ".join(passage.text for passage in passages()).split()
 LABEL = re.compile(r"^\[(\d+)\]\S* Text (\d+)\b", re.MULTILINE)
+OWN = [name for name, format in FORMATS.items() if format not in AUTHORS]
 ALGORITHMS = ("tournament", "heapsort", "ahead", "bubblesort", "window")
 
 
@@ -84,7 +86,7 @@ def tables() -> dict[str, str]:
         for task in (FEW, MANY)
     }
     by_format = {
-        f"{task.n} → {task.k} by prompt format": table("format", {f"`{name}`": measure(task, name) for name in FORMATS})
+        f"{task.n} → {task.k} by prompt format": table("format", {f"`{name}`": measure(task, name) for name in OWN})
         for task in (FEW, MANY)
     }
     settings: dict[str, Cost] = {

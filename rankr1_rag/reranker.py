@@ -21,6 +21,7 @@ from rankr1_rag.engine.query import FEWEST, Budget, QueryRun, Retrieve, Slots, T
 from rankr1_rag.engine.selection_loop import Comparer, SelectionLoop
 from rankr1_rag.errors import LoopError
 from rankr1_rag.scoring import Trend
+from rankr1_rag.selection import SCORES
 from rankr1_rag.settings import MODEL, SELECTION, Plan, Settings, declare, options, with_options
 from rankr1_rag.telemetry import chat, traced
 from rankr1_rag.types import OnEvent, Passage, Query, Ranking, RankingDone
@@ -274,7 +275,7 @@ class Reranker(Settings):
         try:
             if session.closed:
                 raise LoopError(CLOSED)
-            if len(run.candidates) < 2 and not (run.candidates and run.retrieve):
+            if len(run.candidates) < 2 and not (run.candidates and (run.retrieve or self.plan.algorithm == SCORES)):
                 n = len(run.candidates)
                 return Ranking(run.query, run.candidates, tuple(range(n)), k=n)
             async with session.gates.get():

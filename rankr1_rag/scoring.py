@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Generic, Literal, Protocol, TypeVar
 
-Meaning = Literal["probability", "votes", "ordinal"]
+Meaning = Literal["score", "probability", "votes", "ordinal"]
 
 ORDINAL_PART = 0.01
 """The part of a score that separates ranks with equal probabilities or votes."""
@@ -33,12 +33,21 @@ class Vote(Protocol):
     def probabilities(self) -> tuple[float, ...] | None:
         """One for each of the set."""
 
+    @property
+    def scores(self) -> tuple[float | None, ...]:
+        """The model's own scores along the set; () if it gives none."""
+
 
 J = TypeVar("J", bound=Vote)
 
 
 def meaning(trace: Sequence[Vote]) -> Meaning:
-    """What scores can mean: "probability" with label probabilities, "votes" if a set was compared more than once."""
+    """What scores can mean: "probability" with label probabilities, "votes" if a set was compared more than once.
+
+    "score" if the model gives scores itself.
+    """
+    if any(comparison.scores for comparison in trace):
+        return "score"
     if any(comparison.probabilities is not None for comparison in trace):
         return "probability"
     if any(len(comparison.answer) > 1 for comparison in trace):
@@ -49,21 +58,41 @@ def meaning(trace: Sequence[Vote]) -> Meaning:
 def scores(n: int, chosen: Sequence[int], trace: Sequence[Vote]) -> tuple[float, ...]:
     """A score for each of n ranks, of which `chosen` are the first: strictly decreasing, in (0, 1].
 
-    For a chosen position it is its share, at most that of the rank above; for the others 0; all blended with 0.01 of
-    (n - rank + 1) / n. Without shares it is that alone.
+    For a chosen position it is its share, or the mean of the model's own scores, at most that of the rank above; for
+    the others 0; all blended with 0.01 of (n - rank + 1) / n. Without shares it is that alone.
     """
-    ordinal = [(n - place) / n for place in range(n)]
-    if meaning(trace) == "ordinal":
+    ordinal, kind = [(n - place) / n for place in range(n)], meaning(trace)
+    if kind == "ordinal":
         return tuple(ordinal)
-    found, least, outcomes = [], 1.0, Outcomes(trace)
+    own = means(trace)
+    share: Callable[[int], float] = (
+        Outcomes(trace).share if kind != "score" else lambda position: own.get(position, 0.0)
+    )
+    found, least = [], 1.0
     for place, part in enumerate(ordinal):
-        least = min(least, outcomes.share(chosen[place])) if place < len(chosen) else 0.0
+        least = min(least, share(chosen[place])) if place < len(chosen) else 0.0
         found.append((1 - ORDINAL_PART) * least + ORDINAL_PART * part)
     return tuple(found)
 
 
+def means(trace: Sequence[Vote]) -> dict[int, float]:
+    """The mean of the model's own scores of each position that has one, in the last round that showed it.
+
+    (Of several hops each round shows other passages as known, so that their scores are not of one kind.)
+    """
+    found: dict[int, tuple[int, list[float]]] = {}
+    for comparison in sorted(trace, key=lambda one: one.round):
+        for position, score in zip(comparison.set, comparison.scores, strict=False):
+            before = found.get(position)
+            own = before[1] if before and before[0] == comparison.round else []
+            found[position] = comparison.round, own if score is None else [*own, score]
+    return {position: sum(own) / len(own) for position, (_, own) in found.items() if own}
+
+
 class Outcomes(Generic[J]):
     """The outcomes of a trace by position: `seen` counts its comparisons, `won` those whose answer begins with it.
+
+    `means` are the model's own scores.
 
     One pass over the trace, linear in the passages shown; then each position takes the time of one decision.
     """
@@ -74,6 +103,10 @@ class Outcomes(Generic[J]):
         self._won = {winner(votes): votes for votes in decided}
         self._shown = {position: comparison for comparison in trace for position in comparison.set}
         self._named = {comparison.answer[0]: comparison for comparison in trace}
+        self.means, self._scored = means(trace), dict[int, J]()
+        for comparison in trace if self.means else ():
+            own = zip(comparison.set, comparison.scores, strict=False)
+            self._scored |= {position: comparison for position, score in own if score is not None}
         self.seen = Counter(chain.from_iterable([set(comparison.set) for comparison in trace]))
         self.won = Counter([comparison.answer[0] for comparison in trace])
 
@@ -92,8 +125,11 @@ class Outcomes(Generic[J]):
         """The comparison that explains the rank of a position best.
 
         Of the votes on the last set that it won the last that names it, or the one with its highest probability; else
-        the last comparison that names it, or that shows it; None if it was never shown.
+        the last comparison that names it, or that shows it; None if it was never shown. Of a model that gives scores
+        the last with a score of its last round, or else the last that shows it.
         """
+        if (last := self._shown.get(position)) is not None and last.scores:
+            return self._scored[position] if position in self.means else last
         votes = self._won.get(position)
         if votes is None:
             return self._named.get(position) or self._shown.get(position)

@@ -21,7 +21,7 @@ from rankr1_rag.backends import Backend
 from rankr1_rag.checkpoints import CHECKPOINTS, Checkpoint
 from rankr1_rag.prompt import FORMATS, Format
 from rankr1_rag.redaction import check_variable, excerpt_of, has_secret, remember_all
-from rankr1_rag.selection import ALGORITHMS, LISTWISE
+from rankr1_rag.selection import ALGORITHMS, LISTWISE, SCORES
 from rankr1_rag.types import Clip, Force
 
 Kind = Literal["openvino", "openai", "vllm", "transformers"]
@@ -163,6 +163,7 @@ def check_options(settings: Any) -> None:  # noqa: ANN401
 SYNONYMS = {
     **{"top_n": ("k", "top_k"), "top_k": ("k", "top_n"), "k": ("top_n", "top_k"), "kind": ("backend",)},
     **{name: ("size",) for name in ("batch_size", "choice_batch_size", "window_size", "set_size")},
+    **{"stride": ("step",), "window_step": ("step",), "num_passes": ("passes",)},
     **{"think_tokens": ("reasoning_tokens",), "max_tokens": ("reasoning_tokens",), "url": ("base_url",)},
 }
 """Names of options elsewhere, and in earlier versions."""
@@ -235,18 +236,39 @@ class Settings:
         10, "Number of passages to select; the others follow in first-stage order", SELECTION, least=1
     )
     size: int | None = declare(
-        None, "Set size: passages in one prompt, 2 to 20", SELECTION, "the checkpoint's, else 20", least=2, most=20
+        None,
+        "Set size: passages in one prompt, 2 to 20, or 1 for a model that scores single passages",
+        SELECTION,
+        "the checkpoint's, else 20",
+        least=1,
+        most=20,
     )
     algorithm: str | None = declare(
         None,
-        f"Selection algorithm: {', '.join(ALGORITHMS)}",
+        f"Selection algorithm: {', '.join(ALGORITHMS)}, or scores (one round, for a scored format)",
         SELECTION,
-        "window for a listwise format, else tournament",
-        choices=tuple(ALGORITHMS),
+        "window for a listwise format, scores for a scored one, else tournament",
+        choices=(*ALGORITHMS, SCORES),
+    )
+    step: int | None = declare(
+        None,
+        "Distance of consecutive windows of a listwise format, below the set size; often 10",
+        SELECTION,
+        "the checkpoint's, else half a set, or more for a small k",
+        least=1,
+        most=19,
+    )
+    passes: int | None = declare(
+        None,
+        "Passes of windows, each over all candidates, for a listwise format",
+        SELECTION,
+        "as many as k needs",
+        least=1,
+        most=100,
     )
     votes: Votes = declare(
         1,
-        "Votes per set, 1 to 100, each with a new passage order; auto: votes if confidence is low",
+        "Votes per set, or scores per passage, 1 to 100, each with a new passage order; auto: votes if confidence is low",
         SELECTION,
         least=1,
         most=100,
@@ -341,7 +363,13 @@ class Settings:
             decided[name] = getattr(known, name, None) if value is None else value
         format = decided["format"]
         decided["format"] = format = FORMATS[format] if isinstance(format, str) else format
-        decided["algorithm"] = self.algorithm or ("window" if format.kind == "listwise" else "tournament")
+        decided["algorithm"] = self.algorithm or {"listwise": "window", "scored": SCORES}.get(format.kind, "tournament")
+        if self.size is None:
+            wanted = decided["size"] if decided["size"] > 1 else UNKNOWN.size
+            decided["size"] = min(wanted, format.max_passages)
+        if self.step is None and known.step is not None:  # of the checkpoint's windows, or the same part of others
+            part = max(1, known.step * decided["size"] // known.size)
+            decided["step"] = part if decided["algorithm"] in LISTWISE else None
         if self.reasoning_tokens is None and format.reasoning and not known.format.reasoning:
             decided["reasoning_tokens"] = UNKNOWN.reasoning_tokens
         decided["in_flight"] = self.in_flight or getattr(backend, "capacity", None) or 64
@@ -361,6 +389,8 @@ class Plan:
     format: Format
     algorithm: str
     size: int
+    step: int | None
+    passes: int | None
     reasoning_tokens: int
     force: Force
     query_tokens: int | None
@@ -387,6 +417,52 @@ RULES: tuple[Rule, ...] = (
     (
         lambda plan: plan.algorithm in LISTWISE and plan.format.kind != "listwise",
         "algorithm={0.algorithm!r} needs a listwise format (got format={0.format.name!r}): use 'listwise-v1'",
+    ),
+    (
+        lambda plan: (plan.step is not None or plan.passes is not None) and plan.algorithm not in LISTWISE,
+        "step= and passes= need algorithm='window' (got algorithm={0.algorithm!r}): use a listwise format",
+    ),
+    (
+        lambda plan: plan.step is not None and plan.step >= plan.size,
+        "step={0.step} leaves no overlap of sets of {0.size}: use a smaller step, half the set size for example",
+    ),
+    (
+        lambda plan: plan.algorithm == SCORES and plan.format.kind != "scored",
+        "algorithm={0.algorithm!r} needs a scored format (got format={0.format.name!r}): use 'grouprank' for example",
+    ),
+    (
+        lambda plan: plan.algorithm != SCORES and plan.format.kind == "scored",
+        "format={0.format.name!r} gives scores (got algorithm={0.algorithm!r}): use algorithm='scores', its default",
+    ),
+    (
+        lambda plan: plan.format.choices and plan.format.reasoning and plan.force == "never",
+        "format={0.format.name!r} asks for its score after the reasoning, which force='never' forbids: use "
+        "force='truncated'",
+    ),
+    (
+        lambda plan: (
+            plan.size == 1
+            and plan.votes not in (1, "auto")
+            and (
+                not plan.temperature or (plan.format.choices and not (plan.format.reasoning and plan.reasoning_tokens))
+            )
+        ),
+        "votes={0.votes} would ask about each passage in the same words (got size=1, temperature={0.temperature:g}): "
+        "use votes=1, or a temperature with a format that reasons",
+    ),
+    (
+        lambda plan: plan.size > plan.format.max_passages,
+        "format={0.format.name!r} shows {0.format.max_passages} passage(s) in a prompt (got size={0.size}): use a "
+        "smaller size",
+    ),
+    (
+        lambda plan: plan.size == 1 and plan.algorithm != SCORES,
+        "algorithm={0.algorithm!r} needs sets of 2 or more (got size=1): use algorithm='scores' or a larger size",
+    ),
+    (
+        lambda plan: (plan.format.choices or plan.format.prefill or plan.format.raw) and not plan.backend.can_continue,
+        "format={0.format.name!r} needs a backend that continues a begun answer (got model={0.backend.model!r}): use "
+        "server= if it is a server, or vllm or transformers",
     ),
     *(
         (

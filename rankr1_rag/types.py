@@ -11,7 +11,10 @@ from typing import Literal
 from rankr1_rag import scoring
 
 Message = Mapping[str, str]
-"""One chat message: `{"role": "system" | "user" | "assistant", "content": "…"}`."""
+"""One chat message: `{"role": "system" | "user" | "assistant", "content": "…"}`.
+
+The role "raw" is that of a whole prompt, without a chat template.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,8 @@ class Comparison:
     text names no passage of the set: then the answer is the set's first-stage best. `lenient`: the text names one, in
     another form than that of the format. `known` are the positions that
     were shown as known. `round` counts from 0. `reasoning_tokens` are part of the completion. `probabilities` of the
-    labels, along `set`, sum 1, if requested.
+    labels, along `set`, sum 1, if requested. `scores` along `set`, from 0 to 1 and None where there is none, if the
+    model gives scores; then `answer` is by score.
     """
 
     set: tuple[int, ...]
@@ -82,6 +86,7 @@ class Comparison:
     probabilities: tuple[float, ...] | None = None
     known: tuple[int, ...] = ()
     lenient: bool = False
+    scores: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +154,8 @@ class Explanation:
     Of several votes that made it win a set, `comparison` is the last that names it. `won` and `lost` count its
     comparisons. `selected` is False for a passage that the model did not select: it keeps its first-stage order or, in
     a ranking that ended early, has its place in the best order so far. `failure` is the error for which the whole
-    ranking is the first-stage order.
+    ranking is the first-stage order. `score` is the mean of the model's own scores, from 0 to 1, None if there is none;
+    then `comparison` is the last with a score.
     """
 
     rank: int
@@ -160,6 +166,7 @@ class Explanation:
     lost: int
     comparison: Comparison | None
     failure: str | None = None
+    score: float | None = None
 
     @property
     def reasoning(self) -> str:
@@ -177,6 +184,10 @@ class Explanation:
             record += ", where the model gave no answer and the retriever was trusted"
         elif self.comparison.forced:
             record += ", with a label that had to be forced"
+        if self.score is not None:
+            record = f"score {self.score:.2f}"
+        elif self.comparison.scores:
+            record = "without a score"
         if not self.selected:
             record += "; not selected"
         return f"{self.rank}. {name}: {record}" + (f"\n   {self.reasoning}" if self.reasoning else "")
@@ -185,6 +196,8 @@ class Explanation:
 @dataclass(frozen=True)
 class Ranking:
     """The candidates reordered: the `k` selected, then the rest in first-stage order; every candidate exactly once.
+
+    A model that gives scores has scored all candidates: then the rest is ordered by them, too.
 
     `order` holds positions, best first. `trace` holds every comparison, in the order asked. `failure` is the error for
     which `on_failure="first_stage"` returned the first-stage order; else None. With fusion, `order` is the fused order
@@ -208,7 +221,10 @@ class Ranking:
 
     @cached_property
     def score_meaning(self) -> scoring.Meaning:
-        """The meaning of `scores`: "ordinal" the order only, "probability" that of the label, "votes" their share."""
+        """The meaning of `scores`: "ordinal" the order only, "probability" that of the label, "votes" their share.
+
+        "score": the mean of the model's own scores of the passage, which can be compared between queries.
+        """
         is_whole = self.chosen is None and self.failure is None and self.truncated is None
         return scoring.meaning(self.trace) if is_whole else "ordinal"
 
@@ -229,7 +245,8 @@ class Ranking:
     def scores(self) -> tuple[float, ...]:
         """Strictly decreasing along `order`, in (0, 1], distinct as float32 too: see `score_meaning`."""
         ordinal = self.score_meaning == "ordinal"
-        return scoring.scores(len(self.order), self.order[: self.k], () if ordinal else self.trace)
+        chosen = self.order if self.score_meaning == "score" else self.order[: self.k]
+        return scoring.scores(len(self.order), chosen, () if ordinal else self.trace)
 
     @cached_property
     def cost(self) -> Cost:
@@ -267,6 +284,7 @@ class Ranking:
             lost=outcomes.seen[position] - outcomes.won[position],
             comparison=outcomes.deciding(position),
             failure=self.failure,
+            score=outcomes.means.get(position),
         )
 
     @cached_property

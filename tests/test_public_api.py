@@ -73,7 +73,10 @@ def test_the_names_of_selections_formats_and_the_scripted_backend() -> None:
         assert play(algorithm(30, 5, 4), lambda shown: tuple(sorted(shown, reverse=True))) == [29, 28, 27, 26, 25]
     assert step(ALGORITHMS["heapsort"](1, 1, 2)) == Done([0])
     published = {"rank-r1-v0.1", "rank-r1-v0.2", "setwise-sft-v0.1"}
-    assert set(FORMATS) == published | {"listwise-v1", "naming-v1", "label-v1", "naming-v2", "label-v2"}
+    others = {"reasonrank", "rearank", "rank-k", "rank-zephyr", "qwen3-listwise", "qwen3-listwise-reasoning"}
+    others |= {"grouprank", "qwen3-reranker", "rank1", "mxbai-rerank-v2"}
+    others |= {"listwise-v1", "naming-v1", "label-v1", "naming-v2", "label-v2"}
+    assert set(FORMATS) == published | others
     assert {"model", "identity", "context", "can_continue", "count"} <= set(parameters(Scripted)[1:])
 
 

@@ -61,7 +61,7 @@ def first(messages: object) -> str:
 
 
 def reranker(**settings: Any) -> Reranker:
-    return Reranker(Scripted(first), **settings)
+    return Reranker(settings.pop("backend", None) or Scripted(first), **settings)
 
 
 def wrong(option: Option) -> list[Any]:
@@ -147,6 +147,15 @@ def test_further_arguments_of_a_backend_are_checked_too(backend: Any, arguments:
 PLAN_CASES = {
     "nothing to ask": ({"reasoning_tokens": 0, "force": "never"}, "leaves nothing to ask"),
     "listwise": ({"algorithm": "window"}, "needs a listwise format .*format='rank-r1-v0.1'"),
+    "passes": ({"passes": 2}, r"step= and passes= need algorithm='window' \(got algorithm='tournament'\)"),
+    "step": ({"format": "rank-k", "size": 5, "step": 5}, "step=5 leaves no overlap of sets of 5"),
+    "scored": ({"algorithm": "scores"}, "needs a scored format .*format='rank-r1-v0.1'"),
+    "scores alone": ({"format": "grouprank", "algorithm": "heapsort"}, "gives scores .*algorithm='heapsort'"),
+    "never": ({"format": "rank1", "force": "never"}, "after the reasoning, which force='never' forbids: use"),
+    "same words": ({"format": "rank1", "votes": 2}, r"in the same words \(got size=1, temperature=0\): use votes=1"),
+    "most": ({"format": "rank1", "size": 2}, r"shows 1 passage\(s\) in a prompt \(got size=2\)"),
+    "single": ({"size": 1}, r"algorithm='tournament' needs sets of 2 or more \(got size=1\)"),
+    "begun": ({"format": "rank1", "backend": Scripted(str, can_continue=False)}, "needs a backend that continues"),
     "auto": ({"votes": "auto", "format": "listwise-v1"}, "votes='auto' needs a setwise format"),
     "probabilities": ({"probabilities": True, "format": "listwise-v1"}, "probabilities=True needs a setwise format"),
 }

@@ -145,12 +145,13 @@ def ask(records: Journal, sets: Mapping[str, TrainingSet], reranker: Reranker) -
     for index, ranking in successes(results, records, len(missing)):
         comparison = ranking.trace[-1]  # of several, if the context shows the set only in parts, the final
         one, text = sets[missing[index]], comparison.completion.text
+        is_read = any(one.parsed for one in ranking.trace) if comparison.scores else comparison.parsed
         record = {
             "query": one.query.id,
             "source": one.source,
             "n": len(one.passages),
             "right": one.right,
-            "chosen": comparison.answer[0] if comparison.parsed else None,
+            "chosen": (ranking.chosen or ranking.order)[0] if is_read else None,
             "format": not comparison.forced and reranker.plan.format.strict(text, len(one.passages)) is not None,
             "forced": comparison.forced,
             "completion_tokens": comparison.completion.completion_tokens,

@@ -44,6 +44,8 @@ LATER: Mapping[str, object] = {
     "ordered": True,
     "deadline": None,
     "budget_tokens": None,
+    "step": None,
+    "passes": None,
 }
 """Settings that came later, with the value that runs of before had: written only where they differ."""
 

@@ -21,19 +21,25 @@ class RenderedPrompt(NamedTuple):
     opened: str = ""
 
 
+def is_raw(messages: Sequence[Message]) -> bool:
+    """Whether the first message is the whole prompt: it needs no template, but the tokens that begin every text."""
+    return bool(messages) and messages[0]["role"] == "raw"
+
+
 def render_with(apply_template: ApplyTemplate, messages: Sequence[Message]) -> RenderedPrompt:
     """The prompt, by a function that ends its text with an opened turn of the assistant.
 
     A final assistant message is put behind that turn, as if the model had written it. With `continue_final_message` the
     template would render it first, and many change it: they strip its spaces or drop its reasoning. The text of a
     system turn that the template refuses or drops (Gemma, early Mistral) begins the user's turn; an empty one is none.
+    A turn of the role "raw" is the whole prompt, without the template.
     """
     turns = [{key: utf8(value) for key, value in message.items()} for message in messages]
     turns = [turn for turn in turns if turn["role"] != "system" or turn["content"].strip()]
     begun = turns.pop()["content"] if turns and turns[-1]["role"] == "assistant" else ""
     system = [turn["content"] for turn in turns if turn["role"] == "system"]
     try:
-        prompt = str(apply_template(turns))
+        prompt = turns[0]["content"] if is_raw(messages) else str(apply_template(turns))
         is_whole = all(text.strip() in prompt for text in system)
     except Exception:
         if not system:
@@ -61,7 +67,7 @@ def render_prompt(tokenizer: Any, messages: Sequence[Message], name: str) -> Ren
 
     BackendError where the model called `name` has no template, or one that refuses these messages.
     """
-    if not tokenizer.chat_template:
+    if not (tokenizer.chat_template or is_raw(messages)):
         raise BackendError(f"{name} has no chat template: an instruct or chat model is needed")
     try:
         return render_with(

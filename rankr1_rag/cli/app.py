@@ -18,6 +18,7 @@ from rich.text import Text
 from rankr1_rag import __version__
 from rankr1_rag.cli.demo import HOPS, K, demo
 from rankr1_rag.cli.explain import explain
+from rankr1_rag.cli.models import models
 from rankr1_rag.cli.options import UsageError, with_settings
 from rankr1_rag.cli.rerank import rerank
 from rankr1_rag.cli.serve import serve
@@ -61,6 +62,7 @@ app.command(no_args_is_help=True)(with_settings(rerank, store=_STORE))
 app.command(no_args_is_help=True)(with_settings(explain, without={"query"}))  # its --query is an id
 app.command()(with_settings(demo, k=K, hops=HOPS))
 app.command()(with_settings(serve, without={"in_flight"}))
+app.command()(models)
 app.add_typer(train, name="train")
 
 

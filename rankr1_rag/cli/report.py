@@ -22,7 +22,7 @@ from rankr1_rag.backends.wrappers.base import BackendWrapper
 from rankr1_rag.explain import clean, cost_table
 from rankr1_rag.io.journal import GiveUp
 from rankr1_rag.reranker import Reranker
-from rankr1_rag.selection import ALGORITHMS, Set, play
+from rankr1_rag.selection import ALGORITHMS, SCORES, Set, play
 from rankr1_rag.types import Completion, Cost, Query, Ranking
 
 
@@ -90,7 +90,10 @@ class Job:
             shown.append(one)
             return one
 
-        play(ALGORITHMS[plan.algorithm](n, min(reranker.k or n, n), plan.size), first)
+        if plan.algorithm == SCORES:
+            shown += [()] * -(-n // plan.size)
+        else:
+            play(ALGORITHMS[plan.algorithm](n, min(reranker.k or n, n), plan.size), first)
         self._guess = len(shown) * (1 if plan.votes == "auto" else plan.votes)
         self._show()
 

@@ -13,14 +13,17 @@ from typing import NoReturn, Protocol
 
 from rankr1_rag.engine.limits import Limits
 from rankr1_rag.prompt import Format, Special, clip, clip_to_window, sanitise, special_pattern, tokens
-from rankr1_rag.scoring import decisions, fused, winner
-from rankr1_rag.selection import LISTWISE, Answer, Round, Set, so_far
+from rankr1_rag.scoring import decisions, fused, means, winner
+from rankr1_rag.selection import LISTWISE, SCORES, Answer, Round, Set, so_far
 from rankr1_rag.selection.voting import borda
 from rankr1_rag.settings import Plan
 from rankr1_rag.types import Clip, Comparison, OrderSoFar, Passage, Query, Ranking, Truncated
 
 MARGIN = 192
 """Tokens kept free for the chat template and for the second request of a forced answer."""
+
+TURN = 8
+"""Tokens of the chat template for each turn after the first two."""
 
 LEAST = 16
 """Fewest tokens of a passage: with less the model would see nothing worth comparing."""
@@ -94,8 +97,8 @@ class Budget:
         The passages of a set share equally what the context leaves after the completion and the overhead.
         """
         known_tokens: frozenset[str] | None = getattr(backend, "special_tokens", None)
-        special = special_pattern(known_tokens) if known_tokens else None
-        context, count, shown = backend.context, backend.count, sanitise(query, special)
+        special, asked = special_pattern(known_tokens) if known_tokens else None, self.format.query_text
+        context, count, shown = backend.context, backend.count, sanitise(asked(query) if asked else query, special)
         lines = [self.format.line(passage, special) for passage in candidates]
         limits = [] if self.query_tokens is None else [self.query_tokens]
         if context:
@@ -116,7 +119,7 @@ class Budget:
             limit = share if limit is None else min(limit, share)
         if limit is None:
             return Texts(cut, tuple(lines), int(cut != shown), size=sets, special=special)
-        texts = [self.cut(one, line, limit, shown, count) for one, line in zip(candidates, lines, strict=True)]
+        texts = [self.cut(one, line, limit, shown, count, special) for one, line in zip(candidates, lines, strict=True)]
         pairs = [(a, b) for a, b in zip([shown, *lines], [cut, *texts], strict=True) if a != b]
         lost = sum(tokens(a, count) - tokens(b, count) for a, b in pairs)
         letters, left = (
@@ -125,11 +128,22 @@ class Budget:
         cut_share = 1 - left / max(1, letters)
         return Texts(cut, tuple(texts), len(pairs), max(0, lost), cut_share, sets, limit, special)
 
-    def cut(self, passage: Passage, line: str, limit: int, query: str, count: Callable[[str], int | None]) -> str:
-        """A passage of at most `limit` tokens; a window keeps the title, unless that takes more than half of them."""
+    def cut(
+        self,
+        passage: Passage,
+        line: str,
+        limit: int,
+        query: str,
+        count: Callable[[str], int | None],
+        special: Special = None,
+    ) -> str:
+        """A passage of at most `limit` tokens; a window keeps the title, unless that takes more than half of them.
+
+        With the title stays what the format writes around it.
+        """
         if self.clip == "head":
             return clip(line, limit, count)
-        title = sanitise(passage.title).strip()
+        title = self.format.line(replace(passage, text=""), special).strip() if passage.title else ""
         left = limit - tokens(f"{title} ", count) - 1
         if not title or 2 * left < limit or not line.startswith(f"{title} "):
             return clip_to_window(line, limit, query, count)
@@ -138,9 +152,11 @@ class Budget:
     def share(self, query: str, n: int, context: int, counted: Callable[[str], int | None]) -> int:
         """Tokens for each passage of a set of n, and for each passage that is shown as known with it."""
         known, shown = [""] * self.known, n + self.known * self.format.known_times
-        text = "\n".join(message["content"] for message in self.format.messages(query, [""] * n, known))
+        messages = self.format.messages(query, [""] * n, known)
+        text = "\n".join(message["content"] for message in messages)
         completion = self.reasoning_tokens + 2 * self.format.answer_tokens(n)
-        return (context - MARGIN - completion - tokens(text, counted)) // shown
+        turns = TURN * max(0, len(messages) - 2)
+        return (context - MARGIN - turns - completion - tokens(text, counted)) // shown
 
     def refuse(self, share: int, n: int, context: int) -> NoReturn:
         """The ValueError for a context that leaves a share too small to compare."""
@@ -303,8 +319,16 @@ class QueryRun:
         return tuple(shown for shown, left in zip(self.round, self.open, strict=True) if left)
 
     def order_so_far(self, plan: Plan) -> tuple[int, ...]:
-        """All candidates, not fused: those selected, then the first-stage order; until k are, as answers changed it."""
+        """All candidates, not fused: those selected, then the first-stage order; until k are, as answers changed it.
+
+        Those with a score change places among themselves only.
+        """
         trace, selected = [comparison for _, comparison in sorted(self.trace.comparisons.items())], self.selected
+        if plan.algorithm == SCORES:
+            own, final = means(trace), set(selected)
+            left = [position for position in range(len(self.candidates)) if position not in final]
+            best = iter(sorted([one for one in left if one in own], key=lambda one: (-own[one], one)))
+            return (*selected, *[next(best) if one in own else one for one in left])
         asked = decided(trace, plan) if len(selected) < self.wanted else []
         return tuple(so_far(len(self.candidates), asked, selected))
 
@@ -355,7 +379,7 @@ class QueryRun:
             clipped_tokens=self.texts.clipped_tokens,
             seconds=seconds,
             failure=failure,
-            chosen=None if fusion is None else tuple(self.chosen),
+            chosen=None if fusion is None else tuple(self.chosen[: self.wanted]),
             retrieved=len(self.candidates) - self.first_stage,
             truncated=truncated,
         )

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Coroutine, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import factorial
 from typing import Any, Literal, TypeVar
 
@@ -22,10 +23,18 @@ from rankr1_rag.engine.query import Budget, QueryRun, Texts
 from rankr1_rag.errors import BackendError, UnparsedError
 from rankr1_rag.prompt import Forced, shares, tokens
 from rankr1_rag.scoring import probability, winner
-from rankr1_rag.selection import ALGORITHMS, Answer, Done, Set, among, orders, step, voted
+from rankr1_rag.selection import ALGORITHMS, LISTWISE, SCORES, Done, Set, among, orders, scores, step, voted, window
 from rankr1_rag.settings import Plan
 from rankr1_rag.telemetry import chat
-from rankr1_rag.types import Comparison, Completion, Message, Ranking, Reason, TokenLogprob, Truncated
+from rankr1_rag.types import (
+    Comparison,
+    Completion,
+    Message,
+    Ranking,
+    Reason,
+    TokenLogprob,
+    Truncated,
+)
 
 T = TypeVar("T")
 
@@ -141,9 +150,18 @@ class SelectionLoop:
             return
         plan = self.plan
         run.left, run.places = left, []
-        selection = ALGORITHMS[plan.algorithm](len(left), k, run.texts.size, run.places)
-        if plan.votes != "auto" and plan.votes > 1:
-            selection = voted(selection, plan.votes, plan.seed)
+        votes = 1 if plan.votes == "auto" else plan.votes
+        if plan.algorithm == SCORES:  # the last hop has a score for all that are left
+            k = k if k < run.wanted - len(run.chosen) else len(left)
+            selection = scores(len(left), k, run.texts.size, run.places, epochs=votes, seed=plan.seed)
+        else:
+            algorithm = ALGORITHMS[plan.algorithm]
+            if plan.algorithm in LISTWISE:  # of smaller sets, where texts are long, the same part overlaps
+                part = plan.step and max(1, plan.step * run.texts.size // plan.size)
+                algorithm = partial(window, step=part, passes=plan.passes)
+            selection = algorithm(len(left), k, run.texts.size, run.places)
+            if votes > 1:
+                selection = voted(selection, votes, plan.seed)
         if run.chosen:
             selection = among(selection, left)
         try:
@@ -168,10 +186,14 @@ class SelectionLoop:
         finally:
             selection.close()
 
-    async def answer(self, run: QueryRun, shown: Set, place: int, sample: int) -> Answer:
-        """The answer to the set at this place of its round: the model's or, if unsure, that of votes in new orders."""
+    async def answer(self, run: QueryRun, shown: Set, place: int, sample: int) -> Any:  # noqa: ANN401
+        """The answer to the set at this place of its round: the model's or, if unsure, that of votes in new orders.
+
+        For the algorithm "scores" it is the score of each position.
+        """
+        compare = self.comparer.compare_by_token if self.plan.format.choices else self.comparer.compare
         async with run.turn or nullcontext():
-            first = await self.comparer.compare(run, shown, sample)
+            first = await compare(run, shown, sample)
         run.trace.add(first, place)
         more: list[Set] = []
         if self.plan.votes == "auto" and is_unsure(first):
@@ -180,6 +202,8 @@ class SelectionLoop:
         run.open[place] = len(more)
         if run.limits is not None:
             run.follow(self.plan, run.limits, first)
+        if self.plan.algorithm == SCORES:
+            return {one: score for one, score in zip(shown, first.scores, strict=True) if score is not None}
         if not more:
             return first.answer
 
@@ -223,10 +247,12 @@ class Comparer:
         truncated = first.finish_reason == "length"
         # Reasoning that the budget cut off holds no answer: models quote the example of the prompt. A server whose
         # template writes `<think>` itself returns reasoning without that tag.
-        untagged = format.reasoning and "think>" not in first.text and not first.text.rstrip().endswith("</answer>")
+        untagged = (
+            format.reasoning and f"{format.tag}>" not in first.text and not first.text.rstrip().endswith("</answer>")
+        )
         in_reasoning = truncated and (format.is_reasoning(first.text) or (untagged and plan.force != "never"))
         places = None if in_reasoning else format.parse(first.text, n)
-        completion, lenient = first, None
+        completion, lenient, read = first, None, first.text
         if places is None and not (truncated or plan.strict_format):
             places = lenient = format.lenient(first.text, n)
         if places is None and (plan.force == "unparsed" or (plan.force == "truncated" and truncated)):
@@ -235,9 +261,10 @@ class Comparer:
             label = await self.force(forced, sample)
             written = forced.meant(label.text)
             completion = replace(summed(label, [first]), text=forced.text + written, logprobs=None)
-            places = format.parse(forced.opened + written, n)
+            read = forced.opened + written
+            places = format.parse(read, n)
             if places is None and label.finish_reason != "length" and not plan.strict_format:
-                places = lenient = format.lenient(forced.opened + written, n)
+                places = lenient = format.lenient(read, n)
         if places is None and plan.strict:
             raise UnparsedError(
                 f"query {run.query.text[:100]!r}: the answer names no passage of 1..{n}: {completion.text[-300:]!r}"
@@ -255,6 +282,9 @@ class Comparer:
                 )
                 probabilities, requested = await self.probabilities(opened, label, sample)
                 completion = summed(completion, requested)
+        scores: tuple[float | None, ...] = ()
+        if format.kind == "scored":
+            scores = (format.scores(read, n) if places else None) or (None,) * n
         return Comparison(
             set=shown,
             answer=answer,
@@ -268,11 +298,40 @@ class Comparer:
             probabilities=probabilities,
             known=known,
             lenient=lenient is not None,
+            scores=scores,
+        )
+
+    async def compare_by_token(self, run: QueryRun, shown: Set, sample: int = 0) -> Comparison:
+        """Ask for the score of one passage: the probability of the first of the format's choices, after reasoning."""
+        plan, format, known, lines = self.plan, self.plan.format, tuple(run.chosen), run.texts.lines
+        messages = format.messages(run.texts.query, [lines[one] for one in shown], [lines[one] for one in known])
+        first, ask = NO_REASONING, (run.trace.rounds, shown, sample)
+        if (limits := run.limits) is not None:
+            limits.opened(ask, known)
+        if format.reasoning and plan.reasoning_tokens:
+            request = self.complete(messages, plan.reasoning_tokens + format.answer_tokens(1), sample)
+            first = await (request if limits is None else limits.heard(ask, request))
+        opened = format.force(messages, first.text, len(shown), run.texts.special, can_continue=True)
+        found, requested = await self.probabilities(opened, None, sample)
+        label = replace(requested[0], text=opened.text + requested[0].text, logprobs=None)
+        completion = summed(label, [first, *requested[1:]])
+        return Comparison(
+            set=shown,
+            answer=shown,
+            completion=completion,
+            round=run.trace.rounds,
+            reasoning=format.reasoning_of(completion.text) if format.reasoning else "",
+            forced=format.reasoning and f"</{format.tag}>" not in first.text,
+            sample=sample,
+            reasoning_tokens=first.completion_tokens if format.reasoning else 0,
+            known=known,
+            scores=found[:1],
         )
 
     async def force(self, forced: Forced, sample: int) -> Completion:
         """The answer of a model that is held to a label, with log-probabilities if they are needed."""
-        alternatives = ALTERNATIVES if self.plan.probabilities or self.plan.votes == "auto" else 0
+        plan = self.plan
+        alternatives = ALTERNATIVES if plan.probabilities or plan.votes == "auto" or plan.format.choices else 0
         return await self.complete(forced.messages, forced.max_tokens, sample, forced.choices, alternatives)
 
     async def probabilities(
@@ -285,9 +344,11 @@ class Comparer:
         requested = [] if label else [await self.force(opened, sample)]
         found = shares(opened.choices, (label or requested[0]).logprobs or ())
         if found is None:
+            format, votes = self.plan.format, "votes=3, or "
+            needs = f"format={format.name!r} needs" if format.choices else "probabilities=True and votes='auto' need"
             raise BackendError(
-                f"the model {self.plan.backend.model!r} gives no token alternatives, which probabilities=True and "
-                "votes='auto' need: use votes=3, or vLLM or transformers"
+                f"the model {self.plan.backend.model!r} gives no token alternatives, which {needs}: use "
+                f"{'' if format.choices else votes}vLLM, transformers or a server that gives them"
             )
         while found.opened:
             pooled = {begun: (mass, opened.after(begun)) for begun, mass in found.opened.items()}

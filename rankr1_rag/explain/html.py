@@ -76,7 +76,7 @@ def page(ranking: Ranking) -> str:
         _TEMPLATE,
         ranking=ranking,
         lede=story.lede(ranking),
-        scores=story.SCORES[ranking.score_meaning],
+        scores=story.SCORE_MEANINGS[ranking.score_meaning],
         warnings=story.warnings(ranking),
         chart=chart(ranking) if ranking.failure is None and ranking.trace else None,
         names=names,

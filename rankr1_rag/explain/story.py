@@ -9,9 +9,10 @@ from rankr1_rag.types import Comparison, Cost, Explanation, Ranking
 RETRIEVED = "retrieved between hops"
 MOSTLY_FORCED = 0.8
 """The share of forced answers from which on the reasoning is doubtful."""
-SCORES = {
+SCORE_MEANINGS = {
     "ordinal": "A rank says only that a passage comes before the next: there is no score of relevance behind it.",
     "votes": "A score is the share of votes a passage had where it last won: not its relevance by itself.",
+    "score": "A score is the model's own for the passage, the mean of its answers: not a probability of relevance.",
     "probability": "A score is the probability of a passage's label where it last won: not its relevance by itself.",
 }
 """The meaning of scores, by `Ranking.score_meaning`."""
@@ -43,7 +44,11 @@ class Place:
 
     @property
     def record(self) -> str:
-        """How often it was chosen and seen; "" if it was never seen."""
+        """How often it was chosen and seen, or its own score; "" if it was never seen."""
+        if self.why.score is not None:
+            return f"score {self.why.score:.2f}"
+        if self.why.comparison is not None and self.why.comparison.scores:
+            return "no score"
         seen = self.why.won + self.why.lost
         return f"chosen {self.why.won} of {seen} times" if seen else ""
 
@@ -87,8 +92,13 @@ class NumberedComparison:
 
     @property
     def listing(self) -> str:
-        """The labels best first, if the answer orders more than one passage; else ""."""
+        """The labels best first, if the answer orders more than one passage or scores them; else ""."""
         labels = {position: label for label, position in enumerate(self.comparison.set, start=1)}
+        if self.comparison.scores:
+            scores = dict(zip(self.comparison.set, self.comparison.scores, strict=True))
+            return ", ".join(
+                [f"[{labels[one]}] {own:.2f}" for one in self.comparison.answer if (own := scores[one]) is not None]
+            )
         named = [f"[{labels[position]}]" for position in self.comparison.answer if position in labels]
         return " > ".join(named) if len(named) > 1 else ""
 
@@ -166,6 +176,10 @@ def verdict(ranking: Ranking, why: Explanation) -> str:
     if comparison is None:
         return "The model never saw it, and did not need to." if why.selected else "The model never saw it."
     when = f"round {comparison.round + 1}"
+    if comparison.scores:
+        context = known(ranking, comparison)
+        how = "No score" if why.score is None else f"Scored {why.score:.2f}"
+        return f"{how} in {when}{context and f', known already: {context}'}."
     if comparison.answer[0] != why.position:
         how = "was chosen" if comparison.parsed else "won because the retriever was trusted"
         return f"Last seen in {when}, where {name(ranking, comparison.answer[0])} {how}."

@@ -68,7 +68,8 @@ def heading(title: str) -> Rule:
 def ranking_table(ranking: Ranking, top: int | None = None) -> Table:
     """The first `top` ranks, or the first k."""
     table = Table(box=SIMPLE_HEAD, padding=_GAP, show_edge=False, expand=True, caption_justify="left")
-    for title in ("rank", "first\nstage", "move", "won:\nlost"):
+    is_scored = any(comparison.scores for comparison in ranking.trace)
+    for title in ("rank", "first\nstage", "move", "score" if is_scored else "won:\nlost"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("id", no_wrap=True, overflow="ellipsis", max_width=20)
@@ -82,7 +83,7 @@ def ranking_table(ranking: Ranking, top: int | None = None) -> Table:
             str(rank),
             first,
             here.moved,
-            f"{why.won}:{why.lost}",
+            f"{why.won}:{why.lost}" if not is_scored else "" if why.score is None else f"{why.score:.2f}",
             "✓" if why.selected else "",
             line(why.passage.id),
         ]

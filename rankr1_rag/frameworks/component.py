@@ -170,7 +170,8 @@ class Component(ComponentFields):  # type: ignore[misc]
             if self.include_reasoning:
                 why = ranking.explain(rank)
                 won = why.won and why.comparison is not None and why.comparison.parsed
-                added[REASONING] = why.reasoning if won else ""
+                is_scored = why.comparison is not None and why.comparison.scores
+                added[REASONING] = why.reasoning if (why.score is not None if is_scored else won) else ""
             yield objects[position], score, added
 
     def _to_passage(self, id: str, text: str, metadata: Mapping[Any, Any]) -> Passage:

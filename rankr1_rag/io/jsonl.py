@@ -36,7 +36,17 @@ from rankr1_rag.io.collection import (
 from rankr1_rag.io.files import FilePath, located, numbered_lines
 from rankr1_rag.io.trec import REMEDY, warn_once
 from rankr1_rag.scoring import Meaning, Trend
-from rankr1_rag.types import Comparison, Completion, Cost, Passage, Query, Ranking, Reason, TokenLogprob, Truncated
+from rankr1_rag.types import (
+    Comparison,
+    Completion,
+    Cost,
+    Passage,
+    Query,
+    Ranking,
+    Reason,
+    TokenLogprob,
+    Truncated,
+)
 
 VERSION = 1
 LATER = {"reasoning_tokens", "lenient", "clipped_tokens"}
@@ -53,9 +63,9 @@ def positions(record: Mapping[str, Any], name: str, n: int) -> tuple[int, ...]:
 
 
 def comparison_to_json(comparison: Comparison) -> Json:
-    """All its fields by their names, a log-probability of -inf as text; `known` and `lenient` only if there is any."""
+    """All its fields by their names, a log-probability of -inf as text; `known`, `lenient`, `scores` only if any."""
     record = asdict(comparison)
-    for name in ("known", "lenient"):
+    for name in ("known", "lenient", "scores"):
         if not record[name]:
             del record[name]
     logprobs = comparison.completion.logprobs
@@ -82,14 +92,19 @@ def _comparison_from_json(record: Mapping[str, Any], n: int) -> Comparison:
     members, answer = positions(record, "set", n), positions(record, "answer", n)
     if not answer or not set(answer) <= set(members):
         raise ValueError(f'"answer" {list(answer)} names none, or others, of the "set" {list(members)}')
-    return Comparison(
-        set=members,
-        answer=answer,
-        completion=_completion_from_json(member(record, "completion", "an object")),
-        probabilities=_probabilities(record, len(members)),
-        known=positions(record, "known", n) if "known" in record else (),
+    values = {
+        "set": members,
+        "answer": answer,
+        "completion": _completion_from_json(member(record, "completion", "an object")),
+        "probabilities": _probabilities(record, "probabilities", len(members)),
+        "known": positions(record, "known", n) if "known" in record else (),
         **plain_fields(Comparison, record),
-    )
+    }
+    if "scores" in record:
+        own = member(record, "scores", "an array")
+        found = _probabilities({"scores": [0 if one is None else one for one in own]}, "scores", len(members)) or ()
+        values["scores"] = tuple(None if one is None else score for one, score in zip(own, found, strict=True))
+    return Comparison(**values)
 
 
 def plain_fields(owner: type, record: Mapping[str, Any]) -> Json:
@@ -103,13 +118,13 @@ def plain_fields(owner: type, record: Mapping[str, Any]) -> Json:
     return found
 
 
-def _probabilities(record: Mapping[str, Any], n: int) -> tuple[float, ...] | None:
-    if record.get("probabilities") is None:
+def _probabilities(record: Mapping[str, Any], name: str, n: int) -> tuple[float, ...] | None:
+    if record.get(name) is None:
         return None
-    found = tuple(of_kind("a probability", one, "a number") for one in member(record, "probabilities", "an array"))
+    found = tuple(of_kind("a probability", one, "a number") for one in member(record, name, "an array"))
     found = tuple(1.0 if 1 < one < 1 + 1e-9 else one for one in found)  # rounding errors of earlier versions
     if len(found) != n or not all(0 <= one <= 1 for one in found):
-        raise ValueError(f'"probabilities" must be {n} numbers from 0 to 1, not {list(found)}')
+        raise ValueError(f'"{name}" must be {n} numbers from 0 to 1, not {list(found)}')
     return found
 
 

@@ -1,4 +1,4 @@
-"""The published input formats of the released models, byte for byte, and two of this project's own.
+"""The published input formats of the Rank-R1 models, byte for byte, and two of this project's own.
 
 Source of the first three: github.com/ielab/llm-rankers, folder Rank-R1/prompts, commit b36517b (2025-05-29),
 Apache-2.0. They are the input that the models were trained on, quoted as data: a v0.1 model with another prompt works
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rankr1_rag.prompt.authors import AUTHORS
 from rankr1_rag.prompt.format import Format
 
 RANK_R1_V01 = Format(
@@ -137,6 +138,10 @@ NAMING_V2 = replace(LABEL_V2, name="naming-v2", reasoning=True)
 
 FORMATS = {
     format.name: format
-    for format in (RANK_R1_V01, RANK_R1_V02, SETWISE_SFT_V01, LISTWISE_V1, NAMING_V1, LABEL_V1, LABEL_V2, NAMING_V2)
+    for format in (
+        *(RANK_R1_V01, RANK_R1_V02, SETWISE_SFT_V01, LISTWISE_V1),
+        *(NAMING_V1, LABEL_V1, LABEL_V2, NAMING_V2),
+        *AUTHORS,
+    )
 }
-"""Every format by its name."""
+"""Every format by its name; those of other models are in `prompt.authors`."""

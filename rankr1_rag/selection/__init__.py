@@ -12,7 +12,7 @@ model: see `play`. This package does not know text, prompts, models or asyncio.
     window       sliding window, for listwise answers
     voted        any of these with several votes on each set
     among        any of these over a part of the positions
-    ballot       several votes on one set of all candidates, in one round; not exact, so not among the ALGORITHMS
+    scores       the means of scores, in one round, for judges that give scores
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rankr1_rag.selection.rounds import (
     Done,
     Part,
     Round,
+    Scores,
     Selection,
     Set,
     among,
@@ -35,7 +36,7 @@ from rankr1_rag.selection.rounds import (
 )
 from rankr1_rag.selection.sorting import bubblesort, heapsort, window
 from rankr1_rag.selection.tournament import ahead, tournament
-from rankr1_rag.selection.voting import ballot, orders, voted
+from rankr1_rag.selection.voting import orders, scores, voted
 
 
 class Algorithm(Protocol):
@@ -52,7 +53,10 @@ ALGORITHMS: dict[str, Algorithm] = {
     "tournament": tournament,
     "window": window,
 }
-"""The exact algorithms: a perfect judge gives exactly the sorted top k."""
+"""The exact algorithms: a perfect judge gives exactly the sorted top k. (`scores` needs one that gives scores.)"""
+
+SCORES = "scores"
+"""The name of the algorithm for scored answers."""
 
 LISTWISE = frozenset({"window"})
 """The algorithms for listwise answers; the others use the first position of an answer, and take either kind."""
@@ -60,21 +64,23 @@ LISTWISE = frozenset({"window"})
 __all__ = [
     "ALGORITHMS",
     "LISTWISE",
+    "SCORES",
     "Algorithm",
     "Answer",
     "Done",
     "Part",
     "Round",
+    "Scores",
     "Selection",
     "Set",
     "ahead",
     "among",
-    "ballot",
     "best",
     "bubblesort",
     "heapsort",
     "orders",
     "play",
+    "scores",
     "so_far",
     "step",
     "together",

@@ -7,11 +7,11 @@ how and how many at once sets are shown to a judge.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from math import inf, sqrt
-from typing import Concatenate, Generic, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -24,6 +24,9 @@ Round: TypeAlias = list[Set]
 
 Answer: TypeAlias = tuple[int, ...]
 """Positions of a set, best first: one from a setwise judge, all from a listwise one, never none."""
+
+Scores: TypeAlias = Mapping[int, float]
+"""What `scores` is sent in place of an answer: the score of each position of a set that has one."""
 
 Part: TypeAlias = Generator[Round, list[Answer], T]
 """Yields rounds, is sent one answer a set in the order of the sets, returns a T."""
@@ -131,9 +134,11 @@ def play(selection: Selection, judge: Callable[[Set], Answer]) -> list[int]:
 
 
 def checked(
-    algorithm: Callable[Concatenate[int, int, int, P], Selection],
+    algorithm: Callable[Concatenate[int, int, int, P], Selection], least: int = 2
 ) -> Callable[Concatenate[int, int, int, P], Selection]:
     """An algorithm whose n, k and size are checked when it is called, not at its first step; its k is min(k, n).
+
+    `least` is the least size.
 
     A list that is passed as `chosen` holds, at any time, the positions that it has selected so far.
     """
@@ -144,8 +149,8 @@ def checked(
             raise ValueError(f"n, the number of candidates, must be at least 0 (got {n})")
         if k < 1:
             raise ValueError(f"k, the number of positions to select, must be at least 1 (got {k})")
-        if size < 2:
-            raise ValueError(f"size, the most positions of a set, must be at least 2 (got {size})")
+        if size < least:
+            raise ValueError(f"size, the most positions of a set, must be at least {least} (got {size})")
         return algorithm(n, min(k, n), size, *args, **named)
 
     return begin  # type: ignore[return-value]  # mypy: Concatenate takes no names, but wraps does
@@ -160,5 +165,11 @@ def among(selection: Selection, positions: Sequence[int]) -> Selection:
     state = step(selection)
     while not isinstance(state, Done):
         answers = yield [tuple(positions[place] for place in shown) for shown in state]
-        state = step(selection, [tuple(places[position] for position in answer) for answer in answers])
+        own: list[Any] = [
+            {places[position]: score for position, score in answer.items()}
+            if isinstance(answer, Mapping)
+            else tuple(places[position] for position in answer)
+            for answer in answers
+        ]
+        state = step(selection, own)
     return [positions[place] for place in state.value]

@@ -89,31 +89,45 @@ def bubblesort(n: int, k: int, size: int, chosen: list[int] | None = None) -> Se
 
 
 @checked
-def window(n: int, k: int, size: int, chosen: list[int] | None = None) -> Selection:
+def window(
+    n: int, k: int, size: int, chosen: list[int] | None = None, *, step: int | None = None, passes: int | None = None
+) -> Selection:
     """The k best by sliding window (RankGPT, arXiv 2304.09542), in as many passes as k needs.
 
     For listwise answers. Consecutive sets overlap in half a set, or in k positions if that is less: as many reach the
     front in a pass, and further passes order the rest. A set shows the order found so far, not the first-stage order:
     if an answer names only some of the set, they come first and the others stay as shown.
+
+    `step` is the distance of consecutive sets, below `size`. With `passes` there are as many, each over all positions
+    again, whatever k is. Then a set is asked as soon as the sets before it that share a place with it are answered, so
+    that a further pass takes few more rounds; the result is that of one set after another.
     """
-    order, placed, chosen = list(range(n)), 0, [] if chosen is None else chosen
-    while placed < k:
-        overlap, left = min(k - placed, size // 2), n - placed
+    if step is not None and not 0 < step < size:
+        raise ValueError(f"step, the distance of sets, must be at least 1 and below size={size} (got {step})")
+    order, chosen, placed, plan, number = list(range(n)), [] if chosen is None else chosen, 0, list[range](), 0
+    while placed < k if passes is None else n and number < passes:
+        overlap = size - step if step else min(k - placed, size // 2)
         stop = n
         while True:
-            start = max(placed, stop - size)
-            order[start:stop] = yield from ordered(order[start:stop])
-            if start == placed:
+            plan.append(range(max(placed, stop - size), stop))
+            if plan[-1].start == placed:
                 break
-            stop = start + overlap
-        placed += overlap if left > size else left
-        chosen += order[len(chosen) : min(placed, k)]
+            stop = plan[-1].start + overlap
+        number += 1
+        if passes is None:
+            placed = placed + overlap if n - placed > size else n
+    rounds, last = list[list[range]](), [0] * n  # the last round, from 1, that changes each place
+    for span in plan:
+        at = len(rounds) if passes is None else max(last[span.start : span.stop])
+        rounds += [[]] * (at == len(rounds))
+        rounds[at] = [*rounds[at], span]
+        last[span.start : span.stop] = [at + 1] * len(span)
+    for at, asked in enumerate(rounds, 1):
+        spans = [span for span in asked if len(span) > 1]
+        sets = [tuple(order[span.start : span.stop]) for span in spans]
+        answers = (yield from ask(sets)) if sets else []
+        for span, shown, answer in zip(spans, sets, answers, strict=True):
+            order[span.start : span.stop] = dict.fromkeys((*named(shown, answer), *shown))
+        while len(chosen) < k and last[len(chosen)] <= at:
+            chosen.append(order[len(chosen)])
     return chosen
-
-
-def ordered(members: list[int]) -> Part[list[int]]:
-    """A set in the order of its answer; ValueError if the answer names a position outside the set."""
-    if len(members) == 1:
-        return members
-    [answer] = yield from ask([tuple(members)])
-    return list(dict.fromkeys((*named(tuple(members), answer), *members)))

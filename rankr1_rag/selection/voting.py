@@ -1,12 +1,14 @@
-"""Several votes on each set in new orders (`voted`), or many votes on one set of all candidates (`ballot`)."""
+"""Several votes on each set in new orders (`voted`), or the means of scores (`scores`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import factorial
+from functools import partial
+from math import factorial, inf
 from random import Random
+from typing import Any
 
-from rankr1_rag.selection.rounds import Answer, Done, Selection, Set, ask, checked, named, step
+from rankr1_rag.selection.rounds import Answer, Done, Selection, Set, checked, step
 
 
 def voted(selection: Selection, votes: int, seed: int) -> Selection:
@@ -54,33 +56,31 @@ def borda(answers: Sequence[Answer], size: int) -> Answer:
     return tuple(sorted(points, key=lambda position: (-points[position], position)))
 
 
-@checked
-def ballot(n: int, k: int, size: int, ballots: int) -> Selection:
-    """The k with the most votes of `ballots` answers to all n candidates, shown in first-stage order, in one round.
+@partial(checked, least=1)
+def scores(n: int, k: int, size: int, chosen: list[int] | None = None, *, epochs: int = 1, seed: int = 0) -> Selection:
+    """The k with the highest mean of the scores that a judge of scores gives, in one round.
 
-    Listwise answers are counted after Borda, as `voted` does; ties, also of positions without votes, go to the
-    first-stage best. ValueError if n is more than `size`.
-
-    Not exact: a judge that is sure votes for one position only, and the others keep their first-stage order. The prompt
-    is the same each time, so that a backend with a prefix cache reads it once; a bias for a place in the prompt is in
-    every vote. `voted(ballot(n, k, size, 1), ballots, seed)` shows new orders instead, and pays for the reading. Both
-    are measured in bench/ballot.md.
+    In each of the epochs every position is in one set; the sets are of nearly equal sizes, and shuffled by `seed` if
+    they hold more than one position. It is sent `Scores` in place of answers. Ties go to the first-stage best; a
+    position without a score comes behind those that have one.
     """
-    if ballots < 1:
-        raise ValueError(f"ballots must be at least 1 (got {ballots})")
-    if n > size:
-        raise ValueError(
-            f"a ballot needs at most {size} candidates, the set size (got {n}): rerank fewer candidates, or use "
-            "another algorithm"
-        )
-    return ballot_round(n, k, ballots)
-
-
-def ballot_round(n: int, k: int, ballots: int) -> Selection:
-    """`ballot` of checked arguments."""
-    shown = tuple(range(n))
-    if n < 2:
-        return list(shown)
-    answers = yield from ask([shown] * ballots)
-    order = borda([tuple(named(shown, answer)) for answer in answers], n)
-    return list(dict.fromkeys((*order, *shown)))[:k]
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1 (got {epochs})")
+    sets: list[Set] = []
+    for epoch in range(epochs if n else 0):
+        order = Random(f"{seed} {epoch}").sample(range(n), n) if size > 1 else range(n)
+        number = -(-n // size)
+        sets += [tuple(order[place::number]) for place in range(number)]
+    answers: list[Any] = (yield sets) if sets else []
+    if len(answers) != len(sets):
+        raise ValueError(f"a round of {len(sets)} sets was sent {len(answers)} answers: send one a set, in order")
+    found: list[list[float]] = [[] for _ in range(n)]
+    for shown, answer in zip(sets, answers, strict=True):
+        if strangers := answer.keys() - {*shown}:
+            raise ValueError(f"the scores of the set {shown} name {sorted(strangers)}, not in the set")
+        for position, score in answer.items():
+            found[position].append(score)
+    order = sorted(range(n), key=[-sum(own) / len(own) if own else inf for own in found].__getitem__)
+    chosen = [] if chosen is None else chosen
+    chosen += order[:k]
+    return chosen

@@ -239,6 +239,7 @@ def reasoning_of(ranking: Ranking, best: int) -> list[Json]:
     whys = [ranking.explain(rank) for rank in range(1, min(best, len(ranking)) + 1)]
     return [
         {"index": why.position, "reasoning": why.reasoning, "won": why.won, "lost": why.lost, "selected": why.selected}
+        | ({} if why.score is None else {"score": why.score})
         for why in whys
     ]
 

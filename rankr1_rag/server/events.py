@@ -107,6 +107,8 @@ def as_json_event(event: Event) -> tuple[str, Json] | None:
                 "output_tokens": one.completion.completion_tokens,  # those of the reasoning are counted at the end
             }
             found = {"answer": one.answer, "parsed": one.parsed, "forced": one.forced, "reasoning": one.reasoning}
+            if one.scores:
+                found["scores"] = one.scores
             return "answer", {"comparison": number, **found, "tokens": cost}
         case OrderSoFar():
             return "order", {"order": event.order, "selected": event.selected}

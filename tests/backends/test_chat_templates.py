@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rankr1_rag import Passage, Reranker
 from rankr1_rag.backends import Request
+from rankr1_rag.backends.chat_template import render_with
+from rankr1_rag.backends.openvino.worker import PromptEncoder
 from rankr1_rag.backends.transformers import Transformers
+from rankr1_rag.backends.vllm.engine import RequestBuilder
 from rankr1_rag.errors import BackendError
 from rankr1_rag.prompt import FORMATS, Format
 from rankr1_rag.train.model import Trained
@@ -113,7 +119,65 @@ def test_every_comparison_has_an_answer(model: Path, tmp_path: Path, template: s
             assert comparison.reasoning == ""
 
 
+def test_a_raw_turn_is_the_prompt_without_the_template() -> None:
+    raw = {"role": "raw", "content": "Passage: x\n<think>"}
+    assert render_with(str, [raw]) == ("Passage: x\n<think>", "<think>")
+    assert render_with(str, [raw, {"role": "assistant", "content": "<think> so"}]).text == "Passage: x\n<think> so"
+
+
+class Spaces:
+    """A tokenizer of OpenVINO's interface: a token for each word, and one that begins a whole text."""
+
+    def encode(self, text: str, add_special_tokens: bool) -> Any:
+        return SimpleNamespace(input_ids=np.array([[0] * add_special_tokens + [1] * len(text.split())]))
+
+
+class WithoutParams(RequestBuilder):
+    """The tokens of vLLM's requests, without vLLM."""
+
+    def params(self, request: Request) -> Any:
+        return SimpleNamespace(max_tokens=request.max_tokens)
+
+
+def test_a_raw_prompt_begins_as_the_model_was_trained_and_needs_no_template(model: Path, tmp_path: Path) -> None:
+    """Llama's tokenizer puts a BOS before a whole text; a template writes its own. Base models have no template."""
+    folder = with_template(model, "", tmp_path / "base")
+    (folder / "chat_template.jinja").unlink()
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    first = {"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}
+    tokenizer["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [first, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [first, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}},
+    }
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    backend = Transformers(folder, dtype="float32", device="cpu")
+    raw: list[Message] = [{"role": "raw", "content": "Passage: x\n<think>"}]
+    begun: list[Message] = [*raw, {"role": "assistant", "content": "<think> so\n</think>"}]
+    assert rendered(backend, raw) == "<|im_start|>Passage: x\n<think>"
+    assert rendered(backend, begun) == "<|im_start|>Passage: x\n<think> so\n</think>"
+    with pytest.raises(BackendError, match="has no chat template"):
+        rendered(backend, [{"role": "user", "content": "x"}])
+    templated = Transformers(with_template(folder, CHATML, tmp_path / "chat"), dtype="float32", device="cpu")
+    chat: list[Message] = [{"role": "user", "content": "x"}]
+    assert rendered(templated, chat) == f"{USER}x{END}{ASSISTANT}"
+
+    builder = WithoutParams(SimpleNamespace(model_config=SimpleNamespace(model="m", max_model_len=99)), {})
+    vars(builder)["tokenizer"] = templated._tokenizer.load()
+    for messages in (raw, begun, chat):
+        prompt, *_ = builder.build(Request(messages, 1))
+        assert prompt == templated._tokenizer.prepare(Request(messages, 1), 2_048).prompt
+
+    encoder: Any = PromptEncoder.__new__(PromptEncoder)
+    encoder._tokenizer, encoder._context = Spaces(), 99
+    assert encoder.encode(0, Request(raw, 1)).prompt.tolist() == [[0, 1, 1, 1]]
+
+
 def test_a_format_without_a_system_text_sends_no_system_turn() -> None:
     plain = Format("plain", "setwise", "", "{query} {docs}", "[{num}] ", "\n", reasoning=False, bridge="")
     assert [message["role"] for message in plain.render("which?", [Passage("a", "text")])] == ["user"]
-    assert {FORMATS[name].messages("which?", ["text"])[0]["role"] for name in FORMATS} == {"system"}
+    roles = {name: format.messages("which?", ["text"])[0]["role"] for name, format in FORMATS.items()}
+    without = {"rank-k": "user", "rank1": "raw"}
+    assert {name: role for name, role in roles.items() if role != "system"} == without

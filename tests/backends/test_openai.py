@@ -89,6 +89,42 @@ def test_each_server_is_asked_in_its_own_dialect(
     assert [(seen.path, seen.body) for seen in server.seen] == [("/v1/chat/completions", one) for one in (plain, begun)]
 
 
+def test_a_raw_prompt_is_a_plain_completion(server: Server) -> None:
+    raw = {"role": "raw", "content": "Passage: x\n<think>"}
+    begun = {"role": "assistant", "content": "<think> so\n</think>"}
+    logprobs = {"tokens": [" true"], "token_logprobs": [-0.1], "top_logprobs": [{" true": -0.1, " false": -2.5}]}
+    for choice in ({"text": " so\n</think> true"}, {"text": " true", "logprobs": logprobs}):
+        server.answer({"choices": [{**choice, "finish_reason": "stop"}]})
+    backend = server.backend(server="vllm")
+    free, held = scripts.ask(
+        backend, Request([raw], 8), Request([raw, begun], 9, choices=(" true", " false"), logprobs=20)
+    )
+    assert [seen.path for seen in server.seen] == ["/v1/completions"] * 2
+    assert [seen.body["prompt"] for seen in server.seen] == [raw["content"], "Passage: x\n<think> so\n</think>"]
+    assert server.seen[1].body["structured_outputs"] == {"choice": [" true", " false"]}
+    assert not {"messages", "continue_final_message", "top_logprobs"} & server.seen[1].body.keys()
+    assert (free.text, held.text, held.logprobs and held.logprobs[0].top[1]) == (
+        " so\n</think> true",
+        " true",
+        (" false", -2.5),
+    )
+
+
+def test_a_refused_raw_prompt_is_not_sent_another_way(server: Server) -> None:
+    server.answer({"error": {"message": "no route"}}, status=404)
+    failing(server.backend(server="vllm"), Request([{"role": "raw", "content": "x"}], 8))
+    assert len(server.seen) == 1
+
+
+def test_a_raw_prompt_is_sent_again_without_a_field_that_the_server_refuses(server: Server) -> None:
+    server.answer({"error": {"message": "top_k is not supported"}}, status=400)
+    server.answer({"choices": [{"text": " true", "finish_reason": "stop"}]})
+    backend = server.backend(server="vllm")
+    assert ask(backend, Request([{"role": "raw", "content": "x"}], 8)).text == " true"
+    assert [("top_k" in seen.body, seen.body["prompt"]) for seen in server.seen] == [(True, "x"), (False, "x")]
+    assert [seen.path for seen in server.seen] == ["/v1/completions"] * 2
+
+
 def test_an_unknown_server_gets_what_every_server_knows_and_extra_body(server: Server) -> None:
     request = Request([{"role": "user", "content": "a\udc80b é 𝄞"}], 8, stop=("</answer>",), choices=("1", "2"), seed=3)
     ask(server.backend(extra_body={"reasoning_effort": "low", "temperature": None}), request)

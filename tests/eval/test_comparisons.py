@@ -116,6 +116,16 @@ def test_more_draws_and_more_examples_keep_the_sets_that_were() -> None:
     assert not few.keys() & (four(made(5), seed=2).keys() | four(made(5), size=5).keys())
 
 
+@pytest.mark.parametrize("size", [1, 4])
+def test_of_scores_the_highest_is_chosen_however_many_comparisons_give_them(tmp_path: Path, size: int) -> None:
+    def scored(messages: Sequence[Message]) -> str:
+        lines = re.findall(r"^\[(\d+)\]\. (.*)", messages[1]["content"], re.MULTILINE)
+        return f"<answer>{json.dumps({f'[{label}]': 9 if 'deep' in text else 1 for label, text in lines})}</answer>"
+
+    found = result(tmp_path, made(5), scored, format="grouprank", size=size)
+    assert (found.all.accuracy["model"].mean, found.unparsed) == (1, 0)
+
+
 KNOWN = [replace(example, known=(Passage("k", "a pond"),)) for example in made(2)]
 
 
@@ -324,7 +334,7 @@ def test_killed_it_resumes_and_asks_nothing_twice(held: Path, tmp_path: Path, se
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--size", "1"), "--size 1"),
+        (("--size", "1"), "size=1: a whole number in 2..20 is needed"),
         (("--against", "nowhere.jsonl"), "nowhere.jsonl"),
         (("--backend", "openai"), "model"),
         (("--votes", "3"), "No such option"),

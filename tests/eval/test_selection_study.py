@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 from rankr1_eval.cli.app import app
 from rankr1_eval.simulation.judges import JUDGES, JudgedQuery, judge_named, judged_queries, judges_named, utilities
 from rankr1_eval.simulation.picture import frontier, picture
-from rankr1_eval.simulation.study import IDEAL, NONE, Setting, Study, played, study, way_named, ways_for, ways_named
+from rankr1_eval.simulation.study import IDEAL, NONE, WAYS, Setting, Study, played, study, way_named, ways_named
 from rankr1_eval.simulation.tables import as_json, as_markdown
 from rankr1_rag.cli.options import UsageError
 from rankr1_rag.errors import FileError
@@ -45,7 +45,7 @@ def few(dl19_files: dict[str, Path]) -> Queries:
 
 
 def made(few: Queries, judges: Sequence[str], ways: Sequence[str], setting: Setting = SMALL) -> Study:
-    return study(*few, setting, judges_named(judges), ways_named(ways, setting.depth, setting.size))
+    return study(*few, setting, judges_named(judges), ways_named(ways))
 
 
 def figures(study: Study) -> dict[tuple[str, str], Any]:
@@ -57,7 +57,7 @@ def invoked(*arguments: object) -> Result:
 
 
 def test_a_perfect_judge_gives_the_ideal_ndcg_with_every_exact_algorithm(few: Queries) -> None:
-    result = made(few, ["perfect"], ways_for(SMALL.depth, SMALL.size))
+    result = made(few, ["perfect"], WAYS)
     for line in result.lines:
         assert line.scores["ndcg"] == result.bounds[IDEAL]["ndcg"], line.way
         assert line.scores["recall"].mean == 1
@@ -87,19 +87,30 @@ def test_figures_depend_on_the_seed_and_on_no_order_and_no_global_random_state(f
     assert figures(one) != figures(made(few, judges, ways, replace(SMALL, seed=1)))
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "comparisons", "rounds"),
+    [
+        ("window/10x1", 20, 9, 9),
+        ("window/10x2", 20, 18, 11),
+        ("window/10x2:3", 20, 54, 11),
+        ("window/10x2", 10, 38, 21),
+    ],
+)
+def test_windows_of_the_authors_are_ways_and_a_second_pass_mends_the_front(
+    name: str, size: int, comparisons: int, rounds: int
+) -> None:
+    way, worth = way_named(name), [float(one) for one in range(100)]
+    found = played(way.make(100, 10, size, 0), judge_named("perfect")(worth, "seed"), way.listwise)
+    assert (found.comparisons, found.rounds) == (comparisons, rounds)
+    assert found.chosen[:5] == (99, 98, 97, 96, 95)
+
+
 def test_a_judge_without_noise_is_perfect_and_one_without_bias_is_only_noisy(few: Queries) -> None:
     ways = ["heapsort", "tournament:3", "window"]
     like = {"perfect": ["noisy:0", "circular:0", "ends:0:0"], "noisy:0.5": ["first:0:0.5", "last:0:0.5", "ends:0:0.5"]}
     found = figures(made(few, [name for plain, same in like.items() for name in (plain, *same)], ways))
     for plain, same in like.items():
         assert all(found[judge, way] == found[plain, way] for judge in same for way in ways)
-
-
-def test_a_ballot_is_played_where_all_candidates_fit_in_one_set(few: Queries) -> None:
-    shown = [replace(one, ids=one.ids[:20], grades=one.grades[:20]) for one in few[0]]
-    ballot = made((shown, few[1]), ["noisy:0.5"], ways_for(20, 20), Setting(depth=20, k=5, repeats=1)).lines[-1]
-    assert (ballot.way, ballot.scores["comparisons"].mean, ballot.scores["rounds"].mean) == ("ballot:16", 16, 1)
-    assert "ballot:16" not in ways_for(100, 20)
 
 
 # Judges
@@ -167,9 +178,11 @@ def test_a_circular_judge_keeps_to_its_preferences_and_has_circles_among_them() 
         (["--repeats", 0], r"repeats=0: at least 1"),
         (["--algorithm", "quicksort"], r"no algorithm is called 'quicksort': there are ahead, bubblesort"),
         (["--algorithm", "heapsort:0"], r"'0' is not a whole number from 1"),
-        (["--algorithm", "ballot"], r"no algorithm is called 'ballot'"),
-        (["--algorithm", "ballot:8"], r"'ballot:8' shows all candidates in one set of at most 20, and depth is 100"),
         (["--algorithm", "ahead", "--algorithm", "ahead"], r"algorithm 'ahead' is named twice"),
+        (["--algorithm", "heapsort/10x2"], r"'heapsort/10x2': only window has steps and passes, as window/STEPxPASSES"),
+        (["--algorithm", "window/10"], r"as window/STEPxPASSES, 10x2 say"),
+        (["--algorithm", "window/20x1"], r"as window/STEPxPASSES"),
+        (["--algorithm", "window/10x0"], r"as window/STEPxPASSES"),
         (["--judge", "honest"], r"no judge is called 'honest': there are perfect, noisy:NOISE"),
         (["--judge", "noisy"], r"no judge is called 'noisy'"),
         (["--judge", "noisy:-1"], r"judge 'noisy:-1': '-1' is not a number from 0"),
@@ -218,7 +231,7 @@ def test_the_command_writes_its_files_and_prints_the_same_json(tmp_path: Path, d
     result = json.loads(told.stdout)
     assert json.loads((folder / "selection.json").read_text()) == result
     assert list(result["judges"]) == ["noisy:1", "last:1:0.5"]
-    assert set(result["judges"]["noisy:1"]) == set(ways_for(12, 5))
+    assert set(result["judges"]["noisy:1"]) == set(WAYS)
     assert result["settings"]["depth"] == 12
     markdown = (folder / "selection.md").read_text()
     assert markdown.count("| no rerank |") == markdown.count("| ideal order |") == 2
@@ -232,13 +245,13 @@ def test_the_command_writes_its_files_and_prints_the_same_json(tmp_path: Path, d
 def test_the_table_on_the_terminal_holds_every_algorithm_and_both_bounds(dl19_files: dict[str, Path]) -> None:
     small = ["--depth", 12, "-k", 3, "--size", 12, "--repeats", 1, "--judge", "noisy:1"]
     told = invoked("--run", dl19_files["run"], "--qrels", dl19_files["qrels"], *small).stdout
-    assert [name for name in (NONE, IDEAL, *ways_for(12, 12)) if name not in told] == []
+    assert [name for name in (NONE, IDEAL, *WAYS) if name not in told] == []
     assert max(map(len, told.splitlines())) <= 80
 
 
 def test_one_candidate_needs_no_comparison_and_is_still_drawn() -> None:
     few = [JudgedQuery("q", ("a",), (1,))], {"q": {"a": 1, "b": 0}}
-    result = made(few, ["noisy:1"], ways_for(1, 20), Setting(depth=1, k=1, repeats=1))
+    result = made(few, ["noisy:1"], WAYS, Setting(depth=1, k=1, repeats=1))
     assert all(line.scores["comparisons"].mean == 0 and line.scores["ndcg"].mean == 1 for line in result.lines)
     assert picture(result, "svg") == picture(result, "svg")
     assert "nDCG@1" in as_markdown(result, "command")

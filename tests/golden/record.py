@@ -26,7 +26,8 @@ from rankr1_rag.backends.wrappers import limited, retried, stored
 from rankr1_rag.io.jsonl import ranking_from_json, ranking_to_json, to_line
 from rankr1_rag.io.trec import run_entry, write_run
 from rankr1_rag.prompt import FORMATS
-from rankr1_rag.types import TokenLogprob
+from rankr1_rag.prompt.authors import AUTHORS
+from rankr1_rag.types import Comparison, TokenLogprob
 from tests.mortal_server import mortal
 from tests.spelling import spelled
 
@@ -133,6 +134,11 @@ def ranked(n: int, **settings: Any) -> Ranking:
     return reranker(**settings).rank(Query("q1", "which fact matters?"), passages(n))
 
 
+def recorded(comparison: Comparison) -> dict[str, Any]:
+    """All fields; the scores of a format that gives none are left out, as in files."""
+    return {name: value for name, value in asdict(comparison).items() if name != "scores" or value}
+
+
 def plain(value: Any) -> Any:
     """As JSON, without times and without digits that depend on the C library."""
     if isinstance(value, dict):
@@ -147,7 +153,7 @@ def result(ranking: Ranking) -> Any:
     why = [ranking.explain(rank) for rank in (1, 2, len(ranking))]
     return plain(
         {name: getattr(ranking, name) for name in fields}
-        | {"cost": asdict(ranking.cost), "trace": [asdict(comparison) for comparison in ranking.trace]}
+        | {"cost": asdict(ranking.cost), "trace": [recorded(comparison) for comparison in ranking.trace]}
         | {"ids of retrieved": [passage.id for passage in ranking.candidates[len(ranking) - ranking.retrieved :]]}
         | {"explained": [[one.position, one.selected, one.won, one.lost, one.reasoning] for one in why]}
     )
@@ -300,7 +306,8 @@ def output(_: Path) -> dict[str, Any]:
 
 def prompts(_: Path) -> dict[str, Any]:
     some = passages(6)
-    return {name: format.render("who <b>[1]</b>?", some[2:], some[:2]) for name, format in FORMATS.items()}
+    own = [format for format in FORMATS.values() if format not in AUTHORS]  # the others: authors.py
+    return {format.name: format.render("who <b>[1]</b>?", some[2:], some[:2]) for format in own}
 
 
 RUNS = {run.__name__: run for run in (rank, hops, votes, store, job, output, prompts)}

@@ -295,7 +295,7 @@ def test_wrong_settings_are_refused_at_once(both: Framework) -> None:
         ({"callbacks": []}, "callbacks"),
         ({"top_n": 0}, "top_n"),
         ({"top_n": "3"}, "top_n='3': a whole number ≥ 1 is needed"),
-        ({"size": 1}, r"size=1: a whole number in 2\.\.20"),
+        ({"size": 0}, r"size=0: a whole number in 1\.\.20"),
         ({"reranker": "rank-r1"}, "reranker= is a str: pass"),
         ({"reranker": reranker, "size": 5}, "reranker= has options of its own: leave out size"),
         ({"reranker": reranker, "llm": llm}, "reranker= has options of its own: leave out llm"),

@@ -3,11 +3,13 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rankr1_rag import Passage
 from rankr1_rag.prompt import FORMATS, Format
+from rankr1_rag.prompt.authors import AUTHORS
 
 
 def test_rendered_examples_of_the_published_formats_are_equal(shared_prompts: Path) -> None:
@@ -25,7 +27,7 @@ def test_the_published_texts_are_equal(shared_prompts: Path) -> None:
         assert format.reasoning == texts["reasoning"]
 
 
-@pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("format", [one for one in FORMATS.values() if one not in AUTHORS], ids=lambda one: one.name)
 def test_a_title_comes_before_the_text_and_slots_in_a_text_are_only_text(format: Format) -> None:
     passages = [Passage("a", " text ", "Title"), Passage("b", "{query} {num} {}")]
     user = format.render("{docs} {query} {0}", passages)[1]["content"]
@@ -71,9 +73,12 @@ def test_more_than_twenty_passages_are_still_numbered() -> None:
         ({"user": "{query} {docs} {known}"}, "{known} once, before {docs}"),
         ({"user": "{query} {known} {known} {docs}"}, "{known} once, before {docs}"),
         ({"known": "known"}, "{line} exactly once"),
+        ({"reply": "Got [{num}]."}, "none with reply"),
+        ({"prefix": "", "max_passages": 2}, "num"),
+        ({"user": "{docs}", "opening": (("user", "{query}{query}{query}"),)}, "{query} once or twice"),
     ],
 )
-def test_a_format_without_its_slots_is_refused(changes: dict[str, str], problem: str) -> None:
+def test_a_format_without_its_slots_is_refused(changes: dict[str, Any], problem: str) -> None:
     fields = {"user": "{query} {docs}", "prefix": "[{num}] "} | changes
     with pytest.raises(ValueError, match=re.escape(problem)):
-        Format(name="mine", kind="setwise", system="", separator="\n", reasoning=False, bridge="", **fields)  # type: ignore[arg-type]
+        Format(name="mine", kind="setwise", system="", separator="\n", reasoning=False, bridge="", **fields)

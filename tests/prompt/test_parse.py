@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 
 from rankr1_rag import Passage
 from rankr1_rag.prompt import FORMATS
+from rankr1_rag.prompt.authors import AUTHORS
 
 SETWISE, SFT, LISTWISE = FORMATS["rank-r1-v0.1"], FORMATS["setwise-sft-v0.1"], FORMATS["listwise-v1"]
+OWN = [format for format in FORMATS.values() if format not in AUTHORS]
+"""The formats that are read by `parse` alone; for the others see test_authors.py."""
 MESSAGES = [{"role": "user", "content": "which?"}]
 LONG = 200_000
 """Characters: work that grew with their square would take minutes."""
@@ -88,7 +91,7 @@ UNTAGGED = ["[1] is about 3 dogs, [3] about 1998.\n\nAnswer: [2]", "[1] is not i
 
 @pytest.mark.parametrize("text", [*ALMOST, *(f"<think>[1]? [3]?</think>\n{text}" for text in ALMOST), *UNTAGGED])
 def test_one_clear_label_after_the_reasoning_is_a_lenient_answer(text: str) -> None:
-    for format in FORMATS.values():
+    for format in OWN:
         assert format.lenient(text, 5) == ((1,) if format.kind == "setwise" else (1, 0, 2, 3, 4))
     assert SETWISE.strict(text, 5) is None
     assert SETWISE.parse(text, 5) is None
@@ -309,7 +312,7 @@ WRITTEN = st.one_of(
 @example("<answer>[3]</answer>", 3)
 @example("<think>why</think> <answer>[2] > [1] > [3]</answer>", 3)
 def test_an_answer_is_of_places_that_were_shown_and_what_strict_reads_parse_reads_alike(text: str, n: int) -> None:
-    for format in FORMATS.values():
+    for format in OWN:
         places, exact = format.parse(text, n), format.strict(text, n)
         assert exact is None or (places == exact and not format.is_reasoning(text))
         for read in filter(None, (places, format.lenient(text, n))):
@@ -319,7 +322,7 @@ def test_an_answer_is_of_places_that_were_shown_and_what_strict_reads_parse_read
 
 @given(st.integers(0, 19), st.integers(1, 20), st.text(alphabet=st.characters(exclude_characters="<")))
 def test_a_written_or_forced_answer_is_exact(place: int, n: int, reasoning: str) -> None:
-    for format in FORMATS.values():
+    for format in OWN:
         if format.kind == "setwise":
             text = format.answer(place, reasoning if format.reasoning else None)
             assert format.strict(text, n) == ((place,) if place < n else None)
@@ -338,7 +341,7 @@ LONG_LIST = "<think>x</think> <answer>" + "[1] > " * LONG + "[1]</answer>"
 
 @pytest.mark.parametrize("text", [*SLOW, LONG_LIST], ids=lambda text: repr(text[:30]))
 def test_no_text_takes_time_that_grows_with_its_square(text: str) -> None:
-    for format in FORMATS.values():
+    for format in OWN:
         assert format.strict(text, 20) is None
         assert format.parse(text, 20) is None or (text == LONG_LIST and format.kind == "listwise")
         assert format.lenient(text, 20) is None
@@ -348,6 +351,6 @@ def test_no_text_takes_time_that_grows_with_its_square(text: str) -> None:
 
 @pytest.mark.parametrize("change", [json.dumps, str.upper, lambda text: text.replace("\n", "\n> ")])
 def test_the_example_of_the_prompt_is_no_answer_in_another_layout_either(change: Callable[[str], str]) -> None:
-    for format in FORMATS.values():
+    for format in OWN:
         echo = change("\n".join(message["content"] for message in format.render("which moth?", [Passage("", "a")] * 3)))
         assert (format.parse(echo, 3), format.lenient(echo, 3)) == (None, None)

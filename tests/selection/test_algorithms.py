@@ -4,7 +4,6 @@ import ast
 import random
 import sys
 from collections.abc import Callable
-from functools import partial
 from itertools import count
 from math import ceil, log2
 from pathlib import Path
@@ -22,20 +21,18 @@ from rankr1_rag.selection import (
     Round,
     Selection,
     Set,
-    ballot,
     best,
     play,
     step,
     together,
     voted,
+    window,
 )
 
 Judge = Callable[[Set], Answer]
 
 every_algorithm = pytest.mark.parametrize("name", sorted(ALGORITHMS))
 winner_only = pytest.mark.parametrize("name", sorted(ALGORITHMS.keys() - LISTWISE))
-WITH_BALLOTS = {**ALGORITHMS, "ballot": partial(ballot, ballots=2)}
-and_ballots = pytest.mark.parametrize("name", sorted(WITH_BALLOTS))
 
 
 def perfect(truth: list[int], listwise: bool = True) -> Judge:
@@ -135,13 +132,13 @@ def test_only_the_first_position_of_an_answer_counts_and_sets_are_shown_in_first
         assert all(list(shown) == sorted(shown) for sets in whole[1] for shown in sets)
 
 
-@and_ballots
+@every_algorithm
 @pytest.mark.parametrize("n", [0, 1])
 def test_nothing_is_asked_about_fewer_than_two_candidates(name: str, n: int) -> None:
-    assert step(WITH_BALLOTS[name](n, 10, 20)) == Done([0][:n])
+    assert step(ALGORITHMS[name](n, 10, 20)) == Done([0][:n])
 
 
-@and_ballots
+@every_algorithm
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -155,14 +152,14 @@ def test_a_bad_argument_is_refused_when_the_algorithm_is_called(
     name: str, arguments: tuple[int, int, int], complaint: str
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
-        WITH_BALLOTS[name](*arguments)
+        ALGORITHMS[name](*arguments)
 
 
-@and_ballots
+@every_algorithm
 @pytest.mark.parametrize("answer", [(), (77,), (-1,)])
 @pytest.mark.parametrize("surplus", [-1, 0, 1])
 def test_answers_that_do_not_fit_the_round_are_the_drivers_error(name: str, answer: Answer, surplus: int) -> None:
-    selection = WITH_BALLOTS[name](10, 3, 10 if name == "ballot" else 4)
+    selection = ALGORITHMS[name](10, 3, 4)
     sets = step(selection)
     assert not isinstance(sets, Done)
     with pytest.raises(ValueError, match=f"a round of {len(sets)} sets" if surplus else r"the answer .* to the set"):
@@ -334,3 +331,69 @@ def test_selection_imports_the_standard_library_alone_and_only_step_catches_the_
         assert outside <= sys.stdlib_module_names - {"asyncio", "threading", "time", "concurrent"}, file
         caught = [node for node in nodes if isinstance(node, ast.Name) and node.id == "StopIteration"]
         assert len(caught) == (1 if file.stem == "rounds" else 0), file
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_passes_side_by_side_find_the_order_of_passes_one_after_another(seed: int) -> None:
+    dice = random.Random(seed)
+    n, size, passes = dice.randint(1, 120), dice.randint(2, 20), dice.randint(1, 6)
+    step_size, order = dice.randint(1, size - 1), list(range(n))
+    for _ in range(passes):  # as RankLLM's sliding_windows, over the whole list each time
+        end, start = n, n - size
+        while end > 0 and start + step_size != 0:
+            shown = order[max(start, 0) : end]
+            if len(shown) > 1:
+                order[max(start, 0) : end] = dict.fromkeys((*partly_at_random(tuple(shown)), *shown))
+            if start <= 0:
+                break
+            end, start = end - step_size, start - step_size
+    found = window(n, n, size, step=step_size, passes=passes)
+    chosen, rounds = rounds_of(found, partly_at_random, size)
+    assert chosen == order
+    for sets in rounds:
+        assert len({position for shown in sets for position in shown}) == sum(map(len, sets))
+
+
+@pytest.mark.parametrize(
+    ("n", "sizes"), [(100, [20] * 9), (95, [20] * 8 + [15]), (20, [20]), (13, [13]), (21, [20, 11])]
+)
+def test_windows_of_20_step_10_are_those_of_the_authors(n: int, sizes: list[int]) -> None:
+    """ReasonRank, RankLLM and Rank-K: from the back, the last as small as it must be."""
+    _, rounds = rounds_of(window(n, 10, 20, step=10, passes=1), perfect([*range(n)]), 20)
+    assert [len(shown) for sets in rounds for shown in sets] == sizes
+    assert len(rounds) == len(sizes)
+
+
+def test_a_further_pass_takes_two_more_rounds() -> None:
+    def rounds(passes: int) -> tuple[int, int]:
+        _, found = rounds_of(window(100, 10, 20, step=10, passes=passes), perfect([*range(100)]), 20)
+        return len(found), sum(map(len, found))
+
+    assert [rounds(passes) for passes in (1, 2, 3)] == [(9, 9), (11, 18), (13, 27)]
+
+
+def test_as_many_passes_as_wanted_are_exact_for_as_many_positions() -> None:
+    truth = [*range(100)][::-1]
+    for passes in (1, 2, 5):
+        chosen, _ = rounds_of(window(100, 100, 20, step=10, passes=passes), perfect(truth), 20)
+        assert chosen[: 10 * passes] == [*range(99, 99 - 10 * passes, -1)]
+
+
+def test_a_further_pass_mends_the_front() -> None:
+    """A judge that errs in the first pass and in no other: the second pass shows the front again."""
+    first = iter([True] * 9)
+
+    def judge(shown: Set) -> Answer:
+        return tuple(sorted(shown, reverse=next(first, False)))
+
+    chosen, _ = rounds_of(window(100, 10, 20, step=10, passes=1), judge, 20)
+    assert chosen != [*range(10)]
+    first = iter([True] * 9)
+    chosen, _ = rounds_of(window(100, 10, 20, step=10, passes=3), judge, 20)
+    assert chosen == [*range(10)]
+
+
+@pytest.mark.parametrize("distance", [-1, 0, 20, 23])
+def test_a_step_that_leaves_no_overlap_is_an_error(distance: int) -> None:
+    with pytest.raises(ValueError, match=rf"at least 1 and below size=20 \(got {distance}\)"):
+        step(window(100, 10, 20, step=distance))

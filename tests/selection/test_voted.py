@@ -1,12 +1,12 @@
-"""Votes: how often, in which orders, and who wins; and a ballot, one round of votes on one set."""
+"""Votes: how often, in which orders, and who wins; and scores, one round with their means."""
 
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from rankr1_rag.selection import ALGORITHMS, Answer, Done, Round, Selection, Set, ballot, play, step, voted
+from rankr1_rag.selection import ALGORITHMS, Answer, Done, Round, Selection, Set, among, play, scores, step, voted
 
 
 def sets(number: int, *members: int) -> Selection:
@@ -25,11 +25,6 @@ def answered(selection: Selection, answers: list[Answer]) -> list[int]:
     done = step(selection, answers)
     assert isinstance(done, Done)
     return done.value
-
-
-def elected(answers: list[Answer], n: int = 5, k: int = 3) -> list[int]:
-    selection = ballot(n, k, 20, len(answers))
-    return answered(selection, answers)
 
 
 def test_one_vote_changes_nothing() -> None:
@@ -117,74 +112,76 @@ def test_the_orders_depend_on_the_seed_and_the_round_and_on_nothing_before() -> 
 
 
 @pytest.mark.parametrize("votes", [0, -2])
-def test_fewer_than_one_vote_or_ballot_is_refused(votes: int) -> None:
+def test_fewer_than_one_vote_or_epoch_is_refused(votes: int) -> None:
     with pytest.raises(ValueError, match=rf"votes must .* \(got {votes}\)"):
         voted(ALGORITHMS["heapsort"](5, 1, 3), votes, 0)
-    with pytest.raises(ValueError, match=rf"ballots must .* \(got {votes}\)"):
-        ballot(5, 5, 20, votes)
+    with pytest.raises(ValueError, match=rf"epochs must .* \(got {votes}\)"):
+        step(scores(5, 5, 20, epochs=votes))
 
 
-@pytest.mark.parametrize(
-    ("answers", "expected"),
-    [
-        ([(3,), (3,), (1,)], [3, 1, 0]),
-        ([(4,), (3,), (3,), (4,)], [3, 4, 0]),  # two tied
-        ([(4,), (2,), (3,), (1,), (3,)], [3, 1, 2]),  # more named than wanted
-        ([(2,), (2,), (2,)], [2, 0, 1]),
-        ([(4,)], [4, 0, 1]),
-        ([(4, 3, 2, 1, 0), (4, 3, 2, 1, 0), (0, 4, 3, 2, 1)], [4, 3, 2]),  # points: 14, 11, 8; 0 has 7, 1 has 5
-        ([(4, 0), (0, 4)], [0, 4, 1]),
-        ([(4,), (3, 4), (3, 4)], [4, 3, 0]),
-        ([(4, 4, 4), (2,), (2,)], [2, 4, 0]),  # repeated in one answer, counted once
-    ],
-)
-def test_a_ballot_ranks_by_votes_or_points_and_a_tie_goes_to_the_first_stage_best(
-    answers: list[Answer], expected: list[int]
+def scored(n: int, k: int, size: int, judge: dict[int, float], **options: int) -> list[int]:
+    """The result of `scores`; a position that the judge does not know has no score."""
+    state = step(scores(n, k, size, **options))
+    assert not isinstance(state, Done)
+    assert all(1 <= len(shown) <= size and len({*shown}) == len(shown) for shown in state)
+    assert sorted(position for shown in state for position in shown) == sorted([*range(n)] * options.get("epochs", 1))
+    return play(scores(n, k, size, **options), lambda shown: {one: judge[one] for one in shown if one in judge})
+
+
+@given(st.integers(1, 60), st.integers(1, 70), st.integers(1, 20), st.integers(1, 4), st.randoms())
+def test_a_perfect_judge_of_scores_gives_the_sorted_top_k_in_one_round(
+    n: int, k: int, size: int, epochs: int, dice: random.Random
 ) -> None:
-    assert elected(answers) == expected
+    truth = dice.sample(range(n), n)
+    best_first = sorted(range(n), key=lambda position: -truth[position])
+    assert scored(n, k, size, dict(enumerate(map(float, truth))), epochs=epochs, seed=k) == best_first[:k]
 
 
-@settings(max_examples=200, deadline=None)
-@given(data=st.data())
-def test_with_any_answers_a_ballot_ends_after_one_round_with_k_distinct_positions(data: st.DataObject) -> None:
-    n, k, ballots = data.draw(st.tuples(st.integers(2, 20), st.integers(1, 22), st.integers(1, 12)))
-    answer = st.lists(st.integers(0, n - 1), min_size=1, max_size=n + 3).map(tuple)
-    assert step(ballot(n, k, 20, ballots)) == [tuple(range(n))] * ballots
-    chosen = elected(data.draw(st.lists(answer, min_size=ballots, max_size=ballots)), n, k)
-    assert len(chosen) == len(set(chosen)) == min(k, n)
-    assert set(chosen) <= set(range(n))
+def test_ties_keep_the_first_stage_order_and_a_position_without_a_score_comes_last() -> None:
+    assert scored(5, 5, 2, {4: 0.5, 1: 0.5, 2: 0.7}, epochs=3) == [2, 1, 4, 0, 3]
+    assert scored(3, 2, 20, {}) == [0, 1]
 
 
-@settings(max_examples=100, deadline=None)
-@given(votes=st.lists(st.integers(0, 9), min_size=1, max_size=40))
-def test_a_ballot_of_single_votes_orders_by_their_number(votes: list[int]) -> None:
-    order = elected([(vote,) for vote in votes], n=10, k=10)
-    assert order == sorted(range(10), key=lambda position: (-votes.count(position), position))
+def test_sets_are_of_equal_sizes_and_shuffled_in_each_epoch_unless_they_hold_one() -> None:
+    sets = step(scores(45, 10, 20, epochs=2, seed=3))
+    assert [len(shown) for shown in sets] == [15] * 6
+    assert sets == step(scores(45, 10, 20, epochs=2, seed=3))
+    assert len({*sets, *step(scores(45, 10, 20, epochs=1, seed=4))}) == 9
+    assert step(scores(3, 1, 1, epochs=2)) == [(0,), (1,), (2,)] * 2
 
 
-def test_a_ballot_ranks_only_the_first_of_a_judge_who_is_sure() -> None:
-    """Why it is no algorithm: with a perfect judge of winners it is not exact, with a listwise one it is."""
-    truth = random.Random(0).sample(range(20), 20)
-    best_first = sorted(range(20), key=truth.__getitem__)
-    [winner, *rest] = play(ballot(20, 5, 20, 16), lambda shown: (min(shown, key=truth.__getitem__),))
-    assert winner == best_first[0]
-    assert rest == [position for position in range(20) if position != winner][:4]
-    assert play(ballot(20, 5, 20, 1), lambda shown: tuple(best_first)) == best_first[:5]
-    assert "ballot" not in ALGORITHMS
+def test_the_mean_is_that_of_the_scores_that_there_are() -> None:
+    selection = scores(2, 2, 2, epochs=3)
+    sets = step(selection)
+    assert step(selection, [{0: 0.9, 1: 0.8}, {0: 0.1}, {1: 0.6}]) == Done([1, 0])
+    chosen: list[int] = []
+    selection = scores(2, 1, 2, chosen)
+    step(selection)
+    step(selection, [{1: 1.0}])
+    assert (len(sets), chosen) == (3, [1])
 
 
-def test_a_voted_ballot_is_one_in_new_orders() -> None:
-    answers = [(4,), (3,), (3,), (1,), (4,), (0,)]
-    state = step(voted(ballot(5, 3, 20, 1), len(answers), seed=0))
-    assert isinstance(state, list)
-    assert [tuple(sorted(shown)) for shown in state] == [(0, 1, 2, 3, 4)] * len(answers)
-    assert len(set(state)) == len(answers)
-    assert answered(voted(ballot(5, 3, 20, 1), len(answers), seed=0), answers) == elected(answers)
+def test_nothing_is_asked_without_candidates_and_one_gets_a_score_too() -> None:
+    assert step(scores(0, 3, 5)) == Done([])
+    assert step(scores(1, 3, 5)) == [(0,)]
 
 
-def test_a_ballot_takes_no_more_than_a_set_and_no_position_outside_of_it() -> None:
-    problem = r"at most 20 candidates, .* \(got 21\): rerank fewer candidates, or use another algorithm"
-    with pytest.raises(ValueError, match=problem):
-        ballot(21, 5, 20, 8)
-    with pytest.raises(ValueError, match=r"the answer .* to the set"):
-        elected([(1,), (2, 77)])
+def test_arguments_and_answers_that_do_not_fit_are_refused() -> None:
+    for arguments, problem in (
+        ((-1, 1, 1), r"n, "),
+        ((3, 0, 1), r"k, "),
+        ((3, 1, 0), r"size, .* at least 1 \(got 0\)"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            scores(*arguments)
+    for answers, problem in (([{0: 1.0}], "a round of 3 sets"), ([{0: 1.0}, {0: 1.0}, {}], "not in the set")):
+        selection = scores(3, 1, 1)
+        step(selection)
+        with pytest.raises(ValueError, match=problem):
+            step(selection, answers)
+
+
+def test_scores_of_a_part_of_the_positions() -> None:
+    judge = {7: 0.1, 8: 0.9, 9: 0.5}
+    selection = among(scores(3, 2, 1), [7, 8, 9])
+    assert play(selection, lambda shown: {one: judge[one] for one in shown}) == [8, 9]

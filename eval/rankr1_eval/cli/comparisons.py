@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 WITHOUT = (
     *("k", "algorithm", "votes", "probabilities", "hops", "fusion", "strict", "on_failure", "seed"),
-    *("deadline", "budget_tokens"),
+    *("deadline", "budget_tokens", "step", "passes"),
 )
 """Settings without effect on a single comparison, and the seed, which has another meaning here."""
 AGAINST = "against"
@@ -69,8 +69,8 @@ def comparisons(
     check_output(out, ANYTHING)  # `Journal` looks into it
     settings = replace(repeatable(settings), k=1, seed=seed)
     with arguments():  # all that can be wrong, before any model is asked
-        known = read_examples(*examples)
-        sets = drawn(known, size=settings.size or 5, hard=hard, seed=seed, draws=draws)
+        known, size = read_examples(*examples), settings.size or 5
+        sets = drawn(known, size=size, hard=hard, seed=seed, draws=draws)
         others: dict[str, Choices] = {}
         if against:
             others[AGAINST] = {id: one.chosen for id, one in elsewhere(against, sets).items()}
@@ -85,13 +85,14 @@ def comparisons(
             if more := len(records) - len(sets):
                 note = f"{out} holds {more:,} more comparisons; the figures are of the {len(sets):,} asked for now"
                 console.print(Text(clean(note), style="yellow"))
-            written = bool(plan.reasoning_tokens) or not plan.format.reasoning
+            has_form = plan.format.kind != "scored" and plan.format.read_labels is None  # others: no exact one is known
+            written = has_form and (bool(plan.reasoning_tokens) or not plan.format.reasoning)
             result = score(sets, answers(records, sets), others, written=written)
         if as_json:
             typer.echo(json.dumps({"settings": {**records.settings, "draws": draws}, **asdict(result)}))
         else:
             names = {MODEL: plan.backend.model, **({AGAINST: against.stem} if against else {})}
-            print_scores(Console(), result, names, plan.size)
+            print_scores(Console(), result, names, size)
 
 
 def print_scores(console: Console, result: ComparisonScores, names: Mapping[str, str], size: int) -> None:

@@ -31,7 +31,7 @@ def selection(
     size: Annotated[int, typer.Option(help="Maximum passages in a set, 2 to 20.")] = 20,
     algorithm: Annotated[
         list[str] | None,
-        typer.Option(help="Algorithm, may be repeated: NAME, NAME:VOTES or ballot:BALLOTS (default: all)."),
+        typer.Option(help="Algorithm, may be repeated: NAME, NAME:VOTES or window/STEPxPASSES (default: all)."),
     ] = None,
     judge: Annotated[
         list[str] | None,
@@ -57,14 +57,14 @@ def selection(
 
     from rankr1_eval.simulation.judges import JUDGES, judged_queries, judges_named
     from rankr1_eval.simulation.picture import picture
-    from rankr1_eval.simulation.study import Setting, study, ways_for, ways_named
+    from rankr1_eval.simulation.study import WAYS, Setting, study, ways_named
     from rankr1_eval.simulation.tables import as_json as plain
     from rankr1_eval.simulation.tables import as_markdown
 
     with arguments():
         setting = Setting(depth, k, size, repeats, seed)
         judges = judges_named(judge or JUDGES)
-        ways = ways_named(algorithm or ways_for(depth, size), depth, size)
+        ways = ways_named(algorithm or WAYS)
     if out is not None:
         names = [f"selection.{kind}" for kind in ("json", "md", "png", "svg")]
         claim_folder(out, "selection.json", OURS, names, [run, qrels])

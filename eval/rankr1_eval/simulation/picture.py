@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +20,7 @@ TICKS = [tick * 10**power for power in range(5) for tick in (1, 1.5, 2, 3, 5, 7)
 ROW, HEAD, FOOT, LEFT = 2.1, 1.75, 0.4, 0.06
 """A row of panels, the space above and below them in inches; the left margin as a share of the width."""
 COLOURS = ("#0072B2", "#7A7A7A", "#D55E00", "#00835F", "#B0508A", "#8A6D00", "#2B8CBE")
-"""Of the algorithms in their order, then of a ballot: after Okabe and Ito, safe for the colour-blind."""
+"""Of the algorithms in their order: after Okabe and Ito, safe for the colour-blind."""
 STYLE: dict[Any, Any] = {
     "font.size": 8.5,
     "axes.edgecolor": "#AAAAAA",
@@ -60,8 +61,8 @@ def figure(study: Study) -> Figure:
     texts = (
         f"nDCG@{setting.k}, mean of {study.queries} queries played {setting.repeats} times each, sets of up to "
         f"{setting.size}. A row for each simulated judge, all on the same scale. Up and to the left is better.",
-        f"■ answered by whole orders, ● by the best of a set, ○ with votes. Bars: 95 % interval of the difference from "
-        f"{study.reference}, queries paired.",
+        f"■ answered by whole orders, ◆ in fixed passes, ● by the best of a set, ○ with votes. Bars: 95 % interval of "
+        f"the difference from {study.reference}, queries paired.",
         "Broad lines: no other way with this kind of answers is both cheaper and as good.",
     )
     for number, text in enumerate(texts):
@@ -108,16 +109,16 @@ def draw_panel(axes: Axes, study: Study, lines: Sequence[StudyLine], cost: str) 
         if own := [point for way, point in points.items() if way_named(way).listwise is listwise]:
             xs, ys = zip(*frontier(own), strict=True)
             axes.step(xs, ys, where="post", color=colour, linewidth=3, solid_capstyle="round", zorder=1)
-    known = [*ALGORITHMS, "ballot"]
+    known = [*ALGORITHMS]
     for line in lines:
         (x, y), apart = points[line.way], line.difference
-        colour = COLOURS[known.index(line.way.partition(":")[0]) % len(COLOURS)]
+        colour = COLOURS[known.index(re.split("[/:]", line.way)[0]) % len(COLOURS)]
         low, high = (y, y) if apart is None else (y + apart.low - apart.mean, y + apart.high - apart.mean)
         axes.plot([x, x], [low, high], color=colour, alpha=0.35, linewidth=1.6, solid_capstyle="butt", zorder=2)
         axes.plot(
             [x],
             [y],
-            marker="s" if way_named(line.way).listwise else "o",
+            marker="D" if "/" in line.way else "s" if way_named(line.way).listwise else "o",
             markersize=5.5,
             markeredgewidth=1.4,
             color=colour,

@@ -6,6 +6,7 @@ and intervals are over queries. All ways and judges share the draws.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from rankr1_eval.measures.intervals import Table, differences, estimates
 from rankr1_eval.simulation.judges import Judge, JudgedQuery, Opinion, distinct, utilities
 from rankr1_eval.types import Difference, Estimate
 from rankr1_rag.io.trec import Qrels
-from rankr1_rag.selection import ALGORITHMS, LISTWISE, Done, Selection, Set, ballot, step, voted
+from rankr1_rag.selection import ALGORITHMS, LISTWISE, Done, Selection, Set, step, voted, window
 
 VOTED = ("heapsort:3", "tournament:3", "window:3")
-BALLOT = "ballot:16"
+PASSES = ("window/10x2",)
+"""Windows in steps, as the authors of listwise models make them, here in two passes."""
 COSTS = ("comparisons", "rounds", "passages_read")
 MEASURES = ("ndcg", "recall", *COSTS)
 """nDCG@k by the qrels; the share of the k best by utility that were selected; the cost of a query."""
@@ -40,38 +42,35 @@ class Way:
     listwise: bool = False
 
 
-def ways_for(depth: int, size: int) -> tuple[str, ...]:
-    """The names of all ways: every algorithm, some with votes, a ballot if all candidates fit in one set."""
-    return (*ALGORITHMS, *VOTED, *((BALLOT,) if depth <= size else ()))
+WAYS = (*ALGORITHMS, *VOTED, *PASSES)
+"""The names of all ways: every algorithm, some with votes, windows in steps with passes."""
 
 
-def ways_named(names: Sequence[str], depth: int, size: int) -> list[Way]:
-    """The ways of these names. ValueError for an unknown name, a name twice, none, or a ballot on more than a set."""
-    ways = [way_named(name) for name in distinct("algorithm", names)]
-    if depth > size and (ballots := [name for name in names if name.startswith("ballot:")]):
-        raise ValueError(
-            f"algorithm {ballots[0]!r} shows all candidates in one set of at most {size}, and depth is {depth}: "
-            f"give a depth of at most {size}, or leave it out"
-        )
-    return ways
+def ways_named(names: Sequence[str]) -> list[Way]:
+    """The ways of these names. ValueError for an unknown name, a name twice, or none."""
+    return [way_named(name) for name in distinct("algorithm", names)]
 
 
 def way_named(name: str) -> Way:
-    """The way of this name: "tournament", "tournament:3" with three votes a set, "ballot:16" with sixteen of one set.
+    """The way of this name: "tournament", or "tournament:3" with three votes a set. ValueError for any other name.
 
-    ValueError for any other name.
+    "window/10x2": two passes of windows, each 10 positions before the last if they hold 20, or the same part of less.
     """
-    algorithm, colon, number = name.partition(":")
+    base, colon, number = name.partition(":")
+    algorithm, slash, windows = base.partition("/")
     if colon and not (number.isdecimal() and 1 <= int(number) <= 1000):
         raise ValueError(f"algorithm {name!r}: {number!r} is not a whole number from 1 to 1000")
-    if algorithm == "ballot" and colon:
-        return Way(name, lambda n, k, size, seed: ballot(n, k, size, int(number)))
     if algorithm not in ALGORITHMS:
-        known = ", ".join(ALGORITHMS)
         raise ValueError(
-            f"no algorithm is called {name!r}: there are {known}, each with votes as NAME:3, and ballot:16"
+            f"no algorithm is called {name!r}: there are {', '.join(ALGORITHMS)}, each with votes as NAME:3"
         )
-    make, votes = ALGORITHMS[algorithm], int(number or 1)
+    make: Callable[[int, int, int], Selection] = ALGORITHMS[algorithm]
+    votes = int(number or 1)
+    if slash:
+        if algorithm not in LISTWISE or not (found := re.fullmatch("([1-9]|1[0-9])x([1-9][0-9]?)", windows)):
+            raise ValueError(f"algorithm {name!r}: only window has steps and passes, as window/STEPxPASSES, 10x2 say")
+        distance, passes = int(found[1]), int(found[2])
+        make = lambda n, k, size: window(n, k, size, step=max(1, distance * size // LARGEST), passes=passes)  # noqa: E731
     return Way(name, lambda n, k, size, seed: voted(make(n, k, size), votes, seed), algorithm in LISTWISE)
 
 

@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from urllib.request import getproxies
 
 from rankr1_rag.backends import Request, on_text
-from rankr1_rag.backends.chat_template import behind_think
+from rankr1_rag.backends.chat_template import behind_think, is_raw, render_with
 from rankr1_rag.backends.openai.dialects import (
     DIALECTS,
     Json,
@@ -212,9 +212,16 @@ class OpenAI:
     async def _ask(self, destination: Destination, request: Request, room: int) -> Completion:
         """The completion with `room` tokens more. What the server refuses is sent another way, now and later."""
         dialect = DIALECTS[self.server]
+        raw: str | list[int] = render_with(str, request.messages).text if is_raw(request.messages) else []
         while True:
-            quirks, prompt = self._quirks, list[int]()
-            if quirks.tokenizes and dialect.tokenizes and not quirks.continues and continued(dialect, request):
+            quirks, prompt = self._quirks, raw
+            if (
+                not raw
+                and quirks.tokenizes
+                and dialect.tokenizes
+                and not quirks.continues
+                and continued(dialect, request)
+            ):
                 prompt = await self._prompt(destination, request)
             streamed = {} if prompt or request.logprobs or on_text.get() is None else FIELDS
             body = to_body(dialect, self.model, request, self._quirks, prompt, room, streamed) | self._extra_body

@@ -112,13 +112,14 @@ def to_body(
     model: str,
     request: Request,
     quirks: Quirks,
-    prompt: Sequence[int] = (),
+    prompt: Sequence[int] | str = (),
     room: int = 0,
     further: Mapping[str, object] = MappingProxyType({}),
 ) -> Json:
     """The JSON body for a request, with what the server has refused sent another way, and `room` more tokens.
 
-    With the tokens of a `prompt` it is for the route of plain completions. `further` fields may be refused, too.
+    With a `prompt`, its tokens or a text, it is for the route of plain completions. `further` fields may be refused,
+    too.
     """
     messages, begun = to_messages(request, quirks), continued(dialect, request)
     if begun and not quirks.continues and len(messages) > 1:  # asked in the user's turn
@@ -126,7 +127,7 @@ def to_body(
         messages[-1]["content"] += "\n\n" + CONTINUE.format(begun=begun)
     fields: Json = {
         "model": model,
-        **({"prompt": list(prompt)} if prompt else {"messages": messages}),
+        **({"prompt": prompt if isinstance(prompt, str) else list(prompt)} if prompt else {"messages": messages}),
         dialect.limit: request.max_tokens + room,
         "temperature": request.temperature,
         **dialect.always,
@@ -140,7 +141,7 @@ def to_body(
         fields |= {"logprobs": request.logprobs} if prompt else {"logprobs": True, "top_logprobs": request.logprobs}
     if request.choices and dialect.constrain:
         fields |= dialect.constrain(request.choices)
-    if dialect.continues and begun and quirks.continues:
+    if dialect.continues and begun and quirks.continues and not prompt:
         fields |= dialect.continues
     for name, new in quirks.fields.items():
         if (value := fields.pop(name, None)) is not None and new:

@@ -92,9 +92,10 @@ def learn(quirks: Quirks, body: Mapping[str, Any], own: Collection[str], status:
     otherwise = replace(quirks, continues=False), "a begun answer is continued in another way"
     if begins and BEGUN.search(text):
         return otherwise
-    if TOO_LONG.search(text) or not (status < 300 or status in (400, 422, 500) or (status < 500 and "prompt" in body)):
+    is_continued = isinstance(body.get("prompt"), list)  # a text is the whole prompt of a format, without another way
+    if TOO_LONG.search(text) or not (status < 300 or status in (400, 422, 500) or (status < 500 and is_continued)):
         return quirks, ""
-    if "prompt" in body:
+    if is_continued:
         return replace(quirks, tokenizes=False), "a begun answer is continued in the user's turn"
     if messages[0].get("role") == "system" and SYSTEM.search(text):
         return replace(quirks, folds_system=True), "the system text is put in front of the user's"

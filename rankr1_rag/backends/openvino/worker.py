@@ -22,7 +22,7 @@ import openvino_genai
 from openvino_genai import ContinuousBatchingPipeline, GenerationStatus, SchedulerConfig
 
 from rankr1_rag.backends import Request
-from rankr1_rag.backends.chat_template import render_with, utf8
+from rankr1_rag.backends.chat_template import is_raw, render_with, utf8
 from rankr1_rag.backends.local_model import TextPiece, before_stop, check_length, log, logged
 from rankr1_rag.backends.openvino import PipelineSettings
 from rankr1_rag.errors import BackendError
@@ -91,16 +91,16 @@ class PromptEncoder:
         """Tokens; long texts in pieces, each of which may count one too many."""
         return sum(token_count(self._encode(text[at : at + _PIECE])) for at in range(0, len(text), _PIECE))
 
-    def _encode(self, text: str) -> Any:  # noqa: ANN401
-        """No BOS is added: chat templates write their own."""
-        return self._tokenizer.encode(utf8(text), add_special_tokens=False).input_ids
+    def _encode(self, text: str, *, is_whole: bool = False) -> Any:  # noqa: ANN401
+        """BOS is added to a whole prompt: chat templates write their own."""
+        return self._tokenizer.encode(utf8(text), add_special_tokens=is_whole).input_ids
 
     def encode(self, number: int, request: Request) -> EncodedRequest:
         """Render, tokenize and check the length: PromptTooLong."""
         text, opened = render_with(
             lambda turns: self._tokenizer.apply_chat_template(turns, add_generation_prompt=True), request.messages
         )
-        prompt, config = self._encode(text), generation_config(request)
+        prompt, config = self._encode(text, is_whole=is_raw(request.messages)), generation_config(request)
         check_length(token_count(prompt), config.max_new_tokens, self._context)
         return EncodedRequest(number, request, prompt, config, "" if request.choices else opened)
 

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any
 
 from rankr1_rag.backends import Request, hub
-from rankr1_rag.backends.chat_template import render_prompt, utf8
+from rankr1_rag.backends.chat_template import is_raw, render_prompt, utf8
 from rankr1_rag.backends.hub import CheckpointFiles
 from rankr1_rag.backends.local_model import check_length
 from rankr1_rag.errors import BackendError
@@ -216,9 +216,12 @@ class ModelTokenizer:
         """Tokens, exactly."""
         return len(self.encode(text))
 
-    def encode(self, text: str) -> list[int]:
-        """No BOS is added: chat templates write their own. Straight to the Rust tokenizer, which keeps no state."""
-        ids: list[int] = self.load().backend_tokenizer.encode(utf8(text), add_special_tokens=False).ids
+    def encode(self, text: str, *, is_whole: bool = False) -> list[int]:
+        """BOS is added to a whole prompt: chat templates write their own.
+
+        Straight to the Rust tokenizer, which keeps no state.
+        """
+        ids: list[int] = self.load().backend_tokenizer.encode(utf8(text), add_special_tokens=is_whole).ids
         return ids
 
     def decode(self, tokens: list[int]) -> str:
@@ -232,7 +235,7 @@ class ModelTokenizer:
     def prepare(self, request: Request, context: int | None) -> TokenizedRequest:
         """Render, tokenize and check the length: PromptTooLong."""
         text, opened = render_prompt(self.load(), request.messages, self._source.name)
-        prompt, most, choices = self.encode(text), request.max_tokens, None
+        prompt, most, choices = self.encode(text, is_whole=is_raw(request.messages)), request.max_tokens, None
         if request.choices:
             choices = ChoiceTree()
             before = text[-_TAIL:]

@@ -12,7 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from rankr1_rag.backends import Request, on_text
-from rankr1_rag.backends.chat_template import render_prompt, utf8
+from rankr1_rag.backends.chat_template import is_raw, render_prompt, utf8
 from rankr1_rag.backends.local_model import Listen, ModelWorker, check_length, end_workers_first, logged
 from rankr1_rag.backends.vllm.config import EngineConfig, environment_of, one_line
 from rankr1_rag.backends.vllm.process import ProcessWatcher, deaf_to_ctrl_c
@@ -46,16 +46,16 @@ class RequestBuilder:
 
         return cached_tokenizer_from_config(self.config.model_config)
 
-    def encode(self, text: str) -> list[int]:
-        """The tokens of this text, without any that a template adds."""
-        tokens: list[int] = self.tokenizer.encode(utf8(text), add_special_tokens=False)
+    def encode(self, text: str, *, is_whole: bool = False) -> list[int]:
+        """The tokens of this text, without any that a template adds; of a whole prompt with the model's BOS."""
+        tokens: list[int] = self.tokenizer.encode(utf8(text), add_special_tokens=is_whole)
         return tokens
 
     def build(self, request: Request) -> tuple[list[int], SamplingParams, str]:
         """The tokens of the prompt, how to complete it, and what begins the completion. PromptTooLong."""
         model = self.config.model_config
         text, opened = render_prompt(self.tokenizer, request.messages, model.model)
-        prompt = self.encode(text)
+        prompt = self.encode(text, is_whole=is_raw(request.messages))
         params = self.params(request)
         check_length(len(prompt), params.max_tokens or 1, model.max_model_len)
         return prompt, params, "" if request.choices else opened

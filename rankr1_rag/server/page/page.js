@@ -103,13 +103,15 @@ const draw = {
     one.reasoning.textContent = one.written.replace(/<\/?(think|answer)>/g, " ").trim();
     one.reasoning.scrollTop = one.reasoning.scrollHeight;
   },
-  answer({ comparison, answer, parsed, reasoning, tokens }) {
+  answer({ comparison, answer, parsed, reasoning, tokens, scores }) {
     const { item, summary, spoken, row, reasoning: paragraph, set } = run.sets.get(comparison);
     const winner = answer[0];
     paragraph.textContent = reasoning || "The model wrote no reasoning.";
     row.replaceChildren(...chips(set, winner));
     if (!parsed) summary.append(make("span", { className: "unclear", textContent: "no clear answer: the first counts" }));
-    spoken.textContent += `. Passage ${winner + 1} won: ${start(run.texts[winner]).replace(/\.$/, "")}. `;
+    const score = scores?.[set.indexOf(winner)];
+    const outcome = scores ? `scored ${score?.toFixed(2) ?? "nothing"}` : "won";
+    spoken.textContent += `. Passage ${winner + 1} ${outcome}: ${start(run.texts[winner]).replace(/\.$/, "")}. `;
     item.className = "";
     item.firstChild.open = false;
     run.answered += 1;
@@ -141,7 +143,8 @@ const draw = {
 function card({ index, relevance_score }, place, why) {
   const moved = index - place;
   const from = moved ? `from ${index + 1}` : "as before";
-  const record = why && why.won + why.lost ? `first in ${why.won} of ${count(why.won + why.lost, "comparison")}` : "never compared";
+  const isScored = why?.score !== undefined;
+  const record = isScored ? `the model's score ${why.score.toFixed(2)}` : why && why.won + why.lost ? `first in ${why.won} of ${count(why.won + why.lost, "comparison")}` : "never compared";
   const header = make(
     "header",
     {},
@@ -152,7 +155,7 @@ function card({ index, relevance_score }, place, why) {
   const article = make("article", {}, header, body);
   if (why?.reasoning) {
     const quote = make("blockquote", { className: "prose", dir: "auto", textContent: why.reasoning });
-    article.append(make("div", { className: "why" }, make("h4", { textContent: why.won ? "Why: the last set it won" : "Why: the last set it lost" }), quote));
+    article.append(make("div", { className: "why" }, make("h4", { textContent: isScored ? "Why: the reasoning of its score" : why.won ? "Why: the last set it won" : "Why: the last set it lost" }), quote));
   }
   return make("li", { className: "card" }, article);
 }
