@@ -268,7 +268,7 @@ class Settings:
     )
     votes: Votes = declare(
         1,
-        "Votes per set, or scores per passage, 1 to 100, each with a new passage order; auto: votes if confidence is low",
+        "Votes per set, or scores per passage, each with a new passage order; auto: votes if confidence is low",
         SELECTION,
         least=1,
         most=100,
