@@ -312,9 +312,8 @@ class Comparer:
             request = self.complete(messages, plan.reasoning_tokens + format.answer_tokens(1), sample)
             first = await (request if limits is None else limits.heard(ask, request))
         opened = format.force(messages, first.text, len(shown), run.texts.special, can_continue=True)
-        found, requested = await self.probabilities(opened, None, sample)
-        label = replace(requested[0], text=opened.text + requested[0].text, logprobs=None)
-        completion = summed(label, [first, *requested[1:]])
+        found, labels = await self.probabilities(opened, None, sample)
+        completion = summed(replace(labels[0], text=opened.text + labels[0].text, logprobs=None), [first, *labels[1:]])
         return Comparison(
             set=shown,
             answer=shown,

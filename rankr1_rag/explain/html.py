@@ -104,8 +104,7 @@ def shown_sets(
     @cache
     def chip(position: int, is_chosen: bool) -> Markup:
         number = "new" if story.is_retrieved(ranking, position) else position + 1
-        drawn: Markup = parts.chip(names[position], number, is_chosen, position in selected)
-        return drawn
+        return Markup(parts.chip(names[position], number, is_chosen, position in selected))
 
     def draw(asked: NumberedComparison) -> tuple[Markup, Markup]:
         row, items, chosen = list[str](), list[str](), asked.chosen

@@ -115,8 +115,7 @@ def musique(record: Json, supports: bool) -> Question:
         type, hops = named[1], int(named[2])
     elif steps := record.get("question_decomposition"):
         hops = len(of_kind('field "question_decomposition"', steps, "an array"))
-    passages: list[Passage] = []
-    found: list[str] = []
+    passages, found = list[Passage](), list[str]()
     columns = (TITLE, ("paragraph_text",), ("is_supporting",))
     rows = table(record, "paragraphs", columns) if supports or "paragraphs" in record else []
     for number, (title, text, supporting) in enumerate(rows, start=1):

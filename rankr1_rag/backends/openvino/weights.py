@@ -61,8 +61,7 @@ def adapter(model: str | Path | None, folder: str | Path | None) -> Path | None:
 
     FileNotFoundError, ImportError, BackendError for a folder without an adapter, ValueError where none can be merged.
     """
-    shipped = SHIPPED.get(EMBEDDED if model is None else str(model))
-    path = shipped if folder is None else Path(folder).expanduser()
+    path = SHIPPED.get(EMBEDDED if model is None else str(model)) if folder is None else Path(folder).expanduser()
     if path is None:
         return None
     if folder is None and not path.is_dir():
