@@ -211,7 +211,9 @@ def make_checkpoint(folder: Path, layers: int = 2, head_dim: int = 16) -> Path:
     size |= {"num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "head_dim": head_dim}
     size |= {"max_position_embeddings": 2_048, "initializer_range": 0.3, "vocab_size": len(fast)}
     config = LlamaConfig(**size, bos_token_id=None, eos_token_id=0, pad_token_id=0)
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    model.lm_head.weight.data[0] = 0  # so that it ends no story by itself
+    model.save_pretrained(folder)
     return folder
 
 
