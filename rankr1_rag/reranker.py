@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Set
 from contextlib import aclosing, closing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Self
@@ -107,18 +107,20 @@ class Reranker(Settings):
         retrieve: Retrieve | None = None,
         ordered: bool | None = None,
         deadline: float | None = None,
+        instruction: str | None = None,
         on_event: OnEvent | None = None,
     ) -> Ranking:
         """Rerank the candidates, first-stage best first. LoopError in a coroutine on the private loop.
 
         Strings become passages, their position the id. Pairs of a passage and its first-stage score are checked against
         their order; with `distances` they are sorted, the least first, in the result too. `k` ≥ 1, `retrieve`,
-        `ordered` and `deadline` apply to this query only. At the deadline, seconds from now, open comparisons are
-        cancelled and the ranking is the best order so far: see `Ranking.truncated`. `on_event` is called with each
-        event of the query as it happens: see `rankr1_rag.types.Event`. Raises BackendError and UnparsedError as the
-        settings say, and whatever `retrieve` and `on_event` raise.
+        `ordered`, `deadline` and `instruction`, which says more about what is wanted, apply to this query only. At the
+        deadline, seconds from now, open comparisons are cancelled and the ranking is the best order so far: see
+        `Ranking.truncated`. `on_event` is called with each event of the query as it happens: see
+        `rankr1_rag.types.Event`. Raises BackendError and UnparsedError as the settings say, and whatever `retrieve` and
+        `on_event` raise.
         """
-        run = self._read(query, passages, k, retrieve, ordered, deadline, on_event)
+        run = self._read(query, passages, k, retrieve, ordered, deadline, instruction, on_event)
         ranking = private_loop().call(self._rank(run))
         if ranking.failure or not all(one.parsed for one in ranking.trace):
             ranking.log_problems()
@@ -133,11 +135,12 @@ class Reranker(Settings):
         retrieve: Retrieve | None = None,
         ordered: bool | None = None,
         deadline: float | None = None,
+        instruction: str | None = None,
         on_event: OnEvent | None = None,
     ) -> Ranking:
         """`rank`, from any event loop; cancelling it cancels its open comparisons."""
         with contained():
-            run = self._read(query, passages, k, retrieve, ordered, deadline, on_event)
+            run = self._read(query, passages, k, retrieve, ordered, deadline, instruction, on_event)
             in_time = run.limits is not None and run.limits.seconds is not None
             ranking = await private_loop().wait(self._rank(run), AT_DEADLINE if in_time else ENDING)
             if ranking.failure or not all(one.parsed for one in ranking.trace):
@@ -198,6 +201,7 @@ class Reranker(Settings):
         retrieve: Retrieve | None = None,
         ordered: bool | None = None,
         deadline: float | None = None,
+        instruction: str | None = None,
         on_event: OnEvent | None = None,
     ) -> QueryRun:
         limits, allowed = None, (deadline, self.deadline, self.budget_tokens, on_event)
@@ -208,6 +212,8 @@ class Reranker(Settings):
             limits = Limits(self.deadline if deadline is None else deadline, self.budget_tokens, on_event)
         if k is not None:
             options(Reranker)["k"].check(k)
+        if instruction is not None:
+            options(Reranker)["instruction"].check(instruction)
         retrieve = self.retrieve if retrieve is None else self._check(retrieve)
         ordered = self.ordered if ordered is None else ordered
         found: Any = passages
@@ -215,7 +221,10 @@ class Reranker(Settings):
             found = list(passages)
             if found and all(isinstance(one, tuple) and len(one) == 2 for one in found):
                 found = self._in_order(query, found, ordered)
-        return QueryRun(query, found, self.k if k is None else k, retrieve, ordered=ordered, limits=limits)
+        run = QueryRun(query, found, self.k if k is None else k, retrieve, ordered=ordered, limits=limits)
+        if wish := instruction or run.query.instruction or self.instruction:
+            run.query = replace(run.query, instruction=wish)
+        return run
 
     def _in_order(self, query: str | Query, given: list[Any], ordered: bool) -> list[Candidate]:
         """The passages without their scores: distances sort them, and scores that contradict the order are logged."""

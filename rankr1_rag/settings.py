@@ -320,6 +320,9 @@ class Settings:
         f"the checkpoint's, else {UNKNOWN.format.name}",
         choices=tuple(FORMATS),
     )
+    instruction: str | None = declare(
+        None, "What is wanted beyond the query, such as: prefer primary sources", PROMPT, "none"
+    )
     reasoning_tokens: int | None = declare(
         None,
         "Maximum reasoning length in tokens, after which the answer is forced",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Literal
 
@@ -19,10 +19,11 @@ The role "raw" is that of a whole prompt, without a chat template.
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The information need. `id` is "" if it has none."""
+    """The information need. `id` is "" if it has none; `instruction` says more about what is wanted, see the guide."""
 
     id: str
     text: str
+    instruction: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -476,3 +476,42 @@ def test_first_stage_scores_are_checked_against_their_order_and_distances_sort(
     assert caplog.messages == []
     with pytest.raises(TypeError, match="the first-stage score 'x' is no number: use a number, or None"):
         distances.rank("which?", [("a", "x")])  # type: ignore[list-item]
+
+
+def test_an_instruction_of_the_reranker_the_query_or_the_call_is_shown_and_kept(numbered: Numbered) -> None:
+    seen: list[str] = []
+
+    def answered(messages: list[dict[str, str]]) -> str:
+        seen.append(messages[1]["content"])
+        return FIRST
+
+    reranker, passages = Reranker(Scripted(answered), instruction="Of the reranker."), numbered(2)
+    query = Query("q", "which?", "Of the query.")
+    rankings = [
+        reranker.rank("which?", passages),
+        reranker.rank(query, passages),
+        reranker.rank(query, passages, instruction="Of the call."),
+        *(ranking for _, ranking in reranker.rank_many([(query, passages)]) if isinstance(ranking, Ranking)),
+    ]
+    wishes = ["Of the reranker.", "Of the query.", "Of the call.", "Of the query."]
+    assert [ranking.query.instruction for ranking in rankings] == wishes
+    assert all(f'"which?\nInstruction: {wish}"' in shown for wish, shown in zip(wishes, seen, strict=True))
+    assert reranker.rank(query, passages, instruction=" ").query.instruction == " "
+    assert "Instruction" not in seen[-1]
+    for wrong in (3, ["a"]):
+        with pytest.raises(ValueError, match=r"instruction=.*: a text is needed"):
+            reranker.rank("which?", passages, instruction=wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="is no text"):
+        reranker.rank(replace(query, instruction=3), passages)  # type: ignore[arg-type]
+
+
+def test_an_instruction_that_is_too_long_is_cut_and_counted(numbered: Numbered) -> None:
+    seen: list[str] = []
+
+    def answered(messages: list[dict[str, str]]) -> str:
+        seen.append(messages[1]["content"])
+        return FIRST
+
+    ranking = Reranker(Scripted(answered, context=4_096)).rank("which?", numbered(3), instruction="word " * 9_000)
+    assert ranking.clipped == 1
+    assert 500 < seen[0].count("word") < 1_100

@@ -17,7 +17,7 @@ from rankr1_rag.scoring import decisions, fused, means, winner
 from rankr1_rag.selection import LISTWISE, SCORES, Answer, Round, Set, so_far
 from rankr1_rag.selection.voting import borda
 from rankr1_rag.settings import Plan
-from rankr1_rag.types import Clip, Comparison, OrderSoFar, Passage, Query, Ranking, Truncated
+from rankr1_rag.types import Clip, Comparison, Message, OrderSoFar, Passage, Query, Ranking, Truncated
 
 MARGIN = 192
 """Tokens kept free for the chat template and for the second request of a forced answer."""
@@ -57,7 +57,7 @@ class TokenCounter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """The query and the candidates as they are shown: sanitised, then clipped, in sets of at most `size`.
+    """The query, its instruction and the candidates as they are shown: sanitised, then clipped, in sets of `size`.
 
     `clipped` counts the texts cut, `clipped_tokens` what they lost; `cut_share` is the share of the candidates' texts
     that is not shown; `limit` is the most tokens of a passage, None if there is no limit; `special` finds
@@ -65,6 +65,7 @@ class Texts:
     """
 
     query: str = ""
+    instruction: str = ""
     lines: tuple[str, ...] = ()
     clipped: int = 0
     clipped_tokens: int = 0
@@ -72,6 +73,11 @@ class Texts:
     size: int = 0
     limit: int | None = None
     special: Special = None
+
+    def messages(self, format: Format, shown: Sequence[int], known: Sequence[int]) -> list[Message]:
+        """The messages that show the texts at these positions, with those known."""
+        lines, context = ([self.lines[position] for position in some] for some in (shown, known))
+        return format.messages(self.query, lines, context, self.instruction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ class Budget:
     clip: Clip = "head"
     fewest: int | None = None
 
-    def fit(self, query: str, candidates: Sequence[Passage], backend: TokenCounter) -> Texts:
+    def fit(self, query: str, candidates: Sequence[Passage], backend: TokenCounter, instruction: str = "") -> Texts:
         """Sanitise and clip, once a query. ValueError if the context cannot hold a set of this size.
 
         The passages of a set share equally what the context leaves after the completion and the overhead.
@@ -103,30 +109,32 @@ class Budget:
         limits = [] if self.query_tokens is None else [self.query_tokens]
         if context:
             limits.append(context // 4)
-        cut = clip(shown, min(limits), count) if limits else shown
+        given = sanitise(instruction, special).strip()
+        cut, wish = (clip(text, min(limits), count) if limits and text else text for text in (shown, given))
         sets, limit = self.size, self.passage_tokens
         if context is not None and lines:
             size = min(self.size, len(lines))
             fewest = size if self.fewest is None else min(size, self.fewest)
-            share = self.share(cut, size, context, count)
+            share = self.share(cut, wish, size, context, count)
             if size > fewest and share < COMFORTABLE:
                 wanted = min(COMFORTABLE, limit or COMFORTABLE, max(tokens(line, count) for line in lines))
                 while size > fewest and share < wanted:
                     sets = size = size - 1
-                    share = self.share(cut, size, context, count)
+                    share = self.share(cut, wish, size, context, count)
             if share < LEAST:
                 self.refuse(share, size, context)
             limit = share if limit is None else min(limit, share)
         if limit is None:
-            return Texts(cut, tuple(lines), int(cut != shown), size=sets, special=special)
+            changed = (cut != shown) + (wish != given)
+            return Texts(cut, wish, tuple(lines), changed, size=sets, special=special)
         texts = [self.cut(one, line, limit, shown, count, special) for one, line in zip(candidates, lines, strict=True)]
-        pairs = [(a, b) for a, b in zip([shown, *lines], [cut, *texts], strict=True) if a != b]
+        pairs = [(a, b) for a, b in zip([shown, given, *lines], [cut, wish, *texts], strict=True) if a != b]
         lost = sum(tokens(a, count) - tokens(b, count) for a, b in pairs)
         letters, left = (
             sum(len("".join(one.split())) for one in some) for some in (lines, texts)
         )  # not words: Chinese has no spaces
         cut_share = 1 - left / max(1, letters)
-        return Texts(cut, tuple(texts), len(pairs), max(0, lost), cut_share, sets, limit, special)
+        return Texts(cut, wish, tuple(texts), len(pairs), max(0, lost), cut_share, sets, limit, special)
 
     def cut(
         self,
@@ -149,10 +157,10 @@ class Budget:
             return clip_to_window(line, limit, query, count)
         return f"{title} {clip_to_window(line[len(title) + 1 :], left, query, count)}"
 
-    def share(self, query: str, n: int, context: int, counted: Callable[[str], int | None]) -> int:
+    def share(self, query: str, instruction: str, n: int, context: int, counted: Callable[[str], int | None]) -> int:
         """Tokens for each passage of a set of n, and for each passage that is shown as known with it."""
         known, shown = [""] * self.known, n + self.known * self.format.known_times
-        messages = self.format.messages(query, [""] * n, known)
+        messages = self.format.messages(query, [""] * n, known, instruction)
         text = "\n".join(message["content"] for message in messages)
         completion = self.reasoning_tokens + 2 * self.format.answer_tokens(n)
         turns = TURN * max(0, len(messages) - 2)
@@ -254,6 +262,8 @@ class QueryRun:
             raise TypeError(f"a query must be a str or a Query(id, text) of str (got {query!r:.200})")
         if not self.query.text.strip():
             raise ValueError(f"the query{self.query.id and f' {self.query.id!r}'} is empty: pass the question's text")
+        if not isinstance(self.query.instruction, str):
+            raise TypeError(f"instruction={self.query.instruction!r:.100} is no text: say what is wanted in a str")
         self.candidates = read_passages(passages)
         self.k = k
         self.retrieve, self.ordered = retrieve, ordered

@@ -96,9 +96,10 @@ class SelectionLoop:
                     and backend.context is None
                     and sum([len(passage.text) for passage in run.candidates]) < LARGE
                 ):
-                    run.texts = budget.fit(run.query.text, run.candidates, backend)
+                    run.texts = budget.fit(run.query.text, run.candidates, backend, run.query.instruction)
                 else:  # a file may be read, or a model loaded to count: not on the loop that others wait for
-                    run.texts = await asyncio.to_thread(budget.fit, run.query.text, run.candidates, backend)
+                    fit, query = budget.fit, run.query
+                    run.texts = await asyncio.to_thread(fit, query.text, run.candidates, backend, query.instruction)
                     self.done.add("context")
                 if run.texts.cut_share > LARGE_CUT and "warning" not in self.done:
                     self.done.add("warning")
@@ -233,10 +234,7 @@ class Comparer:
         first completion, see `count_reasoning`.
         """
         plan, format, n, known = self.plan, self.plan.format, len(shown), tuple(run.chosen)
-        lines = run.texts.lines
-        messages = format.messages(
-            run.texts.query, [lines[position] for position in shown], [lines[position] for position in known]
-        )
+        messages = run.texts.messages(format, shown, known)
         first, forced, label = NO_REASONING, None, None
         if (limits := run.limits) is not None:
             limits.opened((run.trace.rounds, shown, sample), known)
@@ -303,8 +301,8 @@ class Comparer:
 
     async def compare_by_token(self, run: QueryRun, shown: Set, sample: int = 0) -> Comparison:
         """Ask for the score of one passage: the probability of the first of the format's choices, after reasoning."""
-        plan, format, known, lines = self.plan, self.plan.format, tuple(run.chosen), run.texts.lines
-        messages = format.messages(run.texts.query, [lines[one] for one in shown], [lines[one] for one in known])
+        plan, format, known = self.plan, self.plan.format, tuple(run.chosen)
+        messages = run.texts.messages(format, shown, known)
         first, ask = NO_REASONING, (run.trace.rounds, shown, sample)
         if (limits := run.limits) is not None:
             limits.opened(ask, known)

@@ -87,7 +87,9 @@ def read_passages(path: FilePath, wanted: Collection[str] | None = None) -> dict
 def as_query(record: object, default_id: str | None = None) -> Query:
     """A query from a JSON value: an object, or its text alone. ValueError where it is neither, or lacks an id."""
     fields = {"text": record} if isinstance(record, str) else of_kind("the query", record, "a string or an object")
-    return Query(id_of(fields, QUERY_ID, default_id), text_of(fields, QUERY_TEXT))
+    return Query(
+        id_of(fields, QUERY_ID, default_id), text_of(fields, QUERY_TEXT), text_of(fields, ("instruction",), "")
+    )
 
 
 def as_passage(record: object, default_id: str | None = None) -> Passage:

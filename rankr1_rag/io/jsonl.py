@@ -219,7 +219,7 @@ def ranking_to_json(ranking: Ranking, raw: Mapping[str, Any] | None = None, *, t
         own["truncated"] = asdict(ranking.truncated)
     if trace:
         own["trace"] = [comparison_to_json(comparison) for comparison in ranking.trace]
-    same = {"id": ranking.query.id, "text": ranking.query.text}
+    same = {name: value for name, value in asdict(ranking.query).items() if value or name != "instruction"}
     if name == "passages":
         raw = {**raw, "query": {**(query if isinstance(query, dict) else {}), **same}}
     else:  # the format of another program

@@ -352,11 +352,9 @@ QWEN3_RERANKER = Format(
         "Judge whether the Document meets the requirements based on the Query and the Instruct provided. Note that the "
         'answer can only be "yes" or "no".'
     ),
-    user=(
-        "<Instruct>: Given a web search query, retrieve relevant passages that answer the query\n"
-        "<Query>: {query}\n"
-        "<Document>: {docs}"
-    ),
+    user=("<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {docs}"),
+    instruction="{line}",
+    no_instruction="Given a web search query, retrieve relevant passages that answer the query",
     prefix="",
     separator="",
     reasoning=False,
@@ -401,7 +399,7 @@ MXBAI_RERANK_V2 = Format(
     kind="scored",
     system="You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
     user=(
-        "query: {query}\n"
+        "{instruction}query: {query}\n"
         "document: {docs}\n"
         "You are a search relevance expert who evaluates how well documents match search queries. For each "
         "query-document pair, carefully analyze the semantic relationship between them, then provide your binary "
@@ -413,6 +411,7 @@ MXBAI_RERANK_V2 = Format(
     reasoning=False,
     bridge="",
     max_passages=1,
+    instruction="instruction: {line}\n",
     passage_text=joined,
     choices=("1", "0"),
 )

@@ -14,7 +14,7 @@ from typing import Literal
 from rankr1_rag.prompt.texts import Special, sanitise, sanitise_reply
 from rankr1_rag.types import Message, Passage
 
-_SLOT = re.compile(r"\{(docs|query|known|n)\}")
+_SLOT = re.compile(r"\{(docs|query|known|instruction|n)\}")
 _TAG = re.compile("</?(?:think|answer)>", re.IGNORECASE)
 _ANSWER_TAG = re.compile("<(/?)answer>", re.IGNORECASE)
 _REASONING_TAGS = {  # a model may repeat the template's
@@ -93,6 +93,9 @@ class Format:
     Each known passage is shown as `known`, which holds `{line}`: all of them in place of `{known}` in `user`, before
     the passages, or behind the query if `user` has no such place.
 
+    An instruction is shown as `instruction`, which holds `{line}`, in place of `{instruction}` in `user`, or behind the
+    query if `user` has no such place; `no_instruction` is shown there if there is none.
+
     The rest is for formats of other models:
     `max_passages` is the most passages of a prompt; a format for one needs no `{num}`.
     `opening`: pairs of a role and a text, turns before that of `user`; they hold slots, too.
@@ -114,6 +117,8 @@ class Format:
     reasoning: bool
     bridge: str
     known: str = " (already known: {line})"
+    instruction: str = "\nInstruction: {line}"
+    no_instruction: str = ""
     suffix: str = ""
     max_passages: int = 20
     opening: tuple[tuple[str, str], ...] = ()
@@ -136,6 +141,8 @@ class Format:
             raise ValueError(f"format {self.name!r}: the user text may hold {{known}} once, before {{docs}}")
         if self.known.count("{line}") != 1:
             raise ValueError(f"format {self.name!r}: the text of a known passage must hold {{line}} exactly once")
+        if self.instruction.count("{line}") != 1:
+            raise ValueError(f"format {self.name!r}: the text of an instruction must hold {{line}} exactly once")
         if "{num}" not in self.prefix and self.max_passages > 1:
             raise ValueError(f"format {self.name!r}: the prefix {self.prefix!r} must hold {{num}}")
 
@@ -146,10 +153,13 @@ class Format:
             return 1
         return sum(text.count("{query}") for text in (self.user, *[text for _, text in self.opening]))
 
-    def render(self, query: str, passages: Sequence[Passage], known: Sequence[Passage] = ()) -> list[Message]:
-        """The messages that show a query, the known passages and 1..n to choose from, sanitised."""
+    def render(
+        self, query: str, passages: Sequence[Passage], known: Sequence[Passage] = (), instruction: str = ""
+    ) -> list[Message]:
+        """The messages that show a query, an instruction, the known passages and 1..n to choose from, sanitised."""
         lines, context = ([self.line(passage) for passage in some] for some in (passages, known))
-        return self.messages(sanitise(self.query_text(query) if self.query_text else query), lines, context)
+        asked = sanitise(self.query_text(query) if self.query_text else query)
+        return self.messages(asked, lines, context, sanitise(instruction))
 
     def line(self, passage: Passage, special: Special = None) -> str:
         """A passage as it is shown, sanitised and without its label: `title text`; `special` as in `sanitise`."""
@@ -163,17 +173,21 @@ class Format:
             return text.strip()
         return sanitise(f"{sanitise(passage.title, special)} {text}".strip(), special)
 
-    def messages(self, query: str, lines: Sequence[str], known: Sequence[str] = ()) -> list[Message]:
+    def messages(
+        self, query: str, lines: Sequence[str], known: Sequence[str] = (), instruction: str = ""
+    ) -> list[Message]:
         """`render` for sanitised texts: the engine sanitises and clips each passage once a query."""
         context = "".join([self.known.replace("{line}", line) for line in known])
+        wish = self.instruction.replace("{line}", instruction) if instruction else self.no_instruction
         heads, parts, _ = self._parts
         if len(lines) > len(heads):
             heads = tuple(self.prefix.replace("{num}", str(label)) for label in range(1, len(lines) + 1))
         docs = [head + line for head, line in zip(heads, lines, strict=False)]
         if self.suffix:
             docs = [doc + self.suffix.replace("{num}", str(label)) for label, doc in enumerate(docs, 1)]
-        asked = query if "known" in parts else query + context
+        asked = query + ("" if "instruction" in parts else wish) + ("" if "known" in parts else context)
         values = {"docs": self.separator.join(docs), "query": asked, "known": context, "n": str(len(lines))}
+        values["instruction"] = wish
         shown = "".join([values[part] if place % 2 else part for place, part in enumerate(parts)])
         system: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
         last: Message = {"role": "raw" if self.raw else "user", "content": shown}

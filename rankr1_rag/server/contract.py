@@ -23,7 +23,7 @@ Texts = Annotated[list[str | Json], Field(max_length=100_000, fail_fast=True)]
 
 
 LONGEST_QUERY = 200_000
-"""Characters of the longest query, with its instruction."""
+"""Characters of the longest query, and of the longest instruction."""
 
 
 class Own(BaseModel):
@@ -66,7 +66,7 @@ class RerankRequest(BaseModel):
     )
     truncation: bool | str | None = Field(None, description="false: 422 for a text that must be cut, of Voyage.")
     truncate: bool | str | None = Field(None, description="The same, of TEI.")
-    instruction: str | None = Field(None, description="A text that comes before the query.")
+    instruction: str | None = Field(None, description="What is wanted beyond the query.")
     instruct: str | None = Field(None, description="The same, of vLLM.")
     stream: bool | None = Field(None, description="Server-sent events instead of one answer.")
     rankr1: Own | None = Field(None, description="What only this server knows.")
@@ -85,6 +85,11 @@ class RerankRequest(BaseModel):
     def given(self) -> Texts:
         """The documents."""
         return (self.texts if self.documents is None else self.documents) or []
+
+    @property
+    def wish(self) -> str:
+        """The instruction."""
+        return self.instruction or self.instruct or ""
 
     @property
     def best(self) -> int:
@@ -154,14 +159,13 @@ KINDS = {
 
 
 def query_text(request: RerankRequest) -> str:
-    """The query, after the instruction if there is one. Refusal for an empty one, or an image."""
+    """The text of the query. Refusal for an empty one, or an image, and for one or an instruction that is too long."""
     text = request.query if isinstance(request.query, str) else request.query.get("text")
     if not isinstance(text, str) or not text.strip():
         raise Refusal(422, "the query is empty: send the text of the query", param="query")
-    instruction = request.instruction or request.instruct
-    text = f"{instruction}\n{text}" if instruction else text
-    if len(text) > LONGEST_QUERY:
-        raise Refusal(422, f"the query has {len(text):,} characters: the most is {LONGEST_QUERY:,}", param="query")
+    for param, one in (("query", text), ("instruction", request.wish)):
+        if len(one) > LONGEST_QUERY:
+            raise Refusal(422, f"the {param} has {len(one):,} characters: the most is {LONGEST_QUERY:,}", param=param)
     return text
 
 

@@ -141,7 +141,7 @@ class Service:
         query, passages = query_text(request), passages_of(request)
         deadline = request.own.deadline or self.reranker.deadline or LONGEST
         job = RerankJob(
-            query=Query(id, query),
+            query=Query(id, query, request.wish),
             passages=passages,
             texts=[one.text for one in passages],
             k=request.own.k or min(request.best or 1, self.reranker.k or n or 1),
@@ -167,7 +167,7 @@ class Service:
             return job
         finally:
             stop.set()
-        return replace(job, query=Query(id, query), passages=passages)
+        return replace(job, query=replace(job.query, text=query), passages=passages)
 
     def fit(
         self, request: RerankRequest, query: str, passages: list[Passage], stop: threading.Event
@@ -188,7 +188,7 @@ class Service:
         if (limit := request.max_tokens_per_doc) is not None:
             passages = [replace(one, text=clip(one.text, limit, count)) for one in passages]
         if most is not None:
-            texts = [query, *(text for one in passages for text in (one.title, one.text) if text)]
+            texts = [query, request.wish, *(text for one in passages for text in (one.title, one.text) if text)]
             fits = sum(map(size, texts)) <= most  # a token has a byte at least
             if not fits and (n := sum(tokens(text, count) for text in texts)) > most:
                 raise Refusal(422, f"the texts have {n:,} tokens: the most is {most:,}", tei="Tokenizer")
@@ -197,7 +197,7 @@ class Service:
             budget = Budget(plan.format, plan.size, reasoning, *limits, clip=plan.clip, fewest=FEWEST)
             special = getattr(plan.backend, "special_tokens", None)
             counter: Any = SimpleNamespace(context=plan.backend.context, count=count, special_tokens=special)
-            if cut := budget.fit(query, passages, counter).clipped:
+            if cut := budget.fit(query, passages, counter, request.wish).clipped:
                 problem = f"{cut} texts are too long for the model: shorten them, or allow truncation"
                 raise Refusal(422, problem, param="truncation", tei="Tokenizer")
         return query, passages

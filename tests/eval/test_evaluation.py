@@ -139,7 +139,7 @@ def test_a_ranking_that_failed_is_asked_again_and_read_again(run: Run, questions
 
 def test_nothing_is_asked_before_all_systems_fit(run: Run) -> None:
     model = Model()
-    with pytest.raises(ValueError, match="system 'rank-r1:size=1': .*got size=1"):
+    with pytest.raises(ValueError, match=r"system 'rank-r1:size=1': .*got size=1"):
         run("none,rank-r1:size=1", model)
     with pytest.raises(ValueError, match="cannot see 9 of 8 candidates"):
         run("none", model, ks=(9,))

@@ -69,6 +69,7 @@ CASES = [(QUERIES[0], TEXTS[:1]), (QUERIES[1], TEXTS[1:3]), (QUERIES[2], TEXTS[3
 """A query and its passages, each a title and a text."""
 
 SINGLE = [(query, [passage]) for query in QUERIES for passage in TEXTS]
+INSTRUCTION = "Prefer primary sources; a date helps.\nNo {query} or {docs}."
 
 ORDERS = [
     "[2] > [1] > [3]",
@@ -356,8 +357,11 @@ def qwen3_reranker(folder: Path) -> dict[str, Any]:
     ranker = load(folder, "examples.qwen3_reranker_transformers").Qwen3Reranker("")
     [task] = set(re.findall(r"^task = '(.*)'$", (folder / "README.md").read_text(), re.MULTILINE))
     docs = [(query, f"{title} {text}" if title else text) for query, [(title, text)] in SINGLE]
-    prompts = [ranker.prefix + ranker.format_instruction(task, *pair) + ranker.suffix for pair in docs]
-    return {"prompts": prompts}
+    prompts, instructed = (
+        [ranker.prefix + ranker.format_instruction(wish, *pair) + ranker.suffix for pair in docs]
+        for wish in (task, INSTRUCTION)
+    )
+    return {"prompts": prompts, "instructed": instructed[:4]}
 
 
 def rank1(folder: Path) -> dict[str, Any]:
@@ -378,8 +382,11 @@ def mxbai_rerank_v2(folder: Path) -> dict[str, Any]:
     kind.tokenizer, kind.device = Tokenizer(), "cpu"
     ranker.prepare_predefined_inputs()
     docs = [(query, f"{title} {text}" if title else text) for query, [(title, text)] in SINGLE]
-    inputs = ranker.prepare_inputs(*map(list, zip(*docs, strict=True)))
-    return {"prompts": ["".join(one) for one in inputs["input_ids"]]}
+    prompts, instructed = (
+        ["".join(one) for one in ranker.prepare_inputs(*map(list, zip(*docs, strict=True)), **given)["input_ids"]]
+        for given in ({}, {"instruction": INSTRUCTION})
+    )
+    return {"prompts": prompts, "instructed": instructed[:4]}
 
 
 AUTHORS = {

@@ -14,7 +14,7 @@ from rankr1_rag.backends.scripted import Scripted
 from rankr1_rag.engine.query import Budget
 from rankr1_rag.prompt import FORMATS, Format, authors
 from rankr1_rag.prompt.authors import AUTHORS
-from tests.golden.authors import ANSWERS, CASES, CUT, FOLDER, GRADES, SINGLE, SOURCES, template
+from tests.golden.authors import ANSWERS, CASES, CUT, FOLDER, GRADES, INSTRUCTION, SINGLE, SOURCES, template
 
 pytestmark = pytest.mark.third_party  # ftfy
 
@@ -28,6 +28,12 @@ def test_a_prompt_is_that_of_the_authors(name: str) -> None:
     for (query, texts), theirs in zip(CASES if len(prompts) == len(CASES) else SINGLE, prompts, strict=True):
         passages = [Passage("", text, title) for title, text in texts]
         assert template(FORMATS[name].render(query, passages)) == theirs
+
+
+@pytest.mark.parametrize("name", [name for name in RECORDS if "instructed" in RECORDS[name]])
+def test_an_instruction_is_where_the_authors_have_it(name: str) -> None:
+    for (query, [(title, text)]), theirs in zip(SINGLE, RECORDS[name]["instructed"], strict=False):
+        assert template(FORMATS[name].render(query, [Passage("", text, title)], instruction=INSTRUCTION)) == theirs
 
 
 @pytest.mark.parametrize("name", [name for name in RECORDS if "orders" in RECORDS[name]])

@@ -56,6 +56,38 @@ def test_query_passages_and_known_passages_are_in_the_places_of_the_format(user:
     assert mine.render("q", passages)[0]["content"] == shown.replace("D", "1:a,2:b").replace("<x><y>", "")
 
 
+@pytest.mark.parametrize(
+    ("user", "own", "plain", "shown"),
+    [
+        ("{query}{known}|{docs}", {}, "q<x>|D", "q\nInstruction: {docs} [1]<x>|D"),
+        ("{query}|{docs}", {}, "q<x>|D", "q\nInstruction: {docs} [1]<x>|D"),
+        ("{instruction}{query}|{docs}", {"instruction": "as: {line} "}, "q<x>|D", "as: {docs} [1] q<x>|D"),
+        (
+            "{instruction}, {query}|{docs}",
+            {"instruction": "{line}", "no_instruction": "-"},
+            "-, q<x>|D",
+            "{docs} [1], q<x>|D",
+        ),
+    ],
+)
+def test_an_instruction_is_in_its_place_or_a_line_behind_the_query(
+    user: str, own: dict[str, str], plain: str, shown: str
+) -> None:
+    mine = Format("mine", "setwise", "", user, "{num}:", ",", False, "", known="<{line}>", **own)
+    passages, known = [Passage("", "a")], [Passage("", "x")]
+    for instruction, expected in (("", plain), ("{docs} [1]", shown)):
+        assert mine.render("q", passages, known, instruction)[0]["content"] == expected.replace("D", "1:a")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_shows_an_instruction_and_stays_as_it_was_without(name: str) -> None:
+    passages = [Passage("", "a")]
+    plain, asked = (FORMATS[name].render("which?", passages, (), wish) for wish in ("", "Prefer primary sources."))
+    assert "Prefer primary sources." in str(asked)
+    assert "Prefer primary sources." not in str(plain)
+    assert FORMATS[name].render("which?", passages) == plain
+
+
 def test_more_than_twenty_passages_are_still_numbered() -> None:
     for name, shown in (("rank-r1-v0.1", "\n[30] x\n"), ("label-v2", "\n[30] x [30]\n")):
         user = FORMATS[name].render("q", [Passage(str(n), "x") for n in range(30)])[1]["content"]
@@ -73,6 +105,7 @@ def test_more_than_twenty_passages_are_still_numbered() -> None:
         ({"user": "{query} {docs} {known}"}, "{known} once, before {docs}"),
         ({"user": "{query} {known} {known} {docs}"}, "{known} once, before {docs}"),
         ({"known": "known"}, "{line} exactly once"),
+        ({"instruction": "{line}{line}"}, "instruction must hold {line} exactly once"),
         ({"reply": "Got [{num}]."}, "none with reply"),
         ({"prefix": "", "max_passages": 2}, "num"),
         ({"user": "{docs}", "opening": (("user", "{query}{query}{query}"),)}, "{query} once or twice"),

@@ -119,7 +119,7 @@ def test_rank_fields_choose_what_is_read(server: Running) -> None:
     assert server.order(documents=documents, rank_fields=["b"]) == [0, 1]
 
 
-def test_an_instruction_comes_before_the_query(serving: Serving) -> None:
+def test_an_instruction_is_a_line_behind_the_query(serving: Serving) -> None:
     seen = []
 
     def first(messages: Any) -> str:
@@ -127,7 +127,9 @@ def test_an_instruction_comes_before_the_query(serving: Serving) -> None:
         return "<answer>[1]</answer>"
 
     serving(first).rerank(instruct="Prefer small numbers.")
-    assert "Prefer small numbers.\nwhich is least?" in seen[-1]
+    assert "which is least?\nInstruction: Prefer small numbers." in seen[-1]
+    refused = serving(first).rerank(instruction="long " * 50_000)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "instruction")
 
 
 def test_documents_and_the_query_are_cut_on_request(serving: Serving) -> None:
