@@ -349,3 +349,16 @@ def test_every_ranking_comes_back_whole(ranking: Ranking) -> None:
     assert ranking_from_json(json.loads(to_line(ranking_to_json(ranking)))) == ranking
     assert ranking_from_json(ranking_to_json(ranking)) == ranking
     assert ranking_from_json(json.loads(to_line(ranking_to_json(ranking, trace=False)))).cost == ranking.cost
+
+
+def test_an_instruction_of_a_query_is_read_and_comes_back(tmp_path: Path) -> None:
+    query = {"id": "q", "text": "which?", "instruction": "Prefer primary sources."}
+    read = one(tmp_path, {"query": query, "passages": ["A", "B"]})
+    assert read.query == Query("q", "which?", "Prefer primary sources.")
+    ranking = Ranking(read.query, PASSAGES, (1, 0, 2), k=1)
+    for raw in (None, read.raw | {"passages": ["A", "B", "C"]}):
+        record = ranking_to_json(ranking, raw)
+        assert record["query"] == query
+        assert ranking_from_json(record).query == read.query
+    with pytest.raises(FileError, match='field "instruction" is a whole number'):
+        one(tmp_path, {"query": query | {"instruction": 3}, "passages": ["A"]})

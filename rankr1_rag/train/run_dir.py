@@ -156,12 +156,8 @@ def write_or_compare(folder: RunDir, settings: Training) -> None:
     earlier = folder.settings
     for name in described.keys() & earlier.keys() - _MAY_CHANGE:  # settings unknown to an earlier version are skipped
         if earlier[name] != described[name]:
-            raise FileError(
-                file,
-                None,
-                f"this folder holds a run with {name} {earlier[name]!r} (got {described[name]!r}): "
-                "resume with the same settings, or use another --out",
-            )
+            problem = f"this folder holds a run with {name} {earlier[name]!r} (got {described[name]!r})"
+            raise FileError(file, None, f"{problem}: resume with the same settings, or use another --out")
 
 
 T = TypeVar("T")
