@@ -27,7 +27,8 @@ PLAIN = "rank-r1"
 EVIDENCE = ("R@2", "R@5", "All@5")
 ANSWERS = ("EM@5", "F1@5")
 HOPS = ("rank-r1:hops=2", "rank-r1:hops=2+retrieve=true")
-RERANKERS = (PLAIN, "rank-r1:fusion=off", HOPS[0], "rank-r1:hops=2+fusion=off", HOPS[1])
+FUSED = ("rank-r1:fusion=0", "rank-r1:hops=2+fusion=0", "rank-r1:hops=2+retrieve=true+fusion=0")
+RERANKERS = (PLAIN, *HOPS, *FUSED)
 READ = ("none", PLAIN, *HOPS, "gold", "no-context")
 READER = ("backend", "model", "base-url", "server", "api-key-env", "tokens")
 OURS = ("--dataset", "--data", "--out", "--store", "--systems", "--k", "--read", "--no-read", "--json")
@@ -136,7 +137,7 @@ def tables(out: Path, title: str, reader: str) -> None:
     head("Less plain reranking, question by question", "data set", "system", *EVIDENCE)
     moved(runs, PLAIN, EVIDENCE, HOPS)
     head("Less BM25", "data set", "system", *EVIDENCE)
-    moved(runs, "none", EVIDENCE, (PLAIN, "rank-r1:fusion=off", *HOPS))
+    moved(runs, "none", EVIDENCE, RERANKERS)
     head("Less dense", "data set", "system", *EVIDENCE)
     moved(runs, dense, EVIDENCE, (PLAIN, *HOPS))
     for by in ("type", "hops"):

@@ -5,8 +5,8 @@
 #
 # DATA holds the training samples of HotpotQA, 2WikiMultihopQA and MuSiQue, MORE the questions of other sources, OUT becomes
 # runs/embedded. In it are the examples (first/ and data/) and a folder for each run. cold/ and both/ learn to name a passage, of
-# three data sets; label/, labels/ and naming/ go on with all sources, from windows of longer passages, with the labels behind
-# the passages, too. naming/ is the adapter of the reranker, reader/ that of the reader. Many hours on two cores, each of which
+# three data sets; label/, labels/ and more/ go on with all sources, from windows of longer passages, with the labels behind
+# the passages, too. more/ is the adapter of the reranker, reader/ that of the reader; naming/ is an experiment. Many hours on two cores, each of which
 # computes half of each step. The same command resumes a killed one: existing examples and finished runs stay. --small tries
 # all of it in some minutes: few examples, two steps a run, OUT is runs/embedded-small.
 set -euo pipefail
@@ -75,13 +75,15 @@ train label sft "${windows[@]}" "${mix[@]}" "${label[@]}" --adapter "$out/both" 
     --save 100 --held-sets 192
 train labels sft "${windows[@]}" "${mix[@]}" "${label[@]}" --adapter "$out/label" --seed 2 --learning-rate 1e-3 --steps 1600 \
     --save 200 --held-sets 384
+train more sft "${windows[@]}" "${mix[@]}" "${label[@]}" --adapter "$out/labels" --seed 4 --learning-rate 8e-4 --steps 1600 \
+    --save 200 --held-sets 384
 train naming sft "${windows[@]}" "${mix[@]}" "${naming[@]}" --adapter "$out/labels" --seed 3 --learning-rate 5e-4 --steps 200 \
     --save 100 --held-sets 384
 
 mapfile -t read < <(of --data data "${official[@]}" "${answered[@]}"; of --held-out data "${official[@]/%/-held}")
-train reader reader "${read[@]}" --hard 10 --completion-tokens 32 --rank 8 --alpha 16 --seed 3 --learning-rate 1e-3 --steps 1200 \
+train reader reader "${read[@]}" --hard 10 --completion-tokens 64 --rank 8 --alpha 16 --seed 3 --learning-rate 1e-3 --steps 1200 \
     --save 300 --held-sets 192
 echo "Into the package with them:"
-for pair in "naming SmolLM2-135M-Rank-R1" "reader SmolLM2-135M-Reader"; do
+for pair in "more SmolLM2-135M-Rank-R1" "reader SmolLM2-135M-Reader"; do
     echo "    .venv-test/bin/python -m bench.embed $out/$pair"
 done

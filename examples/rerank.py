@@ -1,4 +1,4 @@
-"""Rerank three passages with the embedded model; print the reasoning for the first one and the cost."""
+"""Rerank three passages with the embedded model; print why the first one won, and the cost."""
 
 from rankr1_rag import Passage, Reranker
 

@@ -228,6 +228,9 @@ def _print(
             if why.reasoning:
                 console.print("The reasoning of its last comparison:")
                 console.print(Text(" ".join(clean(why.reasoning).split()), style="dim italic"))
+            elif why.comparison is not None:
+                others = [one.ranking.candidates[place] for place in why.comparison.set if place != why.position]
+                console.print(Text(clean(f"Chosen over {', '.join(other.title for other in others)}."), style="dim"))
     cost = sum((one.ranking.cost for one in answered), Cost())
     console.print()
     console.print(cost_table({f"{len(answered)} questions": replace(cost, seconds=figures["seconds"])}))

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,12 @@ def write_card(settings: Training, folder: RunDir, runs: Sequence[Record]) -> No
     purpose, form = "reading", "reader-v1"
     if isinstance(settings, RerankerTraining):
         purpose, form = "reranking", settings.format
+    grouped = [(way, len(list(some))) for way, some in groupby(map(_way, runs))]
+    ways = [way if n == 1 else f"{n} runs of {way}" for way, n in grouped]
     parts = [
         f"---\nbase_model: {settings.model}\nlibrary_name: peft\ntags: [reranking, rank-r1, lora]\n"
         f"{_KEY}{json.dumps(runs)}\n---",
-        f"# A LoRA adapter for {purpose}, by {', then '.join(map(_way, runs))}",
+        f"# A LoRA adapter for {purpose}, by {', then '.join(ways)}",
         f"Trained by `rankr1 train {settings.kind}` on {settings.model}, for the prompt format `{form}`, in sets of "
         f"{settings.size}.",
         *(_run(run, f"Run {number} of {len(runs)}") for number, run in enumerate(runs, start=1)),

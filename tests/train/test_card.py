@@ -47,7 +47,7 @@ def test_a_card_lists_all_runs_in_order_with_sources_settings_and_digests(
 ) -> None:
     cold, more, last = three
     text, (data,) = (last / "README.md").read_text(encoding="utf-8"), common["data"]
-    assert "by supervised training, then supervised training, then GRPO" in text
+    assert "by 2 runs of supervised training, then GRPO" in text
     parts = text.split("\n## ")[1:4]
     ways = ("supervised training", "supervised training", "GRPO")
     assert [part.splitlines()[0] for part in parts] == [f"Run {n} of 3: {way}" for n, way in enumerate(ways, start=1)]
