@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from textwrap import shorten
 from typing import Annotated, Any
 
 import typer
@@ -276,7 +277,7 @@ def _table(answered: Sequence[RerankedQuestion], k: int) -> Table:
             for passages in (one.before, one.ranking.passages)
         ]
         answers = [
-            Text(clean(answer) or "(none)", style="green" if right else "dim")
+            Text(shorten(clean(answer), 60, placeholder=" …") or "(none)", style="green" if right else "dim")
             for answer, right in zip(one.answers, one.right, strict=True)
         ]
         table.add_row(
