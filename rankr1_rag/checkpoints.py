@@ -159,8 +159,20 @@ CHECKPOINTS: dict[str, Checkpoint] = {
             size=5,
             force="unparsed",
             passage_tokens=96,
+            parameters=0.135,
+            licence="Apache-2.0",
         ),
-        Checkpoint(BASE, BASE, None, FORMATS["rank-r1-v0.1"], size=10, reasoning_tokens=32, force="unparsed"),
+        Checkpoint(
+            BASE,
+            BASE,
+            None,
+            FORMATS["rank-r1-v0.1"],
+            size=10,
+            reasoning_tokens=32,
+            force="unparsed",
+            parameters=0.135,
+            licence="Apache-2.0",
+        ),
     ]
 }
 """Known checkpoints by name: `CHECKPOINTS["ielabgroup/Rank-R1-7B-v0.1"].base` is "Qwen/Qwen2.5-7B-Instruct"."""

@@ -52,16 +52,16 @@ def models(
         typer.echo(json.dumps(rows))
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("model", no_wrap=True)
-    table.add_column("kind")
+    table.add_column("model, licence, figures")
+    table.add_column("kind", no_wrap=True)
     for name in ("size", "reasoning", "GiB"):
-        table.add_column(name, justify="right")
-    for name in ("licence", "figures"):
-        table.add_column(name)
+        table.add_column(name, justify="right", no_wrap=True)
     for one in known:
         reasoning = f"{one.reasoning_tokens:,}" if one.format.reasoning and one.reasoning_tokens else ""
         memory = f"{one.memory:.1f}" if one.memory else ""
-        table.add_row(one.name, one.format.kind, str(one.size), reasoning, memory, one.licence, one.figures)
+        known_of_it = "; ".join(filter(None, (one.licence, one.figures)))
+        named = Text.assemble(one.name, (f"\n  {known_of_it}" if known_of_it else "", "dim"))
+        table.add_row(named, one.format.kind, str(one.size), reasoning, memory)
     console = Console()
     console.print(table)
     console.print(Text(NOTE, style="dim"))
