@@ -59,8 +59,8 @@ def models(
     for one in known:
         reasoning = f"{one.reasoning_tokens:,}" if one.format.reasoning and one.reasoning_tokens else ""
         memory = f"{one.memory:.1f}" if one.memory else ""
-        known_of_it = "; ".join(filter(None, (one.licence, one.figures)))
-        named = Text.assemble(one.name, (f"\n  {known_of_it}" if known_of_it else "", "dim"))
+        details = "; ".join(filter(None, (one.licence, one.figures)))
+        named = Text.assemble(one.name, (f"\n  {details}" if details else "", "dim"))
         table.add_row(named, one.format.kind, str(one.size), reasoning, memory)
     console = Console()
     console.print(table)

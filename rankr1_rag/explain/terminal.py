@@ -41,7 +41,8 @@ def show(ranking: Ranking, console: Console, *, top: int | None = None, reasonin
     `top` is the number of ranks in the result (None: k); `reasoning=False` leaves out the model's reasoning.
     """
     console.print(Text.assemble(("Query", "bold"), (f" {start(ranking.query.id, 60)}".rstrip(), "dim")))
-    console.print(Padding(Text(clean(ranking.query.text) or "(empty)"), (0, 0, 1, 2)))
+    wish = ranking.query.instruction.strip() and f"\nInstruction: {ranking.query.instruction.strip()}"
+    console.print(Padding(Text(clean(f"{ranking.query.text}{wish}") or "(empty)"), (0, 0, 1, 2)))
     console.print(Text(story.lede(ranking)))
     for warning in story.warnings(ranking):
         console.print(Text(f"! {warning}", style="yellow"))

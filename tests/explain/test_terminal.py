@@ -8,7 +8,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from rankr1_rag.explain import cost_table, ranking_table, show
+from rankr1_rag.explain import cost_table, page, ranking_table, show
 from rankr1_rag.types import Cost, Ranking
 
 pytestmark = pytest.mark.third_party
@@ -31,6 +31,13 @@ def test_the_whole_tournament_and_what_is_unusual_is_printed(ordinary: Ranking) 
     # at 80 columns no heading and no figure is cut
     parts += ["rank  stage  move  lost", "parisons  rounds      read  tokens   cached     tion  seconds", "1,234.5"]
     assert [part for part in parts if part not in text] == []
+
+
+def test_an_instruction_is_shown_below_the_query_and_none_where_there_is_none(ordinary: Ranking) -> None:
+    asked = replace(ordinary, query=replace(ordinary.query, instruction="Prefer \x1b[31m sources."))
+    assert "  Instruction: Prefer ␛[31m sources." in shown(asked)
+    assert '<p dir="auto">Instruction: Prefer' in page(asked)
+    assert "Instruction" not in shown(ordinary) + page(ordinary)
 
 
 def test_a_failure_comes_before_the_order_it_left(failed: Ranking) -> None:
