@@ -8,6 +8,7 @@ import json
 import math
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,9 @@ def test_the_command_line_makes_python_values() -> None:
     assert settings.extra_body == {"seed": None, "x": {"y": 1}}
     assert not {"headers", "query"} & settings.fingerprint().keys()
     assert json.dumps(settings.fingerprint())
+    newer = {"deadline": 2.0, "budget_tokens": 9, "step": 4, "passes": 2, "instruction": "Prefer primary sources."}
+    assert not newer.keys() & settings.fingerprint().keys()  # so that a job begun before them can be resumed
+    assert replace(settings, **newer).fingerprint().items() >= newer.items()
 
 
 @pytest.mark.parametrize(

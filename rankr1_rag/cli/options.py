@@ -99,8 +99,9 @@ class CommandSettings(Settings, Connection):
         without = {"base_url", "api_key", "api_key_env", "timeout", "attempts", "requests", "store", "in_flight"}
         without |= {"headers", "query"}
         kept = options(CommandSettings).keys() - without - {"on_failure"}
-        without_limit = {name for name in ("deadline", "budget_tokens") if getattr(self, name) is None}
-        return {name: getattr(self, name) for name in sorted(kept - without_limit)} | {"backend": self.kind}
+        newer = ("deadline", "budget_tokens", "step", "passes", "instruction")  # than some jobs that may be resumed
+        unset = {name for name in newer if getattr(self, name) is None}
+        return {name: getattr(self, name) for name in sorted(kept - unset)} | {"backend": self.kind}
 
 
 def with_hyphens(problem: str, names: Collection[str] = options(CommandSettings).keys()) -> str:
